@@ -1,0 +1,74 @@
+"""Diator: a CQRS microframework. Handlers register themselves with decorators on one app object."""
+
+from diator.app import Diator, Sender
+from diator.containers.port import Named
+from diator.context import Context, Publish
+from diator.errors import (
+    CallNextError,
+    ConfigurationError,
+    ContainerError,
+    DependencyCycleError,
+    DependencyNotFoundError,
+    DiatorError,
+    InvalidMessageError,
+    LatePublishError,
+    LifetimeMismatchError,
+    NotProvidedError,
+    NotRunningError,
+    Place,
+    Problem,
+    ScopeClosedError,
+    UndeclaredEventError,
+    UnknownRequestError,
+    UnsupportedRegistrationError,
+)
+from diator.messages import (
+    Command,
+    DomainEvent,
+    ECSTEvent,
+    Event,
+    Message,
+    NotificationEvent,
+    Query,
+    Request,
+    contract,
+)
+from diator.middleware import CallNext, LoggingMiddleware, TimeoutMiddleware
+from diator.router import Router
+
+__all__ = [
+    "CallNext",
+    "Command",
+    "ConfigurationError",
+    "ContainerError",
+    "Context",
+    "DependencyCycleError",
+    "DependencyNotFoundError",
+    "Diator",
+    "DiatorError",
+    "DomainEvent",
+    "ECSTEvent",
+    "Event",
+    "InvalidMessageError",
+    "LatePublishError",
+    "LifetimeMismatchError",
+    "LoggingMiddleware",
+    "Message",
+    "Named",
+    "NotProvidedError",
+    "NotRunningError",
+    "NotificationEvent",
+    "Place",
+    "Problem",
+    "Publish",
+    "Query",
+    "Request",
+    "Router",
+    "ScopeClosedError",
+    "Sender",
+    "TimeoutMiddleware",
+    "UndeclaredEventError",
+    "UnknownRequestError",
+    "UnsupportedRegistrationError",
+    "contract",
+]

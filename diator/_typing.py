@@ -1,0 +1,220 @@
+"""The overloads of the decorators, which carry what type checkers know about handlers.
+
+Two tricks do it:
+
+- ``Command`` and ``Query`` have phantom members of the type of their result, so that the *class* of a message can be
+  matched against a protocol that yields the message and its result.
+- A protocol that declares ``__class__`` as ``type[T]`` gives the concrete class back when ``type[Protocol[T, ...]]`` is
+  matched, which is what an intersection type would be for.
+
+A bare ``@app.command`` can't relate the result of a handler to the ``R`` of its message (parameters are contravariant);
+that is checked when it is registered.
+"""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from diator.engine.hints import class_of
+from diator.messages import Command, Event, Message, Query
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+M = TypeVar("M")
+M_contra = TypeVar("M_contra", contravariant=True)
+C = TypeVar("C", bound=Command[Any])
+Q = TypeVar("Q", bound=Query[Any])
+E = TypeVar("E", bound=Event)
+Coro = Coroutine[Any, Any, T]  # Any: what a coroutine yields to the event loop is nobody's business
+
+
+
+class _CommandType(Protocol[T_co, R_co]):
+    @property  # type: ignore[misc]  # see the module's docstring
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    @property
+    def __diator_command__(self) -> R_co: ...
+
+
+class _QueryType(Protocol[T_co, R_co]):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    @property
+    def __diator_query__(self) -> R_co: ...
+
+
+class _AsyncHandler(Protocol[T_co, M_contra, R_co]):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    def handle(self, message: M_contra, /) -> Coroutine[Any, Any, R_co]: ...
+
+
+class _SyncHandler(Protocol[T_co, M_contra, R_co]):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    def handle(self, message: M_contra, /) -> R_co: ...
+
+
+class _StreamHandler(Protocol[T_co, M_contra, R_co]):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    def handle(self, message: M_contra, /) -> AsyncIterator[R_co]: ...
+
+
+class _Decorator:
+    """Registers what it decorates and gives it back unchanged; the overloads of the subclasses say so in types."""
+
+    def __init__(self, add: Callable[..., None], message: object = None, **options: object) -> None:
+        self._add = add
+        self._message = message
+        self._options = options
+
+    def _register(self, handler: Any) -> Any:
+        self._add(handler, self._message, **self._options)
+        return handler
+
+
+class HandlerOf(_Decorator, Generic[M, R]):
+    """``@app.command(JoinMeeting)``: the message is known, so its parameter and its result are checked."""
+
+    @overload
+    def __call__(self, handler: type[_AsyncHandler[T, M, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: type[_SyncHandler[T, M, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[M, P], Coro[R]], /) -> Callable[Concatenate[M, P], Coro[R]]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[M, P], R], /) -> Callable[Concatenate[M, P], R]: ...
+    def __call__(self, handler: Any, /) -> Any:
+        return self._register(handler)
+
+
+class QueryHandlerOf(_Decorator, Generic[M, R]):
+    """``@app.query(FindMeeting)``: like `HandlerOf`, and the rows of a streaming handler are checked too."""
+
+    @overload
+    def __call__(self, handler: type[_AsyncHandler[T, M, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: type[_StreamHandler[T, M, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: type[_SyncHandler[T, M, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[M, P], Coro[R]], /) -> Callable[Concatenate[M, P], Coro[R]]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[M, P], AsyncIterator[R]], /
+    ) -> Callable[Concatenate[M, P], AsyncIterator[R]]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[M, P], R], /) -> Callable[Concatenate[M, P], R]: ...
+    def __call__(self, handler: Any, /) -> Any:
+        return self._register(handler)
+
+
+class CommandHandler(_Decorator):
+    """``@app.command(timeout=5)``: the message is taken from the hints of the handler."""
+
+    @overload
+    def __call__(self, handler: type[_AsyncHandler[T, C, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: type[_SyncHandler[T, C, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
+    def __call__(self, handler: Any, /) -> Any:
+        return self._register(handler)
+
+
+class QueryHandler(_Decorator):
+    """``@app.query(timeout=5)``."""
+
+    @overload
+    def __call__(self, handler: type[_AsyncHandler[T, Q, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: type[_SyncHandler[T, Q, R]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
+    def __call__(self, handler: Any, /) -> Any:
+        return self._register(handler)
+
+
+class EventHandler(_Decorator):
+    """``@app.on_event(thread=True)``."""
+
+    @overload
+    def __call__(self, handler: type[_AsyncHandler[T, E, None]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: type[_SyncHandler[T, E, None]], /) -> type[T]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[E, P], Coro[None]], /) -> Callable[Concatenate[E, P], Coro[None]]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
+    def __call__(self, handler: Any, /) -> Any:
+        return self._register(handler)
+
+
+def _is_message(target: Any) -> bool:
+    cls = class_of(target)
+    return cls is not None and issubclass(cls, Message)
+
+
+class Decorators:
+    """The decorators of a router, over its ``add_*`` methods."""
+
+    add_command: Callable[..., None]
+    add_query: Callable[..., None]
+    add_event_handler: Callable[..., None]
+
+    @overload
+    def command(
+        self, message: type[_CommandType[M, R]], /, *, timeout: float | None = ..., thread: bool = ...
+    ) -> HandlerOf[M, R]: ...
+    @overload
+    def command(self, handler: type[_AsyncHandler[T, C, R]], /) -> type[T]: ...
+    @overload
+    def command(self, handler: type[_SyncHandler[T, C, R]], /) -> type[T]: ...
+    @overload
+    def command(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
+    @overload
+    def command(self, *, timeout: float | None = ..., thread: bool = ...) -> CommandHandler: ...
+    def command(self, target: Any = None, /, **options: Any) -> Any:
+        """Register the handler of a command: bare, with the command's class, or with options; see `add_command`."""
+        if target is None or _is_message(target):
+            return HandlerOf[Any, Any](self.add_command, target, **options)
+        return CommandHandler(self.add_command, **options)(target)
+
+    @overload
+    def query(
+        self, message: type[_QueryType[M, R]], /, *, timeout: float | None = ..., thread: bool = ...
+    ) -> QueryHandlerOf[M, R]: ...
+    @overload
+    def query(self, handler: type[_AsyncHandler[T, Q, R]], /) -> type[T]: ...
+    @overload
+    def query(self, handler: type[_SyncHandler[T, Q, R]], /) -> type[T]: ...
+    @overload
+    def query(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
+    @overload
+    def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
+    def query(self, target: Any = None, /, **options: Any) -> Any:
+        """Register the handler of a query: bare, with the query's class, or with options; see `add_query`."""
+        if target is None or _is_message(target):
+            return HandlerOf[Any, Any](self.add_query, target, **options)
+        return QueryHandler(self.add_query, **options)(target)
+
+    @overload
+    def on_event(self, event: type[E], /, *, thread: bool = ...) -> HandlerOf[E, None]: ...
+    @overload
+    def on_event(self, handler: type[_AsyncHandler[T, E, None]], /) -> type[T]: ...
+    @overload
+    def on_event(self, handler: type[_SyncHandler[T, E, None]], /) -> type[T]: ...
+    @overload
+    def on_event(self, handler: Callable[Concatenate[E, P], Coro[None]], /) -> Callable[Concatenate[E, P], Coro[None]]: ...
+    @overload
+    def on_event(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
+    @overload
+    def on_event(self, *, thread: bool = ...) -> EventHandler: ...
+    def on_event(self, target: Any = None, /, **options: Any) -> Any:
+        """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
+        if target is None or _is_message(target):
+            return HandlerOf[Any, Any](self.add_event_handler, target, **options)
+        return EventHandler(self.add_event_handler, **options)(target)

@@ -1,0 +1,205 @@
+"""The app: its lifecycle, and sending."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from diator.containers.find import find_container
+from diator.containers.port import Capability, Key
+from diator.engine.check import Checked, check
+from diator.engine.dispatch import Dispatch
+from diator.engine.plan import Plan
+from diator.engine.stream import Stream
+from diator.engine.unit import NOTHING, Resources
+from diator.errors import ConfigurationError, NotRunningError, Problem
+from diator.messages import Event, Query, Request
+from diator.router import Router, key_of
+
+R = TypeVar("R")
+AppT = TypeVar("AppT", bound="Diator")
+
+logger = logging.getLogger("diator")
+
+_START = """the app {state}; use it inside its `async with` block, for example in the lifespan of a web application:
+
+    @asynccontextmanager
+    async def lifespan(web):
+        async with app:
+            yield
+"""
+
+
+class Diator(Router):
+    """A CQRS application: handlers register on it, and messages are sent through it while it runs.
+
+    ``name`` tells apps apart in logs and errors. ``container`` builds the dependencies of handlers: a container of a
+    library that has a plugin, such as ``punq.Container()``, or any object that implements the port
+    ``diator.containers.Container``. It is closed when the app ends.
+
+    An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
+    """
+
+    def __init__(self, name: str | None = None, *, container: object | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self._container = None if container is None else find_container(container)
+        self._resources = Resources(self._container)
+        self._dispatch: Dispatch | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state = "has not been started"
+        # What runs is looked up here; empty while the app does not run, so that sending costs no check of that.
+        self._calls: dict[type, Any] = {}
+        self._event_calls: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Diator {self.name!r}>" if self.name else "<Diator>"
+
+    def check(self) -> list[Problem]:
+        """Look for everything that would not work, without starting: no handler and no factory runs.
+
+        Starting does the same, raises `ConfigurationError` with all the errors and logs the warnings.
+        """
+        return list(check(self._registry, self._container, self).problems)
+
+    async def __aenter__(self: AppT) -> AppT:
+        """Start: check everything, compile the plans, open the container.
+
+        Raises `ConfigurationError` with all problems, `NotRunningError` if the app is running already.
+        """
+        self._refuse_second_entry()
+        self._loop = asyncio.get_running_loop()
+        try:
+            if self._dispatch is None:
+                self._dispatch = Dispatch(self._checked(), self._resources, self)
+                self._registry.close(f"{self!r} has been started")
+            await self._resources.start()
+        except BaseException:
+            self._loop = None
+            raise
+        self._calls, self._event_calls = self._dispatch.calls, self._dispatch.event_calls
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End: take no more messages, and close the container."""
+        self._calls, self._event_calls = {}, {}
+        self._state = "has ended"
+        try:
+            await self._resources.stop()
+        finally:
+            self._loop = None
+
+    def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
+        """Have a command or a query handled, in a unit of work of its own, and give its result.
+
+        Raises at once, before it is awaited: `InvalidMessageError` for what is no request, `UnknownRequestError`
+        where it has no handler, `NotRunningError` outside of ``async with app``, `NotProvidedError` where its handler
+        needs ``app.using(provide=...)``. What handlers and middlewares raise reaches the caller unchanged.
+        """
+        # Any: of a coroutine, only what it returns matters to who awaits it.
+        try:
+            call = self._calls[type(request)]
+        except KeyError:
+            call = self._running().plan_of(request).call
+        result: Coroutine[Any, Any, R] = call(request)
+        return result
+
+    def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
+        """Have events handled that no command has raised, in one unit of work.
+
+        Raises at once what `send` does, and `ConfigurationError` for an event that needs a message broker.
+        """
+        try:
+            call = self._event_calls[type(events[0]) if len(events) == 1 else frozenset(map(type, events))]
+        except KeyError:
+            call = self._running().plan_of_events(events).call
+        result: Coroutine[Any, Any, None] = call(events)
+        return result
+
+    def stream(self, query: Query[R], /) -> Stream[R]:
+        """Read the rows of a query whose handler is an async generator: ``async with app.stream(query) as rows``.
+
+        The block is the unit of work: its scope opens and closes with it, in the same task, and sees its exception.
+        Middlewares wrap the opening: what they await from ``call_next`` is the iterator of the rows.
+        """
+        return self.using().stream(query)
+
+    def using(
+        self,
+        *,
+        provide: Mapping[Any, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        correlation_id: str | None = None,
+    ) -> "Sender":
+        """Give a sender with the same verbs that brings values, headers and a correlation id to what it sends.
+
+        Raises `ConfigurationError` for a value that the app does not declare with ``provides``.
+        """
+        # Any: a key of `provide` is a hint (see Router.provides).
+        provided = {key_of(hint): value for hint, value in provide.items()} if provide else NOTHING
+        unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
+        if unknown:
+            text = f"app.using got {', '.join(unknown)}, which {self!r} does not expect"
+            raise ConfigurationError([Problem("provided", text, f"declare it before the start: app.provides({unknown[0]})")])
+        return Sender(self, provided, headers, correlation_id)
+
+    def _running(self) -> Dispatch:
+        if self._dispatch is None or not self._loop or self._calls is not self._dispatch.calls:
+            raise NotRunningError(_START.format(state=self._state))
+        return self._dispatch
+
+    def _checked(self) -> Checked:
+        checked = check(self._registry, self._container, self)
+        errors = [problem for problem in checked.problems if problem.severity == "error"]
+        if errors:
+            raise ConfigurationError(errors)
+        for problem in checked.problems:
+            logger.warning("%s", problem)
+        return checked
+
+    def _refuse_second_entry(self) -> None:
+        if self._loop is not None:
+            where = "here" if self._loop is asyncio.get_running_loop() else "in another event loop"
+            text = f"{self!r} is running {where} already; an app runs once at a time: enter it once, around everything"
+            raise NotRunningError(text)
+        used = self._state == "has ended" and self._container is not None
+        if used and self._container and Capability.REOPENS not in self._container.capabilities:
+            text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
+            raise NotRunningError(f"{text}; make the app and its container anew")
+
+
+class Sender:
+    """Sends with values, headers and a correlation id; made by ``app.using(...)``."""
+
+    __slots__ = ("_app", "_correlation_id", "_headers", "_provided")
+
+    def __init__(
+        self, app: Diator, provided: Mapping[Key, object], headers: Mapping[str, str] | None, correlation_id: str | None
+    ) -> None:
+        self._app = app
+        self._provided = provided
+        self._headers = headers
+        self._correlation_id = correlation_id
+
+    def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
+        """Do what ``app.send`` does."""
+        result: Coroutine[Any, Any, R] = self._call(self._app._running().plan_of(request))(request)
+        return result
+
+    def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
+        """Do what ``app.publish`` does."""
+        result: Coroutine[Any, Any, None] = self._call(self._app._running().plan_of_events(events))(events)
+        return result
+
+    def stream(self, query: Query[R], /) -> Stream[R]:
+        """Do what ``app.stream`` does."""
+        dispatch = self._app._running()
+        plan = dispatch.stream_of(query)
+        plan.refuse_missing(self._provided, query)
+        return Stream(plan, query, dispatch.resources, self._provided, (self._headers, self._correlation_id))
+
+    def _call(self, plan: Plan) -> Any:
+        return plan.using(self._provided, self._headers, self._correlation_id)

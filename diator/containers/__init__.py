@@ -1,0 +1,5 @@
+"""Containers: the port that plugins implement (`port`), and how a plugin is found (`find`)."""
+
+from diator.containers.port import Capability, Container, Key, Lifetime, Resolver, Validation
+
+__all__ = ["Capability", "Container", "Key", "Lifetime", "Resolver", "Validation"]

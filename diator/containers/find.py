@@ -1,0 +1,61 @@
+"""How the plugin for a container is found: by the package that the container's class comes from.
+
+A plugin registers an entry point in the group ``diator.containers``. Its name is the import name of the library it
+serves (``punq``), its object is called with the native container and returns a `Container`. Only the plugin that is
+needed gets imported.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+
+from diator.containers.port import Container
+from diator.errors import ConfigurationError, Problem
+
+GROUP = "diator.containers"
+
+KNOWN = ("dishka", "punq")
+"""Libraries that have a plugin of ours, ``diator-<name>``, so that an error can name what to install."""
+
+
+def find_container(given: object) -> Container:
+    """Give the port for what the user passed: a plugin's object as it is, a native container wrapped by its plugin.
+
+    Raises `ConfigurationError` where no installed plugin serves the library, or the plugin is not a `Container`.
+    """
+    if isinstance(given, Container):
+        return given
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    for library in _libraries(given):
+        if library in installed:
+            return _load(installed[library], given)
+    raise ConfigurationError([_no_plugin(given, sorted(installed))])
+
+
+def _libraries(given: object) -> Iterator[str]:
+    if isinstance(given, type):
+        return
+    for base in type(given).__mro__[:-1]:
+        yield base.__module__.partition(".")[0]
+
+
+def _load(point: EntryPoint, given: object) -> Container:
+    wrap: Callable[[object], object] = point.load()
+    wrapped = wrap(given)
+    if isinstance(wrapped, Container):
+        return wrapped
+    missing = [name for name in sorted(vars(Container)) if not name.startswith("_") and not hasattr(wrapped, name)]
+    text = f"the container plugin {point.value!r} gave a {type(wrapped).__name__}, which lacks {', '.join(missing)}"
+    remedy = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
+    raise ConfigurationError([Problem("container-plugin", text, remedy)])
+
+
+def _no_plugin(given: object, installed: list[str]) -> Problem:
+    if isinstance(given, type):
+        text = f"container={given!r} is a class, where an object was expected"
+        return Problem("container-plugin", text, f"pass an instance, container={given.__qualname__}(...)")
+    text = f"no container plugin for {given!r}; installed are plugins for: {', '.join(installed) or 'none'}"
+    ours = next((library for library in _libraries(given) if library in KNOWN), None)
+    if ours:
+        return Problem("container-plugin", text, f'install it: pip install "diator[{ours}]"')
+    remedy = f"use a container of {', '.join(KNOWN)}, or pass an object that implements diator.containers.Container"
+    return Problem("container-plugin", text, remedy)

@@ -1,0 +1,203 @@
+"""Calls: one handler or middleware as a function of its message and the unit of work it runs in.
+
+What a call needs is decided here, once, so that a message pays only for what its handler uses.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from diator.containers.port import Key
+from diator.context import current
+from diator.engine.events import Plain, Publisher, Rule
+from diator.engine.signature import EMPTY
+from diator.engine.unit import Once, Unit, Work, in_thread
+from diator.engine.wiring import Argument, Source, Wired
+
+# Any: handlers of all signatures and results meet here.
+Function = Callable[..., Any]
+Make = Callable[[Unit], Any]
+Supply = tuple[Key | None, Make | None]
+"""Where an argument comes from: a key that the unit resolves, or a function of the unit; neither means `Publish`."""
+
+
+def compile_call(wired: Wired, rule: Rule | None, app: object) -> Work:
+    """Compile the call of one handler inside a unit of work."""
+    if isinstance(wired.target, type):
+        return _class_call(wired, rule, app)
+    function = _function(wired.target, wired)
+    supplies = _supplies(wired.arguments, app)
+    return _publishing_call(function, supplies, rule) if rule else _plain_call(function, supplies)
+
+
+def compile_layer(wired: Wired, work: Work, app: object) -> Work:
+    """Compile a middleware inside the unit of work, around ``work``."""
+    function = with_keywords(wired.target, wired.arguments)
+    supplies = _supplies(wired.arguments, app)
+
+    async def layer(message: Any, unit: Unit) -> Any:
+        return await function(message, Once(work, unit), *await _arguments(supplies, unit, None))
+
+    return layer
+
+
+def compile_plain(wired: Wired) -> Plain | None:
+    """Compile a handler that needs nothing but its message to an ordinary coroutine function; none for others."""
+    if wired.arguments or wired.constructor or wired.key or wired.publishes or wired.has_events or wired.streams:
+        return None
+    target = wired.target
+    if isinstance(target, type):
+        return _plain_class(target, wired)
+    if wired.thread:
+        return lambda message: in_thread(target, (message,))
+    plain: Plain = target if wired.runs == "async" else _sync_to_async(target)
+    return plain
+
+
+def with_keywords(function: Function, arguments: Iterable[Argument]) -> Function:
+    """A function that takes by position what the given one takes by keyword, after everything else."""
+    names = tuple(argument.name for argument in arguments if argument.keyword)
+    if not names:
+        return function
+    count = len(names)
+
+    def positional(*given: Any) -> Any:
+        return function(*given[:-count], **dict(zip(names, given[-count:], strict=True)))
+
+    return positional
+
+
+def own_arguments(wired: Wired, app: object) -> Function:
+    """The arguments of a middleware that asks for nothing but what Diator itself gives."""
+    makes = [make for _, make in _supplies(wired.arguments, app) if make is not None]
+    unit = Unit(_nothing, {})
+    return lambda: [make(unit) for make in makes]
+
+
+async def _nothing(key: Key) -> Any:
+    raise AssertionError(key)
+
+
+def _plain_class(cls: type, wired: Wired) -> Plain:
+    if wired.thread:
+        return lambda message: in_thread(cls().handle, (message,))  # type: ignore[attr-defined]
+    if wired.runs == "async":
+        return lambda message: cls().handle(message)  # type: ignore[attr-defined]
+    return _sync_to_async(lambda message: cls().handle(message))  # type: ignore[attr-defined]
+
+
+def _sync_to_async(function: Function) -> Plain:
+    async def run(message: Any) -> Any:
+        result = function(message)
+        # A sync wrapper around an async handler gives a coroutine.
+        return await result if result is not None and hasattr(type(result), "__await__") else result
+
+    return run
+
+
+def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
+    async def call(message: Any, unit: Unit) -> Any:
+        arguments = [message]
+        for key, make in supplies:
+            arguments.append(await unit.resolve(key) if key is not None else make(unit))  # type: ignore[misc]
+        return await function(*arguments)
+
+    return call
+
+
+def _publishing_call(function: Function, supplies: tuple[Supply, ...], rule: Rule) -> Work:
+    async def call(message: Any, unit: Unit) -> Any:
+        publisher = Publisher(unit.events, rule)
+        try:
+            return await function(message, *await _arguments(supplies, unit, publisher))
+        finally:
+            publisher.close()
+
+    return call
+
+
+def _class_call(wired: Wired, rule: Rule | None, app: object) -> Work:
+    """A class handler: taken from the container or built for each message; its ``events`` are read after success."""
+    build = with_keywords(wired.target, wired.constructor)
+    constructor, supplies = _supplies(wired.constructor, app), _supplies(wired.arguments, app)
+    keywords = any(argument.keyword for argument in wired.arguments)
+    key, collects, run = wired.key, wired.has_events, _runner(wired)
+
+    async def call(message: Any, unit: Unit) -> Any:
+        publisher = Publisher(unit.events, rule) if rule else None
+        try:
+            if key is None:
+                instance = build(*await _arguments(constructor, unit, publisher))
+            else:
+                instance = await unit.resolve(key)
+            handle = with_keywords(instance.handle, wired.arguments) if keywords else instance.handle
+            result = await run(handle, (message, *await _arguments(supplies, unit, publisher)))
+        finally:
+            if publisher:
+                publisher.close()
+        if collects and rule:
+            rule.collect(instance.events, unit.events)
+        return result
+
+    return call
+
+
+async def _arguments(supplies: tuple[Supply, ...], unit: Unit, publisher: Publisher | None) -> list[Any]:
+    found: list[Any] = []
+    for key, make in supplies:
+        if key is not None:
+            found.append(await unit.resolve(key))
+        else:
+            found.append(publisher if make is None else make(unit))
+    return found
+
+
+def _function(target: Function, wired: Wired) -> Function:
+    """The target as something to await, whichever way it runs."""
+    function = with_keywords(target, wired.arguments)
+    if wired.runs == "async":
+        return function
+    run = _runner(wired)
+    return lambda *arguments: run(function, arguments)
+
+
+def _runner(wired: Wired) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any]]:
+    """How to call a function that runs in one of the three ways: as a coroutine, here, or in a thread."""
+    if wired.thread:
+        return in_thread
+    if wired.runs == "async":
+        return lambda function, arguments: function(*arguments)
+    return _run_sync
+
+
+async def _run_sync(function: Function, arguments: tuple[Any, ...]) -> Any:
+    result = function(*arguments)
+    # A sync wrapper around an async handler gives a coroutine.
+    return await result if result is not None and hasattr(type(result), "__await__") else result
+
+
+def _supplies(arguments: Iterable[Argument], app: object) -> tuple[Supply, ...]:
+    return tuple(_supply(argument, app) for argument in arguments)
+
+
+def _supply(argument: Argument, app: object) -> Supply:
+    key, default = argument.key, argument.default
+    match argument.source:
+        case Source.CONTAINER:
+            return key, None
+        case Source.PUBLISH:
+            return None, None
+        case Source.CONTEXT:
+            return None, lambda unit: current.get()
+        case Source.APP:
+            return None, lambda unit: app
+        case Source.DEFAULT:
+            return None, lambda unit: default
+        case Source.SENDER if default is EMPTY:
+            return None, partial(_provided, key)
+        case Source.SENDER:
+            return None, lambda unit: unit.provided.get(key, default)  # type: ignore[arg-type]
+
+
+def _provided(key: Key, unit: Unit) -> Any:
+    return unit.provided[key]

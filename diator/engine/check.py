@@ -1,0 +1,132 @@
+"""The check: everything that is wrong with an app, found before its first message."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from diator.containers.port import Container, Key
+from diator.engine.claims import claimed
+from diator.engine.events import needs_broker
+from diator.engine.hints import show
+from diator.engine.reach import Reach, brokered
+from diator.engine.records import Kind, Layer, Registration
+from diator.engine.registry import Registry
+from diator.engine.wiring import Wired, Wirer
+from diator.errors import (
+    ContainerError,
+    DependencyCycleError,
+    DependencyNotFoundError,
+    LifetimeMismatchError,
+    Place,
+    Problem,
+    UnsupportedRegistrationError,
+)
+from diator.messages import DomainEvent, Event, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An app that was looked through: what is wrong with it, and what plans are compiled from."""
+
+    problems: tuple[Problem, ...]
+    handlers: Mapping[Registration, Wired]
+    layers: Mapping[Layer, Wired]
+    classes: Mapping[Registration, tuple[type[Message], ...]]
+    reach: Reach
+
+
+def check(registry: Registry, container: Container | None, app: object) -> Checked:
+    """Look through everything that is registered. Runs no handler and no factory."""
+    problems = [*registry.settle(), *registry.subclassed()]
+    wirer = Wirer(app, container, registry.provided, problems)
+    handlers = {record: wirer.handler(record, signature) for record, signature in registry.handlers.items()}
+    layers = {layer: wirer.layer(layer, signature) for layer, signature in registry.layers.items()}
+    classes = {record: claimed(record, signature) or () for record, signature in registry.handlers.items()}
+    reach = Reach(_domain_handlers(handlers, classes), layers.values())
+    problems.extend(_events(registry, handlers, classes, reach))
+    problems.extend(_container(container, registry, {**handlers, **layers}))
+    return Checked(tuple(problems), handlers, layers, classes, reach)
+
+
+def _domain_handlers(
+    handlers: Mapping[Registration, Wired], classes: Mapping[Registration, tuple[type[Message], ...]]
+) -> Iterator[tuple[Wired, tuple[type[Message], ...]]]:
+    for registration, wired in handlers.items():
+        if registration.kind is Kind.EVENT:
+            yield wired, classes[registration]
+
+
+def _events(
+    registry: Registry,
+    handlers: Mapping[Registration, Wired],
+    classes: Mapping[Registration, tuple[type[Message], ...]],
+    reach: Reach,
+) -> Iterator[Problem]:
+    """Every event that is published, or handled, must have somewhere to go."""
+    for registration, wired in handlers.items():
+        yield from _unroutable(wired.publishes, f"is published by {registration.name}", registration.place)
+        if registration.kind is Kind.EVENT:
+            events = [cls for cls in classes[registration] if issubclass(cls, Event)]
+            yield from _unroutable(events, f"is handled by {registration.name}", registration.place)
+        yield from _unhandled(wired.publishes, f"published by {registration.name}", registration.place, reach)
+    for event, place in registry.published.items():
+        yield from _unroutable([event], "is declared with `publishes`", place)
+        yield from _unhandled([event], "declared with `publishes`", place, reach)
+
+
+def _unroutable(events: Iterable[type[Event]], what: str, place: Place) -> Iterator[Problem]:
+    for event in brokered(events):
+        problem = needs_broker(event, what)
+        yield Problem(problem.code, problem.text, problem.remedy, place)
+
+
+def _unhandled(events: Iterable[type[Event]], what: str, place: Place, reach: Reach) -> Iterator[Problem]:
+    for event in events:
+        if issubclass(event, DomainEvent) and not reach.matching(event):
+            text = f"{show(event)}, {what}, has no handler"
+            yield Problem("unhandled-event", text, "handle it with @app.on_event, or stop publishing it", place, "warning")
+
+
+def _container(
+    container: Container | None, registry: Registry, records: Mapping[Registration | Layer, Wired]
+) -> Iterator[Problem]:
+    """What the container itself finds wrong, each with the handler that asked for it."""
+    if container is None:
+        return
+    asked: dict[Key, Registration | Layer] = {}
+    for record, wired in records.items():
+        for key in wired.keys:
+            asked.setdefault(key, record)
+    found = container.validate(asked.keys(), registry.provided.keys())
+    for error in found.errors:
+        record = asked.get(_asked_key(error))
+        needs = f"{record.name} can't be given what it asks for: " if record else ""
+        yield Problem("container", f"{needs}{_text(error)}", _remedy(error), record.place if record else None)
+    for warning in found.warnings:
+        yield Problem("container", warning, "see the page of the container's plugin", severity="warning")
+
+
+def _asked_key(error: ContainerError) -> Key:
+    """The key that led to an error: the first of its path."""
+    path: tuple[Key, ...] = getattr(error, "path", ())
+    key: Key = path[0] if path else getattr(error, "key", Key(None))
+    return key
+
+
+def _text(error: ContainerError) -> str:
+    if isinstance(error, UnsupportedRegistrationError):
+        return f"{error.key}: {error.reason}"
+    return str(error)
+
+
+def _remedy(error: ContainerError) -> str:
+    match error:
+        case UnsupportedRegistrationError():
+            return error.remedy
+        case DependencyNotFoundError():
+            return f"register {error.key} with the container"
+        case DependencyCycleError():
+            return "break the circle: let one of them take what it needs as an argument of a method"
+        case LifetimeMismatchError():
+            return f"make {error.key} scoped, or {error.needs} a singleton"
+        case _:
+            return "correct the registration in the container"

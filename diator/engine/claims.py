@@ -1,0 +1,161 @@
+"""Which messages a handler takes, and what is wrong with a handler whatever the rest of the app."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from diator.engine.hints import class_of, generic_origin, members, result_of, show, split
+from diator.engine.records import Kind, Registration
+from diator.engine.returns import may_return, returned, row_of
+from diator.engine.signature import EMPTY, Signature, Unresolved
+from diator.errors import Problem
+from diator.messages import BROKERED, Command, DomainEvent, Event, Message, Query
+
+_KINDS: tuple[tuple[type[Message], str], ...] = ((Command, "a command"), (Query, "a query"), (Event, "an event"))
+
+
+def claimed(registration: Registration, signature: Signature) -> tuple[type[Message], ...] | None:
+    """The classes of messages that a handler takes; none if its hint can't be resolved yet."""
+    if registration.declared is not None:
+        return _classes(registration.declared)
+    if not signature.parameters:
+        return ()
+    hint = signature.parameters[0].hint
+    return None if isinstance(hint, Unresolved) else _classes(hint)
+
+
+def message_hint(registration: Registration, signature: Signature) -> Any:
+    """The message as it was written: ``GetById[Meeting]``, where the class that is claimed is ``GetById``."""
+    if registration.declared is not None or not signature.parameters:
+        return registration.declared
+    return split(signature.parameters[0].hint)[0]
+
+
+def is_stream(signature: Signature) -> bool:
+    """Whether a query handler gives rows one by one."""
+    return signature.runs == "async generator" or row_of(signature.returns) is not None
+
+
+def problems_of(registration: Registration, signature: Signature) -> Iterator[Problem]:
+    """What can be told of a handler as soon as its hints are resolved."""
+    found = _shape(registration, signature) or _message(registration, signature)
+    if found:
+        yield found
+        return
+    yield from _way_of_running(registration, signature)
+    if not isinstance(signature.parameters[0].hint, Unresolved):
+        yield from _parameter_fits(registration, signature)
+        yield from _result_fits(registration, signature)
+
+
+def _classes(hint: Any) -> tuple[type[Message], ...]:
+    found = (class_of(member) for member in members(split(hint)[0]))
+    return tuple(cls for cls in found if cls is not None)
+
+
+def _shape(registration: Registration, signature: Signature) -> Problem | None:
+    what = f"{registration.kind.value} handler {registration.name}"
+    example = f"{registration.kind.value}: My{registration.kind.value.title()}"
+    if not callable(registration.target):
+        text = f"{registration.kind.decorator} got {registration.target!r}, which can't be called"
+        return _problem(registration, "handler", text, "register a function, a class with `handle`, or a bound method")
+    if isinstance(registration.target, type) and not callable(getattr(registration.target, "handle", None)):
+        return _problem(registration, "handler", f"{what} has no method `handle`", f"add: async def handle(self, {example})")
+    if not signature.parameters or signature.parameters[0].keyword:
+        text = f"{what} has no positional parameter for the message"
+        return _problem(registration, "message-hint", text, f"make it the first one: ({example}, ...)")
+    return None
+
+
+def _message(registration: Registration, signature: Signature) -> Problem | None:
+    first = signature.parameters[0]
+    classes = claimed(registration, signature)
+    if classes is None:
+        return None  # not resolved yet; the start tries again, and reports it
+    kind = registration.kind
+    if registration.declared is None and first.hint is EMPTY:
+        text = f"{kind.value} handler {registration.name} takes {first.name!r}, which has no hint"
+        return _problem(registration, "message-hint", text, f"say which {kind.value} it takes: {first.name}: My{kind.value.title()}")
+    if len(classes) != 1 and kind is not Kind.EVENT:
+        text = f"{kind.value} handler {registration.name} takes {first}, where one class of {kind.value} was expected"
+        return _problem(registration, "message-hint", text, "write a handler for each")
+    wrong = next((cls for cls in classes if not issubclass(cls, kind.base)), None)
+    if wrong is not None or not classes:
+        return _wrong_kind(registration, wrong or object, first.name)
+    return _base_or_mixed(registration, classes)
+
+
+def _wrong_kind(registration: Registration, got: type, parameter: str) -> Problem:
+    kind = registration.kind
+    real = next((name for base, name in _KINDS if issubclass(got, base)), None)
+    text = f"{kind.decorator} handler {registration.name} takes {parameter}: {show(got)}, which is {real or 'no message'}"
+    decorators = {"a command": "@app.command", "a query": "@app.query", "an event": "@app.on_event"}
+    remedy = f"use {decorators[real]}" if real else f"derive {show(got)} from {show(kind.base)}, or hint the first parameter"
+    return _problem(registration, "message-kind", text, remedy)
+
+
+def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...]) -> Problem | None:
+    if registration.kind is not Kind.EVENT:
+        if classes[0].__module__ == Message.__module__:
+            text = f"{registration.kind.value} handler {registration.name} takes {show(classes[0])} itself"
+            return _problem(registration, "message-kind", text, f"hint the class of one {registration.kind.value}")
+        return None
+    in_process = [issubclass(cls, DomainEvent) for cls in classes]
+    brokered = [issubclass(cls, BROKERED) for cls in classes]
+    if all(in_process) and not any(brokered) or all(brokered) and not any(in_process):
+        return None
+    text = f"event handler {registration.name} takes {', '.join(map(show, classes))}: domain events run in process, the others come over the broker"
+    return _problem(registration, "message-kind", text, "take only domain events, or only notification and ECST events")
+
+
+def _way_of_running(registration: Registration, signature: Signature) -> Iterator[Problem]:
+    what = f"{registration.kind.value} handler {registration.name}"
+    if signature.runs == "generator":
+        yield _problem(registration, "handler", f"{what} is a generator function", "make it `async def` with `yield`, for app.stream")
+    if registration.kind is not Kind.QUERY and is_stream(signature):
+        text = f"{what} gives its result in pieces; only a query can be streamed"
+        yield _problem(registration, "handler", text, "return the result, or make it a query")
+    if registration.thread and signature.runs != "sync":
+        text = f"{what} is an {signature.runs} function and registered with thread=True"
+        yield _problem(registration, "handler", text, "drop thread=True, or write it with plain `def`")
+    if registration.timeout is not None and not registration.timeout > 0:
+        text = f"{what} has timeout={registration.timeout!r}"
+        yield _problem(registration, "handler", text, "give seconds above 0, or drop the timeout")
+    if registration.timeout is not None and is_stream(signature):
+        yield _problem(registration, "handler", f"{what} is streamed and has a timeout", "limit the time around the block that reads it")
+
+
+def _parameter_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
+    first = signature.parameters[0]
+    if registration.declared is None or first.hint is EMPTY:
+        return
+    accepted = _classes(first.hint)
+    for cls in _classes(registration.declared):
+        if not issubclass(cls, accepted):
+            text = f"{registration.name} is registered for {show(cls)}, but takes {first}"
+            yield _problem(registration, "message-hint", text, f"hint the first parameter as {show(cls)}")
+
+
+def _result_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
+    returns = row_of(signature.returns) if is_stream(signature) else returned(signature.returns)
+    if returns is EMPTY or returns is None:
+        return
+    expected: Any = type(None)
+    if registration.kind is not Kind.EVENT:
+        try:
+            expected = result_of(message_hint(registration, signature))
+        except NameError:
+            return  # a string in Command["..."] that only a type checker can resolve
+    if not may_return(returns, expected):
+        promised = "an event handler returns None" if registration.kind is Kind.EVENT else (
+            f"{show(message_hint(registration, signature))} promises {show(expected)}")
+        text = f"{registration.name} returns {show(returns)}, but {promised}"
+        yield _problem(registration, "result", text, "correct the result of the handler, or what its message promises")
+
+
+def _problem(registration: Registration, code: str, text: str, remedy: str) -> Problem:
+    return Problem(code, text, remedy, registration.place)
+
+
+def same_request(first: type, second: type) -> bool:
+    """Whether two classes of requests are one generic class: pydantic makes ``G[X]`` a class of its own."""
+    return first is second or generic_origin(first) is second

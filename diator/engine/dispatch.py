@@ -1,0 +1,125 @@
+"""The plans of a running app, looked up by the class of a message, and the errors of a look-up that fails."""
+
+from collections.abc import Awaitable, Callable
+from difflib import get_close_matches
+from typing import Any
+
+from diator.engine.check import Checked
+from diator.engine.hints import generic_origin, show
+from diator.engine.plan import Call, Compiler, Plan
+from diator.engine.records import Kind
+from diator.engine.unit import Resources
+from diator.errors import InvalidMessageError, UnknownRequestError
+from diator.messages import Event, Message, Query, Request
+
+# Any: handlers of all results meet here.
+EventKey = type | frozenset[type]
+"""The class of one event, or the classes of several that are published together."""
+
+
+class Dispatch:
+    """Everything that was compiled for one app."""
+
+    def __init__(self, checked: Checked, resources: Resources, app: object) -> None:
+        self.resources = resources
+        self.plans: dict[type, Plan] = {}
+        self.streams: dict[type, Plan] = {}
+        self.event_plans: dict[EventKey, Plan] = {}
+        self.calls: dict[type, Call] = {}
+        """What ``app.send`` looks up: nothing but the call."""
+        self.event_calls: dict[EventKey, Callable[[tuple[Event, ...]], Awaitable[Any]]] = {}
+        self._compiler = Compiler(checked.reach, resources, app)
+        self._compile(checked)
+
+    def _compile(self, checked: Checked) -> None:
+        for registration, wired in checked.handlers.items():
+            if registration.kind is Kind.EVENT:
+                self._compiler.event_handler(registration, wired, checked.classes[registration])
+        for registration, wired in checked.handlers.items():
+            if registration.kind is not Kind.EVENT:
+                for cls in checked.classes[registration]:
+                    self._keep(cls, self._compiler.request(registration, wired, cls), wired.streams)
+
+    def _keep(self, cls: type[Message], plan: Plan, streams: bool) -> None:
+        if streams:
+            self.streams[cls] = plan
+        else:
+            self.plans[cls] = plan
+            self.calls[cls] = plan.call
+
+    def plan_of(self, request: object) -> Plan:
+        """Give the plan of a command or query. Raises `InvalidMessageError` or `UnknownRequestError`."""
+        cls = type(request)
+        if cls in self.plans:
+            return self.plans[cls]
+        _refuse_no_request(request, "app.send")
+        if self._known(self.streams, cls):
+            text = f"{show(cls)} is answered row by row; read it: async with app.stream({show(cls)}(...)) as rows"
+            raise InvalidMessageError(text)
+        known = self._known(self.plans, cls)
+        if known is None:
+            raise self._unknown(cls)
+        self._keep(cls, known, streams=False)
+        return known
+
+    def stream_of(self, query: object) -> Plan:
+        """Give the plan of a streaming query. Raises `InvalidMessageError` or `UnknownRequestError`."""
+        cls = type(query)
+        known = self._known(self.streams, cls)
+        if known is not None:
+            return known
+        _refuse_no_request(query, "app.stream")
+        if self._known(self.plans, cls):
+            verb = "query" if issubclass(cls, Query) else "command"
+            raise InvalidMessageError(f"the {verb} {show(cls)} has one result: await app.send({show(cls)}(...))")
+        raise self._unknown(cls)
+
+    def plan_of_events(self, events: tuple[object, ...]) -> Plan:
+        """Give the plan of events that are published together. Raises `InvalidMessageError` or `ConfigurationError`."""
+        for event in events:
+            _refuse_no_event(event)
+        classes: frozenset[type[Any]] = frozenset(map(type, events))
+        key: EventKey = next(iter(classes)) if len(classes) == 1 else classes
+        if key not in self.event_plans:
+            self.event_plans[key] = self._compiler.events(classes)
+            self.event_calls[key] = self.event_plans[key].call
+        return self.event_plans[key]
+
+    @staticmethod
+    def _known(plans: dict[type, Plan], cls: type) -> Plan | None:
+        """The plan of a class, or of the generic class that pydantic has made ``G[X]`` from."""
+        return plans.get(cls) or plans.get(generic_origin(cls) or cls)
+
+    def _unknown(self, cls: type) -> UnknownRequestError:
+        known = {show(other): other for other in (*self.plans, *self.streams)}
+        base = next((other for other in cls.__mro__[1:] if other in known.values()), None)
+        if base is not None:
+            text = f"{show(cls)} has no handler; {show(base)}, from which it derives, has one, but requests match their exact class"
+            return UnknownRequestError(f"{text}; register a handler for {show(cls)}")
+        decorator = "@app.query" if issubclass(cls, Query) else "@app.command"
+        close = get_close_matches(show(cls), known, n=1)
+        guess = f"; did you mean {close[0]}?" if close else ""
+        text = f"no handler for {show(cls)} (of {cls.__module__}) among {len(known)} requests{guess}"
+        return UnknownRequestError(f"{text}; register one with {decorator}, or include its router before the app starts")
+
+
+def _refuse_no_request(message: object, verb: str) -> None:
+    if isinstance(message, Request):
+        return
+    if isinstance(message, type) and issubclass(message, Message):
+        raise InvalidMessageError(f"{verb} got the class {show(message)}; give it an instance: {show(message)}(...)")
+    if isinstance(message, Event):
+        name = show(type(message))
+        raise InvalidMessageError(f"{verb} got the event {name}; publish it: await app.publish({name}(...))")
+    raise InvalidMessageError(f"{verb} got {message!r}; expected a command or a query, an instance of Command or Query")
+
+
+def _refuse_no_event(event: object) -> None:
+    if isinstance(event, Event):
+        return
+    if isinstance(event, type) and issubclass(event, Message):
+        raise InvalidMessageError(f"app.publish got the class {show(event)}; give it an instance: {show(event)}(...)")
+    if isinstance(event, Request):
+        name = show(type(event))
+        raise InvalidMessageError(f"app.publish got the request {name}; send it: await app.send({name}(...))")
+    raise InvalidMessageError(f"app.publish got {event!r}; expected events, such as instances of DomainEvent")

@@ -1,0 +1,129 @@
+"""Domain events inside a unit of work: who may publish which, and which handlers run for a class of events."""
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
+
+from diator.engine.hints import show
+from diator.engine.records import Registration
+from diator.engine.unit import Work
+from diator.errors import (
+    ConfigurationError,
+    DiatorError,
+    InvalidMessageError,
+    LatePublishError,
+    Problem,
+    UndeclaredEventError,
+)
+from diator.messages import BROKERED, DomainEvent, Event, Message
+
+Plain = Callable[[Any], Coroutine[Any, Any, None]]
+"""A handler that needs nothing but the event."""
+
+
+class Step(NamedTuple):
+    """One event handler: as it runs inside any unit of work and, where it needs nothing of that, by itself."""
+
+    classes: tuple[type[Message], ...]
+    work: Work
+    plain: Plain | None
+
+
+class EventTable:
+    """The handlers of each class of domain events, looked up by exact class once that has been admitted."""
+
+    def __init__(self, around: Callable[[type[Event], Work], Work]) -> None:
+        self.steps: list[Step] = []
+        self.work: dict[type, tuple[Work, ...]] = {}
+        self.plain: dict[type, tuple[Plain, ...]] = {}
+        """Of the classes whose handlers all need nothing but the event."""
+        self._around = around
+
+    def admit(self, cls: type[Event]) -> None:
+        """Work out the handlers of a class of domain events. Raises `ConfigurationError` for one that needs a broker."""
+        if cls in self.work:
+            return
+        if not issubclass(cls, DomainEvent) or issubclass(cls, BROKERED):
+            raise ConfigurationError([needs_broker(cls, "was published")])
+        steps = [step for step in self.steps if issubclass(cls, step.classes)]
+        wrapped = [self._around(cls, step.work) for step in steps]
+        plain = [step.plain for step, work in zip(steps, wrapped, strict=True) if step.plain and work is step.work]
+        if len(plain) == len(steps):
+            self.plain[cls] = tuple(plain)
+        self.work[cls] = tuple(wrapped)
+
+
+def needs_broker(cls: type[Event], what: str) -> Problem:
+    """The problem of an event that can't stay in the process."""
+    if issubclass(cls, BROKERED):
+        text = f"{show(cls)} {what}, but the app has no message broker"
+        return Problem("no-broker", text, "make it a DomainEvent if its handlers run in this process")
+    text = f"{show(cls)} {what}, and is none of the three kinds of events"
+    return Problem("no-broker", text, "derive it from DomainEvent")
+
+
+_NONE: frozenset[type] = frozenset()
+
+
+class Rule:
+    """What one handler may publish."""
+
+    __slots__ = ("_declared", "_handler", "_plain_only", "_table", "allowed")
+
+    def __init__(self, handler: Registration, declared: tuple[type[Event], ...], table: EventTable, plain: bool) -> None:
+        self._handler = handler
+        self._declared = declared
+        self._table = table
+        self._plain_only = plain
+        self.allowed: set[type] = set()
+        """The classes that were let through before."""
+
+    def admit(self, event: object) -> None:
+        """Let a class of events through, or raise for it. Called once for each class."""
+        if isinstance(event, type) and issubclass(event, Event):
+            text = f"{self._handler.name} published the class {show(event)}; publish an instance: {show(event)}(...)"
+            raise InvalidMessageError(text)
+        if not isinstance(event, Event):
+            raise InvalidMessageError(f"{self._handler.name} published {event!r}, which is no event")
+        cls = type(event)
+        if not isinstance(event, self._declared):
+            raise UndeclaredEventError(self._undeclared(cls))
+        self._table.admit(cls)
+        if self._plain_only and cls not in self._table.plain:
+            text = f"{show(cls)} was defined after the app started and reaches handlers that its plans do not know"
+            raise DiatorError(f"{text}; import the module of every event before the app starts")
+        self.allowed.add(cls)
+
+    def _undeclared(self, cls: type[Event]) -> str:
+        declared = " | ".join(map(show, self._declared)) or "nothing"
+        more = f"Publish[{' | '.join(map(show, (*self._declared, cls)))}]"
+        return f"{self._handler} published {show(cls)}, but declares {declared}; hint its parameter as {more}"
+
+    def collect(self, raised: Iterable[Event], events: list[Event]) -> None:
+        """Take over the ``events`` of a class handler."""
+        for event in raised:
+            if event.__class__ not in self.allowed:
+                self.admit(event)
+            events.append(event)
+
+
+class Publisher:
+    """The `Publish` that a handler is given for one message."""
+
+    __slots__ = ("_allowed", "_events", "_rule")
+
+    def __init__(self, events: list[Event], rule: Rule) -> None:
+        self._events = events
+        self._rule = rule
+        self._allowed: set[type] | frozenset[type] = rule.allowed
+
+    def __call__(self, event: Event, /) -> None:
+        if event.__class__ not in self._allowed:
+            if self._allowed is _NONE:
+                text = f"{type(event).__qualname__} was published after its handler had returned, so nobody would handle it"
+                raise LatePublishError(f"{text}; publish before the return, and await what the handler starts")
+            self._rule.admit(event)
+        self._events.append(event)
+
+    def close(self) -> None:
+        """Take nothing more: the handler has returned."""
+        self._allowed = _NONE

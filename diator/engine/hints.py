@@ -1,0 +1,139 @@
+"""Hints: evaluating one annotation, bringing it into one form, and reading what a message promises."""
+
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+
+from typing_extensions import TypeAliasType, get_type_hints
+
+from diator.messages import Request
+
+# Hints are typed Any throughout: no type stands for "any typing form" before PEP 747 (TypeForm).
+
+_ALIASES: tuple[type, ...] = tuple({TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType)})
+_UNIONS = (Union, types.UnionType)
+_STANDARD = ("builtins", "collections")
+
+
+def evaluate(annotation: Any, globalns: dict[str, Any], localns: Mapping[str, Any]) -> Any:
+    """Evaluate one annotation, keeping its ``Annotated`` metadata. Raises whatever a name in it raises."""
+    if type(annotation) is type:
+        return annotation
+    if isinstance(annotation, str):
+        annotation = eval(annotation, globalns, localns)  # noqa: S307 - an annotation is code of the user's module
+        if type(annotation) is type:
+            return annotation
+    # typing evaluates what is nested (strings, forward references) only for something that has annotations
+    holder = types.SimpleNamespace(__annotations__={"hint": annotation})
+    return unalias(get_type_hints(holder, globalns, localns, include_extras=True)["hint"])
+
+
+def unalias(hint: Any) -> Any:
+    """Unwrap ``type X = ...`` aliases, which do not compare equal to what they stand for, and ``typing.List``."""
+    while True:
+        origin = get_origin(hint)
+        if isinstance(hint, _ALIASES):
+            hint = hint.__value__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        elif isinstance(origin, _ALIASES):
+            hint = origin.__value__[get_args(hint)]  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        elif isinstance(origin, type) and type(hint).__module__ == "typing" and origin.__module__ in _STANDARD:
+            return types.GenericAlias(origin, get_args(hint))
+        else:
+            return hint
+
+
+def split(hint: Any) -> tuple[Any, tuple[object, ...]]:
+    """Split ``Annotated[T, *metadata]`` into ``T`` and its metadata."""
+    if get_origin(hint) is Annotated:
+        return unalias(hint.__origin__), hint.__metadata__
+    return hint, ()
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; a hint that is none is its own, only member."""
+    return tuple(map(unalias, get_args(hint))) if get_origin(hint) in _UNIONS else (hint,)
+
+
+def class_of(hint: Any) -> type | None:
+    """The class that objects of this hint are instances of: ``Repo`` for ``Repo[User]``; none for other forms."""
+    plain = split(unalias(hint))[0]
+    origin = get_origin(plain) or plain
+    return origin if isinstance(origin, type) else None
+
+
+def show(hint: Any) -> str:
+    """A hint as a person would write it."""
+    if isinstance(hint, type) and not get_args(hint):
+        return "None" if hint is type(None) else hint.__qualname__.rpartition("<locals>.")[2]
+    if get_origin(hint) in _UNIONS:
+        return " | ".join(map(show, get_args(hint)))
+    return str(hint).replace("typing.", "")
+
+
+def substitutions(cls: type) -> dict[Any, Any]:
+    """What the bases of a class put in for type variables: ``{T: User}`` for ``class Users(Repo[User])``."""
+    found: dict[Any, Any] = {}
+    for base in cls.__mro__:
+        for parent in vars(base).get("__orig_bases__", ()):
+            origin = get_origin(parent)
+            if origin in (None, Generic, typing.Protocol):
+                continue
+            for variable, argument in zip(getattr(origin, "__parameters__", ()), get_args(parent), strict=False):
+                found.setdefault(variable, substitute(argument, found))
+    return found
+
+
+def substitute(hint: Any, values: Mapping[Any, Any]) -> Any:
+    """Put in the values of type variables, wherever they stand in a hint."""
+    if isinstance(hint, TypeVar):
+        return values.get(hint, hint)
+    variables = getattr(hint, "__parameters__", ())
+    if isinstance(hint, type) or not any(variable in values for variable in variables):
+        return hint
+    return hint[tuple(values.get(variable, variable) for variable in variables)]
+
+
+def result_of(message: Any) -> Any:
+    """The ``R`` of a request such as ``JoinMeeting`` or ``GetById[Meeting]``; ``Any`` where it is not given.
+
+    Raises `NameError` where ``R`` is a string whose names its module does not have.
+    """
+    origin = generic_origin(message) or message
+    arguments: Any = get_args(message) or getattr(message, "__pydantic_generic_metadata__", {}).get("args", ())
+    found = _result(origin, dict(zip(_parameters(origin), arguments, strict=False)))
+    return Any if found is None or isinstance(found, TypeVar) else unalias(found)
+
+
+def generic_origin(message: Any) -> Any:
+    """The generic class of ``G[X]``, also where pydantic has made that a class of its own; none for other classes."""
+    made = getattr(message, "__pydantic_generic_metadata__", None)
+    return get_origin(message) or (made and made["origin"])
+
+
+def _parameters(cls: Any) -> tuple[Any, ...]:
+    made = getattr(cls, "__pydantic_generic_metadata__", None)
+    parameters: tuple[Any, ...] = made["parameters"] if made else getattr(cls, "__parameters__", ())
+    return parameters
+
+
+def _result(cls: type, values: Mapping[Any, Any]) -> Any:
+    for base, arguments in _bases(cls, values):
+        if vars(base).get("__module__") == Request.__module__ and issubclass(base, Request):
+            return arguments[0] if arguments else Any
+        if issubclass(base, Request):
+            found = _result(base, dict(zip(_parameters(base), arguments, strict=False)))
+            if found is not None:
+                return found
+    return None
+
+
+def _bases(cls: type, values: Mapping[Any, Any]) -> Iterator[tuple[type, tuple[Any, ...]]]:
+    module = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
+    for base in vars(cls).get("__orig_bases__", cls.__bases__):
+        origin = generic_origin(base) or base
+        if isinstance(origin, type):
+            made = getattr(base, "__pydantic_generic_metadata__", None)
+            arguments = get_args(base) or (made["args"] if made else ())
+            yield origin, tuple(substitute(evaluate(argument, module, {}), values) for argument in arguments)

@@ -1,0 +1,50 @@
+"""Who handles what: read-only views of the registrations, for the engine and for whoever wants to look."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from diator.engine.records import Registration
+from diator.messages import Event, Request
+
+
+class RequestMap(Mapping[type[Request[object]], Registration]):
+    """The one handler of each command and query."""
+
+    def __init__(self, handlers: Mapping[type[Request[object]], Registration]) -> None:
+        self._handlers = handlers
+
+    def __getitem__(self, request: type[Request[object]]) -> Registration:
+        return self._handlers[request]
+
+    def __iter__(self) -> Iterator[type[Request[object]]]:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def __repr__(self) -> str:
+        return f"RequestMap({dict(self._handlers)!r})"
+
+
+class EventMap(Mapping[type[Event], tuple[Registration, ...]]):
+    """The handlers of each event, in the order of their registration; those of a base class are included.
+
+    Iterating gives the classes that handlers name; ``events[SomeEvent]`` works for subclasses of them too.
+    """
+
+    def __init__(self, handlers: Iterable[tuple[Registration, tuple[type[Event], ...]]]) -> None:
+        self._handlers = tuple(handlers)
+
+    def __getitem__(self, event: type[Event]) -> tuple[Registration, ...]:
+        found = tuple(handler for handler, classes in self._handlers if issubclass(event, classes))
+        if not found:
+            raise KeyError(event)
+        return found
+
+    def __iter__(self) -> Iterator[type[Event]]:
+        return iter(dict.fromkeys(cls for _, classes in self._handlers for cls in classes))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"EventMap({dict(self)!r})"

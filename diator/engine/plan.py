@@ -1,0 +1,229 @@
+"""Plans: one callable for each message, compiled when the app starts.
+
+A plan is made of the parts that its message uses, and of no others. From the outside in:
+
+1. the context is set, if anything in reach asks for it;
+2. middlewares that ask the container for nothing, linked once;
+3. the unit of work, in a scope of the container if anything in reach resolves from it (`Resources`);
+4. middlewares that do ask it for something (`compile_layer`);
+5. the handler (`compile_call`), and its domain events, first in first out (`_with_events`).
+
+A handler that needs none of this is its own plan: ``send`` then returns the coroutine of the handler itself.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from diator.containers.port import Key
+from diator.context import current, next_context
+from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments
+from diator.engine.events import EventTable, Plain, Publisher, Rule, Step
+from diator.engine.reach import Following, Needs, Reach
+from diator.engine.records import Registration
+from diator.engine.unit import NOTHING, Resources, Unit, Work, opening
+from diator.engine.wiring import Source, Wired
+from diator.errors import NotProvidedError
+from diator.messages import Event, Message
+from diator.middleware import TimeoutMiddleware
+
+# Any: handlers of all signatures and results meet here.
+Call = Callable[[Any], Awaitable[Any]]
+Link = Callable[[Call], Call]
+
+
+class Plan:
+    """Everything around the handling of one class of messages."""
+
+    __slots__ = ("call", "links", "needs", "unit", "work")
+
+    def __init__(self, work: Work | None, unit: Callable[..., Awaitable[Any]], links: Iterable[Link], needs: Needs) -> None:
+        self.work = work
+        """What runs inside the unit of work; none for a plan that has no such thing."""
+        self.unit = unit
+        self.links = tuple(links)
+        self.needs = needs
+        self.call: Call = self.using()
+        """What ``app.send`` calls."""
+
+    def using(
+        self,
+        provided: Mapping[Key, object] = NOTHING,
+        headers: Mapping[str, str] | None = None,
+        correlation_id: str | None = None,
+    ) -> Call:
+        """Give the call that brings these values and sets this context."""
+        if not self.needs.required <= provided.keys():
+            return partial(self.refuse_missing, provided)
+        unit = partial(self.unit, provided=provided) if provided and self.work else self.unit
+        call = self.link(unit)
+        if self.needs.context or headers or correlation_id:
+            return partial(_in_context, call, headers, correlation_id)
+        return call
+
+    def refuse_missing(self, provided: Mapping[Key, object], message: object) -> Any:
+        """Raise `NotProvidedError` where the sender does not bring what something in reach needs."""
+        missing = sorted(map(str, self.needs.required - provided.keys()))
+        if missing:
+            name = type(message).__qualname__ if isinstance(message, Message) else "what is published"
+            how = f"await app.using(provide={{{missing[0]}: ...}}).send(...)"
+            raise NotProvidedError(f"{name} needs {', '.join(missing)} from its sender: {how}")
+
+    def link(self, call: Call) -> Call:
+        """Put the middlewares around a unit of work."""
+        for link in self.links:
+            call = link(call)
+        return call
+
+
+class Compiler:
+    """Compiles the plans of one app."""
+
+    def __init__(self, reach: Reach, resources: Resources, app: object) -> None:
+        self._reach = reach
+        self._resources = resources
+        self._app = app
+        self._table = EventTable(self._around_event)
+
+    def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
+        """Compile a handler of domain events; before every plan that may reach it."""
+        rule = Rule(registration, wired.publishes, self._table, plain=False) if wired.raises else None
+        work = compile_call(wired, rule, self._app)
+        self._table.steps.append(Step(classes, work, compile_plain(wired)))
+
+    def request(self, registration: Registration, wired: Wired, cls: type[Message]) -> Plan:
+        """Compile the plan of a command or query."""
+        following = self._reach.following(wired.publishes)
+        layers = self._reach.layers_of(cls)
+        inner = [layer for layer in layers if not _is_outer(layer)]
+        needs = Needs((wired, *layers, *following.handlers, *following.layers))
+        links = [_link(layer, self._app) for layer in reversed(layers) if _is_outer(layer)]
+        if wired.timeout is not None:
+            links.insert(0, _linked(TimeoutMiddleware(wired.timeout)))
+        direct = None if inner else self._direct(registration, wired, following)
+        if direct:
+            return Plan(None, direct, links, needs)
+        call = self._call(registration, wired)
+        work = self._inside(inner, opening(call) if wired.streams else call)
+        return Plan(work, self._resources.unit(work, bool(needs.keys)), links, needs)
+
+    def events(self, classes: Iterable[type[Event]]) -> Plan:
+        """Compile the plan of events that no command raised. It is called with all of them.
+
+        Raises `ConfigurationError` for events that need a broker.
+        """
+        classes = tuple(classes)
+        for cls in classes:
+            self._table.admit(cls)
+        following = self._reach.following(classes)
+        needs = Needs((*following.handlers, *following.layers))
+        if all(cls in self._table.plain for cls in classes):
+            return Plan(None, _plain_events(self._table.plain), (), needs)
+        return Plan(work := _all_events(self._table.work), self._resources.unit(work, bool(needs.keys)), (), needs)
+
+    def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
+        """A plan that needs no unit of work; none where one is needed."""
+        if not wired.raises:
+            return compile_plain(wired)
+        only_publishes = [argument.source for argument in wired.arguments] == [Source.PUBLISH]
+        is_function = not isinstance(wired.target, type) and wired.runs == "async"
+        handlers_are_plain = not following.layers and all(compile_plain(handler) for handler in following.handlers)
+        if only_publishes and is_function and handlers_are_plain and not wired.arguments[0].keyword:
+            rule = Rule(registration, wired.publishes, self._table, plain=True)
+            return _publishing(wired.target, rule, self._table.plain)
+        return None
+
+    def _call(self, registration: Registration, wired: Wired) -> Work:
+        if not wired.raises:
+            return compile_call(wired, None, self._app)
+        rule = Rule(registration, wired.publishes, self._table, plain=False)
+        return _with_events(compile_call(wired, rule, self._app), self._table.work)
+
+    def _inside(self, layers: Iterable[Wired], work: Work) -> Work:
+        for layer in reversed(tuple(layers)):
+            work = compile_layer(layer, work, self._app)
+        return work
+
+    def _around_event(self, cls: type[Event], work: Work) -> Work:
+        return self._inside(self._reach.layers_of(cls), work)
+
+
+def _is_outer(layer: Wired) -> bool:
+    """Whether a middleware asks for nothing that only a unit of work can give."""
+    return all(argument.source not in (Source.CONTAINER, Source.SENDER) for argument in layer.arguments)
+
+
+def _link(layer: Wired, app: object) -> Link:
+    if not layer.arguments:
+        return _linked(layer.target)
+    target, arguments = own_arguments(layer, app)
+    return lambda call: lambda message: target(message, call, *arguments())
+
+
+def _linked(target: Callable[..., Awaitable[Any]]) -> Link:
+    # The method itself: calling the object looks up __call__ each time.
+    function = target if hasattr(target, "__code__") or hasattr(target, "__func__") else target.__call__
+    return lambda call: lambda message: function(message, call)
+
+
+def _publishing(handler: Callable[..., Awaitable[Any]], rule: Rule, steps: Mapping[type, tuple[Plain, ...]]) -> Plain:
+    """The plan of a handler that asks for `Publish` alone, and whose event handlers need nothing but the event."""
+
+    async def plan(message: Any) -> Any:
+        events: list[Event] = []
+        publish = Publisher(events, rule)
+        try:
+            result = await handler(message, publish)
+        finally:
+            publish.close()
+        for event in events:
+            for step in steps[event.__class__]:
+                await step(event)
+        return result
+
+    return plan
+
+
+def _with_events(call: Work, steps: Mapping[type, tuple[Work, ...]]) -> Work:
+    async def work(message: Any, unit: Unit) -> Any:
+        result = await call(message, unit)
+        if unit.events:
+            await _handle_events(unit, steps)
+        return result
+
+    return work
+
+
+async def _handle_events(unit: Unit, steps: Mapping[type, tuple[Work, ...]]) -> None:
+    for event in unit.events:  # the list grows: what these handlers publish joins its end
+        for step in steps[event.__class__]:
+            await step(event, unit)
+            if unit.failure is not None:  # a middleware of events can't undo that one has failed
+                raise unit.failure
+
+
+def _all_events(steps: Mapping[type, tuple[Work, ...]]) -> Work:
+    async def work(events: Iterable[Event], unit: Unit) -> None:
+        unit.events.extend(events)
+        await _handle_events(unit, steps)
+
+    return work
+
+
+def _plain_events(steps: Mapping[type, tuple[Plain, ...]]) -> Callable[[Iterable[Event]], Awaitable[None]]:
+    async def plan(events: Iterable[Event]) -> None:
+        for event in events:
+            for step in steps[event.__class__]:
+                await step(event)
+
+    return plan
+
+
+async def _in_context(
+    call: Call, headers: Mapping[str, str] | None, correlation_id: str | None, message: Any
+) -> Any:
+    token = current.set(next_context(headers, correlation_id))
+    try:
+        return await call(message)
+    finally:
+        current.reset(token)

@@ -1,0 +1,88 @@
+"""What a message can cause: the domain events that may follow, the handlers that may run, and what those need."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from diator.containers.port import Key
+from diator.engine.wiring import Wired
+from diator.messages import BROKERED, DomainEvent, Event, Message
+
+
+class Needs:
+    """What a set of handlers and middlewares asks for in all."""
+
+    __slots__ = ("context", "keys", "required")
+
+    def __init__(self, members: Iterable[Wired]) -> None:
+        members = tuple(members)
+        self.keys: frozenset[Key] = frozenset(key for wired in members for key in wired.keys)
+        self.required: frozenset[Key] = frozenset(key for wired in members for key in wired.required)
+        self.context = any(wired.needs_context for wired in members)
+
+
+class Following(NamedTuple):
+    """What may run because of some events."""
+
+    handlers: tuple[Wired, ...]
+    layers: tuple[Wired, ...]
+
+
+class Reach:
+    """Answers for one app, from its wired handlers and middlewares."""
+
+    def __init__(
+        self, handlers: Iterable[tuple[Wired, tuple[type[Message], ...]]], layers: Iterable[Wired]
+    ) -> None:
+        self._handlers = tuple(handlers)
+        """The handlers of domain events, in the order of registration."""
+        self._layers = tuple(layers)
+        self._families: dict[type[Event], frozenset[type[Event]]] = {}
+        self._matching: dict[type[Event], tuple[Wired, ...]] = {}
+
+    def layers_of(self, *classes: type[Message]) -> tuple[Wired, ...]:
+        """The middlewares around messages of any of these classes, outermost first."""
+        return tuple(layer for layer in self._layers if any(issubclass(cls, layer.wraps) for cls in classes))
+
+    def following(self, events: Iterable[type[Event]]) -> Following:
+        """Everything that may run when events of these classes, or what they cause, are published."""
+        found: dict[int, Wired] = {}
+        seen: dict[type[Event], None] = {}
+        waiting = list(events)
+        while waiting:
+            event = waiting.pop()
+            if event in seen:
+                continue
+            seen[event] = None
+            for wired in self.matching(event):
+                if id(wired) not in found:
+                    found[id(wired)] = wired
+                    waiting.extend(wired.publishes)
+        classes = frozenset().union(*map(self._family, seen))
+        return Following(tuple(found.values()), self.layers_of(*classes) if self._layers else ())
+
+    def matching(self, event: type[Event]) -> tuple[Wired, ...]:
+        """The handlers that an instance of a class of events, or of one of its subclasses, may reach."""
+        if event not in self._matching:
+            family = self._family(event)
+            self._matching[event] = tuple(
+                wired for wired, classes in self._handlers if any(issubclass(cls, classes) for cls in family)
+            )
+        return self._matching[event]
+
+    def _family(self, event: type[Event]) -> frozenset[type[Event]]:
+        if event not in self._families:
+            self._families[event] = frozenset({event, *_subclasses(event)})
+        return self._families[event]
+
+
+def brokered(events: Iterable[type[Event]]) -> Iterator[type[Event]]:
+    """Those that need a broker, and those of no kind at all; `Event` itself means any, and is judged when it runs."""
+    for event in events:
+        if event is not Event and (issubclass(event, BROKERED) or not issubclass(event, DomainEvent)):
+            yield event
+
+
+def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)

@@ -1,0 +1,142 @@
+"""The registrations of one app or router: what is in, what is refused, and when nothing more is taken."""
+
+from collections.abc import Iterator, Mapping
+
+from diator.containers.port import Key
+from diator.engine.claims import claimed, problems_of, same_request
+from diator.engine.hints import show
+from diator.engine.records import Kind, Layer, Registration
+from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read
+from diator.errors import ConfigurationError, Place, Problem
+from diator.messages import Event, Message
+
+
+class Registry:
+    """Handlers and middlewares in the order of registration, each with what its hints say.
+
+    A handler is read when it is registered, so that what is wrong is refused at that very line. Hints that can't be
+    resolved there (forward references) are read once more by `settle`.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[Registration, Signature] = {}
+        self.layers: dict[Layer, Signature] = {}
+        self.published: dict[type[Event], Place] = {}
+        self.provided: dict[Key, Place] = {}
+        self.requests: dict[type[Message], Registration] = {}
+        self.closed: str | None = None
+        """Why nothing more is taken, once that is so."""
+        self._names: dict[Registration | Layer, Mapping[str, object]] = {}
+        self._by_target: dict[object, list[Registration]] = {}
+
+    def add_handler(self, registration: Registration, names: Mapping[str, object]) -> None:
+        """Take a handler in. Raises `ConfigurationError` for what can be told of it now, duplicates included."""
+        self.refuse_if_closed(f"handler {registration.name}", registration.registered)
+        signature = read(registration.target, names) if callable(registration.target) else NOTHING
+        problems = [*problems_of(registration, signature), *self._duplicates(registration, signature)]
+        if problems:
+            raise ConfigurationError(problems)
+        if any(signature.unresolved):
+            self._names[registration] = dict(names)
+        self._take(registration, signature)
+
+    def add_layer(self, layer: Layer, names: Mapping[str, object]) -> None:
+        """Take a middleware in."""
+        self.refuse_if_closed(f"middleware {layer.name}", layer.registered)
+        signature = read(layer.target, names) if callable(layer.target) and not isinstance(layer.target, type) else NOTHING
+        if any(signature.unresolved):
+            self._names[layer] = dict(names)
+        self.layers[layer] = signature
+
+    def include(self, other: "Registry", place: Place) -> None:
+        """Take in everything that another registry holds, and close that one."""
+        self.refuse_if_closed("a router", place)
+        problems = [p for handler, signature in other.handlers.items() for p in self._duplicates(handler, signature)]
+        if problems:
+            raise ConfigurationError(problems)
+        for handler, signature in other.handlers.items():
+            self._take(handler, signature)
+        self.layers.update(other.layers)
+        self.published.update(other.published)
+        self.provided.update(other.provided)
+        self._names.update(other._names)
+        other.closed = f"the router was included at {place}"
+
+    def refuse_if_closed(self, what: str, place: Place) -> None:
+        """Raise `ConfigurationError` once nothing more is taken."""
+        if self.closed:
+            text = f"{what} was registered too late: {self.closed}"
+            raise ConfigurationError([Problem("late-registration", text, "register it before", place)])
+
+    def settle(self) -> Iterator[Problem]:
+        """Read once more what could not be resolved at its line; yield what is wrong with it."""
+        for record, names in list(self._names.items()):
+            signature = read(record.target, names)
+            unresolved = list(signature.unresolved)
+            yield from (_unresolved(record, parameter) for parameter in unresolved)
+            if isinstance(record, Layer):
+                self.layers[record] = signature
+            elif not unresolved:
+                known = claimed(record, self.handlers[record]) is not None
+                problems = [*problems_of(record, signature), *([] if known else self._duplicates(record, signature))]
+                yield from problems
+                if not problems:
+                    self._take(record, signature)
+            if not unresolved:
+                del self._names[record]
+
+    def close(self, reason: str) -> None:
+        """Take nothing more."""
+        self.closed = reason
+
+    def _take(self, registration: Registration, signature: Signature) -> None:
+        self.handlers[registration] = signature
+        if registration.kind is Kind.EVENT:
+            self._by_target.setdefault(_identity(registration.target), []).append(registration)
+        else:
+            self.requests.update(dict.fromkeys(claimed(registration, signature) or (), registration))
+
+    def _duplicates(self, new: Registration, signature: Signature) -> Iterator[Problem]:
+        for cls in claimed(new, signature) or ():
+            if new.kind is Kind.EVENT:
+                former = self._same_event_handler(new, cls)
+                what = f"event handler {new.name} is registered for {show(cls)} twice"
+                remedy = "register it once"
+            else:
+                former = self.requests.get(cls)
+                what = f"{new.kind.value} {show(cls)} has a second handler, {new.name}"
+                remedy = f"keep one; a {new.kind.value} has exactly one handler"
+            if former is not None:
+                text = f"{what}; the first is {former.name} at {former.place}"
+                yield Problem("duplicate-handler", text, remedy, new.place)
+                return
+
+    def _same_event_handler(self, new: Registration, cls: type[Message]) -> Registration | None:
+        for former in self._by_target.get(_identity(new.target), ()):
+            if former is not new and cls in (claimed(former, self.handlers[former]) or ()):
+                return former
+        return None
+
+    def subclassed(self) -> Iterator[Problem]:
+        """Find requests whose base is a registered request too: which handler is meant would be a guess."""
+        for cls, registration in self.requests.items():
+            for base in cls.__mro__[1:]:
+                if base in self.requests and not same_request(cls, base):
+                    other = self.requests[base]
+                    text = f"{show(cls)}, handled by {registration.name}, derives from {show(base)}, handled by {other.name} at {other.place}"
+                    yield Problem("request-subclass", text, "give both a common base that no handler takes", registration.place)
+
+
+
+
+def _unresolved(record: Registration | Layer, parameter: Parameter) -> Problem:
+    hint = parameter.hint
+    assert isinstance(hint, Unresolved)
+    text = f"{record.name} has a hint that can't be resolved: {parameter} ({type(hint.reason).__name__}: {hint.reason})"
+    return Problem("unresolved-hint", text, hint.remedy, record.place)
+
+
+def _identity(target: object) -> object:
+    """Tells handlers apart: two accesses to ``service.method`` give two objects for one method."""
+    bound_to = getattr(target, "__self__", None)
+    return id(target) if bound_to is None else (id(bound_to), id(getattr(target, "__func__", target)))

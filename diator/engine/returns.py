@@ -1,0 +1,66 @@
+"""Whether what a handler returns fits what its message promises: the check that a bare decorator can't leave to mypy.
+
+It flags what is surely wrong and lets through what it does not know.
+"""
+
+import types
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from diator.engine.hints import members, split, unalias
+
+_PROMOTED: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float), bytes: (bytearray, memoryview)}
+_AWAITED = (Awaitable, Coroutine)
+_ROWS = (AsyncIterator, AsyncIterable, AsyncGenerator)
+
+
+def returned(hint: Any) -> Any:
+    """The result that a caller awaits: ``X`` for ``Awaitable[X]`` and for ``Coroutine[Any, Any, X]``."""
+    arguments = get_args(hint)
+    return unalias(arguments[-1]) if get_origin(hint) in _AWAITED and arguments else hint
+
+
+def row_of(hint: Any) -> Any:
+    """The type of a row of ``AsyncIterator[R]`` and its like; none for other hints."""
+    plain = split(hint)[0]
+    if plain in _ROWS:
+        return Any
+    return unalias(get_args(plain)[0]) if get_origin(plain) in _ROWS else None
+
+
+def may_return(hint: Any, expected: Any) -> bool:
+    """Whether something of type ``hint`` can stand where ``expected`` is promised, as far as can be told."""
+    alternatives = members(_plain(expected))
+    return all(any(_fits(_plain(one), _plain(other)) for other in alternatives) for one in members(_plain(hint)))
+
+
+def _plain(hint: Any) -> Any:
+    hint = split(unalias(hint))[0]
+    while (wrapped := getattr(hint, "__supertype__", None)) is not None:  # NewType
+        hint = wrapped
+    return type(None) if hint is None else hint
+
+
+def _fits(hint: Any, expected: Any) -> bool:
+    if hint == expected or Any in (hint, expected) or expected is object:
+        return True
+    if get_origin(hint) is Literal:
+        return get_origin(expected) is Literal or all(_fits(type(value), expected) for value in get_args(hint))
+    given, wanted = get_origin(hint) or hint, get_origin(expected) or expected
+    if not (_is_class(given) and _is_class(wanted)):
+        return True
+    if getattr(wanted, "_is_protocol", False):
+        return True
+    if not issubclass(given, (wanted, *_PROMOTED.get(wanted, ()))):
+        return False
+    return given is not wanted or _arguments_fit(get_args(hint), get_args(expected))
+
+
+def _is_class(hint: Any) -> bool:
+    return isinstance(hint, type) and not isinstance(hint, (TypeVar, types.GenericAlias)) and hint is not Any
+
+
+def _arguments_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
+    if len(given) != len(wanted):
+        return True
+    return all(one is Ellipsis or other is Ellipsis or may_return(one, other) for one, other in zip(given, wanted, strict=True))

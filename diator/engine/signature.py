@@ -1,0 +1,223 @@
+"""The only code that inspects functions: which parameters a handler has, and what each is hinted.
+
+Structure comes from `inspect.signature`; values are evaluated one parameter at a time, so that one hint that can't be
+resolved names one parameter, and a bad return hint never stands in the way of injection.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import Format, get_annotations
+
+from diator.engine.hints import evaluate, show, substitute, substitutions
+
+EMPTY: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A hint that could not be evaluated."""
+
+    annotation: str
+    reason: Exception
+
+    @property
+    def remedy(self) -> str:
+        """The next step for whoever wrote the hint."""
+        missing = getattr(self.reason, "name", None) if isinstance(self.reason, NameError) else None
+        if missing is None:
+            return "correct the hint; it is evaluated when the app starts"
+        return f"import {missing!r} at run time (not under TYPE_CHECKING), and above the handler if it is a local name"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a handler or of its constructor."""
+
+    name: str
+    keyword: bool
+    """Whether it can only be passed by name."""
+    default: Any
+    """``EMPTY`` where there is none."""
+    hint: Any
+    """Evaluated; ``EMPTY`` where there is none; `Unresolved` where it could not be."""
+
+    def __str__(self) -> str:
+        if self.hint is EMPTY:
+            return self.name
+        return f"{self.name}: {self.hint.annotation if isinstance(self.hint, Unresolved) else show(self.hint)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the hints of one handler or middleware say."""
+
+    parameters: tuple[Parameter, ...]
+    """Of the function, or of ``handle``; the message first."""
+    constructor: tuple[Parameter, ...]
+    """Of the class, where the handler is one."""
+    returns: Any
+    """Evaluated; ``EMPTY`` where there is none or it could not be."""
+    runs: str
+    """How calling it runs: ``async``, ``sync``, ``async generator`` or ``generator``."""
+    events: Any
+    """The hint of the class's ``events``; ``EMPTY`` where it has none, ``None`` where ``events`` has no hint."""
+
+    @property
+    def unresolved(self) -> Iterator[Parameter]:
+        """The parameters whose hints could not be evaluated."""
+        return (p for p in (*self.constructor, *self.parameters) if isinstance(p.hint, Unresolved))
+
+
+NOTHING = Signature((), (), EMPTY, "sync", EMPTY)
+"""What can be read of something that is no function."""
+
+
+def read(target: Any, names: Mapping[str, object]) -> Signature:
+    """Read a function, method, partial, callable object, or class with ``handle``; ``names`` are local to it."""
+    if not isinstance(target, type):
+        parameters, returns = _read(target, names)
+        return Signature(parameters, (), returns, runs_as(target), EMPTY)
+    constructor, _ = _read(target, names)
+    handle = getattr(target, "handle", None)
+    if not callable(handle):
+        return NOTHING
+    parameters, returns = _read(handle, names, target)
+    if inspect.isfunction(handle) and not isinstance(_written(target, "handle"), staticmethod):
+        parameters = parameters[1:]
+    return Signature(parameters, constructor, returns, runs_as(handle), _events_hint(target, names))
+
+
+def _written(cls: type, name: str) -> Any:
+    """What stands under a name in a class or its bases, as it was written; none if nothing does."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def _read(target: Any, names: Mapping[str, object], of: type | None = None) -> tuple[tuple[Parameter, ...], Any]:
+    function, owner = carrier(target)
+    if function in (object.__init__, object.__new__):
+        return (), EMPTY
+    scope = _Scope(function, of or owner, names)
+    found = tuple(
+        Parameter(p.name, p.kind is p.KEYWORD_ONLY, p.default, scope.hint(p.name)) for p in _structure(target, function)
+    )
+    returns = scope.hint("return")
+    return found, EMPTY if isinstance(returns, Unresolved) else returns
+
+
+def _events_hint(cls: type, names: Mapping[str, object]) -> Any:
+    """The hint of ``events``, written as a property or as an attribute. One that can't be resolved counts as none."""
+    found = _written(cls, "events")
+    if isinstance(found, property):
+        hint = _Scope(found.fget, cls, names).hint("return")
+    else:
+        hints = [_Scope(base, cls, names).hint("events") for base in cls.__mro__ if "events" in _annotations(base)]
+        if found is None and not hints:
+            return EMPTY
+        hint = hints[0] if hints else EMPTY
+    return None if hint is EMPTY or isinstance(hint, Unresolved) else hint
+
+
+def carrier(target: Any) -> tuple[Any, type | None]:
+    """The function that carries the annotations of a target, and the class it belongs to."""
+    owner: type | None = None
+    while True:
+        if isinstance(target, type):
+            made_by_new = target.__new__ is not object.__new__ and target.__init__ is object.__init__
+            return (target.__new__ if made_by_new else target.__init__), target
+        if isinstance(target, functools.partial):
+            target = target.func
+        elif inspect.ismethod(target):
+            instance = target.__self__
+            owner = instance if isinstance(instance, type) else type(instance)
+            target = target.__func__
+        elif hasattr(target, "__wrapped__"):
+            target = target.__wrapped__
+        elif not inspect.isroutine(target) and callable(target):
+            owner, target = type(target), type(target).__call__
+        else:
+            return target, owner
+
+
+def runs_as(target: Any) -> str:
+    """How calling a target runs: ``async``, ``sync``, ``async generator`` or ``generator``."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not (inspect.isroutine(target) or isinstance(target, type)) and callable(target):
+        target = type(target).__call__
+    if inspect.iscoroutinefunction(target):
+        return "async"
+    if inspect.isasyncgenfunction(target):
+        return "async generator"
+    return "generator" if inspect.isgeneratorfunction(target) else "sync"
+
+
+def _structure(target: Any, function: Any) -> list[inspect.Parameter]:
+    """The parameters that a caller passes, without ``*args`` and ``**kwargs``."""
+    if isinstance(target, type):  # inspect would ask a metaclass with __call__
+        parameters = list(_signature(function).parameters.values())[1:]
+    else:
+        parameters = list(_signature(target).parameters.values())
+    bound = target.keywords if isinstance(target, functools.partial) else {}
+    kept = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [p for p in kept if p.name not in bound]
+
+
+def _signature(target: Any) -> inspect.Signature:
+    if sys.version_info >= (3, 14):  # by default it evaluates, and a name under TYPE_CHECKING raises
+        return inspect.signature(target, annotation_format=Format.FORWARDREF)
+    return inspect.signature(target)
+
+
+class _Scope:
+    """The names that the annotations of one function, or of one class, can see."""
+
+    __slots__ = ("annotations", "fields", "globals", "names", "substitutions")
+
+    def __init__(self, carrier: Any, owner: type | None, names: Mapping[str, object]) -> None:
+        self.annotations = _annotations(carrier)
+        self.names = names
+        self.substitutions = substitutions(owner) if owner else {}
+        self.fields: dict[str, dict[str, Any]] = {}
+        if isinstance(carrier, type):
+            self.globals = _module(carrier)
+        else:
+            self.globals = getattr(carrier, "__globals__", {})
+            # An __init__ that was generated (dataclasses, attrs) has annotations from the modules of several classes.
+            if owner and _is_generated(carrier):
+                self.globals, self.fields = _module(owner), _field_modules(owner)
+
+    def hint(self, name: str) -> Any:
+        annotation = self.annotations.get(name, EMPTY)
+        if annotation is EMPTY:
+            return EMPTY
+        try:
+            found = evaluate(annotation, self.fields.get(name, self.globals), self.names)
+        except Exception as error:  # an annotation is code of the user's: anything may come out of it
+            return Unresolved(annotation if isinstance(annotation, str) else repr(annotation), error)
+        return substitute(found, self.substitutions) if self.substitutions else found
+
+
+def _is_generated(function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename.startswith("<")
+
+
+def _annotations(carrier: Any) -> dict[str, Any]:
+    if sys.version_info < (3, 14) and not isinstance(carrier, type):
+        return getattr(carrier, "__annotations__", {})
+    return get_annotations(carrier, format=Format.FORWARDREF)
+
+
+def _module(cls: type) -> dict[str, Any]:
+    module = sys.modules.get(cls.__module__)
+    return vars(module) if module else {}
+
+
+def _field_modules(owner: type) -> dict[str, dict[str, Any]]:
+    """For each annotated field of a class, the names of the module whose class declares it."""
+    return {name: _module(base) for base in reversed(owner.__mro__) for name in _annotations(base)}

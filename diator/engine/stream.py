@@ -1,0 +1,129 @@
+"""Streams: the rows of a query, read inside a block that is its unit of work."""
+
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from diator.containers.port import Key
+from diator.context import Context, current, next_context
+from diator.engine.plan import Plan
+from diator.engine.unit import Resources, Scope, StreamUnit, add_cause, close_after
+from diator.errors import CallNextError, NotRunningError
+from diator.messages import Query
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Rows(Generic[R_co]):
+    """The rows that a streaming query gives, one at a time."""
+
+    __slots__ = ("_context", "_open", "_source")
+
+    def __init__(self, source: AsyncIterator[R_co], context: Context | None) -> None:
+        self._source = source
+        self._context = context
+        self._open = True
+
+    def __aiter__(self) -> "Rows[R_co]":
+        return self
+
+    async def __anext__(self) -> R_co:
+        if not self._open:
+            raise NotRunningError("a row was asked for after its block had ended; read inside `async with app.stream(...)`")
+        if self._context is None:
+            return await anext(self._source)
+        token = current.set(self._context)
+        try:
+            return await anext(self._source)
+        finally:
+            current.reset(token)
+
+    async def aclose(self) -> None:
+        """Take no more rows."""
+        self._open = False
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+class Stream(Generic[R_co]):
+    """One reading of a streaming query: ``async with app.stream(query) as rows``."""
+
+    __slots__ = ("_headers", "_plan", "_provided", "_query", "_resources", "_rows", "_scope", "_unit")
+
+    def __init__(
+        self,
+        plan: Plan,
+        query: Query[R_co],
+        resources: Resources,
+        provided: Mapping[Key, object],
+        headers: tuple[Mapping[str, str] | None, str | None],
+    ) -> None:
+        self._plan = plan
+        self._query = query
+        self._resources = resources
+        self._provided = provided
+        self._headers = headers
+        self._unit: StreamUnit | None = None
+        self._scope: Scope | None = None
+        self._rows: Rows[R_co] | None = None
+
+    async def __aenter__(self) -> Rows[R_co]:
+        if self._unit is not None:
+            raise NotRunningError("a stream was entered twice; call app.stream(...) for each block")
+        context = next_context(*self._headers) if self._plan.needs.context or any(self._headers) else None
+        token = current.set(context) if context else None
+        try:
+            source = await self._plan.link(self._open)(self._query)
+        except BaseException as error:
+            await self._close(error)
+            raise
+        finally:
+            if token:
+                current.reset(token)
+        self._rows = Rows(source, context)
+        return self._rows
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close(error)
+
+    async def _open(self, query: Any) -> Any:
+        """Open the scope and call the handler: what the middlewares wrap."""
+        if self._unit is not None:
+            raise CallNextError("call_next was called a second time for a stream, which can be opened once")
+        assert self._plan.work is not None
+        self._scope = self._resources.scope_for(bool(self._plan.needs.keys), self._provided)
+        resolve = self._resources.resolve if self._scope is None else (await self._scope.__aenter__()).resolve
+        self._unit = StreamUnit(resolve, self._provided)
+        return await self._plan.work(query, self._unit)
+
+    async def _close(self, error: BaseException | None) -> None:
+        """Close the rows, then the scope, which sees the error of the block, or of closing the rows."""
+        try:
+            await self._close_rows()
+        except BaseException as closing:
+            if error is None or not isinstance(closing, Exception):
+                await self._leave(closing)
+                raise
+            add_cause(error, closing)
+        await self._leave(error)
+
+    async def _close_rows(self) -> None:
+        try:
+            if self._rows is not None:
+                await self._rows.aclose()
+        finally:
+            if self._unit is not None and self._unit.rows is not None:
+                await self._unit.rows.aclose()
+
+    async def _leave(self, error: BaseException | None) -> None:
+        scope, self._scope = self._scope, None
+        if scope is None or self._unit is None:
+            return
+        failure = error or self._unit.failure
+        if failure is None:
+            await scope.__aexit__(None, None, None)
+        else:
+            await close_after(scope, failure)

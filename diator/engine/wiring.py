@@ -1,0 +1,261 @@
+"""Where each argument of a handler comes from: the message, Diator itself, the container, or a default."""
+
+import enum
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from diator.containers.port import Container, Key, Lifetime, Named
+from diator.context import Context, Publish
+from diator.engine.claims import is_stream
+from diator.engine.hints import class_of, members, show, split, unalias
+from diator.engine.records import Kind, Layer, Registration
+from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
+from diator.errors import Problem
+from diator.messages import Event, Message
+
+
+class Source(enum.Enum):
+    """Who supplies an argument."""
+
+    CONTAINER = enum.auto()
+    SENDER = enum.auto()
+    """Declared with ``app.provides``, and unknown to the container."""
+    PUBLISH = enum.auto()
+    CONTEXT = enum.auto()
+    APP = enum.auto()
+    DEFAULT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument after the message."""
+
+    name: str
+    keyword: bool
+    source: Source
+    key: Key | None = None
+    default: Any = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """A handler or middleware with the sources of its arguments."""
+
+    target: Any
+    runs: str
+    arguments: tuple[Argument, ...] = ()
+    constructor: tuple[Argument, ...] = ()
+    key: Key | None = None
+    """The handler class itself, where the container knows it."""
+    publishes: tuple[type[Event], ...] = ()
+    """The events that it may publish."""
+    has_events: bool = False
+    """Whether it is a class whose ``events`` are read after ``handle``."""
+    streams: bool = False
+    thread: bool = False
+    timeout: float | None = None
+    wraps: tuple[type[Message], ...] = ()
+    """For a middleware: the messages that it wraps."""
+
+    @property
+    def raises(self) -> bool:
+        """Whether it may raise events."""
+        return bool(self.publishes) or self.has_events
+
+    @property
+    def keys(self) -> Iterator[Key]:
+        """What it asks the container for."""
+        if self.key is not None:
+            yield self.key
+        for argument in (*self.constructor, *self.arguments):
+            if argument.source is Source.CONTAINER and argument.key is not None:
+                yield argument.key
+
+    @property
+    def required(self) -> Iterator[Key]:
+        """What a sender has to provide."""
+        for argument in (*self.constructor, *self.arguments):
+            if argument.source is Source.SENDER and argument.default is EMPTY and argument.key is not None:
+                yield argument.key
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether it asks for the `Context`."""
+        return any(argument.source is Source.CONTEXT for argument in (*self.constructor, *self.arguments))
+
+
+@dataclass(slots=True)
+class Wirer:
+    """Wires the handlers of one app. What is wrong is added to ``problems``."""
+
+    app: object
+    container: Container | None
+    provided: Collection[Key]
+    problems: list[Problem]
+
+    def handler(self, registration: Registration, signature: Signature) -> Wired:
+        """Wire a handler."""
+        is_class = isinstance(registration.target, type)
+        key = Key(registration.target) if is_class and self._knows(Key(registration.target)) else None
+        constructor = () if key else self._arguments(registration, signature.constructor)
+        publishes = self._publishes(registration, signature)
+        has_events = signature.events is not EMPTY
+        if key and has_events:
+            self._refuse_shared_events(registration, key)
+        return Wired(
+            target=registration.target,
+            runs=signature.runs,
+            arguments=self._arguments(registration, signature.parameters[1:]),
+            constructor=constructor,
+            key=key,
+            publishes=publishes,
+            has_events=has_events,
+            streams=is_stream(signature),
+            thread=registration.thread,
+            timeout=registration.timeout,
+        )
+
+    def layer(self, layer: Layer, signature: Signature) -> Wired:
+        """Wire a middleware."""
+        shape = _layer_shape(layer, signature)
+        if shape:
+            self.problems.append(shape)
+            return Wired(layer.target, signature.runs)
+        if any(get_origin(p.hint) is Publish or p.hint is Publish for p in signature.parameters):
+            text = f"middleware {layer.name} asks for Publish; a middleware raises no events"
+            self._add(layer, "middleware", text, "publish from a handler")
+        if isinstance(signature.parameters[0].hint, Unresolved):
+            return Wired(layer.target, signature.runs)  # reported where it was read
+        wraps = _wrapped(signature.parameters[0])
+        if not wraps or not all(issubclass(cls, Message) for cls in wraps):
+            text = f"middleware {layer.name} takes {signature.parameters[0]}, which is no message"
+            self._add(layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours")
+        return Wired(layer.target, signature.runs, self._arguments(layer, signature.parameters[2:]), wraps=wraps)
+
+    def _arguments(self, record: Registration | Layer, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
+        found = [self._argument(record, parameter) for parameter in parameters]
+        arguments = [argument for argument in found if argument is not None]
+        kept = [argument for argument in arguments if not (argument.keyword and argument.source is Source.DEFAULT)]
+        while kept and kept[-1].source is Source.DEFAULT:  # the function puts it in itself
+            kept.pop()
+        return tuple(kept)
+
+    def _argument(self, record: Registration | Layer, parameter: Parameter) -> Argument | None:
+        name, keyword, default = parameter.name, parameter.keyword, parameter.default
+        if isinstance(parameter.hint, Unresolved):
+            return None  # reported where it was read
+        if parameter.hint is EMPTY:
+            if default is EMPTY:
+                text = f"{record.name} has the parameter {name!r}, which has no hint"
+                self._add(record, "unhinted-parameter", text, "hint what it needs, or give it a default")
+            return Argument(name, keyword, Source.DEFAULT, default=default)
+        source = self._own_source(parameter.hint)
+        if source is not None:
+            return Argument(name, keyword, source)
+        key = self._key(record, parameter)
+        return None if key is None else Argument(name, keyword, self._source(record, parameter, key), key, default)
+
+    def _own_source(self, hint: Any) -> Source | None:
+        if hint is Publish or get_origin(hint) is Publish:
+            return Source.PUBLISH
+        if hint is Context:
+            return Source.CONTEXT
+        return Source.APP if hint in type(self.app).__mro__[:-1] else None
+
+    def _key(self, record: Registration | Layer, parameter: Parameter) -> Key | None:
+        hint, metadata = split(parameter.hint)
+        alternatives = [member for member in members(hint) if member is not type(None)]
+        if len(alternatives) != 1:
+            text = f"{record.name} asks for {parameter}, a choice that no container can make"
+            self._add(record, "union-dependency", text, "ask for one type, or for one with `| None` and a default")
+            return None
+        plain, inner = split(alternatives[0])
+        return Key(unalias(plain), self._qualifier((*metadata, *inner)))
+
+    def _qualifier(self, metadata: tuple[object, ...]) -> Any:
+        named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
+        if named is not None or not metadata or self.container is None:
+            return named
+        return self.container.qualifier(metadata)
+
+    def _source(self, record: Registration | Layer, parameter: Parameter, key: Key) -> Source:
+        if self._knows(key):
+            return Source.CONTAINER
+        if key in self.provided:
+            return Source.SENDER
+        if parameter.default is EMPTY:
+            self._missing(record, parameter, key)
+        return Source.DEFAULT
+
+    def _knows(self, key: Key) -> bool:
+        return self.container is not None and self.container.can_resolve(key)
+
+    def _missing(self, record: Registration | Layer, parameter: Parameter, key: Key) -> None:
+        if self.container is None:
+            text = f"{record.name} asks for {parameter}, but the app has no container"
+            remedy = 'install one and pass it: pip install "diator[punq]", then Diator(container=punq.Container())'
+        else:
+            text = f"{record.name} asks for {parameter}, which the container has no provider for"
+            remedy = f"register {key} with the container, or give the parameter a default"
+        self._add(record, "missing-dependency", text, remedy)
+
+    def _publishes(self, registration: Registration, signature: Signature) -> tuple[type[Event], ...]:
+        declared = [
+            cls
+            for parameter in (*signature.constructor, *signature.parameters[1:])
+            if parameter.hint is Publish or get_origin(parameter.hint) is Publish
+            for cls in self._declared(registration, parameter)
+        ]
+        if declared and registration.kind is Kind.QUERY:
+            text = f"query handler {registration.name} asks for Publish; a query changes nothing, so nothing happens"
+            self._add(registration, "query-publishes", text, "make it a command, or drop the parameter")
+        if registration.kind is not Kind.QUERY and signature.events is not EMPTY:
+            declared += _event_classes(signature.events) or [Event]
+        return tuple(dict.fromkeys(declared))
+
+    def _declared(self, registration: Registration, parameter: Parameter) -> list[type[Event]]:
+        classes = [class_of(member) for hint in get_args(parameter.hint) for member in members(unalias(hint))]
+        events = [cls for cls in classes if cls is not None and issubclass(cls, Event)]
+        if not events or len(events) != len(classes):
+            text = f"{registration.name} asks for {parameter}, which does not say which events it publishes"
+            self._add(registration, "publish-hint", text, "name them: Publish[UserJoined | UserWarned]")
+        return events
+
+    def _refuse_shared_events(self, registration: Registration, key: Key) -> None:
+        assert self.container is not None
+        lifetime = self.container.lifetime(key)
+        if lifetime is Lifetime.SINGLETON or (lifetime is Lifetime.SCOPED and registration.kind is Kind.EVENT):
+            text = f"{registration.name} has `events`, and the container shares one {registration.name} ({lifetime.value})"
+            remedy = "register it as transient, or not at all: Diator builds it for each message"
+            self._add(registration, "shared-events", text, remedy)
+
+    def _add(self, record: Registration | Layer, code: str, text: str, remedy: str) -> None:
+        self.problems.append(Problem(code, text, remedy, record.place))
+
+
+def _event_classes(hint: Any) -> list[type[Event]]:
+    """The events in a hint such as ``list[UserJoined | UserWarned]``."""
+    found = [class_of(member) for inner in get_args(hint) for member in members(unalias(inner))]
+    return [cls for cls in found if cls is not None and issubclass(cls, Event)]
+
+
+def _wrapped(parameter: Parameter) -> tuple[type[Message], ...]:
+    if parameter.hint is EMPTY or parameter.hint is Any or parameter.hint is object:
+        return (Message,)
+    found = (class_of(member) for member in members(split(parameter.hint)[0]))
+    return tuple(cls for cls in found if cls is not None)
+
+
+def _layer_shape(layer: Layer, signature: Signature) -> Problem | None:
+    if isinstance(layer.target, type):
+        text = f"@app.middleware got the class {show(layer.target)}, where something to call was expected"
+        return Problem("middleware", text, f"pass an instance: app.add_middleware({show(layer.target)}(...))", layer.place)
+    positional = [p for p in signature.parameters if not p.keyword]
+    if len(positional) < 2 or not callable(layer.target):
+        text = f"middleware {layer.name} does not take a message and what to call next"
+        return Problem("middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any", layer.place)
+    if signature.runs != "async":
+        text = f"middleware {layer.name} is {signature.runs}, so it can't wait for what it wraps"
+        return Problem("middleware", text, "write it with `async def`, and `await call_next(message)`", layer.place)
+    return None

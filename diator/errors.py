@@ -1,0 +1,167 @@
+"""Every error that Diator raises on purpose.
+
+::
+
+    DiatorError
+    ├── ConfigurationError            the app as written cannot work; ``problems`` has all of them
+    ├── NotRunningError               used before the start, after the end, or entered twice
+    ├── InvalidMessageError           not a message, or the wrong kind for this call          (also a TypeError)
+    ├── UnknownRequestError           a request that has no handler                           (also a LookupError)
+    ├── NotProvidedError              a value that ``app.using(provide=...)`` had to bring    (also a LookupError)
+    ├── UndeclaredEventError          published without having been declared
+    ├── LatePublishError              published after its handler returned
+    ├── CallNextError                 a middleware inside the unit of work called on twice
+    └── ContainerError                what a container cannot give
+        ├── DependencyNotFoundError       no provider                                         (also a LookupError)
+        ├── DependencyCycleError          needs itself
+        ├── LifetimeMismatchError         an object would outlive what it needs
+        ├── UnsupportedRegistrationError  the container holds what this plugin cannot honour
+        └── ScopeClosedError              resolved from a scope that was left
+
+Errors of handlers, middlewares and factories are never wrapped: they reach the caller as they were raised.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from diator.containers.port import Key
+
+
+class Place(NamedTuple):
+    """A line in a file; prints as ``file:line``."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that stands wrong in an app, with the place and the way out."""
+
+    code: str
+    """A short, stable name for this kind of problem, for searching and for filtering."""
+    text: str
+    """The offender, and what was expected."""
+    remedy: str
+    """The next step."""
+    place: Place | None = None
+    """Where the offender was registered or defined, if it stands in a file."""
+    severity: Literal["error", "warning"] = "error"
+    """An error stops the start; a warning is logged."""
+
+    def __str__(self) -> str:
+        where = f"\n    at {self.place}" if self.place else ""
+        return f"{self.text} [{self.code}]{where}\n    -> {self.remedy}"
+
+
+class DiatorError(Exception):
+    """Base of all errors of Diator."""
+
+
+class ConfigurationError(DiatorError):
+    """The app cannot work as it is written. ``problems`` holds everything that was found, in order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        return f"{len(self.problems)} problems:\n" + "\n".join(f"  {problem}" for problem in self.problems)
+
+
+class NotRunningError(DiatorError):
+    """The app is not running, or is running already."""
+
+
+class InvalidMessageError(DiatorError, TypeError):
+    """What was given is not a message that this call takes."""
+
+
+class UnknownRequestError(DiatorError, LookupError):
+    """No handler is registered for this command or query."""
+
+
+class NotProvidedError(DiatorError, LookupError):
+    """A handler needs a value that the app declared with ``provides``, and the sender did not bring it."""
+
+
+class UndeclaredEventError(DiatorError):
+    """A handler published an event that it had not declared."""
+
+
+class LatePublishError(DiatorError):
+    """``publish`` was called after the handler that it was given to had returned."""
+
+
+class CallNextError(DiatorError):
+    """A middleware that runs inside the unit of work used its ``call_next`` a second time."""
+
+
+class ContainerError(DiatorError):
+    """A container could not give what it was asked for."""
+
+
+class DependencyNotFoundError(ContainerError, LookupError):
+    """The container has no provider for ``key``; ``path`` leads from the key that was asked for to the one missing."""
+
+    def __init__(self, key: "Key", path: "Sequence[Key]" = ()) -> None:
+        super().__init__(key, path)
+        self.key, self.path = key, tuple(path)
+
+    def __str__(self) -> str:
+        return f"no provider for {self.key}" + (f", needed by {_chain(self.path)}" if self.path else "")
+
+
+class DependencyCycleError(ContainerError):
+    """The keys of ``path`` need each other in a circle."""
+
+    def __init__(self, path: "Sequence[Key]") -> None:
+        super().__init__(path)
+        self.path = tuple(path)
+
+    def __str__(self) -> str:
+        return f"dependency cycle: {_chain(self.path)}"
+
+
+class LifetimeMismatchError(ContainerError):
+    """``key`` is kept longer than ``needs``, which it holds."""
+
+    def __init__(self, key: "Key", needs: "Key") -> None:
+        super().__init__(key, needs)
+        self.key, self.needs = key, needs
+
+    def __str__(self) -> str:
+        return f"{self.key} outlives {self.needs}, which it needs: it would keep one whose scope is closed"
+
+
+class UnsupportedRegistrationError(ContainerError):
+    """The container holds a registration that the plugin cannot honour; ``remedy`` says what to do instead."""
+
+    def __init__(self, key: "Key", reason: str, remedy: str) -> None:
+        super().__init__(key, reason, remedy)
+        self.key, self.reason, self.remedy = key, reason, remedy
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}; {self.remedy}"
+
+
+class ScopeClosedError(ContainerError):
+    """``key`` was resolved from a scope that had been left already."""
+
+    def __init__(self, key: "Key") -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{self.key} was resolved after its scope was left; resolve it before, or keep the object itself"
+
+
+def _chain(path: "Collection[Key]") -> str:
+    return " -> ".join(map(str, path))

@@ -1,0 +1,119 @@
+"""Middlewares: what one is, and the few that ship.
+
+A middleware is an async callable that takes a message and what to call next::
+
+    @app.middleware
+    async def announce(message: Command[Any], call_next: CallNext) -> Any:
+        print("before", message)
+        return await call_next(message)
+
+The hint of its first parameter says which messages it wraps: ``Message``, ``Command[Any]``, ``Query[Any]``, an event or
+one class. Its other parameters are dependencies, like those of a handler.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Any, Protocol
+
+from typing_extensions import TypeVar
+
+from diator.messages import Request
+
+# Any: a middleware wraps messages of many types, whose results have nothing in common, unless it says otherwise.
+M_contra = TypeVar("M_contra", contravariant=True, default=Any)
+R_co = TypeVar("R_co", covariant=True, default=Any)
+
+
+class CallNext(Protocol[M_contra, R_co]):
+    """What a middleware calls to go on; ``CallNext[FindMeeting, Meeting]`` types it for one message."""
+
+    def __call__(self, message: M_contra, /) -> Awaitable[R_co]:
+        """Go on with this message, or with another of the same class in its place."""
+        ...
+
+
+class LoggingMiddleware:
+    """Logs each command and query with its duration: at ``level`` when it succeeds, as an error when it fails.
+
+    Only the name of the message's class is logged, never its fields, which may hold secrets. Register it first, and
+    it sees closing and sending too.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None, level: int = logging.INFO) -> None:
+        self._logger = logger or logging.getLogger("diator")
+        self._level = level
+
+    async def __call__(self, message: Request[Any], call_next: CallNext) -> Any:
+        """Wrap one command or query."""
+        name = type(message).__qualname__
+        start = time.perf_counter()
+        try:
+            result = await call_next(message)
+        except BaseException as error:
+            took = time.perf_counter() - start
+            self._logger.error("%s failed after %.1f ms: %r", name, took * 1000, error)
+            raise
+        took = time.perf_counter() - start
+        self._logger.log(self._level, "%s handled in %.1f ms", name, took * 1000)
+        return result
+
+
+class TimeoutMiddleware:
+    """Cancels what takes longer than ``seconds``, closes its unit of work and raises `TimeoutError`.
+
+    It wraps every command and query; ``@app.command(timeout=...)`` is the same for one handler.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not seconds > 0:
+            raise ValueError(f"seconds={seconds!r}: give a number above 0")
+        self.seconds = seconds
+
+    async def __call__(self, message: Request[Any], call_next: CallNext) -> Any:
+        """Wrap one command or query."""
+        deadline = _deadline(self.seconds)
+        try:
+            async with deadline:
+                return await call_next(message)
+        except TimeoutError as error:
+            if not deadline.expired():  # raised by what was called
+                raise
+            name = type(message).__qualname__
+            raise TimeoutError(f"{name} was cancelled: it took longer than {self.seconds} s") from error
+
+
+if sys.version_info >= (3, 11):
+    _deadline = asyncio.timeout
+else:
+
+    class _deadline:  # noqa: N801 - stands in for a function
+        """What ``asyncio.timeout`` does, for one task that nobody else cancels at the same moment."""
+
+        def __init__(self, seconds: float) -> None:
+            self._seconds = seconds
+            self._expired = False
+
+        async def __aenter__(self) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire, task)
+
+        def expired(self) -> bool:
+            return self._expired
+
+        def _expire(self, task: "asyncio.Task[Any]") -> None:
+            self._expired = True
+            task.cancel()
+
+        async def __aexit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        ) -> None:
+            self._timer.cancel()
+            if self._expired and kind is asyncio.CancelledError:
+                raise TimeoutError from error
+
+

@@ -1,0 +1,133 @@
+"""Routers: registrations that an app, or another router, can include."""
+
+from types import FrameType
+from typing import Any, TypeVar
+
+from diator._typing import Decorators
+from diator.containers.port import Key, Named
+from diator.engine.claims import claimed
+from diator.engine.hints import split
+from diator.engine.maps import EventMap, RequestMap
+from diator.engine.records import Kind, Layer, Registration, caller, place_in
+from diator.engine.registry import Registry
+from diator.errors import ConfigurationError, Problem
+from diator.messages import Event, Message
+
+T = TypeVar("T")
+
+
+class Router(Decorators):
+    """Holds registrations. An app is a router; others are included in it with ``app.include(router)``."""
+
+    def __init__(self) -> None:
+        self._registry = Registry()
+
+    def add_command(
+        self, handler: Any, message: Any = None, /, *, timeout: float | None = None, thread: bool = False
+    ) -> None:
+        """Register the one handler of a command.
+
+        ``handler`` is a function (sync or async), a class with ``handle``, or a bound method; its first parameter is
+        the command, the others are its dependencies. ``message`` says which command it takes where its hint does not.
+        After ``timeout`` seconds its unit of work is cancelled and `TimeoutError` raised. A sync handler blocks the
+        event loop, unless ``thread`` is true.
+
+        Raises `ConfigurationError` for what is wrong with it: a duplicate, a hint that is no command, a wrong result.
+        """
+        # Any: handlers have signatures of their own, which the decorators check, and `Registry` reads.
+        self._add(Kind.COMMAND, handler, message, timeout, thread)
+
+    def add_query(
+        self, handler: Any, message: Any = None, /, *, timeout: float | None = None, thread: bool = False
+    ) -> None:
+        """Register the one handler of a query; an async generator is read with ``app.stream``. See `add_command`."""
+        self._add(Kind.QUERY, handler, message, timeout, thread)
+
+    def add_event_handler(self, handler: Any, event: Any = None, /, *, thread: bool = False) -> None:
+        """Register a handler of an event, of a union of events, or of a base class of events. See `add_command`."""
+        self._add(Kind.EVENT, handler, event, None, thread)
+
+    def middleware(self, middleware: T, /) -> T:
+        """Register a middleware; see `add_middleware`."""
+        self.add_middleware(middleware)
+        return middleware
+
+    def add_middleware(self, middleware: Any, /) -> None:
+        """Register an async callable that takes a message and what to call next, around those registered later.
+
+        The hint of its first parameter says which messages it wraps. One that asks the container for nothing runs
+        around the whole unit of work, and may call on again; one that does runs inside it, and calls on once.
+        """
+        # Any: middlewares have parameters of their own, which `Registry` reads.
+        frame = caller()
+        self._registry.add_layer(Layer(middleware, place_in(frame)), _names(frame))
+
+    def include(self, router: "Router", /) -> None:
+        """Take in everything that a router holds, at this place in the order. It takes nothing more afterwards.
+
+        Raises `ConfigurationError` where both have a handler of one request.
+        """
+        self._registry.include(router._registry, place_in(caller()))
+
+    def publishes(self, *events: type[Event]) -> None:
+        """Declare the events that are published with ``app.publish``, from outside any handler."""
+        place = place_in(caller())
+        self._registry.refuse_if_closed("`publishes`", place)
+        for event in events:
+            if not (isinstance(event, type) and issubclass(event, Event)):
+                text = f"app.publishes got {event!r}, which is no class of events"
+                raise ConfigurationError([Problem("publish-hint", text, "pass classes of events", place)])
+            self._registry.published.setdefault(event, place)
+
+    def provides(self, *hints: Any) -> None:
+        """Declare what senders bring with ``app.using(provide={User: user})``, so that handlers may ask for it.
+
+        ``Annotated[User, Named("actor")]`` works as it does in a handler.
+        """
+        # Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
+        place = place_in(caller())
+        self._registry.refuse_if_closed("`provides`", place)
+        for hint in hints:
+            self._registry.provided.setdefault(key_of(hint), place)
+
+    @property
+    def requests(self) -> RequestMap:
+        """The handler of each command and query.
+
+        Raises `ConfigurationError` while a hint can't be resolved.
+        """
+        self._settle()
+        return RequestMap(dict(self._registry.requests))  # type: ignore[arg-type]  # only requests are claimed there
+
+    @property
+    def events(self) -> EventMap:
+        """The handlers of each event, in the order of registration.
+
+        Raises `ConfigurationError` while a hint can't be resolved.
+        """
+        self._settle()
+        handlers = self._registry.handlers.items()
+        return EventMap((r, claimed(r, s) or ()) for r, s in handlers if r.kind is Kind.EVENT)  # type: ignore[misc]
+
+    def _settle(self) -> None:
+        problems = list(self._registry.settle())
+        if problems:
+            raise ConfigurationError(problems)
+
+    def _add(self, kind: Kind, handler: Any, message: Any, timeout: float | None, thread: bool) -> None:
+        frame = caller()
+        declared: type[Message] | None = message
+        self._registry.add_handler(
+            Registration(kind, handler, declared, timeout, thread, place_in(frame)), _names(frame)
+        )
+
+
+def key_of(hint: Any) -> Key:
+    """The key of a hint as a user writes it, ``Annotated[T, Named(...)]`` included."""
+    plain, metadata = split(hint)
+    return Key(plain, next((mark.name for mark in metadata if isinstance(mark, Named)), None))
+
+
+def _names(frame: FrameType) -> dict[str, object]:
+    """The names local to the function that registers; at the level of a module there are none."""
+    return {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
