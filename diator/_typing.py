@@ -30,7 +30,6 @@ E = TypeVar("E", bound=Event)
 Coro = Coroutine[Any, Any, T]  # Any: what a coroutine yields to the event loop is nobody's business
 
 
-
 class _CommandType(Protocol[T_co, R_co]):
     @property  # type: ignore[misc]  # see the module's docstring
     def __class__(self) -> type[T_co]: ...  # type: ignore[override]
@@ -146,7 +145,9 @@ class EventHandler(_Decorator):
     @overload
     def __call__(self, handler: type[_SyncHandler[T, E, None]], /) -> type[T]: ...
     @overload
-    def __call__(self, handler: Callable[Concatenate[E, P], Coro[None]], /) -> Callable[Concatenate[E, P], Coro[None]]: ...
+    def __call__(
+        self, handler: Callable[Concatenate[E, P], Coro[None]], /
+    ) -> Callable[Concatenate[E, P], Coro[None]]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
     def __call__(self, handler: Any, /) -> Any:
@@ -208,7 +209,9 @@ class Decorators:
     @overload
     def on_event(self, handler: type[_SyncHandler[T, E, None]], /) -> type[T]: ...
     @overload
-    def on_event(self, handler: Callable[Concatenate[E, P], Coro[None]], /) -> Callable[Concatenate[E, P], Coro[None]]: ...
+    def on_event(
+        self, handler: Callable[Concatenate[E, P], Coro[None]], /
+    ) -> Callable[Concatenate[E, P], Coro[None]]: ...
     @overload
     def on_event(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
     @overload

@@ -143,7 +143,9 @@ class Diator(Router):
         unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
         if unknown:
             text = f"app.using got {', '.join(unknown)}, which {self!r} does not expect"
-            raise ConfigurationError([Problem("provided", text, f"declare it before the start: app.provides({unknown[0]})")])
+            raise ConfigurationError(
+                [Problem("provided", text, f"declare it before the start: app.provides({unknown[0]})")]
+            )
         return Sender(self, provided, headers, correlation_id)
 
     def _running(self) -> Dispatch:

@@ -115,5 +115,3 @@ else:
             self._timer.cancel()
             if self._expired and kind is asyncio.CancelledError:
                 raise TimeoutError from error
-
-

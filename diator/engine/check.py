@@ -83,7 +83,9 @@ def _unhandled(events: Iterable[type[Event]], what: str, place: Place, reach: Re
     for event in events:
         if issubclass(event, DomainEvent) and not reach.matching(event):
             text = f"{show(event)}, {what}, has no handler"
-            yield Problem("unhandled-event", text, "handle it with @app.on_event, or stop publishing it", place, "warning")
+            yield Problem(
+                "unhandled-event", text, "handle it with @app.on_event, or stop publishing it", place, "warning"
+            )
 
 
 def _container(

@@ -59,7 +59,9 @@ def _shape(registration: Registration, signature: Signature) -> Problem | None:
         text = f"{registration.kind.decorator} got {registration.target!r}, which can't be called"
         return _problem(registration, "handler", text, "register a function, a class with `handle`, or a bound method")
     if isinstance(registration.target, type) and not callable(getattr(registration.target, "handle", None)):
-        return _problem(registration, "handler", f"{what} has no method `handle`", f"add: async def handle(self, {example})")
+        return _problem(
+            registration, "handler", f"{what} has no method `handle`", f"add: async def handle(self, {example})"
+        )
     if not signature.parameters or signature.parameters[0].keyword:
         text = f"{what} has no positional parameter for the message"
         return _problem(registration, "message-hint", text, f"make it the first one: ({example}, ...)")
@@ -74,7 +76,9 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
     kind = registration.kind
     if registration.declared is None and first.hint is EMPTY:
         text = f"{kind.value} handler {registration.name} takes {first.name!r}, which has no hint"
-        return _problem(registration, "message-hint", text, f"say which {kind.value} it takes: {first.name}: My{kind.value.title()}")
+        return _problem(
+            registration, "message-hint", text, f"say which {kind.value} it takes: {first.name}: My{kind.value.title()}"
+        )
     if len(classes) != 1 and kind is not Kind.EVENT:
         text = f"{kind.value} handler {registration.name} takes {first}, where one class of {kind.value} was expected"
         return _problem(registration, "message-hint", text, "write a handler for each")
@@ -87,9 +91,13 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
 def _wrong_kind(registration: Registration, got: type, parameter: str) -> Problem:
     kind = registration.kind
     real = next((name for base, name in _KINDS if issubclass(got, base)), None)
-    text = f"{kind.decorator} handler {registration.name} takes {parameter}: {show(got)}, which is {real or 'no message'}"
+    text = (
+        f"{kind.decorator} handler {registration.name} takes {parameter}: {show(got)}, which is {real or 'no message'}"
+    )
     decorators = {"a command": "@app.command", "a query": "@app.query", "an event": "@app.on_event"}
-    remedy = f"use {decorators[real]}" if real else f"derive {show(got)} from {show(kind.base)}, or hint the first parameter"
+    remedy = (
+        f"use {decorators[real]}" if real else f"derive {show(got)} from {show(kind.base)}, or hint the first parameter"
+    )
     return _problem(registration, "message-kind", text, remedy)
 
 
@@ -110,7 +118,12 @@ def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...
 def _way_of_running(registration: Registration, signature: Signature) -> Iterator[Problem]:
     what = f"{registration.kind.value} handler {registration.name}"
     if signature.runs == "generator":
-        yield _problem(registration, "handler", f"{what} is a generator function", "make it `async def` with `yield`, for app.stream")
+        yield _problem(
+            registration,
+            "handler",
+            f"{what} is a generator function",
+            "make it `async def` with `yield`, for app.stream",
+        )
     if registration.kind is not Kind.QUERY and is_stream(signature):
         text = f"{what} gives its result in pieces; only a query can be streamed"
         yield _problem(registration, "handler", text, "return the result, or make it a query")
@@ -121,7 +134,12 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
         text = f"{what} has timeout={registration.timeout!r}"
         yield _problem(registration, "handler", text, "give seconds above 0, or drop the timeout")
     if registration.timeout is not None and is_stream(signature):
-        yield _problem(registration, "handler", f"{what} is streamed and has a timeout", "limit the time around the block that reads it")
+        yield _problem(
+            registration,
+            "handler",
+            f"{what} is streamed and has a timeout",
+            "limit the time around the block that reads it",
+        )
 
 
 def _parameter_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
@@ -146,8 +164,11 @@ def _result_fits(registration: Registration, signature: Signature) -> Iterator[P
         except NameError:
             return  # a string in Command["..."] that only a type checker can resolve
     if not may_return(returns, expected):
-        promised = "an event handler returns None" if registration.kind is Kind.EVENT else (
-            f"{show(message_hint(registration, signature))} promises {show(expected)}")
+        promised = (
+            "an event handler returns None"
+            if registration.kind is Kind.EVENT
+            else (f"{show(message_hint(registration, signature))} promises {show(expected)}")
+        )
         text = f"{registration.name} returns {show(returns)}, but {promised}"
         yield _problem(registration, "result", text, "correct the result of the handler, or what its message promises")
 

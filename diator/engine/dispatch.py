@@ -100,7 +100,9 @@ class Dispatch:
         close = get_close_matches(show(cls), known, n=1)
         guess = f"; did you mean {close[0]}?" if close else ""
         text = f"no handler for {show(cls)} (of {cls.__module__}) among {len(known)} requests{guess}"
-        return UnknownRequestError(f"{text}; register one with {decorator}, or include its router before the app starts")
+        return UnknownRequestError(
+            f"{text}; register one with {decorator}, or include its router before the app starts"
+        )
 
 
 def _refuse_no_request(message: object, verb: str) -> None:

@@ -69,7 +69,9 @@ class Rule:
 
     __slots__ = ("_declared", "_handler", "_plain_only", "_table", "allowed")
 
-    def __init__(self, handler: Registration, declared: tuple[type[Event], ...], table: EventTable, plain: bool) -> None:
+    def __init__(
+        self, handler: Registration, declared: tuple[type[Event], ...], table: EventTable, plain: bool
+    ) -> None:
         self._handler = handler
         self._declared = declared
         self._table = table

@@ -37,7 +37,9 @@ class Plan:
 
     __slots__ = ("call", "links", "needs", "unit", "work")
 
-    def __init__(self, work: Work | None, unit: Callable[..., Awaitable[Any]], links: Iterable[Link], needs: Needs) -> None:
+    def __init__(
+        self, work: Work | None, unit: Callable[..., Awaitable[Any]], links: Iterable[Link], needs: Needs
+    ) -> None:
         self.work = work
         """What runs inside the unit of work; none for a plan that has no such thing."""
         self.unit = unit
@@ -219,9 +221,7 @@ def _plain_events(steps: Mapping[type, tuple[Plain, ...]]) -> Callable[[Iterable
     return plan
 
 
-async def _in_context(
-    call: Call, headers: Mapping[str, str] | None, correlation_id: str | None, message: Any
-) -> Any:
+async def _in_context(call: Call, headers: Mapping[str, str] | None, correlation_id: str | None, message: Any) -> Any:
     token = current.set(next_context(headers, correlation_id))
     try:
         return await call(message)

@@ -30,9 +30,7 @@ class Following(NamedTuple):
 class Reach:
     """Answers for one app, from its wired handlers and middlewares."""
 
-    def __init__(
-        self, handlers: Iterable[tuple[Wired, tuple[type[Message], ...]]], layers: Iterable[Wired]
-    ) -> None:
+    def __init__(self, handlers: Iterable[tuple[Wired, tuple[type[Message], ...]]], layers: Iterable[Wired]) -> None:
         self._handlers = tuple(handlers)
         """The handlers of domain events, in the order of registration."""
         self._layers = tuple(layers)

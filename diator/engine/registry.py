@@ -43,7 +43,9 @@ class Registry:
     def add_layer(self, layer: Layer, names: Mapping[str, object]) -> None:
         """Take a middleware in."""
         self.refuse_if_closed(f"middleware {layer.name}", layer.registered)
-        signature = read(layer.target, names) if callable(layer.target) and not isinstance(layer.target, type) else NOTHING
+        signature = (
+            read(layer.target, names) if callable(layer.target) and not isinstance(layer.target, type) else NOTHING
+        )
         if any(signature.unresolved):
             self._names[layer] = dict(names)
         self.layers[layer] = signature
@@ -124,9 +126,9 @@ class Registry:
                 if base in self.requests and not same_request(cls, base):
                     other = self.requests[base]
                     text = f"{show(cls)}, handled by {registration.name}, derives from {show(base)}, handled by {other.name} at {other.place}"
-                    yield Problem("request-subclass", text, "give both a common base that no handler takes", registration.place)
-
-
+                    yield Problem(
+                        "request-subclass", text, "give both a common base that no handler takes", registration.place
+                    )
 
 
 def _unresolved(record: Registration | Layer, parameter: Parameter) -> Problem:

@@ -63,4 +63,6 @@ def _is_class(hint: Any) -> bool:
 def _arguments_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
     if len(given) != len(wanted):
         return True
-    return all(one is Ellipsis or other is Ellipsis or may_return(one, other) for one, other in zip(given, wanted, strict=True))
+    return all(
+        one is Ellipsis or other is Ellipsis or may_return(one, other) for one, other in zip(given, wanted, strict=True)
+    )

@@ -29,7 +29,9 @@ class Rows(Generic[R_co]):
 
     async def __anext__(self) -> R_co:
         if not self._open:
-            raise NotRunningError("a row was asked for after its block had ended; read inside `async with app.stream(...)`")
+            raise NotRunningError(
+                "a row was asked for after its block had ended; read inside `async with app.stream(...)`"
+            )
         if self._context is None:
             return await anext(self._source)
         token = current.set(self._context)

@@ -205,5 +205,7 @@ async def in_thread(function: Callable[..., Any], arguments: tuple[Any, ...]) ->
 
 
 async def _outside(key: Key) -> Any:
-    text = f"{key} was asked for in a unit of work that has no scope, because its event was defined after the app started"
+    text = (
+        f"{key} was asked for in a unit of work that has no scope, because its event was defined after the app started"
+    )
     raise DiatorError(f"{text}; import the module of every event before the app starts")

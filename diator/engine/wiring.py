@@ -130,7 +130,9 @@ class Wirer:
         wraps = _wrapped(signature.parameters[0])
         if not wraps or not all(issubclass(cls, Message) for cls in wraps):
             text = f"middleware {layer.name} takes {signature.parameters[0]}, which is no message"
-            self._add(layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours")
+            self._add(
+                layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours"
+            )
         return Wired(layer.target, signature.runs, self._arguments(layer, signature.parameters[2:]), wraps=wraps)
 
     def _arguments(self, record: Registration | Layer, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
@@ -226,7 +228,9 @@ class Wirer:
         assert self.container is not None
         lifetime = self.container.lifetime(key)
         if lifetime is Lifetime.SINGLETON or (lifetime is Lifetime.SCOPED and registration.kind is Kind.EVENT):
-            text = f"{registration.name} has `events`, and the container shares one {registration.name} ({lifetime.value})"
+            text = (
+                f"{registration.name} has `events`, and the container shares one {registration.name} ({lifetime.value})"
+            )
             remedy = "register it as transient, or not at all: Diator builds it for each message"
             self._add(registration, "shared-events", text, remedy)
 
@@ -250,11 +254,15 @@ def _wrapped(parameter: Parameter) -> tuple[type[Message], ...]:
 def _layer_shape(layer: Layer, signature: Signature) -> Problem | None:
     if isinstance(layer.target, type):
         text = f"@app.middleware got the class {show(layer.target)}, where something to call was expected"
-        return Problem("middleware", text, f"pass an instance: app.add_middleware({show(layer.target)}(...))", layer.place)
+        return Problem(
+            "middleware", text, f"pass an instance: app.add_middleware({show(layer.target)}(...))", layer.place
+        )
     positional = [p for p in signature.parameters if not p.keyword]
     if len(positional) < 2 or not callable(layer.target):
         text = f"middleware {layer.name} does not take a message and what to call next"
-        return Problem("middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any", layer.place)
+        return Problem(
+            "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any", layer.place
+        )
     if signature.runs != "async":
         text = f"middleware {layer.name} is {signature.runs}, so it can't wait for what it wraps"
         return Problem("middleware", text, "write it with `async def`, and `await call_next(message)`", layer.place)

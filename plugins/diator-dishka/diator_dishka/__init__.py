@@ -1,0 +1,1 @@
+"""The dishka container for Diator."""

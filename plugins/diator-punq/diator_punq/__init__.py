@@ -1,0 +1,1 @@
+"""The punq container for Diator."""
