@@ -38,6 +38,7 @@ from diator.router import Router
 
 __all__ = [
     "CallNext",
+    "CallNextError",
     "Command",
     "ConfigurationError",
     "ContainerError",

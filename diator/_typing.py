@@ -167,7 +167,7 @@ class Decorators:
     add_event_handler: Callable[..., None]
 
     @overload
-    def command(
+    def command(  # type: ignore[overload-overlap]  # a class is also a callable; the first overload that fits wins
         self, message: type[_CommandType[M, R]], /, *, timeout: float | None = ..., thread: bool = ...
     ) -> HandlerOf[M, R]: ...
     @overload
@@ -178,14 +178,14 @@ class Decorators:
     def command(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
     @overload
     def command(self, *, timeout: float | None = ..., thread: bool = ...) -> CommandHandler: ...
-    def command(self, target: Any = None, /, **options: Any) -> Any:
+    def command(self, target: Any = None, **options: Any) -> Any:
         """Register the handler of a command: bare, with the command's class, or with options; see `add_command`."""
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_command, target, **options)
         return CommandHandler(self.add_command, **options)(target)
 
     @overload
-    def query(
+    def query(  # type: ignore[overload-overlap]  # as above
         self, message: type[_QueryType[M, R]], /, *, timeout: float | None = ..., thread: bool = ...
     ) -> QueryHandlerOf[M, R]: ...
     @overload
@@ -196,7 +196,7 @@ class Decorators:
     def query(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
     @overload
     def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
-    def query(self, target: Any = None, /, **options: Any) -> Any:
+    def query(self, target: Any = None, **options: Any) -> Any:
         """Register the handler of a query: bare, with the query's class, or with options; see `add_query`."""
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_query, target, **options)
@@ -216,7 +216,7 @@ class Decorators:
     def on_event(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
     @overload
     def on_event(self, *, thread: bool = ...) -> EventHandler: ...
-    def on_event(self, target: Any = None, /, **options: Any) -> Any:
+    def on_event(self, target: Any = None, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_event_handler, target, **options)

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
+
+from typing_extensions import Self
 
 from diator.containers.find import find_container
 from diator.containers.port import Capability, Key
 from diator.engine.check import Checked, check
-from diator.engine.dispatch import Dispatch
-from diator.engine.plan import Plan
+from diator.engine.dispatch import Dispatch, EventCall, EventKey
+from diator.engine.plan import Call, Plan
 from diator.engine.stream import Stream
 from diator.engine.unit import NOTHING, Resources
 from diator.errors import ConfigurationError, NotRunningError, Problem
@@ -18,7 +20,6 @@ from diator.messages import Event, Query, Request
 from diator.router import Router, key_of
 
 R = TypeVar("R")
-AppT = TypeVar("AppT", bound="Diator")
 
 logger = logging.getLogger("diator")
 
@@ -50,8 +51,8 @@ class Diator(Router):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = "has not been started"
         # What runs is looked up here; empty while the app does not run, so that sending costs no check of that.
-        self._calls: dict[type, Any] = {}
-        self._event_calls: dict[Any, Any] = {}
+        self._calls: dict[type, Call] = {}
+        self._event_calls: dict[EventKey, EventCall] = {}
 
     def __repr__(self) -> str:
         return f"<Diator {self.name!r}>" if self.name else "<Diator>"
@@ -63,7 +64,7 @@ class Diator(Router):
         """
         return list(check(self._registry, self._container, self).problems)
 
-    async def __aenter__(self: AppT) -> AppT:
+    async def __aenter__(self) -> Self:
         """Start: check everything, compile the plans, open the container.
 
         Raises `ConfigurationError` with all problems, `NotRunningError` if the app is running already.
@@ -146,7 +147,7 @@ class Diator(Router):
             raise ConfigurationError(
                 [Problem("provided", text, f"declare it before the start: app.provides({unknown[0]})")]
             )
-        return Sender(self, provided, headers, correlation_id)
+        return Sender(self._running, provided, headers, correlation_id)
 
     def _running(self) -> Dispatch:
         if self._dispatch is None or not self._loop or self._calls is not self._dispatch.calls:
@@ -176,32 +177,36 @@ class Diator(Router):
 class Sender:
     """Sends with values, headers and a correlation id; made by ``app.using(...)``."""
 
-    __slots__ = ("_app", "_correlation_id", "_headers", "_provided")
+    __slots__ = ("_correlation_id", "_headers", "_provided", "_running")
 
     def __init__(
-        self, app: Diator, provided: Mapping[Key, object], headers: Mapping[str, str] | None, correlation_id: str | None
+        self,
+        running: Callable[[], Dispatch],
+        provided: Mapping[Key, object],
+        headers: Mapping[str, str] | None,
+        correlation_id: str | None,
     ) -> None:
-        self._app = app
+        self._running = running
         self._provided = provided
         self._headers = headers
         self._correlation_id = correlation_id
 
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Do what ``app.send`` does."""
-        result: Coroutine[Any, Any, R] = self._call(self._app._running().plan_of(request))(request)
+        result: Coroutine[Any, Any, R] = self._call(self._running().plan_of(request))(request)
         return result
 
     def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
         """Do what ``app.publish`` does."""
-        result: Coroutine[Any, Any, None] = self._call(self._app._running().plan_of_events(events))(events)
+        result: Coroutine[Any, Any, None] = self._call(self._running().plan_of_events(events))(events)
         return result
 
     def stream(self, query: Query[R], /) -> Stream[R]:
         """Do what ``app.stream`` does."""
-        dispatch = self._app._running()
+        dispatch = self._running()
         plan = dispatch.stream_of(query)
         plan.refuse_missing(self._provided, query)
         return Stream(plan, query, dispatch.resources, self._provided, (self._headers, self._correlation_id))
 
-    def _call(self, plan: Plan) -> Any:
+    def _call(self, plan: Plan) -> Call:
         return plan.using(self._provided, self._headers, self._correlation_id)

@@ -7,7 +7,7 @@ and on the wire.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from typing_extensions import Format, get_annotations
 
@@ -127,7 +127,7 @@ def contract_of(event: type[Event]) -> Contract:
     return own or Contract(event.__name__)
 
 
-def _contract_problems(event: type, terms: Contract) -> Iterable[Problem]:
+def _contract_problems(event: type[Any], terms: Contract) -> Iterable[Problem]:
     if not issubclass(event, BROKERED):
         text = f"@contract on {event.__qualname__}, which never leaves the process"
         yield Problem("contract", text, "make it a NotificationEvent or an ECSTEvent, or drop the contract")
@@ -143,5 +143,5 @@ def _contract_problems(event: type, terms: Contract) -> Iterable[Problem]:
         yield Problem("contract", text, f"name one of: {', '.join(fields) or '(it has no fields)'}")
 
 
-def _fields(event: type) -> list[str]:
+def _fields(event: type[Any]) -> list[str]:
     return [name for base in reversed(event.__mro__) for name in get_annotations(base, format=Format.FORWARDREF)]

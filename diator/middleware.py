@@ -37,29 +37,47 @@ class CallNext(Protocol[M_contra, R_co]):
 
 
 class LoggingMiddleware:
-    """Logs each command and query with its duration: at ``level`` when it succeeds, as an error when it fails.
+    """Logs each command and query: its name, the outcome and the duration.
 
-    Only the name of the message's class is logged, never its fields, which may hold secrets. Register it first, and
-    it sees closing and sending too.
+    Success is logged at ``level``, an error as an error, a cancellation as a warning. The record carries ``message``'s
+    class as ``diator_message``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``), ``diator_seconds`` and, when
+    it failed, ``diator_error`` with the class of the error. Fields of messages and texts of errors may hold secrets, so they
+    are logged only with ``payload=True``. Register it first, and it sees closing and sending too.
     """
 
-    def __init__(self, logger: logging.Logger | None = None, level: int = logging.INFO) -> None:
+    def __init__(
+        self, logger: logging.Logger | None = None, *, level: int = logging.INFO, payload: bool = False
+    ) -> None:
         self._logger = logger or logging.getLogger("diator")
         self._level = level
+        self._payload = payload
 
     async def __call__(self, message: Request[Any], call_next: CallNext) -> Any:
         """Wrap one command or query."""
-        name = type(message).__qualname__
         start = time.perf_counter()
         try:
             result = await call_next(message)
-        except BaseException as error:
-            took = time.perf_counter() - start
-            self._logger.error("%s failed after %.1f ms: %r", name, took * 1000, error)
+        except asyncio.CancelledError as error:
+            self._log(logging.WARNING, "cancelled", message, start, error)
             raise
-        took = time.perf_counter() - start
-        self._logger.log(self._level, "%s handled in %.1f ms", name, took * 1000)
+        except BaseException as error:
+            self._log(logging.ERROR, "failed", message, start, error)
+            raise
+        self._log(self._level, "handled", message, start)
         return result
+
+    def _log(
+        self, level: int, outcome: str, message: Request[Any], start: float, error: BaseException | None = None
+    ) -> None:
+        seconds = time.perf_counter() - start
+        name = type(message).__qualname__
+        extra: dict[str, object] = {"diator_message": name, "diator_outcome": outcome, "diator_seconds": seconds}
+        text, values = "%s %s after %.1f ms", [repr(message) if self._payload else name, outcome, seconds * 1000]
+        if error is not None:
+            extra["diator_error"] = type(error).__qualname__
+            text += ": %s"
+            values.append(repr(error) if self._payload else type(error).__qualname__)
+        self._logger.log(level, text, *values, extra=extra)
 
 
 class TimeoutMiddleware:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from diator._typing import Decorators
 from diator.containers.port import Key, Named
 from diator.engine.claims import claimed
-from diator.engine.hints import split
+from diator.engine.hints import class_of, split
 from diator.engine.maps import EventMap, RequestMap
 from diator.engine.records import Kind, Layer, Registration, caller, place_in
 from diator.engine.registry import Registry
@@ -74,7 +74,8 @@ class Router(Decorators):
         place = place_in(caller())
         self._registry.refuse_if_closed("`publishes`", place)
         for event in events:
-            if not (isinstance(event, type) and issubclass(event, Event)):
+            cls = class_of(event)
+            if cls is None or not issubclass(cls, Event):
                 text = f"app.publishes got {event!r}, which is no class of events"
                 raise ConfigurationError([Problem("publish-hint", text, "pass classes of events", place)])
             self._registry.published.setdefault(event, place)

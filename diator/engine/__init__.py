@@ -1,6 +1,7 @@
 """The engine: from what the user registered to one callable for each kind of message.
 
 In reading order: `records` (what the user said), `hints` and `signature` (what the hints say), `maps` (who handles
-what), `wiring` (where each argument comes from), `reach` (what a message can cause), `check` (all that is wrong), `plan`
-(one callable for each message) and `unit` (the unit of work as it runs).
+what), `registry` (what is in, and what is refused), `wiring` (where each argument comes from), `reach` (what a message
+can cause), `check` (all that is wrong), `plan` (one callable for each message) with its parts `calls` and `events`,
+`unit` (the unit of work as it runs), `stream` (one that is a block) and `dispatch` (the look-up of a plan).
 """

@@ -78,21 +78,29 @@ async def _nothing(key: Key) -> Any:
     raise AssertionError(key)
 
 
-def _plain_class(cls: type, wired: Wired) -> Plain:
+def _plain_class(cls: Any, wired: Wired) -> Plain:
     if wired.thread:
-        return lambda message: in_thread(cls().handle, (message,))  # type: ignore[attr-defined]
+        return lambda message: in_thread(cls().handle, (message,))
     if wired.runs == "async":
-        return lambda message: cls().handle(message)  # type: ignore[attr-defined]
-    return _sync_to_async(lambda message: cls().handle(message))  # type: ignore[attr-defined]
+        return lambda message: cls().handle(message)
+    return _sync_to_async(lambda *message: cls().handle(*message))
 
 
 def _sync_to_async(function: Function) -> Plain:
     async def run(message: Any) -> Any:
         result = function(message)
-        # A sync wrapper around an async handler gives a coroutine.
-        return await result if result is not None and hasattr(type(result), "__await__") else result
+        return result if result is None else await _finished(result)
 
     return run
+
+
+async def _finished(result: Any) -> Any:
+    # A sync wrapper around an async handler gives a coroutine.
+    return await result if hasattr(_class(result), "__await__") else result
+
+
+def _class(thing: object) -> type:
+    return type(thing)
 
 
 def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
@@ -171,9 +179,7 @@ def _runner(wired: Wired) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any
 
 
 async def _run_sync(function: Function, arguments: tuple[Any, ...]) -> Any:
-    result = function(*arguments)
-    # A sync wrapper around an async handler gives a coroutine.
-    return await result if result is not None and hasattr(type(result), "__await__") else result
+    return await _finished(function(*arguments))
 
 
 def _supplies(arguments: Iterable[Argument], app: object) -> tuple[Supply, ...]:
@@ -181,23 +187,23 @@ def _supplies(arguments: Iterable[Argument], app: object) -> tuple[Supply, ...]:
 
 
 def _supply(argument: Argument, app: object) -> Supply:
-    key, default = argument.key, argument.default
     match argument.source:
         case Source.CONTAINER:
-            return key, None
+            return argument.key, None
         case Source.PUBLISH:
             return None, None
         case Source.CONTEXT:
-            return None, lambda unit: current.get()
+            return None, lambda _: current.get()
         case Source.APP:
-            return None, lambda unit: app
+            return None, lambda _: app
         case Source.DEFAULT:
-            return None, lambda unit: default
-        case Source.SENDER if default is EMPTY:
-            return None, partial(_provided, key)
+            return None, lambda _: argument.default
         case Source.SENDER:
-            return None, lambda unit: unit.provided.get(key, default)  # type: ignore[arg-type]
+            return None, partial(_provided, argument)
 
 
-def _provided(key: Key, unit: Unit) -> Any:
-    return unit.provided[key]
+def _provided(argument: Argument, unit: Unit) -> Any:
+    assert argument.key is not None
+    return (
+        unit.provided[argument.key] if argument.default is EMPTY else unit.provided.get(argument.key, argument.default)
+    )

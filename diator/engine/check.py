@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from diator.containers.port import Container, Key
 from diator.engine.claims import claimed
@@ -43,7 +44,7 @@ def check(registry: Registry, container: Container | None, app: object) -> Check
     classes = {record: claimed(record, signature) or () for record, signature in registry.handlers.items()}
     reach = Reach(_domain_handlers(handlers, classes), layers.values())
     problems.extend(_events(registry, handlers, classes, reach))
-    problems.extend(_container(container, registry, {**handlers, **layers}))
+    problems.extend(_container(container, registry, chain(handlers.items(), layers.items())))
     return Checked(tuple(problems), handlers, layers, classes, reach)
 
 
@@ -89,20 +90,20 @@ def _unhandled(events: Iterable[type[Event]], what: str, place: Place, reach: Re
 
 
 def _container(
-    container: Container | None, registry: Registry, records: Mapping[Registration | Layer, Wired]
+    container: Container | None, registry: Registry, records: Iterable[tuple[Registration | Layer, Wired]]
 ) -> Iterator[Problem]:
     """What the container itself finds wrong, each with the handler that asked for it."""
     if container is None:
         return
     asked: dict[Key, Registration | Layer] = {}
-    for record, wired in records.items():
+    for record, wired in records:
         for key in wired.keys:
             asked.setdefault(key, record)
     found = container.validate(asked.keys(), registry.provided.keys())
     for error in found.errors:
-        record = asked.get(_asked_key(error))
-        needs = f"{record.name} can't be given what it asks for: " if record else ""
-        yield Problem("container", f"{needs}{_text(error)}", _remedy(error), record.place if record else None)
+        asker = asked.get(_asked_key(error))
+        needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
+        yield Problem("container", f"{needs}{_text(error)}", _remedy(error), None if asker is None else asker.place)
     for warning in found.warnings:
         yield Problem("container", warning, "see the page of the container's plugin", severity="warning")
 

@@ -109,9 +109,12 @@ def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...
         return None
     in_process = [issubclass(cls, DomainEvent) for cls in classes]
     brokered = [issubclass(cls, BROKERED) for cls in classes]
-    if all(in_process) and not any(brokered) or all(brokered) and not any(in_process):
+    if (all(in_process) and not any(brokered)) or (all(brokered) and not any(in_process)):
         return None
-    text = f"event handler {registration.name} takes {', '.join(map(show, classes))}: domain events run in process, the others come over the broker"
+    names = ", ".join(map(show, classes))
+    text = (
+        f"event handler {registration.name} takes {names}: domain events run in process, the others come over a broker"
+    )
     return _problem(registration, "message-kind", text, "take only domain events, or only notification and ECST events")
 
 

@@ -1,6 +1,6 @@
 """The plans of a running app, looked up by the class of a message, and the errors of a look-up that fails."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,6 +15,7 @@ from diator.messages import Event, Message, Query, Request
 # Any: handlers of all results meet here.
 EventKey = type | frozenset[type]
 """The class of one event, or the classes of several that are published together."""
+EventCall = Callable[[tuple[Event, ...]], Coroutine[Any, Any, Any]]
 
 
 class Dispatch:
@@ -27,7 +28,7 @@ class Dispatch:
         self.event_plans: dict[EventKey, Plan] = {}
         self.calls: dict[type, Call] = {}
         """What ``app.send`` looks up: nothing but the call."""
-        self.event_calls: dict[EventKey, Callable[[tuple[Event, ...]], Awaitable[Any]]] = {}
+        self.event_calls: dict[EventKey, EventCall] = {}
         self._compiler = Compiler(checked.reach, resources, app)
         self._compile(checked)
 
@@ -40,7 +41,7 @@ class Dispatch:
                 for cls in checked.classes[registration]:
                     self._keep(cls, self._compiler.request(registration, wired, cls), wired.streams)
 
-    def _keep(self, cls: type[Message], plan: Plan, streams: bool) -> None:
+    def _keep(self, cls: type, plan: Plan, streams: bool) -> None:
         if streams:
             self.streams[cls] = plan
         else:
@@ -90,11 +91,11 @@ class Dispatch:
         """The plan of a class, or of the generic class that pydantic has made ``G[X]`` from."""
         return plans.get(cls) or plans.get(generic_origin(cls) or cls)
 
-    def _unknown(self, cls: type) -> UnknownRequestError:
+    def _unknown(self, cls: type[Any]) -> UnknownRequestError:
         known = {show(other): other for other in (*self.plans, *self.streams)}
         base = next((other for other in cls.__mro__[1:] if other in known.values()), None)
         if base is not None:
-            text = f"{show(cls)} has no handler; {show(base)}, from which it derives, has one, but requests match their exact class"
+            text = f"{show(cls)} has no handler; its base {show(base)} has one, but requests match their exact class"
             return UnknownRequestError(f"{text}; register a handler for {show(cls)}")
         decorator = "@app.query" if issubclass(cls, Query) else "@app.command"
         close = get_close_matches(show(cls), known, n=1)
@@ -119,9 +120,9 @@ def _refuse_no_request(message: object, verb: str) -> None:
 def _refuse_no_event(event: object) -> None:
     if isinstance(event, Event):
         return
+    cls, name = type(event), type(event).__qualname__
     if isinstance(event, type) and issubclass(event, Message):
         raise InvalidMessageError(f"app.publish got the class {show(event)}; give it an instance: {show(event)}(...)")
-    if isinstance(event, Request):
-        name = show(type(event))
+    if issubclass(cls, Request):
         raise InvalidMessageError(f"app.publish got the request {name}; send it: await app.send({name}(...))")
     raise InvalidMessageError(f"app.publish got {event!r}; expected events, such as instances of DomainEvent")

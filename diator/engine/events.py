@@ -39,7 +39,7 @@ class EventTable:
         self._around = around
 
     def admit(self, cls: type[Event]) -> None:
-        """Work out the handlers of a class of domain events. Raises `ConfigurationError` for one that needs a broker."""
+        """Work out the handlers of a class of events. Raises `ConfigurationError` for one that needs a broker."""
         if cls in self.work:
             return
         if not issubclass(cls, DomainEvent) or issubclass(cls, BROKERED):
@@ -119,9 +119,12 @@ class Publisher:
         self._allowed: set[type] | frozenset[type] = rule.allowed
 
     def __call__(self, event: Event, /) -> None:
+        """Collect an event, if this handler may publish it and is still running."""
         if event.__class__ not in self._allowed:
             if self._allowed is _NONE:
-                text = f"{type(event).__qualname__} was published after its handler had returned, so nobody would handle it"
+                text = (
+                    f"{type(event).__qualname__} was published after the handler had returned; nobody would handle it"
+                )
                 raise LatePublishError(f"{text}; publish before the return, and await what the handler starts")
             self._rule.admit(event)
         self._events.append(event)

@@ -4,7 +4,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, TypeVar, Union, cast, get_args, get_origin
 
 from typing_extensions import TypeAliasType, get_type_hints
 
@@ -118,18 +118,19 @@ def _parameters(cls: Any) -> tuple[Any, ...]:
     return parameters
 
 
-def _result(cls: type, values: Mapping[Any, Any]) -> Any:
+def _result(cls: type[Any], values: Mapping[Any, Any]) -> Any:
     for base, arguments in _bases(cls, values):
-        if vars(base).get("__module__") == Request.__module__ and issubclass(base, Request):
+        if not issubclass(base, Request):
+            continue
+        if base.__module__ == Request.__module__:
             return arguments[0] if arguments else Any
-        if issubclass(base, Request):
-            found = _result(base, dict(zip(_parameters(base), arguments, strict=False)))
-            if found is not None:
-                return found
+        found = _result(cast(type[Any], base), dict(zip(_parameters(base), arguments, strict=False)))
+        if found is not None:
+            return found
     return None
 
 
-def _bases(cls: type, values: Mapping[Any, Any]) -> Iterator[tuple[type, tuple[Any, ...]]]:
+def _bases(cls: type, values: Mapping[Any, Any]) -> Iterator[tuple[type[Any], tuple[Any, ...]]]:
     module = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
     for base in vars(cls).get("__orig_bases__", cls.__bases__):
         origin = generic_origin(base) or base

@@ -11,13 +11,13 @@ A plan is made of the parts that its message uses, and of no others. From the ou
 A handler that needs none of this is its own plan: ``send`` then returns the coroutine of the handler itself.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from diator.containers.port import Key
 from diator.context import current, next_context
-from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments
+from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
 from diator.engine.events import EventTable, Plain, Publisher, Rule, Step
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
@@ -28,7 +28,7 @@ from diator.messages import Event, Message
 from diator.middleware import TimeoutMiddleware
 
 # Any: handlers of all signatures and results meet here.
-Call = Callable[[Any], Awaitable[Any]]
+Call = Callable[[Any], Coroutine[Any, Any, Any]]
 Link = Callable[[Call], Call]
 
 
@@ -38,7 +38,7 @@ class Plan:
     __slots__ = ("call", "links", "needs", "unit", "work")
 
     def __init__(
-        self, work: Work | None, unit: Callable[..., Awaitable[Any]], links: Iterable[Link], needs: Needs
+        self, work: Work | None, unit: Callable[..., Coroutine[Any, Any, Any]], links: Iterable[Link], needs: Needs
     ) -> None:
         self.work = work
         """What runs inside the unit of work; none for a plan that has no such thing."""
@@ -158,17 +158,20 @@ def _is_outer(layer: Wired) -> bool:
 def _link(layer: Wired, app: object) -> Link:
     if not layer.arguments:
         return _linked(layer.target)
-    target, arguments = own_arguments(layer, app)
+    target, arguments = with_keywords(layer.target, layer.arguments), own_arguments(layer, app)
     return lambda call: lambda message: target(message, call, *arguments())
 
 
-def _linked(target: Callable[..., Awaitable[Any]]) -> Link:
+def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Link:
     # The method itself: calling the object looks up __call__ each time.
-    function = target if hasattr(target, "__code__") or hasattr(target, "__func__") else target.__call__
+    plain = hasattr(target, "__code__") or hasattr(target, "__func__")
+    function: Callable[..., Coroutine[Any, Any, Any]] = target if plain else target.__call__  # type: ignore[operator]
     return lambda call: lambda message: function(message, call)
 
 
-def _publishing(handler: Callable[..., Awaitable[Any]], rule: Rule, steps: Mapping[type, tuple[Plain, ...]]) -> Plain:
+def _publishing(
+    handler: Callable[..., Coroutine[Any, Any, Any]], rule: Rule, steps: Mapping[type, tuple[Plain, ...]]
+) -> Plain:
     """The plan of a handler that asks for `Publish` alone, and whose event handlers need nothing but the event."""
 
     async def plan(message: Any) -> Any:
@@ -212,7 +215,7 @@ def _all_events(steps: Mapping[type, tuple[Work, ...]]) -> Work:
     return work
 
 
-def _plain_events(steps: Mapping[type, tuple[Plain, ...]]) -> Callable[[Iterable[Event]], Awaitable[None]]:
+def _plain_events(steps: Mapping[type, tuple[Plain, ...]]) -> Callable[[Iterable[Event]], Coroutine[Any, Any, None]]:
     async def plan(events: Iterable[Event]) -> None:
         for event in events:
             for step in steps[event.__class__]:

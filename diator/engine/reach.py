@@ -55,7 +55,7 @@ class Reach:
                 if id(wired) not in found:
                     found[id(wired)] = wired
                     waiting.extend(wired.publishes)
-        classes = frozenset().union(*map(self._family, seen))
+        classes = {cls for event in seen for cls in self._family(event)}
         return Following(tuple(found.values()), self.layers_of(*classes) if self._layers else ())
 
     def matching(self, event: type[Event]) -> tuple[Wired, ...]:

@@ -100,7 +100,7 @@ def place_of(target: object) -> Place | None:
 
 def caller() -> FrameType:
     """The frame outside of Diator that is being executed. Not to be kept: it holds every local of its function."""
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's own way reads source files
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "diator":
         frame = frame.f_back
     return frame

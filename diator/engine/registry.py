@@ -80,7 +80,9 @@ class Registry:
                 self.layers[record] = signature
             elif not unresolved:
                 known = claimed(record, self.handlers[record]) is not None
-                problems = [*problems_of(record, signature), *([] if known else self._duplicates(record, signature))]
+                problems = list(problems_of(record, signature))
+                if not known:
+                    problems.extend(self._duplicates(record, signature))
                 yield from problems
                 if not problems:
                     self._take(record, signature)
@@ -125,7 +127,8 @@ class Registry:
             for base in cls.__mro__[1:]:
                 if base in self.requests and not same_request(cls, base):
                     other = self.requests[base]
-                    text = f"{show(cls)}, handled by {registration.name}, derives from {show(base)}, handled by {other.name} at {other.place}"
+                    former = f"{show(base)}, handled by {other.name} at {other.place}"
+                    text = f"{show(cls)}, handled by {registration.name}, derives from {former}"
                     yield Problem(
                         "request-subclass", text, "give both a common base that no handler takes", registration.place
                     )

@@ -3,9 +3,8 @@
 It flags what is surely wrong and lets through what it does not know.
 """
 
-import types
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from diator.engine.hints import members, split, unalias
 
@@ -57,7 +56,8 @@ def _fits(hint: Any, expected: Any) -> bool:
 
 
 def _is_class(hint: Any) -> bool:
-    return isinstance(hint, type) and not isinstance(hint, (TypeVar, types.GenericAlias)) and hint is not Any
+    # list[int] passes for a type on 3.10, and Any is a class on 3.11 and newer.
+    return isinstance(hint, type) and get_origin(hint) is None and hint is not Any
 
 
 def _arguments_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:

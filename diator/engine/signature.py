@@ -127,8 +127,7 @@ def carrier(target: Any) -> tuple[Any, type | None]:
     owner: type | None = None
     while True:
         if isinstance(target, type):
-            made_by_new = target.__new__ is not object.__new__ and target.__init__ is object.__init__
-            return (target.__new__ if made_by_new else target.__init__), target
+            return _constructor(target), target
         if isinstance(target, functools.partial):
             target = target.func
         elif inspect.ismethod(target):
@@ -141,6 +140,12 @@ def carrier(target: Any) -> tuple[Any, type | None]:
             owner, target = type(target), type(target).__call__
         else:
             return target, owner
+
+
+def _constructor(cls: type) -> Any:
+    init, new = _written(cls, "__init__"), _written(cls, "__new__")
+    made_by_new = init is object.__init__ and new is not object.__new__
+    return getattr(new, "__func__", new) if made_by_new else init
 
 
 def runs_as(target: Any) -> str:
@@ -197,7 +202,7 @@ class _Scope:
             return EMPTY
         try:
             found = evaluate(annotation, self.fields.get(name, self.globals), self.names)
-        except Exception as error:  # an annotation is code of the user's: anything may come out of it
+        except Exception as error:  # noqa: BLE001 - an annotation is code of the user's: anything may come out of it
             return Unresolved(annotation if isinstance(annotation, str) else repr(annotation), error)
         return substitute(found, self.substitutions) if self.substitutions else found
 

@@ -5,7 +5,7 @@ closing, which becomes its cause; and a cancellation during closing wins over bo
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from functools import partial
@@ -19,7 +19,7 @@ from diator.messages import Event, Message
 # Any: handlers of all signatures and results meet here.
 Resolve = Callable[[Key], Awaitable[Any]]
 Scope = AbstractAsyncContextManager[Resolver]
-Work = Callable[[Any, "Unit"], Awaitable[Any]]
+Work = Callable[[Any, "Unit"], Coroutine[Any, Any, Any]]
 """What runs inside a unit of work: takes the message and the unit."""
 
 NOTHING: Mapping[Key, object] = MappingProxyType({})
@@ -78,7 +78,7 @@ class Resources:
         """The one scope of a container that has no scopes of its own."""
         self.resolve: Resolve = _outside
 
-    def unit(self, work: Work, uses_container: bool) -> Callable[..., Awaitable[Any]]:
+    def unit(self, work: Work, uses_container: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Give the unit of work around ``work``: a function of the message and of what the sender provides."""
         if not uses_container or self.container is None:
             return partial(self.without_scope, work)
@@ -116,9 +116,8 @@ class Resources:
 
     def _in_scope_if_provided(
         self, work: Work, message: Any, provided: Mapping[Key, object] = NOTHING
-    ) -> Awaitable[Any]:
-        assert self.container is not None
-        scoped = provided and Capability.PROVIDED in self.container.capabilities
+    ) -> Coroutine[Any, Any, Any]:
+        scoped = provided and self.container and Capability.PROVIDED in self.container.capabilities
         return (self.in_scope if scoped else self.without_scope)(work, message, provided)
 
     async def in_scope(self, work: Work, message: Any, provided: Mapping[Key, object] = NOTHING) -> Any:
@@ -142,7 +141,7 @@ async def close_after(scope: Scope, error: BaseException) -> None:
     """Close the scope of a unit that has failed; the caller goes on raising ``error``, whatever the scope says."""
     try:
         await _close_knowing(scope, error)
-    except Exception as closing:
+    except Exception as closing:  # noqa: BLE001 - whatever it is, the error of the handler wins
         add_cause(error, closing)
 
 
@@ -174,13 +173,14 @@ class Once:
         self._unit = unit
 
     async def __call__(self, message: Message, /) -> Any:
+        """Go on, the first time; remember what fails there."""
         work, self._work = self._work, None
         if work is None:
             text = (
-                f"call_next was called a second time for {type(message).__qualname__}, in a middleware that runs inside"
-                " the unit of work; to try again, use a middleware without dependencies: each of its calls is a new unit"
+                f"call_next was called twice for {type(message).__qualname__}, by a middleware inside the unit of work"
             )
-            raise CallNextError(text)
+            remedy = "to try again, use a middleware without dependencies: each of its calls is a new unit of work"
+            raise CallNextError(f"{text}; {remedy}")
         try:
             return await work(message, self._unit)
         except BaseException as error:
@@ -192,7 +192,7 @@ class Once:
 async def in_thread(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """Run a sync handler in a thread of the loop's executor; a cancellation waits until the thread is done."""
     loop = asyncio.get_running_loop()
-    future = loop.run_in_executor(None, copy_context().run, function, *arguments)
+    future = loop.run_in_executor(None, partial(copy_context().run, function, *arguments))
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError as cancelled:

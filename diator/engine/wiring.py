@@ -128,7 +128,7 @@ class Wirer:
         if isinstance(signature.parameters[0].hint, Unresolved):
             return Wired(layer.target, signature.runs)  # reported where it was read
         wraps = _wrapped(signature.parameters[0])
-        if not wraps or not all(issubclass(cls, Message) for cls in wraps):
+        if not wraps:
             text = f"middleware {layer.name} takes {signature.parameters[0]}, which is no message"
             self._add(
                 layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours"
@@ -247,8 +247,9 @@ def _event_classes(hint: Any) -> list[type[Event]]:
 def _wrapped(parameter: Parameter) -> tuple[type[Message], ...]:
     if parameter.hint is EMPTY or parameter.hint is Any or parameter.hint is object:
         return (Message,)
-    found = (class_of(member) for member in members(split(parameter.hint)[0]))
-    return tuple(cls for cls in found if cls is not None)
+    found = [class_of(member) for member in members(split(parameter.hint)[0])]
+    messages = tuple(cls for cls in found if cls is not None and issubclass(cls, Message))
+    return messages if len(messages) == len(found) else ()
 
 
 def _layer_shape(layer: Layer, signature: Signature) -> Problem | None:
