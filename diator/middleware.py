@@ -39,10 +39,10 @@ class CallNext(Protocol[M_contra, R_co]):
 class LoggingMiddleware:
     """Logs each command and query: its name, the outcome and the duration.
 
-    Success is logged at ``level``, an error as an error, a cancellation as a warning. The record carries ``message``'s
-    class as ``diator_message``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``), ``diator_seconds`` and, when
-    it failed, ``diator_error`` with the class of the error. Fields of messages and texts of errors may hold secrets, so they
-    are logged only with ``payload=True``. Register it first, and it sees closing and sending too.
+    Success is logged at ``level``, an error as an error, a cancellation as a warning. The record carries the class of
+    the message as ``diator_message``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``), ``diator_seconds``
+    and, where it failed, the class of the error as ``diator_error``. Fields of messages and texts of errors may hold
+    secrets: they are logged only with ``payload=True``. Register it first, and it sees closing too.
     """
 
     def __init__(
