@@ -1,0 +1,256 @@
+"""Middlewares: which messages they wrap, in which order, and the few that ship."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from diator import (
+    CallNext,
+    Command,
+    Context,
+    Diator,
+    LoggingMiddleware,
+    Message,
+    Query,
+    Request,
+    Router,
+    TimeoutMiddleware,
+)
+
+
+@dataclass(frozen=True)
+class Go(Command[int]):
+    secret: str = "hunter2"
+
+
+@dataclass(frozen=True)
+class Ask(Query[int]):
+    pass
+
+
+def app_with_handlers() -> Diator:
+    app = Diator()
+
+    @app.command
+    async def go(command: Go) -> int:
+        return 1
+
+    @app.query
+    async def ask(query: Ask) -> int:
+        return 2
+
+    return app
+
+
+async def test_the_hint_of_the_first_parameter_says_which_messages_are_wrapped() -> None:
+    app, seen = app_with_handlers(), []
+
+    def note(name: str) -> None:
+        seen.append(name)
+
+    @app.middleware
+    async def of_all(message: Message, call_next: CallNext) -> Any:
+        note("Message")
+        return await call_next(message)
+
+    @app.middleware
+    async def of_requests(message: Request[Any], call_next: CallNext) -> Any:
+        note("Request")
+        return await call_next(message)
+
+    @app.middleware
+    async def of_commands(message: Command[Any], call_next: CallNext) -> Any:
+        note("Command")
+        return await call_next(message)
+
+    @app.middleware
+    async def of_queries(message: Query[Any], call_next: CallNext) -> Any:
+        note("Query")
+        return await call_next(message)
+
+    @app.middleware
+    async def of_one(message: Ask, call_next: CallNext[Ask, int]) -> int:
+        note("Ask")
+        return await call_next(message)
+
+    @app.middleware
+    async def of_two(message: Ask | Go, call_next: CallNext) -> Any:
+        note("Ask | Go")
+        return await call_next(message)
+
+    @app.middleware
+    async def of_anything(message: Any, call_next: CallNext) -> Any:
+        note("Any")
+        return await call_next(message)
+
+    async with app:
+        await app.send(Go())
+        assert seen == ["Message", "Request", "Command", "Ask | Go", "Any"]
+        seen.clear()
+        await app.send(Ask())
+        assert seen == ["Message", "Request", "Query", "Ask", "Ask | Go", "Any"]
+
+
+async def test_an_included_router_brings_its_middlewares_in_at_its_place() -> None:
+    app, router, seen = app_with_handlers(), Router(), []
+
+    def noting(name: str) -> Any:
+        async def note(message: Message, call_next: CallNext) -> Any:
+            seen.append(name)
+            return await call_next(message)
+
+        return note
+
+    app.add_middleware(noting("first"))
+    router.add_middleware(noting("of the router"))
+    app.include(router)
+    app.add_middleware(noting("last"))
+    async with app:
+        await app.send(Go())
+    assert seen == ["first", "of the router", "last"]
+
+
+async def test_a_middleware_may_change_the_message_and_the_result() -> None:
+    app = Diator()
+
+    @app.middleware
+    async def change(command: Go, call_next: CallNext[Go, int]) -> int:
+        return 10 * await call_next(Go("changed"))
+
+    @app.command
+    async def go(command: Go) -> int:
+        return len(command.secret)
+
+    async with app:
+        assert await app.send(Go("x")) == 10 * len("changed")
+
+
+async def test_objects_methods_and_lambdas_free_of_dependencies_serve_as_middlewares() -> None:
+    app, seen = app_with_handlers(), []
+
+    class Note:
+        async def __call__(self, message: Message, call_next: CallNext) -> Any:
+            seen.append("object")
+            return await call_next(message)
+
+        async def method(self, message: Message, call_next: CallNext) -> Any:
+            seen.append("method")
+            return await call_next(message)
+
+    app.add_middleware(Note())
+    app.add_middleware(Note().method)
+    async with app:
+        assert await app.send(Go()) == 1
+    assert seen == ["object", "method"]
+
+
+async def test_a_middleware_may_ask_for_the_context_and_the_app_and_stays_outside() -> None:
+    app, seen = app_with_handlers(), []
+
+    @app.middleware
+    async def note(message: Message, call_next: CallNext, here: Diator, *, context: Context) -> Any:
+        seen.append((here, context.correlation_id))
+        await call_next(message)
+        return await call_next(message)
+
+    async with app:
+        assert await app.using(correlation_id="c1").send(Go()) == 1
+    assert seen == [(app, "c1")]
+
+
+async def test_logging_tells_name_outcome_and_duration_and_never_the_payload(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_with_handlers()
+    app.add_middleware(LoggingMiddleware())
+    with caplog.at_level(logging.INFO, "diator"):
+        async with app:
+            await app.send(Go())
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage().startswith("Go handled after ")
+    assert "hunter2" not in record.getMessage()
+    assert vars(record)["diator_message"] == "Go"
+    assert vars(record)["diator_outcome"] == "handled"
+    assert 0 <= vars(record)["diator_seconds"] < 5
+
+
+async def test_logging_tells_the_class_of_an_error_and_not_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    app = Diator()
+    app.add_middleware(LoggingMiddleware())
+
+    @app.command
+    async def go(command: Go) -> int:
+        raise ValueError(command.secret)
+
+    async with app:
+        with pytest.raises(ValueError):
+            await app.send(Go())
+    (record,) = caplog.records
+    assert (record.levelno, vars(record)["diator_outcome"], vars(record)["diator_error"]) == (
+        logging.ERROR, "failed", "ValueError",
+    )  # fmt: skip
+    assert "hunter2" not in record.getMessage()
+
+
+async def test_logging_shows_the_payload_when_asked_to(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_with_handlers()
+    app.add_middleware(LoggingMiddleware(level=logging.WARNING, payload=True))
+    async with app:
+        await app.send(Go())
+    assert "Go(secret='hunter2') handled" in caplog.text
+
+
+async def test_logging_tells_a_cancellation_from_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    app = Diator()
+    app.add_middleware(LoggingMiddleware())
+
+    @app.command
+    async def go(command: Go) -> int:
+        raise asyncio.CancelledError
+
+    async with app:
+        with pytest.raises(asyncio.CancelledError):
+            await app.send(Go())
+    (record,) = caplog.records
+    assert (record.levelno, vars(record)["diator_outcome"]) == (logging.WARNING, "cancelled")
+
+
+async def test_the_timeout_middleware_limits_commands_and_queries() -> None:
+    app = Diator()
+    app.add_middleware(TimeoutMiddleware(0.01))
+
+    @app.query
+    async def ask(query: Ask) -> int:
+        await asyncio.sleep(60)
+        return 1
+
+    async with app:
+        with pytest.raises(TimeoutError, match=r"Ask was cancelled: it took longer than 0\.01 s"):
+            await app.send(Ask())
+
+
+async def test_a_cancel_from_outside_is_no_timeout() -> None:
+    app = Diator()
+    app.add_middleware(TimeoutMiddleware(60))
+    inside = asyncio.Event()
+
+    @app.query
+    async def ask(query: Ask) -> int:
+        inside.set()
+        await asyncio.sleep(60)
+        return 1
+
+    async with app:
+        task = asyncio.ensure_future(app.send(Ask()))
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_timeout_of_nothing_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="give a number above 0"):
+        TimeoutMiddleware(seconds)
