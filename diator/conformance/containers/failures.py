@@ -1,0 +1,161 @@
+"""Cases: what Diator guarantees around any container when something fails, shown with a whole app."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from diator.app import Diator
+from diator.conformance.containers.bench import Bench, case
+from diator.conformance.containers.registration import Kind
+from diator.conformance.containers.services import Config, Database, Session, Work
+from diator.conformance.containers.teardown import BOTH, ClosingError, HandlerError
+from diator.containers.port import Container, Key
+
+Body = Callable[[Session], object]
+
+
+def app_of(container: Container, body: Body) -> Diator:
+    """Make an app whose only handler has a session, and does this."""
+    app = Diator(container=container)
+
+    @app.command(Work)
+    async def work(_: Work, session: Session) -> object:
+        result = body(session)
+        if isinstance(result, asyncio.Event):
+            await result.wait()
+        return result
+
+    return app
+
+
+class Failures(Bench):
+    """What Diator guarantees around any container when something fails, shown with a whole app."""
+
+    @BOTH
+    @case()
+    async def test_a_resource_cannot_swallow_an_error(self, kind: Kind) -> None:
+        """The sender of a command learns that it failed, whatever a resource makes of the error."""
+
+        def generator() -> Iterator[Session]:
+            try:
+                yield Session()
+            except HandlerError:
+                return
+
+        async def async_generator() -> AsyncIterator[Session]:
+            try:
+                yield Session()
+            except HandlerError:
+                return
+
+        container = self.build(self.register(Session, generator if kind is Kind.GENERATOR else async_generator))
+        error = HandlerError()
+        async with app_of(container, _raising(error)) as app:
+            with pytest.raises(HandlerError) as raised:
+                await app.send(Work())
+        assert raised.value is error
+
+    @case()
+    async def test_an_error_of_the_handler_wins_over_one_of_closing(self) -> None:
+        """The sender gets the error of the handler, with the one of closing among its causes."""
+
+        async def session() -> AsyncIterator[Session]:
+            try:
+                yield Session()
+            finally:
+                raise ClosingError
+
+        container = self.build(self.register(Session, session))
+        error = HandlerError()
+        async with app_of(container, _raising(error)) as app:
+            with pytest.raises(HandlerError) as raised:
+                await app.send(Work())
+        assert raised.value is error
+        assert error.__cause__ is not None
+
+    @case()
+    async def test_an_error_of_closing_fails_the_command(self) -> None:
+        """A command whose work could not be closed, a commit for example, has not succeeded."""
+
+        async def session() -> AsyncIterator[Session]:
+            yield Session()
+            raise ClosingError
+
+        container = self.build(self.register(Session, session))
+        async with app_of(container, lambda _: "done") as app:
+            with pytest.raises(Exception) as raised:  # noqa: PT011 - a library may wrap it, in a group for example
+                await app.send(Work())
+        assert "ClosingError" in repr(raised.value) + repr(raised.value.__cause__)
+
+    @case()
+    async def test_a_cancelled_handler_has_its_resources_closed_and_they_may_await(self) -> None:
+        """Closing runs to its end, awaits included, before the sender sees the cancellation."""
+        log: list[str] = []
+
+        async def session() -> AsyncIterator[Session]:
+            try:
+                yield Session()
+            finally:
+                await asyncio.sleep(0.001)
+                log.append("closed")
+
+        container = self.build(self.register(Session, session))
+        started = asyncio.Event()
+
+        def wait_for_ever(_: Session) -> object:
+            started.set()
+            return asyncio.Event()
+
+        async with app_of(container, wait_for_ever) as app:
+            task = asyncio.create_task(app.send(Work()))
+            await started.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert log == ["closed"]
+
+    @case()
+    async def test_a_cancellation_of_closing_wins(self) -> None:
+        """Who cancels a command while it closes gets the cancellation, not the error of its handler."""
+        closing = asyncio.Event()
+
+        async def session() -> AsyncIterator[Session]:
+            try:
+                yield Session()
+            finally:
+                closing.set()
+                await asyncio.Event().wait()
+
+        container = self.build(self.register(Session, session))
+        async with app_of(container, _raising(HandlerError())) as app:
+            task = asyncio.create_task(app.send(Work()))
+            await closing.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    @pytest.mark.parametrize(
+        "error", [ValueError(), LookupError(), TypeError(), RecursionError(), ImportError()], ids=repr
+    )
+    @case()
+    async def test_what_a_constructor_raises_passes_unchanged(self, error: Exception) -> None:
+        """Errors of the user's code are not the library's, however they look; also those from further below."""
+
+        class Broken(Config):
+            def __init__(self) -> None:
+                raise error
+
+        container = self.build(self.register(Config, Broken), self.register(Database))
+        async with container.scope({}) as scope:
+            for key in (Key(Config), Key(Database)):
+                with pytest.raises(type(error)) as raised:
+                    await scope.resolve(key)
+                assert raised.value is error
+
+
+def _raising(error: Exception) -> Body:
+    def body(_: Session) -> object:
+        raise error
+
+    return body
