@@ -1,0 +1,1 @@
+"""An application in several features."""
