@@ -79,13 +79,18 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
         return _problem(
             registration, "message-hint", text, f"say which {kind.value} it takes: {first.name}: My{kind.value.title()}"
         )
+    hint = message_hint(registration, signature)
+    if len(classes) < len(members(hint)):
+        source = f"takes {first}" if registration.declared is None else f"is registered for {hint!r}"
+        text = f"{kind.value} handler {registration.name} {source}, which is no class of {kind.value}"
+        return _problem(
+            registration, "message-hint", text, f"name a class of {kind.value}: {first.name}: My{kind.value.title()}"
+        )
     if len(classes) != 1 and kind is not Kind.EVENT:
         text = f"{kind.value} handler {registration.name} takes {first}, where one class of {kind.value} was expected"
         return _problem(registration, "message-hint", text, "write a handler for each")
     wrong = next((cls for cls in classes if not issubclass(cls, kind.base)), None)
-    if wrong is not None or not classes:
-        return _wrong_kind(registration, wrong or object, first.name)
-    return _base_or_mixed(registration, classes)
+    return _base_or_mixed(registration, classes) if wrong is None else _wrong_kind(registration, wrong, first.name)
 
 
 def _wrong_kind(registration: Registration, got: type, parameter: str) -> Problem:
@@ -133,7 +138,7 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
     if registration.thread and signature.runs != "sync":
         text = f"{what} is an {signature.runs} function and registered with thread=True"
         yield _problem(registration, "handler", text, "drop thread=True, or write it with plain `def`")
-    if registration.timeout is not None and not registration.timeout > 0:
+    if registration.timeout is not None and not _is_duration(registration.timeout):
         text = f"{what} has timeout={registration.timeout!r}"
         yield _problem(registration, "handler", text, "give seconds above 0, or drop the timeout")
     if registration.timeout is not None and is_stream(signature):
@@ -147,9 +152,9 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
 
 def _parameter_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
     first = signature.parameters[0]
-    if registration.declared is None or first.hint is EMPTY:
-        return
     accepted = _classes(first.hint)
+    if registration.declared is None or not accepted or first.hint in (EMPTY, Any):
+        return
     for cls in _classes(registration.declared):
         if not issubclass(cls, accepted):
             text = f"{registration.name} is registered for {show(cls)}, but takes {first}"
@@ -164,8 +169,8 @@ def _result_fits(registration: Registration, signature: Signature) -> Iterator[P
     if registration.kind is not Kind.EVENT:
         try:
             expected = result_of(message_hint(registration, signature))
-        except NameError:
-            return  # a string in Command["..."] that only a type checker can resolve
+        except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
+            return  # only a type checker can resolve it
     if not may_return(returns, expected):
         promised = (
             "an event handler returns None"
@@ -174,6 +179,10 @@ def _result_fits(registration: Registration, signature: Signature) -> Iterator[P
         )
         text = f"{registration.name} returns {show(returns)}, but {promised}"
         yield _problem(registration, "result", text, "correct the result of the handler, or what its message promises")
+
+
+def _is_duration(seconds: object) -> bool:
+    return isinstance(seconds, (int, float)) and seconds > 0
 
 
 def _problem(registration: Registration, code: str, text: str, remedy: str) -> Problem:

@@ -6,7 +6,9 @@ It flags what is surely wrong and lets through what it does not know.
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine
 from typing import Any, Literal, get_args, get_origin
 
-from diator.engine.hints import members, split, unalias
+from typing_extensions import is_typeddict
+
+from diator.engine.hints import generic_origin, members, split, unalias
 
 _PROMOTED: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float), bytes: (bytearray, memoryview)}
 _AWAITED = (Awaitable, Coroutine)
@@ -46,10 +48,12 @@ def _fits(hint: Any, expected: Any) -> bool:
     if get_origin(hint) is Literal:
         return get_origin(expected) is Literal or all(_fits(type(value), expected) for value in get_args(hint))
     given, wanted = get_origin(hint) or hint, get_origin(expected) or expected
-    if not (_is_class(given) and _is_class(wanted)):
+    if not (_is_class(given) and _is_class(wanted)) or generic_origin(wanted) is given:
         return True
     if getattr(wanted, "_is_protocol", False):
         return True
+    if is_typeddict(wanted):  # refuses issubclass; a plain dict may have its keys
+        return issubclass(given, dict)
     if not issubclass(given, (wanted, *_PROMOTED.get(wanted, ()))):
         return False
     return given is not wanted or _arguments_fit(get_args(hint), get_args(expected))

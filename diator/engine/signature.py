@@ -195,6 +195,8 @@ class _Scope:
             # An __init__ that was generated (dataclasses, attrs) has annotations from the modules of several classes.
             if owner and _is_generated(carrier):
                 self.globals, self.fields = _module(owner), _field_modules(owner)
+        if sys.version_info >= (3, 12) and (parameters := _type_parameters(carrier, owner)):
+            self.names = {**names, **parameters}
 
     def hint(self, name: str) -> Any:
         annotation = self.annotations.get(name, EMPTY)
@@ -226,3 +228,14 @@ def _module(cls: type) -> dict[str, Any]:
 def _field_modules(owner: type) -> dict[str, dict[str, Any]]:
     """For each annotated field of a class, the names of the module whose class declares it."""
     return {name: _module(base) for base in reversed(owner.__mro__) for name in _annotations(base)}
+
+
+def _type_parameters(carrier: Any, owner: type | None) -> dict[str, object]:
+    """What ``class Handler[T]`` and ``def handle[T]`` name: annotations that are kept as text can't see them."""
+    classes = [] if owner is None else [cls for cls in owner.__mro__ if _defines(cls, carrier)]
+    found = [parameter for thing in (*classes, carrier) for parameter in getattr(thing, "__type_params__", ())]
+    return {parameter.__name__: parameter for parameter in found}
+
+
+def _defines(cls: type, carrier: Any) -> bool:
+    return cls is carrier or vars(cls).get(getattr(carrier, "__name__", "")) is carrier
