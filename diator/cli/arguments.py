@@ -1,0 +1,60 @@
+"""What all commands share: the argument that names the app, the option for tools, and how text is written."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from diator.app import Diator
+from diator.cli.load import LoadError, load
+from diator.errors import ConfigurationError
+
+AppArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:APP",
+        help="The app, such as meetings.application:app, or a function that makes it. "
+        "Modules are looked for in the current directory too.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for tools.")]
+
+
+def open_app(target: str) -> Diator:
+    """Load the app, or end with exit code 2 and the reason on stderr."""
+    try:
+        return load_or_refuse(target)
+    except ConfigurationError as error:
+        refuse(f"{target!r} could not be loaded: {error}")
+
+
+def load_or_refuse(target: str) -> Diator:
+    """Load the app, or end with exit code 2; what is wrong with its registrations is raised for the caller to tell."""
+    try:
+        return load(target)
+    except LoadError as error:
+        refuse(str(error))
+
+
+def refuse(text: str) -> NoReturn:
+    """End with exit code 2."""
+    typer.echo(f"Error: {text}", err=True)
+    raise typer.Exit(2)
+
+
+def short_path(file: str) -> str:
+    """A path as a person at this prompt would write it: relative to the current directory where it lies below."""
+    try:
+        return Path(file).relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return file
+
+
+def count(number: int, noun: str) -> str:
+    """Count in words: ``1 error``, ``2 errors``, ``no errors``."""
+    return f"{number or 'no'} {noun if number == 1 else _plural(noun)}"
+
+
+def _plural(noun: str) -> str:
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"

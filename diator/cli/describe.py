@@ -1,0 +1,186 @@
+"""Describing an app. Runs no handler and no factory, and works for an app that has problems too."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from diator.app import Diator
+from diator.cli.arguments import short_path
+from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request
+from diator.cli.names import Names, type_text
+from diator.containers.port import Capability, Container
+from diator.engine.check import Checked, check
+from diator.engine.claims import message_hint
+from diator.engine.hints import result_of, split
+from diator.engine.reach import Needs
+from diator.engine.records import Kind, Layer, Registration
+from diator.engine.registry import Registry
+from diator.engine.signature import EMPTY, Parameter
+from diator.engine.wiring import Argument, Source, Wired
+from diator.messages import DomainEvent, ECSTEvent, Event, Message, NotificationEvent
+
+
+def describe(app: Diator) -> Description:
+    """Describe an app."""
+    return _Describer(*_look(app)).description()
+
+
+def _look(app: Diator) -> tuple[Registry, Container | None, Checked]:
+    """The one place that reads what an app keeps to itself."""
+    registry, container = app._registry, app._container  # pyright: ignore[reportPrivateUsage]
+    return registry, container, check(registry, container, app)
+
+
+class _Describer:
+    def __init__(self, registry: Registry, container: Container | None, checked: Checked) -> None:
+        self._registry = registry
+        self._container = container
+        self._checked = checked
+        self._names = Names()
+        self._handlers = {record: self._handler(record, wired) for record, wired in checked.handlers.items()}
+        self._layers = {id(wired): self._middleware(layer, wired) for layer, wired in checked.layers.items()}
+
+    def description(self) -> Description:
+        checked, container = self._checked, self._container
+        return Description(
+            container=type(container).__name__ if container else None,
+            commands=self._requests(Kind.COMMAND),
+            queries=self._requests(Kind.QUERY),
+            events=tuple(self._event(cls) for cls in self._events()),
+            unplaced=tuple(handler for record, handler in self._handlers.items() if not checked.classes[record]),
+            problems=checked.problems,
+            names=self._names,
+        )
+
+    def _requests(self, kind: Kind) -> tuple[Request, ...]:
+        classes = self._checked.classes
+        records = [record for record in self._handlers if record.kind is kind and classes[record]]
+        return tuple(self._request(record, classes[record][0]) for record in records)
+
+    def _request(self, record: Registration, cls: type[Message]) -> Request:
+        wired, reach = self._checked.handlers[record], self._checked.reach
+        layers, following = reach.layers_of(cls), reach.following(wired.publishes)
+        needs = Needs((wired, *layers, *following.handlers, *following.layers))
+        scoped = self._container is not None and Capability.SCOPED in self._container.capabilities
+        hint = message_hint(record, self._registry.handlers[record])
+        return Request(
+            message=self._names.of_message(hint, cls),
+            result=_result(hint),
+            streams=wired.streams,
+            scope=scoped and bool(needs.keys),
+            needs_from_sender=tuple(sorted(map(str, needs.required))),
+            middlewares=self._middlewares(layers, outer=True),
+            handler=self._handlers[record],
+        )
+
+    def _events(self) -> list[type[Event]]:
+        """The events of the app: published, declared, or handled under their own name."""
+        published = [cls for wired in self._checked.handlers.values() for cls in wired.publishes]
+        found = dict.fromkeys((*published, *self._registry.published))
+        for record, classes in self._checked.classes.items():
+            for cls in classes if record.kind is Kind.EVENT else ():
+                stands_for_others = cls not in found and any(issubclass(other, cls) for other in found)
+                if issubclass(cls, Event) and not stands_for_others:
+                    found[cls] = None
+        return list(found)
+
+    def _event(self, cls: type[Event]) -> EventFlow:
+        checked, layers = self._checked, self._checked.reach.layers_of(cls)
+        return EventFlow(
+            event=self._names.of(cls),
+            kind=_kind(cls),
+            published_by=tuple(
+                self._handlers[record].name for record, wired in checked.handlers.items() if cls in wired.publishes
+            ),
+            declared=cls in self._registry.published,
+            may_be=tuple(map(self._names.of, self._nearest_subclasses(cls))),
+            middlewares=self._middlewares(layers, outer=False),
+            handlers=tuple(
+                self._handlers[record]
+                for record, classes in checked.classes.items()
+                if record.kind is Kind.EVENT and issubclass(cls, classes)
+            ),
+            handled=bool(checked.reach.matching(cls)),
+        )
+
+    def _nearest_subclasses(self, cls: type[Event]) -> list[type[Event]]:
+        below = [other for other in self._events() if other is not cls and issubclass(other, cls)]
+        return [other for other in below if not any(issubclass(other, mid) for mid in below if mid is not other)]
+
+    def _middlewares(self, layers: Iterable[Wired], *, outer: bool) -> tuple[Middleware, ...]:
+        """Those of a message from the outside in; those of an event all run inside the unit of work."""
+        found = [self._layers[id(layer)] for layer in layers]
+        if not outer:
+            return tuple(_inside(layer) for layer in found)
+        return tuple(sorted(found, key=lambda layer: layer.position == "inside"))
+
+    def _middleware(self, layer: Layer, wired: Wired) -> Middleware:
+        parameters = self._registry.layers[layer].parameters[2:]
+        dependencies = tuple(self._dependency(p, wired.arguments) for p in parameters)
+        position = "inside" if any(d.source in ("container", "sender") for d in dependencies) else "outside"
+        return Middleware(
+            self._names.of(layer.target), short_path(layer.place.file), layer.place.line, position, dependencies
+        )
+
+    def _handler(self, record: Registration, wired: Wired) -> Handler:
+        signature = self._registry.handlers[record]
+        constructor = () if wired.key else signature.constructor
+        return Handler(
+            name=self._names.of(record.target),
+            file=short_path(record.place.file),
+            line=record.place.line,
+            runs="thread" if wired.thread else wired.runs,
+            timeout=wired.timeout,
+            from_container=wired.key is not None,
+            dependencies=(
+                *(self._dependency(p, wired.constructor) for p in constructor),
+                *(self._dependency(p, wired.arguments) for p in signature.parameters[1:]),
+            ),
+            publishes=tuple(map(self._names.of, wired.publishes)),
+        )
+
+    def _dependency(self, parameter: Parameter, arguments: Iterable[Argument]) -> Dependency:
+        argument = next((argument for argument in arguments if argument.name == parameter.name), None)
+        source = _source(parameter, argument)
+        key = argument.key if argument else None
+        lifetime = self._container.lifetime(key) if self._container and key and source == "container" else None
+        return Dependency(
+            parameter=parameter.name,
+            type=type_text(split(parameter.hint)[0]),
+            qualifier=None if key is None or key.qualifier is None else str(key.qualifier),
+            source=source,
+            lifetime=lifetime.value if lifetime else None,
+        )
+
+
+_SOURCES: Mapping[Source, str] = {
+    Source.CONTAINER: "container",
+    Source.SENDER: "sender",
+    Source.PUBLISH: "diator",
+    Source.CONTEXT: "diator",
+    Source.APP: "diator",
+}
+
+
+def _source(parameter: Parameter, argument: Argument | None) -> str:
+    if argument is not None and argument.source in _SOURCES:
+        return _SOURCES[argument.source]
+    return "missing" if parameter.default is EMPTY else "default"
+
+
+def _inside(layer: Middleware) -> Middleware:
+    return Middleware(layer.name, layer.file, layer.line, "inside", layer.dependencies)
+
+
+def _kind(cls: type[Event]) -> str:
+    if issubclass(cls, DomainEvent):
+        return "domain"
+    if issubclass(cls, NotificationEvent):
+        return "notification"
+    return "ecst" if issubclass(cls, ECSTEvent) else "any"
+
+
+def _result(hint: Any) -> str:
+    try:
+        return type_text(result_of(hint))
+    except NameError:
+        return "?"  # a string in Command["..."] that only a type checker can resolve

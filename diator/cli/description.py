@@ -1,0 +1,102 @@
+"""What an app consists of, as plain records: what ``diator show`` and ``diator graph`` draw.
+
+Messages, handlers and middlewares are named ``module.QualifiedName``. The names of the fields are those of the JSON
+that ``diator show --json`` prints, so they are public: docs/command-line.md lists them.
+"""
+
+from dataclasses import dataclass
+
+from diator.cli.names import Names
+from diator.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One parameter of a handler or middleware, apart from the message."""
+
+    parameter: str
+    type: str
+    qualifier: str | None
+    source: str
+    """``container``, ``sender``, ``diator``, ``default`` or ``missing``."""
+    lifetime: str | None
+    """For what the container gives: ``transient``, ``scoped`` or ``singleton``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Middleware:
+    """One middleware in the pipeline of a message."""
+
+    name: str
+    file: str
+    line: int
+    position: str
+    """``outside`` the unit of work, or ``inside`` of it, in its scope."""
+    dependencies: tuple[Dependency, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handler:
+    """One handler; the same record wherever it handles."""
+
+    name: str
+    file: str
+    line: int
+    runs: str
+    """``async``, ``sync``, ``thread`` or ``async generator``."""
+    timeout: float | None
+    """Seconds."""
+    from_container: bool
+    """Whether it is a class whose instance the container gives."""
+    dependencies: tuple[Dependency, ...]
+    publishes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command or query, and its pipeline from the outside in: ``middlewares``, then ``handler``."""
+
+    message: str
+    result: str
+    streams: bool
+    scope: bool
+    """Whether its unit of work opens a scope of the container."""
+    needs_from_sender: tuple[str, ...]
+    """What ``app.using(provide=...)`` has to bring."""
+    middlewares: tuple[Middleware, ...]
+    handler: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class EventFlow:
+    """An event: who publishes it, and who handles it."""
+
+    event: str
+    kind: str
+    """``domain``, ``notification``, ``ecst``, or ``any`` for `Event` itself and for what is of no kind."""
+    published_by: tuple[str, ...]
+    declared: bool
+    """Whether the app declares it with ``app.publishes``."""
+    may_be: tuple[str, ...]
+    """The nearest subclasses that are events of this app too."""
+    middlewares: tuple[Middleware, ...]
+    """Around each call of a handler; the unit of work is that of the command."""
+    handlers: tuple[Handler, ...]
+    """In the order in which they run, those of base classes included."""
+    handled: bool
+    """Whether an instance, of the class or of a subclass, reaches any handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An app: its messages and handlers, in the order of registration."""
+
+    container: str | None
+    commands: tuple[Request, ...]
+    queries: tuple[Request, ...]
+    events: tuple[EventFlow, ...]
+    unplaced: tuple[Handler, ...]
+    """Handlers whose message can't be told; ``diator check`` says why."""
+    problems: tuple[Problem, ...]
+    names: Names
+    """Gives the short form of a name."""

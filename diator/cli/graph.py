@@ -1,0 +1,93 @@
+"""``diator graph``: the flow of messages, as a Mermaid flowchart."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import typer
+
+from diator.cli.arguments import AppArgument, open_app
+from diator.cli.describe import describe
+from diator.cli.description import Description, EventFlow, Handler
+from diator.messages import Event
+
+T = TypeVar("T")
+
+_SPECIAL = re.compile(r"[^\w .,|()\[\]-]")
+"""What may mean something to Mermaid, or to HTML, inside a quoted label."""
+
+_ANY = f"{Event.__module__}.{Event.__qualname__}"
+"""What a handler publishes whose `events` do not say which."""
+
+
+def graph(target: AppArgument) -> None:
+    """Draw commands, queries, their handlers, and the events that these may publish, as Mermaid text.
+
+    The flow is read from the type hints; nothing runs.
+    """
+    typer.echo("\n".join(flowchart(describe(open_app(target)))))
+
+
+def flowchart(description: Description) -> Iterator[str]:
+    """The lines of a flowchart. The same app gives the same lines."""
+    chart = _Chart(description)
+    yield "flowchart LR"
+    yield from chart.nodes()
+    yield from chart.edges()
+    yield "    classDef unhandled stroke-dasharray: 4 4"
+
+
+class _Chart:
+    """Numbers what is drawn: names of Python may be words of Mermaid, such as ``end``."""
+
+    def __init__(self, description: Description) -> None:
+        self._names = description.names
+        self._commands = _numbered("c", description.commands)
+        self._queries = _numbered("q", description.queries)
+        self._events = description.events
+        self._event_ids = {event.event: node for node, event in _numbered("e", description.events)}
+        handlers = (
+            *(request.handler for request in (*description.commands, *description.queries)),
+            *(handler for event in description.events for handler in event.handlers),
+        )
+        self._handlers: dict[Handler, str] = {h: f"h{n}" for n, h in enumerate(dict.fromkeys(handlers), 1)}
+
+    def nodes(self) -> Iterator[str]:
+        for node, command in self._commands:
+            yield f'    {node}["{self._label(command.message)}"]'
+        for node, query in self._queries:
+            yield f'    {node}[/"{self._label(query.message)}"/]'
+        for handler, node in self._handlers.items():
+            yield f'    {node}("{self._label(handler.name)}")'
+        for event in self._events:
+            yield f"    {self._event_ids[event.event]}{self._event(event)}"
+        if any(event.declared for event in self._events):
+            yield '    app(["app.publish"])'
+
+    def edges(self) -> Iterator[str]:
+        for node, request in (*self._commands, *self._queries):
+            yield f"    {node} --> {self._handlers[request.handler]}"
+        for handler, node in self._handlers.items():
+            yield from (f"    {node} --> {self._event_ids[event]}" for event in handler.publishes)
+        for event in self._events:
+            node = self._event_ids[event.event]
+            if event.declared:
+                yield f"    app --> {node}"
+            yield from (f"    {node} --> {self._handlers[handler]}" for handler in event.handlers)
+            yield from (f"    {node} -.-> {self._event_ids[other]}" for other in event.may_be)
+
+    def _event(self, event: EventFlow) -> str:
+        label = "any event" if event.event == _ANY else self._label(event.event)
+        return f'{{{{"{label}"}}}}' if event.handled else f'{{{{"{label}<br/>no handler"}}}}:::unhandled'
+
+    def _label(self, name: str) -> str:
+        return escape(self._names.short(name))
+
+
+def _numbered(letter: str, items: Iterable[T]) -> list[tuple[str, T]]:
+    return [(f"{letter}{number}", item) for number, item in enumerate(items, 1)]
+
+
+def escape(text: str) -> str:
+    """Write what may have a meaning in a label by its number, ``#60;`` for ``<``, which Mermaid turns back."""
+    return _SPECIAL.sub(lambda found: f"#{ord(found[0])};", text)

@@ -1,0 +1,58 @@
+"""Names of messages, handlers and types, as people and as tools want them."""
+
+from collections import Counter
+from typing import Any, get_args, get_origin
+
+from diator.engine.hints import members, show
+from diator.engine.records import name_of
+from diator.engine.signature import EMPTY, Unresolved
+
+
+class Names:
+    """Gives everything its full name, ``module.QualifiedName``, and the shortest one that is not ambiguous."""
+
+    def __init__(self) -> None:
+        self._short: dict[str, str] = {}
+
+    def of(self, target: object) -> str:
+        """The full name of a class, a function, or the class of an object that is called."""
+        return self._keep(target, name_of(target))
+
+    def of_message(self, hint: Any, cls: type) -> str:
+        """The full name of a message as its handler writes it: ``GetById[Meeting]``, of the class ``GetById``."""
+        return self._keep(cls, type_text(hint))
+
+    def short(self, full: str) -> str:
+        """The name without its module, unless something in another module has the same one."""
+        short = self._short[full]
+        return full if Counter(self._short.values())[short] > 1 else short
+
+    def _keep(self, target: object, name: str) -> str:
+        full = f"{_module(target)}.{name}"
+        self._short[full] = name
+        return full
+
+
+def _module(target: object) -> str:
+    while (inner := getattr(target, "func", None)) is not None:  # functools.partial
+        target = inner
+    return str(getattr(target, "__module__", None) or type(target).__module__)
+
+
+def type_text(hint: Any) -> str:
+    """A type as its author wrote it, without the modules: ``Publish[UserJoined | UserWarned]``."""
+    if hint is EMPTY:
+        return "?"
+    if isinstance(hint, Unresolved):
+        return hint.annotation
+    alternatives = members(hint)
+    if len(alternatives) > 1:
+        return " | ".join(map(type_text, alternatives))
+    origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(origin, type) and arguments and all(map(_is_type, arguments)):
+        return f"{show(origin)}[{', '.join(map(type_text, arguments))}]"
+    return show(hint)
+
+
+def _is_type(argument: Any) -> bool:
+    return isinstance(argument, type) or get_origin(argument) is not None

@@ -1,0 +1,133 @@
+"""``diator show``: what an app consists of, message by message."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from diator.cli.arguments import AppArgument, JsonOption, count, open_app
+from diator.cli.describe import describe
+from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request
+from diator.cli.names import Names
+
+Row = tuple[str, str, str, str]
+"""A step, who takes it, what they need, and where they stand."""
+
+_UNFOLDED = 1000
+"""Columns for output that goes into a file or another program, where a folded line is a nuisance."""
+
+
+def show(target: AppArgument, as_json: JsonOption = False) -> None:
+    """Show every command, query and event with its pipeline: middlewares, handlers, what they need and publish."""
+    description = describe(open_app(target))
+    if as_json:
+        typer.echo(json.dumps(_document(target, description), indent=2))
+    else:
+        _print(description)
+    if description.problems:
+        typer.echo(f"{count(len(description.problems), 'problem')}; see: diator check {target}", err=True)
+
+
+def _document(target: str, description: Description) -> dict[str, object]:
+    fields = asdict(description)
+    errors = sum(problem.severity == "error" for problem in description.problems)
+    fields["problems"] = {"errors": errors, "warnings": len(description.problems) - errors}
+    del fields["names"]  # serves the tables
+    return {"app": target, **fields}
+
+
+def _print(description: Description) -> None:
+    names = description.names
+    console = Console(
+        file=sys.stdout, width=None if sys.stdout.isatty() else _UNFOLDED, markup=False, emoji=False, highlight=False
+    )
+    tables = (
+        _table("Commands", ((_title(r, names), _pipeline(r, description)) for r in description.commands)),
+        _table("Queries", ((_title(r, names), _pipeline(r, description)) for r in description.queries)),
+        _table("Events", ((names.short(e.event), _flow(e, names)) for e in description.events)),
+        _table("Handlers of unknown messages", (("?", [_handler(h, names)]) for h in description.unplaced)),
+    )
+    shown = [table for table in tables if table.row_count]
+    with console.capture() as captured:
+        console.print(*shown)
+    lines = captured.get().splitlines() if shown else ["The app has no handlers."]
+    typer.echo("\n".join(line.rstrip() for line in lines))
+
+
+def _table(title: str, groups: Iterable[tuple[str, Iterable[Row]]]) -> Table:
+    """One table; the first row of each message carries its name."""
+    table = Table(title, "Step", "Who", "Needs", "Place", box=SIMPLE, pad_edge=False)
+    for name, steps in groups:
+        rows = list(steps)
+        for number, row in enumerate(rows, 1):
+            table.add_row(name if number == 1 else "", *row, end_section=number == len(rows))
+    return table
+
+
+def _title(request: Request, names: Names) -> str:
+    arrow = "yields" if request.streams else "->"
+    return f"{names.short(request.message)} {arrow} {request.result}"
+
+
+def _pipeline(request: Request, description: Description) -> Iterator[Row]:
+    """The steps of a command or query, from the outside in."""
+    names = description.names
+    outside = [layer for layer in request.middlewares if layer.position == "outside"]
+    inside = [layer for layer in request.middlewares if layer.position == "inside"]
+    yield from (_middleware(layer, names) for layer in outside)
+    if request.handler.timeout is not None:
+        yield "timeout", f"{request.handler.timeout:g} s", "", ""
+    if request.needs_from_sender:
+        yield "sender", "brings", ", ".join(request.needs_from_sender), ""
+    if request.scope:
+        yield "scope", description.container or "", "", ""
+    yield from (_middleware(layer, names) for layer in inside)
+    yield _handler(request.handler, names)
+    for event in description.events:
+        if event.event in request.handler.publishes:
+            yield "event", names.short(event.event), _receivers(event, names), ""
+
+
+def _flow(event: EventFlow, names: Names) -> Iterator[Row]:
+    """The steps of an event: who publishes it, and what runs for it."""
+    kind = "any event" if event.kind == "any" else f"{event.kind} event"
+    publishers = [*map(names.short, event.published_by), *(["app.publish"] if event.declared else [])]
+    yield "published", kind, f"by {', '.join(publishers)}" if publishers else "by nobody here", ""
+    yield from (_middleware(layer, names) for layer in event.middlewares)
+    yield from (_handler(handler, names) for handler in event.handlers)
+    if event.may_be:
+        yield "may be", ", ".join(map(names.short, event.may_be)), "", ""
+    if not event.handled:
+        yield "handler", "none", "", ""
+
+
+def _receivers(event: EventFlow, names: Names) -> str:
+    receivers = [names.short(handler.name) for handler in event.handlers]
+    receivers += [f"those of {names.short(other)}" for other in event.may_be]
+    return f"for {', '.join(receivers)}" if receivers else "no handler"
+
+
+def _middleware(layer: Middleware, names: Names) -> Row:
+    return "middleware", names.short(layer.name), _needs(layer.dependencies), f"{layer.file}:{layer.line}"
+
+
+def _handler(handler: Handler, names: Names) -> Row:
+    how = "" if handler.runs == "async" else f" ({handler.runs})"
+    needs = ["itself (container)"] if handler.from_container else []
+    text = "\n".join(filter(None, [*needs, _needs(handler.dependencies)]))
+    return "handler", names.short(handler.name) + how, text, f"{handler.file}:{handler.line}"
+
+
+def _needs(dependencies: Iterable[Dependency]) -> str:
+    return "\n".join(map(_need, dependencies))
+
+
+def _need(dependency: Dependency) -> str:
+    origin = ", ".join(filter(None, (dependency.source, dependency.lifetime)))
+    named = f" named {dependency.qualifier}" if dependency.qualifier else ""
+    return f"{dependency.parameter}: {dependency.type}{named} ({origin})"
