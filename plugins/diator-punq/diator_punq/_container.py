@@ -1,15 +1,18 @@
 """The port over a ``punq.Container``, which has transient and singleton objects, and nothing that closes."""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from types import TracebackType
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import punq
 from typing_extensions import Self
 
 from diator.containers import Capability, Key, Lifetime, Validation
-from diator.errors import ContainerError, DependencyNotFoundError, ScopeClosedError
-from diator_punq._walk import Registrations, Walk, hint_of
+from diator.errors import ScopeClosedError
+from diator_punq._registrations import Registrations, hint_of
+from diator_punq._walk import Walk
+
+T = TypeVar("T")
 
 
 class PunqContainer:
@@ -35,7 +38,7 @@ class PunqContainer:
     def __repr__(self) -> str:
         return f"PunqContainer({self._container!r})"
 
-    def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
+    def qualifier(self, _metadata: tuple[object, ...], /) -> Hashable | None:
         """Give None: punq has no marker of its own, and `diator.Named` is read by Diator."""
         return None
 
@@ -44,9 +47,9 @@ class PunqContainer:
         hint = hint_of(key)
         if get_origin(hint) is list:
             return bool(self._registrations.of(get_args(hint)[0]))
-        return bool(self._registrations.of(hint)) or (
-            self._registrations.builds_unregistered(hint) and not self._problems(key, ())
-        )
+        if self._registrations.of(hint):
+            return True
+        return self._registrations.unregistered(hint) is not None and not self.walk(key, ()).errors
 
     def lifetime(self, key: Key, /) -> Lifetime:
         """Tell whether the provider that punq would take, the last one registered, is a singleton."""
@@ -55,40 +58,43 @@ class PunqContainer:
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Go the way that punq goes for each key, without building anything."""
-        return Validation([error for key in keys if key not in provided for error in self._problems(key, provided)])
+        walks = [self.walk(key, provided) for key in keys if key not in provided]
+        errors = [error for walk in walks for error in walk.errors]
+        return Validation(errors, list(dict.fromkeys(text for walk in walks for text in walk.warnings)))
+
+    def walk(self, key: Key, provided: Collection[Key]) -> Walk:
+        """Look at all that this key needs."""
+        walk = Walk(self._registrations, provided)
+        walk.to(key)
+        return walk
 
     def scope(self, provided: Mapping[Key, object], /) -> "PunqScope":
         """Make a scope. Without values it is the container itself, with values a child that has them."""
-        return PunqScope(self, self._container if not provided else self._child(provided))
+        return PunqScope(self, self._child(provided) if provided else self._container, provided)
 
     async def aclose(self) -> None:
         """Forget the singletons, so that the app can run again, in another event loop too. punq closes nothing."""
-        self._container._singletons.clear()  # pyright: ignore[reportPrivateUsage] - punq has no other way to forget
-
-    def not_found(self, key: Key) -> ContainerError:
-        """Tell what it is that punq did not find."""
-        return next(iter(self._problems(key, ())), DependencyNotFoundError(key))
-
-    def _problems(self, key: Key, provided: Collection[Key]) -> list[ContainerError]:
-        return list(Walk(self._registrations, provided).of(key))
+        self._container._singletons.clear()  # pyright: ignore[reportPrivateUsage] - the only way to forget
 
     def _child(self, provided: Mapping[Key, object]) -> punq.Container:
+        # Not with `instance=`: parent and children keep those in one dict, by the id of a registration. The id of one
+        # that is gone is given to another, which would then answer with the value of another sender.
         child = self._container.child()
-        # punq 0.8 gives a child singletons of its own; later ones share them already.
-        child._singletons = self._container._singletons  # pyright: ignore[reportPrivateUsage]
+        child.register(punq.Container, _giving(child))
         for key, value in provided.items():
-            child.register(hint_of(key), instance=value)
+            child.register(hint_of(key), _giving(value))
         return child
 
 
 class PunqScope:
-    """A container of punq as long as a unit of work, or the app, may use it."""
+    """A container of punq, for as long as the app, or a unit of work, may use it."""
 
-    __slots__ = ("_container", "_left", "_native")
+    __slots__ = ("_container", "_left", "_native", "_provided")
 
-    def __init__(self, container: PunqContainer, native: punq.Container) -> None:
+    def __init__(self, container: PunqContainer, native: punq.Container, provided: Mapping[Key, object]) -> None:
         self._container = container
         self._native = native
+        self._provided = provided
         self._left = False
 
     async def __aenter__(self) -> Self:
@@ -106,4 +112,11 @@ class PunqScope:
         try:
             return self._native.resolve(key.hint if key.qualifier is None else hint_of(key))
         except punq.MissingDependencyError as error:
-            raise self._container.not_found(key) from error
+            found = self._container.walk(key, self._provided).errors
+            if not found:  # raised by a constructor or factory that uses punq itself
+                raise
+            raise found[0] from error
+
+
+def _giving(value: T) -> Callable[[], T]:
+    return lambda: value

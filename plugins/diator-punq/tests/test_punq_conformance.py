@@ -1,21 +1,24 @@
 """The punq plugin keeps the contract of the port; what punq cannot express is listed with its reason."""
 
 from collections.abc import Collection, Sequence
+from typing import Annotated
 
 import punq
 import pytest
+from diator_punq import PunqContainer
 
 from diator.conformance import CannotExpressError, ContainerSuite, Kind, Registration
 from diator.containers import Container, Key, Lifetime
-from diator_punq import PunqContainer
-from diator_punq._walk import hint_of
+from diator.containers.port import Named
 
 
 class TestPunqConformance(ContainerSuite):
     def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
         native = punq.Container()
         for one in registrations:
-            service = hint_of(one.key)
+            service = one.key.hint
+            if one.key.qualifier is not None:
+                service = Annotated[service, Named(one.key.qualifier)]
             if one.lifetime is Lifetime.SCOPED:
                 raise CannotExpressError("punq has transient and singleton objects only")
             if one.kind is Kind.VALUE:

@@ -1,0 +1,126 @@
+"""What a punq container holds, and which of it punq cannot honour. All that is private to punq is read here."""
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
+
+import punq
+from typing_extensions import get_type_hints, is_protocol
+
+from diator.containers import Key
+from diator.containers.port import Named
+from diator.errors import UnsupportedRegistrationError
+
+# Any, in this module: hints and builders are whatever a user registers.
+
+
+def hint_of(key: Key) -> Any:
+    """Fold the qualifier into the hint: punq takes anything that can be hashed."""
+    return key.hint if key.qualifier is None else Annotated[key.hint, Named(key.qualifier)]
+
+
+def key_of(hint: Any) -> Key:
+    """Do the reverse of `hint_of`."""
+    if get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Named):
+        return Key(get_args(hint)[0], hint.__metadata__[0].name)
+    return Key(hint)
+
+
+class Registered(NamedTuple):
+    """A registration, as far as it matters here."""
+
+    builder: Any
+    scope: punq.Scope
+    needs: dict[str, Any]
+    """The hints of the constructor; nothing for a function."""
+    given: dict[str, Any]
+    """The arguments that were given when it was registered."""
+    cache: bool
+    """Whether punq builds it only once for one object that it is asked for."""
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """What punq looks up and passes, by the name of the parameter."""
+        return {name: hint for name, hint in self.needs.items() if name != "return" and name not in self.given}
+
+    @property
+    def defaults(self) -> set[str]:
+        """The parameters that punq passes with their defaults, where it finds nothing better."""
+        spec = inspect.getfullargspec(self.builder)
+        return {*spec.args[len(spec.args) - len(spec.defaults or ()) :], *(spec.kwonlydefaults or ())}
+
+
+class Registrations:
+    """What a punq container holds."""
+
+    def __init__(self, container: punq.Container) -> None:
+        self._container = container
+
+    def of(self, hint: Any) -> list[Registered]:
+        """Give the registrations of a service; punq begins with the last."""
+        return _of(self._container, hint)
+
+    def unregistered(self, hint: Any) -> Registered | None:
+        """Give what punq would register by itself for this hint, with ``auto_register``."""
+        if isinstance(hint, type) and self._container._auto_register:  # pyright: ignore[reportPrivateUsage]
+            with contextlib.suppress(punq.InvalidForwardReferenceError):
+                return _of(punq.Container().register(hint, cache=False), hint)[0]
+        return None
+
+    def refusals(self, one: Registered, key: Key) -> Iterator[UnsupportedRegistrationError]:
+        """Tell why punq cannot honour a registration, if it cannot."""
+        kind = _unfinished(one.builder)
+        if kind:
+            reason = f"punq would give the {kind} itself, and neither run it to its end nor close it"
+            remedy = "register a class or a plain function, or use a container that can do this, such as dishka"
+            yield UnsupportedRegistrationError(key, reason, remedy)
+            return
+        if inspect.isabstract(one.builder) or is_protocol(one.builder):
+            reason = f"{one.builder!r} is abstract"
+            yield UnsupportedRegistrationError(key, reason, "register a class that implements it")
+        for name in self._qualified(one):
+            reason = f"punq drops the qualifier of the parameter {name!r} of {one.builder!r}"
+            remedy = "hint a class or a NewType of its own there, and register that"
+            yield UnsupportedRegistrationError(key, reason, remedy)
+        try:
+            inspect.signature(one.builder).bind(**dict.fromkeys({*one.defaults, *one.hints, *one.given}))
+        except (TypeError, ValueError) as error:
+            reason = f"punq cannot call {one.builder!r}: {error}"
+            remedy = "hint each parameter of the constructor, or give it: register(..., name=value)"
+            yield UnsupportedRegistrationError(key, reason, f"{remedy}; a function must take none")
+
+    def _qualified(self, one: Registered) -> Iterator[str]:
+        if not isinstance(one.builder, type):
+            return
+        local_names = self._container.registrations._localns  # pyright: ignore[reportPrivateUsage] - as punq reads them
+        init = one.builder.__init__  # type: ignore[misc]  # only its hints are read
+        for name, hint in get_type_hints(init, None, local_names, include_extras=True).items():
+            if name in one.hints and any(isinstance(mark, Named) for mark in getattr(hint, "__metadata__", ())):
+                yield name
+
+
+def is_instance(one: Registered) -> bool:
+    """Tell whether this was registered with ``instance=``, for which punq makes a function of its own."""
+    return _module(one.builder) == punq.__name__
+
+
+def _of(container: punq.Container, hint: Any) -> list[Registered]:
+    found = container.registrations.build_context(hint).all_registrations(hint)
+    return [Registered(one.builder, one.scope, one.needs, one.args, one.cache) for one in found]
+
+
+def _unfinished(builder: Any) -> str | None:
+    if inspect.isasyncgenfunction(builder):
+        return "async generator"
+    if inspect.isgeneratorfunction(builder):
+        return "generator"
+    if inspect.iscoroutinefunction(builder):
+        return "coroutine"
+    return "context manager" if _module(builder) == contextlib.__name__ else None
+
+
+def _module(function: Any) -> str | None:
+    """The module whose code this is, whatever name a decorator has given it."""
+    name: str | None = getattr(function, "__globals__", {}).get("__name__")
+    return name
