@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import punq
 from typing_extensions import Self
 
 from diator.containers import Capability, Key, Lifetime, Validation
 from diator.errors import ScopeClosedError
-from diator_punq._registrations import Registrations, hint_of
+from diator_punq._registrations import Registrations, hint_of, key_of
 from diator_punq._walk import Walk
 
 T = TypeVar("T")
@@ -89,13 +89,13 @@ class PunqContainer:
 class PunqScope:
     """A container of punq, for as long as the app, or a unit of work, may use it."""
 
-    __slots__ = ("_container", "_left", "_native", "_provided")
+    __slots__ = ("_container", "_provided", "_resolve")
 
     def __init__(self, container: PunqContainer, native: punq.Container, provided: Mapping[Key, object]) -> None:
         self._container = container
-        self._native = native
         self._provided = provided
-        self._left = False
+        # Any: what punq gives has the type that the hint names.
+        self._resolve: Callable[[Any], Any] = native.resolve
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,19 +103,21 @@ class PunqScope:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._left = True
+        self._resolve = _refuse
 
     async def resolve(self, key: Key, /) -> Any:
         """Have punq build the object of a key."""
-        if self._left:
-            raise ScopeClosedError(key)
         try:
-            return self._native.resolve(key.hint if key.qualifier is None else hint_of(key))
+            return self._resolve(key.hint if key.qualifier is None else hint_of(key))
         except punq.MissingDependencyError as error:
             found = self._container.walk(key, self._provided).errors
             if not found:  # raised by a constructor or factory that uses punq itself
                 raise
             raise found[0] from error
+
+
+def _refuse(hint: Any) -> NoReturn:
+    raise ScopeClosedError(key_of(hint))
 
 
 def _giving(value: T) -> Callable[[], T]:

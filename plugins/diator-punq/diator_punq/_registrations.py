@@ -1,6 +1,7 @@
 """What a punq container holds, and which of it punq cannot honour. All that is private to punq is read here."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
@@ -15,6 +16,7 @@ from diator.errors import UnsupportedRegistrationError
 # Any, in this module: hints and builders are whatever a user registers.
 
 
+@functools.lru_cache
 def hint_of(key: Key) -> Any:
     """Fold the qualifier into the hint: punq takes anything that can be hashed."""
     return key.hint if key.qualifier is None else Annotated[key.hint, Named(key.qualifier)]
