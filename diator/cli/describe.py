@@ -17,6 +17,7 @@ from diator.engine.registry import Registry
 from diator.engine.signature import EMPTY, Parameter
 from diator.engine.wiring import Argument, Source, Wired
 from diator.messages import DomainEvent, ECSTEvent, Event, Message, NotificationEvent
+from diator.router import key_of
 
 
 def describe(app: Diator) -> Description:
@@ -141,12 +142,12 @@ class _Describer:
     def _dependency(self, parameter: Parameter, arguments: Iterable[Argument]) -> Dependency:
         argument = next((argument for argument in arguments if argument.name == parameter.name), None)
         source = _source(parameter, argument)
-        key = argument.key if argument else None
-        lifetime = self._container.lifetime(key) if self._container and key and source == "container" else None
+        key = (argument and argument.key) or key_of(parameter.hint)
+        lifetime = self._container.lifetime(key) if self._container and source == "container" else None
         return Dependency(
             parameter=parameter.name,
             type=type_text(split(parameter.hint)[0]),
-            qualifier=None if key is None or key.qualifier is None else str(key.qualifier),
+            qualifier=None if key.qualifier is None else str(key.qualifier),
             source=source,
             lifetime=lifetime.value if lifetime else None,
         )
@@ -176,7 +177,7 @@ def _kind(cls: type[Event]) -> str:
         return "domain"
     if issubclass(cls, NotificationEvent):
         return "notification"
-    return "ecst" if issubclass(cls, ECSTEvent) else "any"
+    return "ecst" if issubclass(cls, ECSTEvent) else "event"
 
 
 def _result(hint: Any) -> str:

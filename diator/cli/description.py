@@ -73,7 +73,7 @@ class EventFlow:
 
     event: str
     kind: str
-    """``domain``, ``notification``, ``ecst``, or ``any`` for `Event` itself and for what is of no kind."""
+    """``domain``, ``notification``, ``ecst``, or ``event`` for `Event` itself and for what is of no kind."""
     published_by: tuple[str, ...]
     declared: bool
     """Whether the app declares it with ``app.publishes``."""

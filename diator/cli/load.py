@@ -39,12 +39,12 @@ def load(target: str) -> Diator:
 
 
 def _split(target: str) -> tuple[str, list[str]]:
-    module, colon, path = target.rpartition(":")
-    file = Path(target if not colon else module)
+    module, path = target.rsplit(":", 1) if ":" in target else (target, "")
+    file = Path(module)
     if file.suffix == ".py" or len(file.parts) > 1:
         dotted = ".".join(file.with_suffix("").parts)
         raise LoadError(f"{target!r} names a file, where a module was expected; write {dotted}:{path or 'app'}")
-    if not colon:
+    if ":" not in target:
         raise LoadError(f"{target!r} does not say which app; write MODULE:APP, for example {target or 'meetings'}:app")
     names = path.split(".")
     if not all(module.split(".")) or not all(names):
@@ -79,7 +79,7 @@ def _find(module: ModuleType, path: Iterable[str], target: str) -> object:
             found = getattr(found, name)
         except AttributeError:
             apps = [other for other, value in vars(module).items() if isinstance(value, Diator)]
-            close = get_close_matches(name, dir(found)) or apps
+            close = apps or get_close_matches(name, dir(found))
             what = f"module {module.__name__!r}" if found is module else repr(found)
             advice = "name the variable that holds the app"
             raise LoadError(_with_close(f"{target!r}: {what} has no {name!r}", close, advice)) from None

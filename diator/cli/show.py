@@ -79,13 +79,13 @@ def _pipeline(request: Request, description: Description) -> Iterator[Row]:
     names = description.names
     outside = [layer for layer in request.middlewares if layer.position == "outside"]
     inside = [layer for layer in request.middlewares if layer.position == "inside"]
+    if request.needs_from_sender:
+        yield "sender", "app.using", f"brings {', '.join(request.needs_from_sender)}", ""
     yield from (_middleware(layer, names) for layer in outside)
     if request.handler.timeout is not None:
         yield "timeout", f"{request.handler.timeout:g} s", "", ""
-    if request.needs_from_sender:
-        yield "sender", "brings", ", ".join(request.needs_from_sender), ""
-    if request.scope:
-        yield "scope", description.container or "", "", ""
+    if request.scope or inside:
+        yield "unit of work", f"scope of {description.container}" if request.scope else "without a scope", "", ""
     yield from (_middleware(layer, names) for layer in inside)
     yield _handler(request.handler, names)
     for event in description.events:
@@ -93,11 +93,13 @@ def _pipeline(request: Request, description: Description) -> Iterator[Row]:
             yield "event", names.short(event.event), _receivers(event, names), ""
 
 
+_KINDS = {"domain": "domain event", "notification": "notification event", "ecst": "ECST event", "event": "event"}
+
+
 def _flow(event: EventFlow, names: Names) -> Iterator[Row]:
     """The steps of an event: who publishes it, and what runs for it."""
-    kind = "any event" if event.kind == "any" else f"{event.kind} event"
     publishers = [*map(names.short, event.published_by), *(["app.publish"] if event.declared else [])]
-    yield "published", kind, f"by {', '.join(publishers)}" if publishers else "by nobody here", ""
+    yield "published", _KINDS[event.kind], f"by {', '.join(publishers)}" if publishers else "by nobody here", ""
     yield from (_middleware(layer, names) for layer in event.middlewares)
     yield from (_handler(handler, names) for handler in event.handlers)
     if event.may_be:

@@ -1,0 +1,315 @@
+"""``diator show``: the pipeline of every message, as tables and as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.cli.prompt import run, write
+
+APP = """
+import dishka
+
+class Api: ...
+class Session: ...
+class User: ...
+class Clock: ...
+
+provider = dishka.Provider()
+provider.provide(Api, scope=dishka.Scope.APP)
+provider.provide(Session, scope=dishka.Scope.REQUEST)
+app = Diator(container=dishka.make_async_container(provider))
+app.provides(User)
+
+@dataclass
+class Joined(DomainEvent): ...
+@dataclass
+class Warned(DomainEvent): ...
+@dataclass
+class Join(Command[int]): ...
+@dataclass
+class Rows(Query[str]): ...
+
+@app.middleware
+async def in_transaction(message: Command[Any], call_next: CallNext, session: Session) -> Any: ...
+@app.middleware
+async def logged(message: Message, call_next: CallNext) -> Any: ...
+
+@app.command(timeout=2.5)
+async def join(
+    command: Join, api: Api, user: User, context: Context, publish: Publish[Joined | Warned], clock: Clock | None = None
+) -> int: ...
+@app.query
+async def rows(query: Rows) -> AsyncIterator[str]: yield ""
+@app.on_event(thread=True)
+def tell(event: Joined) -> None: ...
+@app.on_event
+async def note(event: Joined, session: Session) -> None: ...
+"""
+
+
+def shown(folder: Path, source: str) -> dict[str, Any]:
+    write(folder, source)
+    done = run(folder, "show", "meetings:app", "--json")
+    assert done.code == 0
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def rows_of(output: str) -> list[list[str]]:
+    """The cells of a table, without what is only layout."""
+    return [
+        [cell.strip() for cell in line.split("  ") if cell.strip()] for line in output.splitlines() if line.strip(" ─")
+    ]
+
+
+def test_a_command_is_shown_as_the_steps_of_its_pipeline_from_the_outside_in(tmp_path: Path) -> None:
+    write(tmp_path, APP)
+    done = run(tmp_path, "show", "meetings:app")
+    assert done.code == 0
+    assert rows_of(done.stdout)[:15] == [
+        ["Commands", "Step", "Who", "Needs", "Place"],
+        ["Join -> int", "sender", "app.using", "brings User"],
+        ["middleware", "logged", "meetings.py:28"],
+        ["timeout", "2.5 s"],
+        ["unit of work", "scope of DishkaContainer"],
+        ["middleware", "in_transaction", "session: Session (container, scoped)", "meetings.py:26"],
+        ["handler", "join", "api: Api (container, singleton)", "meetings.py:31"],
+        ["user: User (sender)"],
+        ["context: Context (diator)"],
+        ["publish: Publish[Joined | Warned] (diator)"],
+        ["clock: Clock | None (default)"],
+        ["event", "Joined", "for tell, note"],
+        ["event", "Warned", "no handler"],
+        ["Queries", "Step", "Who", "Needs", "Place"],
+        ["Rows yields str", "middleware", "logged", "meetings.py:28"],
+    ]
+
+
+def test_an_event_is_shown_with_who_publishes_it_and_what_runs_for_it(tmp_path: Path) -> None:
+    write(tmp_path, APP)
+    rows = rows_of(run(tmp_path, "show", "meetings:app").stdout)
+    assert rows[rows.index(["Events", "Step", "Who", "Needs", "Place"]) + 1 :] == [
+        ["Joined", "published", "domain event", "by join"],
+        ["middleware", "logged", "meetings.py:28"],
+        ["handler", "tell (thread)", "meetings.py:37"],
+        ["handler", "note", "session: Session (container, scoped)", "meetings.py:39"],
+        ["Warned", "published", "domain event", "by join"],
+        ["middleware", "logged", "meetings.py:28"],
+        ["handler", "none"],
+    ]
+
+
+def test_json_has_the_keys_that_the_documents_promise(tmp_path: Path) -> None:
+    found = shown(tmp_path, APP)
+    assert set(found) == {"app", "container", "commands", "queries", "events", "unplaced", "problems"}
+    assert found["app"] == "meetings:app"
+    assert found["container"] == "DishkaContainer"
+    assert found["problems"] == {"errors": 0, "warnings": 1}
+    assert found["unplaced"] == []
+    command = found["commands"][0]
+    handler = command.pop("handler")
+    logged, in_transaction = command.pop("middlewares")
+    assert command == {
+        "message": "meetings.Join",
+        "result": "int",
+        "streams": False,
+        "scope": True,
+        "needs_from_sender": ["User"],
+    }
+    assert logged == {
+        "name": "meetings.logged",
+        "file": "meetings.py",
+        "line": 28,
+        "position": "outside",
+        "dependencies": [],
+    }
+    assert (in_transaction["name"], in_transaction["position"]) == ("meetings.in_transaction", "inside")
+    dependencies = handler.pop("dependencies")
+    assert handler == {
+        "name": "meetings.join",
+        "file": "meetings.py",
+        "line": 31,
+        "runs": "async",
+        "timeout": 2.5,
+        "from_container": False,
+        "publishes": ["meetings.Joined", "meetings.Warned"],
+    }
+    assert dependencies[0] == {
+        "parameter": "api",
+        "type": "Api",
+        "qualifier": None,
+        "source": "container",
+        "lifetime": "singleton",
+    }
+    assert [(d["parameter"], d["source"], d["lifetime"]) for d in dependencies[1:]] == [
+        ("user", "sender", None),
+        ("context", "diator", None),
+        ("publish", "diator", None),
+        ("clock", "default", None),
+    ]
+
+
+def test_json_tells_of_an_event_who_publishes_and_who_handles_it(tmp_path: Path) -> None:
+    joined, warned = shown(tmp_path, APP)["events"]
+    handlers = joined.pop("handlers")
+    middlewares = joined.pop("middlewares")
+    assert joined == {
+        "event": "meetings.Joined",
+        "kind": "domain",
+        "published_by": ["meetings.join"],
+        "declared": False,
+        "may_be": [],
+        "handled": True,
+    }
+    assert [(handler["name"], handler["runs"]) for handler in handlers] == [
+        ("meetings.tell", "thread"),
+        ("meetings.note", "async"),
+    ]
+    # around an event handler, everything runs inside the unit of work of the command
+    assert [(layer["name"], layer["position"]) for layer in middlewares] == [("meetings.logged", "inside")]
+    assert (warned["handlers"], warned["handled"]) == ([], False)
+
+
+def test_json_tells_that_a_query_streams(tmp_path: Path) -> None:
+    query = shown(tmp_path, APP)["queries"][0]
+    assert (query["message"], query["result"], query["streams"]) == ("meetings.Rows", "str", True)
+    assert query["handler"]["runs"] == "async generator"
+    assert query["scope"] is False
+
+
+def test_the_scope_of_a_command_is_told_where_only_what_follows_it_needs_one(tmp_path: Path) -> None:
+    without = APP.replace("call_next: CallNext, session: Session", "call_next: CallNext").replace(
+        "command: Join, api: Api, user: User,", "command: Join,"
+    )
+    assert shown(tmp_path, without)["commands"][0]["scope"] is True  # `note`, for Joined, asks for the session
+
+
+def test_a_handler_class_says_whether_the_container_gives_it(tmp_path: Path) -> None:
+    found = shown(
+        tmp_path,
+        """
+        import punq
+        class Api: ...
+        @dataclass
+        class Join(Command[None]): ...
+        @dataclass
+        class Leave(Command[None]): ...
+        class JoinHandler:
+            def __init__(self, api: Api) -> None: ...
+            async def handle(self, command: Join, publish: Publish[DomainEvent]) -> None: ...
+        class LeaveHandler:
+            def __init__(self, api: Api) -> None: ...
+            async def handle(self, command: Leave) -> None: ...
+        container = punq.Container()
+        container.register(Api)
+        container.register(LeaveHandler)
+        app = Diator(container=container)
+        app.add_command(JoinHandler)
+        app.add_command(LeaveHandler)
+        """,
+    )
+    join, leave = (command["handler"] for command in found["commands"])
+    assert (join["from_container"], [d["parameter"] for d in join["dependencies"]]) == (False, ["api", "publish"])
+    assert (leave["from_container"], leave["dependencies"]) == (True, [])
+    assert "itself (container)" in run(tmp_path, "show", "meetings:app").stdout
+
+
+def test_a_qualifier_is_told_of_what_the_container_gives_and_of_what_it_lacks(tmp_path: Path) -> None:
+    found = shown(
+        tmp_path,
+        """
+        class Api: ...
+        @dataclass
+        class Join(Command[None]): ...
+        app = Diator()
+        app.provides(Annotated[Api, Named("inner")])
+        @app.command
+        async def join(
+            command: Join, inner: Annotated[Api, Named("inner")], outer: Annotated[Api, Named("outer")]
+        ) -> None: ...
+        """,
+    )
+    inner, outer = found["commands"][0]["handler"]["dependencies"]
+    assert (inner["type"], inner["qualifier"], inner["source"]) == ("Api", "inner", "sender")
+    assert (outer["type"], outer["qualifier"], outer["source"]) == ("Api", "outer", "missing")
+    assert "inner: Api named inner (sender)" in run(tmp_path, "show", "meetings:app").stdout
+
+
+def test_an_app_with_problems_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    source = """
+        app = Diator()
+        @dataclass
+        class Join(Command[None]): ...
+        @app.command
+        async def join(command: Join, api: "Api", other: int) -> None: ...
+        @app.on_event
+        async def lost(event: "Nowhere") -> None: ...
+        """
+    found = shown(tmp_path, source)
+    assert found["problems"] == {"errors": 3, "warnings": 0}
+    assert [(d["type"], d["source"]) for d in found["commands"][0]["handler"]["dependencies"]] == [
+        ("Api", "missing"),
+        ("int", "missing"),
+    ]
+    assert [handler["name"] for handler in found["unplaced"]] == ["meetings.lost"]
+    done = run(tmp_path, "show", "meetings:app")
+    assert ["?", "handler", "lost", "meetings.py:9"] in rows_of(done.stdout)
+    assert done.stderr == "3 problems; see: diator check meetings:app\n"
+
+
+def test_names_are_shown_with_their_module_only_where_they_are_ambiguous(tmp_path: Path) -> None:
+    write(tmp_path, "@dataclass\nclass Join(Command[None]): ...\nasync def join(command: Join) -> None: ...\n", "sales")
+    write(
+        tmp_path,
+        """
+        import sales
+        app = Diator()
+        @dataclass
+        class Join(Command[None]): ...
+        app.add_command(sales.join)
+        @app.command
+        async def enter(command: Join) -> None: ...
+        """,
+    )
+    output = run(tmp_path, "show", "meetings:app").stdout
+    assert ["meetings.Join -> None", "handler", "enter", "meetings.py:9"] in rows_of(output)
+    assert ["sales.Join -> None", "handler", "join", "sales.py:6"] in rows_of(output)
+
+
+def test_square_brackets_in_types_are_text_and_not_markup(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        app = Diator()
+        @dataclass
+        class Find(Query[dict[str, list[bool]] | None]): ...
+        @app.query
+        async def find(query: Find, style: "list[bold]" = ()) -> dict[str, list[bool]] | None: ...
+        class bold: ...
+        """,
+    )
+    output = run(tmp_path, "show", "meetings:app").stdout
+    assert "Find -> dict[str, list[bool]] | None" in output
+    assert "style: list[bold] (default)" in output
+
+
+def test_an_empty_app_says_so(tmp_path: Path) -> None:
+    write(tmp_path, "app = Diator()\n")
+    assert run(tmp_path, "show", "meetings:app").stdout == "The app has no handlers.\n"
+
+
+def test_no_line_ends_in_spaces_and_none_is_folded_when_piped(tmp_path: Path) -> None:
+    long_name = "a_handler_with_a_name_that_goes_on" * 4
+    write(
+        tmp_path,
+        f"""
+        app = Diator()
+        @dataclass
+        class Join(Command[None]): ...
+        @app.command
+        async def {long_name}(command: Join, x: int = 3, y: int = 4) -> None: ...
+        """,
+    )
+    output = run(tmp_path, "show", "meetings:app").stdout
+    assert long_name in output
+    assert all(line == line.rstrip() for line in output.splitlines())
