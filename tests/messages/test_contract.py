@@ -130,7 +130,7 @@ def test_an_event_that_never_leaves_the_process_needs_no_contract() -> None:
 
 def test_what_is_no_class_gets_no_contract() -> None:
     with pytest.raises(ConfigurationError, match="function"):
-        contract("a.b")(test_an_event_that_never_leaves_the_process_needs_no_contract)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        contract("a.b")(test_an_event_that_never_leaves_the_process_needs_no_contract)  # type: ignore[type-var, arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_contract_without_a_name_is_refused_at_its_line() -> None:
