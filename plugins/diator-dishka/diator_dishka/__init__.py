@@ -1,1 +1,5 @@
-"""The dishka container for Diator."""
+"""The dishka container for Diator: ``Diator(container=make_async_container(...))``."""
+
+from diator_dishka._container import DishkaContainer
+
+__all__ = ["DishkaContainer"]

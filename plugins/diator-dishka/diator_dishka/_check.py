@@ -1,0 +1,118 @@
+"""The check: what would fail, or would not mean what it seems to mean, when keys are resolved."""
+
+import dis
+import inspect
+from collections.abc import Collection, Iterator
+from itertools import pairwise
+
+from dishka import DependencyKey
+from dishka.entities.factory_type import FactoryType
+
+from diator.containers import Key, Validation
+from diator.errors import (
+    ContainerError,
+    DependencyCycleError,
+    DependencyNotFoundError,
+    LifetimeMismatchError,
+    UnsupportedRegistrationError,
+)
+from diator_dishka._graph import Found, Graph, to_diator, to_dishka
+
+Path = tuple[DependencyKey, ...]
+
+_GENERATORS = (FactoryType.GENERATOR, FactoryType.ASYNC_GENERATOR)
+_COMMITS = frozenset({"begin", "commit", "transaction"})
+
+
+class Check:
+    """Walks the factories below keys, for scopes that are given the ``provided`` ones."""
+
+    def __init__(self, graph: Graph, provided: Collection[Key]) -> None:
+        self._graph = graph
+        self._provided = provided
+        self._errors: list[ContainerError] = []
+        self._warnings: dict[DependencyKey, str] = {}
+        self._seen: set[tuple[DependencyKey, int]] = set()
+
+    def run(self, keys: Collection[Key]) -> Validation:
+        """Walk below all of these keys."""
+        self._errors.extend(error for key in self._provided for error in self._unreachable(key))
+        sound: set[tuple[DependencyKey, int]] = set()
+        for key in keys:
+            self._seen, count = set(sound), len(self._errors)
+            if key not in self._provided:
+                self._walk(to_dishka(key), self._graph.deepest, ())
+            if len(self._errors) == count:  # else each key that leads to the error is told
+                sound |= self._seen
+        return Validation(self._errors, list(self._warnings.values()))
+
+    def _walk(self, key: DependencyKey, level: int, path: Path) -> None:
+        if key in path:
+            circle = (*path[path.index(key) :], key)
+            self._errors.append(DependencyCycleError([to_diator(one) for one in circle]))
+            return
+        if (key, level) in self._seen:
+            return
+        self._seen.add((key, level))
+        found = self._graph.find(key, level)
+        if found is None:
+            self._errors.append(self._missing(key, path))
+            return
+        self._errors.extend(self._without_value(found, key, path))
+        if found.in_unit and found.factory.type in _GENERATORS and _ignores_outcome(found.factory.source):
+            self._warnings[key] = _commits_always(key)
+        for need in found.needs:
+            self._walk(need, found.level, (*path, key))
+
+    def _missing(self, key: DependencyKey, path: Path) -> ContainerError:
+        plain = to_diator(key)
+        if path and self._graph.find(key, self._graph.deepest):
+            return LifetimeMismatchError(to_diator(path[-1]), plain)
+        if path and plain in self._provided:
+            reason = f"it needs {plain}, which senders provide, but no provider declares"
+            remedy = f"declare it for dishka: from_context({plain}, scope=Scope.REQUEST)"
+            return UnsupportedRegistrationError(to_diator(path[0]), reason, remedy)
+        return DependencyNotFoundError(plain, [to_diator(one) for one in path])
+
+    def _without_value(self, found: Found, key: DependencyKey, path: Path) -> Iterator[ContainerError]:
+        plain = to_diator(key)
+        if not found.is_context or plain in self._provided:
+            return
+        asked = to_diator(path[0]) if path else plain
+        needs = f"it needs {plain}, which is" if path else "it is"
+        if found.in_unit:
+            reason = f"{needs} a value from_context, and the sender does not provide it"
+            remedy = f"declare app.provides({plain}), and send with app.using(provide={{{plain}: ...}})"
+            yield UnsupportedRegistrationError(asked, reason, remedy)
+        elif not self._graph.has_value(key):
+            reason = f"{needs} a value from_context that the container was not given"
+            yield UnsupportedRegistrationError(
+                asked, reason, f"pass it: make_async_container(..., context={{{plain}: ...}})"
+            )
+
+    def _unreachable(self, key: Key) -> Iterator[ContainerError]:
+        """What factories would get in the place of a provided value."""
+        found = self._graph.find(to_dishka(key), self._graph.deepest)
+        if found is None:
+            return
+        reason = "senders provide it, but other factories would get that of the container, which"
+        if not found.in_unit:
+            remedy = f"give it scope=Scope.REQUEST there, or drop app.provides({key})"
+            yield UnsupportedRegistrationError(key, f"{reason} outlives the unit of work", remedy)
+        elif not found.is_context and not found.factory.cache:
+            yield UnsupportedRegistrationError(key, f"{reason} is made anew each time", "drop cache=False there")
+
+
+def _commits_always(key: DependencyKey) -> str:
+    text = f"{to_diator(key)} seems to be committed after a failure too: its factory drops what its `yield` gives"
+    advice = "dishka sends the error there and raises nothing: write `error = yield ...`, and look at it"
+    return f"{text}; {advice}"
+
+
+def _ignores_outcome(source: object) -> bool:
+    """Whether a generator function that commits something throws away what ``yield`` gives it."""
+    code = getattr(inspect.unwrap(getattr(source, "__func__", source)), "__code__", None)  # type: ignore[arg-type]
+    if code is None or _COMMITS.isdisjoint(code.co_names):
+        return False
+    names = [step.opname for step in dis.get_instructions(code) if step.opname != "RESUME"]
+    return ("YIELD_VALUE", "POP_TOP") in pairwise(names)

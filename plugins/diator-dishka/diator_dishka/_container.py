@@ -1,0 +1,74 @@
+"""The plugin: a dishka container behind the port of Diator."""
+
+import asyncio
+from collections.abc import Collection, Hashable, Mapping
+
+from dishka import AsyncContainer, FromComponent
+
+from diator.containers import Capability, Key, Lifetime, Validation
+from diator.errors import ConfigurationError, Problem
+from diator_dishka._check import Check
+from diator_dishka._graph import Graph
+from diator_dishka._scope import DishkaScope, close
+
+_Marker = type(FromComponent())
+
+
+class DishkaContainer:
+    """Wraps an async dishka container. Its scope for each unit of work is the next one, ``Scope.REQUEST`` by default.
+
+    Raises `~diator.ConfigurationError` for anything but an `AsyncContainer` that has a scope to open.
+    """
+
+    def __init__(self, container: AsyncContainer) -> None:
+        _refuse_others(container)
+        self._container = container
+        self._graph = Graph(container)
+        self._capabilities = ~Capability(0)
+        if container.lock is None:
+            self._capabilities &= ~Capability.CONCURRENT_SINGLETON
+
+    @property
+    def capabilities(self) -> Capability:
+        """All, but without a lock two tasks may build one singleton twice."""
+        return self._capabilities
+
+    def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
+        """Read dishka's own ``FromComponent("x")``."""
+        marks = (mark.component for mark in metadata if isinstance(mark, _Marker))
+        return next(marks, None) or None
+
+    def can_resolve(self, key: Key, /) -> bool:
+        """Tell whether a factory gives this key; what only a sender can bring does not count."""
+        source = self._graph.source(key)
+        return source is not None and not source.is_brought
+
+    def lifetime(self, key: Key, /) -> Lifetime:
+        """Translate dishka's scopes: those above the unit of work outlive it."""
+        source = self._graph.source(key)
+        return Lifetime.SCOPED if source is None else source.lifetime
+
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+        """Find what is missing, also where dishka was told to skip that, and what provided values can't reach."""
+        return Check(self._graph, provided).run(keys)
+
+    def scope(self, provided: Mapping[Key, object], /) -> DishkaScope:
+        """Make a scope for one unit of work."""
+        return DishkaScope(self._container, self._graph, provided)
+
+    async def aclose(self) -> None:
+        """Close the singletons. They are built anew if they are asked for again."""
+        try:
+            await close(self._container, None)
+        finally:
+            level: AsyncContainer | None = self._container
+            while level is not None:  # a lock that was waited for belongs to its event loop for ever
+                level.lock = asyncio.Lock() if isinstance(level.lock, asyncio.Lock) else level.lock
+                level = level.parent_container
+
+
+def _refuse_others(container: object) -> None:
+    if not isinstance(container, AsyncContainer):
+        text = f"expected an AsyncContainer of dishka, got {container!r}"
+        remedy = "make it with dishka.make_async_container(...); its factories may still be sync"
+        raise ConfigurationError([Problem("container-plugin", text, remedy)])
