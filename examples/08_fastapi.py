@@ -148,7 +148,7 @@ async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
-def sender_of_user(x_user: Annotated[str, Header()]) -> Sender:
+def sender_of_user(x_user: Annotated[str, Header(min_length=1)]) -> Sender:
     """Stands for a real login: takes the name from the header X-User."""
     return app.using(provide={User: User(x_user)})
 

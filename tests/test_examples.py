@@ -1,0 +1,192 @@
+"""Each example as a user runs it; what a script can't show is tested in process. The first has a file of its own."""
+
+import asyncio
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def output_of(*arguments: str, cwd: Path = EXAMPLES) -> str:
+    command = [sys.executable, "-W", "error", *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_readme_lists_every_example_in_reading_order() -> None:
+    listed = re.findall(r"^\| \[`([^`]+)`\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    present = sorted(path.name for path in EXAMPLES.glob("[0-9][0-9]_*"))
+    assert [name for name, _ in listed] == [link for _, link in listed] == present
+
+
+def test_events_are_handled_in_the_order_that_the_example_tells() -> None:
+    assert output_of("02_events.py").splitlines() == [
+        "join_meeting: user 8 is in",
+        "announce: welcome, user 8",
+        "count: one more in meeting 1",
+        "keep_minutes: UserJoined(meeting_id=1, user_id=8)",
+        "warn: user 8, please be on time",
+        "keep_minutes: UserWarned(user_id=8)",
+    ]
+
+
+def test_middlewares_log_try_again_and_refuse() -> None:
+    output = re.sub(r"\d+\.\d ms", "N ms", output_of("03_middleware.py"))
+    assert output.splitlines() == [
+        "busy, once more",
+        "diator: EndMeeting handled after N ms",
+        "meeting 1 has ended",
+        "diator: EndMeeting failed after N ms: PermissionError",
+        "refused: Bob is not the host of meeting 2",
+    ]
+
+
+def test_class_handlers_publish_what_is_in_their_events() -> None:
+    assert output_of("04_class_handlers.py").splitlines() == [
+        "user 7 joined meeting 1",
+        "user 8 joined meeting 1",
+        "user 8 was warned for being late",
+    ]
+
+
+def test_a_stream_ends_its_handler_with_the_block() -> None:
+    assert output_of("05_queries_and_streaming.py").splitlines() == [
+        "found: Retrospective",
+        "row: Retrospective",
+        "the handler has ended",
+    ]
+
+
+def test_the_larger_application_runs_from_its_folder() -> None:
+    assert output_of("06_larger_application").splitlines() == [
+        "user 7: welcome to meeting 1",
+        "user 8: welcome to meeting 1",
+        "user 8: meeting 1 has begun without you",
+        "refused: no free seat in meeting 1",
+        "attendees: 2",
+    ]
+
+
+def test_the_contracts_of_the_larger_application_import_nothing_of_it() -> None:
+    script = "import sys, conference.contracts; print(*(name for name in sys.modules if 'conference' in name))"
+    imported = output_of("-c", script, cwd=EXAMPLES / "06_larger_application")
+    assert imported.split() == ["conference", "conference.contracts"]
+
+
+@pytest.mark.parametrize(("command", "found"), [("check", "no errors, no warnings"), ("graph", "note_attendance")])
+def test_the_command_line_reads_the_larger_application(command: str, found: str) -> None:
+    folder = EXAMPLES / "06_larger_application"
+    assert found in output_of("-m", "diator", command, "conference.app:app", cwd=folder)
+
+
+def test_the_example_of_tests_passes() -> None:
+    assert re.search(r"^\d+ passed in ", output_of("07_testing.py"), re.MULTILINE)
+
+
+@pytest.fixture
+def fastapi_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'meetings.db'}")
+    spec = importlib.util.spec_from_file_location("fastapi_example", EXAMPLES / "08_fastapi.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "fastapi_example", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+async def client(fastapi_example: ModuleType) -> AsyncIterator[httpx.AsyncClient]:
+    web = fastapi_example.web
+    transport = httpx.ASGITransport(web, raise_app_exceptions=False)
+    async with (
+        web.router.lifespan_context(web),
+        httpx.AsyncClient(transport=transport, base_url="http://meetings", headers={"X-User": "ann"}) as client,
+    ):
+        yield client
+
+
+async def test_commands_and_queries_go_through_http(client: httpx.AsyncClient) -> None:
+    opened = await client.post("/meetings", json={"seats": 2})
+    assert (opened.status_code, opened.json()) == (201, 1)
+    joined = await client.post("/meetings/1/attendees")
+    assert (joined.status_code, joined.content) == (204, b"")
+    listed = await client.get("/meetings/1/attendees")
+    assert (listed.status_code, listed.json()) == (200, ["ann"])
+
+
+async def test_what_is_no_command_is_refused_by_the_web_framework(client: httpx.AsyncClient) -> None:
+    no_seats = await client.post("/meetings", json={"seats": 0})
+    nobody = await client.post("/meetings", json={"seats": 1}, headers={"X-User": ""})
+    assert (no_seats.status_code, no_seats.json()["detail"][0]["loc"]) == (422, ["body", "seats"])
+    assert (nobody.status_code, nobody.json()["detail"][0]["loc"]) == (422, ["header", "x-user"])
+
+
+async def test_errors_of_handlers_have_the_status_that_they_are_given(client: httpx.AsyncClient) -> None:
+    await client.post("/meetings", json={"seats": 2})
+    await client.post("/meetings/1/attendees")
+    unknown = await client.post("/meetings/2/attendees")
+    twice = await client.post("/meetings/1/attendees")
+    assert (unknown.status_code, unknown.json()) == (404, {"detail": "there is no meeting 2"})
+    assert (twice.status_code, twice.json()) == (409, {"detail": "ann is in meeting 1 already"})
+
+
+async def test_what_an_event_handler_refuses_is_rolled_back_with_its_command(client: httpx.AsyncClient) -> None:
+    await client.post("/meetings", json={"seats": 1})
+    await client.post("/meetings/1/attendees")
+    full = await client.post("/meetings/1/attendees", headers={"X-User": "bob"})
+    assert (full.status_code, full.json()) == (409, {"detail": "meeting 1 is full"})
+    assert (await client.get("/meetings/1/attendees")).json() == ["ann"]
+
+
+async def test_requests_at_the_same_time_have_sessions_of_their_own(client: httpx.AsyncClient) -> None:
+    await client.post("/meetings", json={"seats": 3})
+    users = [f"user-{number}" for number in range(8)]
+    answers = await asyncio.gather(*(client.post("/meetings/1/attendees", headers={"X-User": user}) for user in users))
+    accepted = [user for user, answer in zip(users, answers, strict=True) if answer.status_code == 204]
+    assert sorted(answer.status_code for answer in answers) == [204] * 3 + [409] * 5
+    assert (await client.get("/meetings/1/attendees")).json() == accepted
+
+
+@contextmanager
+def served(tmp_path: Path) -> Generator[tuple["subprocess.Popen[str]", str]]:
+    """Run the FastAPI example as a script, at a port that is free; give its process and its address."""
+    settings = {"PORT": "0", "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'meetings.db'}"}
+    command = [sys.executable, str(EXAMPLES / "08_fastapi.py")]
+    with subprocess.Popen(command, env=os.environ | settings, stderr=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stderr is not None
+            found = (re.search(r"running on (http://\S+)", line) for line in process.stderr)
+            yield process, next(match[1] for match in found if match)
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def test_a_real_server_serves_it_and_shuts_down_cleanly(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, address), httpx.Client(base_url=address, headers={"X-User": "ann"}) as client:
+        assert client.post("/meetings", json={"seats": 1}).json() == 1
+        assert client.post("/meetings/1/attendees").status_code == 204
+        assert client.post("/meetings/1/attendees", headers={"X-User": "bob"}).status_code == 409
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert "Application shutdown complete" in log
+    assert "Traceback" not in log
+
+    with served(tmp_path) as (_, address):  # what was committed is still there
+        assert httpx.get(f"{address}/meetings/1/attendees").json() == ["ann"]
