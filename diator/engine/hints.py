@@ -34,10 +34,10 @@ def unalias(hint: Any) -> Any:
     """Unwrap ``type X = ...`` aliases, which do not compare equal to what they stand for, and ``typing.List``."""
     while True:
         origin = get_origin(hint)
-        if isinstance(hint, _ALIASES):
-            hint = hint.__value__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        elif isinstance(origin, _ALIASES):
+        if isinstance(origin, _ALIASES):  # first: on 3.10 its subscript passes for an alias too
             hint = origin.__value__[get_args(hint)]  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        elif isinstance(hint, _ALIASES):
+            hint = hint.__value__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         elif isinstance(origin, type) and type(hint).__module__ == "typing" and origin.__module__ in _STANDARD:
             return types.GenericAlias(origin, get_args(hint))
         else:
@@ -67,9 +67,23 @@ def show(hint: Any) -> str:
     """A hint as a person would write it."""
     if isinstance(hint, type) and not get_args(hint):
         return "None" if hint is type(None) else hint.__qualname__.rpartition("<locals>.")[2]
-    if get_origin(hint) in _UNIONS:
-        return " | ".join(map(show, get_args(hint)))
-    return str(hint).replace("typing.", "")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:
+        return " | ".join(map(show, arguments))
+    if origin is None or not isinstance(origin, type):
+        return str(hint).replace("typing.", "")
+    inner = ", ".join("..." if argument is Ellipsis else show(argument) for argument in arguments)
+    return f"{show(origin)}[{inner}]"
+
+
+def wanted(hint: Any) -> tuple[Any, tuple[object, ...]]:
+    """What a parameter asks for: ``T`` and the metadata of ``Annotated[T | None, *metadata]``; a union stays one."""
+    plain, metadata = split(hint)
+    alternatives = [member for member in members(plain) if member is not type(None)]
+    if len(alternatives) != 1:
+        return plain, metadata
+    inner, more = split(alternatives[0])
+    return unalias(inner), (*metadata, *more)
 
 
 def substitutions(cls: type) -> dict[Any, Any]:
