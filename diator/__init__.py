@@ -1,5 +1,6 @@
 """Diator: a CQRS microframework. Handlers register themselves with decorators on one app object."""
 
+from diator._places import Place
 from diator.app import Diator, Sender
 from diator.containers.port import Named
 from diator.context import Context, Publish
@@ -15,7 +16,6 @@ from diator.errors import (
     LifetimeMismatchError,
     NotProvidedError,
     NotRunningError,
-    Place,
     Problem,
     ScopeClosedError,
     UndeclaredEventError,

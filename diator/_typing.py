@@ -14,7 +14,7 @@ that is checked when it is registered.
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from diator.engine.hints import class_of
+from diator.engine.hints import class_of, members
 from diator.messages import Command, Event, Message, Query
 
 R = TypeVar("R")
@@ -155,8 +155,8 @@ class EventHandler(_Decorator):
 
 
 def _is_message(target: Any) -> bool:
-    cls = class_of(target)
-    return cls is not None and issubclass(cls, Message)
+    classes = map(class_of, members(target))
+    return all(cls is not None and issubclass(cls, Message) for cls in classes)
 
 
 class Decorators:

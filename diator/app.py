@@ -62,7 +62,7 @@ class Diator(Router):
 
         Starting does the same, raises `ConfigurationError` with all the errors and logs the warnings.
         """
-        return list(check(self._registry, self._container, self).problems)
+        return list(look(self).problems)
 
     async def __aenter__(self) -> Self:
         """Start: check everything, compile the plans, open the container.
@@ -155,7 +155,7 @@ class Diator(Router):
         return self._dispatch
 
     def _checked(self) -> Checked:
-        checked = check(self._registry, self._container, self)
+        checked = look(self)
         errors = [problem for problem in checked.problems if problem.severity == "error"]
         if errors:
             raise ConfigurationError(errors)
@@ -172,6 +172,13 @@ class Diator(Router):
         if used and self._container and Capability.REOPENS not in self._container.capabilities:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
+
+
+def look(app: Diator) -> Checked:
+    """Look an app through, for tools: what is registered, how it is wired, what is wrong. Runs none of its code."""
+    # What an app keeps to itself is read in this one place.
+    registry, container = app._registry, app._container  # pyright: ignore[reportPrivateUsage]
+    return check(registry, container, app)
 
 
 class Sender:

@@ -5,7 +5,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, TypeVar
-from uuid import uuid4
 
 E_contra = TypeVar("E_contra", contravariant=True)
 
@@ -50,6 +49,8 @@ current: ContextVar[Context | None] = ContextVar("diator.context", default=None)
 
 def next_context(headers: Mapping[str, str] | None = None, correlation_id: str | None = None) -> Context:
     """Make the context of a message that is sent now, caused by the one being handled, if there is one."""
+    from uuid import uuid4  # noqa: PLC0415 - slow to import, and not needed by apps without contexts
+
     cause = current.get()
     message_id = str(uuid4())
     correlation = correlation_id or (cause.correlation_id if cause else message_id)

@@ -23,20 +23,12 @@ Errors of handlers, middlewares and factories are never wrapped: they reach the 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
+
+from diator._places import Place
 
 if TYPE_CHECKING:
     from diator.containers.port import Key
-
-
-class Place(NamedTuple):
-    """A line in a file; prints as ``file:line``."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)

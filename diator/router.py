@@ -3,12 +3,13 @@
 from types import FrameType
 from typing import Any, TypeVar
 
+from diator._places import caller, place_in
 from diator._typing import Decorators
 from diator.containers.port import Key, Named
 from diator.engine.claims import claimed
 from diator.engine.hints import class_of, split
 from diator.engine.maps import EventMap, RequestMap
-from diator.engine.records import Kind, Layer, Registration, caller, place_in
+from diator.engine.records import Kind, Layer, Registration
 from diator.engine.registry import Registry
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
@@ -65,9 +66,15 @@ class Router(Decorators):
     def include(self, router: "Router", /) -> None:
         """Take in everything that a router holds, at this place in the order. It takes nothing more afterwards.
 
-        Raises `ConfigurationError` where both have a handler of one request.
+        A router may be included in several apps, and once in each.
+
+        Raises `ConfigurationError` where both have a handler of one request, or the router is included already.
         """
-        self._registry.include(router._registry, place_in(caller()))
+        place = place_in(caller())
+        if not hasattr(router, "_registry"):
+            text = f"include got {router!r}, which is no router"
+            raise ConfigurationError([Problem("include", text, "pass the Router itself, such as module.router", place)])
+        self._registry.include(router._registry, place)
 
     def publishes(self, *events: type[Event]) -> None:
         """Declare the events that are published with ``app.publish``, from outside any handler."""

@@ -6,10 +6,13 @@ needed gets imported.
 """
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from diator.containers.port import Container
 from diator.errors import ConfigurationError, Problem
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "diator.containers"
 
@@ -24,6 +27,8 @@ def find_container(given: object) -> Container:
     """
     if isinstance(given, Container):
         return given
+    from importlib.metadata import entry_points  # noqa: PLC0415 - as slow to import as half of Diator
+
     installed = {point.name: point for point in entry_points(group=GROUP)}
     for library in _libraries(given):
         if library in installed:
@@ -38,7 +43,7 @@ def _libraries(given: object) -> Iterator[str]:
         yield base.__module__.partition(".")[0]
 
 
-def _load(point: EntryPoint, given: object) -> Container:
+def _load(point: "EntryPoint", given: object) -> Container:
     wrap: Callable[[object], object] = point.load()
     wrapped = wrap(given)
     if isinstance(wrapped, Container):

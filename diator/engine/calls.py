@@ -89,18 +89,23 @@ def _plain_class(cls: Any, wired: Wired) -> Plain:
 def _sync_to_async(function: Function) -> Plain:
     async def run(message: Any) -> Any:
         result = function(message)
-        return result if result is None else await _finished(result)
+        return result if type(result) in _FINAL else await _finished(result)  # pyright: ignore[reportUnknownArgumentType]
 
     return run
 
 
+_FINAL: set[type] = {type(None)}
+"""Classes of results that are known not to be awaitable: a look-up here is cheaper than one of ``__await__``."""
+
+
 async def _finished(result: Any) -> Any:
-    # A sync wrapper around an async handler gives a coroutine.
-    return await result if hasattr(_class(result), "__await__") else result
-
-
-def _class(thing: object) -> type:
-    return type(thing)
+    """The result of a sync handler; awaited if need be: a sync wrapper around an async handler gives a coroutine."""
+    cls: Any = type(result)
+    if hasattr(cls, "__await__"):
+        return await result
+    if len(_FINAL) < 1000:  # classes may be made at run time, and must not be kept without end
+        _FINAL.add(cls)
+    return result
 
 
 def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
@@ -179,7 +184,8 @@ def _runner(wired: Wired) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any
 
 
 async def _run_sync(function: Function, arguments: tuple[Any, ...]) -> Any:
-    return await _finished(function(*arguments))
+    result = function(*arguments)
+    return result if type(result) in _FINAL else await _finished(result)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _supplies(arguments: Iterable[Argument], app: object) -> tuple[Supply, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
+from diator._places import Place
 from diator.containers.port import Container, Key
 from diator.engine.claims import claimed
 from diator.engine.events import needs_broker
@@ -17,7 +18,6 @@ from diator.errors import (
     DependencyCycleError,
     DependencyNotFoundError,
     LifetimeMismatchError,
-    Place,
     Problem,
     UnsupportedRegistrationError,
 )
@@ -33,6 +33,8 @@ class Checked:
     layers: Mapping[Layer, Wired]
     classes: Mapping[Registration, tuple[type[Message], ...]]
     reach: Reach
+    registry: Registry
+    container: Container | None
 
 
 def check(registry: Registry, container: Container | None, app: object) -> Checked:
@@ -45,7 +47,7 @@ def check(registry: Registry, container: Container | None, app: object) -> Check
     reach = Reach(_domain_handlers(handlers, classes), layers.values())
     problems.extend(_events(registry, handlers, classes, reach))
     problems.extend(_container(container, registry, chain(handlers.items(), layers.items())))
-    return Checked(tuple(problems), handlers, layers, classes, reach)
+    return Checked(tuple(problems), handlers, layers, classes, reach, registry, container)
 
 
 def _domain_handlers(

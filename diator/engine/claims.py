@@ -35,6 +35,17 @@ def is_stream(signature: Signature) -> bool:
     return signature.runs == "async generator" or row_of(signature.returns) is not None
 
 
+def is_settled(registration: Registration, signature: Signature) -> bool:
+    """Whether every hint could be evaluated, that of the result and what the message promises included."""
+    if signature.vague or any(signature.unresolved):
+        return False
+    try:
+        result_of(message_hint(registration, signature))
+    except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
+        return False
+    return True
+
+
 def problems_of(registration: Registration, signature: Signature) -> Iterator[Problem]:
     """What can be told of a handler as soon as its hints are resolved."""
     found = _shape(registration, signature) or _message(registration, signature)

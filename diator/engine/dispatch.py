@@ -1,7 +1,6 @@
 """The plans of a running app, looked up by the class of a message, and the errors of a look-up that fails."""
 
 from collections.abc import Callable, Coroutine
-from difflib import get_close_matches
 from typing import Any
 
 from diator.engine.check import Checked
@@ -92,6 +91,8 @@ class Dispatch:
         return plans.get(cls) or plans.get(generic_origin(cls) or cls)
 
     def _unknown(self, cls: type[Any]) -> UnknownRequestError:
+        from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and needed for an error only
+
         known = {show(other): other for other in (*self.plans, *self.streams)}
         base = next((other for other in cls.__mro__[1:] if other in known.values()), None)
         if base is not None:

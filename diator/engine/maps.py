@@ -35,7 +35,8 @@ class EventMap(Mapping[type[Event], tuple[Registration, ...]]):
         self._handlers = tuple(handlers)
 
     def __getitem__(self, event: type[Event]) -> tuple[Registration, ...]:
-        found = tuple(handler for handler, classes in self._handlers if issubclass(event, classes))
+        is_class = isinstance(event, type)  # pyright: ignore[reportUnnecessaryIsInstance]  # `in` takes anything
+        found = tuple(handler for handler, classes in self._handlers if is_class and issubclass(event, classes))
         if not found:
             raise KeyError(event)
         return found

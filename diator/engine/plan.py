@@ -97,9 +97,9 @@ class Compiler:
         """Compile the plan of a command or query."""
         following = self._reach.following(wired.publishes)
         layers = self._reach.layers_of(cls)
-        inner = [layer for layer in layers if not _is_outer(layer)]
+        inner = [layer for layer in layers if not layer.outer]
         needs = Needs((wired, *layers, *following.handlers, *following.layers))
-        links = [_link(layer, self._app) for layer in reversed(layers) if _is_outer(layer)]
+        links = [_link(layer, self._app) for layer in reversed(layers) if layer.outer]
         if wired.timeout is not None:
             links.insert(0, _linked(TimeoutMiddleware(wired.timeout)))
         direct = None if inner else self._direct(registration, wired, following)
@@ -148,11 +148,6 @@ class Compiler:
 
     def _around_event(self, cls: type[Event], work: Work) -> Work:
         return self._inside(self._reach.layers_of(cls), work)
-
-
-def _is_outer(layer: Wired) -> bool:
-    """Whether a middleware asks for nothing that only a unit of work can give."""
-    return all(argument.source not in (Source.CONTAINER, Source.SENDER) for argument in layer.arguments)
 
 
 def _link(layer: Wired, app: object) -> Link:

@@ -1,12 +1,10 @@
 """What the user said, as small frozen records."""
 
 import enum
-import sys
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
-from diator.errors import Place
+from diator._places import Place, place_of, written
 from diator.messages import Command, Event, Message, Query
 
 
@@ -86,26 +84,6 @@ class Layer:
 
 def name_of(target: object) -> str:
     """The qualified name of a handler; of its class, for an object that is called."""
-    while (inner := getattr(target, "func", None)) is not None:  # functools.partial
-        target = inner
+    target = written(target)
     name = getattr(target, "__qualname__", None) or type(target).__qualname__
     return str(name).rpartition("<locals>.")[2]
-
-
-def place_of(target: object) -> Place | None:
-    """The line where a function or method is defined; none for classes and objects, whose line nobody keeps."""
-    code = getattr(target, "__code__", None)
-    return Place(code.co_filename, code.co_firstlineno) if code else None
-
-
-def caller() -> FrameType:
-    """The frame outside of Diator that is being executed. Not to be kept: it holds every local of its function."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's own way reads source files
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "diator":
-        frame = frame.f_back
-    return frame
-
-
-def place_in(frame: FrameType) -> Place:
-    """The line that a frame is executing."""
-    return Place(frame.f_code.co_filename, frame.f_lineno)

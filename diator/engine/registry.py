@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
+from diator._places import Place
 from diator.containers.port import Key
-from diator.engine.claims import claimed, problems_of, same_request
+from diator.engine.claims import claimed, is_settled, problems_of, same_request
 from diator.engine.hints import show
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read
-from diator.errors import ConfigurationError, Place, Problem
+from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
 
 
@@ -26,6 +27,7 @@ class Registry:
         self.requests: dict[type[Message], Registration] = {}
         self.closed: str | None = None
         """Why nothing more is taken, once that is so."""
+        self._included: dict[Registry, Place] = {}
         self._names: dict[Registration | Layer, Mapping[str, object]] = {}
         self._by_target: dict[object, list[Registration]] = {}
 
@@ -36,7 +38,7 @@ class Registry:
         problems = [*problems_of(registration, signature), *self._duplicates(registration, signature)]
         if problems:
             raise ConfigurationError(problems)
-        if any(signature.unresolved):
+        if not is_settled(registration, signature):
             self._names[registration] = dict(names)
         self._take(registration, signature)
 
@@ -53,6 +55,10 @@ class Registry:
     def include(self, other: "Registry", place: Place) -> None:
         """Take in everything that another registry holds, and close that one."""
         self.refuse_if_closed("a router", place)
+        if other is self or other in self._included:
+            text = "it is the one that includes" if other is self else f"it was included at {self._included[other]}"
+            text = f"a router can't be included here: {text}"
+            raise ConfigurationError([Problem("include", text, "include each router once", place)])
         problems = [p for handler, signature in other.handlers.items() for p in self._duplicates(handler, signature)]
         if problems:
             raise ConfigurationError(problems)
@@ -62,6 +68,7 @@ class Registry:
         self.published.update(other.published)
         self.provided.update(other.provided)
         self._names.update(other._names)
+        self._included[other] = place
         other.closed = f"the router was included at {place}"
 
     def refuse_if_closed(self, what: str, place: Place) -> None:
@@ -71,32 +78,40 @@ class Registry:
             raise ConfigurationError([Problem("late-registration", text, "register it before", place)])
 
     def settle(self) -> Iterator[Problem]:
-        """Read once more what could not be resolved at its line; yield what is wrong with it."""
+        """Read once more what could not be resolved at its line; yield what is wrong with it, each time anew."""
         for record, names in list(self._names.items()):
             signature = read(record.target, names)
             unresolved = list(signature.unresolved)
             yield from (_unresolved(record, parameter) for parameter in unresolved)
+            if unresolved:
+                continue
             if isinstance(record, Layer):
                 self.layers[record] = signature
-            elif not unresolved:
-                known = claimed(record, self.handlers[record]) is not None
-                problems = list(problems_of(record, signature))
-                if not known:
-                    problems.extend(self._duplicates(record, signature))
+                problems = []
+            else:
+                problems = self._settle_handler(record, signature)
                 yield from problems
-                if not problems:
-                    self._take(record, signature)
-            if not unresolved:
+            if not problems:
                 del self._names[record]
 
+    def _settle_handler(self, record: Registration, signature: Signature) -> list[Problem]:
+        known = claimed(record, self.handlers[record]) is not None
+        problems = [*problems_of(record, signature), *(() if known else self._duplicates(record, signature))]
+        if not problems:
+            self._take(record, signature)
+        return problems
+
     def close(self, reason: str) -> None:
-        """Take nothing more."""
+        """Take nothing more, and let go of the names that hints were looked up in."""
         self.closed = reason
+        self._names.clear()
 
     def _take(self, registration: Registration, signature: Signature) -> None:
         self.handlers[registration] = signature
         if registration.kind is Kind.EVENT:
-            self._by_target.setdefault(_identity(registration.target), []).append(registration)
+            same = self._by_target.setdefault(_identity(registration.target), [])
+            if registration not in same:
+                same.append(registration)
         else:
             self.requests.update(dict.fromkeys(claimed(registration, signature) or (), registration))
 
@@ -111,8 +126,8 @@ class Registry:
                 what = f"{new.kind.value} {show(cls)} has a second handler, {new.name}"
                 remedy = f"keep one; a {new.kind.value} has exactly one handler"
             if former is not None:
-                text = f"{what}; the first is {former.name} at {former.place}"
-                yield Problem("duplicate-handler", text, remedy, new.place)
+                text = f"{what}; the first is {former.name}, registered at {former.registered}"
+                yield Problem("duplicate-handler", text, remedy, new.registered)
                 return
 
     def _same_event_handler(self, new: Registration, cls: type[Message]) -> Registration | None:

@@ -67,6 +67,9 @@ class Signature:
     events: Any
     """The hint of the class's ``events``; ``EMPTY`` where it has none, ``None`` where ``events`` has no hint."""
 
+    vague: bool = False
+    """Whether the hint of the result could not be evaluated."""
+
     @property
     def unresolved(self) -> Iterator[Parameter]:
         """The parameters whose hints could not be evaluated."""
@@ -80,16 +83,16 @@ NOTHING = Signature((), (), EMPTY, "sync", EMPTY)
 def read(target: Any, names: Mapping[str, object]) -> Signature:
     """Read a function, method, partial, callable object, or class with ``handle``; ``names`` are local to it."""
     if not isinstance(target, type):
-        parameters, returns = _read(target, names)
-        return Signature(parameters, (), returns, runs_as(target), EMPTY)
-    constructor, _ = _read(target, names)
+        parameters, returns, vague = _read(target, names)
+        return Signature(parameters, (), returns, runs_as(target), EMPTY, vague)
+    constructor, _, _ = _read(target, names)
     handle = getattr(target, "handle", None)
     if not callable(handle):
         return NOTHING
-    parameters, returns = _read(handle, names, target)
+    parameters, returns, vague = _read(handle, names, target)
     if inspect.isfunction(handle) and not isinstance(_written(target, "handle"), staticmethod):
         parameters = parameters[1:]
-    return Signature(parameters, constructor, returns, runs_as(handle), _events_hint(target, names))
+    return Signature(parameters, constructor, returns, runs_as(handle), _events_hint(target, names), vague)
 
 
 def _written(cls: type, name: str) -> Any:
@@ -97,16 +100,17 @@ def _written(cls: type, name: str) -> Any:
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
 
-def _read(target: Any, names: Mapping[str, object], of: type | None = None) -> tuple[tuple[Parameter, ...], Any]:
+def _read(target: Any, names: Mapping[str, object], of: type | None = None) -> tuple[tuple[Parameter, ...], Any, bool]:
     function, owner = carrier(target)
     if function in (object.__init__, object.__new__):
-        return (), EMPTY
+        return (), EMPTY, False
     scope = _Scope(function, of or owner, names)
     found = tuple(
         Parameter(p.name, p.kind is p.KEYWORD_ONLY, p.default, scope.hint(p.name)) for p in _structure(target, function)
     )
     returns = scope.hint("return")
-    return found, EMPTY if isinstance(returns, Unresolved) else returns
+    vague = isinstance(returns, Unresolved)
+    return found, EMPTY if vague else returns, vague
 
 
 def _events_hint(cls: type, names: Mapping[str, object]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 from diator.containers.port import Container, Key, Lifetime, Named
 from diator.context import Context, Publish
 from diator.engine.claims import is_stream
-from diator.engine.hints import class_of, members, show, split, unalias
+from diator.engine.hints import class_of, members, show, split, unalias, wanted
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
 from diator.errors import Problem
@@ -80,6 +80,11 @@ class Wired:
                 yield argument.key
 
     @property
+    def outer(self) -> bool:
+        """For a middleware: whether it asks for nothing that only a unit of work can give, and so runs around it."""
+        return all(argument.source not in (Source.CONTAINER, Source.SENDER) for argument in self.arguments)
+
+    @property
     def needs_context(self) -> bool:
         """Whether it asks for the `Context`."""
         return any(argument.source is Source.CONTEXT for argument in (*self.constructor, *self.arguments))
@@ -122,7 +127,7 @@ class Wirer:
         if shape:
             self.problems.append(shape)
             return Wired(layer.target, signature.runs)
-        if any(get_origin(p.hint) is Publish or p.hint is Publish for p in signature.parameters):
+        if any(_is_publish(parameter) for parameter in signature.parameters):
             text = f"middleware {layer.name} asks for Publish; a middleware raises no events"
             self._add(layer, "middleware", text, "publish from a handler")
         if isinstance(signature.parameters[0].hint, Unresolved):
@@ -152,28 +157,27 @@ class Wirer:
                 text = f"{record.name} has the parameter {name!r}, which has no hint"
                 self._add(record, "unhinted-parameter", text, "hint what it needs, or give it a default")
             return Argument(name, keyword, Source.DEFAULT, default=default)
-        source = self._own_source(parameter.hint)
+        source = self._own_source(parameter)
         if source is not None:
             return Argument(name, keyword, source)
         key = self._key(record, parameter)
         return None if key is None else Argument(name, keyword, self._source(record, parameter, key), key, default)
 
-    def _own_source(self, hint: Any) -> Source | None:
-        if hint is Publish or get_origin(hint) is Publish:
+    def _own_source(self, parameter: Parameter) -> Source | None:
+        if _is_publish(parameter):
             return Source.PUBLISH
+        hint, _ = wanted(parameter.hint)
         if hint is Context:
             return Source.CONTEXT
         return Source.APP if hint in type(self.app).__mro__[:-1] else None
 
     def _key(self, record: Registration | Layer, parameter: Parameter) -> Key | None:
-        hint, metadata = split(parameter.hint)
-        alternatives = [member for member in members(hint) if member is not type(None)]
-        if len(alternatives) != 1:
+        hint, metadata = wanted(parameter.hint)
+        if len(members(hint)) != 1:
             text = f"{record.name} asks for {parameter}, a choice that no container can make"
             self._add(record, "union-dependency", text, "ask for one type, or for one with `| None` and a default")
             return None
-        plain, inner = split(alternatives[0])
-        return Key(unalias(plain), self._qualifier((*metadata, *inner)))
+        return Key(hint, self._qualifier(metadata))
 
     def _qualifier(self, metadata: tuple[object, ...]) -> Any:
         named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
@@ -206,7 +210,7 @@ class Wirer:
         declared = [
             cls
             for parameter in (*signature.constructor, *signature.parameters[1:])
-            if parameter.hint is Publish or get_origin(parameter.hint) is Publish
+            if _is_publish(parameter)
             for cls in self._declared(registration, parameter)
         ]
         if declared and registration.kind is Kind.QUERY:
@@ -217,7 +221,8 @@ class Wirer:
         return tuple(dict.fromkeys(declared))
 
     def _declared(self, registration: Registration, parameter: Parameter) -> list[type[Event]]:
-        classes = [class_of(member) for hint in get_args(parameter.hint) for member in members(unalias(hint))]
+        events_hint = get_args(wanted(parameter.hint)[0])
+        classes = [class_of(member) for hint in events_hint for member in members(unalias(hint))]
         events = [cls for cls in classes if cls is not None and issubclass(cls, Event)]
         if not events or len(events) != len(classes):
             text = f"{registration.name} asks for {parameter}, which does not say which events it publishes"
@@ -236,6 +241,11 @@ class Wirer:
 
     def _add(self, record: Registration | Layer, code: str, text: str, remedy: str) -> None:
         self.problems.append(Problem(code, text, remedy, record.place))
+
+
+def _is_publish(parameter: Parameter) -> bool:
+    hint, _ = wanted(parameter.hint)
+    return hint is Publish or get_origin(hint) is Publish
 
 
 def _event_classes(hint: Any) -> list[type[Event]]:

@@ -1,0 +1,46 @@
+"""Lines of files: where something was registered, or is defined."""
+
+import functools
+import sys
+from types import FrameType
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """A line in a file; prints as ``file:line``."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def caller() -> FrameType:
+    """The frame outside of Diator that is being executed. Not to be kept: it holds every local of its function."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's own way reads source files
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "diator":
+        frame = frame.f_back
+    return frame
+
+
+def place_in(frame: FrameType) -> Place:
+    """The line that a frame is executing."""
+    return Place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def place_of(target: object) -> Place | None:
+    """The line where a function or method is defined; none for classes and objects, whose line nobody keeps."""
+    code = getattr(written(target), "__code__", None)
+    return Place(code.co_filename, code.co_firstlineno) if code else None
+
+
+def written(target: Any) -> Any:
+    """What the user wrote: the function below decorators and `functools.partial`."""
+    while True:
+        if isinstance(target, functools.partial):
+            target = target.func
+        elif not isinstance(target, type) and hasattr(target, "__wrapped__"):
+            target = target.__wrapped__
+        else:
+            return target
