@@ -5,12 +5,13 @@ struct that also derives from one of them. Ids, time and headers are no business
 and on the wire.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from typing_extensions import Format, get_annotations
 
+from diator._places import caller, place_in
 from diator.errors import ConfigurationError, Problem
 
 R_co = TypeVar("R_co", covariant=True)
@@ -85,6 +86,9 @@ class ECSTEvent(Event):
 BROKERED = (NotificationEvent, ECSTEvent)
 """The kinds of events that go over the message broker."""
 
+_Wrong = tuple[str, str]
+"""What is wrong with a contract, and the remedy."""
+
 BrokeredT = TypeVar("BrokeredT", bound=NotificationEvent | ECSTEvent)
 
 
@@ -107,12 +111,17 @@ def contract(
     ``key`` names the field that orders delivery, ``aliases`` are former names that are still read, and the topic is
     the wire name unless given. Without a contract the name of the class serves.
 
-    Raises `ConfigurationError` where a name is empty, the version below 1, or ``key`` no field of the class.
+    Raises `ConfigurationError` for a name that is empty or holds white space, for a version below 1, where ``key`` is
+    no field of the class, and on a class that is no notification or ECST event.
     """
+    place = place_in(caller())
+    problems = [Problem("contract", *found, place) for found in _wrong_terms(name, version, key, aliases, topic)]
+    if problems:
+        raise ConfigurationError(problems)
     terms = Contract(name, version, key, tuple(aliases), topic)
 
     def sign(event: type[BrokeredT]) -> type[BrokeredT]:
-        problems = list(_contract_problems(event, terms))
+        problems = [Problem("contract", *found, place) for found in _misfits(event, terms)]
         if problems:
             raise ConfigurationError(problems)
         event.__diator_contract__ = terms  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -127,21 +136,41 @@ def contract_of(event: type[Event]) -> Contract:
     return own or Contract(event.__name__)
 
 
-def _contract_problems(event: type[Any], terms: Contract) -> Iterable[Problem]:
-    if not issubclass(event, BROKERED):
-        text = f"@contract on {event.__qualname__}, which never leaves the process"
-        yield Problem("contract", text, "make it a NotificationEvent or an ECSTEvent, or drop the contract")
-    if isinstance(terms.version, bool) or terms.version < 1:
-        text = f"@contract on {event.__qualname__} has version {terms.version!r}"
-        yield Problem("contract", text, "count versions from 1")
-    for name in (terms.name, terms.topic, *terms.aliases):
-        if name is not None and (not name or any(letter.isspace() for letter in name)):
-            text = f"@contract on {event.__qualname__} has the name {name!r}"
-            yield Problem("contract", text, "give a name without white space, as in 'meetings.user-joined'")
-    if terms.key is not None and terms.key not in (fields := _fields(event)):
-        text = f"@contract on {event.__qualname__} is keyed by {terms.key!r}, which is no field of it"
-        yield Problem("contract", text, f"name one of: {', '.join(fields) or '(it has no fields)'}")
+def _wrong_terms(name: object, version: object, key: object, aliases: object, topic: object) -> Iterator[_Wrong]:
+    if isinstance(name, type):
+        yield f"@contract was put on {name.__qualname__} without a name", 'write @contract("meetings.user-joined")'
+        return
+    if isinstance(aliases, str) or not isinstance(aliases, Iterable):
+        yield f"@contract({name!r}) has aliases={aliases!r}", "give a tuple of former names, as in aliases=('joined',)"
+        aliases = ()
+    former = tuple(cast("Iterable[object]", aliases))
+    for given in (name, *(() if topic is None else (topic,)), *former):
+        if not isinstance(given, str) or not given or any(letter.isspace() for letter in given):
+            text = f"@contract({name!r}) has the name {given!r}"
+            yield text, "give a text without white space, as in 'meetings.user-joined'"
+    if name in former:
+        yield f"@contract({name!r}) has its own name among its aliases", "list former names only"
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        yield f"@contract({name!r}) has version={version!r}", "count versions from 1, in whole numbers"
+    if not isinstance(key, (str, type(None))):
+        yield f"@contract({name!r}) has key={key!r}", "name the field that orders delivery"
+
+
+def _misfits(event: object, terms: Contract) -> Iterator[_Wrong]:
+    if not (isinstance(event, type) and issubclass(event, BROKERED)):
+        text = f"@contract({terms.name!r}) is put on {event!r}, which never leaves the process"
+        yield text, "make it a NotificationEvent or an ECSTEvent, or drop the contract"
+    elif terms.key is not None and terms.key not in (fields := _fields(event)):
+        text = f"@contract({terms.name!r}): {event.__qualname__} is keyed by {terms.key!r}, which is no field of it"
+        yield text, f"name one of: {', '.join(fields) or '(it has no fields)'}"
 
 
 def _fields(event: type[Any]) -> list[str]:
-    return [name for base in reversed(event.__mro__) for name in get_annotations(base, format=Format.FORWARDREF)]
+    """The names of the fields: those that are annotated, and those that attrs was given without an annotation."""
+    annotated = [
+        name
+        for base in reversed(event.__mro__)
+        for name, hint in get_annotations(base, format=Format.FORWARDREF).items()
+        if "ClassVar" not in str(hint)
+    ]
+    return list(dict.fromkeys((*annotated, *(field.name for field in getattr(event, "__attrs_attrs__", ())))))

@@ -98,9 +98,13 @@ _FINAL: set[type] = {type(None)}
 """Classes of results that are known not to be awaitable: a look-up here is cheaper than one of ``__await__``."""
 
 
+def _class(thing: object) -> type:
+    return type(thing)
+
+
 async def _finished(result: Any) -> Any:
     """The result of a sync handler; awaited if need be: a sync wrapper around an async handler gives a coroutine."""
-    cls: Any = type(result)
+    cls = _class(result)
     if hasattr(cls, "__await__"):
         return await result
     if len(_FINAL) < 1000:  # classes may be made at run time, and must not be kept without end
