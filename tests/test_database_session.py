@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dishka import Provider, Scope, make_async_container, provide
-from sqlalchemy import ForeignKey, create_engine, event, select
+from dishka import Provider, Scope, make_async_container, provide  # pyright: ignore[reportUnknownVariableType] - dishka's
+from sqlalchemy import Engine, ForeignKey, QueuePool, create_engine, event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -84,8 +84,12 @@ class Database:
     @property
     def in_use(self) -> int:
         """How many connections are out of the pool."""
-        count: int = self.engine.sync_engine.pool.checkedout()  # type: ignore[attr-defined]
-        return count
+        return in_use(self.engine.sync_engine)
+
+
+def in_use(engine: Engine) -> int:
+    assert isinstance(engine.pool, QueuePool)
+    return engine.pool.checkedout()
 
 
 def enforce_foreign_keys(connection: Any, _: object) -> None:
@@ -519,7 +523,7 @@ async def test_the_scope_of_a_handler_in_a_thread_waits_for_it(database: Databas
         with pytest.raises(asyncio.CancelledError):
             await task
         assert database.titles == {"done"}
-        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert in_use(engine) == 0
     engine.dispose()
 
 
