@@ -39,6 +39,7 @@ class _Describer:
         self._names = Names()
         self._handlers = {record: self._handler(record, wired) for record, wired in checked.handlers.items()}
         self._layers = {id(wired): self._middleware(layer, wired) for layer, wired in checked.layers.items()}
+        self._events = self._event_classes()
 
     def description(self) -> Description:
         checked, container = self._checked, self._container
@@ -46,7 +47,7 @@ class _Describer:
             container=type(container).__name__ if container else None,
             commands=self._requests(Kind.COMMAND),
             queries=self._requests(Kind.QUERY),
-            events=tuple(self._event(cls) for cls in self._events()),
+            events=tuple(self._event(cls) for cls in self._events),
             unplaced=tuple(handler for record, handler in self._handlers.items() if not checked.classes[record]),
             problems=checked.problems,
             names=self._names,
@@ -73,7 +74,7 @@ class _Describer:
             handler=self._handlers[record],
         )
 
-    def _events(self) -> list[type[Event]]:
+    def _event_classes(self) -> list[type[Event]]:
         """The events of the app: published, declared, or handled under their own name."""
         published = [cls for wired in self._checked.handlers.values() for cls in wired.publishes]
         found = dict.fromkeys((*published, *self._registry.published))
@@ -104,7 +105,7 @@ class _Describer:
         )
 
     def _nearest_subclasses(self, cls: type[Event]) -> list[type[Event]]:
-        below = [other for other in self._events() if other is not cls and issubclass(other, cls)]
+        below = [other for other in self._events if other is not cls and issubclass(other, cls)]
         return [other for other in below if not any(issubclass(other, mid) for mid in below if mid is not other)]
 
     def _middlewares(self, layers: Iterable[Wired], *, outer: bool) -> tuple[Middleware, ...]:

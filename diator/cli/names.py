@@ -13,6 +13,7 @@ class Names:
 
     def __init__(self) -> None:
         self._short: dict[str, str] = {}
+        self._bearers: Counter[str] = Counter()
 
     def of(self, target: object) -> str:
         """The full name of a class, a function, or the class of an object that is called."""
@@ -25,11 +26,13 @@ class Names:
     def short(self, full: str) -> str:
         """The name without its module, unless something in another module has the same one."""
         short = self._short[full]
-        return full if Counter(self._short.values())[short] > 1 else short
+        return full if self._bearers[short] > 1 else short
 
     def _keep(self, target: object, name: str) -> str:
         full = f"{_module(target)}.{name}"
-        self._short[full] = name
+        if full not in self._short:
+            self._short[full] = name
+            self._bearers[name] += 1
         return full
 
 

@@ -1,0 +1,52 @@
+"""docs/command-line.md shows what the commands really print."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request
+from tests.cli.prompt import run
+
+PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = [text.partition("\n") for language, text in BLOCKS if language == "console"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the modules of the page; the first line of each names its file."""
+    for language, text in BLOCKS:
+        if language == "python":
+            (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("command", "shown"), [(line, text) for line, _, text in COMMANDS])
+def test_a_command_prints_what_the_page_shows(folder: Path, command: str, shown: str) -> None:
+    assert run(folder, *shlex.split(command.removeprefix("$ diator "))).stdout.strip("\n") == shown.strip("\n")
+
+
+def test_the_page_draws_the_graph_that_it_shows_as_text(folder: Path) -> None:
+    drawn = [text for language, text in BLOCKS if language == "mermaid"]
+    assert drawn == [run(folder, "graph", "meetings:app").stdout]
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("the document", Description),
+        ("request", Request),
+        ("event", EventFlow),
+        ("handler", Handler),
+        ("middleware", Middleware),
+        ("dependency", Dependency),
+    ],
+)
+def test_the_page_names_every_field_of_the_json(name: str, record: Any) -> None:
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| {name} |"))
+    expected = {field.name for field in dataclasses.fields(record)} - {"names"}
+    assert expected <= set(re.findall(r"`(\w+)`", row))
