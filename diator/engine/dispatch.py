@@ -5,7 +5,7 @@ from typing import Any
 
 from diator.engine.check import Checked
 from diator.engine.hints import generic_origin, show
-from diator.engine.plan import Call, Compiler, Plan
+from diator.engine.plan import Call, Compiler, Plan, Watch
 from diator.engine.records import Kind
 from diator.engine.unit import Resources
 from diator.errors import InvalidMessageError, UnknownRequestError
@@ -20,7 +20,7 @@ EventCall = Callable[[tuple[Event, ...]], Coroutine[Any, Any, Any]]
 class Dispatch:
     """Everything that was compiled for one app."""
 
-    def __init__(self, checked: Checked, resources: Resources, app: object) -> None:
+    def __init__(self, checked: Checked, resources: Resources, app: object, watch: Watch | None = None) -> None:
         self.resources = resources
         self.plans: dict[type, Plan] = {}
         self.streams: dict[type, Plan] = {}
@@ -28,7 +28,7 @@ class Dispatch:
         self.calls: dict[type, Call] = {}
         """What ``app.send`` looks up: nothing but the call."""
         self.event_calls: dict[EventKey, EventCall] = {}
-        self._compiler = Compiler(checked.reach, resources, app)
+        self._compiler = Compiler(checked.reach, resources, app, watch)
         self._compile(checked)
 
     def _compile(self, checked: Checked) -> None:

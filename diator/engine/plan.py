@@ -13,7 +13,7 @@ A handler that needs none of this is its own plan: ``send`` then returns the cor
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from diator.containers.port import Key
 from diator.context import current, next_context
@@ -30,6 +30,21 @@ from diator.middleware import TimeoutMiddleware
 # Any: handlers of all signatures and results meet here.
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
 Link = Callable[[Call], Call]
+
+
+class Watch(Protocol):
+    """Sees everything that an app runs. An app that nobody watches has none, and pays nothing for it."""
+
+    def call(self, call: Call) -> Call:
+        """Go around what `send`, `stream` or `publish` calls, middlewares included.
+
+        It takes the request or, for `publish`, the tuple of the events.
+        """
+        ...
+
+    def handler(self, registration: Registration, work: Work) -> Work:
+        """Go around one handler, inside its unit of work."""
+        ...
 
 
 class Plan:
@@ -81,17 +96,19 @@ class Plan:
 class Compiler:
     """Compiles the plans of one app."""
 
-    def __init__(self, reach: Reach, resources: Resources, app: object) -> None:
+    def __init__(self, reach: Reach, resources: Resources, app: object, watch: Watch | None = None) -> None:
         self._reach = reach
         self._resources = resources
         self._app = app
+        self._watch = watch
+        self._around: tuple[Link, ...] = (watch.call,) if watch else ()
         self._table = EventTable(self._around_event)
 
     def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
         """Compile a handler of domain events; before every plan that may reach it."""
         rule = Rule(registration, wired.publishes, self._table, plain=False) if wired.raises else None
-        work = compile_call(wired, rule, self._app)
-        self._table.steps.append(Step(classes, work, compile_plain(wired)))
+        plain = None if self._watch else compile_plain(wired)
+        self._table.steps.append(Step(classes, self._handler(registration, wired, rule), plain))
 
     def request(self, registration: Registration, wired: Wired, cls: type[Message]) -> Plan:
         """Compile the plan of a command or query."""
@@ -102,7 +119,8 @@ class Compiler:
         links = [_link(layer, self._app) for layer in reversed(layers) if layer.outer]
         if wired.timeout is not None:
             links.insert(0, _linked(TimeoutMiddleware(wired.timeout)))
-        direct = None if inner else self._direct(registration, wired, following)
+        links.extend(self._around)
+        direct = None if inner or self._watch else self._direct(registration, wired, following)
         if direct:
             return Plan(None, direct, links, needs)
         call = self._call(registration, wired)
@@ -120,8 +138,9 @@ class Compiler:
         following = self._reach.following(classes)
         needs = Needs((*following.handlers, *following.layers))
         if all(cls in self._table.plain for cls in classes):
-            return Plan(None, _plain_events(self._table.plain), (), needs)
-        return Plan(work := _all_events(self._table.work), self._resources.unit(work, bool(needs.keys)), (), needs)
+            return Plan(None, _plain_events(self._table.plain), self._around, needs)
+        work = _all_events(self._table.work)
+        return Plan(work, self._resources.unit(work, bool(needs.keys)), self._around, needs)
 
     def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
         """A plan that needs no unit of work; none where one is needed."""
@@ -137,9 +156,13 @@ class Compiler:
 
     def _call(self, registration: Registration, wired: Wired) -> Work:
         if not wired.raises:
-            return compile_call(wired, None, self._app)
+            return self._handler(registration, wired, None)
         rule = Rule(registration, wired.publishes, self._table, plain=False)
-        return _with_events(compile_call(wired, rule, self._app), self._table.work)
+        return _with_events(self._handler(registration, wired, rule), self._table.work)
+
+    def _handler(self, registration: Registration, wired: Wired, rule: Rule | None) -> Work:
+        work = compile_call(wired, rule, self._app)
+        return self._watch.handler(registration, work) if self._watch else work
 
     def _inside(self, layers: Iterable[Wired], work: Work) -> Work:
         for layer in reversed(tuple(layers)):
