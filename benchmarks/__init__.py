@@ -1,0 +1,1 @@
+"""Measures what Diator costs: `python -m benchmarks`."""

@@ -1,0 +1,88 @@
+"""Measures everything, prints the tables and writes RESULTS.md; ends with 1 where a target is missed."""
+
+import argparse
+import asyncio
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from benchmarks import dispatch, injection, startup
+from benchmarks.measure import FULL, QUICK, Effort
+from benchmarks.race import Times, faster, race, standings
+from benchmarks.report import Row, costs
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+TEXT = """\
+# Results
+
+Written by `python -m benchmarks`, on {python} ({system}). The [README](README.md) says how each figure comes about.
+
+## What Diator costs
+
+Times the work named under "against": the median, and in brackets the quartiles.
+
+{costs}
+
+## Against other libraries
+
+Times a direct `await handler(message)` in the same process; in brackets, times Diator.
+
+{standings}
+
+## Verdict
+
+{verdict}
+"""
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="run everything briefly, judge nothing, write nothing")
+    quick: bool = parser.parse_args().quick
+    rows = list(_told(asyncio.run(_in_process(QUICK if quick else FULL))))
+    rows += _told(startup.rows(processes=2 if quick else 40))
+    results = _raced(quick)
+    table, missed = costs(rows), [*_missed(rows), *faster(results)]
+    text = TEXT.format(
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        system=f"{platform.system()} {platform.machine()}",
+        costs=table,
+        standings=standings(results),
+        verdict="\n".join(f"- missed: {line}" for line in missed) or "Every target is met.",
+    )
+    print(text)
+    if quick:
+        print("This was --quick: everything ran, nothing above is judged.")
+        return 0
+    RESULTS.write_text(text)
+    return 1 if missed else 0
+
+
+async def _in_process(effort: Effort) -> list[Row]:
+    return [row for rows in (dispatch.rows(effort), injection.rows(effort)) async for row in rows]
+
+
+def _told(rows: Iterable[Row]) -> Iterator[Row]:
+    for row in rows:
+        print("  ".join(row.cells), file=sys.stderr)
+        yield row
+
+
+def _raced(quick: bool) -> dict[str, Times]:
+    results: dict[str, Times] = {}
+    for library, times in race(quick):
+        print(f"raced: {library}", file=sys.stderr)
+        results[library] = times
+    return results
+
+
+def _missed(rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        if row.missed:
+            yield f"{row.what}: {row.value:.2f}{row.unit}, at most {row.limit:g}{row.unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
