@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any, Concatenate, TypeVar
+from typing import Any, ClassVar, Concatenate, TypeVar
 
 import pytest
 from typing_extensions import ParamSpec
@@ -45,7 +45,7 @@ def case(
             try:
                 outcome = body(self, *args, **kwargs)
                 if outcome is not None:
-                    asyncio.run(outcome)
+                    asyncio.run(asyncio.wait_for(outcome, self.deadline))
             except _RefusedError:
                 return
 
@@ -60,6 +60,9 @@ _MARK = "diator_case"
 
 class Bench:
     """The base of all cases: what the author of a plugin writes, and what cases are written with."""
+
+    deadline: ClassVar[float] = 10.0
+    """Seconds that a case may take; one that waits for ever fails."""
 
     _needs: Capability = NOTHING
 

@@ -120,6 +120,16 @@ class Factories(Bench):
             assert await one.resolve(Key(Request)) is first
 
     @case(Capability.PROVIDED)
+    async def test_a_provided_value_never_reaches_a_later_scope(self) -> None:
+        """What one sender brought is forgotten with its scope; memory that is used again brings it back to no one."""
+        container = self.build(self.register(Tenant), provided=[Key(Request)])
+        for _ in range(50):
+            request = Request()
+            async with container.scope({Key(Request): request}) as scope:
+                assert await scope.resolve(Key(Request)) is request
+                assert (await scope.resolve(Key(Tenant))).request is request
+
+    @case(Capability.PROVIDED)
     async def test_what_a_sender_provides_reaches_factories(self) -> None:
         """The same through a whole app: ``app.using(provide=...)``."""
         container = self.build(self.register(Tenant), provided=[Key(Request)])

@@ -29,6 +29,13 @@ def app_of(container: Container, body: Body) -> Diator:
     return app
 
 
+async def first_of(event: asyncio.Event, task: "asyncio.Task[object]") -> None:
+    """Wait for the event, or for the end of a task that should have caused it."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
 class Failures(Bench):
     """What Diator guarantees around any container when something fails, shown with a whole app."""
 
@@ -109,7 +116,7 @@ class Failures(Bench):
 
         async with app_of(container, wait_for_ever) as app:
             task = asyncio.create_task(app.send(Work()))
-            await started.wait()
+            await first_of(started, task)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -130,7 +137,7 @@ class Failures(Bench):
         container = self.build(self.register(Session, session))
         async with app_of(container, _raising(HandlerError())) as app:
             task = asyncio.create_task(app.send(Work()))
-            await closing.wait()
+            await first_of(closing, task)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
