@@ -6,8 +6,7 @@ and on the wire.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from typing_extensions import Format, get_annotations
 
@@ -92,8 +91,7 @@ _Wrong = tuple[str, str]
 BrokeredT = TypeVar("BrokeredT", bound=NotificationEvent | ECSTEvent)
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(NamedTuple):
     """How a brokered event is known to other processes."""
 
     name: str

@@ -96,8 +96,7 @@ class Capability(enum.Flag):
     """Usable again after ``aclose``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(NamedTuple):
     """What ``validate`` found: errors, which stop the start, and warnings, which are logged."""
 
     errors: Sequence[ContainerError] = ()

@@ -1,8 +1,8 @@
 """The check: everything that is wrong with an app, found before its first message."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from diator._places import Place
 from diator.containers.port import Container, Key
@@ -24,8 +24,7 @@ from diator.errors import (
 from diator.messages import DomainEvent, Event, Message
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """An app that was looked through: what is wrong with it, and what plans are compiled from."""
 
     problems: tuple[Problem, ...]

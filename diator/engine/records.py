@@ -1,7 +1,9 @@
-"""What the user said, as small frozen records."""
+"""What the user said, as small records.
+
+Named tuples and plain classes here and elsewhere in the engine: data classes take long to import.
+"""
 
 import enum
-from dataclasses import dataclass
 from typing import Any
 
 from diator._places import Place, place_of, written
@@ -29,21 +31,31 @@ class Kind(enum.Enum):
 _BASES: dict[Kind, type[Message]] = {Kind.COMMAND: Command, Kind.QUERY: Query, Kind.EVENT: Event}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Registration:
     """One handler, as it was registered."""
 
-    kind: Kind
-    target: Any
-    """The function, class or bound method, unchanged. ``Any``: its signature is its own, and read by `signature`."""
-    declared: type[Message] | None
-    """The message that the decorator was given, if it was given one."""
-    timeout: float | None
-    """Seconds that its unit of work may take."""
-    thread: bool
-    """Whether it runs in a thread."""
-    registered: Place
-    """The line that registered it."""
+    __slots__ = ("declared", "kind", "registered", "target", "thread", "timeout")
+
+    def __init__(
+        self,
+        kind: Kind,
+        target: Any,
+        declared: type[Message] | None,
+        timeout: float | None,
+        thread: bool,
+        registered: Place,
+    ) -> None:
+        self.kind = kind
+        self.target = target
+        """The function, class or bound method, unchanged. ``Any``: it has a signature of its own."""
+        self.declared = declared
+        """The message that the decorator was given, if it was given one."""
+        self.timeout = timeout
+        """Seconds that its unit of work may take."""
+        self.thread = thread
+        """Whether it runs in a thread."""
+        self.registered = registered
+        """The line that registered it."""
 
     @property
     def name(self) -> str:
@@ -59,14 +71,16 @@ class Registration:
         return f"<{self.kind.value} handler {self.name} at {self.place}>"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """One middleware, as it was registered."""
 
-    target: Any
-    """The callable. ``Any``: its signature is its own, and read by `signature`."""
-    registered: Place
-    """The line that registered it."""
+    __slots__ = ("registered", "target")
+
+    def __init__(self, target: Any, registered: Place) -> None:
+        self.target = target
+        """The callable. ``Any``: it has a signature of its own."""
+        self.registered = registered
+        """The line that registered it."""
 
     @property
     def name(self) -> str:

@@ -8,8 +8,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from typing_extensions import Format, get_annotations
 
@@ -18,8 +17,7 @@ from diator.engine.hints import evaluate, show, substitute, substitutions
 EMPTY: Any = inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Unresolved:
+class Unresolved(NamedTuple):
     """A hint that could not be evaluated."""
 
     annotation: str
@@ -34,8 +32,7 @@ class Unresolved:
         return f"import {missing!r} at run time (not under TYPE_CHECKING), and above the handler if it is a local name"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter of a handler or of its constructor."""
 
     name: str
@@ -52,8 +49,7 @@ class Parameter:
         return f"{self.name}: {self.hint.annotation if isinstance(self.hint, Unresolved) else show(self.hint)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """What the hints of one handler or middleware say."""
 
     parameters: tuple[Parameter, ...]

@@ -2,8 +2,7 @@
 
 import enum
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from diator.containers.port import Container, Key, Lifetime, Named
 from diator.context import Context, Publish
@@ -27,8 +26,7 @@ class Source(enum.Enum):
     DEFAULT = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """One argument after the message."""
 
     name: str
@@ -38,8 +36,7 @@ class Argument:
     default: Any = EMPTY
 
 
-@dataclass(frozen=True, slots=True)
-class Wired:
+class Wired(NamedTuple):
     """A handler or middleware with the sources of its arguments."""
 
     target: Any
@@ -90,14 +87,16 @@ class Wired:
         return any(argument.source is Source.CONTEXT for argument in (*self.constructor, *self.arguments))
 
 
-@dataclass(slots=True)
 class Wirer:
     """Wires the handlers of one app. What is wrong is added to ``problems``."""
 
-    app: object
-    container: Container | None
-    provided: Collection[Key]
-    problems: list[Problem]
+    def __init__(
+        self, app: object, container: Container | None, provided: Collection[Key], problems: list[Problem]
+    ) -> None:
+        self.app = app
+        self.container = container
+        self.provided = provided
+        self.problems = problems
 
     def handler(self, registration: Registration, signature: Signature) -> Wired:
         """Wire a handler."""
