@@ -49,7 +49,7 @@ class Found(NamedTuple):
     @property
     def lifetime(self) -> Lifetime:
         """How long what it makes is shared."""
-        if not self.factory.cache and not self.is_context:
+        if not self.factory.cache and self.factory.type is not FactoryType.CONTEXT:
             return Lifetime.TRANSIENT
         return Lifetime.SCOPED if self.in_unit else Lifetime.SINGLETON
 

@@ -50,7 +50,9 @@ class DishkaScope:
         if self._provided and key in self._provided:
             return self._provided[key]
         try:
-            return await self._opened.get(*to_dishka(key)[:2])
+            if key.qualifier is None:
+                return await self._opened.get(key.hint)
+            return await self._opened.get(key.hint, to_dishka(key).component)
         except DishkaError as error:
             raise self._explain(key, error) from error
         except RecursionError as error:  # a circle, or something in the user's own code
@@ -112,17 +114,19 @@ def _ungrouped(group: Any) -> Iterator[Exception]:
 class _Lock:
     """Lets one task build at a time. A factory that was given the container may ask it for more meanwhile."""
 
-    __slots__ = ("_depth", "_lock", "_owner")
+    __slots__ = ("_depth", "_owner", "_queue")
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
+        self._queue: asyncio.Lock | None = None
+        """Made when a second task comes, which is rare; held for the owner from then on."""
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
         if self._owner is not task:
-            await self._lock.acquire()
+            if self._queue or self._owner:
+                await self._wait()
             self._owner = task
         self._depth += 1
 
@@ -130,4 +134,11 @@ class _Lock:
         self._depth -= 1
         if not self._depth:
             self._owner = None
-            self._lock.release()
+            if self._queue:
+                self._queue.release()
+
+    async def _wait(self) -> None:
+        if self._queue is None:
+            self._queue = asyncio.Lock()
+            await self._queue.acquire()  # does not wait
+        await self._queue.acquire()
