@@ -1,0 +1,178 @@
+"""Attaching: an app is watched, and given replacements, by exchanging its plans; afterwards it has its own again.
+
+The app is compiled a second time, from the same registrations, with every handler watched. Nothing of that is left in
+the app when the block has ended, and an app that is not tested has no hook for it anywhere.
+"""
+
+# Tests exchange what no application may: this module is the only one outside that knows the private parts of the app.
+# pyright: reportPrivateUsage=false
+
+from collections.abc import Collection, Generator, Hashable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from difflib import get_close_matches
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
+
+from typing_extensions import is_protocol
+
+from diator.app import Diator
+from diator.containers.port import Capability, Container, Key, Lifetime, Named, Resolver, Validation
+from diator.engine.check import Checked, check
+from diator.engine.dispatch import Dispatch
+from diator.engine.hints import class_of, split
+from diator.engine.plan import Watch
+from diator.engine.unit import NOTHING, Resources
+from diator.errors import ConfigurationError, DiatorError, Problem
+
+_watched: WeakSet[Diator] = WeakSet()
+
+
+@contextmanager
+def attached(app: Diator, watch: Watch, replace: Mapping[Any, object]) -> Generator[None]:
+    """Have an app watched, and its dependencies replaced, while the block lasts; running or not.
+
+    Raises `ConfigurationError` for what can't be replaced and for what is wrong with the app, `DiatorError` for an app
+    that is watched already.
+    """
+    # Any: a key of `replace` is a hint (see Router.provides).
+    if app in _watched:
+        raise DiatorError(f"{app!r} is being recorded already; use that record, or end it first")
+    dispatch = _compile(app, watch, {_key(app._container, hint): given for hint, given in replace.items()})
+    own, closed = app._dispatch, app._registry.closed
+    app._registry.close(f"{app!r} is being recorded")
+    _watched.add(app)
+    _install(app, dispatch)
+    try:
+        yield
+    finally:
+        _watched.discard(app)
+        app._registry.closed = closed
+        app._dispatch = own
+        if is_running(app):
+            _install(app, own or Dispatch(app._checked(), app._resources, app))
+
+
+def is_running(app: Diator) -> bool:
+    """Whether an app is inside of its ``async with``."""
+    return app._loop is not None
+
+
+def _install(app: Diator, dispatch: Dispatch) -> None:
+    app._dispatch = dispatch
+    if is_running(app):
+        app._calls, app._event_calls = dispatch.calls, dispatch.event_calls
+
+
+def _compile(app: Diator, watch: Watch, replaced: Mapping[Key, object]) -> Dispatch:
+    container = app._container
+    given = _Replacing(container, replaced, app._registry.provided) if container or replaced else None
+    checked = check(app._registry, given, app)
+    problems = [problem for problem in checked.problems if problem.severity == "error"]
+    problems.extend(_refused(app, checked, replaced))
+    if problems:
+        raise ConfigurationError(problems)
+    resources = Resources(given)
+    if given:
+        resources.resolve = _Resolver(app._resources, replaced).resolve  # of a container without scopes, or none
+    return Dispatch(checked, resources, app, watch)
+
+
+def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> Iterator[Problem]:
+    """A replacement that nobody would get must not pass for one."""
+    wired = (*checked.handlers.values(), *checked.layers.values())
+    asked = {key for one in wired for key in one.keys} | app._registry.provided.keys()
+    names = sorted(map(str, asked - replaced.keys())) or ["nothing"]
+    for key, given in replaced.items():
+        if isinstance(given, type) and not _may_be_class(key.hint):
+            text = f"the replacement for {key} is the class {given.__qualname__}, where an object was expected"
+            yield Problem("replacement", text, f"give an instance: replace={{{key}: {given.__qualname__}(...)}}")
+        if key not in asked:
+            text = f"no handler and no middleware of {app!r} asks for {key}, which record was to replace"
+            yield Problem("replacement", text, _instead(app._container, key, names))
+
+
+def _may_be_class(hint: Any) -> bool:
+    """Whether a class can be what a hint asks for: ``type[Repo]`` or a protocol of something to call, say."""
+    cls = class_of(hint)
+    return cls is None or issubclass(cls, type) or is_protocol(cls)
+
+
+def _instead(container: Container | None, key: Key, names: list[str]) -> str:
+    if container is not None and container.can_resolve(key):
+        how = "register the replacement with a container for the test, or replace what handlers ask for"
+        return f"only the container itself uses it: {how} ({', '.join(names)})"
+    close = get_close_matches(str(key), names, n=1)
+    return f"did you mean {close[0]}?" if close else f"replace what they ask for: {', '.join(names)}"
+
+
+def _key(container: Container | None, hint: Any) -> Key:
+    """The key of a hint as handlers write it; a container may have a marker of its own for ``Annotated``."""
+    plain, metadata = split(hint)
+    named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
+    if named is None and metadata and container is not None:
+        named = container.qualifier(metadata)
+    return Key(plain, named)
+
+
+class _Resolver:
+    """Resolves what is replaced itself, and leaves the rest to another."""
+
+    def __init__(self, inner: Resolver | Resources, replaced: Mapping[Key, object]) -> None:
+        self._inner = inner
+        self._replaced = replaced
+
+    async def resolve(self, key: Key, /) -> Any:
+        return self._replaced[key] if key in self._replaced else await self._inner.resolve(key)
+
+
+class _Scope:
+    """A scope of the app's container, with replacements."""
+
+    def __init__(self, inner: AbstractAsyncContextManager[Resolver], replaced: Mapping[Key, object]) -> None:
+        self._inner = inner
+        self._replaced = replaced
+
+    async def __aenter__(self) -> _Resolver:
+        return _Resolver(await self._inner.__aenter__(), self._replaced)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, traceback)
+
+
+class _Replacing:
+    """The app's container, or none, with replacements for what handlers ask for: a container like any other."""
+
+    def __init__(self, inner: Container | None, replaced: Mapping[Key, object], declared: Collection[Key]) -> None:
+        self._inner = inner
+        self._replaced = replaced
+        self._declared = {key: given for key, given in replaced.items() if key in declared} or NOTHING
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._inner.capabilities if self._inner else Capability(0)
+
+    def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
+        return self._inner.qualifier(metadata) if self._inner else None
+
+    def can_resolve(self, key: Key, /) -> bool:
+        return key in self._replaced or (self._inner is not None and self._inner.can_resolve(key))
+
+    def lifetime(self, key: Key, /) -> Lifetime:
+        if self._inner is None or key in self._replaced:
+            return Lifetime.SINGLETON
+        return self._inner.lifetime(key)
+
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+        own = [key for key in keys if key not in self._replaced]
+        return self._inner.validate(own, provided) if self._inner else Validation()
+
+    def scope(self, provided: Mapping[Key, object], /) -> _Scope:
+        # What `app.provides` declares may reach the container's own factories, as it does when a sender brings it.
+        assert self._inner is not None
+        return _Scope(self._inner.scope({**self._declared, **provided}), self._replaced)
+
+    async def aclose(self) -> None:
+        """The app closes the container that it has."""

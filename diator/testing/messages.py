@@ -1,0 +1,113 @@
+"""Messages: what tests assert on. What fails shows everything that happened."""
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar, cast, overload
+
+from diator.engine.hints import show
+from diator.engine.records import name_of
+from diator.errors import InvalidMessageError
+from diator.messages import Event, Message
+from diator.testing.entries import Entry, What, tree
+
+M_co = TypeVar("M_co", bound=Message, covariant=True)
+T = TypeVar("T", bound=Message)
+
+
+class Messages(Sequence[M_co], Generic[M_co]):
+    """Messages that were sent, published or handled, in order. Equal to a list of the same messages.
+
+    In all methods, ``by`` leaves only what this handler has sent, published or handled; it is the function, class or
+    bound method that was registered.
+    """
+
+    __slots__ = ("_entries", "_what", "_whole")
+    __hash__ = None  # type: ignore[assignment]  # it grows, and equals lists
+
+    def __init__(self, what: What, entries: Sequence[Entry[M_co]], whole: Sequence[Entry]) -> None:
+        self._what: What = what
+        self._entries = entries
+        self._whole = whole
+        """What is shown when an assertion fails."""
+
+    @property
+    def entries(self) -> tuple[Entry[M_co], ...]:
+        """What was written down of each: its cause, its result, its error."""
+        return tuple(self._entries)
+
+    def one(self, cls: type[T], /, *, by: object = None) -> T:
+        """Give the one message of a class. Raises `AssertionError` where there are none, or more."""
+        return self.entry(cls, by=by).message
+
+    def entry(self, cls: type[T], /, *, by: object = None) -> Entry[T]:
+        """Give the entry of the one message of a class. Raises `AssertionError` where there are none, or more."""
+        found = self._matching(cls, by)
+        if len(found) != 1:
+            raise self._failed("one", cls, by, found)
+        return found[0]
+
+    def none(self, cls: type[Message] = Message, /, *, by: object = None) -> None:
+        """Make sure that there is no message of a class, or none at all. Raises `AssertionError` where there is."""
+        found = self._matching(cls, by)
+        if found:
+            raise self._failed("no", cls, by, found)
+
+    def of(self, cls: type[T], /, *, by: object = None) -> "Messages[T]":
+        """Give only the messages of a class."""
+        return Messages(self._what, self._matching(cls, by), self._whole)
+
+    def _matching(self, cls: type[T], by: object) -> list[Entry[T]]:
+        # No type checker follows that the class of its message makes an entry an Entry[T].
+        return [
+            cast("Entry[T]", entry) for entry in self._entries if isinstance(entry.message, cls) and _did(entry, by)
+        ]
+
+    def _failed(self, expected: str, cls: type[Message], by: object, found: Sequence[Entry]) -> AssertionError:
+        handler = "" if by is None else f" by {name_of(by)}"
+        count = len(found) or "none"
+        text = f"expected {expected} {show(cls)} to be {self._what}{handler}, found {count}; what happened:"
+        return AssertionError(f"{text}\n{tree(self._whole)}")
+
+    @overload
+    def __getitem__(self, index: int) -> M_co: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[M_co]: ...
+
+    def __getitem__(self, index: int | slice) -> M_co | list[M_co]:
+        return self._list()[index]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        mine = [entry.message for entry in self._entries]
+        return mine == [*other] if isinstance(other, list | Messages) else NotImplemented
+
+    def __repr__(self) -> str:
+        return repr(self._list())
+
+    def _list(self) -> list[M_co]:
+        return [entry.message for entry in self._entries]
+
+
+class FakePublish(Messages[Event]):
+    """A `Publish` for calling a handler by hand: ``await join_meeting(JoinMeeting(1, 2), api, published)``.
+
+    It takes every event, and can then be asserted on.
+    """
+
+    __slots__ = ("_taken",)
+
+    def __init__(self) -> None:
+        self._taken: list[Entry[Event]] = []
+        super().__init__("published", self._taken, self._taken)
+
+    def __call__(self, event: Event, /) -> None:
+        """Take an event. Raises `~diator.InvalidMessageError` for what is none."""
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are not all typed
+            raise InvalidMessageError(f"published {event!r}, which is no event; expected an instance of Event")
+        self._taken.append(Entry("published", event, done=True))
+
+
+def _did(entry: Entry, by: object) -> bool:
+    return by is None or (entry.by is not None and entry.by.target == by)

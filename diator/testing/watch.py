@@ -1,0 +1,172 @@
+"""The watcher: goes around every send and every handler of an app, and writes down what they do."""
+
+from collections.abc import AsyncIterator, Coroutine
+from contextvars import ContextVar
+from typing import Any, cast
+
+from diator.engine.plan import Call
+from diator.engine.records import Registration
+from diator.engine.unit import NOTHING, StreamUnit, Unit, Work
+from diator.messages import Event, Message
+from diator.testing.entries import Entry, What
+
+
+class _Raised:
+    """An event that waits for its handlers, or has had them."""
+
+    __slots__ = ("entry", "handlers", "unit")
+
+    def __init__(self, entry: Entry, unit: Unit | None) -> None:
+        self.entry = entry
+        self.unit = unit
+        """The unit of work that it was raised in; none for ``app.publish``, which has one unit for all its events."""
+        self.handlers: set[Registration] = set()
+        """Those that have got it."""
+
+
+class _Frame:
+    """Where the code that runs now stands: in which entry, and among which events."""
+
+    __slots__ = ("entry", "raised")
+
+    def __init__(self, entry: Entry | None, raised: list[_Raised]) -> None:
+        self.entry = entry
+        self.raised = raised
+
+
+_current: ContextVar[_Frame | None] = ContextVar("diator.testing", default=None)
+
+
+class Watcher:
+    """A `diator.engine.plan.Watch` that keeps entries, in the order in which things began."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def call(self, call: Call) -> Call:
+        """Write down what is sent, or published with ``app.publish``."""
+
+        # Any: messages and results of all kinds meet here.
+        async def watched(message: Any) -> Any:
+            outer = _current.get()
+            cause = outer.entry if outer else None
+            if isinstance(message, tuple):
+                return await self._publish(cast("tuple[Event, ...]", message), cause, call)
+            entry = self._add("sent", message, cause)
+            return await _outcome(entry, _within(_Frame(entry, []), call(message)))
+
+        return watched
+
+    async def _publish(self, events: tuple[Event, ...], cause: Entry | None, call: Call) -> Any:
+        raised = [_Raised(self._add("published", event, cause), None) for event in events]
+        return await _within(_Frame(cause, raised), call(events))
+
+    def handler(self, registration: Registration, work: Work) -> Work:
+        """Write down what a handler does."""
+
+        async def watched(message: Any, unit: Unit) -> Any:
+            outer = _current.get()
+            assert outer is not None
+            cause = _event_entry(outer, registration, message, unit) or outer.entry
+            entry = Entry("handled", message, registration, cause)
+            self.entries.append(entry)
+            frame = _Frame(entry, outer.raised)
+            return await _outcome(entry, _within(frame, work(message, self._unit(frame, unit))), unit)
+
+        return watched
+
+    def _add(self, what: What, message: Message, cause: Entry | None) -> Entry:
+        entry = Entry(what, message, cause.by if cause else None, cause, done=what == "published")
+        self.entries.append(entry)
+        return entry
+
+    def _unit(self, frame: _Frame, unit: Unit) -> Unit:
+        """The unit of work as one handler sees it: what the handler raises is written down on its way."""
+        seen = Unit(unit.resolve, NOTHING)
+        seen.provided = unit.provided
+        seen.events = _Events(self, frame, unit)
+        return seen
+
+    def raised(self, event: Event, frame: _Frame, unit: Unit) -> None:
+        """Write down an event that a handler has raised, and hand it to the unit of work."""
+        frame.raised.append(_Raised(self._add("published", event, frame.entry), unit))
+        unit.events.append(event)
+
+
+class _Events(list[Event]):
+    """The events of one handler."""
+
+    def __init__(self, watcher: Watcher, frame: _Frame, unit: Unit) -> None:
+        super().__init__()
+        self._watcher, self._frame, self._unit = watcher, frame, unit
+
+    def append(self, event: Event, /) -> None:
+        super().append(event)
+        self._watcher.raised(event, self._frame, self._unit)
+
+
+class _Rows:
+    """The rows of a stream, written down as they are read. Code of the handler runs whenever one is asked for."""
+
+    def __init__(self, rows: AsyncIterator[Any], entry: Entry) -> None:
+        self.read: list[Any] = []
+        self._rows = rows
+        self._entry = entry
+        self._frame = _Frame(entry, [])
+
+    def __aiter__(self) -> "_Rows":
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            row = await _within(self._frame, anext(self._rows))
+        except StopAsyncIteration:
+            self._entry.done = True
+            raise
+        except BaseException as error:
+            self._entry.error, self._entry.done = error, True
+            raise
+        self.read.append(row)
+        return row
+
+    async def aclose(self) -> None:
+        self._entry.done = True
+        close = getattr(self._rows, "aclose", None)
+        if close is not None:
+            await _within(self._frame, close())
+
+
+async def _within(frame: _Frame, running: Any) -> Any:
+    token = _current.set(frame)
+    try:
+        return await running
+    finally:
+        _current.reset(token)
+
+
+async def _outcome(entry: Entry, running: Coroutine[Any, Any, Any], unit: Unit | None = None) -> Any:
+    """Write down how an entry ends; the handler of a stream does so when its rows do."""
+    try:
+        result = await running
+    except BaseException as error:
+        entry.error, entry.done = error, True
+        raise
+    if isinstance(unit, StreamUnit):
+        result = _Rows(result, entry)
+    entry.done = unit is None or not isinstance(unit, StreamUnit)
+    entry.result = result.read if isinstance(result, _Rows) else result
+    return result
+
+
+def _event_entry(frame: _Frame, registration: Registration, message: Message, unit: Unit) -> Entry | None:
+    """The entry of the event that a handler has got: of several equal ones, the first that it has not had yet.
+
+    A middleware may have put another event of its class in its place.
+    """
+    waiting = [r for r in frame.raised if r.unit in (None, unit) and registration not in r.handlers]
+    same = [r for r in waiting if r.entry.message is message]
+    alike = [r for r in waiting if type(r.entry.message) is type(message)]
+    for raised in (*same, *alike):
+        raised.handlers.add(registration)
+        return raised.entry
+    return None

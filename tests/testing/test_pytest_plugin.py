@@ -1,0 +1,94 @@
+"""The plugin for pytest, in a pytest of its own: nothing of it is active in this one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+APP = """
+from dataclasses import dataclass
+
+from diator import Command, Diator, DomainEvent, Publish
+
+app = Diator("meetings")
+
+
+@dataclass
+class Join(Command[None]):
+    user: int
+
+
+@dataclass
+class Joined(DomainEvent):
+    user: int
+
+
+@app.command
+async def join(command: Join, publish: Publish[Joined]) -> None:
+    publish(Joined(command.user))
+
+
+@app.on_event
+async def count(event: Joined) -> None: ...
+"""
+
+TESTS = """
+from asyncio import run
+
+from meetings import Join, Joined, app
+
+
+def test_passes(record):
+    async def main():
+        async with record(app) as seen:
+            await app.send(Join(1))
+        seen.published.one(Joined)
+
+    run(main())
+
+
+def test_fails_by_itself(record):
+    async def main():
+        async with record(app) as seen:
+            await app.send(Join(22))
+        assert seen.published == [Joined(23)]
+
+    run(main())
+
+
+def test_fails_by_an_assertion_of_the_record(record):
+    async def main():
+        async with record(app) as seen:
+            await app.send(Join(44))
+        seen.published.none(Joined)
+
+    run(main())
+"""
+
+
+def run_pytest(folder: Path, *arguments: str) -> str:
+    (folder / "meetings.py").write_text(APP)
+    (folder / "test_meetings.py").write_text(TESTS)
+    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False).stdout
+
+
+@pytest.mark.once
+def test_a_test_that_fails_shows_its_record_once_whatever_has_failed_it(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["diator.testing.plugin"]\n')
+    output = run_pytest(tmp_path)
+    assert "2 failed, 1 passed" in output
+    assert "<Record of <Diator 'meetings'>: 4 entries>" in output
+    section = "\n  sent Join(user=22)\n    handled by join\n      published Joined(user=22)\n        handled by count\n"
+    assert output.count(section) == 1
+    assert output.count("published Joined(user=44)") == 1
+    assert "expected no Joined to be published, found 1; what happened:" in output
+    assert "Join(user=1)" not in output
+
+
+@pytest.mark.once
+def test_the_plugin_is_active_only_where_it_is_named(tmp_path: Path) -> None:
+    assert "fixture 'record' not found" in run_pytest(tmp_path)
+    assert "2 failed, 1 passed" in run_pytest(tmp_path, "-p", "diator.testing.plugin")
