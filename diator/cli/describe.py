@@ -3,17 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diator.app import Diator
+from diator.app import Diator, look
 from diator.cli.arguments import short_path
 from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request
 from diator.cli.names import Names, type_text
-from diator.containers.port import Capability, Container
-from diator.engine.check import Checked, check
+from diator.containers.port import Capability
+from diator.engine.check import Checked
 from diator.engine.claims import message_hint
 from diator.engine.hints import result_of, split
 from diator.engine.reach import Needs
 from diator.engine.records import Kind, Layer, Registration
-from diator.engine.registry import Registry
 from diator.engine.signature import EMPTY, Parameter
 from diator.engine.wiring import Argument, Source, Wired
 from diator.messages import DomainEvent, ECSTEvent, Event, Message, NotificationEvent
@@ -22,19 +21,13 @@ from diator.router import key_of
 
 def describe(app: Diator) -> Description:
     """Describe an app."""
-    return _Describer(*_look(app)).description()
-
-
-def _look(app: Diator) -> tuple[Registry, Container | None, Checked]:
-    """The one place that reads what an app keeps to itself."""
-    registry, container = app._registry, app._container  # pyright: ignore[reportPrivateUsage]
-    return registry, container, check(registry, container, app)
+    return _Describer(look(app)).description()
 
 
 class _Describer:
-    def __init__(self, registry: Registry, container: Container | None, checked: Checked) -> None:
-        self._registry = registry
-        self._container = container
+    def __init__(self, checked: Checked) -> None:
+        self._registry = checked.registry
+        self._container = checked.container
         self._checked = checked
         self._names = Names()
         self._handlers = {record: self._handler(record, wired) for record, wired in checked.handlers.items()}
@@ -118,9 +111,12 @@ class _Describer:
     def _middleware(self, layer: Layer, wired: Wired) -> Middleware:
         parameters = self._registry.layers[layer].parameters[2:]
         dependencies = tuple(self._dependency(p, wired.arguments) for p in parameters)
-        position = "inside" if any(d.source in ("container", "sender") for d in dependencies) else "outside"
         return Middleware(
-            self._names.of(layer.target), short_path(layer.place.file), layer.place.line, position, dependencies
+            name=self._names.of(layer.target),
+            file=short_path(layer.place.file),
+            line=layer.place.line,
+            position="outside" if wired.outer else "inside",
+            dependencies=dependencies,
         )
 
     def _handler(self, record: Registration, wired: Wired) -> Handler:

@@ -1,9 +1,10 @@
 """Names of messages, handlers and types, as people and as tools want them."""
 
 from collections import Counter
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from diator.engine.hints import members, show
+from diator._places import written
+from diator.engine.hints import show
 from diator.engine.records import name_of
 from diator.engine.signature import EMPTY, Unresolved
 
@@ -37,8 +38,7 @@ class Names:
 
 
 def _module(target: object) -> str:
-    while (inner := getattr(target, "func", None)) is not None:  # functools.partial
-        target = inner
+    target = written(target)
     return str(getattr(target, "__module__", None) or type(target).__module__)
 
 
@@ -48,14 +48,4 @@ def type_text(hint: Any) -> str:
         return "?"
     if isinstance(hint, Unresolved):
         return hint.annotation
-    alternatives = members(hint)
-    if len(alternatives) > 1:
-        return " | ".join(map(type_text, alternatives))
-    origin, arguments = get_origin(hint), get_args(hint)
-    if isinstance(origin, type) and arguments and all(map(_is_type, arguments)):
-        return f"{show(origin)}[{', '.join(map(type_text, arguments))}]"
     return show(hint)
-
-
-def _is_type(argument: Any) -> bool:
-    return isinstance(argument, type) or get_origin(argument) is not None

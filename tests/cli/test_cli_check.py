@@ -88,10 +88,10 @@ def test_a_strict_check_passes_without_warnings(tmp_path: Path) -> None:
 
 
 def test_what_a_registration_raises_is_told_in_the_same_form(tmp_path: Path) -> None:
-    write(tmp_path, CLEAN + "@app.command\nasync def again(command: Join) -> None: ...\n")
+    write(tmp_path, CLEAN + "async def again(command: Join) -> None: ...\napp.add_command(again)\n")
     done = run(tmp_path, "check", "meetings:app")
     assert done.code == 1
-    assert done.stdout.startswith("meetings.py:9: error: command Join has a second handler, again; the first is join")
+    assert done.stdout.startswith("meetings.py:10: error: command Join has a second handler, again; the first is join")
     assert done.stdout.endswith("1 error; correct this first, the rest of the app has not been checked yet\n")
 
 

@@ -313,3 +313,25 @@ def test_no_line_ends_in_spaces_and_none_is_folded_when_piped(tmp_path: Path) ->
     output = run(tmp_path, "show", "meetings:app").stdout
     assert long_name in output
     assert all(line == line.rstrip() for line in output.splitlines())
+
+
+def test_a_partial_a_method_and_an_object_are_named_after_what_was_written(tmp_path: Path) -> None:
+    found = shown(
+        tmp_path,
+        """
+        import functools
+        @dataclass
+        class Join(Command[None]): ...
+        @dataclass
+        class Leave(Command[None]): ...
+        async def join(word: str, command: Join) -> None: ...
+        class Service:
+            async def leave(self, command: Leave) -> None: ...
+        app = Diator()
+        app.add_middleware(LoggingMiddleware())
+        app.add_command(functools.partial(join, "hello"))
+        app.add_command(Service().leave)
+        """,
+    )
+    assert [command["handler"]["name"] for command in found["commands"]] == ["meetings.join", "meetings.Service.leave"]
+    assert found["commands"][0]["middlewares"][0]["name"] == "diator.middleware.LoggingMiddleware"
