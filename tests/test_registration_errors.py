@@ -1,0 +1,769 @@
+"""What is wrong with a registration is refused at its line, or found by the check: what, where, and what to do."""
+
+import functools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pydantic
+import pytest
+
+from diator import (
+    CallNext,
+    Command,
+    ConfigurationError,
+    Context,
+    Diator,
+    DomainEvent,
+    ECSTEvent,
+    Event,
+    Message,
+    NotificationEvent,
+    Place,
+    Problem,
+    Publish,
+    Query,
+    Request,
+    Router,
+)
+from diator.containers import Key
+from tests.introspection.given import Given
+
+SOURCE = Path(__file__).read_text().splitlines()
+
+
+def at(mark: str) -> Place:
+    """The line of this file that ends with a mark."""
+    return Place(__file__, next(n for n, line in enumerate(SOURCE, 1) if line.endswith(f"# {mark}")))
+
+
+def refused(error: pytest.ExceptionInfo[ConfigurationError]) -> Problem:
+    (problem,) = error.value.problems
+    assert problem.severity == "error"
+    assert problem.text in str(error.value)
+    assert problem.remedy in str(error.value)
+    if problem.place is not None:
+        assert f"at {problem.place}" in str(error.value)
+    return problem
+
+
+@dataclass(frozen=True)
+class Join(Command[int]):
+    pass
+
+
+@dataclass(frozen=True)
+class Leave(Command[None]):
+    pass
+
+
+@dataclass(frozen=True)
+class Find(Query[str]):
+    pass
+
+
+@dataclass(frozen=True)
+class Joined(DomainEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class Left(DomainEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class Told(NotificationEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class State(ECSTEvent):
+    pass
+
+
+class Dep: ...
+
+
+async def join(command: Join) -> int:  # join
+    return 1
+
+
+async def hear(event: Joined) -> None: ...
+
+
+# --- duplicates
+
+
+def test_a_second_handler_of_a_request_is_refused_at_its_line_and_names_both_places() -> None:
+    app = Diator()
+
+    @app.command  # the first
+    async def first(command: Join) -> int:
+        return 1
+
+    with pytest.raises(ConfigurationError) as caught:
+
+        @app.command  # the second
+        async def second(command: Join) -> int:
+            return 2
+
+    problem = refused(caught)
+    assert problem.code == "duplicate-handler"
+    assert problem.place == at("the second")
+    assert "command Join has a second handler, second" in problem.text
+    assert f"first, registered at {at('the first')}" in problem.text
+    assert [registration.name for registration in app.requests.values()] == ["first"]
+
+
+def test_the_same_function_twice_names_the_two_lines_that_registered_it() -> None:
+    app = Diator()
+    app.add_command(join)  # once
+    with pytest.raises(ConfigurationError) as caught:
+        app.add_command(join)  # twice
+    problem = refused(caught)
+    assert problem.place == at("twice")
+    assert str(at("once")) in problem.text
+
+
+def test_one_event_handler_is_not_registered_twice_for_one_event() -> None:
+    app = Diator()
+    app.add_event_handler(hear)  # heard once
+    with pytest.raises(ConfigurationError) as caught:
+        app.add_event_handler(hear, Joined)  # heard twice
+    problem = refused(caught)
+    assert problem.code == "duplicate-handler"
+    assert "event handler hear is registered for Joined twice" in problem.text
+    assert str(at("heard once")) in problem.text
+    assert problem.place == at("heard twice")
+
+
+def test_two_methods_of_one_object_and_one_method_of_two_objects_are_different_handlers() -> None:
+    class Service:
+        async def first(self, event: Joined) -> None: ...
+
+        async def second(self, event: Joined) -> None: ...
+
+    app, service = Diator(), Service()
+    app.add_event_handler(service.first)
+    app.add_event_handler(service.second)
+    app.add_event_handler(Service().first)
+    with pytest.raises(ConfigurationError, match="twice"):
+        app.add_event_handler(service.first)
+    assert len(app.events[Joined]) == 3
+
+
+def test_a_duplicate_in_an_included_router_is_refused_and_nothing_of_it_is_taken() -> None:
+    app, router = Diator(), Router()
+    app.add_command(join)  # in the app
+
+    @router.query
+    async def find(query: Find) -> str:
+        return ""
+
+    @router.command  # in the router
+    async def other(command: Join) -> int:
+        return 2
+
+    with pytest.raises(ConfigurationError) as caught:
+        app.include(router)
+    problem = refused(caught)
+    assert problem.code == "duplicate-handler"
+    assert problem.place == at("in the router")
+    assert str(at("in the app")) in problem.text
+    assert list(app.requests) == [Join]
+
+
+duplicates = Diator()
+
+
+@duplicates.command
+async def first_of_later(command: "DefinedLater") -> int: ...  # type: ignore[empty-body]
+
+
+@duplicates.command
+async def second_of_later(command: "DefinedLater") -> int: ...  # type: ignore[empty-body]
+
+
+class DefinedLater(Command[int]): ...
+
+
+def test_a_duplicate_whose_hint_is_resolved_late_is_found_by_the_check_each_time() -> None:
+    for _ in range(2):
+        (problem,) = duplicates.check()
+        assert problem.code == "duplicate-handler"
+        assert "DefinedLater has a second handler, second_of_later" in problem.text
+
+
+def test_a_subclass_of_a_handled_request_is_refused_by_the_check() -> None:
+    @dataclass(frozen=True)
+    class JoinLate(Join):
+        pass
+
+    app = Diator()
+    app.add_command(join)
+
+    @app.command  # of the subclass
+    async def join_late(command: JoinLate) -> int: ...  # type: ignore[empty-body]
+
+    (problem,) = app.check()
+    assert problem.code == "request-subclass"
+    assert "JoinLate, handled by join_late, derives from Join, handled by join at" in problem.text
+    assert problem.place == at("of the subclass")
+
+
+# --- too late, and routers
+
+
+async def test_nothing_is_registered_once_the_app_has_started() -> None:
+    app = Diator("meetings")
+    app.add_command(join)
+    late: list[Any] = [
+        lambda: app.command(join),
+        lambda: app.add_query(join),
+        lambda: app.on_event(hear),
+        lambda: app.add_middleware(print),
+        lambda: app.include(Router()),
+        lambda: app.publishes(Joined),
+        lambda: app.provides(str),
+    ]
+    async with app:
+        for register in late:
+            with pytest.raises(
+                ConfigurationError, match=r"registered too late: .*'meetings'.* has been started"
+            ) as caught:
+                register()
+            assert refused(caught).code == "late-registration"
+    with pytest.raises(ConfigurationError, match="has been started") as caught:
+        app.add_query(join)  # after the end
+    assert refused(caught).place == at("after the end")
+
+
+def test_a_router_takes_nothing_more_once_it_is_included() -> None:
+    app, router = Diator(), Router()
+    app.include(router)  # the inclusion
+    with pytest.raises(ConfigurationError) as caught:
+        router.add_command(join)  # into the router
+    problem = refused(caught)
+    assert problem.code == "late-registration"
+    assert "handler join was registered too late" in problem.text
+    assert f"the router was included at {at('the inclusion')}" in problem.text
+    assert problem.place == at("into the router")
+
+
+@pytest.mark.parametrize("outer", [Diator, Router])
+def test_a_router_is_included_once(outer: type[Router]) -> None:
+    app, router = outer(), Router()
+    router.add_event_handler(hear)
+    app.include(router)  # the first time
+    with pytest.raises(ConfigurationError) as caught:
+        app.include(router)  # the second time
+    problem = refused(caught)
+    assert problem.code == "include"
+    assert str(at("the first time")) in problem.text
+    assert problem.place == at("the second time")
+
+
+def test_routers_do_not_include_themselves_or_each_other() -> None:
+    first, second = Router(), Router()
+    with pytest.raises(ConfigurationError, match="it is the one that includes"):
+        first.include(first)
+    first.include(second)
+    with pytest.raises(ConfigurationError, match="the router was included at"):
+        second.include(first)
+    first.add_command(join)
+    assert list(first.requests) == [Join]
+
+
+@pytest.mark.parametrize("thing", [pytest, "router", None, join])
+def test_only_routers_are_included(thing: Any) -> None:
+    with pytest.raises(ConfigurationError, match="which is no router"):
+        Diator().include(thing)
+
+
+def test_only_classes_of_events_are_declared_as_published() -> None:
+    things: tuple[Any, ...] = (Joined(), Join, "Joined", Joined | Left, None)
+    for thing in things:
+        with pytest.raises(ConfigurationError, match="which is no class of events") as caught:
+            Diator().publishes(thing)
+        assert refused(caught).place is not None
+
+
+# --- what is no handler
+
+
+@pytest.mark.parametrize("thing", ["join", 5, object(), Dep()])
+def test_what_can_not_be_called_is_no_handler(thing: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Diator().add_command(thing)  # no handler
+    problem = refused(caught)
+    assert problem.code == "handler"
+    assert f"@app.command got {thing!r}, which can't be called" in problem.text
+    assert problem.place == at("no handler")
+
+
+def test_a_class_without_handle_is_no_handler() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Diator().add_event_handler(Dep)  # no handle
+    problem = refused(caught)
+    assert problem.code == "handler"
+    assert "event handler Dep has no method `handle`" in problem.text
+    assert "async def handle(self, event: MyEvent)" in problem.remedy
+    assert problem.place == at("no handle")
+
+
+def test_a_handler_of_a_request_that_is_no_class_is_refused() -> None:
+    for declared in ("Join", 5, Join()):
+        with pytest.raises(ConfigurationError) as caught:
+            Diator().add_command(join, declared)
+        problem = refused(caught)
+        assert problem.code == "message-hint"
+        assert f"join is registered for {declared!r}, which is no class of command" in problem.text
+
+
+def test_a_builtin_is_refused_with_a_reason() -> None:
+    with pytest.raises(ConfigurationError):
+        Diator().add_command(print)
+    with pytest.raises(ConfigurationError):
+        Diator().add_command(dict)
+
+
+@pytest.mark.parametrize(
+    ("register", "message", "text", "remedy"),
+    [
+        ("add_command", Find, "which is a query", "use @app.query"),
+        ("add_command", Joined, "which is an event", "use @app.on_event"),
+        ("add_command", Dep, "Dep, which is no message", "derive Dep from Command"),
+        ("add_query", Join, "which is a command", "use @app.command"),
+        ("add_event_handler", Join, "which is a command", "use @app.command"),
+        ("add_command", Command, "takes Command itself", "one command"),
+        ("add_query", Query, "takes Query itself", "one query"),
+        ("add_command", Request, "takes message: Request", ""),
+        ("add_command", Message, "takes message: Message", ""),
+        ("add_event_handler", Event, "takes Event: domain events run in process", "take only domain events"),
+        ("add_event_handler", Joined | Told, "takes Joined, Told: domain events run", "take only domain events"),
+        ("add_event_handler", Joined | None, "None, which is no message", ""),
+        ("add_command", Join | Leave, "where one class of command was expected", "a handler for each"),
+    ],
+)
+def test_a_message_of_the_wrong_kind_is_refused(register: str, message: Any, text: str, remedy: str) -> None:
+    async def handler(message: Any) -> Any: ...
+
+    by_hint = functools.partial(handler)
+    handler.__annotations__["message"] = message
+    for declared in ((), (message,)):
+        with pytest.raises(ConfigurationError) as caught:
+            getattr(Diator(), register)(by_hint, *declared)
+        problem = refused(caught)
+        assert problem.code in ("message-kind", "message-hint")
+        assert "handler" in problem.text
+        assert text in problem.text
+        assert remedy in problem.remedy
+
+
+def test_a_handler_that_takes_another_message_than_it_is_registered_for_is_refused() -> None:
+    async def join_too(command: Join) -> None: ...  # join too
+
+    with pytest.raises(ConfigurationError) as caught:
+        Diator().add_command(join_too, Leave)
+    problem = refused(caught)
+    assert problem.code == "message-hint"
+    assert "join_too is registered for Leave, but takes command: Join" in problem.text
+    assert "hint the first parameter as Leave" in problem.remedy
+    assert problem.place == at("join too")
+
+
+def test_the_place_of_a_decorated_handler_is_its_own_and_not_the_decorators() -> None:
+    def around(function: Any) -> Any:
+        @functools.wraps(function)
+        async def inner(*args: Any) -> Any: ...
+
+        return inner
+
+    app = Diator()
+    app.command(around(join))
+    assert app.requests[Join].place == at("join")
+
+
+# --- how it runs
+
+
+def test_ways_of_running_that_can_not_be_are_refused() -> None:
+    async def coroutine(command: Join) -> int: ...  # type: ignore[empty-body]
+
+    def plain(command: Join) -> int: ...  # type: ignore[empty-body]
+
+    def generator(query: Find) -> Iterator[str]:
+        yield ""
+
+    async def rows(query: Find) -> AsyncIterator[str]:
+        yield ""
+
+    async def rows_of_a_command(command: Join) -> AsyncIterator[int]:
+        yield 1
+
+    async def rows_of_an_event(event: Joined) -> AsyncIterator[None]:
+        yield
+
+    app = Diator()
+    cases: list[tuple[Any, str, str]] = [
+        (lambda: app.add_command(coroutine, thread=True), "registered with thread=True", "plain `def`"),
+        (lambda: app.add_query(rows, thread=True), "registered with thread=True", "plain `def`"),
+        (lambda: app.add_query(rows, timeout=1), "is streamed and has a timeout", "around the block"),
+        (lambda: app.add_query(generator), "is a generator function", "for app.stream"),
+        (lambda: app.add_command(rows_of_a_command), "only a query can be streamed", "make it a query"),
+        (lambda: app.add_event_handler(rows_of_an_event), "only a query can be streamed", "make it a query"),
+    ]
+    durations: tuple[Any, ...] = (0, -1, float("nan"), "5")
+    for seconds in durations:
+        register = functools.partial(app.add_command, plain, timeout=seconds)
+        cases.append((register, f"timeout={seconds!r}", "above 0"))
+    for register, text, remedy in cases:
+        with pytest.raises(ConfigurationError) as caught:
+            register()
+        problem = caught.value.problems[0]
+        assert problem.code == "handler"
+        assert text in problem.text
+        assert remedy in problem.remedy
+        assert problem.place is not None
+        assert problem.place.file == __file__
+
+
+def test_all_that_is_wrong_with_a_handler_is_told_at_once() -> None:
+    async def handler(command: Join) -> str: ...  # type: ignore[empty-body]
+
+    with pytest.raises(ConfigurationError) as caught:
+        Diator().add_command(handler, timeout=0, thread=True)
+    assert [problem.code for problem in caught.value.problems] == ["handler", "handler", "result"]
+    assert str(caught.value).startswith("3 problems:\n")
+
+
+# --- results
+
+
+class Base: ...
+
+
+class Derived(Base): ...
+
+
+class Keys(TypedDict):
+    id: int
+
+
+class Page(pydantic.BaseModel):
+    id: int
+
+
+@pytest.mark.parametrize(
+    ("promised", "returned"),
+    [
+        (int, str),
+        (Base, Base | None),
+        (Derived, Base),
+        (None, int),
+        (int, None),
+        (list[int], list[str]),
+        (list[int], tuple[int, ...]),
+        (dict[str, int], dict[str, str]),
+        (int | str, int | bytes),
+        (Keys, list[int]),
+        (Page, dict[str, int]),
+        (bool, int),
+    ],
+)
+def test_a_result_that_is_surely_wrong_is_refused_at_its_line(promised: Any, returned: Any) -> None:
+    class Ask(Command[promised]): ...
+
+    async def handler(command: Any) -> Any: ...  # wrong result
+
+    handler.__annotations__["return"] = returned
+    with pytest.raises(ConfigurationError) as caught:
+        Diator().add_command(handler, Ask)
+    problem = refused(caught)
+    assert problem.code == "result"
+    assert "handler returns " in problem.text
+    assert "but Ask promises " in problem.text
+    assert problem.place == at("wrong result")
+
+
+@pytest.mark.parametrize(
+    ("promised", "returned"),
+    [
+        (int, int),
+        (int, bool),
+        (float, int),
+        (Base, Derived),
+        (Base | None, Base),
+        (Base | None, None),
+        (object, str),
+        (Any, str),
+        (int, Any),
+        (None, None),
+        (list[Any], list[str]),
+        (list[int], list),
+        (tuple[int, ...], tuple[int, int]),
+        (dict[str, Any], Keys),
+        (Keys, dict[str, int]),
+        ("Base | None", "Derived"),
+        ("TYPE_CHECKING_ONLY", int),
+    ],
+)
+def test_a_result_that_may_be_right_is_taken(promised: Any, returned: Any) -> None:
+    class Ask(Command[promised]): ...
+
+    async def handler(command: Any) -> Any: ...
+
+    handler.__annotations__["return"] = returned
+    app = Diator()
+    app.add_command(handler, Ask)
+    assert app.check() == []
+
+
+def test_what_a_sync_handler_returns_to_be_awaited_is_looked_through() -> None:
+    from collections.abc import Awaitable, Coroutine
+
+    def right(command: Join) -> Coroutine[Any, Any, int]:
+        return join(command)
+
+    def wrong(command: Join) -> Awaitable[str]: ...  # type: ignore[empty-body]
+
+    Diator().add_command(right)
+    with pytest.raises(ConfigurationError, match="wrong returns str, but Join promises int"):
+        Diator().add_command(wrong)
+
+
+def test_an_event_handler_that_returns_something_is_refused() -> None:
+    async def handler(event: Joined) -> int: ...  # type: ignore[empty-body]
+
+    with pytest.raises(ConfigurationError, match="handler returns int, but an event handler returns None"):
+        Diator().add_event_handler(handler)
+
+
+def test_the_rows_of_a_stream_are_checked() -> None:
+    async def right(query: Find) -> AsyncIterator[str]:
+        yield ""
+
+    async def wrong(query: Find) -> AsyncIterator[int]:
+        yield 1
+
+    Diator().add_query(right)
+    with pytest.raises(ConfigurationError, match="wrong returns int, but Find promises str"):
+        Diator().add_query(wrong)
+
+
+results = Diator()
+
+
+class PromisesLater(Command["ResultDefinedLater"]): ...
+
+
+@results.command
+async def promised_later(command: PromisesLater) -> str: ...  # type: ignore[empty-body]
+
+
+@results.command
+async def returned_later(command: Join) -> "ResultDefinedLater": ...  # type: ignore[empty-body]
+
+
+class ResultDefinedLater: ...
+
+
+def test_results_that_are_defined_later_are_checked_each_time() -> None:
+    for _ in range(2):
+        assert [(problem.code, problem.text.split(",")[0]) for problem in results.check()] == [
+            ("result", "promised_later returns str"),
+            ("result", "returned_later returns ResultDefinedLater"),
+        ]
+
+
+# --- dependencies, events and middlewares: what the check finds
+
+
+def problems(app: Diator) -> list[tuple[str, str, str, Place | None]]:
+    return [(problem.code, problem.text, problem.remedy, problem.place) for problem in app.check()]
+
+
+def test_a_dependency_without_a_container_names_what_to_install() -> None:
+    app = Diator()
+
+    @app.command  # asks
+    async def asks(command: Join, dep: Dep, other: str = "") -> int: ...  # type: ignore[empty-body]
+
+    ((code, text, remedy, place),) = problems(app)
+    assert (code, place) == ("missing-dependency", at("asks"))
+    assert "asks asks for dep: Dep, but the app has no container" in text
+    assert 'pip install "diator[punq]"' in remedy
+
+
+def test_a_dependency_that_the_container_lacks_names_the_parameter() -> None:
+    app = Diator(container=Given({Key(str): ""}))
+
+    @app.on_event  # asks too
+    async def asks(event: Joined, dep: Dep, name: str) -> None: ...
+
+    ((code, text, remedy, place),) = problems(app)
+    assert (code, place) == ("missing-dependency", at("asks too"))
+    assert "asks asks for dep: Dep, which the container has no provider for" in text
+    assert "register Dep with the container" in remedy
+
+
+async def test_the_start_raises_all_errors_at_once() -> None:
+    app = Diator()
+
+    @app.command
+    async def asks(command: Join, dep: Dep) -> int: ...  # type: ignore[empty-body]
+
+    @app.query
+    async def publishes(query: Find, publish: Publish[Joined]) -> str: ...  # type: ignore[empty-body]
+
+    with pytest.raises(ConfigurationError) as caught:
+        async with app:
+            pass
+    assert [problem.code for problem in caught.value.problems] == ["missing-dependency", "query-publishes"]
+    assert "[missing-dependency]" in str(caught.value)
+    assert "[query-publishes]" in str(caught.value)
+
+
+def test_publish_has_to_say_which_events() -> None:
+    app = Diator()
+    hints: list[Any] = [Publish, Publish[Any], Publish[Join], Publish[Joined | int]]
+
+    async def handler(command: Join, publish: Any) -> int: ...  # type: ignore[empty-body]
+
+    for hint in hints:
+        app = Diator()
+        handler.__annotations__["publish"] = hint
+        app.add_command(handler)
+        ((code, text, remedy, place),) = [found for found in problems(app) if found[0] != "unhandled-event"]
+        assert code == "publish-hint"
+        assert "handler asks for publish: " in text
+        assert "Publish[UserJoined | UserWarned]" in remedy
+        assert place is not None
+
+
+async def test_what_diator_gives_itself_is_given_whatever_stands_around_its_hint() -> None:
+    from typing import Annotated, Optional
+
+    app = Diator()
+    given: list[object] = []
+
+    @app.command
+    async def handler(
+        command: Join,
+        publish: Annotated[Publish[Joined], "text"],
+        or_none: Publish[Joined] | None = None,
+        context: Optional[Context] = None,  # noqa: UP045
+        diator: Diator | None = None,
+    ) -> int:
+        publish(Joined())
+        given.extend([or_none, context, diator])
+        return 1
+
+    app.add_event_handler(hear)
+    async with app:
+        await app.send(Join())
+    assert None not in given
+    assert given[2] is app
+
+
+def test_an_event_that_nobody_handles_is_a_warning() -> None:
+    app = Diator()
+
+    @app.command  # publishes in vain
+    async def handler(command: Join, publish: Publish[Joined | Left]) -> int: ...  # type: ignore[empty-body]
+
+    app.add_event_handler(hear)
+    app.publishes(Left)  # declares in vain
+    found = app.check()
+    assert [(p.code, p.severity, p.place) for p in found] == [
+        ("unhandled-event", "warning", at("publishes in vain")),
+        ("unhandled-event", "warning", at("declares in vain")),
+    ]
+    assert "Left, published by handler, has no handler" in found[0].text
+
+
+@pytest.mark.parametrize("event", [Told, State])
+def test_a_brokered_event_needs_a_broker_wherever_it_is_named(event: type[Event]) -> None:
+    app = Diator()
+    app.publishes(event)
+
+    async def handler(event: Any) -> None: ...
+
+    async def command(command: Join, publish: Any) -> int: ...  # type: ignore[empty-body]
+
+    command.__annotations__["publish"] = Publish[event]  # type: ignore[valid-type]
+    app.add_event_handler(handler, event)
+    app.add_command(command)
+    found = problems(app)
+    assert len(found) == 3
+    assert len({code for code, _, _, _ in found}) == 1
+    for (_, text, _, place), words in zip(
+        found, ("handled by handler", "published by command", "declared with"), strict=True
+    ):
+        assert event.__name__ in text
+        assert words in text
+        assert place is not None
+        assert place.file == __file__
+
+
+def test_middlewares_that_can_not_work_are_refused() -> None:
+    class Logging:
+        async def __call__(self, message: Message, call_next: CallNext) -> Any: ...
+
+    async def too_short(message: Message) -> Any: ...
+
+    def plain(message: Message, call_next: CallNext) -> Any: ...
+
+    async def of_no_message(message: Dep, call_next: CallNext) -> Any: ...
+
+    async def publishing(message: Message, call_next: CallNext, publish: Publish[Joined]) -> Any: ...
+
+    async def asking(message: Message, call_next: CallNext, dep: Dep) -> Any: ...
+
+    for middleware, code, text, remedy in (
+        (Logging, "middleware", "got the class Logging", "add_middleware(Logging(...))"),
+        ("text", "middleware", "does not take a message and what to call next", "async def"),
+        (too_short, "middleware", "too_short does not take a message and what to call next", "async def"),
+        (plain, "middleware", "plain is sync", "`async def`"),
+        (of_no_message, "middleware", "takes message: Dep, which is no message", "hint Message"),
+        (publishing, "middleware", "publishing asks for Publish", "publish from a handler"),
+        (asking, "missing-dependency", "asking asks for dep: Dep, but the app has no container", "pip install"),
+    ):
+        app = Diator()
+        app.add_middleware(middleware)
+        found = [problem for problem in app.check() if problem.severity == "error"]
+        assert [problem.code for problem in found] == [code]
+        assert text in found[0].text
+        assert remedy in found[0].remedy
+        assert found[0].place is not None
+        assert found[0].place.file == __file__
+
+
+# --- sending what has no handler
+
+
+async def test_a_request_without_a_handler_suggests_close_names() -> None:
+    class Joim(Command[int]): ...
+
+    class JoinLate(Join): ...
+
+    app = Diator()
+    app.add_command(join)
+    async with app:
+        with pytest.raises(LookupError, match=r"no handler for Joim .* did you mean Join\?.*@app.command"):
+            await app.send(Joim())
+        with pytest.raises(LookupError, match="JoinLate has no handler; its base Join has one"):
+            await app.send(JoinLate())
+
+
+def test_a_container_without_a_plugin_names_what_is_known() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Diator(container=object())
+    problem = refused(caught)
+    assert problem.code == "container-plugin"
+    assert "dishka" in problem.remedy
+    assert "diator.containers.Container" in problem.remedy
+    with pytest.raises(ConfigurationError, match="is a class, where an object was expected"):
+        Diator(container=Given)
