@@ -1,7 +1,8 @@
-"""Testing: handlers are plain functions, and an app runs inside a test.
+"""Testing: handlers are plain functions, and an app can be recorded while it runs.
 
-A decorated handler is still the function that was written: call it, with whatever stands for its dependencies, and with
-the `append` of a list for `Publish`. How handlers work together is tested by sending through the app::
+A decorated handler is still the function that was written: call it with whatever stands for its dependencies, and with
+the `append` of a list as `Publish`. How handlers work together is tested by sending through the app. `record` starts
+it, replaces what its handlers ask for, and writes down what was sent, published and handled::
 
     pytest examples/07_testing.py
 """
@@ -13,6 +14,7 @@ import punq
 import pytest
 
 from diator import Command, Diator, DomainEvent, Publish
+from diator.testing import record
 
 # The application
 
@@ -78,9 +80,25 @@ async def test_a_handler_alone() -> None:
     assert events == [UserCameLate(8)]
 
 
+@pytest.mark.asyncio
+async def test_latecomers_are_warned() -> None:
+    meetings = FakeMeetingApi()
+    async with record(app, replace={MeetingApi: meetings}) as seen:
+        await app.send(JoinMeeting(meeting_id=1, user_id=8, is_late=True))
+    assert seen.published == [UserCameLate(8)]
+    assert meetings.warned == [8]
+
+
+@pytest.mark.asyncio
+async def test_who_comes_in_time_is_not_warned() -> None:
+    async with record(app, replace={MeetingApi: FakeMeetingApi()}) as seen:
+        await app.send(JoinMeeting(meeting_id=1, user_id=7))
+    seen.published.none(UserCameLate)  # where this fails, it shows all that has happened
+
+
 def test_the_app_is_well_wired() -> None:
     assert app.check() == []
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-q", "-p", "no:cacheprovider"]))
+    sys.exit(pytest.main(["-q", __file__]))
