@@ -1,0 +1,1 @@
+"""The di container for Diator."""

@@ -1,0 +1,1 @@
+"""The rodi container for Diator."""

@@ -1,0 +1,1 @@
+"""The svcs container for Diator."""

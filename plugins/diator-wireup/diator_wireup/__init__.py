@@ -1,0 +1,1 @@
+"""The wireup container for Diator."""
