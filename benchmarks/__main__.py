@@ -13,6 +13,7 @@ from benchmarks.race import Times, faster, race, standings
 from benchmarks.report import Row, costs
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 TEXT = """\
 # Results
 
@@ -41,15 +42,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="run everything briefly, judge nothing, write nothing")
     quick: bool = parser.parse_args().quick
+    if sys.hexversion < 0x030B0000:
+        print("The targets and the libraries that are raced are for Python 3.11 and newer; nothing was measured.")
+        return 0 if quick else 2
     rows = list(_told(asyncio.run(_in_process(QUICK if quick else FULL))))
     rows += _told(startup.rows(processes=2 if quick else 40))
     results = _raced(quick)
-    table, missed = costs(rows), [*_missed(rows), *faster(results)]
+    tables = {"costs": costs(rows), "standings": standings(results)}
+    missed = [*_missed(rows), *faster(results)]
     text = TEXT.format(
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.machine()}",
-        costs=table,
-        standings=standings(results),
+        **tables,
         verdict="\n".join(f"- missed: {line}" for line in missed) or "Every target is met.",
     )
     print(text)
@@ -57,6 +61,8 @@ def main() -> int:
         print("This was --quick: everything ran, nothing above is judged.")
         return 0
     RESULTS.write_text(text)
+    for name, table in tables.items():
+        _put_on_page(name, table)
     return 1 if missed else 0
 
 
@@ -76,6 +82,13 @@ def _raced(quick: bool) -> dict[str, Times]:
         print(f"raced: {library}", file=sys.stderr)
         results[library] = times
     return results
+
+
+def _put_on_page(name: str, table: str) -> None:
+    """Replace one table of the page for users."""
+    head, mark, rest = PAGE.read_text().partition(f"<!-- written by python -m benchmarks: {name} -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    PAGE.write_text(f"{head}{mark}\n{table}\n\n{end}{tail}")
 
 
 def _missed(rows: list[Row]) -> Iterator[str]:

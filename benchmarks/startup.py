@@ -1,14 +1,17 @@
 """What it costs to import Diator and to start a large app; each sample is a fresh process."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median, quantiles
 
 from benchmarks.measure import Ratio
 from benchmarks.report import Row
 
+ROOT = Path(__file__).resolve().parent.parent
 TIMED = "from time import process_time as clock; start = clock(); {imports}; print(clock() - start)"
 FLOOR = "import typing_extensions, asyncio"
 LOADED = "import sys; before = set(sys.modules); import diator; print(*sorted(sys.modules.keys() - before))"
@@ -31,7 +34,7 @@ def rows(processes: int) -> Iterator[Row]:
 def _imports(floor: str, processes: int) -> Ratio:
     """How many times longer the import statement takes. The start of Python itself is in neither."""
     commands = [TIMED.format(imports=imports) for imports in ("import diator", floor)]
-    for command in commands:  # once, so that the byte code is there
+    for command in commands:  # once, so that the byte code is there, as it is for users
         _python("-c", command)
     ratios: list[float] = []
     for number in range(processes):
@@ -53,5 +56,8 @@ def _large_app(what: str) -> float:
 
 
 def _python(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+    )
     return done.stdout
