@@ -7,6 +7,7 @@ the app when the block has ended, and an app that is not tested has no hook for 
 # Tests exchange what no application may: this module is the only one outside that knows the private parts of the app.
 # pyright: reportPrivateUsage=false
 
+import dataclasses
 from collections.abc import Collection, Generator, Hashable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from difflib import get_close_matches
@@ -68,7 +69,7 @@ def _compile(app: Diator, watch: Watch, replaced: Mapping[Key, object]) -> Dispa
     container = app._container
     given = _Replacing(container, replaced, app._registry.provided) if container or replaced else None
     checked = check(app._registry, given, app)
-    problems = [problem for problem in checked.problems if problem.severity == "error"]
+    problems = [_with_advice(problem) for problem in checked.problems if problem.severity == "error"]
     problems.extend(_refused(app, checked, replaced))
     if problems:
         raise ConfigurationError(problems)
@@ -76,6 +77,12 @@ def _compile(app: Diator, watch: Watch, replaced: Mapping[Key, object]) -> Dispa
     if given:
         resources.resolve = _Resolver(app._resources, replaced).resolve  # of a container without scopes, or none
     return Dispatch(checked, resources, app, watch)
+
+
+def _with_advice(problem: Problem) -> Problem:
+    if problem.code != "missing-dependency":
+        return problem
+    return dataclasses.replace(problem, remedy=f"{problem.remedy}; or replace it for the test: record(replace=...)")
 
 
 def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> Iterator[Problem]:
@@ -95,7 +102,7 @@ def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> I
 def _may_be_class(hint: Any) -> bool:
     """Whether a class can be what a hint asks for: ``type[Repo]`` or a protocol of something to call, say."""
     cls = class_of(hint)
-    return cls is None or issubclass(cls, type) or is_protocol(cls)
+    return cls is None or is_protocol(cls) or issubclass(cls, type)
 
 
 def _instead(container: Container | None, key: Key, names: list[str]) -> str:

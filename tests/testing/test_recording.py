@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from typing_extensions import assert_type
 
 from diator import (
     CallNext,
@@ -13,14 +14,16 @@ from diator import (
     Diator,
     DiatorError,
     DomainEvent,
+    Event,
     Message,
     NotRunningError,
     Publish,
     Query,
+    Request,
     Router,
 )
 from diator.errors import ConfigurationError
-from diator.testing import record
+from diator.testing import Entry, record
 
 
 @dataclass(frozen=True)
@@ -492,6 +495,30 @@ async def test_an_error_in_the_block_ends_the_app_and_the_record() -> None:
     assert seen.sent == [Greet(1)]
 
 
+async def test_two_apps_that_call_each_other_have_records_of_their_own() -> None:
+    inner, outer = make_app(), Diator("outer")
+
+    @outer.command
+    async def handler(command: Greet) -> None:
+        await inner.send(Greet(command.user + 1))
+
+    async with record(inner) as below, record(outer) as above:
+        await outer.send(Greet(1))
+    assert str(above) == "  sent Greet(user=1)\n    handled by handler"
+    assert str(below).startswith("  sent Greet(user=2)\n    handled by greet\n      published")
+    assert below.sent.one(Greet, by=handler) == Greet(2)
+
+
+async def test_messages_have_the_type_that_was_asked_for() -> None:
+    async with record(app := make_app()) as seen:
+        await app.send(Greet(1))
+    assert_type(seen.published.one(Greeted), Greeted)
+    assert_type(seen.published.of(Greeted)[0], Greeted)
+    assert_type(seen.handled.entry(Greet, by=greet), Entry[Greet])
+    assert_type(seen.published[0], Event)
+    assert_type(seen.sent[0], Request[Any])
+
+
 async def test_a_second_record_of_an_app_is_refused() -> None:
     app = make_app()
     async with record(app) as seen:
@@ -514,7 +541,7 @@ async def test_an_app_that_is_wrong_is_refused_as_at_its_start_and_left_alone() 
     @app.command
     async def handler(command: Greet, missing: Log) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="asks for missing: Log"):
+    with pytest.raises(ConfigurationError, match=r"(?s)asks for missing: Log.* or replace it for the test"):
         async with record(app):
             pass
     app.add_query(users)

@@ -169,8 +169,11 @@ async def test_a_qualified_dependency_is_replaced_by_its_hint() -> None:
         assert await app.send(Name()) == "12"
 
 
-async def test_what_senders_bring_can_be_replaced_so_that_tests_need_not_bring_it() -> None:
-    app = Diator()
+@pytest.mark.parametrize("container", [in_punq, nowhere])
+async def test_what_senders_bring_can_be_replaced_so_that_tests_need_not_bring_it(
+    container: Callable[[], object],
+) -> None:
+    app = Diator(container=container())
     app.provides(str)
 
     @app.command
