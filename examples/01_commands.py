@@ -62,7 +62,8 @@ async def send_all(file: BinaryIO) -> int:
             try:
                 command = decode(line)
             except ValueError as error:
-                print(f"{file.name}:{number}: {error}", file=sys.stderr)
+                reason = str(error).encode("unicode_escape").decode()  # it may quote anything that was in the line
+                print(f"{file.name}:{number}: {reason}", file=sys.stderr)
                 bad += 1
             else:
                 await app.send(command)

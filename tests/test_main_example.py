@@ -1,5 +1,6 @@
 """The main example as a user runs it: a file of requests, good and bad, on the command line."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,26 @@ def test_each_kind_of_bad_line_is_reported_with_its_number_and_the_rest_is_done(
     numbered = [f"{requests}:{2 * index + 1}: {reason}" for index, reason in enumerate(BAD.values())]
     assert done.stderr.splitlines() == numbered
     assert done.returncode == 1
+
+
+def test_a_report_is_one_line_whatever_stood_in_the_bad_one(requests: Path) -> None:
+    requests.write_bytes(rb'{"meeting_id": 1, "user_id": 7, "two\nlines\u001b[2J": true}')
+    assert run(requests).stderr == rf"{requests}:1: Object contains unknown field `two\nlines\x1b[2J`" + "\n"
+
+
+def test_every_line_of_garbage_is_either_done_or_reported(requests: Path) -> None:
+    chance = random.Random(2)
+    garbage = [bytearray(GOOD.strip()) for _ in range(2_000)]
+    for line in garbage:
+        for _ in range(chance.randint(0, 3)):
+            line[chance.randrange(len(line))] = chance.choice([value for value in range(256) if value != ord("\n")])
+    requests.write_bytes(b"\n".join(garbage))
+    done = run(requests)
+    reported = [int(line.removeprefix(f"{requests}:").split(":")[0]) for line in done.stderr.splitlines()]
+    assert done.returncode == 1
+    assert reported == sorted(set(reported))
+    assert done.stdout.count(" joined meeting ") + len(reported) == len(garbage)
+    assert 1_000 < len(reported) < 2_000
 
 
 def test_a_line_that_is_larger_than_the_memory_is_skipped(requests: Path) -> None:
