@@ -17,6 +17,9 @@ def main() -> None:
             '    pip install "diator[cli]"\n'
         )
         raise SystemExit(2)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:  # the encoding of a pipe may lack letters that a name in Python may have
+        reconfigure(errors="backslashreplace")
     from diator.cli.program import program  # noqa: PLC0415 - imports the libraries that may be missing
 
     program(prog_name="diator")

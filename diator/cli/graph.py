@@ -13,8 +13,8 @@ from diator.messages import Event
 
 T = TypeVar("T")
 
-_SPECIAL = re.compile(r"[^\w .,|()\[\]-]")
-"""What may mean something to Mermaid, or to HTML, inside a quoted label."""
+_SPECIAL = re.compile(r"[^\w .,|()\[\]-]", re.ASCII)
+"""What may mean something to Mermaid, or to HTML, in a quoted label, or may not survive the encoding of a pipe."""
 
 _ANY = f"{Event.__module__}.{Event.__qualname__}"
 """What a handler publishes whose `events` do not say which."""

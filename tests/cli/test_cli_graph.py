@@ -223,6 +223,7 @@ def test_any_name_survives_as_a_label(tmp_path: Path) -> None:
     )
     label = next(found[3] for found in SHAPES.finditer(text) if KIND[found[2]] == "command")
     assert not re.search(r"[\"<>`&\n{}%\\]", label)
+    assert label.isascii()
     # Mermaid reads #60; as HTML reads &#60;
     assert html.unescape(re.sub(r"#(\d+);", r"&#\1;", label)) == name
 

@@ -49,6 +49,15 @@ def test_json_is_json_whatever_the_encoding_of_the_terminal(tmp_path: Path) -> N
     assert json.loads(done.stdout)["commands"][0]["message"] == "meetings.Größe"
 
 
+def test_names_that_the_encoding_of_a_pipe_lacks_are_written_all_the_same(tmp_path: Path) -> None:
+    write(tmp_path, APP.replace("Join", "会议"))
+    done = run_script(tmp_path, SCRIPT, "show", "meetings:app", PYTHONIOENCODING="cp1252")
+    assert (done.code, done.stderr) == (0, "")
+    assert r"\u4f1a\u8bae -> None" in done.stdout
+    drawn = run_script(tmp_path, SCRIPT, "graph", "meetings:app", PYTHONIOENCODING="cp1252")
+    assert '    c1["#20250;#35758;"]' in drawn.stdout
+
+
 @pytest.mark.parametrize("library", ["typer", "rich"])
 def test_without_its_libraries_the_program_says_what_to_install(tmp_path: Path, library: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None; from diator.cli import main; main()"
