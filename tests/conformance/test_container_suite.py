@@ -973,6 +973,17 @@ def test_what_is_declared_must_be_possible_to_express() -> None:
         InexpressibleSuite().test_a_singleton_outlives_scopes()
 
 
+def test_a_library_with_scopes_may_have_no_transients() -> None:
+    class Scoped(ReferenceContainer):
+        capabilities = Capability.SCOPED
+
+    class ScopedSuite(InexpressibleSuite):
+        made = Scoped
+
+    with pytest.raises(pytest.xfail.Exception, match="without transient objects: no way to write it"):
+        ScopedSuite().test_a_transient_is_new_each_time()
+
+
 def test_a_refusal_of_the_library_is_one_too() -> None:
     StrictLibrarySuite().test_a_coroutine_function_is_a_factory()
     StrictLibrarySuite().test_finds_a_cycle()
