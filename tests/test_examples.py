@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import dishka
 import httpx
+import punq
 import pytest
+
+from diator import Diator
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -96,16 +100,45 @@ def test_the_example_of_tests_passes() -> None:
     assert re.search("^4 passed in ", output_of("07_testing.py"), re.MULTILINE)
 
 
-@pytest.fixture
-def fastapi_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'meetings.db'}")
-    spec = importlib.util.spec_from_file_location("fastapi_example", EXAMPLES / "08_fastapi.py")
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import an example anew."""
+    spec = importlib.util.spec_from_file_location("example", EXAMPLES / name)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "fastapi_example", module)
+    monkeypatch.setitem(sys.modules, "example", module)
     spec.loader.exec_module(module)
     return module
+
+
+def punq_with(service: type) -> object:
+    container = punq.Container()
+    container.register(service)
+    return container
+
+
+def dishka_with(service: type) -> object:
+    provider = dishka.Provider(scope=dishka.Scope.REQUEST)
+    provider.provide(service)
+    return dishka.make_async_container(provider)
+
+
+@pytest.mark.parametrize("container_with", [punq_with, dishka_with])
+async def test_handlers_are_the_same_whatever_the_container(
+    container_with: Callable[[type], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load("01_commands.py", monkeypatch)
+    app = Diator(container=container_with(example.MeetingApi))
+    app.add_command(example.join_meeting)
+    async with app:
+        await app.send(example.JoinMeeting(meeting_id=1, user_id=8, is_late=True))
+    assert capsys.readouterr().out == "user 8 joined meeting 1\nuser 8 was warned for being late\n"
+
+
+@pytest.fixture
+def fastapi_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'meetings.db'}")
+    return load("08_fastapi.py", monkeypatch)
 
 
 @pytest.fixture
