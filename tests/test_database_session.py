@@ -377,6 +377,32 @@ async def test_a_cancellation_during_the_commit_keeps_nothing_and_closes(app: Di
         assert database.titles == {"next"}
 
 
+async def test_a_cancellation_of_the_commit_itself_is_whole_or_nothing(app: Diator, database: Database) -> None:
+    @app.command
+    async def plan(command: Plan, session: AsyncSession) -> str:
+        await store(session, f"{command.title}, part 1")
+        await store(session, f"{command.title}, part 2")
+        return "planned"
+
+    async with app:
+        with closing(sqlite3.connect(database.path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM meeting").fetchall()  # lets others write, but not commit, until it ends
+            task = asyncio.create_task(app.send(Plan("kick-off")))
+            await database.committing.wait()
+            await asyncio.sleep(0.05)
+            assert not task.done()
+            task.cancel()
+            await asyncio.sleep(0)
+            reader.execute("ROLLBACK")
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert database.in_use == 0
+        assert len(database.titles) in {0, 2}
+        await app.send(Plan("next"))
+        assert len(database.titles) in {2, 4}
+
+
 async def test_a_timeout_rolls_back(app: Diator, database: Database) -> None:
     @app.command(timeout=0.05)
     async def plan(command: Plan, session: AsyncSession) -> str:

@@ -13,6 +13,21 @@ from diator_dishka._scope import DishkaScope, close
 
 _Marker = type(FromComponent())
 
+_ALWAYS = (
+    Capability.SCOPED
+    | Capability.TEARDOWN
+    | Capability.ASYNC_FACTORY
+    | Capability.ASYNC_TEARDOWN
+    | Capability.TEARDOWN_SEES_ERROR
+    | Capability.SINGLETON
+    | Capability.SINGLETON_TEARDOWN
+    | Capability.PROVIDED
+    | Capability.QUALIFIERS
+    | Capability.DEEP_VALIDATION
+    | Capability.CONCURRENT_SCOPE
+    | Capability.REOPENS
+)
+
 
 class DishkaContainer:
     """Wraps an async dishka container. Its scope for each unit of work is the next one, ``Scope.REQUEST`` by default.
@@ -24,13 +39,11 @@ class DishkaContainer:
         _refuse_others(container)
         self._container = container
         self._graph = Graph(container)
-        self._capabilities = ~Capability(0)
-        if container.lock is None:
-            self._capabilities &= ~Capability.CONCURRENT_SINGLETON
+        self._capabilities = _ALWAYS if container.lock is None else _ALWAYS | Capability.CONCURRENT_SINGLETON
 
     @property
     def capabilities(self) -> Capability:
-        """All, but without a lock two tasks may build one singleton twice."""
+        """All that there are, but without a lock two tasks may build one singleton twice."""
         return self._capabilities
 
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
