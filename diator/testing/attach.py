@@ -89,7 +89,7 @@ def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> I
     """A replacement that nobody would get must not pass for one."""
     wired = (*checked.handlers.values(), *checked.layers.values())
     asked = {key for one in wired for key in one.keys} | app._registry.provided.keys()
-    names = sorted(map(str, asked - replaced.keys())) or ["nothing"]
+    names = sorted(map(str, asked))
     for key, given in replaced.items():
         if isinstance(given, type) and not _may_be_class(key.hint):
             text = f"the replacement for {key} is the class {given.__qualname__}, where an object was expected"
@@ -108,9 +108,11 @@ def _may_be_class(hint: Any) -> bool:
 def _instead(container: Container | None, key: Key, names: list[str]) -> str:
     if container is not None and container.can_resolve(key):
         how = "register the replacement with a container for the test, or replace what handlers ask for"
-        return f"only the container itself uses it: {how} ({', '.join(names)})"
+        return f"the container has it for its own use: {how}: {', '.join(names)}"
     close = get_close_matches(str(key), names, n=1)
-    return f"did you mean {close[0]}?" if close else f"replace what they ask for: {', '.join(names)}"
+    return (
+        f"did you mean {close[0]}?" if close else f"they ask for: {', '.join(names) or 'nothing that can be replaced'}"
+    )
 
 
 def _key(container: Container | None, hint: Any) -> Key:

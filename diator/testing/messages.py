@@ -1,10 +1,10 @@
 """Messages: what tests assert on. What fails shows everything that happened."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Generic, TypeVar, cast, overload
 
 from diator.engine.hints import show
-from diator.engine.records import name_of
+from diator.engine.records import Registration, name_of
 from diator.errors import InvalidMessageError
 from diator.messages import Event, Message
 from diator.testing.entries import Entry, What, tree
@@ -17,17 +17,25 @@ class Messages(Sequence[M_co], Generic[M_co]):
     """Messages that were sent, published or handled, in order. Equal to a list of the same messages.
 
     In all methods, ``by`` leaves only what this handler has sent, published or handled; it is the function, class or
-    bound method that was registered.
+    bound method that was registered. What is no handler is refused with `ValueError`: nothing would ever match it.
     """
 
-    __slots__ = ("_entries", "_what", "_whole")
+    __slots__ = ("_entries", "_handlers", "_what", "_whole")
     __hash__ = None  # type: ignore[assignment]  # it grows, and equals lists
 
-    def __init__(self, what: What, entries: Sequence[Entry[M_co]], whole: Sequence[Entry]) -> None:
+    def __init__(
+        self,
+        what: What,
+        entries: Sequence[Entry[M_co]],
+        whole: Sequence[Entry],
+        handlers: Collection[Registration] = (),
+    ) -> None:
         self._what: What = what
         self._entries = entries
         self._whole = whole
         """What is shown when an assertion fails."""
+        self._handlers = handlers
+        """Those that may have done it."""
 
     @property
     def entries(self) -> tuple[Entry[M_co], ...]:
@@ -53,13 +61,20 @@ class Messages(Sequence[M_co], Generic[M_co]):
 
     def of(self, cls: type[T], /, *, by: object = None) -> "Messages[T]":
         """Give only the messages of a class."""
-        return Messages(self._what, self._matching(cls, by), self._whole)
+        return Messages(self._what, self._matching(cls, by), self._whole, self._handlers)
 
     def _matching(self, cls: type[T], by: object) -> list[Entry[T]]:
+        self._refuse_no_handler(by)
         # No type checker follows that the class of its message makes an entry an Entry[T].
         return [
             cast("Entry[T]", entry) for entry in self._entries if isinstance(entry.message, cls) and _did(entry, by)
         ]
+
+    def _refuse_no_handler(self, by: object) -> None:
+        known = (*self._handlers, *(entry.by for entry in self._whole if entry.by))
+        if by is not None and not any(handler.target == by for handler in known):
+            names = ", ".join(dict.fromkeys(handler.name for handler in known)) or "none"
+            raise ValueError(f"by={name_of(by)} is no handler of what was recorded; expected one of: {names}")
 
     def _failed(self, expected: str, cls: type[Message], by: object, found: Sequence[Entry]) -> AssertionError:
         handler = "" if by is None else f" by {name_of(by)}"

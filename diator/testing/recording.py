@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -65,7 +66,8 @@ class Record:
     def _messages(self, what: Any) -> Messages[Any]:
         # Any: which messages these are follows from what was done with them.
         entries = self.entries
-        return Messages(what, [entry for entry in entries if entry.what == what], entries)
+        handlers = (*self._app.requests.values(), *chain.from_iterable(self._app.events.values()))
+        return Messages(what, [entry for entry in entries if entry.what == what], entries, handlers)
 
     def __str__(self) -> str:
         return tree(self.entries)
@@ -74,8 +76,9 @@ class Record:
         return f"<Record of {self._app!r}: {len(self._watcher.entries)} entries>"
 
     def __enter__(self) -> Self:
-        self._attached = attached(self._app, self._watcher, self._replace)
-        self._attached.__enter__()
+        attachment = attached(self._app, self._watcher, self._replace)
+        attachment.__enter__()
+        self._attached = attachment
         return self
 
     def __exit__(

@@ -162,6 +162,13 @@ async def test_an_assertion_that_fails_shows_what_was_expected_and_the_whole_rec
         seen.sent.none(by=join)
 
 
+async def test_what_is_no_handler_is_refused_since_nothing_would_match_it() -> None:
+    async with record(app := make_app()) as seen:
+        await app.send(Greet(1))
+    with pytest.raises(ValueError, match="by=users is no handler of what was recorded; expected one of: join, greet,"):
+        seen.handled.none(Greeted, by=users)
+
+
 async def test_a_record_of_nothing_says_so() -> None:
     async with record(make_app()) as seen:
         seen.sent.none()
