@@ -40,8 +40,9 @@ class Check:
         sound: set[tuple[DependencyKey, int]] = set()
         for key in keys:
             self._seen, count = set(sound), len(self._errors)
-            if key not in self._provided:
-                self._walk(to_dishka(key), self._graph.deepest, ())
+            start = to_dishka(key)
+            if key not in self._provided or self._graph.find(start, self._graph.deepest):
+                self._walk(start, self._graph.deepest, ())
             if len(self._errors) == count:  # else each key that leads to the error is told
                 sound |= self._seen
         return Validation(self._errors, list(self._warnings.values()))

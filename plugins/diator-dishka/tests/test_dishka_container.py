@@ -266,6 +266,13 @@ def test_a_brought_value_that_could_not_reach_all_factories_is_refused(
     assert remedy in error.remedy
 
 
+def test_what_makes_an_object_that_may_be_brought_is_checked_too() -> None:
+    container = DishkaContainer(make_async_container(of(Audit), skip_validation=True))
+    (error,) = container.validate([Key(Audit)], [Key(Audit)]).errors
+    assert isinstance(error, DependencyNotFoundError)
+    assert error.key == Key(User)
+
+
 # Containers that were made without dishka's own validation
 
 
