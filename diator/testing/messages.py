@@ -95,8 +95,7 @@ class Messages(Sequence[M_co], Generic[M_co]):
         return len(self._entries)
 
     def __eq__(self, other: object) -> bool:
-        mine = [entry.message for entry in self._entries]
-        return mine == [*other] if isinstance(other, list | Messages) else NotImplemented
+        return self._list() == [*other] if isinstance(other, list | Messages) else NotImplemented
 
     def __repr__(self) -> str:
         return repr(self._list())

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Coroutine
 from contextvars import ContextVar
+from copy import copy
 from typing import Any, cast
 
 from diator.engine.plan import Call
 from diator.engine.records import Registration
-from diator.engine.unit import NOTHING, StreamUnit, Unit, Work
+from diator.engine.unit import StreamUnit, Unit, Work
 from diator.messages import Event, Message
 from diator.testing.entries import Entry, What
 
@@ -82,8 +83,7 @@ class Watcher:
 
     def _unit(self, frame: _Frame, unit: Unit) -> Unit:
         """The unit of work as one handler sees it: what the handler raises is written down on its way."""
-        seen = Unit(unit.resolve, NOTHING)
-        seen.provided = unit.provided
+        seen = copy(unit)
         seen.events = _Events(self, frame, unit)
         return seen
 
@@ -152,9 +152,11 @@ async def _outcome(entry: Entry, running: Coroutine[Any, Any, Any], unit: Unit |
         entry.error, entry.done = error, True
         raise
     if isinstance(unit, StreamUnit):
-        result = _Rows(result, entry)
-    entry.done = unit is None or not isinstance(unit, StreamUnit)
+        rows = _Rows(result, entry)
+        entry.result = rows.read
+        return rows
     entry.result = result.read if isinstance(result, _Rows) else result
+    entry.done = True
     return result
 
 
