@@ -47,19 +47,22 @@ class _QueryType(Protocol[T_co, R_co]):
 class _AsyncHandler(Protocol[T_co, M_contra, R_co]):
     @property  # type: ignore[misc]
     def __class__(self) -> type[T_co]: ...  # type: ignore[override]
-    def handle(self, message: M_contra, /) -> Coroutine[Any, Any, R_co]: ...
+    @property
+    def handle(self) -> Callable[Concatenate[M_contra, ...], Coroutine[Any, Any, R_co]]: ...
 
 
 class _SyncHandler(Protocol[T_co, M_contra, R_co]):
     @property  # type: ignore[misc]
     def __class__(self) -> type[T_co]: ...  # type: ignore[override]
-    def handle(self, message: M_contra, /) -> R_co: ...
+    @property
+    def handle(self) -> Callable[Concatenate[M_contra, ...], R_co]: ...
 
 
 class _StreamHandler(Protocol[T_co, M_contra, R_co]):
     @property  # type: ignore[misc]
     def __class__(self) -> type[T_co]: ...  # type: ignore[override]
-    def handle(self, message: M_contra, /) -> AsyncIterator[R_co]: ...
+    @property
+    def handle(self) -> Callable[Concatenate[M_contra, ...], AsyncIterator[R_co]]: ...
 
 
 class _Decorator:

@@ -49,7 +49,7 @@ class Abroad(NotificationEvent):
 
 
 async def test_events_are_handled_first_in_first_out_and_those_of_events_after_those_of_the_command() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     async def go(command: Go, publish: Publish[Happened | Other]) -> None:
@@ -78,7 +78,7 @@ async def test_events_are_handled_first_in_first_out_and_those_of_events_after_t
 
 
 async def test_events_are_handled_after_the_handler_has_returned() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     async def go(command: Go, publish: Publish[Happened]) -> None:
@@ -96,7 +96,7 @@ async def test_events_are_handled_after_the_handler_has_returned() -> None:
 
 
 async def test_a_handler_of_a_base_class_gets_its_subclasses_and_not_the_other_way_round() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.on_event
     async def any_domain_event(event: DomainEvent) -> None:
@@ -122,7 +122,7 @@ async def test_a_handler_of_a_base_class_gets_its_subclasses_and_not_the_other_w
 
 
 async def test_a_handler_of_a_union_gets_each_of_its_members_once() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.on_event
     async def on(event: Happened | HappenedTwice | Other) -> None:
@@ -134,7 +134,7 @@ async def test_a_handler_of_a_union_gets_each_of_its_members_once() -> None:
 
 
 async def test_publish_outside_a_command_handles_events_in_order_and_takes_none_at_all() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.on_event
     async def on(event: Happened) -> None:
@@ -154,12 +154,14 @@ async def test_an_event_that_was_not_declared_is_refused_where_it_is_published()
         publish(Other())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     async with app:
-        with pytest.raises(UndeclaredEventError, match=r"go.*published Other, but declares Happened.*Publish\[Happened"):
+        with pytest.raises(
+            UndeclaredEventError, match=r"go.*published Other, but declares Happened.*Publish\[Happened"
+        ):
             await app.send(Go())
 
 
 async def test_a_declared_base_class_covers_its_subclasses() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     async def go(command: Go, publish: Publish[Happened]) -> None:
@@ -176,7 +178,7 @@ async def test_a_declared_base_class_covers_its_subclasses() -> None:
 
 @pytest.mark.parametrize("wrong", [Happened, object(), None, Go()], ids=["class", "object", "none", "command"])
 async def test_what_is_no_event_is_refused_where_it_is_published(wrong: Any) -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     async def go(command: Go, publish: Publish[Happened]) -> None:
@@ -207,7 +209,7 @@ async def test_publishing_after_the_handler_has_returned_is_refused() -> None:
 
 
 async def test_a_brokered_event_behind_a_wide_declaration_is_refused_before_anything_is_handled() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     async def go(command: Go, publish: Publish[Event]) -> None:
@@ -222,12 +224,12 @@ async def test_a_brokered_event_behind_a_wide_declaration_is_refused_before_anyt
         with pytest.raises(ConfigurationError, match="Abroad was published, but the app has no message broker"):
             await app.send(Go())
         with pytest.raises(ConfigurationError, match="no message broker"):
-            app.publish(Abroad())
+            _ = app.publish(Abroad())
     assert seen == []
 
 
 async def test_a_class_handler_with_an_events_property_publishes_what_it_holds_after_handle() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     class GoHandler:
@@ -258,7 +260,7 @@ async def test_the_annotation_of_events_is_enforced() -> None:
     @app.command
     @dataclass
     class GoHandler:
-        events: list[Happened] = field(default_factory=list, init=False)
+        events: list[Happened] = field(default_factory=list[Happened], init=False)
 
         async def handle(self, command: Go) -> None:
             self.events.append(Other())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -269,7 +271,7 @@ async def test_the_annotation_of_events_is_enforced() -> None:
 
 
 async def test_events_of_a_handler_that_failed_are_not_handled() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     class GoHandler:
@@ -291,7 +293,7 @@ async def test_events_of_a_handler_that_failed_are_not_handled() -> None:
 
 
 async def test_an_event_class_defined_after_the_start_reaches_the_handlers_of_its_base() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     async def go(command: Go, publish: Publish[Happened]) -> None:
@@ -308,7 +310,7 @@ async def test_an_event_class_defined_after_the_start_reaches_the_handlers_of_it
 
 
 async def test_an_event_middleware_wraps_each_call_of_an_event_handler() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.middleware
     async def around(event: Happened, call_next: CallNext) -> None:
@@ -339,7 +341,7 @@ async def test_an_event_middleware_wraps_each_call_of_an_event_handler() -> None
 
 
 async def test_an_event_middleware_cannot_undo_that_a_handler_failed() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.middleware
     async def forgive(event: Event, call_next: CallNext) -> None:
@@ -367,7 +369,7 @@ async def test_an_event_middleware_cannot_undo_that_a_handler_failed() -> None:
 
 
 async def test_sync_event_handlers_and_class_event_handlers_take_part_in_order() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.on_event
     def one(event: Happened) -> None:

@@ -46,7 +46,7 @@ def app_with_handlers() -> Diator:
 
 
 async def test_the_hint_of_the_first_parameter_says_which_messages_are_wrapped() -> None:
-    app, seen = app_with_handlers(), []
+    app, seen = app_with_handlers(), list[Any]()
 
     def note(name: str) -> None:
         seen.append(name)
@@ -95,7 +95,7 @@ async def test_the_hint_of_the_first_parameter_says_which_messages_are_wrapped()
 
 
 async def test_an_included_router_brings_its_middlewares_in_at_its_place() -> None:
-    app, router, seen = app_with_handlers(), Router(), []
+    app, router, seen = app_with_handlers(), Router(), list[Any]()
 
     def noting(name: str) -> Any:
         async def note(message: Message, call_next: CallNext) -> Any:
@@ -129,7 +129,7 @@ async def test_a_middleware_may_change_the_message_and_the_result() -> None:
 
 
 async def test_objects_methods_and_lambdas_free_of_dependencies_serve_as_middlewares() -> None:
-    app, seen = app_with_handlers(), []
+    app, seen = app_with_handlers(), list[Any]()
 
     class Note:
         async def __call__(self, message: Message, call_next: CallNext) -> Any:
@@ -148,7 +148,7 @@ async def test_objects_methods_and_lambdas_free_of_dependencies_serve_as_middlew
 
 
 async def test_a_middleware_may_ask_for_the_context_and_the_app_and_stays_outside() -> None:
-    app, seen = app_with_handlers(), []
+    app, seen = app_with_handlers(), list[Any]()
 
     @app.middleware
     async def note(message: Message, call_next: CallNext, here: Diator, *, context: Context) -> Any:

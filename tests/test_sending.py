@@ -81,9 +81,9 @@ def app() -> Diator:
 async def test_send_refuses_at_once_what_is_no_request(app: Diator, wrong: Any, words: str) -> None:
     async with app:
         with pytest.raises(InvalidMessageError, match=words):
-            app.send(wrong)
+            _ = app.send(wrong)
         with pytest.raises(TypeError):
-            app.using(headers={"a": "b"}).send(wrong)
+            _ = app.using(headers={"a": "b"}).send(wrong)
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ async def test_send_refuses_at_once_what_is_no_request(app: Diator, wrong: Any, 
 async def test_publish_refuses_at_once_what_is_no_event(app: Diator, wrong: Any, words: str) -> None:
     async with app:
         with pytest.raises(InvalidMessageError, match=words):
-            app.publish(wrong)
+            _ = app.publish(wrong)
         with pytest.raises(InvalidMessageError, match=words):
-            app.publish(Happened(), wrong)
+            _ = app.publish(Happened(), wrong)
 
 
 async def test_an_unknown_request_is_refused_with_a_close_name_and_the_next_step(app: Diator) -> None:
     async with app:
         with pytest.raises(UnknownRequestError, match=r"no handler for Gone .*did you mean Go\?.*@app.command"):
-            app.send(Gone())
-        with pytest.raises(UnknownRequestError, match="@app.query"):
-            app.send(Ask())
+            _ = app.send(Gone())
+        with pytest.raises(UnknownRequestError, match=r"@app.query"):
+            _ = app.send(Ask())
         with pytest.raises(LookupError):
             app.stream(Ask())
 
@@ -116,15 +116,15 @@ async def test_an_unknown_request_is_refused_with_a_close_name_and_the_next_step
 async def test_a_subclass_of_a_registered_request_is_refused(app: Diator) -> None:
     async with app:
         with pytest.raises(UnknownRequestError, match="SpecialGo has no handler; its base Go has one"):
-            app.send(SpecialGo())
+            _ = app.send(SpecialGo())
 
 
 def test_sending_before_the_start_is_refused_with_the_lifespan_to_write(app: Diator) -> None:
     for call in (app.send, app.using().send):
         with pytest.raises(NotRunningError, match=r"has not been started(.|\n)*async with app:"):
-            call(Go())
+            _ = call(Go())
     with pytest.raises(NotRunningError):
-        app.publish(Happened())
+        _ = app.publish(Happened())
     with pytest.raises(NotRunningError):
         app.stream(Ask())
 
@@ -133,9 +133,9 @@ async def test_sending_after_the_end_is_refused(app: Diator) -> None:
     async with app:
         pass
     with pytest.raises(NotRunningError, match="has ended"):
-        app.send(Go())
+        _ = app.send(Go())
     with pytest.raises(NotRunningError, match="has ended"):
-        app.publish(Happened())
+        _ = app.publish(Happened())
 
 
 async def test_a_sender_made_before_the_start_works_after_it(app: Diator) -> None:
@@ -213,7 +213,7 @@ async def test_a_start_that_fails_can_be_tried_again_after_the_mistake_is_mended
 
 
 async def test_using_brings_values_to_handlers_events_and_middlewares() -> None:
-    app, seen = Diator(container=Journal()), []
+    app, seen = Diator(container=Journal()), list[Any]()
     app.provides(User, Annotated[str, Named("tenant")])
 
     @app.middleware
@@ -251,9 +251,9 @@ async def test_a_missing_value_is_an_error_of_the_call_that_names_it() -> None:
 
     async with app:
         with pytest.raises(NotProvidedError, match=r"Go needs User from its sender: await app.using\(provide={User"):
-            app.send(Go())
+            _ = app.send(Go())
         with pytest.raises(NotProvidedError):
-            app.publish(Happened())
+            _ = app.publish(Happened())
 
 
 async def test_a_default_stands_in_for_a_value_that_is_not_brought() -> None:
@@ -347,7 +347,7 @@ async def test_headers_cannot_be_changed_by_who_gets_them() -> None:
 
 
 async def test_a_call_that_is_never_awaited_does_nothing() -> None:
-    app, seen = Diator(), []
+    app, seen = Diator(), list[Any]()
 
     @app.command
     async def go(command: Go) -> str:

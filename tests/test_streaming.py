@@ -146,7 +146,7 @@ async def test_send_of_a_streamed_query_names_stream_and_the_other_way_round() -
     app = app_with(Journal())
     async with app:
         with pytest.raises(InvalidMessageError, match=r"async with app.stream\(Rows"):
-            app.send(Rows())
+            _ = app.send(Rows())
         with pytest.raises(InvalidMessageError, match=r"await app.send\(One"):
             app.stream(One())
         with pytest.raises(InvalidMessageError, match=r"the command Go has one result"):

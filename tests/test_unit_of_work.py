@@ -1,7 +1,7 @@
 """What happens on ``send``, in its order, and what fails it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ class Broken(Exception):
 
 
 @asynccontextmanager
-async def running(app: Diator, journal: Journal) -> AsyncIterator[Diator]:
+async def running(app: Diator, journal: Journal) -> AsyncGenerator[Diator, None]:
     async with app:
         yield app
     assert journal.lines.pop() == "container closed"

@@ -6,6 +6,7 @@ The model is the other half of this module: a few dozen lines of ordinary, synch
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -175,54 +176,66 @@ def build(world: World) -> Diator:
     return app
 
 
+async def perform(world: World, script: Script, app: Diator, publish: Any) -> None:
+    for step in script.steps:
+        message = COMMAND_TYPES[step.target % COMMANDS]()
+        match step.does:
+            case "await":
+                await world.point()
+            case "publish":
+                publish(EVENT_TYPES[step.target]())
+            case "fail":
+                raise Broken
+            case "send":
+                await app.send(message)
+            case "try to send":
+                try:
+                    await app.send(message)
+                except (Broken, ClosingBroken):
+                    world.write("caught")
+
+
 def handler(world: World, script: Script, name: str, message: type) -> Callable[..., Any]:
     """A handler with the parameters that its script needs, and no others."""
 
-    async def run(publish: Any, session: Session | None, app: Diator) -> str:
+    async def run(session: Session | None, app: Diator, publish: Any) -> Any:
         world.write(f"{name} in {session.number if session else 'no scope'}")
-        for step in script.steps:
-            match step.does:
-                case "await":
-                    await world.point()
-                case "publish":
-                    publish(EVENT_TYPES[step.target]())
-                case "fail":
-                    raise Broken
-                case "send":
-                    await app.send(COMMAND_TYPES[step.target]())
-                case "try to send":
-                    try:
-                        await app.send(COMMAND_TYPES[step.target]())
-                    except (Broken, ClosingBroken):
-                        world.write("caught")
+        await perform(world, script, app, publish)
         return name
 
     async def with_both(message: Any, app: Diator, session: Session, publish: Any) -> Any:
-        return await run(publish, session, app)
+        return await run(session, app, publish)
 
     async def with_session(message: Any, app: Diator, session: Session) -> Any:
-        return await run(None, session, app)
+        return await run(session, app, None)
 
     async def with_publish(message: Any, app: Diator, publish: Any) -> Any:
-        return await run(publish, None, app)
+        return await run(None, app, publish)
 
     async def with_none(message: Any, app: Diator) -> Any:
-        return await run(None, None, app)
+        return await run(None, app, None)
 
-    chosen: Any = (with_both if script.session else with_publish) if script.publishes else (
-        with_session if script.session else with_none)  # fmt: skip
-    del chosen.__annotations__["return"]
-    chosen.__annotations__["message"] = message
+    chosen: Callable[..., Any]
     if script.publishes:
-        events: Any = tuple(EVENT_TYPES[number] for number in script.publishes)
-        union = events[0]
-        for event in events[1:]:
-            union = union | event
-        chosen.__annotations__["publish"] = Publish[union]
-    return chosen  # type: ignore[no-any-return]
+        chosen = with_both if script.session else with_publish
+        generic: Any = Publish
+        union: Any = EVENT_TYPES[script.publishes[0]]
+        for number in script.publishes[1:]:
+            union |= EVENT_TYPES[number]
+        chosen.__annotations__["publish"] = generic[union]
+    else:
+        chosen = with_session if script.session else with_none
+    chosen.__annotations__.update({"message": message, "return": Any})
+    return chosen
 
 
 def middleware(world: World, around: Around) -> Callable[..., Any]:
+    if around.startswith("event"):
+        return of_events(world, around)
+    return inside(world, around) if around.startswith("inner") else outside(world, around)
+
+
+def outside(world: World, around: Around) -> Callable[..., Any]:
     async def outer(message: Command[Any], call_next: CallNext) -> Any:
         world.write(f"{around} in")
         try:
@@ -232,6 +245,10 @@ def middleware(world: World, around: Around) -> Callable[..., Any]:
                 raise
             return "instead" if around == "swallow" else await call_next(message)
 
+    return outer
+
+
+def inside(world: World, around: Around) -> Callable[..., Any]:
     async def inner(message: Command[Any], call_next: CallNext, session: Session) -> Any:
         world.write(f"{around} in {session.number}")
         if around == "inner answer":
@@ -246,7 +263,11 @@ def middleware(world: World, around: Around) -> Callable[..., Any]:
             raise Broken
         return result
 
-    async def of_events(event: Event, call_next: CallNext) -> Any:
+    return inner
+
+
+def of_events(world: World, around: Around) -> Callable[..., Any]:
+    async def of_event(event: Event, call_next: CallNext) -> Any:
         world.write(around)
         try:
             await call_next(event)
@@ -254,7 +275,7 @@ def middleware(world: World, around: Around) -> Callable[..., Any]:
             if around == "event pass":
                 raise
 
-    return of_events if around.startswith("event") else inner if around.startswith("inner") else outer
+    return of_event
 
 
 # -------------------------------------------------------------------------------------------------------- the model
@@ -301,10 +322,8 @@ class Model(World):
             result = self.inside(number, str(scope), 0, failures)
         except BaseException as error:
             failures.insert(0, error)
-            try:
+            with suppress(ClosingBroken):  # the error of the handler wins; a cancel while closing wins over both
                 self.close(scope, error)
-            except ClosingBroken:
-                pass  # the error of the handler wins; a cancel while closing wins over both
             raise
         self.close(scope, failures[0] if failures else None)
         return result
@@ -397,7 +416,8 @@ def scripts(number: int, *, of_command: bool) -> st.SearchStrategy[Script]:
         steps.append(st.builds(Step, sends, st.integers(number + 1, COMMANDS - 1)))
     body = st.lists(st.one_of(steps), max_size=4)
     ends = st.sampled_from([(), (), (), (Step("fail"),)])
-    return st.builds(lambda b, e, s: Script((*b, *e), s), body, ends, st.booleans())
+    steps_of_all = st.tuples(body, ends).map(lambda parts: (*parts[0], *parts[1]))
+    return st.builds(Script, steps_of_all, st.booleans())
 
 
 AROUND: list[Around] = [
@@ -407,9 +427,7 @@ AROUND: list[Around] = [
 PROGRAMS = st.builds(
     Program,
     commands=st.tuples(*(scripts(number, of_command=True) for number in range(COMMANDS))),
-    events=st.tuples(
-        *(st.lists(scripts(number, of_command=False), max_size=2).map(tuple) for number in range(EVENTS))
-    ),
+    events=st.tuples(*(st.lists(scripts(number, of_command=False), max_size=2).map(tuple) for number in range(EVENTS))),
     middlewares=st.lists(st.sampled_from(AROUND), max_size=3).map(tuple),
     closing_fails=st.frozensets(st.integers(1, 4), max_size=2),
     cancel_at=st.one_of(st.just(0), st.integers(1, 12)),
