@@ -1,0 +1,42 @@
+"""Recording changes nothing: the core's own tests pass with every app recorded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SUITES = ("events", "middleware", "sending", "streaming", "unit_of_work", "unit_of_work_model")
+
+PLUGIN = """
+import diator.app
+from diator.engine.dispatch import Dispatch
+from diator.testing.watch import Watcher
+
+watchers = []
+
+
+def watched(checked, resources, app):
+    watchers.append(Watcher())
+    return Dispatch(checked, resources, app, watchers[-1])
+
+
+diator.app.Dispatch = watched
+
+
+def pytest_terminal_summary(terminalreporter):
+    seen = {entry.what for watcher in watchers for entry in watcher.entries}
+    terminalreporter.write_line(f"recorded: {sorted(seen)}")
+"""
+
+
+@pytest.mark.once
+def test_the_unit_of_work_keeps_every_promise_while_it_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "every_app_recorded.py").write_text(PLUGIN)
+    paths = [f"tests/test_{name}.py" for name in SUITES]
+    options = ["-q", "-p", "no:cacheprovider", "-o", f"pythonpath=. {tmp_path}", "-p", "every_app_recorded"]
+    command = [sys.executable, "-m", "pytest", *options, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "recorded: ['handled', 'published', 'sent']" in done.stdout
