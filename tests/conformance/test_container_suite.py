@@ -13,7 +13,7 @@ import pytest
 from typing_extensions import Self, get_type_hints, is_protocol
 
 from diator.conformance import CannotExpressError, ContainerSuite, Kind, RefusedByLibraryError, Registration
-from diator.conformance.containers.teardown import HandlerError
+from diator.conformance.containers.resources import HandlerError
 from diator.containers import Capability, Container, Key, Lifetime, Validation
 from diator.containers.port import Named
 from diator.errors import (
@@ -526,12 +526,7 @@ class ClosesSyncResourcesOnly(ReferenceScope):
         return await super().build(registration, AsyncExitStack() if forgotten else stack)
 
 
-@caught_by(
-    "a_resource_is_closed_with_its_scope",
-    "a_resource_sees_the_error",
-    "a_singleton_resource_is_closed_by_aclose_and_only_once",
-    "the_error_is_thrown_into_the_resource",
-)
+@caught_by("a_resource_is_closed_with_its_scope", "resources_close_in_reverse_order", and_more=True)
 class ClosesAsyncResourcesOnly(ReferenceScope):
     async def build(self, registration: Registration, stack: AsyncExitStack) -> Any:
         forgotten = registration.kind is Kind.GENERATOR

@@ -1,8 +1,8 @@
 """The suite for container plugins.
 
 In reading order: `registration` (what a case asks the plugin's author to register), `bench` (how a case gets its
-container, and what happens if the container can't do it), then the cases: `lifetimes`, `concurrency`, `factories`,
-`teardown`, `failures`, `startup`, `keys`.
+container, and what happens if the container can't do it), `services` and `resources` (what the cases register), then
+the cases: `lifetimes`, `concurrency`, `factories`, `teardown`, `failures`, `startup`, `keys`.
 """
 
 from diator.conformance.containers.concurrency import Concurrency

@@ -98,6 +98,11 @@ class Bench:
         """The lifetime for cases that are about something else."""
         return Lifetime.SCOPED if Capability.SCOPED in self.capabilities else Lifetime.TRANSIENT
 
+    @property
+    def longest(self) -> Lifetime:
+        """The lifetime of what is shared the most."""
+        return Lifetime.SINGLETON if Capability.SINGLETON in self.capabilities else self.usual
+
     def register(
         self, hint: Any, source: object = None, *, lifetime: Lifetime | None = None, qualifier: str | None = None
     ) -> Registration:
@@ -115,10 +120,10 @@ class Bench:
         try:
             container = self.container(registrations, provided)
         except CannotExpressError as reason:
-            lacking = names(needs & ~self.capabilities) or self._lacks_transients(registrations)
-            if not lacking:
+            without = names(needs & ~self.capabilities) or self._lacks_transients(registrations)
+            if not without:
                 pytest.fail(f"the plugin declares all that this case needs, but can't express it: {reason}")
-            pytest.xfail(f"without {lacking}: {reason}")
+            pytest.xfail(f"without {without}: {reason}")
         except RefusedByLibraryError as refusal:
             if needs & ~self.capabilities:
                 raise _RefusedError from refusal

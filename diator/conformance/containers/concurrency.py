@@ -1,13 +1,15 @@
 """Cases: several tasks, several scopes, several loops, several containers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
 
 from diator.app import Diator
 from diator.conformance.containers.bench import Bench, case
+from diator.conformance.containers.registration import Kind
+from diator.conformance.containers.resources import BOTH, session
 from diator.conformance.containers.services import Config, Database, Session, Work
 from diator.containers.port import Capability, Key, Lifetime
 from diator.errors import NotRunningError
@@ -55,18 +57,24 @@ class Concurrency(Bench):
             built = await asyncio.gather(*(_resolve(scope.resolve, Key(Config)) for _ in range(TASKS)))
         assert len(set(map(id, built))) == 1
 
+    @BOTH
     @case()
-    async def test_scopes_that_overlap_are_isolated(self) -> None:
+    async def test_scopes_that_overlap_are_isolated(self, kind: Kind) -> None:
         """Leaving one scope closes its resource only, while another goes on working."""
         log: list[str] = []
         numbers = iter(("first", "second"))
 
-        async def session() -> AsyncIterator[Session]:
+        def generator() -> Iterator[Session]:
             number = next(numbers)
             yield Session()
             log.append(f"{number} closed")
 
-        container = self.build(self.register(Session, session))
+        async def async_generator() -> AsyncIterator[Session]:
+            number = next(numbers)
+            yield Session()
+            log.append(f"{number} closed")
+
+        container = self.build(self.register(Session, generator if kind is Kind.GENERATOR else async_generator))
         first_left = asyncio.Event()
         second_open = asyncio.Event()
 
@@ -118,26 +126,22 @@ class Concurrency(Bench):
             config = await scope.resolve(Key(Config))
             assert await asyncio.create_task(_resolve(scope.resolve, Key(Config))) is config
 
+    @BOTH
     @case()
-    async def test_a_scope_may_be_left_in_another_task(self) -> None:
+    async def test_a_scope_may_be_left_in_another_task(self, kind: Kind) -> None:
         """Web frameworks and test fixtures may end the block of a stream in another task than they began it in."""
         log: list[str] = []
-
-        async def session() -> AsyncIterator[Session]:
-            yield Session()
-            log.append("closed")
-
-        container = self.build(self.register(Session, session))
+        container = self.build(self.register(Session, session(kind, log)))
         scope = container.scope({})
         resolver = await asyncio.create_task(_await(scope.__aenter__()))
         await resolver.resolve(Key(Session))
         await asyncio.create_task(_await(scope.__aexit__(None, None, None)))
-        assert log == ["closed"]
+        assert log == ["session opened", "session closed"]
 
     @case()
     def test_a_container_is_made_and_checked_outside_of_any_loop(self) -> None:
         """``app.check()`` and imports run before there is a loop; the loop that comes later is used without trouble."""
-        container = self.build(self.register(Config, lifetime=Lifetime.SINGLETON), self.register(Database))
+        container = self.build(self.register(Config, lifetime=self.longest), self.register(Database))
         assert container.can_resolve(Key(Database))
         assert not container.validate([Key(Database)], ()).errors
 
@@ -171,8 +175,8 @@ class Concurrency(Bench):
     @case()
     async def test_two_containers_are_independent(self) -> None:
         """Singletons and registrations belong to one container."""
-        one = self.build(self.register(Config, lifetime=Lifetime.SINGLETON))
-        two = self.build(self.register(Config, lifetime=Lifetime.SINGLETON), self.register(Database))
+        one = self.build(self.register(Config, lifetime=self.longest))
+        two = self.build(self.register(Config, lifetime=self.longest), self.register(Database))
         async with one.scope({}) as first, two.scope({}) as second:
             assert await first.resolve(Key(Config)) is not await second.resolve(Key(Config))
         assert not one.can_resolve(Key(Database))

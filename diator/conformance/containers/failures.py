@@ -8,8 +8,8 @@ import pytest
 from diator.app import Diator
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.registration import Kind
+from diator.conformance.containers.resources import BOTH, HandlerError, badly, session
 from diator.conformance.containers.services import Config, Database, Session, Work
-from diator.conformance.containers.teardown import BOTH, ClosingError, HandlerError
 from diator.containers.port import Container, Key
 
 Body = Callable[[Session], object]
@@ -63,17 +63,11 @@ class Failures(Bench):
                 await app.send(Work())
         assert raised.value is error
 
+    @BOTH
     @case()
-    async def test_an_error_of_the_handler_wins_over_one_of_closing(self) -> None:
+    async def test_an_error_of_the_handler_wins_over_one_of_closing(self, kind: Kind) -> None:
         """The sender gets the error of the handler, with the one of closing among its causes."""
-
-        async def session() -> AsyncIterator[Session]:
-            try:
-                yield Session()
-            finally:
-                raise ClosingError
-
-        container = self.build(self.register(Session, session))
+        container = self.build(self.register(Session, session(kind, [], badly)))
         error = HandlerError()
         async with app_of(container, _raising(error)) as app:
             with pytest.raises(HandlerError) as raised:
@@ -81,15 +75,11 @@ class Failures(Bench):
         assert raised.value is error
         assert error.__cause__ is not None
 
+    @BOTH
     @case()
-    async def test_an_error_of_closing_fails_the_command(self) -> None:
+    async def test_an_error_of_closing_fails_the_command(self, kind: Kind) -> None:
         """A command whose work could not be closed, a commit for example, has not succeeded."""
-
-        async def session() -> AsyncIterator[Session]:
-            yield Session()
-            raise ClosingError
-
-        container = self.build(self.register(Session, session))
+        container = self.build(self.register(Session, session(kind, [], badly)))
         async with app_of(container, lambda _: "done") as app:
             with pytest.raises(Exception) as raised:  # noqa: PT011 - a library may wrap it, in a group for example
                 await app.send(Work())

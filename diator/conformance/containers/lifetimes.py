@@ -1,11 +1,10 @@
 """Cases: the shape of the port, and how long objects are shared."""
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.registration import Kind
+from diator.conformance.containers.resources import BOTH, session
 from diator.conformance.containers.services import Config, Dashboard, Database, Report, Repository, Session
 from diator.containers.port import Capability, Container, Key, Lifetime
 
@@ -67,28 +66,18 @@ class Lifetimes(Bench):
             assert await scope.resolve(Key(Config)) is first
             assert (await scope.resolve(Key(Database))).config is first
 
-    @pytest.mark.parametrize("kind", [Kind.GENERATOR, Kind.ASYNC_GENERATOR])
+    @BOTH
     @case()
     async def test_a_singleton_resource_is_closed_by_aclose_and_only_once(self, kind: Kind) -> None:
         """The end of a scope leaves it open, ``aclose`` closes it, and doing that again does nothing."""
         log: list[str] = []
-
-        def generator() -> Iterator[Session]:
-            yield Session()
-            log.append("closed")
-
-        async def async_generator() -> AsyncIterator[Session]:
-            yield Session()
-            log.append("closed")
-
-        source = generator if kind is Kind.GENERATOR else async_generator
-        container = self.build(self.register(Session, source, lifetime=Lifetime.SINGLETON))
+        container = self.build(self.register(Session, session(kind, log), lifetime=Lifetime.SINGLETON))
         async with container.scope({}) as scope:
             await scope.resolve(Key(Session))
-        assert log == []
+        assert log == ["session opened"]
         await container.aclose()
         await container.aclose()
-        assert log == ["closed"]
+        assert log == ["session opened", "session closed"]
 
     @case()
     async def test_aclose_of_an_unused_container_does_nothing(self) -> None:
