@@ -82,10 +82,11 @@ async def rows(effort: Effort) -> AsyncIterator[Row]:
 
 def _app(handler: Callable[..., Any], *middlewares: Callable[..., Any], reactions: int = 0) -> Diator:
     app = Diator()
-    app.publishes(Joined)
     app.add_command(handler)
     for middleware in middlewares:
         app.add_middleware(middleware)
+    if reactions:
+        app.publishes(Joined)
     for reaction in _reactions(reactions):
         app.add_event_handler(reaction)
     return app

@@ -101,7 +101,11 @@ def standings(results: Mapping[str, Times]) -> str:
 def _cell(ratio: Ratio | None, ours: Ratio | None) -> str:
     if ratio is None:
         return "not offered"
-    return f"{ratio.median:.3g}" + (f" ({ratio.median / ours.median:.2g} x)" if ours else "")
+    return _short(ratio.median) + (f" ({_short(ratio.median / ours.median)} x)" if ours else "")
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.2f}"
 
 
 def _times(python: Path, driver: str, quick: bool) -> Times:
