@@ -191,7 +191,7 @@ FAILING: dict[str, list[tuple[str, str, str]]] = {
     "missing_attribute": [("unresolved-hint", "dep: elsewhere.Nothing (AttributeError", "correct the hint")],
     "unhinted": [("unhinted-parameter", "dep, which has no hint", "or give it a default")],
     "choice": [("union-dependency", "Dep | Second, a choice that no container can make", "one type")],
-    "none_without_default": [("missing-dependency", "dep: Later | None", "or give the parameter a default")],
+    "none_without_default": [("missing-dependency", "dep: Later | None", "give the parameter a default")],
     "unknown": [
         ("missing-dependency", "dep: Later", "register Later with the container"),
         ("missing-dependency", "limit: int", "register int with the container"),
