@@ -12,7 +12,9 @@ that is checked when it is registered.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from typing_extensions import Concatenate  # noqa: UP035 - that of typing takes no ellipsis on 3.10
 
 from diator.engine.hints import class_of, members
 from diator.messages import Command, Event, Message, Query

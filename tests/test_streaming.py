@@ -216,6 +216,31 @@ async def test_a_class_handler_may_stream_and_needs_no_container() -> None:
         assert [row async for row in rows] == [0, 1]
 
 
+async def test_rows_may_come_from_an_iterator_that_has_nothing_to_close() -> None:
+    app = Diator(container=(journal := Journal()))
+
+    class Numbers:
+        def __init__(self) -> None:
+            self.left = [1, 2]
+
+        def __aiter__(self) -> "Numbers":
+            return self
+
+        async def __anext__(self) -> int:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop()
+
+    @app.query
+    def rows(query: Rows, session: Session) -> AsyncIterator[int]:
+        return Numbers()
+
+    async with app:
+        async with app.stream(Rows()) as found:
+            assert [row async for row in found] == [2, 1]
+    assert journal.lines[:-1] == ["scope 1 opens", "scope 1 closes"]
+
+
 async def test_the_handler_of_a_stream_has_the_context_at_every_row() -> None:
     app = Diator()
 

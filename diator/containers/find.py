@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GROUP = "diator.containers"
 
-KNOWN = ("dishka", "punq")
+KNOWN = ("di", "dishka", "punq", "rodi", "svcs", "wireup")
 """Libraries that have a plugin of ours, ``diator-<name>``, so that an error can name what to install."""
 
 
@@ -25,6 +25,8 @@ def find_container(given: object) -> Container:
 
     Raises `ConfigurationError` where no installed plugin serves the library, or the plugin is not a `Container`.
     """
+    if isinstance(given, type):
+        raise ConfigurationError([_is_a_class(given)])
     if isinstance(given, Container):
         return given
     from importlib.metadata import entry_points  # noqa: PLC0415 - as slow to import as half of Diator
@@ -37,8 +39,6 @@ def find_container(given: object) -> Container:
 
 
 def _libraries(given: object) -> Iterator[str]:
-    if isinstance(given, type):
-        return
     for base in type(given).__mro__[:-1]:
         yield base.__module__.partition(".")[0]
 
@@ -54,10 +54,12 @@ def _load(point: "EntryPoint", given: object) -> Container:
     raise ConfigurationError([Problem("container-plugin", text, remedy)])
 
 
+def _is_a_class(given: type) -> Problem:
+    text = f"container={given!r} is a class, where an object was expected"
+    return Problem("container-plugin", text, f"pass an instance, container={given.__qualname__}(...)")
+
+
 def _no_plugin(given: object, installed: list[str]) -> Problem:
-    if isinstance(given, type):
-        text = f"container={given!r} is a class, where an object was expected"
-        return Problem("container-plugin", text, f"pass an instance, container={given.__qualname__}(...)")
     text = f"no container plugin for {given!r}; installed are plugins for: {', '.join(installed) or 'none'}"
     ours = next((library for library in _libraries(given) if library in KNOWN), None)
     if ours:

@@ -97,10 +97,13 @@ class Capability(enum.Flag):
 
 
 class Validation(NamedTuple):
-    """What ``validate`` found: errors, which stop the start, and warnings, which are logged."""
+    """What ``validate`` found: errors, which stop the start, and warnings, which are logged.
+
+    A warning is for what cannot be known at the start, or is seldom meant.
+    """
 
     errors: Sequence[ContainerError] = ()
-    warnings: Sequence[str] = ()
+    warnings: Sequence[ContainerError] = ()
 
 
 class Resolver(Protocol):

@@ -105,8 +105,10 @@ def _container(
         asker = asked.get(_asked_key(error))
         needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
         yield Problem("container", f"{needs}{_text(error)}", _remedy(error), None if asker is None else asker.place)
-    for warning in found.warnings:
-        yield Problem("container", warning, "see the page of the container's plugin", severity="warning")
+    for error in found.warnings:
+        asker = asked.get(_asked_key(error))
+        place = None if asker is None else asker.place
+        yield Problem("container", _text(error), _remedy(error), place, "warning")
 
 
 def _asked_key(error: ContainerError) -> Key:

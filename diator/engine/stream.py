@@ -43,9 +43,14 @@ class Rows(Generic[R_co]):
     async def aclose(self) -> None:
         """Take no more rows."""
         self._open = False
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
+        await close_rows(self._source)
+
+
+async def close_rows(rows: object) -> None:
+    """Close an async generator; any other iterator has nothing to close."""
+    close = getattr(rows, "aclose", None)
+    if close is not None:
+        await close()
 
 
 class Stream(Generic[R_co]):
@@ -117,8 +122,8 @@ class Stream(Generic[R_co]):
             if self._rows is not None:
                 await self._rows.aclose()
         finally:
-            if self._unit is not None and self._unit.rows is not None:
-                await self._unit.rows.aclose()
+            if self._unit is not None:
+                await close_rows(self._unit.rows)
 
     async def _leave(self, error: BaseException | None) -> None:
         scope, self._scope = self._scope, None

@@ -202,7 +202,10 @@ class Wirer:
             remedy = 'install one and pass it: pip install "diator[punq]", then Diator(container=punq.Container())'
         else:
             text = f"{record.name} asks for {parameter}, which the container has no provider for"
-            remedy = f"register {key} with the container, or give the parameter a default"
+            remedy = (
+                f"register {key} with the container, give the parameter a default,"
+                f" or declare that senders bring it: app.provides({key})"
+            )
         self._add(record, "missing-dependency", text, remedy)
 
     def _publishes(self, registration: Registration, signature: Signature) -> tuple[type[Event], ...]:

@@ -31,7 +31,7 @@ class Check:
         self._graph = graph
         self._provided = provided
         self._errors: list[ContainerError] = []
-        self._warnings: dict[DependencyKey, str] = {}
+        self._warnings: dict[DependencyKey, ContainerError] = {}
         self._seen: set[tuple[DependencyKey, int]] = set()
 
     def run(self, keys: Collection[Key]) -> Validation:
@@ -104,10 +104,10 @@ class Check:
             yield UnsupportedRegistrationError(key, f"{reason} is made anew each time", "drop cache=False there")
 
 
-def _commits_always(key: DependencyKey) -> str:
-    text = f"{to_diator(key)} seems to be committed after a failure too: its factory drops what its `yield` gives"
-    advice = "dishka sends the error there and raises nothing: write `error = yield ...`, and look at it"
-    return f"{text}; {advice}"
+def _commits_always(key: DependencyKey) -> ContainerError:
+    reason = "it seems to be committed after a failure too: its factory drops what its `yield` gives"
+    remedy = "write `error = yield ...`, and look at it: dishka sends the error there and raises nothing"
+    return UnsupportedRegistrationError(to_diator(key), reason, remedy)
 
 
 def _ignores_outcome(source: object) -> bool:

@@ -503,4 +503,6 @@ def test_a_commit_that_ignores_the_error_is_warned_of(factory: Any, scope: BaseS
     provider.provide(factory)
     found = DishkaContainer(make_async_container(provider)).validate([Key(Transaction)], ())
     assert not found.errors
-    assert ["Transaction" in text and "error = yield" in text for text in found.warnings] == ([True] if warns else [])
+    assert ["Transaction" in str(one) and "error = yield" in str(one) for one in found.warnings] == (
+        [True] if warns else []
+    )

@@ -60,7 +60,8 @@ class PunqContainer:
         """Go the way that punq goes for each key, without building anything."""
         walks = [self.walk(key, provided) for key in keys if key not in provided]
         errors = [error for walk in walks for error in walk.errors]
-        return Validation(errors, list(dict.fromkeys(text for walk in walks for text in walk.warnings)))
+        warnings = {str(warning): warning for walk in walks for warning in walk.warnings}
+        return Validation(errors, tuple(warnings.values()))
 
     def walk(self, key: Key, provided: Collection[Key]) -> Walk:
         """Look at all that this key needs."""

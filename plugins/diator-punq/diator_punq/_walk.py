@@ -28,7 +28,7 @@ class Walk:
 
     def __init__(self, registrations: Registrations, provided: Collection[Key]) -> None:
         self.errors: list[ContainerError] = []
-        self.warnings: list[str] = []
+        self.warnings: list[UnsupportedRegistrationError] = []
         self._registrations = registrations
         self._provided = {hint_of(key) for key in provided}
         # Any: a hint is any typing form.
@@ -66,7 +66,7 @@ class Walk:
             keeper = key
         for name, hint in one.hints.items():
             if name in one.defaults and not self._has(hint):
-                self._warn_of_default(one, name, hint)
+                self._warn_of_default(one, key, name, hint)
             else:
                 self._service(hint, (*path, key), keeper)
 
@@ -97,8 +97,9 @@ class Walk:
     def _left_of(self, hint: Any) -> list[Registered]:
         return self._left.setdefault(hint, self._registrations.of(hint))
 
-    def _warn_of_default(self, one: Registered, name: str, hint: Any) -> None:
+    def _warn_of_default(self, one: Registered, key: Key, name: str, hint: Any) -> None:
         others = [other for other in get_args(hint) if self._registrations.of(other)]
         if others:
-            text = f"{one.builder!r} gets the default of {name!r}: punq looks for a provider of {hint!r}"
-            self.warnings.append(f"{text}, and does not find that of {others[0]!r}; hint that alone")
+            reason = f"{one.builder!r} gets the default of {name!r}, since punq looks for a provider of {hint!r} itself"
+            remedy = f"hint {others[0]!r} alone, which has one"
+            self.warnings.append(UnsupportedRegistrationError(key, reason, remedy))

@@ -292,7 +292,7 @@ def test_a_default_that_hides_a_provider_is_a_warning() -> None:
     found = PunqContainer(native).validate([Key(Tolerant)], ())
     assert not found.errors
     (warning,) = found.warnings
-    assert "gets the default of 'clock'" in warning
+    assert "gets the default of 'clock'" in str(warning)
     assert not PunqContainer(punq.Container().register(Tolerant)).validate([Key(Tolerant)], ()).warnings
 
 
