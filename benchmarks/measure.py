@@ -31,6 +31,8 @@ class Effort:
 
 
 FULL = Effort(rounds=801, seconds=0.0005)
+SHARE = Effort(rounds=161, seconds=0.0005)
+"""For one of several processes that measure the same."""
 QUICK = Effort(rounds=5, seconds=0.0001)
 
 

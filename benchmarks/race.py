@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
-from benchmarks.measure import Ratio
 from benchmarks.peers.driver import WORKS
 from benchmarks.report import table
 
@@ -63,25 +63,35 @@ PEERS = (
     Peer("lato==0.13.0", "lato"),
 )
 
-Times = Mapping[str, Ratio | None]
+PROCESSES = 5
+Times = Mapping[str, float | None]
 """For each work, how many direct calls it takes; none where the library does not offer it."""
 
 
-def race(quick: bool) -> Iterator[tuple[str, Times]]:
-    """Run every driver, Diator's first."""
-    yield US, _times(Path(sys.executable), US, quick)
-    for peer in PEERS:
-        yield peer.name, _times(peer.python(), peer.driver, quick)
+def race(quick: bool) -> dict[str, Times]:
+    """Run every driver, in several processes for each work, and take the median of each."""
+    drivers = {US: (Path(sys.executable), US), **{peer.name: (peer.python(), peer.driver) for peer in PEERS}}
+    laps: dict[tuple[str, str], list[float]] = {}
+    for lap in range(1 if quick else PROCESSES):
+        print(f"race, lap {lap + 1}", file=sys.stderr)
+        for work in WORKS:  # the libraries take turns, so that none has a bad minute alone
+            for library, (python, driver) in drivers.items():
+                measured = _measure(python, driver, work, quick)
+                laps.setdefault((library, work), []).extend([] if measured is None else [measured])
+    return {
+        library: {work: median(times) if (times := laps[library, work]) else None for work in WORKS}
+        for library in drivers
+    }
 
 
 def faster(results: Mapping[str, Times]) -> list[str]:
     """Say which peer is faster than Diator, and where."""
     ours = results[US]
     return [
-        f"{WORKS[work]}: {peer.name} is faster ({theirs.median:.2f} against {own.median:.2f})"
+        f"{WORKS[work]}: {peer.name} is faster ({theirs:.2f} against {own:.2f})"
         for peer in PEERS
         for work, theirs in results[peer.name].items()
-        if work not in peer.not_equal and (own := ours[work]) and theirs and theirs.median < own.median
+        if work not in peer.not_equal and (own := ours[work]) and theirs and theirs < own
     ]
 
 
@@ -98,24 +108,20 @@ def standings(results: Mapping[str, Times]) -> str:
     return "\n\n".join([table(("library", *WORKS.values()), lines), *notes])
 
 
-def _cell(ratio: Ratio | None, ours: Ratio | None) -> str:
-    if ratio is None:
+def _cell(time: float | None, ours: float | None) -> str:
+    if time is None:
         return "not offered"
-    return _short(ratio.median) + (f" ({_short(ratio.median / ours.median)} x)" if ours else "")
+    return _short(time) + (f" ({_short(time / ours)} x)" if ours else "")
 
 
 def _short(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.2f}"
 
 
-def _times(python: Path, driver: str, quick: bool) -> Times:
-    return {work: _measure(python, driver, work, quick) for work in WORKS}
-
-
-def _measure(python: Path, driver: str, work: str, quick: bool) -> Ratio | None:
+def _measure(python: Path, driver: str, work: str, quick: bool) -> float | None:
     command: list[str | Path] = [python, "-m", f"benchmarks.peers.drive_{driver}", work, "quick" if quick else "full"]
     # Not in the repository: `-m` puts the current directory first, where diator is.
     cwd = ROOT if driver == US else CACHE
     printed = subprocess.run(command, check=True, cwd=cwd, stdout=subprocess.PIPE, text=True).stdout
-    measured = json.loads(printed)
-    return None if measured is None else Ratio(**measured)
+    measured: float | None = json.loads(printed)
+    return measured
