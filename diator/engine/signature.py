@@ -173,9 +173,12 @@ def _structure(target: Any, function: Any) -> list[inspect.Parameter]:
 
 
 def _signature(target: Any) -> inspect.Signature:
-    if sys.version_info >= (3, 14):  # by default it evaluates, and a name under TYPE_CHECKING raises
-        return inspect.signature(target, annotation_format=Format.FORWARDREF)
-    return inspect.signature(target)
+    try:
+        if sys.version_info >= (3, 14):  # by default it evaluates, and a name under TYPE_CHECKING raises
+            return inspect.signature(target, annotation_format=Format.FORWARDREF)
+        return inspect.signature(target)
+    except ValueError:  # some functions written in C do not tell
+        return inspect.Signature()
 
 
 class _Scope:
