@@ -80,12 +80,24 @@ class Service:
         return command.number * 2
 
 
-def around(function: Callable[..., Any]) -> Callable[..., Any]:
+def around(function: Any) -> Any:  # Any: keeps whatever it is given
     @functools.wraps(function)
     def inner(*args: Any, **options: Any) -> Any:
         return function(*args, **options)
 
     return inner
+
+
+class WithWrappedHandle:
+    @around
+    async def handle(self, command: Double) -> int:
+        return command.number * 2
+
+
+class WithWrappedCall:
+    @around
+    async def __call__(self, command: Double) -> int:
+        return command.number * 2
 
 
 # Any: handlers of all these shapes have no type in common.
@@ -99,7 +111,11 @@ HANDLERS: dict[str, Any] = {
     "class method": Service.double_of_class,
     "callable object": Service(),
     "partial": functools.partial(double_with_options, times=2),
-    "sync wrapper around an async function": around(double),
+    "wrapper": around(double),
+    "partial of a wrapper": functools.partial(around(double)),
+    "bound wrapper": WithWrappedHandle().handle,
+    "class with a wrapped handle": WithWrappedHandle,
+    "object with a wrapped call": WithWrappedCall(),
 }
 WAYS: dict[str, Callable[[Any, Any], Any]] = {
     "bare": lambda router, handler: router.command(handler),
@@ -235,6 +251,17 @@ async def test_a_sync_handler_runs_in_a_thread_where_that_is_asked_for() -> None
         assert await app.send(Add()) == 3
     here = threading.current_thread()
     assert [thread is here for thread in threads] == [False, True, False, True, False]
+
+
+async def test_what_a_function_in_a_thread_returns_is_awaited_too() -> None:
+    app = Diator()
+
+    @app.command(thread=True)
+    def wrapper(command: Double) -> Any:
+        return double(command)
+
+    async with app:
+        assert await app.send(Double()) == 42
 
 
 @pytest.mark.parametrize("registered_with", ["hint", "decorator", "add"])

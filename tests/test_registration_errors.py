@@ -2,10 +2,11 @@
 
 import functools
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import pydantic
 import pytest
@@ -444,6 +445,41 @@ def test_all_that_is_wrong_with_a_handler_is_told_at_once() -> None:
         Diator().add_command(handler, timeout=0, thread=True)
     assert [problem.code for problem in caught.value.problems] == ["handler", "handler", "result"]
     assert str(caught.value).startswith("3 problems:\n")
+
+
+def test_a_class_that_can_not_be_built_is_found_unless_the_container_knows_it() -> None:
+    class Abstract(ABC):
+        @abstractmethod
+        async def handle(self, command: Join) -> int: ...
+
+    class Interface(Protocol):
+        async def handle(self, command: Join) -> int: ...
+
+    classes: tuple[Any, ...] = (Abstract, Interface)
+    for cls in classes:
+        app = Diator()
+        app.add_command(cls)
+        (problem,) = app.check()
+        assert cls.__name__ in problem.text
+        assert problem.place is not None
+        assert problem.place.file == __file__
+        app = Diator(container=Given({Key(cls): object()}))
+        app.add_command(cls)
+        assert app.check() == []
+
+
+def test_events_that_are_a_method_are_refused_before_any_message() -> None:
+    class Handler:
+        def events(self) -> list[Event]:
+            return []
+
+        async def handle(self, command: Join) -> int: ...  # type: ignore[empty-body]
+
+    with pytest.raises(ConfigurationError) as caught:
+        Diator().add_command(Handler)
+    problem = refused(caught)
+    assert "Handler.events is a method" in problem.text
+    assert "@property" in problem.remedy
 
 
 # --- results
