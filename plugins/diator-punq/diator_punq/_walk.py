@@ -33,7 +33,10 @@ class Walk:
         self._provided = {hint_of(key) for key in provided}
         # Any: a hint is any typing form.
         self._left: dict[Any, list[Registered]] = {}
+        self._unregistered: dict[Any, Registered | None] = {}
         self._built: set[Any] = set()
+        self._taken = 0
+        self._building: list[tuple[Registered, int]] = []
 
     def to(self, key: Key) -> None:
         """Go to all that this key needs."""
@@ -48,7 +51,7 @@ class Walk:
             self._all_of(hint, key, path, keeper)
         elif hint not in self._built:
             one = self._take(hint)
-            if key in path and (one is None or not one.cache):
+            if (one is None and key in path) or (one is not None and self._is_building(one)):
                 self.errors.append(DependencyCycleError((*path[path.index(key) :], key)))
             elif one is None:
                 self.errors.append(DependencyNotFoundError(key, path))
@@ -64,11 +67,13 @@ class Walk:
             return
         if keeper is None and one.scope is punq.Scope.singleton:
             keeper = key
+        self._building.append((one, self._taken))
         for name, hint in one.hints.items():
             if name in one.defaults and not self._has(hint):
                 self._warn_of_default(one, key, name, hint)
             else:
                 self._service(hint, (*path, key), keeper)
+        self._building.pop()
 
     def _all_of(self, hint: Any, key: Key, path: Path, keeper: Key | None) -> None:
         (item,) = get_args(hint)
@@ -76,13 +81,24 @@ class Walk:
             reason = f"punq does not look at this registration, and gives a list of all that is registered for {item!r}"
             remedy = "register a NewType of the list, and hint that"
             self.errors.append(UnsupportedRegistrationError(key, reason, remedy))
-        for one in self._registrations.of(item):
+        outer = self._left, self._built, self._taken
+        self._left, self._built, self._taken = {}, set(), 0  # punq begins anew for a list
+        for one in self._left_of(item):  # which gets shorter where one of them takes another
             if one.scope is punq.Scope.singleton and not is_instance(one):
                 reason = f"punq builds the singleton {one.builder!r} anew for each list"
                 remedy = "make it first, and register it with instance=..., or as transient"
                 self.errors.append(UnsupportedRegistrationError(key_of(item), reason, remedy))
+            elif self._is_building(one):
+                self.errors.append(DependencyCycleError((*path, key)))
             else:
                 self._built_by(one, key_of(item), (*path, key), keeper)
+                if one.cache:
+                    self._built.add(item)
+        self._left, self._built, self._taken = outer
+
+    def _is_building(self, one: Registered) -> bool:
+        # It would go on for ever: the same registration, with as many others taken. Each has a dict of needs of its own.
+        return any(one.needs is other.needs and self._taken == taken for other, taken in self._building)
 
     def _has(self, hint: Any) -> bool:
         known = hint in self._built or hint in self._provided or get_origin(hint) is list
@@ -91,8 +107,11 @@ class Walk:
     def _take(self, hint: Any) -> Registered | None:
         left = self._left_of(hint)
         if left:
+            self._taken += left[-1].cache
             return left.pop() if left[-1].cache else left[-1]
-        return None if self._registrations.of(hint) else self._registrations.unregistered(hint)
+        if hint not in self._unregistered and not self._registrations.of(hint):
+            self._unregistered[hint] = self._registrations.unregistered(hint)
+        return self._unregistered.get(hint)
 
     def _left_of(self, hint: Any) -> list[Registered]:
         return self._left.setdefault(hint, self._registrations.of(hint))
