@@ -97,7 +97,7 @@ class Walk:
         self._left, self._built, self._taken = outer
 
     def _is_building(self, one: Registered) -> bool:
-        # It would go on for ever: the same registration, with as many others taken. Each has a dict of needs of its own.
+        # With as many others taken it would go on for ever. Each registration has a dict of needs of its own.
         return any(one.needs is other.needs and self._taken == taken for other, taken in self._building)
 
     def _has(self, hint: Any) -> bool:
