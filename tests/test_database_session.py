@@ -608,7 +608,7 @@ async def test_a_factory_that_drops_the_error_commits_it_and_the_check_warns(dat
     (problem,) = app.check()
     assert problem.severity == "warning"
     assert "AsyncSession" in problem.text
-    assert "error = yield" in problem.text
+    assert "error = yield" in problem.remedy
     async with app:
         with pytest.raises(BrokenError):
             await app.send(Plan("bad"))

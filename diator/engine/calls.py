@@ -5,13 +5,14 @@ What a call needs is decided here, once, so that a message pays only for what it
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from diator.containers.port import Key
 from diator.context import current
-from diator.engine.events import Plain, Publisher, Rule
+from diator.engine.events import Plain, Rule
 from diator.engine.signature import EMPTY
-from diator.engine.unit import Once, Unit, Work, in_thread
+from diator.engine.unit import CLOSED, Once, Unit, Work, finished, in_thread
 from diator.engine.wiring import Argument, Source, Wired
 
 # Any: handlers of all signatures and results meet here.
@@ -49,8 +50,8 @@ def compile_plain(wired: Wired) -> Plain | None:
     if isinstance(target, type):
         return _plain_class(target, wired)
     if wired.thread:
-        return lambda message: in_thread(target, (message,))
-    plain: Plain = target if wired.runs == "async" else _sync_to_async(target)
+        return _threaded(lambda: target)
+    plain: Plain = target if wired.runs == "async" else _sync_to_async(target, wired.may_await)
     return plain
 
 
@@ -79,40 +80,50 @@ async def _nothing(key: Key) -> Any:
 
 
 def _plain_class(cls: Any, wired: Wired) -> Plain:
-    if wired.thread:
-        return lambda message: in_thread(cls().handle, (message,))
     if wired.runs == "async":
         return lambda message: cls().handle(message)
-    return _sync_to_async(lambda *message: cls().handle(*message))
+    if wired.thread:
+        return _threaded(lambda: cls().handle)
+    return _sync_to_async(lambda *message: cls().handle(*message), wired.may_await)
 
 
-def _sync_to_async(function: Function) -> Plain:
+def _threaded(make: Callable[[], Function]) -> Plain:
     async def run(message: Any) -> Any:
-        result = function(message)
-        return result if type(result) in _FINAL else await _finished(result)  # pyright: ignore[reportUnknownArgumentType]
+        return await in_thread(make(), (message,))
 
     return run
 
 
-_FINAL: set[type] = {type(None)}
-"""Classes of results that are known not to be awaitable: a look-up here is cheaper than one of ``__await__``."""
+def _sync_to_async(function: Function, may_await: bool) -> Plain:
+    if not may_await:
 
+        async def take_at_its_word(message: Any) -> Any:
+            return function(message)
 
-def _class(thing: object) -> type:
-    return type(thing)
+        return take_at_its_word
 
+    settled: type = type(None)
 
-async def _finished(result: Any) -> Any:
-    """The result of a sync handler; awaited if need be: a sync wrapper around an async handler gives a coroutine."""
-    cls = _class(result)
-    if hasattr(cls, "__await__"):
-        return await result
-    if len(_FINAL) < 1000:  # classes may be made at run time, and must not be kept without end
-        _FINAL.add(cls)
-    return result
+    async def run(message: Any) -> Any:
+        nonlocal settled
+        result = function(message)
+        if result.__class__ is settled:  # looking for __await__ takes ten times as long
+            return result
+        result = await finished(result)
+        settled = result.__class__
+        return result
+
+    return run
 
 
 def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
+    if len(supplies) == 1 and (only := supplies[0][0]) is not None:
+
+        async def call_with_one(message: Any, unit: Unit) -> Any:
+            return await function(message, await unit.resolve(only))
+
+        return call_with_one
+
     async def call(message: Any, unit: Unit) -> Any:
         arguments = [message]
         for key, make in supplies:
@@ -124,11 +135,15 @@ def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
 
 def _publishing_call(function: Function, supplies: tuple[Supply, ...], rule: Rule) -> Work:
     async def call(message: Any, unit: Unit) -> Any:
-        publisher = Publisher(unit.events, rule)
+        events = unit.published()
+        events.allowed = rule.allowed
+        publish = MethodType(rule.publish, events)
         try:
-            return await function(message, *await _arguments(supplies, unit, publisher))
+            result = await function(message, *await _arguments(supplies, unit, publish))
         finally:
-            publisher.close()
+            events.allowed = CLOSED
+            unit.events.extend(events)
+        return result
 
     return call
 
@@ -141,17 +156,19 @@ def _class_call(wired: Wired, rule: Rule | None, app: object) -> Work:
     key, collects, run = wired.key, wired.has_events, _runner(wired)
 
     async def call(message: Any, unit: Unit) -> Any:
-        publisher = Publisher(unit.events, rule) if rule else None
+        events = unit.published()
+        events.allowed = rule.allowed if rule else CLOSED
+        publish = MethodType(rule.publish, events) if rule else None
         try:
             if key is None:
-                instance = build(*await _arguments(constructor, unit, publisher))
+                instance = build(*await _arguments(constructor, unit, publish))
             else:
                 instance = await unit.resolve(key)
             handle = with_keywords(instance.handle, wired.arguments) if keywords else instance.handle
-            result = await run(handle, (message, *await _arguments(supplies, unit, publisher)))
+            result = await run(handle, (message, *await _arguments(supplies, unit, publish)))
         finally:
-            if publisher:
-                publisher.close()
+            events.allowed = CLOSED
+            unit.events.extend(events)
         if collects and rule:
             rule.collect(instance.events, unit.events)
         return result
@@ -159,13 +176,13 @@ def _class_call(wired: Wired, rule: Rule | None, app: object) -> Work:
     return call
 
 
-async def _arguments(supplies: tuple[Supply, ...], unit: Unit, publisher: Publisher | None) -> list[Any]:
+async def _arguments(supplies: tuple[Supply, ...], unit: Unit, publish: Function | None) -> list[Any]:
     found: list[Any] = []
     for key, make in supplies:
         if key is not None:
             found.append(await unit.resolve(key))
         else:
-            found.append(publisher if make is None else make(unit))
+            found.append(publish if make is None else make(unit))
     return found
 
 
@@ -188,8 +205,7 @@ def _runner(wired: Wired) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any
 
 
 async def _run_sync(function: Function, arguments: tuple[Any, ...]) -> Any:
-    result = function(*arguments)
-    return result if type(result) in _FINAL else await _finished(result)  # pyright: ignore[reportUnknownArgumentType]
+    return await finished(function(*arguments))
 
 
 def _supplies(arguments: Iterable[Argument], app: object) -> tuple[Supply, ...]:

@@ -1,5 +1,6 @@
 """Which messages a handler takes, and what is wrong with a handler whatever the rest of the app."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,7 @@ def problems_of(registration: Registration, signature: Signature) -> Iterator[Pr
         yield found
         return
     yield from _way_of_running(registration, signature)
+    yield from _events_readable(registration)
     if not isinstance(signature.parameters[0].hint, Unresolved):
         yield from _parameter_fits(registration, signature)
         yield from _result_fits(registration, signature)
@@ -159,6 +161,12 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
             f"{what} is streamed and has a timeout",
             "limit the time around the block that reads it",
         )
+
+
+def _events_readable(registration: Registration) -> Iterator[Problem]:
+    if isinstance(registration.target, type) and inspect.isfunction(getattr(registration.target, "events", None)):
+        text = f"{registration.name}.events is a method, where a property or an attribute was expected"
+        yield _problem(registration, "handler", text, "put @property above it")
 
 
 def _parameter_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from diator.engine.hints import show
 from diator.engine.records import Registration
-from diator.engine.unit import Work
+from diator.engine.unit import CLOSED, Published, Work
 from diator.errors import (
     ConfigurationError,
     DiatorError,
@@ -61,13 +61,10 @@ def needs_broker(cls: type[Event], what: str) -> Problem:
     return Problem("no-broker", text, "derive it from DomainEvent")
 
 
-_NONE: frozenset[type] = frozenset()
-
-
 class Rule:
     """What one handler may publish."""
 
-    __slots__ = ("_declared", "_handler", "_plain_only", "_table", "allowed")
+    __slots__ = ("_declared", "_handler", "_plain_only", "_table", "allowed", "publish")
 
     def __init__(
         self, handler: Registration, declared: tuple[type[Event], ...], table: EventTable, plain: bool
@@ -78,6 +75,21 @@ class Rule:
         self._plain_only = plain
         self.allowed: set[type] = set()
         """The classes that were let through before."""
+        self.publish = self._publish()
+        """`Publish` as a function of `Published` and the event, to be bound for each message.
+
+        A bound method is the one callable with a state that the interpreter calls as fast as a function.
+        """
+
+    def _publish(self) -> Callable[[Published, Event], None]:
+        def publish(events: Published, event: Event, /) -> None:
+            if event.__class__ not in events.allowed:
+                if events.allowed is CLOSED:
+                    raise LatePublishError(_too_late(event))
+                self.admit(event)
+            events.append(event)
+
+        return publish
 
     def admit(self, event: object) -> None:
         """Let a class of events through, or raise for it. Called once for each class."""
@@ -108,27 +120,6 @@ class Rule:
             events.append(event)
 
 
-class Publisher:
-    """The `Publish` that a handler is given for one message."""
-
-    __slots__ = ("_allowed", "_events", "_rule")
-
-    def __init__(self, events: list[Event], rule: Rule) -> None:
-        self._events = events
-        self._rule = rule
-        self._allowed: set[type] | frozenset[type] = rule.allowed
-
-    def __call__(self, event: Event, /) -> None:
-        """Collect an event, if this handler may publish it and is still running."""
-        if event.__class__ not in self._allowed:
-            if self._allowed is _NONE:
-                text = (
-                    f"{type(event).__qualname__} was published after the handler had returned; nobody would handle it"
-                )
-                raise LatePublishError(f"{text}; publish before the return, and await what the handler starts")
-            self._rule.admit(event)
-        self._events.append(event)
-
-    def close(self) -> None:
-        """Take nothing more: the handler has returned."""
-        self._allowed = _NONE
+def _too_late(event: Event) -> str:
+    text = f"{type(event).__qualname__} was published after the handler had returned; nobody would handle it"
+    return f"{text}; publish before the return, and await what the handler starts"

@@ -13,15 +13,16 @@ A handler that needs none of this is its own plan: ``send`` then returns the cor
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any, Protocol
 
 from diator.containers.port import Key
 from diator.context import current, next_context
 from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
-from diator.engine.events import EventTable, Plain, Publisher, Rule, Step
+from diator.engine.events import EventTable, Plain, Rule, Step
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
-from diator.engine.unit import NOTHING, Resources, Unit, Work, opening
+from diator.engine.unit import CLOSED, NOTHING, Published, Resources, Unit, Work, opening
 from diator.engine.wiring import Source, Wired
 from diator.errors import NotProvidedError
 from diator.messages import Event, Message
@@ -184,21 +185,32 @@ def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Link:
     # The method itself: calling the object looks up __call__ each time.
     plain = hasattr(target, "__code__") or hasattr(target, "__func__")
     function: Callable[..., Coroutine[Any, Any, Any]] = target if plain else target.__call__  # type: ignore[operator]
-    return lambda call: lambda message: function(message, call)
+
+    def link(call: Call) -> Call:
+        def linked(message: Any) -> Coroutine[Any, Any, Any]:
+            return function(message, call)
+
+        # A code object for each link: the interpreter keeps what it learns about a call with the code, and links that
+        # share it call different functions from one place. Three middlewares take a tenth less time for it.
+        linked.__code__ = linked.__code__.replace()
+        return linked
+
+    return link
 
 
 def _publishing(
     handler: Callable[..., Coroutine[Any, Any, Any]], rule: Rule, steps: Mapping[type, tuple[Plain, ...]]
 ) -> Plain:
     """The plan of a handler that asks for `Publish` alone, and whose event handlers need nothing but the event."""
+    publish = rule.publish
 
     async def plan(message: Any) -> Any:
-        events: list[Event] = []
-        publish = Publisher(events, rule)
+        events = Published()
+        events.allowed = rule.allowed
         try:
-            result = await handler(message, publish)
+            result = await handler(message, MethodType(publish, events))
         finally:
-            publish.close()
+            events.allowed = CLOSED
         for event in events:
             for step in steps[event.__class__]:
                 await step(event)

@@ -29,6 +29,17 @@ def row_of(hint: Any) -> Any:
     return unalias(get_args(plain)[0]) if get_origin(plain) in _ROWS else None
 
 
+def is_surely_final(hint: Any) -> bool:
+    """Whether a hint names classes only, none of which can be awaited or stands for others that can."""
+    return all(
+        _is_class(one)
+        and one is not object
+        and not hasattr(one, "__await__")
+        and not getattr(one, "_is_protocol", False)
+        for one in (get_origin(member) or member for member in members(_plain(hint)))
+    )
+
+
 def may_return(hint: Any, expected: Any) -> bool:
     """Whether something of type ``hint`` can stand where ``expected`` is promised, as far as can be told."""
     alternatives = members(_plain(expected))

@@ -4,6 +4,7 @@ Structure comes from `inspect.signature`; values are evaluated one parameter at 
 resolved names one parameter, and a bad return hint never stands in the way of injection.
 """
 
+import dis
 import functools
 import inspect
 import sys
@@ -116,10 +117,22 @@ def _events_hint(cls: type, names: Mapping[str, object]) -> Any:
         hint = _Scope(found.fget, cls, names).hint("return")
     else:
         hints = [_Scope(base, cls, names).hint("events") for base in cls.__mro__ if "events" in _annotations(base)]
-        if found is None and not hints:
+        if found is None and not hints and not _assigns_events(cls):
             return EMPTY
         hint = hints[0] if hints else EMPTY
     return None if hint is EMPTY or isinstance(hint, Unresolved) else hint
+
+
+def _assigns_events(cls: type) -> bool:
+    """Whether a constructor says ``self.events = ...``, which a class that declares no ``events`` may do as well."""
+    written = (vars(base).get("__init__") for base in cls.__mro__)
+    codes = (getattr(init, "__code__", None) for init in written)
+    return any(
+        step.opname == "STORE_ATTR" and step.argval == "events"
+        for code in codes
+        if code is not None and "events" in code.co_names
+        for step in dis.get_instructions(code)
+    )
 
 
 def carrier(target: Any) -> tuple[Any, type | None]:
@@ -140,6 +153,15 @@ def carrier(target: Any) -> tuple[Any, type | None]:
             owner, target = type(target), type(target).__call__
         else:
             return target, owner
+
+
+def is_wrapped(target: Any) -> bool:
+    """Whether a decorator stands between the hints of a handler, or of its ``handle``, and what is called."""
+    if isinstance(target, type):
+        target = getattr(target, "handle", None)
+    while isinstance(target, functools.partial):
+        target = target.func
+    return hasattr(target if inspect.isroutine(target) else type(target).__call__, "__wrapped__")
 
 
 def _constructor(cls: type) -> Any:

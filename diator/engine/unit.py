@@ -25,6 +25,19 @@ Work = Callable[[Any, "Unit"], Coroutine[Any, Any, Any]]
 NOTHING: Mapping[Key, object] = MappingProxyType({})
 
 
+CLOSED: frozenset[type] = frozenset()
+"""What may be published once the handler has returned."""
+
+
+class Published(list[Event]):
+    """What one handler has published for one message."""
+
+    __slots__ = ("allowed",)
+
+    allowed: set[type] | frozenset[type]
+    """The classes of events that it may publish, as far as they were let through before."""
+
+
 class Unit:
     """One unit of work."""
 
@@ -37,6 +50,10 @@ class Unit:
         self.provided = provided
         self.failure: BaseException | None = None
         """What was raised inside, whether or not a middleware has let it through."""
+
+    def published(self) -> Published:
+        """Make the list that collects what one handler publishes; it joins ``events`` when that handler has ended."""
+        return Published()
 
 
 def _overlay(resolve: Resolve, provided: Mapping[Key, object]) -> Resolve:
@@ -189,12 +206,21 @@ class Once:
             raise
 
 
+async def finished(result: Any) -> Any:
+    """The result of a sync handler, awaited if need be: a sync wrapper around an async handler gives a coroutine."""
+    return await result if hasattr(_class(result), "__await__") else result
+
+
+def _class(thing: object) -> type:
+    return type(thing)
+
+
 async def in_thread(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """Run a sync handler in a thread of the loop's executor; a cancellation waits until the thread is done."""
     loop = asyncio.get_running_loop()
     future = loop.run_in_executor(None, partial(copy_context().run, function, *arguments))
     try:
-        return await asyncio.shield(future)
+        return await finished(await asyncio.shield(future))
     except asyncio.CancelledError as cancelled:
         while not future.done():  # a thread can't be stopped, and the scope it uses must not close under it
             try:

@@ -1,6 +1,7 @@
 """Where each argument of a handler comes from: the message, Diator itself, the container, or a default."""
 
 import enum
+import inspect
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -9,7 +10,8 @@ from diator.context import Context, Publish
 from diator.engine.claims import is_stream
 from diator.engine.hints import class_of, members, show, split, unalias, wanted
 from diator.engine.records import Kind, Layer, Registration
-from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
+from diator.engine.returns import is_surely_final
+from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import Event, Message
 
@@ -51,6 +53,8 @@ class Wired(NamedTuple):
     """Whether it is a class whose ``events`` are read after ``handle``."""
     streams: bool = False
     thread: bool = False
+    may_await: bool = True
+    """Whether the result of a sync handler may have to be awaited, for all that its hint says."""
     timeout: float | None = None
     wraps: tuple[type[Message], ...] = ()
     """For a middleware: the messages that it wraps."""
@@ -107,6 +111,9 @@ class Wirer:
         has_events = signature.events is not EMPTY
         if key and has_events:
             self._refuse_shared_events(registration, key)
+        if is_class and not key and (inspect.isabstract(registration.target) or _is_protocol(registration.target)):
+            text = f"{registration.kind.value} handler {registration.name} is abstract, so it can't be built"
+            self._add(registration, "handler", text, "register the class that implements it, also with the container")
         return Wired(
             target=registration.target,
             runs=signature.runs,
@@ -117,6 +124,7 @@ class Wirer:
             has_events=has_events,
             streams=is_stream(signature),
             thread=registration.thread,
+            may_await=is_wrapped(registration.target) or not is_surely_final(signature.returns),
             timeout=registration.timeout,
         )
 
@@ -243,6 +251,10 @@ class Wirer:
 
     def _add(self, record: Registration | Layer, code: str, text: str, remedy: str) -> None:
         self.problems.append(Problem(code, text, remedy, record.place))
+
+
+def _is_protocol(cls: type) -> bool:
+    return bool(getattr(cls, "_is_protocol", False))
 
 
 def _is_publish(parameter: Parameter) -> bool:

@@ -1,13 +1,12 @@
 """The watcher: goes around every send and every handler of an app, and writes down what they do."""
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextvars import ContextVar
-from copy import copy
 from typing import Any, cast
 
 from diator.engine.plan import Call
 from diator.engine.records import Registration
-from diator.engine.unit import StreamUnit, Unit, Work
+from diator.engine.unit import Published, StreamUnit, Unit, Work
 from diator.messages import Event, Message
 from diator.testing.entries import Entry, What
 
@@ -83,26 +82,57 @@ class Watcher:
 
     def _unit(self, frame: _Frame, unit: Unit) -> Unit:
         """The unit of work as one handler sees it: what the handler raises is written down on its way."""
-        seen = copy(unit)
-        seen.events = _Events(self, frame, unit)
-        return seen
+        return _SeenUnit(unit, lambda event: self._raised(event, frame, unit))
 
-    def raised(self, event: Event, frame: _Frame, unit: Unit) -> None:
-        """Write down an event that a handler has raised, and hand it to the unit of work."""
+    def _raised(self, event: Event, frame: _Frame, unit: Unit) -> None:
         frame.raised.append(_Raised(self._add("published", event, frame.entry), unit))
-        unit.events.append(event)
 
 
-class _Events(list[Event]):
-    """The events of one handler."""
+Write = Callable[[Event], None]
 
-    def __init__(self, watcher: Watcher, frame: _Frame, unit: Unit) -> None:
+
+class _SeenUnit(Unit):
+    """A unit of work for one handler, whose events are written down where it raises them."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, unit: Unit, write: Write) -> None:
+        super().__init__(unit.resolve, {})
+        self.provided = unit.provided
+        self.events = _Events(unit.events, write)
+        self._write = write
+
+    def published(self) -> Published:
+        return _Published(self._write)
+
+
+class _Published(Published):
+    """What a handler publishes through its `Publish`."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, write: Write) -> None:
         super().__init__()
-        self._watcher, self._frame, self._unit = watcher, frame, unit
+        self._write = write
 
     def append(self, event: Event, /) -> None:
         super().append(event)
-        self._watcher.raised(event, self._frame, self._unit)
+        self._write(event)
+
+
+class _Events(list[Event]):
+    """The events of the unit, for one handler. What a class handler keeps in its ``events`` is appended here."""
+
+    def __init__(self, own: list[Event], write: Write) -> None:
+        super().__init__()
+        self._own, self._write = own, write
+
+    def append(self, event: Event, /) -> None:
+        self._own.append(event)
+        self._write(event)
+
+    def extend(self, events: Iterable[Event], /) -> None:
+        self._own.extend(events)
 
 
 class _Rows:
