@@ -51,7 +51,10 @@ class Key(NamedTuple):
     def __str__(self) -> str:
         plain = isinstance(self.hint, type) and not hasattr(self.hint, "__args__")
         name: str = self.hint.__qualname__ if plain else str(self.hint)
-        return name if self.qualifier is None else f"Annotated[{name}, Named({self.qualifier!r})]"
+        if self.qualifier is None:
+            return name
+        mark = f"Named({self.qualifier!r})" if isinstance(self.qualifier, str) else repr(self.qualifier)
+        return f"Annotated[{name}, {mark}]"
 
 
 class Lifetime(enum.Enum):

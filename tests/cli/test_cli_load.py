@@ -179,6 +179,6 @@ def test_what_the_module_prints_does_not_mix_with_the_output(tmp_path: Path) -> 
 
 
 def test_the_current_directory_comes_before_what_is_installed(tmp_path: Path) -> None:
-    write(tmp_path, APP, name="sqlalchemy")
-    assert "sqlalchemy" not in sys.modules
-    assert run(tmp_path, "check", "sqlalchemy:app").code == 0
+    write(tmp_path, APP, name="wave")
+    assert "wave" not in sys.modules
+    assert run(tmp_path, "check", "wave:app").code == 0
