@@ -1,0 +1,121 @@
+"""The plugin: a di container behind the port of Diator."""
+
+import contextlib
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from di import Container
+from di._utils.inspect import is_async_gen_callable, is_coroutine_callable  # what di itself decides by
+from di.dependent import Dependent
+
+from diator.containers import Capability, Key, Lifetime, Validation
+from diator.errors import ContainerError, DependencyNotFoundError
+from diator_di._check import Check
+from diator_di._scope import DiScope, Outer, Plan
+from diator_di._wiring import Provider, Wiring, marker_in
+
+
+class DiContainer:
+    """Wraps a di container. ``scopes`` are the names of its scopes, outermost first.
+
+    The last one is opened for each unit of work, the others live until the app ends.
+    """
+
+    capabilities = ~Capability(0)
+    """All that there are."""
+
+    def __init__(self, container: Container, *, scopes: Sequence[Hashable] = ("app", "request")) -> None:
+        self._wiring = Wiring(container, scopes)
+        self._plans = Plans(self._wiring)
+        self._outer: Outer | None = None
+
+    def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
+        """Read di's own ``Marker(...)``."""
+        return marker_in(metadata)
+
+    def can_resolve(self, key: Key, /) -> bool:
+        """Tell whether somebody has chosen a provider; that di could make one up does not count."""
+        return self._wiring.find(key).chosen
+
+    def lifetime(self, key: Key, /) -> Lifetime:
+        """Translate di's scopes: those around the unit of work outlive it."""
+        provider = self._wiring.find(key).provider
+        if not provider.use_cache:
+            return Lifetime.TRANSIENT
+        return Lifetime.SCOPED if provider.scope == self._wiring.unit else Lifetime.SINGLETON
+
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+        """Find what can't be built, and where that is nothing, have di plan all of it."""
+        found = Check(self._wiring, provided).run(keys)
+        if not found.errors:
+            for key in keys:
+                for brought in ((), provided):
+                    with contextlib.suppress(ContainerError):  # what senders may bring is missing below
+                        self._plans.add(key, brought)
+        return found
+
+    def scope(self, provided: Mapping[Key, object], /) -> DiScope:
+        """Make a scope for one unit of work."""
+        if self._outer is None:
+            self._outer = Outer(self._wiring.scopes[:-1])
+        return DiScope(self._wiring.unit, self._outer, self._plans, provided)
+
+    async def aclose(self) -> None:
+        """Close the outer scopes. They are opened anew if the container is used again."""
+        outer, self._outer = self._outer, None
+        if outer is not None:
+            await outer.stack.close(None)
+
+
+class Plans:
+    """How objects are built, planned once, since that takes di a millisecond: by what was brought, and by key."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._binds = wiring.hooks.copy()
+        self._plans: dict[frozenset[Key], dict[Key, Plan]] = {}
+        self._brought: dict[Key, Provider] = {}
+
+    def of(self, brought: Collection[Key]) -> dict[Key, Plan]:
+        """Give the plans that there are for scopes with these values; none, if binds came or went since."""
+        if self._binds != self._wiring.hooks:
+            self._binds = self._wiring.hooks.copy()
+            self._plans.clear()
+        return self._plans.setdefault(frozenset(brought), {})
+
+    def add(self, key: Key, brought: Collection[Key]) -> Plan:
+        """Plan how to build the object of a key. Raises `~diator.ContainerError` where it can't be built."""
+        plans = self.of(brought)
+        if key not in plans:
+            errors = Check(self._wiring, brought).run([key]).errors
+            if errors:
+                raise errors[0]
+            plans[key] = self._plan(self._wiring.find(key).provider, brought)
+        return plans[key]
+
+    def values(self, provided: Mapping[Key, object]) -> dict[Any, object]:
+        """Translate what was brought for di, which wants to know what it need not call."""
+        return {self._place(key).call: value for key, value in provided.items()}
+
+    def _plan(self, root: Provider, brought: Collection[Key]) -> Plan:
+        solved = self._wiring.solve(root, {key: self._place(key) for key in brought})
+        awaited = [provider for provider in solved.dag if _awaits(provider)]
+        singletons = [one for one in awaited if one.use_cache and one.scope != self._wiring.unit]
+        alone = tuple((one.cache_key, self._wiring.solve(one, {})) for one in singletons)
+        return Plan(solved, bool(awaited), alone)
+
+    def _place(self, key: Key) -> Provider:
+        """Give what stands in a plan for a value that is brought."""
+        if key not in self._brought:
+            self._brought[key] = Dependent[Any](partial(_missing, key), scope=self._wiring.unit, wire=False)
+        return self._brought[key]
+
+
+def _awaits(provider: Provider) -> bool:
+    call = provider.call
+    return call is not None and (is_coroutine_callable(call) or is_async_gen_callable(call))
+
+
+def _missing(key: Key) -> NoReturn:
+    raise DependencyNotFoundError(key)
