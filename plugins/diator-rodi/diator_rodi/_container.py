@@ -1,0 +1,172 @@
+"""The port over a ``rodi.Container``: three lifetimes, synchronous, with nothing that closes."""
+
+from collections.abc import Collection, Hashable, Mapping
+from types import TracebackType
+from typing import Any
+
+import rodi
+from typing_extensions import Self
+
+from diator.containers import Capability, Key, Lifetime, Validation
+from diator.errors import (
+    ConfigurationError,
+    ContainerError,
+    DependencyNotFoundError,
+    Problem,
+    ScopeClosedError,
+    UnsupportedRegistrationError,
+)
+from diator_rodi._refusals import unreachable
+from diator_rodi._registrations import Registrations, hint_of, key_of, lifetime_of
+from diator_rodi._walk import Walk
+
+
+class RodiContainer:
+    """Serves what is registered in a ``rodi.Container``, and shares the singletons of its ``provider``.
+
+    The key of a qualified provider is the hint as a handler writes it:
+    ``container.register(Annotated[Database, Named("replica")], instance=replica)``.
+
+    Raises `~diator.ConfigurationError` for a container with a ``scope_cls`` of its own.
+    """
+
+    capabilities = (
+        Capability.SCOPED
+        | Capability.SINGLETON
+        | Capability.PROVIDED
+        | Capability.QUALIFIERS
+        | Capability.DEEP_VALIDATION
+        | Capability.CONCURRENT_SCOPE  # rodi builds without an await, so no other task comes in between
+        | Capability.CONCURRENT_SINGLETON
+        | Capability.REOPENS
+    )
+
+    def __init__(self, container: rodi.Container) -> None:
+        # Any: what is private to rodi is read here too, and its hints leave much open.
+        self._container: Any = container
+        if self._container._scope_cls not in (None, rodi.ActivationScope):
+            raise ConfigurationError([_own_scopes(self._container._scope_cls)])
+        self._checked: dict[Any, Any] = {}
+        """What was registered when all of it was found to be right."""
+        self._services: Any = None
+        """The provider that scopes resolve from; None until the first one opens."""
+
+    def __repr__(self) -> str:
+        return f"RodiContainer({self._container!r})"
+
+    def qualifier(self, _metadata: tuple[object, ...], /) -> Hashable | None:
+        """Give None: rodi has no marker of its own, and `diator.Named` is read by Diator."""
+        return None
+
+    def can_resolve(self, key: Key, /) -> bool:
+        """Tell whether this key is registered."""
+        return hint_of(key) in self._container
+
+    def lifetime(self, key: Key, /) -> Lifetime:
+        """Tell the lifetime that this key was registered with."""
+        return lifetime_of(dict(self._container)[hint_of(key)])
+
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+        """Find what is wrong below these keys, and what keeps rodi from building, since it builds all or nothing."""
+        registered = Registrations(self._container)
+        walk = Walk(registered, provided)
+        walk.errors.extend(unreachable(registered, provided))
+        walk.run([key for key in keys if key not in provided or self.can_resolve(key)])
+        warnings = tuple(walk.warnings.values())
+        if not walk.errors:
+            walk.run([key_of(hint) for hint in registered])
+        errors = walk.errors or self._build()
+        if not errors and self._services is None:
+            self._checked = dict(self._container)
+        return Validation(errors, warnings)
+
+    def scope(self, provided: Mapping[Key, object], /) -> "RodiScope":
+        """Make a scope. Raises `~diator.ContainerError` if more was registered since the first one was opened."""
+        services = self._services
+        if services is None or self._container._provider is not services:
+            services = self._look_again()
+        return RodiScope(services, provided)
+
+    async def aclose(self) -> None:
+        """Forget the singletons, so that the app can run again, in another event loop too. rodi closes nothing."""
+        if self._services is not None and self._container._provider is self._services:
+            self._container._provider = None
+        self._services = None
+
+    def _build(self) -> list[ContainerError]:
+        try:
+            _ = self._container.provider
+        except Exception as error:  # noqa: BLE001 - rodi lets through whatever reading hints and aliases raises
+            failure = ContainerError(f"rodi can't build its provider: {error}")
+            failure.__cause__ = error
+            return [failure]
+        return []
+
+    def _look_again(self) -> Any:
+        """Give the provider. What was registered after the check counts until the first scope opens, and is checked."""
+        now = dict(self._container)
+        if self._services is not None:
+            if now != self._checked:
+                raise _registered_late(next(key for key in now if self._checked.get(key) is not now[key]))
+            self._container._provider = self._services  # another app has closed this container
+        else:
+            if now != self._checked:
+                for error in self.validate((), ()).errors:
+                    raise error
+            self._services = self._container.provider
+        return self._services
+
+
+class RodiScope(rodi.ActivationScope):
+    """A scope of rodi, which factories may ask for more, and its resolver."""
+
+    __slots__ = ("_builders", "_provided")
+
+    def __init__(self, services: Any, provided: Mapping[Key, object]) -> None:
+        # Any: what rodi gives has the type that the hint names.
+        self._builders: Mapping[Any, Any] | None = services._map
+        self._provided = provided
+        self.provider = services
+        self.scoped_services: dict[Any, Any] = {}
+        if provided:
+            hints = {hint_of(key): value for key, value in provided.items()}
+            self.scoped_services.update((hint, hints[hint]) for hint in hints if hint in services)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._builders = None
+        self.dispose()  # type: ignore[no-untyped-call]  # of rodi
+
+    async def resolve(self, key: Key, /) -> Any:
+        """Have rodi build the object of a key."""
+        if self._builders is None:
+            raise ScopeClosedError(key)
+        if self._provided and key in self._provided:
+            return self._provided[key]
+        hint = key.hint if key.qualifier is None else hint_of(key)
+        # Not with `get` of rodi: for a key that is the class of a scoped object too, it gives that one after the first
+        # time, the object without its decorator for example; and it takes the truth of an object for its presence.
+        build = self._builders.get(hint)
+        if build is None:
+            raise DependencyNotFoundError(key)
+        try:
+            return build(self, hint)
+        except rodi.DIException as error:  # a factory asked the scope for what it does not have
+            raise ContainerError(f"{key} could not be built: {error}") from error
+
+
+def _own_scopes(scope_cls: object) -> Problem:
+    text = f"the rodi container has scope_cls={scope_cls!r}, where Diator opens scopes of its own for units of work"
+    remedy = "leave scope_cls out: each unit of work has scoped objects of its own, also inside another one"
+    return Problem("container-plugin", text, remedy)
+
+
+def _registered_late(hint: Any) -> UnsupportedRegistrationError:
+    reason = (
+        "it was registered or decorated while the app was running, and rodi would build the singletons again for it"
+    )
+    return UnsupportedRegistrationError(key_of(hint), reason, "register it before the app handles its first message")
