@@ -1,0 +1,80 @@
+"""The plugin: a wireup container behind the port of Diator."""
+
+from collections.abc import Collection, Hashable, Mapping
+
+from wireup import AsyncContainer
+from wireup.ioc.types import ConfigInjectionRequest, InjectableQualifier
+
+from diator.containers import Capability, Key, Lifetime, Validation
+from diator.errors import ConfigurationError, Problem
+from diator_wireup._check import Check
+from diator_wireup._registrations import Registrations, marker_of
+from diator_wireup._scope import WireupScope, close
+
+
+class WireupContainer:
+    """Wraps an async wireup container. A scope of its own is entered for each unit of work.
+
+    Raises `~diator.ConfigurationError` for anything but the `AsyncContainer` that ``create_async_container`` makes.
+    """
+
+    capabilities = (
+        Capability.SCOPED
+        | Capability.TEARDOWN
+        | Capability.ASYNC_FACTORY
+        | Capability.ASYNC_TEARDOWN
+        | Capability.TEARDOWN_SEES_ERROR
+        | Capability.SINGLETON
+        | Capability.SINGLETON_TEARDOWN
+        | Capability.PROVIDED
+        | Capability.QUALIFIERS
+        | Capability.DEEP_VALIDATION
+        | Capability.CONCURRENT_SCOPE
+        | Capability.CONCURRENT_SINGLETON
+        | Capability.REOPENS
+    )
+
+    def __init__(self, container: AsyncContainer) -> None:
+        _refuse_others(container)
+        self._container = container
+        self._registrations = Registrations(container)
+
+    def __repr__(self) -> str:
+        return f"WireupContainer({self._container!r})"
+
+    def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
+        """Read wireup's own ``Inject(qualifier="x")``; ``Inject(config="x")`` qualifies by itself."""
+        marker = marker_of(metadata)
+        if isinstance(marker, InjectableQualifier):
+            return marker.qualifier
+        return marker if isinstance(marker, ConfigInjectionRequest) else None
+
+    def can_resolve(self, key: Key, /) -> bool:
+        """Tell whether wireup has a factory, or a value in its config, for this key."""
+        return self._registrations.knows(key)
+
+    def lifetime(self, key: Key, /) -> Lifetime:
+        """Tell what wireup was told; its config outlives all scopes."""
+        return self._registrations.lifetime(key)
+
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+        """Find what wireup did not refuse when the container was made."""
+        return Check(self._registrations, provided).run(keys)
+
+    def scope(self, provided: Mapping[Key, object], /) -> WireupScope:
+        """Make a scope for one unit of work."""
+        return WireupScope(self._container, self._registrations, provided)
+
+    async def aclose(self) -> None:
+        """Close the singletons. They are built anew if they are asked for again."""
+        try:
+            await close(self._registrations.singleton_resources, None)
+        finally:
+            self._registrations.forget_singletons()
+
+
+def _refuse_others(container: object) -> None:
+    if not isinstance(container, AsyncContainer):
+        text = f"expected an AsyncContainer of wireup, got {container!r}"
+        remedy = "make it with wireup.create_async_container(...); its factories may still be sync"
+        raise ConfigurationError([Problem("container-plugin", text, remedy)])
