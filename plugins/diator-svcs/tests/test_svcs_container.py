@@ -321,6 +321,50 @@ async def test_a_resource_that_fails_to_open_is_not_closed() -> None:
     assert log == []
 
 
+async def test_every_resource_that_fails_to_close_is_told() -> None:
+    def session() -> Generator[Session]:
+        try:
+            yield Session()
+        finally:
+            raise OSError("the connection is lost")
+
+    def repository(svcs_container: Container) -> Generator[Repository]:
+        yield Repository(svcs_container.get(Session))
+        raise OSError("the disk is full")
+
+    registry = Registry()
+    registry.register_factory(Session, session, suppress_context_exit=False)
+    registry.register_factory(Repository, repository, suppress_context_exit=False)
+
+    async with app_of(registry, wants_repository) as app:
+        with pytest.raises(OSError, match="the connection is lost") as caught:
+            await app.send(Work())
+
+    assert "the disk is full" in str(caught.value.__context__)
+
+
+async def test_a_resource_of_both_kinds_is_opened_and_closed_asynchronously() -> None:
+    class Client(Connection):
+        async def __aenter__(self) -> "Client":
+            self.log.append("open async")
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            self.log.append("close async")
+
+    log: list[str] = []
+    registry = Registry()
+    registry.register_factory(Client, lambda: Client(log), suppress_context_exit=False)
+
+    async def handler(_: Work, client: Client) -> None:
+        pass
+
+    async with app_of(registry, handler) as app:
+        await app.send(Work())
+
+    assert log == ["open async", "close async"]
+
+
 # Units of work and the registry
 
 
