@@ -2,8 +2,9 @@
 
 import contextlib
 import inspect
-from collections.abc import Collection, Iterator
-from typing import Any, cast, get_args
+from collections.abc import Callable, Collection, Iterator
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin
 
 from di._utils.inspect import is_async_gen_callable, is_gen_callable  # what di itself decides by
 from di.api.dependencies import CacheKey
@@ -59,14 +60,15 @@ class Check:
     def _outlives(self, keeper: Found, found: Found, is_brought: bool) -> bool:
         scopes, unit = self._wiring.scopes, self._wiring.unit
         scope = unit if is_brought else found.provider.scope
-        return found.chosen | is_brought and scope in scopes[scopes.index(keeper.provider.scope) + 1 :]
+        return (found.chosen or is_brought) and scope in scopes[scopes.index(keeper.provider.scope) + 1 :]
 
     def _unchosen(self, found: Found, above: Above) -> None:
         if found.optional:
-            for member in get_args(found.key.hint):
-                if isinstance(member, type) and self._wiring.find(Key(member)).chosen:
-                    reason = f"it gets its default for {found.key}, though {member.__qualname__} is bound"
-                    self._warn(above[-1].key, reason, f"hint {member.__qualname__} alone; the default may stay")
+            union = get_origin(found.key.hint) in (Union, UnionType)
+            for member in (found.key._replace(hint=hint) for hint in get_args(found.key.hint) if union):
+                if self._wiring.find(member).chosen:
+                    reason = f"it gets its default for {found.key}, though {member} is bound"
+                    self._warn(above[-1].key, reason, f"hint {member} alone; the default may stay")
         elif found.key.hint is inspect.Parameter.empty:
             self._refuse(above[-1].key, f"{above[-1].provider.call!r} has a parameter without a hint", "hint it")
         else:
@@ -92,12 +94,12 @@ class Check:
         assert call is not None
         try:
             needs = list(self._wiring.needs(found.provider))
-            if not needs:
-                inspect.signature(call).bind()  # di passes nothing with `wire=False`
         except Exception as error:  # noqa: BLE001 - whatever reading hints raises
             reason = f"di can't tell what {call!r} needs: {error}"
             self._refuse(found.key, reason, "correct its parameters and their hints, or bind a function that makes it")
             return []
+        if not needs and _wants_arguments(call):
+            self._refuse(found.key, f"{call!r} wants arguments, and di would pass none", "drop wire=False")
         return needs
 
     def _refuse(self, key: Key, reason: str, remedy: str) -> None:
@@ -114,7 +116,7 @@ def _refusals(found: Found, wiring: Wiring) -> Iterator[tuple[str, str]]:
     if provider.scope not in wiring.scopes:
         reason = f"{call!r} has the scope {provider.scope!r}, which is none of {', '.join(map(repr, wiring.scopes))}"
         yield reason, f"give it one, as in scope={unit!r}, or name yours: DiContainer(..., scopes=...)"
-    if call.__hash__ is None:
+    if type(call).__hash__ is None:
         yield f"di keeps objects by what makes them, and {call!r} can't be hashed", "bind a function that makes it"
     elif isinstance(call, type) and (inspect.isabstract(call) or is_protocol(call)):
         yield f"{call!r} is abstract", "bind a class that implements it"
@@ -124,3 +126,13 @@ def _refusals(found: Found, wiring: Wiring) -> Iterator[tuple[str, str]]:
         yield f"{call!r} gives a context manager, which di takes for a generator", "drop its decorator"
     elif not provider.use_cache and provider.scope != unit and (is_gen_callable(call) or is_async_gen_callable(call)):
         yield "each use would open one that stays open until the app ends", f"give it the scope {unit!r}"
+
+
+def _wants_arguments(call: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(call).bind()
+    except TypeError:
+        return True
+    except ValueError:  # it has no signature, and somebody knew that
+        return False
+    return False

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, NoReturn
 
 from di import Container
@@ -10,7 +11,7 @@ from di._utils.inspect import is_async_gen_callable, is_coroutine_callable  # wh
 from di.dependent import Dependent
 
 from diator.containers import Capability, Key, Lifetime, Validation
-from diator.errors import ContainerError, DependencyNotFoundError
+from diator.errors import ConfigurationError, ContainerError, DependencyNotFoundError, Problem
 from diator_di._check import Check
 from diator_di._scope import DiScope, Outer, Plan
 from diator_di._wiring import Provider, Wiring, marker_in
@@ -19,13 +20,28 @@ from diator_di._wiring import Provider, Wiring, marker_in
 class DiContainer:
     """Wraps a di container. ``scopes`` are the names of its scopes, outermost first.
 
-    The last one is opened for each unit of work, the others live until the app ends.
+    The last one is opened for each unit of work, the others live until the app ends. Raises
+    `~diator.ConfigurationError` for anything but a `di.Container`.
     """
 
-    capabilities = ~Capability(0)
-    """All that there are."""
+    capabilities = (
+        Capability.SCOPED
+        | Capability.TEARDOWN
+        | Capability.ASYNC_FACTORY
+        | Capability.ASYNC_TEARDOWN
+        | Capability.TEARDOWN_SEES_ERROR
+        | Capability.SINGLETON
+        | Capability.SINGLETON_TEARDOWN
+        | Capability.PROVIDED
+        | Capability.QUALIFIERS
+        | Capability.DEEP_VALIDATION
+        | Capability.CONCURRENT_SCOPE
+        | Capability.CONCURRENT_SINGLETON
+        | Capability.REOPENS
+    )
 
     def __init__(self, container: Container, *, scopes: Sequence[Hashable] = ("app", "request")) -> None:
+        _refuse_others(container)
         self._wiring = Wiring(container, scopes)
         self._plans = Plans(self._wiring)
         self._outer: Outer | None = None
@@ -49,10 +65,11 @@ class DiContainer:
         """Find what can't be built, and where that is nothing, have di plan all of it."""
         found = Check(self._wiring, provided).run(keys)
         if not found.errors:
-            for key in keys:
-                for brought in ((), provided):
-                    with contextlib.suppress(ContainerError):  # what senders may bring is missing below
-                        self._plans.add(key, brought)
+            for key, brought in product(keys, {(), tuple(provided)}):
+                if key in brought:
+                    continue
+                with contextlib.suppress(ContainerError):  # what senders bring may be missing where they don't
+                    self._plans.add(key, brought)
         return found
 
     def scope(self, provided: Mapping[Key, object], /) -> DiScope:
@@ -86,13 +103,11 @@ class Plans:
 
     def add(self, key: Key, brought: Collection[Key]) -> Plan:
         """Plan how to build the object of a key. Raises `~diator.ContainerError` where it can't be built."""
-        plans = self.of(brought)
-        if key not in plans:
-            errors = Check(self._wiring, brought).run([key]).errors
-            if errors:
-                raise errors[0]
-            plans[key] = self._plan(self._wiring.find(key).provider, brought)
-        return plans[key]
+        errors = Check(self._wiring, brought).run([key]).errors
+        if errors:
+            raise errors[0]
+        plan = self.of(brought)[key] = self._plan(self._wiring.find(key).provider, brought)
+        return plan
 
     def values(self, provided: Mapping[Key, object]) -> dict[Any, object]:
         """Translate what was brought for di, which wants to know what it need not call."""
@@ -110,6 +125,12 @@ class Plans:
         if key not in self._brought:
             self._brought[key] = Dependent[Any](partial(_missing, key), scope=self._wiring.unit, wire=False)
         return self._brought[key]
+
+
+def _refuse_others(container: object) -> None:
+    if not isinstance(container, Container):
+        text = f"expected a Container of di, got {container!r}"
+        raise ConfigurationError([Problem("container-plugin", text, "pass the one that has your binds")])
 
 
 def _awaits(provider: Provider) -> bool:
