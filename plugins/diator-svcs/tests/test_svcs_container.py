@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 from diator_svcs import SvcsContainer
-from svcs import Container, Registry, aautowire
+from svcs import Container, Registry, aautowire, autowire
 
 from diator import Command, Diator, DomainEvent, Publish
 from diator.containers import Key, Lifetime
@@ -71,6 +71,10 @@ def sessions() -> Generator[Session]:
 
 async def sessions_async() -> AsyncGenerator[Session]:
     yield Session()
+
+
+def session_of_repository(repository: Repository) -> Session:
+    return repository.session
 
 
 def app_of(registry: Registry, handler: Callable[..., Any]) -> Diator:
@@ -203,6 +207,16 @@ async def test_what_is_missing_below_a_factory_is_named_when_it_runs() -> None:
 
     assert caught.value.key == Key(Session)
     assert caught.value.path == (Key(Repository),)
+
+
+async def test_services_that_need_each_other_fail_when_they_run() -> None:
+    registry = Registry()
+    registry.register_factory(Session, autowire(session_of_repository))
+    registry.register_factory(Repository, autowire(Repository))
+
+    async with app_of(registry, wants_repository) as app:
+        with pytest.raises(RecursionError):
+            await app.send(Work())
 
 
 async def test_what_a_handler_asks_for_is_never_left_to_chance() -> None:
