@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -291,20 +291,26 @@ async def test_the_name_of_diator_beside_that_of_wireup_is_fine() -> None:
 
 
 @asynccontextmanager
-async def open_async() -> AsyncIterator[User]:
+async def open_async() -> AsyncGenerator[User, None]:
     yield User()
 
 
 @contextmanager
-def open_sync() -> Iterator[User]:
+def open_sync() -> Generator[User, None, None]:
     yield User()
 
 
-@pytest.mark.parametrize("source", [open_async, open_sync])
-def test_a_context_manager_is_refused_however_deep(source: Callable[[], Any]) -> None:
-    native = of(injectable(source, lifetime="scoped", as_type=User), scoped(Audit))
-    error = refusal(WireupContainer(native), Key(Audit))
-    assert error.key == Key(User)
+@pytest.mark.parametrize(
+    ("source", "hint"), [(open_async, AsyncGenerator[User, None]), (open_sync, Generator[User, None, None])]
+)
+def test_a_context_manager_is_refused_however_deep(source: Callable[[], Any], hint: Any) -> None:
+    class Opener:
+        def __init__(self, user: Any) -> None:
+            self.user = user
+
+    Opener.__init__.__annotations__["user"] = hint
+    error = refusal(WireupContainer(of(scoped(source), scoped(Opener))), Key(Opener))
+    assert error.key == Key(hint)
     assert "drop @contextmanager" in error.remedy
 
 
@@ -412,8 +418,9 @@ async def test_what_is_overridden_for_a_test_reaches_handlers() -> None:
     native = of(scoped(User), scoped(Audit))
     guest = Guest()
     async with asking(native, work_with_audit) as app:
-        with native.override({User: guest}):
-            assert await app.send(Work()) is guest
+        native.override.set(User, guest)
+        assert await app.send(Work()) is guest
+        native.override.delete(User)
         assert await app.send(Work()) is not guest
 
 
@@ -705,10 +712,11 @@ async def test_an_app_that_runs_while_something_is_overridden_leaves_the_rest_as
     guest = Guest()
     async with app:
         real = await app.send(Work())
-    with native.override({User: guest}):
-        for _ in range(2):
-            async with app:
-                assert await app.send(Work()) is guest
+    native.override.set(User, guest)
+    for _ in range(2):
+        async with app:
+            assert await app.send(Work()) is guest
+    native.override.delete(User)
     async with app:
         built = await app.send(Work())
         assert await app.send(Work()) is built
