@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -19,21 +20,25 @@ from diator_dishka._graph import Graph, to_dishka
 class DishkaScope:
     """A scope for one unit of work, and its resolver."""
 
-    __slots__ = ("_graph", "_opened", "_outer", "_provided")
+    __slots__ = ("_freed", "_graph", "_is_busy", "_opened", "_outer", "_provided")
 
     def __init__(self, outer: AsyncContainer, graph: Graph, provided: Mapping[Key, object]) -> None:
         self._outer = outer
         self._graph = graph
         self._provided = provided
         self._opened: AsyncContainer | None = None
+        self._is_busy = False
+        """Whether a task is resolving. The others wait: two at a time would build one object twice."""
+        self._freed: asyncio.Event | None = None
+        """What they wait for, made by the first of them."""
 
     async def __aenter__(self) -> Self:
         if self._provided:
             context = {key.hint: value for key, value in self._provided.items() if key.qualifier is None}
-            self._opened = self._outer(context, lock_factory=_Lock)
+            self._opened = self._outer(context)
             self._put_in_place(self._opened)
         else:
-            self._opened = self._outer(lock_factory=_Lock)
+            self._opened = self._outer()
         return self
 
     async def __aexit__(
@@ -45,14 +50,18 @@ class DishkaScope:
 
     async def resolve(self, key: Key, /) -> Any:
         """Give the object for a key. Raises as `diator.containers.port.Resolver` says."""
-        if self._opened is None:
+        while self._is_busy:
+            await self._wait()
+        opened = self._opened
+        if opened is None:
             raise ScopeClosedError(key)
         if self._provided and key in self._provided:
             return self._provided[key]
+        self._is_busy = True
         try:
             if key.qualifier is None:
-                return await self._opened.get(key.hint)
-            return await self._opened.get(key.hint, to_dishka(key).component)
+                return await opened.get(key.hint)
+            return await opened.get(key.hint, to_dishka(key).component)
         except DishkaError as error:
             raise self._explain(key, error) from error
         except RecursionError as error:  # a circle, or something in the user's own code
@@ -60,6 +69,16 @@ class DishkaScope:
             if isinstance(explained, DependencyCycleError):
                 raise explained from error
             raise
+        finally:
+            self._is_busy = False
+            if self._freed is not None:
+                self._freed.set()
+                self._freed = None
+
+    async def _wait(self) -> None:
+        if self._freed is None:
+            self._freed = asyncio.Event()
+        await self._freed.wait()
 
     def _put_in_place(self, opened: AsyncContainer) -> None:
         """Have factories find the provided values, also those that a factory of the container would make."""
@@ -80,25 +99,22 @@ async def close(container: AsyncContainer, error: BaseException | None) -> None:
 
     dishka goes on after an `Exception`, but not after a cancellation: it is asked again for what is left.
     """
-    failures: list[Exception] = []
-    interruption: BaseException | None = None
-    while True:
-        try:
-            await container.close(error)
-        except ExitError as group:
-            failures = [failure for failure in _ungrouped(group) if failure is not error]
-        except Exception:
+    try:
+        return await container.__aexit__(None, error, None)
+    except ExitError as group:
+        failures = [failure for failure in _ungrouped(group) if failure is not error]
+    except BaseException as interruption:
+        if interruption is not error:
+            with suppress(Exception):  # the cancellation wins
+                await close(container, error)
             raise
-        except BaseException as raised:  # noqa: BLE001 - raised below
-            interruption = interruption if raised is error else raised
-            continue
-        break
-    if interruption is not None:
-        raise interruption
+        return await close(container, error)
+    # Not in the clause above, where dishka's group, which holds the error, would become its context.
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise ExitError("several resources failed to close", failures)
+    return None
 
 
 def _ungrouped(group: Any) -> Iterator[Exception]:
@@ -109,36 +125,3 @@ def _ungrouped(group: Any) -> Iterator[Exception]:
             yield from _ungrouped(failure)
         else:
             yield failure
-
-
-class _Lock:
-    """Lets one task build at a time. A factory that was given the container may ask it for more meanwhile."""
-
-    __slots__ = ("_depth", "_owner", "_queue")
-
-    def __init__(self) -> None:
-        self._owner: asyncio.Task[Any] | None = None
-        self._depth = 0
-        self._queue: asyncio.Lock | None = None
-        """Made when a second task comes, which is rare; held for the owner from then on."""
-
-    async def __aenter__(self) -> None:
-        task = asyncio.current_task()
-        if self._owner is not task:
-            if self._queue or self._owner:
-                await self._wait()
-            self._owner = task
-        self._depth += 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._owner = None
-            if self._queue:
-                self._queue.release()
-
-    async def _wait(self) -> None:
-        if self._queue is None:
-            self._queue = asyncio.Lock()
-            await self._queue.acquire()  # does not wait
-        await self._queue.acquire()
