@@ -8,7 +8,7 @@ from svcs import Container, RegisteredService, Registry
 
 from diator.containers import Capability, Key, Lifetime, Validation
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
-from diator_svcs._keys import key_of, service_type
+from diator_svcs._keys import Marks, key_of, service_type
 from diator_svcs._scope import HIDDEN, SvcsScope
 
 
@@ -36,7 +36,7 @@ class SvcsContainer:
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
         """Give all of the metadata back, if a service is registered under ``Annotated`` with just this."""
         known = (get_args(one.svc_type)[1:] for one in self._registry if get_origin(one.svc_type) is Annotated)
-        return metadata if metadata in known else None
+        return Marks(metadata) if metadata in known else None
 
     def can_resolve(self, key: Key, /) -> bool:
         """Tell whether the registry knows the key's type."""

@@ -2,6 +2,7 @@
 
 from asyncio import Lock
 from collections.abc import Mapping
+from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
@@ -9,7 +10,7 @@ from svcs import Container, RegisteredService, Registry
 from svcs.exceptions import ServiceNotFoundError
 
 from diator.containers import Key
-from diator.errors import DependencyNotFoundError, ScopeClosedError, UnsupportedRegistrationError
+from diator.errors import DependencyCycleError, DependencyNotFoundError, ScopeClosedError, UnsupportedRegistrationError
 from diator_svcs._keys import key_of, service_type
 
 HIDDEN = (
@@ -61,6 +62,10 @@ class SvcsScope(Container):
             except ServiceNotFoundError as error:
                 missing = key_of(error.args[0])
                 raise DependencyNotFoundError(missing, () if missing == key else (key,)) from error
+            except RecursionError as error:
+                if circle := _circle(error):
+                    raise DependencyCycleError(circle) from error
+                raise
             for registered, _ in self._on_close[opened:]:
                 if registered.suppress_context_exit:  # only its factory could tell that it is a resource
                     raise UnsupportedRegistrationError(key_of(registered.svc_type), *HIDDEN)
@@ -91,3 +96,17 @@ async def _close(
         except BaseException as failure:
             await _close(managers, type(failure), failure, failure.__traceback__)
             raise
+
+
+def _circle(error: RecursionError) -> list[Key]:
+    """Find the services that need each other, in the calls that led to the error."""
+    asked: list[Key] = []
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code is SvcsScope.resolve.__code__:
+            asked.clear()  # an error that is raised again keeps the calls of the first time, too
+        elif frame.f_code in (Container.get.__code__, Container.aget.__code__):
+            key = key_of(frame.f_locals["svc_type"])
+            if key in asked:
+                return [*asked[asked.index(key) :], key]
+            asked.append(key)
+    return []

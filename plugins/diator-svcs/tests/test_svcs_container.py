@@ -12,9 +12,14 @@ import pytest
 from diator_svcs import SvcsContainer
 from svcs import Container, Registry, aautowire, autowire
 
-from diator import Command, Diator, DomainEvent, Publish
+from diator import Command, Diator, DomainEvent, Named, Publish
 from diator.containers import Key, Lifetime
-from diator.errors import ConfigurationError, DependencyNotFoundError, UnsupportedRegistrationError
+from diator.errors import (
+    ConfigurationError,
+    DependencyCycleError,
+    DependencyNotFoundError,
+    UnsupportedRegistrationError,
+)
 
 
 @dataclass(frozen=True)
@@ -209,12 +214,26 @@ async def test_what_is_missing_below_a_factory_is_named_when_it_runs() -> None:
     assert caught.value.path == (Key(Repository),)
 
 
-async def test_services_that_need_each_other_fail_when_they_run() -> None:
+async def test_services_that_need_each_other_are_named_when_they_run() -> None:
     registry = Registry()
     registry.register_factory(Session, autowire(session_of_repository))
     registry.register_factory(Repository, autowire(Repository))
 
     async with app_of(registry, wants_repository) as app:
+        with pytest.raises(DependencyCycleError) as caught:
+            await app.send(Work())
+
+    assert list(caught.value.path) == [Key(Repository), Key(Session), Key(Repository)]
+
+
+async def test_an_endless_recursion_of_a_factory_itself_is_told_as_such() -> None:
+    def endless() -> Session:
+        return endless()
+
+    registry = Registry()
+    registry.register_factory(Session, endless)
+
+    async with app_of(registry, wants_session) as app:
         with pytest.raises(RecursionError):
             await app.send(Work())
 
@@ -446,7 +465,38 @@ async def test_the_registry_is_closed_by_its_owner() -> None:
 # Qualifiers
 
 
-Readonly = Annotated[Session, "readonly"]
+Readonly = Annotated[Session, "readonly", 1]
+
+
+@pytest.mark.parametrize("mark", [Named("x"), Named(1), Named(("x", 1)), "x", 1])
+async def test_any_mark_tells_services_of_one_type_apart(mark: object) -> None:
+    plain, marked = Session(), Session()
+    hint: Any = Annotated
+    hint = hint[Session, mark]
+    registry = Registry()
+    registry.register_value(Session, plain)
+    registry.register_value(hint, marked)
+    seen: list[Session] = []
+
+    async def handler(command: Work, session: Session) -> None:
+        seen.append(session)
+
+    handler.__annotations__["session"] = hint
+    async with app_of(registry, handler) as app:
+        await app.send(Work())
+
+    assert [session is marked for session in seen] == [True]
+
+
+def test_a_mark_is_shown_as_it_was_written() -> None:
+    registry = Registry()
+    registry.register_factory(Readonly, sessions)
+
+    async def handler(_: Work, session: Readonly) -> None:
+        pass
+
+    [problem] = app_of(registry, handler).check()
+    assert "Session, 'readonly', 1]" in problem.text
 
 
 async def test_what_is_registered_under_annotated_is_found_by_handlers_and_constructors() -> None:
