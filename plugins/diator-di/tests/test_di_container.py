@@ -676,20 +676,30 @@ async def test_a_cancellation_of_closing_wins_and_the_others_are_closed() -> Non
             log.append("session closed")
             raise SecondError
 
+    closing = asyncio.Event()
+
     async def transaction(session: Session) -> AsyncIterator[Transaction]:
         yield Transaction(session)
+        closing.set()
         await asyncio.Event().wait()
 
-    scope = DiContainer(with_binds((Session, session), (Transaction, transaction))).scope({})
-    async with contextlib.AsyncExitStack() as ready:
-        await ready.enter_async_context(scope)
-        await scope.resolve(Key(Transaction))
-        closing = asyncio.create_task(ready.pop_all().aclose())
-    await asyncio.sleep(0)
-    closing.cancel()
-    with pytest.raises(asyncio.CancelledError) as raised:
-        await closing
-    assert isinstance(raised.value.__cause__, SecondError)
+    container = DiContainer(with_binds((Session, session), (Transaction, transaction)))
+    causes: list[BaseException | None] = []
+
+    async def use() -> None:
+        try:
+            async with container.scope({}) as scope:
+                await scope.resolve(Key(Transaction))
+        except asyncio.CancelledError as cancelled:
+            causes.append(cancelled.__cause__)
+            raise
+
+    task = asyncio.create_task(use())
+    await closing.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert isinstance(causes[0], SecondError)
     assert log == ["session closed"]
 
 
