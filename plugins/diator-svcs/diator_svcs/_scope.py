@@ -53,23 +53,26 @@ class SvcsScope(Container):
 
     async def resolve(self, key: Key, /) -> Any:
         """Build a service, or give the one that this scope has built."""
-        async with self._lock:  # svcs builds a service again for each task that asks while it is being built
+        await self._lock.acquire()  # svcs builds a service again for each task that asks while it is being built
+        try:  # not `async with`, which would take three coroutines in place of one
             if self._left:
                 raise ScopeClosedError(key)
             opened = len(self._on_close)
-            try:
-                service = await self.aget(key.hint if key.qualifier is None else service_type(key))
-            except ServiceNotFoundError as error:
-                missing = key_of(error.args[0])
-                raise DependencyNotFoundError(missing, () if missing == key else (key,)) from error
-            except RecursionError as error:
-                if circle := _circle(error):
-                    raise DependencyCycleError(circle) from error
-                raise
+            service = await self.aget(key.hint if key.qualifier is None else service_type(key))
+        except ServiceNotFoundError as error:
+            missing = key_of(error.args[0])
+            raise DependencyNotFoundError(missing, () if missing == key else (key,)) from error
+        except RecursionError as error:
+            if circle := _circle(error):
+                raise DependencyCycleError(circle) from error
+            raise
+        else:
             for registered, _ in self._on_close[opened:]:
                 if registered.suppress_context_exit:  # only its factory could tell that it is a resource
                     raise UnsupportedRegistrationError(key_of(registered.svc_type), *HIDDEN)
             return service
+        finally:
+            self._lock.release()
 
     def _by_readiness(self) -> list[object]:
         """List the resources in the order in which they were ready.
