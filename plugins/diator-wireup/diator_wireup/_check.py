@@ -37,7 +37,7 @@ class Check:
 
     def _reach(self, key: Key) -> None:
         """Refuse a provided value in whose place factories would get another."""
-        if self._registrations.find(key) is None or self._registrations.is_abstract(key):
+        if self._registrations.find(key) is None:
             return
         lifetime = self._registrations.lifetime(key)
         if lifetime is not Lifetime.SCOPED:
