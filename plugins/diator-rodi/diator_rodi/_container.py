@@ -71,7 +71,7 @@ class RodiContainer:
         registered = Registrations(self._container)
         walk = Walk(registered, provided)
         walk.errors.extend(unreachable(registered, provided))
-        walk.run([key for key in keys if key not in provided or self.can_resolve(key)])
+        walk.run([key for key in keys if key not in provided])
         warnings = tuple(walk.warnings.values())
         if not walk.errors:
             walk.run([key_of(hint) for hint in registered])
@@ -89,7 +89,7 @@ class RodiContainer:
 
     async def aclose(self) -> None:
         """Forget the singletons, so that the app can run again, in another event loop too. rodi closes nothing."""
-        if self._services is not None and self._container._provider is self._services:
+        if self._services is not None:
             self._container._provider = None
         self._services = None
 

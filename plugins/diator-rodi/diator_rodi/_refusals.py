@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 import rodi
 from typing_extensions import is_protocol
 
+from diator import Named
 from diator.containers import Key
-from diator.containers.port import Named
 from diator.errors import UnsupportedRegistrationError
 from diator_rodi._registrations import Registrations, class_of, function_of, hint_of, key_of, layers, lifetime_of
 
@@ -88,7 +88,7 @@ def unexpected(registered: Registrations, hint: Any, need: Any) -> Reason | None
     """Tell why rodi looks for something that it could do without, if it could."""
     if need is _EMPTY:
         return "rodi finds no hint for one of its parameters", "hint each parameter of the constructor"
-    for cls in (class_of(layer) for layer in layers(registered[hint]) if function_of(layer) is None):
+    for cls in (class_of(layer) for layer in layers(registered[hint]) if class_of(layer) is not None):
         parameters = inspect.signature(cls.__init__).parameters
         for name in _hinted(need, _hints(cls, cls.__init__, extras=False)):
             if parameters[name].default is not _EMPTY:
@@ -125,8 +125,7 @@ def parameters_of(function: Any) -> list[inspect.Parameter]:
 
 
 def _is_scope(hint: Any) -> bool:
-    known = hint is _EMPTY or hint is Any or hint in rodi.ActivationScope.__mro__
-    return known or rodi.ActivationScope in getattr(hint, "__mro__", ()) or isinstance(hint, str)
+    return hint is _EMPTY or hint is Any or hint in rodi.ActivationScope.__mro__ or isinstance(hint, str)
 
 
 def _hints(cls: Any, owner: Any, *, extras: bool = True) -> dict[str, Any]:

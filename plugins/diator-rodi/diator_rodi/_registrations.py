@@ -11,8 +11,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 import rodi
 
+from diator import Named
 from diator.containers import Key, Lifetime
-from diator.containers.port import Named
 
 # Any, in this module: hints and factories are whatever a user registers, and rodi does not type its resolvers.
 _resolvers: Any = rodi
@@ -63,7 +63,7 @@ class Registrations(dict[Any, Any]):
 
     def __init__(self, container: Any) -> None:
         super().__init__(container)
-        self._endless: Any = rodi.Container(strict=container.strict)
+        self._endless: Any = rodi.Container()
         self._endless._map = _Everything()
         self._endless._aliases = container._aliases.copy()  # rodi adds to it whatever it looks for
         self._endless._exact_aliases = container._exact_aliases

@@ -27,16 +27,17 @@ class Walk:
         self._registered = registered
         self._provided = provided
         self._seen: Seen = set()
-        """What was looked through already, and for which singleton above it."""
+        """What was looked through for one key, and for which singleton above it."""
+        self._sound: Seen = set()
+        """What was looked through for all keys, and nothing was wrong below."""
 
     def run(self, keys: Collection[Key]) -> None:
         """Go to all that these keys need."""
-        sound: Seen = set()
         for key in keys:
-            self._seen, count = set(sound), len(self.errors)
+            self._seen, count = set(self._sound), len(self.errors)
             self._to(hint_of(key), (), None)
             if len(self.errors) == count:  # else each key that leads to the error is told
-                sound |= self._seen
+                self._sound |= self._seen
 
     def _to(self, hint: Any, path: Path, keeper: Key | None) -> None:
         key = key_of(hint)
@@ -65,7 +66,7 @@ class Walk:
         lifetime = lifetime_of(self._registered[hint])
         if any(self._takes_scope(layer) for layer in layers(self._registered[hint])) and key not in self._provided:
             self.warnings[key] = _opaque(key, lifetime)
-        if keeper is None and lifetime is Lifetime.SINGLETON:
+        if lifetime is Lifetime.SINGLETON:
             keeper = key
         for need in needs:
             self._to(need, (*path, key), keeper)

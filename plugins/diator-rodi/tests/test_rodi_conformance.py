@@ -7,11 +7,12 @@ import pytest
 import rodi
 from diator_rodi import RodiContainer
 
+from diator import Named
+
 # pyright: reportUnknownMemberType=false
 # rodi's own hints leave out the arguments of types.
 from diator.conformance import ContainerSuite, Kind, Registration
 from diator.containers import Container, Key
-from diator.containers.port import Named
 
 DEFAULTS = "rodi takes no notice of defaults; the plugin refuses what it would need for them"
 

@@ -10,7 +10,7 @@ import rodi
 from diator_rodi import RodiContainer
 
 from diator import CallNext, Command, ConfigurationError, Diator, Message, Named
-from diator.containers import Key
+from diator.containers import Key, Lifetime
 from diator.errors import (
     ContainerError,
     DependencyNotFoundError,
@@ -125,15 +125,21 @@ async def test_a_qualified_provider_is_registered_as_the_handler_writes_it() -> 
     assert await ask(answering(native, answer)) == (plain, local)
 
 
-async def test_an_alias_stands_for_a_hint_as_in_rodi() -> None:
-    class Legacy:
+@pytest.mark.parametrize("name", ["clock", "timer"])
+async def test_an_alias_stands_for_a_hint_as_in_rodi(name: str) -> None:
+    class Inferred:
         def __init__(self, clock) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
             self.clock: Any = clock
 
-    container = RodiContainer(rodi.Container().add_scoped(Clock).add_scoped(Legacy))
-    assert not container.validate([Key(Legacy)], ()).errors
+    class Set:
+        def __init__(self, timer) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+            self.clock: Any = timer
+
+    cls = Inferred if name == "clock" else Set
+    container = RodiContainer(rodi.Container().add_scoped(Clock).add_scoped(cls).set_alias("timer", Clock))
+    assert not container.validate([Key(cls)], ()).errors
     async with container.scope({}) as scope:
-        assert (await scope.resolve(Key(Legacy))).clock is await scope.resolve(Key(Clock))
+        assert (await scope.resolve(Key(cls))).clock is await scope.resolve(Key(Clock))
 
 
 async def test_class_level_annotations_are_filled_as_in_rodi() -> None:
@@ -276,6 +282,10 @@ async def test_singletons_are_built_anew_when_an_app_runs_again_and_instances_st
     second: Any = await ask(app)
     assert second[0] is not first[0]
     assert second[1] is first[1] is user
+
+
+def test_an_instance_is_a_singleton() -> None:
+    assert RodiContainer(rodi.Container().add_instance(User())).lifetime(Key(User)) is Lifetime.SINGLETON
 
 
 async def test_what_is_registered_between_the_start_and_the_first_message_counts() -> None:

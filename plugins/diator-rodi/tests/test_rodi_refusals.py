@@ -153,11 +153,11 @@ def of_default(clock=Clock()) -> Repository:  # type: ignore[no-untyped-def]  # 
     return Repository(clock)
 
 
-def of_keyword(*, clock: Clock) -> Repository:
-    return Repository(clock)
+def of_keyword(*, clock) -> Repository:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+    return Repository(clock)  # pyright: ignore[reportUnknownArgumentType]
 
 
-def of_keywords(**clocks: Clock) -> Repository:
+def of_keywords(**clocks: Any) -> Repository:
     return Repository(**clocks)
 
 
@@ -169,7 +169,17 @@ def of_clocks(clocks: "list[Clock]") -> Repository:
     return Repository(clocks[0])
 
 
-@pytest.mark.parametrize("factory", [of_clock, of_default, of_keyword, of_keywords, of_scope_and_more, of_clocks])
+TAKE_SOMETHING_ELSE: list[Callable[..., Repository]] = [
+    of_clock,
+    of_default,
+    of_keyword,
+    of_keywords,
+    of_scope_and_more,
+    of_clocks,
+]
+
+
+@pytest.mark.parametrize("factory", TAKE_SOMETHING_ELSE)
 def test_a_factory_is_refused_that_would_take_the_scope_for_something_else(factory: Callable[..., object]) -> None:
     error = refusal(rodi.Container().add_scoped(Clock).add_scoped_by_factory(factory, Repository), Repository)
     assert error.key == Key(Repository)
@@ -247,8 +257,9 @@ def test_a_factory_that_nothing_asks_for_is_not_warned_of() -> None:
 
 
 def test_a_factory_for_senders_that_bring_nothing_is_not_warned_of() -> None:
-    native = rodi.Container().add_scoped_by_factory(of_scope)
-    assert not RodiContainer(native).validate([Key(Repository)], [Key(Repository)]).warnings
+    native = rodi.Container().add_scoped_by_factory(of_scope).add_scoped(Service)
+    assert RodiContainer(native).validate([Key(Service)], []).warnings
+    assert not RodiContainer(native).validate([Key(Service)], [Key(Repository)]).warnings
 
 
 # Classes
@@ -305,8 +316,7 @@ class QualifiedAttribute:
 
 @pytest.mark.parametrize("cls", [QualifiedParameter, QualifiedAttribute])
 def test_a_qualifier_below_a_handler_is_refused(cls: type) -> None:
-    native = rodi.Container().add_scoped(Clock).register(Local, LocalClock).add_scoped(cls)
-    error = refusal(native, cls)
+    error = refusal(rodi.Container().register(Local, LocalClock).add_scoped(cls), cls)
     assert error.reason == f"rodi drops the qualifier of 'clock' of {cls!r}"
     assert "NewType" in error.remedy
 
@@ -360,12 +370,12 @@ def test_a_parameter_without_a_hint_is_refused(strict: bool) -> None:
     assert "hint each parameter" in error.remedy
 
 
-def of_local_names(marked: bool) -> tuple[type, type]:
+def of_local_names(marked: bool, qualifier: object = None) -> tuple[type, type]:
     class Hidden:
         pass
 
     class Holder:
-        def __init__(self, hidden: "Hidden") -> None:
+        def __init__(self, hidden: "Annotated[Hidden, qualifier]") -> None:
             self.hidden = hidden
 
     return Hidden, rodi.inject()(Holder) if marked else Holder
@@ -381,6 +391,36 @@ def test_hints_that_rodi_cannot_read_are_refused() -> None:
 def test_hints_that_rodi_was_told_how_to_read_are_fine() -> None:
     hidden, holder = of_local_names(marked=True)
     assert is_fine(rodi.Container().add_scoped(hidden).add_scoped(holder), holder)
+
+
+def test_a_qualifier_in_hints_that_rodi_was_told_how_to_read_is_refused() -> None:
+    hidden, holder = of_local_names(marked=True, qualifier=Named("x"))
+    error = refusal(rodi.Container().add_scoped(hidden).add_scoped(holder), holder)
+    assert error.reason == f"rodi drops the qualifier of 'hidden' of {holder!r}"
+
+
+def test_a_qualifier_in_hints_from_elsewhere_is_refused() -> None:
+    @rodi.inject(globalsns={"Far": Local}, localns={})
+    class Holder:
+        def __init__(self, far: "Far") -> None:  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]
+            pass
+
+    assert (
+        "drops the qualifier of 'far'" in refusal(rodi.Container().add_scoped(Clock).add_scoped(Holder), Holder).reason
+    )
+
+
+class Unreadable:
+    later: "Nowhere"  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable]
+
+
+class AboveUnreadable(Unreadable):
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+
+def test_hints_that_rodi_does_not_read_need_not_be_readable() -> None:
+    assert is_fine(rodi.Container().add_scoped(Clock).add_scoped(AboveUnreadable), AboveUnreadable)
 
 
 # Objects that rodi would mix up
@@ -410,6 +450,11 @@ def test_scoped_objects_of_one_class_that_are_not_alike_are_refused(native: rodi
     assert "it would give one object for this and" in error.reason
     assert "LocalClock" in error.reason
     assert "register a subclass" in error.remedy
+
+
+def test_a_scoped_factory_does_not_mind_its_class_behind_another_key_that_is_not_scoped() -> None:
+    native = rodi.Container().add_transient(Clock, LocalClock).add_scoped_by_factory(LocalClock, LocalClock)
+    assert is_fine(native, Clock)
 
 
 def test_what_is_decorated_twice_is_refused_unless_it_is_a_singleton() -> None:
@@ -454,6 +499,13 @@ def test_a_singleton_that_would_keep_a_scoped_object_through_others_is_found() -
     assert (error.key, error.needs) == (Key(Service), Key(Clock))
 
 
+def test_the_singleton_that_would_keep_a_scoped_object_itself_is_named() -> None:
+    native = rodi.Container().add_scoped(Clock).add_singleton(Repository).add_singleton(Service)
+    (error,) = RodiContainer(native).validate([Key(Service)], ()).errors
+    assert isinstance(error, LifetimeMismatchError)
+    assert (error.key, error.needs) == (Key(Repository), Key(Clock))
+
+
 def test_a_singleton_decorator_that_would_keep_a_scoped_object_is_found() -> None:
     class Stamped(Clock):
         def __init__(self, inner: Clock, local: LocalClock) -> None:
@@ -473,6 +525,28 @@ def test_a_class_level_annotation_of_a_singleton_may_not_be_scoped() -> None:
         RodiContainer(rodi.Container().add_scoped(Clock).add_singleton(Holder)).validate([Key(Holder)], ()).errors
     )
     assert isinstance(error, LifetimeMismatchError)
+
+
+@dataclass
+class Stamp:
+    clock: Clock
+
+
+def test_a_missing_field_of_a_dataclass_is_a_missing_provider() -> None:
+    (error,) = RodiContainer(rodi.Container().add_scoped(Stamp)).validate([Key(Stamp)], ()).errors
+    assert isinstance(error, DependencyNotFoundError)
+    assert (error.key, error.path) == (Key(Clock), (Key(Stamp),))
+
+
+def test_what_the_decorator_of_an_instance_misses_is_found() -> None:
+    class Stamped(Clock):
+        def __init__(self, inner: Clock, repository: Repository) -> None:
+            self.inner, self.repository = inner, repository
+
+    native = rodi.Container().add_instance(Clock()).decorate(Clock, Stamped)
+    (error,) = RodiContainer(native).validate([Key(Clock)], ()).errors
+    assert isinstance(error, DependencyNotFoundError)
+    assert (error.key, error.path) == (Key(Repository), (Key(Clock),))
 
 
 def test_what_nobody_asks_for_must_be_right_too_because_rodi_builds_all_or_nothing() -> None:
