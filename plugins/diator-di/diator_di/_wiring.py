@@ -12,8 +12,8 @@ from di import Container, SolvedDependent
 from di.api.dependencies import DependentBase, InjectableClassProvider
 from di.dependent import Dependent, Marker
 
+from diator import Named
 from diator.containers import Key
-from diator.containers.port import Named
 
 # Any, in this module: hints are any typing form, and dependents give whatever their hints name.
 Provider = DependentBase[Any]

@@ -8,9 +8,9 @@ from di import bind_by_type
 from di.dependent import Dependent
 from diator_di import DiContainer
 
+from diator import Named
 from diator.conformance import ContainerSuite, Kind, Registration
 from diator.containers import Container, Key, Lifetime
-from diator.containers.port import Named
 
 
 class TestDiConformance(ContainerSuite):
