@@ -1,8 +1,8 @@
 """Diator: a CQRS microframework. Handlers register themselves with decorators on one app object."""
 
+from diator._keys import Named
 from diator._places import Place
 from diator.app import Diator, Sender
-from diator.containers.port import Named
 from diator.context import Context, Publish
 from diator.errors import (
     CallNextError,

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from typing_extensions import Self
 
+from diator._keys import Key
 from diator.containers.find import find_container
-from diator.containers.port import Capability, Key
+from diator.containers.port import Capability
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.plan import Call, Plan

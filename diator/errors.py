@@ -23,12 +23,10 @@ Errors of handlers, middlewares and factories are never wrapped: they reach the 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from diator._keys import Key
 from diator._places import Place
-
-if TYPE_CHECKING:
-    from diator.containers.port import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ class ContainerError(DiatorError):
 class DependencyNotFoundError(ContainerError, LookupError):
     """The container has no provider for ``key``; ``path`` leads from the key that was asked for to the one missing."""
 
-    def __init__(self, key: "Key", path: "Sequence[Key]" = ()) -> None:
+    def __init__(self, key: Key, path: Sequence[Key] = ()) -> None:
         super().__init__(key, path)
         self.key, self.path = key, tuple(path)
 
@@ -114,7 +112,7 @@ class DependencyNotFoundError(ContainerError, LookupError):
 class DependencyCycleError(ContainerError):
     """The keys of ``path`` need each other in a circle."""
 
-    def __init__(self, path: "Sequence[Key]") -> None:
+    def __init__(self, path: Sequence[Key]) -> None:
         super().__init__(path)
         self.path = tuple(path)
 
@@ -125,7 +123,7 @@ class DependencyCycleError(ContainerError):
 class LifetimeMismatchError(ContainerError):
     """``key`` is kept longer than ``needs``, which it holds."""
 
-    def __init__(self, key: "Key", needs: "Key") -> None:
+    def __init__(self, key: Key, needs: Key) -> None:
         super().__init__(key, needs)
         self.key, self.needs = key, needs
 
@@ -136,7 +134,7 @@ class LifetimeMismatchError(ContainerError):
 class UnsupportedRegistrationError(ContainerError):
     """The container holds a registration that the plugin cannot honour; ``remedy`` says what to do instead."""
 
-    def __init__(self, key: "Key", reason: str, remedy: str) -> None:
+    def __init__(self, key: Key, reason: str, remedy: str) -> None:
         super().__init__(key, reason, remedy)
         self.key, self.reason, self.remedy = key, reason, remedy
 
@@ -147,7 +145,7 @@ class UnsupportedRegistrationError(ContainerError):
 class ScopeClosedError(ContainerError):
     """``key`` was resolved from a scope that had been left already."""
 
-    def __init__(self, key: "Key") -> None:
+    def __init__(self, key: Key) -> None:
         super().__init__(key)
         self.key = key
 
@@ -155,5 +153,5 @@ class ScopeClosedError(ContainerError):
         return f"{self.key} was resolved after its scope was left; resolve it before, or keep the object itself"
 
 
-def _chain(path: "Collection[Key]") -> str:
+def _chain(path: Collection[Key]) -> str:
     return " -> ".join(map(str, path))

@@ -3,9 +3,9 @@
 from types import FrameType
 from typing import Any, TypeVar
 
+from diator._keys import Key, Named
 from diator._places import caller, place_in
 from diator._typing import Decorators
-from diator.containers.port import Key, Named
 from diator.engine.claims import claimed
 from diator.engine.hints import class_of, split
 from diator.engine.maps import EventMap, RequestMap

@@ -28,33 +28,10 @@ can be used again afterwards, its singletons built anew, also in another event l
 import enum
 from collections.abc import Awaitable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from diator._keys import Key
 from diator.errors import ContainerError
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """Tells apart two providers of one type: ``Annotated[Repository, Named("readonly")]``."""
-
-    name: Hashable
-
-
-class Key(NamedTuple):
-    """What a parameter asks for: its hint without ``Annotated``, and the qualifier that stood in it."""
-
-    # Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
-    hint: Any
-    qualifier: Hashable | None = None
-
-    def __str__(self) -> str:
-        plain = isinstance(self.hint, type) and not hasattr(self.hint, "__args__")
-        name: str = self.hint.__qualname__ if plain else str(self.hint)
-        if self.qualifier is None:
-            return name
-        mark = f"Named({self.qualifier!r})" if isinstance(self.qualifier, str) else repr(self.qualifier)
-        return f"Annotated[{name}, {mark}]"
 
 
 class Lifetime(enum.Enum):

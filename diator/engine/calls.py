@@ -8,7 +8,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
-from diator.containers.port import Key
+from diator._keys import Key
 from diator.context import current
 from diator.engine.events import Plain, Rule
 from diator.engine.signature import EMPTY

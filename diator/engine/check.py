@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
+from diator._keys import Key
 from diator._places import Place
-from diator.containers.port import Container, Key
+from diator.containers.port import Container
 from diator.engine.claims import claimed
 from diator.engine.events import needs_broker
 from diator.engine.hints import show

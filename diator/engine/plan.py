@@ -16,7 +16,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, Protocol
 
-from diator.containers.port import Key
+from diator._keys import Key
 from diator.context import current, next_context
 from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
 from diator.engine.events import EventTable, Plain, Rule, Step

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from diator.containers.port import Key
+from diator._keys import Key
 from diator.engine.wiring import Wired
 from diator.messages import BROKERED, DomainEvent, Event, Message
 

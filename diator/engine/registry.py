@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from diator._keys import Key
 from diator._places import Place
-from diator.containers.port import Key
 from diator.engine.claims import claimed, is_settled, problems_of, same_request
 from diator.engine.hints import show
 from diator.engine.records import Kind, Layer, Registration

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from diator.containers.port import Key
+from diator._keys import Key
 from diator.context import Context, current, next_context
 from diator.engine.plan import Plan
 from diator.engine.unit import Resources, Scope, StreamUnit, add_cause, close_after

@@ -12,7 +12,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from diator.containers.port import Capability, Container, Key, Resolver
+from diator._keys import Key
+from diator.containers.port import Capability, Container, Resolver
 from diator.errors import CallNextError, DiatorError
 from diator.messages import Event, Message
 

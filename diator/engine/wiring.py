@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, get_args, get_origin
 
-from diator.containers.port import Container, Key, Lifetime, Named
+from diator._keys import Key, Named
+from diator.containers.port import Container, Lifetime
 from diator.context import Context, Publish
 from diator.engine.claims import is_stream
 from diator.engine.hints import class_of, members, show, split, unalias, wanted

@@ -17,8 +17,9 @@ from weakref import WeakSet
 
 from typing_extensions import is_protocol
 
+from diator._keys import Key, Named
 from diator.app import Diator
-from diator.containers.port import Capability, Container, Key, Lifetime, Named, Resolver, Validation
+from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch
 from diator.engine.hints import class_of, split

@@ -12,10 +12,10 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_
 import pytest
 from typing_extensions import Self, get_type_hints, is_protocol
 
+from diator import Named
 from diator.conformance import CannotExpressError, ContainerSuite, Kind, RefusedByLibraryError, Registration
 from diator.conformance.containers.resources import HandlerError
 from diator.containers import Capability, Container, Key, Lifetime, Validation
-from diator.containers.port import Named
 from diator.errors import (
     ContainerError,
     DependencyCycleError,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Concatenate, TypeVar
 import pytest
 from typing_extensions import ParamSpec
 
+from diator._keys import Key, Named
 from diator.conformance.containers.registration import (
     CannotExpressError,
     Kind,
@@ -15,7 +16,7 @@ from diator.conformance.containers.registration import (
     Registration,
     kind_of,
 )
-from diator.containers.port import Capability, Container, Key, Lifetime, Named
+from diator.containers.port import Capability, Container, Lifetime
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
 
 NOTHING = Capability(0)

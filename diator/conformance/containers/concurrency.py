@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 
 import pytest
 
+from diator._keys import Key
 from diator.app import Diator
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.registration import Kind
 from diator.conformance.containers.resources import BOTH, session
 from diator.conformance.containers.services import Config, Database, Session, Work
-from diator.containers.port import Capability, Key, Lifetime
+from diator.containers.port import Capability, Lifetime
 from diator.errors import NotRunningError
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from diator._keys import Key
 from diator.app import Diator
 from diator.conformance.containers import postponed
 from diator.conformance.containers.bench import Bench, case
@@ -18,7 +19,7 @@ from diator.conformance.containers.services import (
     Tolerant,
     Work,
 )
-from diator.containers.port import Capability, Key
+from diator.containers.port import Capability
 
 
 async def make_config() -> Config:

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from diator._keys import Key
 from diator.app import Diator
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.registration import Kind
 from diator.conformance.containers.resources import BOTH, HandlerError, badly, session
 from diator.conformance.containers.services import Config, Database, Session, Work
-from diator.containers.port import Container, Key
+from diator.containers.port import Container
 
 Body = Callable[[Session], object]
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import pytest
 
+from diator._keys import Key, Named
 from diator.app import Diator
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.services import (
@@ -19,7 +20,6 @@ from diator.conformance.containers.services import (
     UserStore,
     Work,
 )
-from diator.containers.port import Key, Named
 from diator.errors import DependencyNotFoundError
 
 

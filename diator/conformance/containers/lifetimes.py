@@ -2,11 +2,12 @@
 
 import pytest
 
+from diator._keys import Key
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.registration import Kind
 from diator.conformance.containers.resources import BOTH, session
 from diator.conformance.containers.services import Config, Dashboard, Database, Report, Repository, Session
-from diator.containers.port import Capability, Container, Key, Lifetime
+from diator.containers.port import Capability, Container, Lifetime
 
 
 class Lifetimes(Bench):

@@ -5,7 +5,8 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from diator.containers.port import Capability, Key, Lifetime
+from diator._keys import Key
+from diator.containers.port import Capability, Lifetime
 
 
 class CannotExpressError(Exception):

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from diator._keys import Key
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.registration import RefusedByLibraryError, Registration
 from diator.conformance.containers.services import (
@@ -17,7 +18,7 @@ from diator.conformance.containers.services import (
     Session,
     Tolerant,
 )
-from diator.containers.port import Capability, Key, Lifetime, Validation
+from diator.containers.port import Capability, Lifetime, Validation
 from diator.errors import ContainerError, DependencyCycleError, DependencyNotFoundError, LifetimeMismatchError
 
 

@@ -5,11 +5,12 @@ from contextlib import suppress
 
 import pytest
 
+from diator._keys import Key
 from diator.conformance.containers.bench import Bench, case
 from diator.conformance.containers.registration import Kind
 from diator.conformance.containers.resources import BOTH, HandlerError, Log, badly, session, transaction
 from diator.conformance.containers.services import Accounts, Session, Transaction
-from diator.containers.port import Capability, Key
+from diator.containers.port import Capability
 from diator.errors import ScopeClosedError
 
 

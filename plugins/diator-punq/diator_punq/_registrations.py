@@ -9,8 +9,8 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin
 import punq
 from typing_extensions import get_type_hints, is_protocol
 
+from diator import Named
 from diator.containers import Key
-from diator.containers.port import Named
 from diator.errors import UnsupportedRegistrationError
 
 # Any, in this module: hints and builders are whatever a user registers.

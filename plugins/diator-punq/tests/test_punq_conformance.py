@@ -7,9 +7,9 @@ import punq
 import pytest
 from diator_punq import PunqContainer
 
+from diator import Named
 from diator.conformance import CannotExpressError, ContainerSuite, Kind, Registration
 from diator.containers import Container, Key, Lifetime
-from diator.containers.port import Named
 
 
 class TestPunqConformance(ContainerSuite):

@@ -5,8 +5,8 @@ from collections.abc import Collection
 
 from wireup import ScopedAsyncContainer
 
+from diator import Named
 from diator.containers import Key, Lifetime, Validation
-from diator.containers.port import Named
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
 from diator_wireup._registrations import Hinted, Registrations, is_config
 
