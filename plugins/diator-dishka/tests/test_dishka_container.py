@@ -347,7 +347,7 @@ async def test_a_factory_may_ask_the_container_for_several_things_at_a_time() ->
         return User()
 
     async def report(container: AsyncContainer) -> list[object]:
-        return await asyncio.gather(container.get(User), container.get(Settings))
+        return list(await asyncio.gather(container.get(User), container.get(Settings)))
 
     provider = of(Settings)
     provider.provide(user)
