@@ -340,6 +340,40 @@ async def test_a_missing_broker_was_told_after_the_command_had_taken_effect() ->
     assert [problem.code for problem in caught.value.problems] == ["no-broker", "no-broker"]
 
 
+async def test_a_brokered_event_that_no_hint_announces_fails_the_command_inside_its_unit_of_work() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Noted(NotificationEvent):
+        pass
+
+    class Handler:
+        def __init__(self, database: sqlite3.Connection) -> None:
+            database.execute("insert into joined values (1)")
+
+        @property
+        def events(self) -> list[Event]:
+            return [Noted()]
+
+        async def handle(self, request: JoinMeeting) -> str:
+            return "joined"
+
+    def unit() -> Generator[sqlite3.Connection, BaseException | None, None]:
+        if (yield database) is None:
+            database.commit()
+        else:
+            database.rollback()
+
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("create table joined (user_id int)")
+        provider = dishka.Provider(scope=dishka.Scope.REQUEST)
+        provider.provide(unit, provides=sqlite3.Connection)
+        app = Diator(container=dishka.make_async_container(provider))
+        app.add_command(Handler)
+        async with app:
+            with pytest.raises(ConfigurationError, match="has no message broker"):
+                await app.send(JoinMeeting())
+        assert database.execute("select * from joined").fetchall() == []
+
+
 @pytest.mark.parametrize("name", sorted({f"{mod}:{name}" for mod, names in PUBLIC_NAMES.items() for name in names}))
 def test_every_public_name_of_0_1_is_on_the_page(name: str) -> None:
     module, _, member = name.partition(":")
