@@ -30,7 +30,7 @@ class Check:
         self._wiring = wiring
         self._provided = provided
         self._errors: list[ContainerError] = []
-        self._warnings: dict[Key, ContainerError] = {}
+        self._warnings: dict[tuple[Key, str], ContainerError] = {}
         self._kept: dict[CacheKey, Found] = {}
         self._seen: set[CacheKey] = set()
 
@@ -106,7 +106,7 @@ class Check:
         self._errors.append(UnsupportedRegistrationError(key, reason, remedy))
 
     def _warn(self, key: Key, reason: str, remedy: str) -> None:
-        self._warnings[key] = UnsupportedRegistrationError(key, reason, remedy)
+        self._warnings[key, reason] = UnsupportedRegistrationError(key, reason, remedy)
 
 
 def _refusals(found: Found, wiring: Wiring) -> Iterator[tuple[str, str]]:

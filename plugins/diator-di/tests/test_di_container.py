@@ -215,6 +215,28 @@ async def test_a_covariant_bind_serves_subclasses() -> None:
     assert not container.can_resolve(Key(User))
 
 
+async def test_binds_of_what_is_bound_apply_in_the_order_of_di() -> None:
+    class Other(Replica):
+        pass
+
+    class Holder:
+        def __init__(self, database: Database) -> None:
+            self.database = database
+
+    first, second = (Database, Replica), (Replica, Other)
+    for binds, expected in (((first, second), Other), ((second, first), Replica)):
+        async with DiContainer(with_binds(*binds, (Holder, Holder))).scope({}) as scope:
+            assert type(await scope.resolve(Key(Database))) is expected
+            assert type((await scope.resolve(Key(Holder))).database) is expected
+
+
+async def test_a_closed_form_of_a_builtin_generic_is_a_key() -> None:
+    container = DiContainer(with_binds((list[int], lambda: [42])))
+    assert not container.can_resolve(Key(list[str]))
+    async with container.scope({}) as scope:
+        assert await scope.resolve(Key(list[int])) == [42]
+
+
 async def test_siblings_of_a_joined_provider_are_built_and_checked() -> None:
     log: Log = []
     native = di.Container()
@@ -223,6 +245,10 @@ async def test_siblings_of_a_joined_provider_are_built_and_checked() -> None:
     async with DiContainer(native).scope({}) as scope:
         assert isinstance(await scope.resolve(Key(User)), User)
     assert log == ["sibling"]
+    with native.bind(bind_by_type(Dependent(lambda: log.append("other"), scope="request"), sibling.call)):  # type: ignore[arg-type]
+        async with DiContainer(native).scope({}) as scope:
+            await scope.resolve(Key(User))
+    assert log == ["sibling", "other"]
     native.bind(bind_by_type(Dependent(sibling.call), sibling.call))  # type: ignore[arg-type]
     assert "scope None" in refused(native, User).reason
 
@@ -258,6 +284,11 @@ def test_a_marker_without_a_factory_has_the_class_built() -> None:
     assert error.key == Key(User)
 
 
+def test_the_outermost_marker_counts() -> None:
+    inner, outer = Marker(Database), Marker(Replica)
+    assert DiContainer(di.Container()).qualifier((inner, "a note", outer)) is outer
+
+
 def test_a_marker_chooses_nothing_where_there_is_no_class_to_build() -> None:
     assert not DiContainer(di.Container()).can_resolve(Key(NewType("Url", str), Marker(scope="request")))
 
@@ -274,6 +305,7 @@ def test_a_marker_that_a_bind_of_the_type_overrides_is_a_warning() -> None:
     assert problem.severity == "warning"
     assert "overrides Marker" in problem.text
     assert "Replica" in problem.text
+    assert not DiContainer(native).validate([Key(Database, Marker(scope="request"))], ()).warnings  # it names none
     by_call = with_binds((Reports, Reports), (Replica, Database))  # as di's users replace a factory in tests
     assert asking(by_call, work).check() == []
 
@@ -447,6 +479,16 @@ def test_a_transient_resource_that_only_the_app_would_close_is_refused() -> None
     assert "'request'" in error.remedy
 
 
+async def test_each_transient_resource_of_a_unit_of_work_is_closed_with_it() -> None:
+    log: Log = []
+    native = with_binds((Session, Dependent(session_into(log), scope="request", use_cache=False)))
+    container = DiContainer(native)
+    assert not container.validate([Key(Session)], ()).errors
+    async with container.scope({}) as scope:
+        assert await scope.resolve(Key(Session)) is not await scope.resolve(Key(Session))
+    assert log == ["session opened"] * 2 + ["session closed"] * 2
+
+
 def test_a_default_that_hides_a_bind_is_a_warning() -> None:
     class Reports:
         def __init__(self, database: Database | None = None, names: dict[str, Database] | None = None) -> None:
@@ -454,7 +496,7 @@ def test_a_default_that_hides_a_bind_is_a_warning() -> None:
 
     found = DiContainer(with_binds((Reports, Reports), (Database, Database))).validate([Key(Reports)], ())
     assert not found.errors
-    (warning,) = found.warnings
+    (warning,) = found.warnings  # of one that would fit
     assert isinstance(warning, UnsupportedRegistrationError)
     assert "though Database is bound" in warning.reason
     assert warning.remedy == "hint Database alone; the default may stay"
