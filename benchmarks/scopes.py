@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.measure import Effort, Work, compare
 from benchmarks.report import Row
 
-LIBRARIES = ("dishka", "svcs")
+LIBRARIES = ("dishka", "di", "rodi", "svcs", "wireup")
 WORKS = {"chain": "three objects", "resource": "three, one of them to close"}
 
 Run = Callable[[], Coroutine[Any, Any, object]]
