@@ -129,8 +129,7 @@ class RodiScope(rodi.ActivationScope):
         self.provider = services
         self.scoped_services: dict[Any, Any] = {}
         if provided:
-            hints = {hint_of(key): value for key, value in provided.items()}
-            self.scoped_services.update((hint, hints[hint]) for hint in hints if hint in services)
+            self.scoped_services.update((hint_of(key), provided[key]) for key in provided if hint_of(key) in services)
 
     async def __aenter__(self) -> Self:
         return self

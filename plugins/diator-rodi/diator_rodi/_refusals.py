@@ -119,7 +119,7 @@ def parameters_of(function: Any) -> list[inspect.Parameter]:
     """Read the parameters of a factory, with hints that are text evaluated where they can be."""
     try:
         signature = inspect.signature(function, eval_str=True)
-    except (NameError, AttributeError):
+    except (NameError, AttributeError, TypeError):
         signature = inspect.signature(function)
     return list(signature.parameters.values())
 

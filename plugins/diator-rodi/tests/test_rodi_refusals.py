@@ -199,6 +199,10 @@ def of_unknown_text(scope: "Nowhere") -> Repository:  # type: ignore[name-define
     return of_scope(scope)  # pyright: ignore[reportUnknownArgumentType]
 
 
+def of_wrong_text(scope: "rodi.ActivationScope | 'Repository'") -> Repository:  # pyright: ignore[reportGeneralTypeIssues]
+    return of_scope(scope)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def of_anything(scope: Any, _: type[Repository]) -> Repository:
     return of_scope(scope)
 
@@ -220,6 +224,7 @@ TAKE_THE_SCOPE: list[Callable[..., Repository]] = [
     of_scope,
     of_text,
     of_unknown_text,
+    of_wrong_text,
     of_anything,
     of_nothing_hinted,
     of_all,
