@@ -305,7 +305,9 @@ def test_a_marker_that_a_bind_of_the_type_overrides_is_a_warning() -> None:
     assert problem.severity == "warning"
     assert "overrides Marker" in problem.text
     assert "Replica" in problem.text
-    assert not DiContainer(native).validate([Key(Database, Marker(scope="request"))], ()).warnings  # it names none
+    Url = NewType("Url", str)
+    names_none = Key(Url, Marker(scope="request"))
+    assert not DiContainer(with_binds((Url, lambda: "sqlite://"))).validate([names_none], ()).warnings
     by_call = with_binds((Reports, Reports), (Replica, Database))  # as di's users replace a factory in tests
     assert asking(by_call, work).check() == []
 
@@ -490,8 +492,10 @@ async def test_each_transient_resource_of_a_unit_of_work_is_closed_with_it() -> 
 
 
 def test_a_default_that_hides_a_bind_is_a_warning() -> None:
+    nothing: dict[str, Database] = {}
+
     class Reports:
-        def __init__(self, database: Database | None = None, names: dict[str, Database] | None = None) -> None:
+        def __init__(self, database: Database | None = None, names: dict[str, Database] = nothing) -> None:
             self.database = database
 
     found = DiContainer(with_binds((Reports, Reports), (Database, Database))).validate([Key(Reports)], ())
