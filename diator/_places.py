@@ -5,6 +5,9 @@ import sys
 from types import FrameType
 from typing import Any, NamedTuple
 
+_MOST_DECORATORS = 100
+"""Some objects answer to every name, so that unwrapping them would never end."""
+
 
 class Place(NamedTuple):
     """A line in a file; prints as ``file:line``."""
@@ -37,10 +40,11 @@ def place_of(target: object) -> Place | None:
 
 def written(target: Any) -> Any:
     """What the user wrote: the function below decorators and `functools.partial`."""
-    while True:
+    for _ in range(_MOST_DECORATORS):
         if isinstance(target, functools.partial):
             target = target.func
         elif not isinstance(target, type) and hasattr(target, "__wrapped__"):
             target = target.__wrapped__
         else:
-            return target
+            break
+    return target

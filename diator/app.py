@@ -14,8 +14,9 @@ from diator.containers.port import Capability
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.plan import Call, Plan
+from diator.engine.resources import Resources, add_cause
 from diator.engine.stream import Stream
-from diator.engine.unit import NOTHING, Resources
+from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
 from diator.router import Router, key_of
@@ -73,24 +74,31 @@ class Diator(Router):
         self._refuse_second_entry()
         self._loop = asyncio.get_running_loop()
         try:
-            if self._dispatch is None:
-                self._dispatch = Dispatch(self._checked(), self._resources, self)
-                self._registry.close(f"{self!r} has been started")
+            dispatch = self._dispatch or Dispatch(self._checked(), self._resources, self)
             await self._resources.start()
         except BaseException:
             self._loop = None
             raise
+        self._dispatch = dispatch
+        self._registry.close(f"{self!r} has been started")
         self._calls, self._event_calls = self._dispatch.calls, self._dispatch.event_calls
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End: take no more messages, and close the container."""
+        """End: take no more messages, wait for the units of work that use the container, and close it.
+
+        An error of closing becomes a cause of the block's own, if that has one.
+        """
         self._calls, self._event_calls = {}, {}
         self._state = "has ended"
         try:
             await self._resources.stop()
+        except Exception as closing:
+            if error is None:
+                raise
+            add_cause(error, closing)
         finally:
             self._loop = None
 
@@ -141,7 +149,7 @@ class Diator(Router):
         Raises `ConfigurationError` for a value that the app does not declare with ``provides``.
         """
         # Any: a key of `provide` is a hint (see Router.provides).
-        provided = {key_of(hint): value for hint, value in provide.items()} if provide else NOTHING
+        provided = {key_of(hint): value for hint, value in provide.items()} if provide else NO_VALUES
         unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
         if unknown:
             text = f"app.using got {', '.join(unknown)}, which {self!r} does not expect"
@@ -165,12 +173,12 @@ class Diator(Router):
         return checked
 
     def _refuse_second_entry(self) -> None:
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             where = "here" if self._loop is asyncio.get_running_loop() else "in another event loop"
             text = f"{self!r} is running {where} already; an app runs once at a time: enter it once, around everything"
             raise NotRunningError(text)
-        used = self._state == "has ended" and self._container is not None
-        if used and self._container and Capability.REOPENS not in self._container.capabilities:
+        container = self._container
+        if self._state == "has ended" and container is not None and Capability.REOPENS not in container.capabilities:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
 

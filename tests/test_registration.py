@@ -120,12 +120,12 @@ HANDLERS: dict[str, Any] = {
 WAYS: dict[str, Callable[[Any, Any], Any]] = {
     "bare": lambda router, handler: router.command(handler),
     "with the message": lambda router, handler: router.command(Double)(handler),
-    "with options": lambda router, handler: router.command(timeout=5)(handler),
-    "with both": lambda router, handler: router.command(Double, timeout=5)(handler),
+    "with options": lambda router, handler: router.command(thread=False)(handler),
+    "with both": lambda router, handler: router.command(Double, thread=False)(handler),
     "with nothing": lambda router, handler: router.command()(handler),
     "add": lambda router, handler: router.add_command(handler) or handler,
     "add with the message": lambda router, handler: router.add_command(handler, Double) or handler,
-    "add with options": lambda router, handler: router.add_command(handler, timeout=5) or handler,
+    "add with options": lambda router, handler: router.add_command(handler, thread=False) or handler,
 }
 
 

@@ -12,8 +12,10 @@ from diator._keys import Key
 from diator.context import current
 from diator.engine.events import Plain, Rule
 from diator.engine.signature import EMPTY
-from diator.engine.unit import CLOSED, Once, Unit, Work, finished, in_thread
+from diator.engine.threads import finished, in_thread, is_awaitable
+from diator.engine.unit import CLOSED, Once, Unit, Work
 from diator.engine.wiring import Argument, Source, Wired
+from diator.errors import NotProvidedError
 
 # Any: handlers of all signatures and results meet here.
 Function = Callable[..., Any]
@@ -37,7 +39,10 @@ def compile_layer(wired: Wired, work: Work, app: object) -> Work:
     supplies = _supplies(wired.arguments, app)
 
     async def layer(message: Any, unit: Unit) -> Any:
-        return await function(message, Once(work, unit), *await _arguments(supplies, unit, None))
+        call_next = Once(work, unit)
+        result = await function(message, call_next, *await _arguments(supplies, unit, None))
+        call_next.refuse_if_left_behind(message)
+        return result
 
     return layer
 
@@ -81,7 +86,11 @@ async def _nothing(key: Key) -> Any:
 
 def _plain_class(cls: Any, wired: Wired) -> Plain:
     if wired.runs == "async":
-        return lambda message: cls().handle(message)
+
+        async def build_and_handle(message: Any) -> Any:
+            return await cls().handle(message)
+
+        return build_and_handle
     if wired.thread:
         return _threaded(lambda: cls().handle)
     return _sync_to_async(lambda *message: cls().handle(*message), wired.may_await)
@@ -95,22 +104,16 @@ def _threaded(make: Callable[[], Function]) -> Plain:
 
 
 def _sync_to_async(function: Function, may_await: bool) -> Plain:
-    if not may_await:
-
-        async def take_at_its_word(message: Any) -> Any:
-            return function(message)
-
-        return take_at_its_word
-
-    settled: type = type(None)
+    is_final, settled = False, type(None)
 
     async def run(message: Any) -> Any:
-        nonlocal settled
+        nonlocal is_final, settled
         result = function(message)
-        if result.__class__ is settled:  # looking for __await__ takes ten times as long
+        if is_final or result.__class__ is settled:  # looking for __await__ takes ten times as long
             return result
-        result = await finished(result)
-        settled = result.__class__
+        if is_awaitable(result):
+            return await result
+        is_final, settled = not may_await, result.__class__
         return result
 
     return run
@@ -230,6 +233,8 @@ def _supply(argument: Argument, app: object) -> Supply:
 
 def _provided(argument: Argument, unit: Unit) -> Any:
     assert argument.key is not None
-    return (
-        unit.provided[argument.key] if argument.default is EMPTY else unit.provided.get(argument.key, argument.default)
-    )
+    found = unit.provided.get(argument.key, argument.default)
+    if found is EMPTY:
+        text = f"{argument.key} is needed from the sender, for an event that was defined after the app started"
+        raise NotProvidedError(f"{text}; import the module of every event before the app starts")
+    return found

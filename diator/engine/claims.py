@@ -1,13 +1,13 @@
 """Which messages a handler takes, and what is wrong with a handler whatever the rest of the app."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableSequence, MutableSet
 from typing import Any
 
 from diator.engine.hints import class_of, generic_origin, members, result_of, show, split
 from diator.engine.records import Kind, Registration
-from diator.engine.returns import may_return, returned, row_of
-from diator.engine.signature import EMPTY, Signature, Unresolved
+from diator.engine.returns import is_surely_final, may_return, returned, row_of
+from diator.engine.signature import EMPTY, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import BROKERED, Command, DomainEvent, Event, Message, Query
 
@@ -154,6 +154,9 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
     if registration.timeout is not None and not _is_duration(registration.timeout):
         text = f"{what} has timeout={registration.timeout!r}"
         yield _problem(registration, "handler", text, "give seconds above 0, or drop the timeout")
+    if registration.timeout is not None and _blocks(registration, signature):
+        text = f"{what} has a timeout, but blocks the event loop, so nothing can end it"
+        yield _problem(registration, "handler", text, "write it with `async def`, or add thread=True")
     if registration.timeout is not None and is_stream(signature):
         yield _problem(
             registration,
@@ -164,9 +167,17 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
 
 
 def _events_readable(registration: Registration) -> Iterator[Problem]:
-    if isinstance(registration.target, type) and inspect.isfunction(getattr(registration.target, "events", None)):
+    if not isinstance(registration.target, type):
+        return
+    events = getattr(registration.target, "events", None)
+    if inspect.isfunction(events):
         text = f"{registration.name}.events is a method, where a property or an attribute was expected"
         yield _problem(registration, "handler", text, "put @property above it")
+    elif isinstance(events, (MutableSequence, MutableSet, Mapping)):
+        text = f"{registration.name}.events is one object that all messages would share"
+        yield _problem(
+            registration, "shared-events", text, "declare it only, `events: list[MyEvent]`, and set it in __init__"
+        )
 
 
 def _parameter_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
@@ -198,6 +209,11 @@ def _result_fits(registration: Registration, signature: Signature) -> Iterator[P
         )
         text = f"{registration.name} returns {show(returns)}, but {promised}"
         yield _problem(registration, "result", text, "correct the result of the handler, or what its message promises")
+
+
+def _blocks(registration: Registration, signature: Signature) -> bool:
+    in_place = signature.runs == "sync" and not registration.thread
+    return in_place and not is_wrapped(registration.target) and is_surely_final(signature.returns)
 
 
 def _is_duration(seconds: object) -> bool:

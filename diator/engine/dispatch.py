@@ -7,7 +7,7 @@ from diator.engine.check import Checked
 from diator.engine.hints import generic_origin, show
 from diator.engine.plan import Call, Compiler, Plan, Watch
 from diator.engine.records import Kind
-from diator.engine.unit import Resources
+from diator.engine.resources import Resources
 from diator.errors import InvalidMessageError, UnknownRequestError
 from diator.messages import Event, Message, Query, Request
 
@@ -15,6 +15,10 @@ from diator.messages import Event, Message, Query, Request
 EventKey = type | frozenset[type]
 """The class of one event, or the classes of several that are published together."""
 EventCall = Callable[[tuple[Event, ...]], Coroutine[Any, Any, Any]]
+
+
+_MOST_EVENT_PLANS = 1_000
+"""Classes of events meet in a publish in more ways than are worth keeping."""
 
 
 class Dispatch:
@@ -80,10 +84,12 @@ class Dispatch:
             _refuse_no_event(event)
         classes: frozenset[type[Any]] = frozenset(map(type, events))
         key: EventKey = next(iter(classes)) if len(classes) == 1 else classes
-        if key not in self.event_plans:
-            self.event_plans[key] = self._compiler.events(classes)
-            self.event_calls[key] = self.event_plans[key].call
-        return self.event_plans[key]
+        if key in self.event_plans:
+            return self.event_plans[key]
+        plan = self._compiler.events(classes)
+        if len(self.event_plans) < _MOST_EVENT_PLANS:
+            self.event_plans[key], self.event_calls[key] = plan, plan.call
+        return plan
 
     @staticmethod
     def _known(plans: dict[type, Plan], cls: type) -> Plan | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
 from diator.engine.hints import show
-from diator.engine.records import Registration
+from diator.engine.records import Kind, Registration
 from diator.engine.unit import CLOSED, Published, Work
 from diator.errors import (
     ConfigurationError,
@@ -108,13 +108,17 @@ class Rule:
         self.allowed.add(cls)
 
     def _undeclared(self, cls: type[Event]) -> str:
+        if self._handler.kind is Kind.QUERY:
+            return (
+                f"{self._handler} published {show(cls)}; a query changes nothing, so nothing happens: make it a command"
+            )
         declared = " | ".join(map(show, self._declared)) or "nothing"
         more = f"Publish[{' | '.join(map(show, (*self._declared, cls)))}]"
         return f"{self._handler} published {show(cls)}, but declares {declared}; hint its parameter as {more}"
 
-    def collect(self, raised: Iterable[Event], events: list[Event]) -> None:
+    def collect(self, raised: Iterable[Event] | None, events: list[Event]) -> None:
         """Take over the ``events`` of a class handler."""
-        for event in raised:
+        for event in raised or ():
             if event.__class__ not in self.allowed:
                 self.admit(event)
             events.append(event)

@@ -132,7 +132,8 @@ class Registry:
 
     def _same_event_handler(self, new: Registration, cls: type[Message]) -> Registration | None:
         for former in self._by_target.get(_identity(new.target), ()):
-            if former is not new and cls in (claimed(former, self.handlers[former]) or ()):
+            claims = claimed(former, self.handlers[former]) or ()
+            if former is not new and (issubclass(cls, claims) or any(issubclass(claim, cls) for claim in claims)):
                 return former
         return None
 

@@ -1,13 +1,15 @@
 """Streams: the rows of a query, read inside a block that is its unit of work."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from diator._keys import Key
 from diator.context import Context, current, next_context
 from diator.engine.plan import Plan
-from diator.engine.unit import Resources, Scope, StreamUnit, add_cause, close_after
+from diator.engine.resources import Resources, Scope, add_cause, close_after
+from diator.engine.unit import StreamUnit
 from diator.errors import CallNextError, NotRunningError
 from diator.messages import Query
 
@@ -17,11 +19,12 @@ R_co = TypeVar("R_co", covariant=True)
 class Rows(Generic[R_co]):
     """The rows that a streaming query gives, one at a time."""
 
-    __slots__ = ("_context", "_open", "_source")
+    __slots__ = ("_context", "_open", "_source", "_unit")
 
-    def __init__(self, source: AsyncIterator[R_co], context: Context | None) -> None:
+    def __init__(self, source: AsyncIterator[R_co], context: Context | None, unit: StreamUnit | None) -> None:
         self._source = source
         self._context = context
+        self._unit = unit
         self._open = True
 
     def __aiter__(self) -> "Rows[R_co]":
@@ -32,18 +35,34 @@ class Rows(Generic[R_co]):
             raise NotRunningError(
                 "a row was asked for after its block had ended; read inside `async with app.stream(...)`"
             )
-        if self._context is None:
-            return await anext(self._source)
-        token = current.set(self._context)
-        try:
-            return await anext(self._source)
-        finally:
-            current.reset(token)
+        with _in(self._context):
+            try:
+                return await anext(self._source)
+            except StopAsyncIteration:
+                raise
+            except BaseException as error:
+                if self._unit is not None and self._unit.failure is None:
+                    self._unit.failure = error  # also where the block goes on without it
+                raise
 
     async def aclose(self) -> None:
         """Take no more rows."""
         self._open = False
-        await close_rows(self._source)
+        with _in(self._context):
+            await close_rows(self._source)
+
+
+@contextmanager
+def _in(context: Context | None) -> Generator[None, None, None]:
+    """Set the context for a while: rows are asked for from where another one may stand."""
+    if context is None:
+        yield
+        return
+    token = current.set(context)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 async def close_rows(rows: object) -> None:
@@ -56,7 +75,7 @@ async def close_rows(rows: object) -> None:
 class Stream(Generic[R_co]):
     """One reading of a streaming query: ``async with app.stream(query) as rows``."""
 
-    __slots__ = ("_headers", "_plan", "_provided", "_query", "_resources", "_rows", "_scope", "_unit")
+    __slots__ = ("_context", "_headers", "_plan", "_provided", "_query", "_resources", "_rows", "_scope", "_unit")
 
     def __init__(
         self,
@@ -71,6 +90,7 @@ class Stream(Generic[R_co]):
         self._resources = resources
         self._provided = provided
         self._headers = headers
+        self._context: Context | None = None
         self._unit: StreamUnit | None = None
         self._scope: Scope | None = None
         self._rows: Rows[R_co] | None = None
@@ -78,17 +98,14 @@ class Stream(Generic[R_co]):
     async def __aenter__(self) -> Rows[R_co]:
         if self._unit is not None:
             raise NotRunningError("a stream was entered twice; call app.stream(...) for each block")
-        context = next_context(*self._headers) if self._plan.needs.context or any(self._headers) else None
-        token = current.set(context) if context else None
+        self._context = next_context(*self._headers) if self._plan.needs.context or any(self._headers) else None
         try:
-            source = await self._plan.link(self._open)(self._query)
+            with _in(self._context):
+                source = await self._plan.link(self._open)(self._query)
         except BaseException as error:
             await self._close(error)
             raise
-        finally:
-            if token:
-                current.reset(token)
-        self._rows = Rows(source, context)
+        self._rows = Rows(source, self._context, self._unit)
         return self._rows
 
     async def __aexit__(
@@ -102,7 +119,12 @@ class Stream(Generic[R_co]):
             raise CallNextError("call_next was called a second time for a stream, which can be opened once")
         assert self._plan.work is not None
         self._scope = self._resources.scope_for(bool(self._plan.needs.keys), self._provided)
-        resolve = self._resources.resolve if self._scope is None else (await self._scope.__aenter__()).resolve
+        self._resources.enter()
+        try:
+            resolve = self._resources.resolve if self._scope is None else (await self._scope.__aenter__()).resolve
+        except BaseException:
+            self._resources.leave()
+            raise
         self._unit = StreamUnit(resolve, self._provided)
         return await self._plan.work(query, self._unit)
 
@@ -123,14 +145,19 @@ class Stream(Generic[R_co]):
                 await self._rows.aclose()
         finally:
             if self._unit is not None:
-                await close_rows(self._unit.rows)
+                with _in(self._context):
+                    await close_rows(self._unit.rows)
 
     async def _leave(self, error: BaseException | None) -> None:
-        scope, self._scope = self._scope, None
-        if scope is None or self._unit is None:
+        unit, scope, self._scope = self._unit, self._scope, None
+        if unit is None:
             return
-        failure = error or self._unit.failure
-        if failure is None:
-            await scope.__aexit__(None, None, None)
-        else:
-            await close_after(scope, failure)
+        failure, unit.failure = unit.failure if error is None else error, None
+        try:
+            if scope is not None and failure is None:
+                await scope.__aexit__(None, None, None)
+            elif scope is not None and failure is not None:
+                await close_after(scope, failure)
+        finally:
+            self._resources.leave()
+            del error, failure  # an error must not hold the frames that hold it

@@ -24,7 +24,8 @@ from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch
 from diator.engine.hints import class_of, split
 from diator.engine.plan import Watch
-from diator.engine.unit import NOTHING, Resources
+from diator.engine.resources import Resources
+from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, DiatorError, Problem
 
 _watched: WeakSet[Diator] = WeakSet()
@@ -158,7 +159,7 @@ class _Replacing:
     def __init__(self, inner: Container | None, replaced: Mapping[Key, object], declared: Collection[Key]) -> None:
         self._inner = inner
         self._replaced = replaced
-        self._declared = {key: given for key, given in replaced.items() if key in declared} or NOTHING
+        self._declared = {key: given for key, given in replaced.items() if key in declared} or NO_VALUES
 
     @property
     def capabilities(self) -> Capability:

@@ -1,0 +1,178 @@
+"""Resources: the container as units of work see it, and how a unit closes what it has opened.
+
+Three rules hold around any container: a resource can't swallow an error; the error of the handler wins over one from
+closing, which becomes its cause; and a cancellation during closing wins over both.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+from diator._keys import Key
+from diator.containers.port import Capability, Container, Resolver
+from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
+from diator.errors import DiatorError, NotRunningError
+
+logger = logging.getLogger("diator")
+
+Scope = AbstractAsyncContextManager[Resolver]
+
+
+class Resources:
+    """The container, while the app runs."""
+
+    __slots__ = ("_all_ended", "_under_way", "container", "resolve", "root")
+
+    def __init__(self, container: Container | None) -> None:
+        self.container = container
+        self.root: Scope | None = None
+        """The one scope of a container that has no scopes of its own."""
+        self.resolve: Resolve = _after_the_end
+        """What units without a scope of their own resolve with."""
+        self._under_way = 0
+        """How many units of work use the container."""
+        self._all_ended: asyncio.Future[None] | None = None
+
+    def unit(self, work: Work, uses_container: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Give the unit of work around ``work``: a function of the message and of what the sender provides."""
+        if not uses_container or self.container is None:
+            return partial(self._without_scope, work)
+        if Capability.SCOPED in self.container.capabilities:
+            return partial(self._in_scope, work)
+        return partial(self._in_root_or_scope, work)
+
+    def scope_for(self, uses_container: bool, provided: Mapping[Key, object]) -> Scope | None:
+        """Make the scope of a unit of work; none where it needs none."""
+        if not uses_container or self.container is None:
+            return None
+        capabilities = self.container.capabilities
+        needs_one = Capability.SCOPED in capabilities or (provided and Capability.PROVIDED in capabilities)
+        return self.container.scope(provided) if needs_one else None
+
+    async def start(self) -> None:
+        """Open the one scope of a container that has no scopes of its own."""
+        if self.container is None or Capability.SCOPED in self.container.capabilities:
+            self.resolve = _without_a_scope
+        else:
+            self.root = self.container.scope(NO_VALUES)
+            self.resolve = (await self.root.__aenter__()).resolve
+
+    async def stop(self) -> None:
+        """Wait for the units of work that use the container, then close it and what `start` has opened."""
+        try:
+            await self._wait()
+        finally:
+            root, self.root, self.resolve = self.root, None, _after_the_end
+            try:
+                if root is not None:
+                    await root.__aexit__(None, None, None)
+            finally:
+                if self.container is not None:
+                    await self.container.aclose()
+
+    def enter(self) -> None:
+        """Count a unit of work that uses the container."""
+        self._under_way += 1
+
+    def leave(self) -> None:
+        """Count one less."""
+        self._under_way -= 1
+        if not self._under_way and self._all_ended is not None and not self._all_ended.done():
+            self._all_ended.set_result(None)
+
+    async def _wait(self) -> None:
+        if self._under_way:
+            logger.info("the app ends; it waits for %d units of work before it closes its container", self._under_way)
+            self._all_ended = asyncio.get_running_loop().create_future()
+            try:
+                await self._all_ended
+            finally:
+                self._all_ended = None
+
+    async def _without_scope(self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES) -> Any:
+        return await work(message, Unit(self.resolve, provided))
+
+    def _in_root_or_scope(
+        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES
+    ) -> Coroutine[Any, Any, Any]:
+        assert self.container is not None
+        scoped = provided and Capability.PROVIDED in self.container.capabilities
+        return (self._in_scope if scoped else self._in_root)(work, message, provided)
+
+    async def _in_root(self, work: Work, message: Any, provided: Mapping[Key, object]) -> Any:
+        self._under_way += 1
+        try:
+            return await work(message, Unit(self.resolve, provided))
+        finally:
+            self.leave()
+
+    async def _in_scope(self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES) -> Any:
+        """Run a unit of work in a scope of its own."""
+        assert self.container is not None
+        self._under_way += 1
+        try:
+            scope = self.container.scope(provided)
+            unit = Unit((await scope.__aenter__()).resolve, provided)
+            try:
+                result = await work(message, unit)
+            except BaseException as error:
+                unit.failure = None  # an error must not hold the frames that hold it
+                await close_after(scope, error)
+                raise
+            failure, unit.failure = unit.failure, None
+            if failure is None:
+                await scope.__aexit__(None, None, None)
+            else:  # a middleware has put a result in the place of an error: the work is undone all the same
+                await _close_knowing(scope, failure)
+                del failure
+            return result
+        finally:
+            self.leave()
+
+
+async def close_after(scope: Scope, error: BaseException) -> None:
+    """Close the scope of a unit that has failed; the caller goes on raising ``error``, whatever the scope says."""
+    try:
+        await _close_knowing(scope, error)
+    except Exception as closing:  # noqa: BLE001 - whatever it is, the error of the handler wins
+        add_cause(error, closing)
+    finally:
+        del error  # as above
+
+
+async def _close_knowing(scope: Scope, error: BaseException) -> None:
+    try:
+        await scope.__aexit__(type(error), error, error.__traceback__)
+    except BaseException as closing:
+        if closing is not error:
+            raise
+    finally:
+        del error  # as above
+
+
+def add_cause(error: BaseException, closing: BaseException) -> None:
+    """Put an error of closing at the end of what has led to an error.
+
+    At the end, since the causes and contexts that an error has already are what its reader looks for first.
+    """
+    seen = {id(closing)}
+    last: BaseException | None = error
+    while last is not None:
+        if id(last) in seen or (type(last), last.args) == (type(closing), closing.args):
+            return  # an error object that is raised again and again would get one more each time
+        seen.add(id(last))
+        error, last = last, last.__cause__ or (None if last.__suppress_context__ else last.__context__)
+    error.__cause__ = closing
+
+
+async def _without_a_scope(key: Key) -> Any:
+    text = f"{key} was asked for in a unit of work without a scope, because its event was defined after the app started"
+    raise DiatorError(f"{text}; import the module of every event before the app starts")
+
+
+async def _after_the_end(key: Key) -> Any:
+    text = f"{key} was asked for after the app had ended, in a unit of work that was still under way"
+    raise NotRunningError(f"{text}; await what is sent inside of `async with app`")
