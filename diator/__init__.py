@@ -4,6 +4,8 @@ from diator._keys import Named
 from diator._places import Place
 from diator.app import Diator, Sender
 from diator.context import Context, Publish
+from diator.engine.maps import EventMap, RequestMap
+from diator.engine.stream import Rows, Stream
 from diator.errors import (
     CallNextError,
     ConfigurationError,
@@ -50,6 +52,7 @@ __all__ = [
     "DomainEvent",
     "ECSTEvent",
     "Event",
+    "EventMap",
     "InvalidMessageError",
     "LatePublishError",
     "LifetimeMismatchError",
@@ -64,9 +67,12 @@ __all__ = [
     "Publish",
     "Query",
     "Request",
+    "RequestMap",
     "Router",
+    "Rows",
     "ScopeClosedError",
     "Sender",
+    "Stream",
     "TimeoutMiddleware",
     "UndeclaredEventError",
     "UnknownRequestError",

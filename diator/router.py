@@ -31,7 +31,7 @@ class Router(Decorators):
         ``handler`` is a function (sync or async), a class with ``handle``, or a bound method; its first parameter is
         the command, the others are its dependencies. ``message`` says which command it takes where its hint does not.
         After ``timeout`` seconds its unit of work is cancelled and `TimeoutError` raised. A sync handler blocks the
-        event loop, unless ``thread`` is true.
+        event loop, unless ``thread`` is true; a thread that has begun can't be stopped, and is waited for.
 
         Raises `ConfigurationError` for what is wrong with it: a duplicate, a hint that is no command, a wrong result.
         """
@@ -56,8 +56,10 @@ class Router(Decorators):
     def add_middleware(self, middleware: Any, /) -> None:
         """Register an async callable that takes a message and what to call next, around those registered later.
 
-        The hint of its first parameter says which messages it wraps. One that asks the container for nothing runs
-        around the whole unit of work, and may call on again; one that does runs inside it, and calls on once.
+        The hint of its first parameter says which messages it wraps. Around a command or query, one that asks the
+        container for nothing runs around the whole unit of work, and may call on again; one that does runs inside it,
+        and calls on once. Around events, a middleware wraps each call of a handler, inside the unit of work of the
+        command, and calls on once.
         """
         # Any: middlewares have parameters of their own, which `Registry` reads.
         frame = caller()

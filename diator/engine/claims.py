@@ -72,9 +72,9 @@ def _shape(registration: Registration, signature: Signature) -> Problem | None:
         text = f"{registration.kind.decorator} got {registration.target!r}, which can't be called"
         return _problem(registration, "handler", text, "register a function, a class with `handle`, or a bound method")
     if isinstance(registration.target, type) and not callable(getattr(registration.target, "handle", None)):
-        return _problem(
-            registration, "handler", f"{what} has no method `handle`", f"add: async def handle(self, {example})"
-        )
+        remedy = f"derive it from {show(registration.kind.base)} if it is meant to be the {registration.kind.value}"
+        remedy = f"{remedy}; a handler needs: async def handle(self, {example})"
+        return _problem(registration, "handler", f"{what} has no method `handle`", remedy)
     if not signature.parameters or signature.parameters[0].keyword:
         text = f"{what} has no positional parameter for the message"
         return _problem(registration, "message-hint", text, f"make it the first one: ({example}, ...)")
@@ -87,6 +87,11 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
     if classes is None:
         return None  # not resolved yet; the start tries again, and reports it
     kind = registration.kind
+    if first.name == "self" and first.hint is EMPTY:
+        text = f"{kind.value} handler {registration.name} takes 'self': it is registered inside of its class"
+        return _problem(
+            registration, "handler", text, "register the method of an object: app.add_command(service.method)"
+        )
     if registration.declared is None and first.hint is EMPTY:
         text = f"{kind.value} handler {registration.name} takes {first.name!r}, which has no hint"
         return _problem(

@@ -75,7 +75,8 @@ class Registry:
         """Raise `ConfigurationError` once nothing more is taken."""
         if self.closed:
             text = f"{what} was registered too late: {self.closed}"
-            raise ConfigurationError([Problem("late-registration", text, "register it before", place)])
+            remedy = "register before the app is entered, and before the router is included"
+            raise ConfigurationError([Problem("late-registration", text, remedy, place)])
 
     def settle(self) -> Iterator[Problem]:
         """Read once more what could not be resolved at its line; yield what is wrong with it, each time anew."""

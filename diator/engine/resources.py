@@ -112,6 +112,8 @@ class Resources:
     async def _in_scope(self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES) -> Any:
         """Run a unit of work in a scope of its own."""
         assert self.container is not None
+        if self.resolve is _after_the_end:
+            raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
         self._under_way += 1
         try:
             scope = self.container.scope(provided)
@@ -173,6 +175,8 @@ async def _without_a_scope(key: Key) -> Any:
     raise DiatorError(f"{text}; import the module of every event before the app starts")
 
 
+_TOO_LATE = "{what} after the app had ended; await what is sent inside of `async with app`"
+
+
 async def _after_the_end(key: Key) -> Any:
-    text = f"{key} was asked for after the app had ended, in a unit of work that was still under way"
-    raise NotRunningError(f"{text}; await what is sent inside of `async with app`")
+    raise NotRunningError(_TOO_LATE.format(what=f"{key} was asked for"))

@@ -23,14 +23,21 @@ class Unresolved(NamedTuple):
 
     annotation: str
     reason: Exception
+    known: tuple[Mapping[str, object], ...]
+    """The names that the hint could see."""
 
     @property
     def remedy(self) -> str:
         """The next step for whoever wrote the hint."""
+        from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and needed for an error only
+
         missing = getattr(self.reason, "name", None) if isinstance(self.reason, NameError) else None
         if missing is None:
             return "correct the hint; it is evaluated when the app starts"
-        return f"import {missing!r} at run time (not under TYPE_CHECKING), and above the handler if it is a local name"
+        close = get_close_matches(missing, [name for names in self.known for name in names], n=1)
+        guess = f"did you mean {close[0]!r}? Otherwise " if close else ""
+        how = f"import {missing!r} at run time (not under TYPE_CHECKING), and above the handler if it is a local name"
+        return guess + how
 
 
 class Parameter(NamedTuple):
@@ -230,7 +237,8 @@ class _Scope:
         try:
             found = evaluate(annotation, self.fields.get(name, self.globals), self.names)
         except Exception as error:  # noqa: BLE001 - an annotation is code of the user's: anything may come out of it
-            return Unresolved(annotation if isinstance(annotation, str) else repr(annotation), error)
+            text = annotation if isinstance(annotation, str) else repr(annotation)
+            return Unresolved(text, error, (self.fields.get(name, self.globals), self.names))
         return substitute(found, self.substitutions) if self.substitutions else found
 
 

@@ -1,0 +1,412 @@
+"""What must hold when things go wrong at an odd moment, and what must not be kept alive."""
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from collections.abc import AsyncIterator, Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from diator import (
+    CallNext,
+    CallNextError,
+    Command,
+    Context,
+    Diator,
+    DiatorError,
+    DomainEvent,
+    Message,
+    NotRunningError,
+    Publish,
+    Query,
+)
+from diator.containers import Capability
+from tests.journal import Journal, Session
+
+
+@dataclass(frozen=True)
+class Go(Command[str]):
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Happened(DomainEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class Rows(Query[int]):
+    pass
+
+
+class Broken(Exception):
+    pass
+
+
+# ---------------------------------------------------------------------------------------------------------- threads
+
+
+async def test_a_handler_in_a_thread_that_raises_stop_iteration_ends() -> None:
+    app = Diator()
+
+    @app.command(thread=True)
+    def go(command: Go) -> str:
+        return next(iter([]))
+
+    async with app:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.wait_for(app.send(Go()), 5)
+
+
+async def test_a_handler_that_waits_for_a_thread_is_called_off_by_a_cancel() -> None:
+    app, ran, release = Diator(), list[int](), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+
+    @app.command(thread=True)
+    def go(command: Go) -> str:
+        ran.append(command.number)
+        release.wait(10)
+        return ""
+
+    async with app:
+        first = asyncio.ensure_future(app.send(Go(1)))
+        await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(app.send(Go(2)))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        release.set()
+        await first
+    assert ran == [1]
+
+
+async def test_what_a_handler_in_a_thread_gives_is_awaited_if_it_can_be() -> None:
+    app = Diator()
+
+    async def later() -> str:
+        return "later"
+
+    @app.command(thread=True)
+    def go(command: Go) -> Awaitable[str]:
+        return later()
+
+    async with app:
+        assert await app.send(Go()) == "later"
+
+
+# ---------------------------------------------------------------------------------------------------------- cancels
+
+
+async def test_a_cancel_while_a_timeout_cleans_up_is_not_lost() -> None:
+    app, cleaning = Diator(), asyncio.Event()
+
+    @app.command(timeout=0.01)
+    async def go(command: Go) -> str:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaning.set()
+            await asyncio.sleep(0.05)
+        return ""
+
+    async def worker() -> None:
+        try:
+            await app.send(Go())
+        except TimeoutError:
+            await asyncio.sleep(60)  # goes on, unless the cancel is seen
+
+    async with app:
+        task = asyncio.ensure_future(worker())
+        await cleaning.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+
+
+async def test_a_forgiven_timeout_of_an_event_handler_is_no_cancel_of_the_caller() -> None:
+    app = Diator()
+
+    @app.middleware
+    async def limit(event: Happened, call_next: CallNext) -> None:
+        try:
+            await asyncio.wait_for(call_next(event), 0.01)
+        except asyncio.TimeoutError:
+            return
+
+    @app.command
+    async def go(command: Go, publish: Publish[Happened]) -> str:
+        publish(Happened())
+        return ""
+
+    @app.on_event
+    async def on(event: Happened) -> None:
+        await asyncio.sleep(60)
+
+    async with app:
+        with pytest.raises(
+            DiatorError, match="a handler of Happened was cancelled, and a middleware of events went on"
+        ):
+            await app.send(Go())
+
+
+# ------------------------------------------------------------------------------------------------------ middlewares
+
+
+async def test_a_middleware_inside_that_leaves_its_call_behind_is_refused() -> None:
+    app, tasks = Diator(container=(journal := Journal())), list[asyncio.Future[Any]]()
+
+    @app.middleware
+    async def hurry(command: Go, call_next: CallNext, session: Session) -> str:
+        tasks.append(asyncio.ensure_future(call_next(command)))
+        await asyncio.sleep(0)
+        return "early"
+
+    @app.command
+    async def go(command: Go) -> str:
+        await asyncio.sleep(0.01)
+        return "late"
+
+    async with app:
+        with pytest.raises(CallNextError, match="was still running"):
+            await app.send(Go())
+        await asyncio.gather(*tasks)
+    assert journal.lines[:2] == ["scope 1 opens", "scope 1 undone by CallNextError"]
+
+
+async def test_a_middleware_of_all_messages_that_tries_an_event_again_is_told_what_to_wrap() -> None:
+    app = Diator()
+
+    @app.middleware
+    async def retry(message: Message, call_next: CallNext) -> Any:
+        try:
+            return await call_next(message)
+        except Broken:
+            return await call_next(message)
+
+    @app.on_event
+    async def on(event: Happened) -> None:
+        raise Broken
+
+    async with app:
+        with pytest.raises(CallNextError, match=r"wrap the command: hint Command\[Any\]"):
+            await app.publish(Happened())
+
+
+async def test_the_constructor_of_a_class_handler_runs_when_the_call_is_awaited() -> None:
+    app = Diator()
+
+    @app.command
+    class GoHandler:
+        def __init__(self) -> None:
+            raise Broken
+
+        async def handle(self, command: Go) -> str:
+            return ""
+
+    async with app:
+        call = app.send(Go())
+        with pytest.raises(Broken):
+            await call
+
+
+# ---------------------------------------------------------------------------------------------------------- the end
+
+
+async def test_the_end_waits_for_units_of_work_that_use_the_container(caplog: pytest.LogCaptureFixture) -> None:
+    app, inside = Diator(container=(journal := Journal())), asyncio.Event()
+
+    @app.command
+    async def go(command: Go, session: Session) -> str:
+        inside.set()
+        await asyncio.sleep(0.01)
+        return "done"
+
+    with caplog.at_level(logging.INFO, "diator"):
+        async with app:
+            task = asyncio.ensure_future(app.send(Go()))
+            await inside.wait()
+    assert await task == "done"
+    assert journal.lines == ["scope 1 opens", "scope 1 closes", "container closed"]
+    assert "waits for 1 units of work" in caplog.text
+
+
+class WithoutScopes(Journal):
+    capabilities = Capability.REOPENS
+
+
+@pytest.mark.parametrize("container", [Journal, WithoutScopes])
+async def test_a_unit_that_begins_after_the_end_is_told_so(container: type[Journal]) -> None:
+    app = Diator(container=container())
+
+    @app.command
+    async def go(command: Go, session: Session) -> str:
+        raise AssertionError
+
+    async with app:
+        call = app.send(Go())
+    with pytest.raises(NotRunningError, match="the app had ended"):
+        await call
+
+
+class ClosesBadly(Journal):
+    async def aclose(self) -> None:
+        raise Broken("closing the pool")
+
+
+async def test_the_error_of_the_block_wins_over_one_of_closing_the_container() -> None:
+    error = ValueError("block")
+    with pytest.raises(ValueError, match="block") as caught:
+        async with Diator(container=ClosesBadly()):
+            raise error
+    assert isinstance(caught.value.__cause__, Broken)
+
+
+async def test_an_error_of_closing_the_container_is_raised_where_there_is_no_other() -> None:
+    with pytest.raises(Broken, match="closing the pool"):
+        async with Diator(container=ClosesBadly()):
+            pass
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+async def test_an_error_that_is_raised_again_and_again_gets_no_longer_chain() -> None:
+    shared = Broken("shared")
+    app = Diator(container=Journal(closing_fails=ValueError("closing")))
+
+    @app.command
+    async def go(command: Go, session: Session) -> str:
+        raise shared
+
+    async with app:
+        for _ in range(5):
+            with pytest.raises(Broken):
+                await app.send(Go())
+    assert shared.__cause__ is not None
+    assert shared.__cause__.__cause__ is None
+
+
+async def test_closing_that_fails_does_not_hide_what_the_error_came_from() -> None:
+    app = Diator(container=Journal(closing_fails=Broken("closing")))
+
+    @app.command
+    async def go(command: Go, session: Session) -> str:
+        try:
+            raise LookupError("root")
+        except LookupError:
+            raise ValueError("handler")  # noqa: B904 - its context is what this is about
+
+    async with app:
+        with pytest.raises(ValueError, match="handler") as caught:
+            await app.send(Go())
+    root = caught.value.__context__
+    assert isinstance(root, LookupError)
+    assert not caught.value.__suppress_context__
+    assert isinstance(root.__cause__, Broken)
+
+
+async def test_a_falsy_error_of_the_block_undoes_the_scope_of_a_stream() -> None:
+    class Falsy(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    app = Diator(container=(journal := Journal()))
+
+    @app.query
+    async def rows(query: Rows, session: Session) -> AsyncIterator[int]:
+        yield 1
+
+    async with app:
+        with pytest.raises(Falsy):
+            async with app.stream(Rows()):
+                raise Falsy
+    assert journal.lines[1] == "scope 1 undone by Falsy"
+
+
+async def test_an_error_of_the_rows_that_the_block_forgives_undoes_the_scope() -> None:
+    app = Diator(container=(journal := Journal()))
+
+    @app.query
+    async def rows(query: Rows, session: Session) -> AsyncIterator[int]:
+        yield 1
+        raise Broken
+
+    async with app, app.stream(Rows()) as found:
+        await anext(found)
+        with pytest.raises(Broken):
+            await anext(found)
+    assert journal.lines[1] == "scope 1 undone by Broken"
+
+
+async def test_the_clean_up_of_a_streaming_handler_has_its_context() -> None:
+    app, seen = Diator(), list[str]()
+
+    @app.query
+    async def rows(query: Rows, context: Context, here: Diator) -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await here.send(Go())
+
+    @app.command
+    async def go(command: Go, context: Context) -> str:
+        seen.append(context.correlation_id)
+        return ""
+
+    async with app, app.using(correlation_id="c1").stream(Rows()) as found:
+        await anext(found)
+        await found.aclose()
+    assert seen == ["c1"]
+
+
+# ------------------------------------------------------------------------------------------------------------ memory
+
+
+async def test_a_failure_inside_a_middleware_keeps_nothing_alive() -> None:
+    app, alive = Diator(container=Journal()), list["weakref.ref[Any]"]()
+
+    class Heavy:
+        pass
+
+    @app.middleware
+    async def inside(command: Go, call_next: CallNext, session: Session) -> Any:
+        return await call_next(command)
+
+    @app.command
+    async def go(command: Go) -> str:
+        heavy = Heavy()
+        alive.append(weakref.ref(heavy))
+        raise Broken
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with app:
+            with suppress(Broken):
+                await app.send(Go())
+        assert [ref() for ref in alive] == [None]
+    finally:
+        gc.enable()
+
+
+async def test_plans_of_events_that_are_published_together_are_bounded() -> None:
+    app = Diator()
+    kinds = [type(f"Kind{number}", (DomainEvent,), {}) for number in range(13)]
+
+    @app.on_event
+    async def on(event: DomainEvent) -> None: ...
+
+    async with app:
+        for size in range(1, 7):
+            for chosen in combinations(kinds, size):
+                await app.publish(*(kind() for kind in chosen))
+        assert len(app._event_calls) <= 1_000  # pyright: ignore[reportPrivateUsage]
