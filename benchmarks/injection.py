@@ -48,7 +48,7 @@ async def rows(effort: Effort) -> AsyncIterator[Row]:
     async with _app(scopes) as app:
         ratio = await compare(_sent(app), _dishka(scopes), effort)
         against = "async with container(), get, then the handler"
-        yield Row("send, with a scope and injection through dishka", against, ratio, limit=1.5)
+        yield Row("send, with a scope and injection through dishka", against, ratio)
 
 
 def _app(container: object) -> Diator:

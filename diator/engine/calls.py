@@ -104,16 +104,36 @@ def _threaded(make: Callable[[], Function]) -> Plain:
 
 
 def _sync_to_async(function: Function, may_await: bool) -> Plain:
-    is_final, settled = False, type(None)
+    if may_await:
+        return _checking_each(function)
+    settled = False
 
-    async def run(message: Any) -> Any:
-        nonlocal is_final, settled
-        result = function(message)
-        if is_final or result.__class__ is settled:  # looking for __await__ takes ten times as long
-            return result
+    async def settle(result: Any) -> Any:
+        nonlocal settled
         if is_awaitable(result):
             return await result
-        is_final, settled = not may_await, result.__class__
+        settled = True
+        return result
+
+    async def run(message: Any) -> Any:
+        if settled:  # its hint says that it gives nothing to await, and so did it
+            return function(message)
+        return await settle(function(message))
+
+    return run
+
+
+def _checking_each(function: Function) -> Plain:
+    final: type = type(None)
+
+    async def run(message: Any) -> Any:
+        nonlocal final
+        result: object = function(message)
+        if type(result) is final:  # looking for __await__ where there is none takes ten times as long
+            return result
+        if is_awaitable(result):
+            return await finished(result)
+        final = type(result)
         return result
 
     return run

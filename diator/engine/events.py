@@ -83,7 +83,7 @@ class Rule:
 
     def _publish(self) -> Callable[[Published, Event], None]:
         def publish(events: Published, event: Event, /) -> None:
-            if event.__class__ not in events.allowed:
+            if type(event) not in events.allowed:
                 if events.allowed is CLOSED:
                     raise LatePublishError(_too_late(event))
                 self.admit(event)
@@ -119,7 +119,7 @@ class Rule:
     def collect(self, raised: Iterable[Event] | None, events: list[Event]) -> None:
         """Take over the ``events`` of a class handler."""
         for event in raised or ():
-            if event.__class__ not in self.allowed:
+            if type(event) not in self.allowed:
                 self.admit(event)
             events.append(event)
 

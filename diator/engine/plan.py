@@ -214,7 +214,7 @@ def _publishing(
         finally:
             events.allowed = CLOSED
         for event in events:
-            for step in steps[event.__class__]:
+            for step in steps[type(event)]:
                 await step(event)
         return result
 
@@ -233,7 +233,7 @@ def _with_events(call: Work, steps: Mapping[type, tuple[Work, ...]]) -> Work:
 
 async def _handle_events(unit: Unit, steps: Mapping[type, tuple[Work, ...]]) -> None:
     for event in unit.events:  # the list grows: what these handlers publish joins its end
-        for step in steps[event.__class__]:
+        for step in steps[type(event)]:
             await step(event, unit)
             if unit.failure is not None:  # a middleware of events can't undo that one has failed
                 raise _forgiven(event, unit.failure)
@@ -260,7 +260,7 @@ def _all_events(steps: Mapping[type, tuple[Work, ...]]) -> Work:
 def _plain_events(steps: Mapping[type, tuple[Plain, ...]]) -> Callable[[Iterable[Event]], Coroutine[Any, Any, None]]:
     async def plan(events: Iterable[Event]) -> None:
         for event in events:
-            for step in steps[event.__class__]:
+            for step in steps[type(event)]:
                 await step(event)
 
     return plan
