@@ -3,5 +3,6 @@
 In reading order: `records` (what the user said), `hints` and `signature` (what the hints say), `maps` (who handles
 what), `registry` (what is in, and what is refused), `wiring` (where each argument comes from), `reach` (what a message
 can cause), `check` (all that is wrong), `plan` (one callable for each message) with its parts `calls` and `events`,
-`unit` (the unit of work as it runs), `stream` (one that is a block) and `dispatch` (the look-up of a plan).
+`unit` and `resources` (the unit of work as it runs, and the container around it), `threads` (sync handlers), `stream`
+(a unit that is a block) and `dispatch` (the look-up of a plan).
 """
