@@ -6,7 +6,7 @@ It flags what is surely wrong and lets through what it does not know.
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine
 from typing import Any, Literal, get_args, get_origin
 
-from typing_extensions import is_typeddict
+from typing_extensions import is_protocol, is_typeddict
 
 from diator.engine.hints import generic_origin, members, split, unalias
 
@@ -32,10 +32,7 @@ def row_of(hint: Any) -> Any:
 def is_surely_final(hint: Any) -> bool:
     """Whether a hint names classes only, none of which can be awaited or stands for others that can."""
     return all(
-        _is_class(one)
-        and one is not object
-        and not hasattr(one, "__await__")
-        and not getattr(one, "_is_protocol", False)
+        _is_class(one) and one is not object and not hasattr(one, "__await__") and not is_protocol(one)
         for one in (get_origin(member) or member for member in members(_plain(hint)))
     )
 
@@ -61,7 +58,7 @@ def _fits(hint: Any, expected: Any) -> bool:
     given, wanted = get_origin(hint) or hint, get_origin(expected) or expected
     if not (_is_class(given) and _is_class(wanted)) or generic_origin(wanted) is given:
         return True
-    if getattr(wanted, "_is_protocol", False):
+    if is_protocol(wanted):
         return True
     if is_typeddict(wanted):  # refuses issubclass; a plain dict may have its keys
         return issubclass(given, dict)

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, get_args, get_origin
 
+from typing_extensions import is_protocol
+
 from diator._keys import Key, Named
 from diator.containers.port import Container, Lifetime
 from diator.context import Context, Publish
@@ -112,7 +114,7 @@ class Wirer:
         has_events = signature.events is not EMPTY
         if key and has_events:
             self._refuse_shared_events(registration, key)
-        if is_class and not key and (inspect.isabstract(registration.target) or _is_protocol(registration.target)):
+        if is_class and not key and (inspect.isabstract(registration.target) or is_protocol(registration.target)):
             text = f"{registration.kind.value} handler {registration.name} is abstract, so it can't be built"
             self._add(registration, "handler", text, "register the class that implements it, also with the container")
         return Wired(
@@ -252,10 +254,6 @@ class Wirer:
 
     def _add(self, record: Registration | Layer, code: str, text: str, remedy: str) -> None:
         self.problems.append(Problem(code, text, remedy, record.place))
-
-
-def _is_protocol(cls: type) -> bool:
-    return bool(getattr(cls, "_is_protocol", False))
 
 
 def _is_publish(parameter: Parameter) -> bool:
