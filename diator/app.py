@@ -148,6 +148,8 @@ class Diator(Router):
 
         Raises `ConfigurationError` for a value that the app does not declare with ``provides``.
         """
+        if not isinstance(provide, (Mapping, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]  # may be unchecked
+            raise ConfigurationError([_no_mapping(provide)])
         # Any: a key of `provide` is a hint (see Router.provides).
         provided = {key_of(hint): value for hint, value in provide.items()} if provide else NO_VALUES
         unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
@@ -181,6 +183,11 @@ class Diator(Router):
         if self._state == "has ended" and container is not None and Capability.REOPENS not in container.capabilities:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
+
+
+def _no_mapping(provide: object) -> Problem:
+    text = f"app.using got provide={provide!r}, where a mapping was expected"
+    return Problem("provided", text, "write app.using(provide={User: user})")
 
 
 def look(app: Diator) -> Checked:

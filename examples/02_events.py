@@ -1,8 +1,9 @@
 """Domain events: what happened, told to whoever cares, in the unit of work of the command.
 
 `join_meeting` does its own part and publishes what happened; that latecomers are warned is no longer its concern. Its
-hint `Publish[UserJoined | UserCameLate]` says which events it may publish. Their handlers run after it has returned, in
-the order of the events and then of the handlers. An event handler may publish too. If one fails, the command fails.
+hint `Publish[UserJoined | UserCameLate]` says which events it may publish. Publishing is not awaited, it only takes
+note: their handlers run after `join_meeting` has returned, in the order of the events and then of the handlers. An
+event handler may publish too. If one fails, the command fails.
 """
 
 import asyncio

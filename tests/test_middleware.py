@@ -250,6 +250,19 @@ async def test_a_cancel_from_outside_is_no_timeout() -> None:
             await task
 
 
+def test_a_middleware_with_its_parameters_swapped_is_refused() -> None:
+    app = app_with_handlers()
+
+    async def swapped(call_next: Any, message: Any) -> Any:
+        return await call_next(message)
+
+    del swapped.__annotations__["call_next"]
+    app.add_middleware(swapped)
+    (problem,) = app.check()
+    assert (problem.code, problem.severity) == ("middleware", "error")
+    assert "takes call_next first" in problem.text
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_timeout_of_nothing_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="give a number above 0"):

@@ -287,6 +287,11 @@ async def test_values_are_not_inherited_by_nested_sends() -> None:
             await app.using(provide={User: User("ada")}).send(Go())
 
 
+def test_bringing_a_value_without_its_type_is_refused(app: Diator) -> None:
+    with pytest.raises(ConfigurationError, match=r"where a mapping was expected.*\n.*provide=\{User: user\}"):
+        app.using(provide=User("ada"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def test_bringing_what_was_not_declared_is_refused_with_the_line_to_write(app: Diator) -> None:
     with pytest.raises(ConfigurationError, match=r"User.*\n.*app.provides\(User\)"):
         app.using(provide={User: User("ada")})

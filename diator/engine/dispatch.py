@@ -121,7 +121,8 @@ def _refuse_no_request(message: object, verb: str) -> None:
     if isinstance(message, Event):
         name = show(type(message))
         raise InvalidMessageError(f"{verb} got the event {name}; publish it: await app.publish({name}(...))")
-    raise InvalidMessageError(f"{verb} got {message!r}; expected a command or a query, an instance of Command or Query")
+    remedy = "expected a command or a query: an instance of a class that derives from Command[...] or Query[...]"
+    raise InvalidMessageError(f"{verb} got {message!r}; {remedy}")
 
 
 def _refuse_no_event(event: object) -> None:

@@ -140,11 +140,15 @@ class Wirer:
         if any(_is_publish(parameter) for parameter in signature.parameters):
             text = f"middleware {layer.name} asks for Publish; a middleware raises no events"
             self._add(layer, "middleware", text, "publish from a handler")
-        if isinstance(signature.parameters[0].hint, Unresolved):
+        first = signature.parameters[0]
+        if first.name == "call_next" and first.hint is EMPTY:
+            text = f"middleware {layer.name} takes call_next first, where the message was expected"
+            self._add(layer, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
+        if isinstance(first.hint, Unresolved):
             return Wired(layer.target, signature.runs)  # reported where it was read
-        wraps = _wrapped(signature.parameters[0])
+        wraps = _wrapped(first)
         if not wraps:
-            text = f"middleware {layer.name} takes {signature.parameters[0]}, which is no message"
+            text = f"middleware {layer.name} takes {first}, which is no message"
             self._add(
                 layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours"
             )

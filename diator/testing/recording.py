@@ -30,6 +30,10 @@ def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Reco
     app.
     """
     # Any: a key of `replace` is a hint, such as Annotated[Repo, Named("x")] (see Router.provides).
+    if not isinstance(app, Diator):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are seldom type-checked
+        raise TypeError(f"record got {app!r}; expected an app, a Diator: include a router in one")
+    if not isinstance(replace, (Mapping, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]  # as above
+        raise TypeError(f"record got replace={replace!r}; expected a mapping: replace={{MeetingApi: FakeMeetingApi()}}")
     return Record(app, replace or {})
 
 
