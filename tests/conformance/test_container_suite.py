@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from copy import copy
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
@@ -28,7 +29,8 @@ from diator.errors import (
 T = TypeVar("T")
 
 
-class Marker(NamedTuple):
+@dataclass(frozen=True)
+class Marker:
     """The reference's own qualifier, as libraries have theirs."""
 
     name: str
