@@ -60,6 +60,8 @@ class Check:
             self._errors.append(self._missing(key, path))
             return
         self._errors.extend(self._without_value(found, key, path))
+        if found.factory.type is FactoryType.SELECTOR and not found.variants:
+            self._warnings[key] = _may_be_absent(key)
         if found.in_unit and found.factory.type in _GENERATORS and _ignores_outcome(found.factory.source):
             self._warnings[key] = _commits_always(key)
         for need in found.needs:
@@ -101,7 +103,13 @@ class Check:
             remedy = f"give it scope=Scope.REQUEST there, or drop app.provides({key})"
             yield UnsupportedRegistrationError(key, f"{reason} outlives the unit of work", remedy)
         elif not found.is_context and not found.factory.cache:
-            yield UnsupportedRegistrationError(key, f"{reason} is made anew each time", "drop cache=False there")
+            remedy = "drop cache=False there, or when="
+            yield UnsupportedRegistrationError(key, f"{reason} is made or chosen anew each time", remedy)
+
+
+def _may_be_absent(key: DependencyKey) -> ContainerError:
+    reason = "each of its factories has when=, and whether one is active is known only in the unit of work"
+    return UnsupportedRegistrationError(to_diator(key), reason, "provide one without when= too, before the others")
 
 
 def _commits_always(key: DependencyKey) -> ContainerError:

@@ -4,12 +4,13 @@ dishka does not document its registry. Its shape, and that of the cache in `_sco
 pyproject.toml admits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dishka import DEFAULT_COMPONENT, AsyncContainer, DependencyKey
 from dishka.dependency_source import Factory
 from dishka.entities.factory_type import FactoryType
+from dishka.entities.marker import BoolMarker
 from dishka.exceptions import NoContextValueError
 from dishka.registry import Registry
 
@@ -59,6 +60,13 @@ class Found(NamedTuple):
         for key in (*self.factory.dependencies, *self.factory.kw_dependencies.values()):
             if not (key.is_const() or key.is_type_var() or key.type_hint is DependencyKey):
                 yield key
+        yield from self.variants
+
+    @property
+    def variants(self) -> list[DependencyKey]:
+        """What is chosen from, or collected, as far as that is known before the unit of work: see ``when=``."""
+        active = [one.provides for one in self.factory.when_dependencies if one.when_active == BoolMarker(value=True)]
+        return active[:1] if self.factory.type is FactoryType.SELECTOR else active
 
 
 class Graph:
@@ -79,15 +87,15 @@ class Graph:
         """Find the factory that dishka would use for a key in this scope: the innermost one."""
         for candidate in range(level, -1, -1):
             factory = self._registries[candidate].get_factory(key)
-            if factory is not None:
+            if factory is not None and not _is_off(factory):
                 return Found(factory, candidate, candidate >= self._unit)
         return None
 
     def source(self, key: Key) -> Found | None:
-        """Find what makes the object of a key in the end: aliases are followed."""
+        """Find what makes the object of a key in the end: aliases are followed, and choices."""
         found = self.find(to_dishka(key), self.deepest)
-        while found is not None and found.factory.type is FactoryType.ALIAS:
-            found = self.find(found.factory.dependencies[0], found.level)
+        while found is not None and (ways := _ways(found)):
+            found = self.find(ways[0], found.level)
         return found
 
     def has_value(self, key: DependencyKey) -> bool:
@@ -97,6 +105,17 @@ class Graph:
         except NoContextValueError:
             return False
         return True
+
+
+def _is_off(factory: Factory) -> bool:
+    """Whether there is nothing to choose from. Values that a container was not given are off too, but told as such."""
+    return factory.type is FactoryType.SELECTOR and factory.when_active == BoolMarker(value=False)
+
+
+def _ways(found: Found) -> Sequence[DependencyKey]:
+    if found.factory.type is FactoryType.SELECTOR:
+        return found.variants
+    return found.factory.dependencies if found.factory.type is FactoryType.ALIAS else ()
 
 
 def _outer(container: AsyncContainer | None) -> Iterator[Registry]:

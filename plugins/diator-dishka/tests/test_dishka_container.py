@@ -12,6 +12,7 @@ from dishka import (
     BaseScope,
     FromComponent,
     FromDishka,
+    Marker,
     Provider,
     Scope,
     make_async_container,
@@ -566,3 +567,80 @@ def test_a_commit_that_ignores_the_error_is_warned_of(factory: Any, scope: BaseS
     assert ["Transaction" in str(one) and "error = yield" in str(one) for one in found.warnings] == (
         [True] if warns else []
     )
+
+
+# Factories with `when=`
+
+DEBUG = Marker("debug")
+
+
+def variants(active: Callable[..., bool], *factories: Callable[..., Any]) -> Provider:
+    """The first factory is for all, the others are for ``DEBUG``."""
+    provider = Provider(scope=Scope.REQUEST)
+    provider.from_context(User)
+    provider.activate(active, DEBUG)
+    for number, factory in enumerate(factories):
+        provider.provide(factory, provides=Transaction, when=DEBUG if number else None)
+    return provider
+
+
+def on() -> bool:
+    return True
+
+
+def off() -> bool:
+    return False
+
+
+def for_user(user: User) -> bool:
+    return True
+
+
+def of_user(user: User) -> Transaction:
+    return Transaction()
+
+
+def test_the_variant_that_is_active_is_checked() -> None:
+    container = DishkaContainer(make_async_container(variants(on, closes, of_user)))
+    (error,) = container.validate([Key(Transaction)], ()).errors
+    assert "which is a value from_context, and the sender does not provide it" in str(error)
+    assert container.lifetime(Key(Transaction)) is Lifetime.SCOPED
+
+
+@pytest.mark.parametrize("active", [off, for_user])
+def test_a_variant_that_is_not_active_or_may_not_be_is_no_reason_to_refuse(active: Callable[..., bool]) -> None:
+    container = DishkaContainer(make_async_container(variants(active, closes, of_user)))
+    assert container.validate([Key(Transaction)], ()) == ([], [])
+
+
+def test_a_commit_that_ignores_the_error_is_warned_of_among_what_is_collected() -> None:
+    provider = variants(on, closes, commits)
+    provider.collect(Transaction)
+    found = DishkaContainer(make_async_container(provider)).validate([Key(list[Transaction])], ())
+    assert ["error = yield" in str(one) for one in found.warnings] == [True]
+
+
+async def test_a_default_stands_in_where_no_variant_is_active() -> None:
+    provider = Provider(scope=Scope.REQUEST)
+    provider.activate(off, DEBUG)
+    provider.provide(closes, when=DEBUG)
+    container = DishkaContainer(make_async_container(provider))
+    assert not container.can_resolve(Key(Transaction))
+    app = Diator(container=container)
+
+    @app.command(Work)
+    async def work(_: Work, transaction: Transaction | None = None) -> object:
+        return transaction
+
+    async with app:
+        assert await app.send(Work()) is None
+
+
+def test_variants_none_of_which_may_be_active_are_warned_of() -> None:
+    provider = Provider(scope=Scope.REQUEST)
+    provider.from_context(User)
+    provider.activate(for_user, DEBUG)
+    provider.provide(closes, when=DEBUG)
+    found = DishkaContainer(make_async_container(provider)).validate([Key(Transaction)], ())
+    assert not found.errors
+    assert ["known only in the unit of work" in str(one) for one in found.warnings] == [True]
