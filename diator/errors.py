@@ -10,7 +10,7 @@
     ├── NotProvidedError              a value that ``app.using(provide=...)`` had to bring    (also a LookupError)
     ├── UndeclaredEventError          published without having been declared
     ├── LatePublishError              published after its handler returned
-    ├── CallNextError                 a middleware inside the unit of work called on twice
+    ├── CallNextError                 a middleware inside the unit of work called on wrongly
     └── ContainerError                what a container cannot give
         ├── DependencyNotFoundError       no provider                                         (also a LookupError)
         ├── DependencyCycleError          needs itself
@@ -91,7 +91,7 @@ class LatePublishError(DiatorError):
 
 
 class CallNextError(DiatorError):
-    """A middleware that runs inside the unit of work used its ``call_next`` a second time."""
+    """A middleware inside the unit of work used its ``call_next`` a second time, or returned before it had ended."""
 
 
 class ContainerError(DiatorError):
