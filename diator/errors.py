@@ -11,6 +11,12 @@
     ├── UndeclaredEventError          published without having been declared
     ├── LatePublishError              published after its handler returned
     ├── CallNextError                 a middleware inside the unit of work called on wrongly
+    ├── PublishError                  a command stands, but its brokered events did not all leave
+    ├── BrokerError                   what a message broker can't do
+    │   ├── BrokerUnavailableError        it is away or overloaded: trying again later can help
+    │   ├── MessageTooLargeError          a message is over the broker's limit
+    │   └── NotPublishedError             of a batch, what did not leave and what nobody knows
+    ├── UnreadableMessageError        what came from the broker is no event that can be read
     └── ContainerError                what a container cannot give
         ├── DependencyNotFoundError       no provider                                         (also a LookupError)
         ├── DependencyCycleError          needs itself
@@ -19,14 +25,20 @@
         └── ScopeClosedError              resolved from a scope that was left
 
 Errors of handlers, middlewares and factories are never wrapped: they reach the caller as they were raised.
+
+`Reject` and `RetryLater` are no errors of Diator: a handler of a brokered event raises them to say what is to be done.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from diator._keys import Key
 from diator._places import Place
+
+if TYPE_CHECKING:
+    from diator.brokers.envelope import Outgoing
+    from diator.messages import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,75 @@ class LatePublishError(DiatorError):
 
 class CallNextError(DiatorError):
     """A middleware inside the unit of work used its ``call_next`` a second time, or returned before it had ended."""
+
+
+class BrokerError(DiatorError):
+    """A message broker could not do what it was asked for."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """The broker can't be reached, or has no room or time now; trying again later can help."""
+
+
+class MessageTooLargeError(BrokerError):
+    """A message of ``size`` bytes is over the ``limit`` of the broker."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(what, size, limit)
+        self.what, self.size, self.limit = what, size, limit
+
+    def __str__(self) -> str:
+        text = f"{self.what} has {self.size:,} bytes, where the broker takes {self.limit:,}"
+        return f"{text}; carry less in it, such as an id to read the rest by"
+
+
+class NotPublishedError(BrokerError):
+    """A batch did not leave as a whole: ``unsent`` surely did not, of ``unknown`` nobody knows. Raised by brokers."""
+
+    def __init__(self, unsent: "Sequence[Outgoing]", unknown: "Sequence[Outgoing]" = ()) -> None:
+        super().__init__(unsent, unknown)
+        self.unsent, self.unknown = tuple(unsent), tuple(unknown)
+
+    def __str__(self) -> str:
+        why = f": {self.__cause__}" if self.__cause__ else ""
+        return f"{len(self.unsent)} messages were not published, {len(self.unknown)} may have been{why}"
+
+
+class PublishError(DiatorError):
+    """The broker did not take all events. What the command has changed stands.
+
+    ``unsent`` did not leave, and may be published again; of ``unknown`` nobody knows, since the connection broke.
+    """
+
+    def __init__(self, unsent: "Sequence[Event]", unknown: "Sequence[Event]" = (), reason: str = "") -> None:
+        super().__init__(unsent, unknown, reason)
+        self.unsent, self.unknown, self.reason = tuple(unsent), tuple(unknown), reason
+
+    def __str__(self) -> str:
+        counts = f"{len(self.unsent)} did not leave, of {len(self.unknown)} nobody knows"
+        names = ", ".join(dict.fromkeys(type(event).__qualname__ for event in (*self.unsent, *self.unknown)))
+        text = f"events were not published ({names}): {counts}: {self.reason or 'the broker gave no reason'}"
+        return f"{text}; what was committed stands: publish those in `unsent` again when the broker is back"
+
+
+class UnreadableMessageError(DiatorError):
+    """What came from the broker is no event that can be read."""
+
+
+class Reject(Exception):  # noqa: N818 - an order, not an error
+    """Raised by a handler of a brokered event: park the message at once, with this reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryLater(Exception):  # noqa: N818 - an order, not an error
+    """Raised by a handler of a brokered event: deliver it again after so many seconds. It counts as an attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class ContainerError(DiatorError):

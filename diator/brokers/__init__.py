@@ -1,0 +1,47 @@
+"""Brokers: the port that plugins implement (`port`), what travels (`envelope`), and how a plugin is found (`find`)."""
+
+from diator.brokers.envelope import Envelope, Outgoing, read
+from diator.brokers.memory import MemoryBroker
+from diator.brokers.port import (
+    ACK,
+    RELEASE,
+    Ack,
+    Broker,
+    Capability,
+    DeadLetter,
+    Delivery,
+    Outcome,
+    Park,
+    Receiver,
+    Refusal,
+    Release,
+    RetryAfter,
+    Settlement,
+    Status,
+    Subscription,
+    Topic,
+)
+
+__all__ = [
+    "ACK",
+    "RELEASE",
+    "Ack",
+    "Broker",
+    "Capability",
+    "DeadLetter",
+    "Delivery",
+    "Envelope",
+    "MemoryBroker",
+    "Outcome",
+    "Outgoing",
+    "Park",
+    "Receiver",
+    "Refusal",
+    "Release",
+    "RetryAfter",
+    "Settlement",
+    "Status",
+    "Subscription",
+    "Topic",
+    "read",
+]

@@ -1,0 +1,4 @@
+"""The broker in memory (`memory://`)."""
+
+class MemoryBroker:
+    """Written next."""
