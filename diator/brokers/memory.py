@@ -1,4 +1,0 @@
-"""The broker in memory (`memory://`)."""
-
-class MemoryBroker:
-    """Written next."""

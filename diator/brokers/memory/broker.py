@@ -1,0 +1,244 @@
+"""The broker in memory: what it offers, its addresses, and the port."""
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
+from urllib.parse import parse_qsl, urlsplit
+
+from typing_extensions import Self
+
+from diator.brokers.envelope import Outgoing
+from diator.brokers.memory.clock import Clock
+from diator.brokers.memory.queues import Queue
+from diator.brokers.memory.receivers import MemoryReceiver
+from diator.brokers.memory.topics import MemoryTopic
+from diator.brokers.port import Capability, DeadLetter, Receiver, Refusal, Status, Subscription, Topic
+from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotPublishedError, Problem
+
+logger = logging.getLogger("diator")
+
+_PARAMETERS = {"capacity": int, "lease": float, "duplicate_window": float}
+
+
+class MemoryBroker:
+    """Keeps messages in this object: for applications of one process, and for tests. What it holds ends with it.
+
+    ``capacity`` is the number of messages that a subscription holds before publishing to it waits. They are counted
+    until they are settled; dead letters are not. Handlers that publish do not wait, and may go beyond it.
+
+    ``lease`` is the number of seconds after which a message that was neither settled nor renewed is delivered again.
+
+    ``duplicate_window`` is the number of seconds for which a topic drops messages with an id that it had already.
+
+    It may be used in one event loop after another: messages stay when it is closed, and its time stands still.
+    """
+
+    def __init__(self, capacity: int = 10_000, lease: float = 30.0, *, duplicate_window: float = 0.0) -> None:
+        _require_sensible(capacity, lease, duplicate_window)
+        self._capacity = capacity
+        self._lease = lease
+        self._duplicate_window = duplicate_window
+        self._connections = 0
+        self._clock = Clock()
+        self._queues: dict[str, Queue] = {}
+        self._topics: dict[str, MemoryTopic] = {}
+        self._receivers: dict[MemoryReceiver, None] = {}
+        self._dropped: set[str] = set()
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Make one from its address, such as ``memory://?capacity=1000&lease=5``. Raises `ConfigurationError`."""
+        parts = urlsplit(url)
+        if parts.scheme != "memory" or parts.netloc or parts.path.strip("/") or parts.fragment:
+            raise _not_an_address(url, "it has no host and no path")
+        options: dict[str, float] = {}
+        for name, text in parse_qsl(parts.query, keep_blank_values=True):
+            if name not in _PARAMETERS:
+                raise _not_an_address(url, f"{name!r} is no parameter of it")
+            try:
+                options[name] = _PARAMETERS[name](text)
+            except ValueError:
+                raise _not_an_address(url, f"{name}={text!r} is no number of the right kind") from None
+        return cls(**options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - by _PARAMETERS
+
+    @property
+    def capabilities(self) -> Capability:
+        """Everything but `Capability.DURABLE`; `Capability.DEDUPLICATES` if there is a ``duplicate_window``."""
+        kept = Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY | Capability.DEAD_LETTERS
+        kept |= Capability.ORDERED | Capability.BOUNDED
+        return kept | Capability.DEDUPLICATES if self._duplicate_window else kept
+
+    @property
+    def lease(self) -> float | None:
+        """For how many seconds a delivery is its receiver's own."""
+        return self._lease
+
+    @property
+    def max_message_bytes(self) -> int | None:
+        """There is no limit."""
+        return None
+
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:  # noqa: ARG002
+        """Refuse nothing: all that the port knows can be kept."""
+        return ()
+
+    async def connect(self) -> None:
+        """Open. Raises `BrokerError` where it is open in another event loop."""
+        if not self._connections:
+            self._clock.start()
+            for queue in self._queues.values():
+                queue.start()
+        else:
+            self._require_this_loop()
+        self._connections += 1
+
+    async def aclose(self) -> None:
+        """Close all receivers, if nobody else has it open. Messages stay."""
+        if not self._connections:
+            return
+        self._connections -= 1
+        if self._connections:
+            return
+        for receiver in tuple(self._receivers):
+            receiver.close()
+        for topic in self._topics.values():
+            topic.stop()
+        for queue in self._queues.values():
+            queue.stop()
+        self._clock.stop()
+
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        """Store messages. Raises `NotPublishedError`; each message is in all its subscriptions, or in none."""
+        sent = 0
+        try:
+            self._require_open()
+            deadline = self._clock.now() + timeout
+            for message in messages:
+                topic = self._topics.get(message.topic)
+                if topic is None:
+                    self._drop(message)
+                elif not topic.knows(message):
+                    if wait_for_room and topic.crowded and not await topic.wait_for_room(deadline):
+                        raise self._no_room(topic, message.topic, timeout)
+                    topic.put(message)
+                sent += 1
+        except BrokerError as error:
+            raise NotPublishedError(messages[sent:]) from error
+
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
+        """Create the subscriptions that are missing, or miss a topic. Raises `BrokerError`."""
+        self._require_open()
+        created: list[str] = []
+        for subscription in subscriptions:
+            created += self._missing(subscription)
+            queue = self._queues.get(subscription.name) or self._create(subscription)
+            if queue.ordered != subscription.ordered:
+                raise BrokerError(_other_order(subscription))
+            for name in dict.fromkeys(topic.name for topic in subscription.topics):
+                make = partial(MemoryTopic, self._clock, self._capacity, self._duplicate_window)
+                topic = self._topics.get(name) or self._topics.setdefault(name, make())
+                if queue not in topic.queues:
+                    topic.add(queue)
+        return created
+
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+        """Tell how subscriptions stand."""
+        return [self._status(subscription) for subscription in subscriptions]
+
+    async def subscribe(self, subscription: Subscription, /) -> Receiver:
+        """Open a receiver. Raises `BrokerError` for a subscription that was not applied."""
+        self._require_open()
+        if subscription.name not in self._queues:
+            raise BrokerError(f"there is no subscription {subscription.name!r}; create it with `apply`")
+        receiver = MemoryReceiver(self._queues[subscription.name], self._clock, self._lease, self._forget)
+        self._receivers[receiver] = None
+        return receiver
+
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+        """Read the dead letters of a subscription, oldest first."""
+        queue = self._queues.get(subscription.name)
+        for letter, _ in tuple(queue.letters.values()) if queue else ():
+            yield letter
+
+    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        """Have one delivered again, to its subscription only; false where it is gone."""
+        queue = self._queues.get(subscription.name)
+        return queue is not None and queue.replay(letter.id)
+
+    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        """Delete one for good; false where it is gone."""
+        queue = self._queues.get(subscription.name)
+        return queue is not None and queue.letters.pop(letter.id, None) is not None
+
+    def _require_open(self) -> None:
+        if not self._connections:
+            raise BrokerError("the broker in memory is not connected; call `connect` before")
+
+    def _require_this_loop(self) -> None:
+        if not self._clock.runs_here:
+            raise BrokerError("the broker in memory is open in another event loop; close it there before")
+
+    def _create(self, subscription: Subscription) -> Queue:
+        queue = Queue(subscription.name, self._clock, ordered=subscription.ordered)
+        self._queues[queue.name] = queue
+        return queue
+
+    def _missing(self, subscription: Subscription) -> list[str]:
+        queue = self._queues.get(subscription.name)
+        missing = [] if queue else [subscription.name]
+        for name in dict.fromkeys(topic.name for topic in subscription.topics):
+            topic = self._topics.get(name)
+            if topic is None or queue not in topic.queues:
+                missing.append(f"{name} -> {subscription.name}")
+        return missing
+
+    def _status(self, subscription: Subscription) -> Status:
+        missing = tuple(self._missing(subscription))
+        queue = self._queues.get(subscription.name)
+        if queue is None:
+            return Status(subscription.name, exists=False, missing=missing)
+        return Status(subscription.name, True, queue.size, len(queue.letters), missing)
+
+    def _forget(self, receiver: MemoryReceiver) -> None:
+        self._receivers.pop(receiver, None)
+
+    def _drop(self, message: Outgoing) -> None:
+        if message.topic not in self._dropped:
+            self._dropped.add(message.topic)
+            logger.warning(
+                "published to %r, which has no subscription: such messages are dropped; start a worker that handles "
+                "them in this process, or call `apply` of the broker in memory before",
+                message.topic,
+            )
+
+    def _no_room(self, topic: MemoryTopic, name: str, timeout: float) -> BrokerError:
+        if not self._connections:
+            return BrokerUnavailableError("the broker in memory was closed")
+        full = ", ".join(queue.name for queue in topic.queues if queue.size >= self._capacity)
+        text = f"no room came within {timeout:g} s for messages to {name!r}: there are {self._capacity:,} in {full}"
+        return BrokerUnavailableError(f"{text}; run more workers, or give the broker more capacity")
+
+
+def _other_order(subscription: Subscription) -> str:
+    has = "is not ordered" if subscription.ordered else "is ordered"
+    return f"subscription {subscription.name!r} {has}, which can't be changed; use another name, or a new broker"
+
+
+def _require_sensible(capacity: int, lease: float, duplicate_window: float) -> None:
+    wrong = [
+        f"{name} is {value!r}, where {allowed} was expected"
+        for name, value, fits, allowed in (
+            ("capacity", capacity, capacity >= 1, "1 or more messages"),
+            ("lease", lease, lease > 0, "more than 0 seconds"),
+            ("duplicate_window", duplicate_window, duplicate_window >= 0, "0 or more seconds"),
+        )
+        if not fits
+    ]
+    if wrong:
+        raise ConfigurationError([Problem("broker", text, "change it") for text in wrong])
+
+
+def _not_an_address(url: str, why: str) -> ConfigurationError:
+    text = f"{url!r} is no address of the broker in memory: {why}"
+    remedy = "write memory://, or with any of these: memory://?capacity=10000&lease=30&duplicate_window=60"
+    return ConfigurationError([Problem("broker", text, remedy)])

@@ -1,0 +1,146 @@
+"""One worker's access to a queue: what it holds, for how long, and what becomes of it."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+
+from diator.brokers.memory.clock import Alarm, Clock
+from diator.brokers.memory.queues import Message, Queue
+from diator.brokers.port import Ack, Delivery, Outcome, Park, RetryAfter, Settlement
+
+
+class Lease:
+    """The right to one message, for a time. It is the receipt of a delivery."""
+
+    __slots__ = ("expires", "message", "settled")
+
+    def __init__(self, message: Message, expires: float) -> None:
+        self.message = message
+        self.expires = expires
+        self.settled = False
+
+
+class MemoryReceiver:
+    """A receiver on a queue, with leases of so many seconds."""
+
+    def __init__(self, queue: Queue, clock: Clock, lease: float, closed: "Callable[[MemoryReceiver], None]") -> None:
+        self._queue = queue
+        self._clock = clock
+        self._lease = lease
+        self._tell_closed = closed
+        self._closed = False
+        self._waits: asyncio.Future[None] | None = None
+        self._leases: OrderedDict[Lease, None] = OrderedDict()  # the oldest first, since all last equally long
+        self._alarm = Alarm(clock, self._expire)
+
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        """Wait for messages, and give at most ``limit`` of them; none if the receiver is closed meanwhile."""
+        while not self._closed:
+            if messages := self._queue.take(limit):
+                return self._hand_out(messages)
+            await self._wait()
+        self._queue.wake()  # another one, if this one was woken
+        return ()
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        """Settle many, in order; give those whose lease was lost."""
+        lost: list[Delivery] = []
+        released: list[Message] = []
+        for delivery, outcome in settlements:
+            lease: Lease = delivery.receipt
+            if lease in self._leases:
+                del self._leases[lease]
+                lease.settled = True
+                self._settle(lease.message, outcome, released)
+            elif not lease.settled:
+                lost.append(delivery)
+        self._after(released)
+        return lost
+
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
+        """Renew leases; give those that were lost already."""
+        expires = self._clock.now() + self._lease
+        lost: list[Delivery] = []
+        for delivery in deliveries:
+            lease: Lease = delivery.receipt
+            if lease in self._leases:
+                lease.expires = expires
+                self._leases.move_to_end(lease)
+            elif not lease.settled:
+                lost.append(delivery)
+        return lost
+
+    async def aclose(self) -> None:
+        """Give back what was not settled, and end."""
+        self.close()
+
+    def close(self) -> None:
+        """Do what `aclose` does, which needs no waiting."""
+        if self._closed:
+            return
+        self._closed = True
+        self._alarm.cancel()
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_result(None)
+        released = [lease.message for lease in self._leases]
+        self._leases.clear()
+        for message in released:
+            message.deliveries -= 1
+        self._after(released)
+        self._tell_closed(self)
+
+    async def _wait(self) -> None:
+        self._waits = waits = self._queue.line_up()
+        try:
+            await waits
+        except BaseException:
+            # It may have been woken already: then another one must look.
+            self._queue.leave(waits)
+            self._queue.wake()
+            raise
+        finally:
+            self._queue.leave(waits)
+            self._waits = None
+
+    def _hand_out(self, messages: Sequence[Message]) -> Sequence[Delivery]:
+        expires = self._clock.now() + self._lease
+        deliveries: list[Delivery] = []
+        for message in messages:
+            lease = Lease(message, expires)
+            self._leases[lease] = None
+            deliveries.append(
+                Delivery(
+                    message.topic,
+                    message.body,
+                    failures=message.failures,
+                    deliveries=message.deliveries,
+                    receipt=lease,
+                )
+            )
+        self._alarm.set(expires)
+        return deliveries
+
+    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+        if isinstance(outcome, Ack):
+            self._queue.remove(message)
+        elif isinstance(outcome, RetryAfter):
+            message.failures += 1
+            self._queue.delay(message, outcome.delay)
+        elif isinstance(outcome, Park):
+            self._queue.park(message, outcome)
+        else:
+            message.deliveries -= 1
+            released.append(message)
+
+    def _after(self, released: Sequence[Message]) -> None:
+        self._queue.give_back(released)
+        self._queue.tell_room()
+
+    def _expire(self, now: float) -> None:
+        expired: list[Message] = []
+        while self._leases and (oldest := next(iter(self._leases))).expires <= now:
+            del self._leases[oldest]
+            expired.append(oldest.message)
+        if self._leases:
+            self._alarm.set(next(iter(self._leases)).expires)
+        self._queue.give_back(expired)
