@@ -1,0 +1,336 @@
+"""A store: the messages of a queue, a subscription or a dead-letter queue, and what receivers do with them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Protocol
+from uuid import UUID, uuid4
+
+from diator_azure_servicebus.testing.declarations import Queue, Subscription
+from diator_azure_servicebus.testing.errors import LOCK_LOST, MESSAGE_NOT_FOUND, NOT_ALLOWED, RefusalError
+from diator_azure_servicebus.testing.messages import Message
+from diator_azure_servicebus.testing.sessions import Lane, Sessions
+from diator_azure_servicebus.testing.stored import Counts, Lock, State, Stored, now
+from diator_azure_servicebus.testing.timers import Timers
+
+
+class Outcome(Enum):
+    """What a receiver decides about a message it has locked."""
+
+    COMPLETE = "completed"
+    ABANDON = "abandoned"
+    DEFER = "defered"  # spelled so on the wire
+    DEAD_LETTER = "suspended"
+    RELEASE = "released"
+
+
+class Consumer(Protocol):
+    """A receiver's link."""
+
+    @property
+    def credit(self) -> int:
+        """How many messages it takes now."""
+        ...
+
+    @property
+    def session_id(self) -> str | None:
+        """The session it holds."""
+        ...
+
+    @property
+    def deletes(self) -> bool:
+        """Whether a message is gone once delivered (receive-and-delete)."""
+        ...
+
+    def deliver(self, stored: Stored) -> None:
+        """Take a message."""
+
+
+class Store:
+    """Messages, numbered in order of arrival.
+
+    Locks are kept by token, so they outlive the connection that got them. Sessions do not: they are free again when
+    the link or its connection ends.
+
+    ``changed`` is called when there may be something to deliver; ``pump`` delivers. ``activate`` is called with a
+    scheduled message that has become due, which has left the store.
+    """
+
+    def __init__(self, path: str, options: Queue | Subscription, changed: Callable[[Store], None]) -> None:
+        self.path = path
+        self.messages: dict[int, Stored] = {}
+        self.dead_letters: Store | None = None
+        self.activate: Callable[[Message], object] = self.put
+        self._max_delivery_count: int | None = options.max_delivery_count
+        self._lock_milliseconds = round(options.lock_seconds * 1000)
+        self._ttl = None if options.default_ttl is None else round(options.default_ttl * 1000)
+        self._dead_letter_on_expiry = options.dead_letter_on_expiry
+        self._changed = changed
+        self._sequence = 0
+        self._lane = Lane()
+        self.sessions = Sessions(self._lock_milliseconds, self.messages) if options.sessions else None
+        self._locked: dict[UUID, Stored] = {}
+        self._consumers: deque[Consumer] = deque()
+        self._lock_timers: Timers[Lock] = Timers()
+        self._life_timers: Timers[Stored] = Timers()
+        self._schedule: Timers[Stored] = Timers()
+
+    @classmethod
+    def of_dead_letters(cls, path: str, options: Queue | Subscription, changed: Callable[[Store], None]) -> Store:
+        """Make the dead-letter queue of a store: no sessions, no end of life, no limit of deliveries."""
+        store = cls(path, Queue(path, lock_seconds=options.lock_seconds), changed)
+        store._max_delivery_count = None
+        return store
+
+    # -- what comes in
+
+    def put(self, message: Message) -> Stored:
+        """Append a message. One without a session id goes to the dead letters of a store with sessions."""
+        stored = Stored(message, self._next_sequence(), now())
+        lives = min((ttl for ttl in (message.ttl, self._ttl) if ttl is not None), default=None)
+        if lives is not None:
+            stored.expires = stored.enqueued + lives
+        self.messages[stored.sequence] = stored
+        if self.sessions is not None and message.session_id is None:
+            self._bury(stored, "SessionIdMissing", "The entity requires sessions.")
+        else:
+            self._make_ready(stored)
+        return stored
+
+    def schedule(self, message: Message, due: int) -> int:
+        """Keep a message until it is due; return the number to cancel it by."""
+        stored = Stored(message, self._next_sequence(), now(), State.SCHEDULED, due=due)
+        self.messages[stored.sequence] = stored
+        self._schedule.add(due, stored)
+        return stored.sequence
+
+    def cancel(self, sequences: Iterable[int]) -> None:
+        """Forget scheduled messages.
+
+        Raises:
+            RefusalError: One of the numbers is not that of a scheduled message; none is cancelled.
+        """
+        for stored in self._find(sequences, State.SCHEDULED):
+            del self.messages[stored.sequence]
+
+    # -- what goes out
+
+    def subscribe(self, consumer: Consumer) -> None:
+        """Let a receiver take part."""
+        self._consumers.append(consumer)
+        self._changed(self)
+
+    def unsubscribe(self, consumer: Consumer) -> None:
+        """Let a receiver go; its locks stay."""
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+
+    def pump(self) -> None:
+        """Deliver what is ready to those who have credit, by turns."""
+        if self.sessions is not None:
+            self.sessions.serve(now())
+        waiting = deque(each for each in self._consumers if each.credit > 0)
+        self._consumers.rotate(-1)
+        while waiting:
+            consumer = waiting.popleft()
+            stored = self._next_for(consumer)
+            if stored is not None:
+                consumer.deliver(stored)
+                waiting.append(consumer)
+
+    def _next_for(self, consumer: Consumer) -> Stored | None:
+        lane = self._lane_of(consumer.session_id)
+        if consumer.credit <= 0 or lane is None:
+            return None
+        stored = lane.pop(self.messages)
+        if stored is not None:
+            self._take(stored, consumer.deletes)
+        return stored
+
+    def _lane_of(self, session_id: str | None) -> Lane | None:
+        if self.sessions is None:
+            return self._lane
+        return None if session_id is None else self.sessions.lanes.get(session_id)
+
+    def _take(self, stored: Stored, deletes: bool) -> None:
+        if deletes:
+            del self.messages[stored.sequence]
+            return
+        until = now() + self._lock_milliseconds if self.sessions is None else None
+        stored.lock = Lock(uuid4(), until)
+        self._locked[stored.lock.token] = stored
+        if until is not None:
+            self._lock_timers.add(until, stored.lock)
+
+    def receive_deferred(self, sequences: Iterable[int], deletes: bool) -> list[Stored]:
+        """Give out deferred messages by number.
+
+        Raises:
+            RefusalError: One of the numbers is not that of a deferred message that is not locked.
+        """
+        found = self._find(sequences, State.DEFERRED)
+        for stored in found:
+            self._take(stored, deletes)
+        return found
+
+    def peek(self, first: int, count: int, session_id: str | None) -> list[Stored]:
+        """Show messages from a number on, whatever their state."""
+        wanted = (
+            stored
+            for number, stored in sorted(self.messages.items())
+            if number >= first and session_id in (None, stored.message.session_id)
+        )
+        return [stored for stored, _ in zip(wanted, range(min(count, 250)), strict=False)]
+
+    # -- what becomes of it
+
+    def settle(self, token: UUID, outcome: Outcome, reason: str = "", description: str = "") -> None:
+        """Carry out what a receiver has decided.
+
+        Raises:
+            RefusalError: The lock is lost, or a dead letter is to be dead-lettered.
+        """
+        if outcome is Outcome.DEAD_LETTER and self.dead_letters is None:
+            raise RefusalError(NOT_ALLOWED, "a message in a dead-letter queue cannot be dead-lettered")
+        stored = self._unlock(token)
+        if outcome is Outcome.COMPLETE:
+            del self.messages[stored.sequence]
+        elif outcome is Outcome.ABANDON:
+            self._fail(stored)
+        elif outcome is Outcome.DEFER:
+            stored.state = State.DEFERRED
+        elif outcome is Outcome.DEAD_LETTER:
+            self._bury(stored, reason, description)
+        else:
+            self._make_ready(stored)
+
+    def renew(self, token: UUID) -> int:
+        """Lock a message anew; return until when, in ms since 1970.
+
+        Raises:
+            RefusalError: The lock is lost.
+        """
+        stored = self._locked.get(token)
+        if stored is None or stored.lock is None:
+            raise RefusalError(LOCK_LOST, "the lock on the message has expired or the message is settled")
+        if stored.lock.until is None:
+            raise RefusalError(NOT_ALLOWED, "a message of a session has no lock of its own: renew the session's")
+        stored.lock.until = now() + self._lock_milliseconds
+        return stored.lock.until
+
+    def leave_session(self, session_id: str, failed: bool = False) -> None:
+        """Unlock the messages of a session; they count as failed deliveries only when its lock has expired."""
+        for token, stored in list(self._locked.items()):
+            if stored.message.session_id == session_id:
+                self._unlock(token)
+                (self._fail if failed else self._make_ready)(stored)
+        self._changed(self)
+
+    def sweep(self, moment: int) -> None:
+        """Let locks, sessions, lives and schedules end that end at or before a moment."""
+        for lock in self._lock_timers.due(moment):
+            if lock.token not in self._locked or lock.until is None:
+                continue
+            if lock.until > moment:  # renewed meanwhile
+                self._lock_timers.add(lock.until, lock)
+            else:
+                self._fail(self._unlock(lock.token))
+        for session_id in [] if self.sessions is None else self.sessions.expire(moment):
+            self.leave_session(session_id, failed=True)
+        for stored in self._schedule.due(moment):
+            if self.messages.get(stored.sequence) is stored:
+                del self.messages[stored.sequence]
+                self.activate(stored.message)
+        self._end_lives(moment)
+
+    def expire_locks(self) -> None:
+        """Let all locks on messages and sessions end at once."""
+        if self.sessions is not None:
+            for session_id in self.sessions.expire_all():
+                self.leave_session(session_id, failed=True)
+        for token in list(self._locked):
+            self._fail(self._unlock(token))
+
+    def counts(self) -> Counts:
+        """Count the messages by state."""
+        everything = self.messages.values()
+        states = [stored.state for stored in everything if stored.lock is None]
+        return Counts(
+            active=states.count(State.ACTIVE),
+            locked=len(self._locked),
+            scheduled=states.count(State.SCHEDULED),
+            deferred=states.count(State.DEFERRED),
+            dead=0 if self.dead_letters is None else len(self.dead_letters.messages),
+        )
+
+    def session_ids(self) -> list[str]:
+        """Name the sessions that have messages or a state."""
+        if self.sessions is None:
+            return []
+        named = dict.fromkeys(stored.message.session_id for stored in self.messages.values())
+        with_state = [name for name, lane in self.sessions.lanes.items() if lane.state is not None]
+        return [name for name in dict.fromkeys([*named, *with_state]) if name is not None]
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _find(self, sequences: Iterable[int], state: State) -> list[Stored]:
+        found: list[Stored] = []
+        for sequence in sequences:
+            stored = self.messages.get(sequence)
+            if stored is None or stored.state is not state or stored.lock is not None:
+                raise RefusalError(MESSAGE_NOT_FOUND, f"no {state.name.lower()} message has the number {sequence}")
+            found.append(stored)
+        return found
+
+    def _unlock(self, token: UUID) -> Stored:
+        stored = self._locked.pop(token, None)
+        if stored is None:
+            raise RefusalError(LOCK_LOST, "the lock on the message has expired or the message is settled")
+        stored.lock = None
+        return stored
+
+    def _make_ready(self, stored: Stored) -> None:
+        if stored.state is State.DEFERRED:
+            return
+        session_id = stored.message.session_id
+        lane = self._lane if self.sessions is None or session_id is None else self.sessions.lane(session_id)
+        lane.push(stored)
+        if stored.expires is not None:
+            self._life_timers.add(stored.expires, stored)
+        self._changed(self)
+
+    def _fail(self, stored: Stored) -> None:
+        stored.delivery_count += 1
+        if self._max_delivery_count is not None and stored.delivery_count >= self._max_delivery_count:
+            text = f"Message could not be consumed after {stored.delivery_count} delivery attempts."
+            self._bury(stored, "MaxDeliveryCountExceeded", text)
+        else:
+            self._make_ready(stored)
+
+    def _end_lives(self, moment: int) -> None:
+        for stored in self._life_timers.due(moment):
+            free = stored.lock is None and stored.state is State.ACTIVE
+            if not free or self.messages.get(stored.sequence) is not stored:
+                continue
+            if self._dead_letter_on_expiry and self.dead_letters is not None:
+                self._bury(stored, "TTLExpiredException", "The message expired and was dead lettered.")
+            else:
+                del self.messages[stored.sequence]
+
+    def _bury(self, stored: Stored, reason: str, description: str) -> None:
+        del self.messages[stored.sequence]
+        if self.dead_letters is not None:
+            self.dead_letters.adopt(stored, reason, description)
+
+    def adopt(self, stored: Stored, reason: str, description: str) -> None:
+        """Take over a message as a dead letter. It keeps its number and its count of deliveries."""
+        told = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
+        stored.message = stored.message.with_application_properties(**told)
+        stored.state = State.ACTIVE
+        stored.expires = None
+        self.messages[stored.sequence] = stored
+        self._make_ready(stored)
