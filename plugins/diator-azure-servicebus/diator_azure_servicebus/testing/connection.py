@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
             return
         self._reader.feed(data)
         try:
-            while not self._deaf and self._step():
+            while self._step():
                 pass
         except FrameError as cause:
             self.fail(FRAMING_ERROR, str(cause))
@@ -205,6 +205,8 @@ class Connection(asyncio.Protocol):
     # -- receiving
 
     def _step(self) -> bool:
+        if self._deaf:
+            return False
         if self._header_next:
             header = self._reader.header()
             if header is not None:

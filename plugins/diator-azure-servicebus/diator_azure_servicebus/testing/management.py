@@ -69,7 +69,9 @@ class Request:
     def many(self, name: str, kind: type[T]) -> list[T]:
         """A list or array of values of one type."""
         found: list[T] = []
-        values: list[Value] = self.get(name, list)
+        values = self._body.get(name)
+        if not isinstance(values, list):
+            raise RefusalError(ARGUMENT_ERROR, f"{name} must be a list, not {values!r}")
         for value in values:
             if not isinstance(value, kind):
                 raise RefusalError(ARGUMENT_ERROR, f"{name} must be of {kind.__name__}, not {value!r}")
