@@ -7,6 +7,8 @@ from diator.context import Context, Publish
 from diator.engine.maps import EventMap, RequestMap
 from diator.engine.stream import Rows, Stream
 from diator.errors import (
+    BrokerError,
+    BrokerUnavailableError,
     CallNextError,
     ConfigurationError,
     ContainerError,
@@ -16,14 +18,21 @@ from diator.errors import (
     InvalidMessageError,
     LatePublishError,
     LifetimeMismatchError,
+    MessageTooLargeError,
     NotProvidedError,
+    NotPublishedError,
     NotRunningError,
     Problem,
+    PublishError,
+    Reject,
+    RetryLater,
     ScopeClosedError,
     UndeclaredEventError,
     UnknownRequestError,
+    UnreadableMessageError,
     UnsupportedRegistrationError,
 )
+from diator.hooks import Hooks
 from diator.messages import (
     Command,
     DomainEvent,
@@ -36,9 +45,12 @@ from diator.messages import (
     contract,
 )
 from diator.middleware import CallNext, LoggingMiddleware, TimeoutMiddleware
+from diator.retry import Retry
 from diator.router import Router
 
 __all__ = [
+    "BrokerError",
+    "BrokerUnavailableError",
     "CallNext",
     "CallNextError",
     "Command",
@@ -53,21 +65,28 @@ __all__ = [
     "ECSTEvent",
     "Event",
     "EventMap",
+    "Hooks",
     "InvalidMessageError",
     "LatePublishError",
     "LifetimeMismatchError",
     "LoggingMiddleware",
     "Message",
+    "MessageTooLargeError",
     "Named",
     "NotProvidedError",
+    "NotPublishedError",
     "NotRunningError",
     "NotificationEvent",
     "Place",
     "Problem",
     "Publish",
+    "PublishError",
     "Query",
+    "Reject",
     "Request",
     "RequestMap",
+    "Retry",
+    "RetryLater",
     "Router",
     "Rows",
     "ScopeClosedError",
@@ -76,6 +95,7 @@ __all__ = [
     "TimeoutMiddleware",
     "UndeclaredEventError",
     "UnknownRequestError",
+    "UnreadableMessageError",
     "UnsupportedRegistrationError",
     "contract",
 ]

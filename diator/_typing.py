@@ -17,7 +17,9 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 from typing_extensions import Concatenate  # noqa: UP035 - that of typing takes no ellipsis on 3.10
 
 from diator.engine.hints import class_of, members
+from diator.engine.records import Promise
 from diator.messages import Command, Event, Message, Query
+from diator.retry import Retry
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -208,7 +210,19 @@ class Decorators:
         return QueryHandler(self.add_query, **options)(target)
 
     @overload
-    def on_event(self, event: type[E], /, *, thread: bool = ...) -> HandlerOf[E, None]: ...
+    def on_event(
+        self,
+        event: type[E],
+        /,
+        *,
+        thread: bool = ...,
+        subscription: str | None = ...,
+        retry: Retry | None = ...,
+        concurrency: int | None = ...,
+        timeout: float | None = ...,
+        ordered: bool | None = ...,
+        delivery: Promise | None = ...,
+    ) -> HandlerOf[E, None]: ...
     @overload
     def on_event(self, handler: type[_AsyncHandler[T, E, None]], /) -> type[T]: ...
     @overload
@@ -220,7 +234,17 @@ class Decorators:
     @overload
     def on_event(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
     @overload
-    def on_event(self, *, thread: bool = ...) -> EventHandler: ...
+    def on_event(
+        self,
+        *,
+        thread: bool = ...,
+        subscription: str | None = ...,
+        retry: Retry | None = ...,
+        concurrency: int | None = ...,
+        timeout: float | None = ...,
+        ordered: bool | None = ...,
+        delivery: Promise | None = ...,
+    ) -> EventHandler: ...
     def on_event(self, target: Any = None, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
         if target is None or _is_message(target):

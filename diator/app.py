@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
@@ -18,8 +18,14 @@ from diator.engine.resources import Resources, add_cause
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, NotRunningError, Problem
+from diator.hooks import Hooks
 from diator.messages import Event, Query, Request
+from diator.retry import Retry
 from diator.router import Router, key_of
+
+if TYPE_CHECKING:
+    from diator.delivery.brokerage import Brokerage
+    from diator.delivery.worker import Worker
 
 R = TypeVar("R")
 
@@ -37,16 +43,48 @@ _START = """the app {state}; use it inside its `async with` block, for example i
 class Diator(Router):
     """A CQRS application: handlers register on it, and messages are sent through it while it runs.
 
-    ``name`` tells apps apart in logs and errors. ``container`` builds the dependencies of handlers: a container of a
-    library that has a plugin, such as ``punq.Container()``, or any object that implements the port
-    ``diator.containers.Container``. It is closed when the app ends.
+    ``name`` tells apps apart, and begins the names of its subscriptions. ``container`` builds the dependencies of
+    handlers: a container of a library that has a plugin, such as ``punq.Container()``, or any object that implements
+    the port ``diator.containers.Container``. It is closed when the app ends.
+
+    ``broker`` carries notification and ECST events: an address, such as ``"redis://localhost:6379"`` or
+    ``"memory://"``, or an object that implements ``diator.brokers.Broker``. Publishing may take ``publish_timeout``
+    seconds. For handlers of such events, unless they say otherwise: ``retry`` says how often and after what delays they
+    are tried again, ``concurrency`` how many messages each handles at a time in one worker, ``event_timeout`` after how
+    many seconds one is cancelled, ``max_deliveries`` after how many deliveries without an outcome a message is parked,
+    since it may kill its worker. ``hooks`` are told what happens.
 
     An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
     """
 
-    def __init__(self, name: str | None = None, *, container: object | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        container: object | None = None,
+        broker: object | None = None,
+        retry: Retry | None = None,
+        concurrency: int = 10,
+        event_timeout: float = 300.0,
+        max_deliveries: int = 5,
+        publish_timeout: float = 10.0,
+        hooks: Iterable[Hooks] = (),
+    ) -> None:
         super().__init__()
         self.name = name
+        self._brokerage: Brokerage | None = None
+        if broker is not None:
+            from diator.delivery import brokerage  # noqa: PLC0415 - apps without a broker need none of it
+
+            self._brokerage = brokerage.Brokerage(
+                broker,
+                retry=retry or Retry(),
+                concurrency=concurrency,
+                timeout=event_timeout,
+                max_deliveries=max_deliveries,
+                publish_timeout=publish_timeout,
+                hooks=hooks,
+            )
         self._container = None if container is None else find_container(container)
         self._resources = Resources(self._container)
         self._dispatch: Dispatch | None = None
@@ -66,6 +104,24 @@ class Diator(Router):
         """
         return list(look(self).problems)
 
+    def worker(
+        self, *, only: Collection[str] | None = None, concurrency: int | None = None, grace: float = 20.0
+    ) -> "Worker":
+        """Handle brokered events: ``async with app, app.worker(): ...``. ``diator run module:app`` does the same.
+
+        ``only`` names subscriptions, where not all are to be consumed here. ``concurrency`` replaces what handlers and
+        app say. On leaving, handlers that run may take ``grace`` seconds; what is not done by then is given back.
+
+        Raises `ConfigurationError` without a broker, or for an unknown subscription.
+        """
+        dispatch = self._running()
+        if self._brokerage is None:
+            text = f"{self!r} has no message broker, so a worker has nothing to do"
+            raise ConfigurationError(
+                [Problem("no-broker", text, 'give it one: Diator("meetings", broker="memory://")')]
+            )
+        return self._brokerage.worker(dispatch, only=only, concurrency=concurrency, grace=grace)
+
     async def __aenter__(self) -> Self:
         """Start: check everything, compile the plans, open the container.
 
@@ -74,8 +130,9 @@ class Diator(Router):
         self._refuse_second_entry()
         self._loop = asyncio.get_running_loop()
         try:
-            dispatch = self._dispatch or Dispatch(self._checked(), self._resources, self)
+            dispatch = self._dispatch or self._compiled()
             await self._resources.start()
+            await self._connect()
         except BaseException:
             self._loop = None
             raise
@@ -94,13 +151,28 @@ class Diator(Router):
         self._calls, self._event_calls = {}, {}
         self._state = "has ended"
         try:
-            await self._resources.stop()
+            await self._close()
         except Exception as closing:
             if error is None:
                 raise
             add_cause(error, closing)
         finally:
             self._loop = None
+
+    async def _connect(self) -> None:
+        if self._brokerage is not None:
+            try:
+                await self._brokerage.connect()
+            except BaseException:
+                await self._resources.stop()
+                raise
+
+    async def _close(self) -> None:
+        try:
+            await self._resources.stop()
+        finally:
+            if self._brokerage is not None:
+                await self._brokerage.close()
 
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Have a command or a query handled, in a unit of work of its own, and give its result.
@@ -165,6 +237,11 @@ class Diator(Router):
             raise NotRunningError(_START.format(state=self._state))
         return self._dispatch
 
+    def _compiled(self) -> Dispatch:
+        checked = self._checked()
+        sending = None if self._brokerage is None else self._brokerage.open(self.name)
+        return Dispatch(checked, self._resources, self, sending=sending)
+
     def _checked(self) -> Checked:
         checked = look(self)
         errors = [problem for problem in checked.problems if problem.severity == "error"]
@@ -194,7 +271,9 @@ def look(app: Diator) -> Checked:
     """Look an app through, for tools: what is registered, how it is wired, what is wrong. Runs none of its code."""
     # What an app keeps to itself is read in this one place.
     registry, container = app._registry, app._container  # pyright: ignore[reportPrivateUsage]
-    return check(registry, container, app)
+    brokerage = app._brokerage  # pyright: ignore[reportPrivateUsage]
+    checked = check(registry, container, app, brokerage is not None)
+    return checked if brokerage is None else brokerage.check(checked, app.name)
 
 
 class Sender:

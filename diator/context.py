@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 E_contra = TypeVar("E_contra", contravariant=True)
 
@@ -26,6 +29,16 @@ class Context:
     """The id of the message whose handling sent this one; none for the outermost."""
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     """What the sender attached with ``app.using(headers=...)``."""
+    attempt: int = 1
+    """Which try this is, from 1; above 1 for a brokered event whose handler has failed before."""
+    time: "datetime | None" = None
+    """When a brokered event was published; none for what is sent in process."""
+    subscription: str | None = None
+    """The subscription of the brokered event that led here; none outside of a worker."""
+
+
+TRACE = ("traceparent", "tracestate")
+"""The headers of the W3C Trace Context, which what a message causes takes over."""
 
 
 class Publish(Protocol[E_contra]):
@@ -53,10 +66,24 @@ def next_context(headers: Mapping[str, str] | None = None, correlation_id: str |
 
     cause = current.get()
     message_id = str(uuid4())
-    correlation = correlation_id or (cause.correlation_id if cause else message_id)
+    if cause is None:
+        return Context(
+            message_id=message_id,
+            correlation_id=correlation_id or message_id,
+            headers=MappingProxyType(dict(headers)) if headers else NO_HEADERS,
+        )
     return Context(
         message_id=message_id,
-        correlation_id=correlation,
-        causation_id=cause.message_id if cause else None,
-        headers=MappingProxyType(dict(headers)) if headers else NO_HEADERS,
+        correlation_id=correlation_id or cause.correlation_id,
+        causation_id=cause.message_id,
+        headers=_traced(headers, cause.headers),
+        subscription=cause.subscription,
     )
+
+
+def _traced(headers: Mapping[str, str] | None, of_cause: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers of a message, with the trace of what caused it unless it brings its own."""
+    if not of_cause or (headers and "traceparent" in headers):
+        return MappingProxyType(dict(headers)) if headers else NO_HEADERS
+    trace = {name: of_cause[name] for name in TRACE if name in of_cause}
+    return MappingProxyType({**trace, **(headers or {})}) if trace or headers else NO_HEADERS

@@ -9,10 +9,11 @@ from diator._typing import Decorators
 from diator.engine.claims import claimed
 from diator.engine.hints import class_of, split
 from diator.engine.maps import EventMap, RequestMap
-from diator.engine.records import Kind, Layer, Registration
+from diator.engine.records import BY_DEFAULT, Consuming, Kind, Layer, Promise, Registration
 from diator.engine.registry import Registry
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
+from diator.retry import Retry
 
 T = TypeVar("T")
 
@@ -44,9 +45,30 @@ class Router(Decorators):
         """Register the one handler of a query; an async generator is read with ``app.stream``. See `add_command`."""
         self._add(Kind.QUERY, handler, message, timeout, thread)
 
-    def add_event_handler(self, handler: Any, event: Any = None, /, *, thread: bool = False) -> None:
-        """Register a handler of an event, of a union of events, or of a base class of events. See `add_command`."""
-        self._add(Kind.EVENT, handler, event, None, thread)
+    def add_event_handler(
+        self,
+        handler: Any,
+        event: Any = None,
+        /,
+        *,
+        thread: bool = False,
+        subscription: str | None = None,
+        retry: Retry | None = None,
+        concurrency: int | None = None,
+        timeout: float | None = None,
+        ordered: bool | None = None,
+        delivery: Promise | None = None,
+    ) -> None:
+        """Register a handler of an event, of a union of events, or of a base class of events. See `add_command`.
+
+        The rest is for notification and ECST events, which come over the broker: ``subscription`` names the handler's
+        own share of them (by default ``{app}.{handler}``; a rename strands what waits under the old name), ``retry``
+        says how often it is tried, ``concurrency`` how many messages it handles at a time in one worker, ``timeout``
+        how many seconds one may take, ``ordered=False`` gives up the order by key, and
+        ``delivery="at-most-once"`` accepts a broker that may lose messages. What is not given is as the app says.
+        """
+        consuming = Consuming(subscription, retry, concurrency, timeout, ordered, delivery)
+        self._add(Kind.EVENT, handler, event, timeout, thread, consuming)
 
     def middleware(self, middleware: T, /) -> T:
         """Register a middleware; see `add_middleware`."""
@@ -65,10 +87,11 @@ class Router(Decorators):
         frame = caller()
         self._registry.add_layer(Layer(middleware, place_in(frame)), _names(frame))
 
-    def include(self, router: "Router", /) -> None:
+    def include(self, router: "Router", /, *, prefix: str = "") -> None:
         """Take in everything that a router holds, at this place in the order. It takes nothing more afterwards.
 
-        A router may be included in several apps, and once in each.
+        A router may be included in several apps, and once in each. ``prefix`` goes before the names of its
+        subscriptions: ``app.include(router, prefix="billing.")``.
 
         Raises `ConfigurationError` where both have a handler of one request, or the router is included already.
         """
@@ -76,7 +99,7 @@ class Router(Decorators):
         if not hasattr(router, "_registry"):
             text = f"include got {router!r}, which is no router"
             raise ConfigurationError([Problem("include", text, "pass the Router itself, such as module.router", place)])
-        self._registry.include(router._registry, place)
+        self._registry.include(router._registry, place, prefix)
 
     def publishes(self, *events: type[Event]) -> None:
         """Declare the events that are published with ``app.publish``, from outside any handler."""
@@ -124,12 +147,19 @@ class Router(Decorators):
         if problems:
             raise ConfigurationError(problems)
 
-    def _add(self, kind: Kind, handler: Any, message: Any, timeout: float | None, thread: bool) -> None:
+    def _add(
+        self,
+        kind: Kind,
+        handler: Any,
+        message: Any,
+        timeout: float | None,
+        thread: bool,
+        consuming: Consuming = BY_DEFAULT,
+    ) -> None:
         frame = caller()
         declared: type[Message] | None = message
-        self._registry.add_handler(
-            Registration(kind, handler, declared, timeout, thread, place_in(frame)), _names(frame)
-        )
+        registration = Registration(kind, handler, declared, timeout, thread, place_in(frame), consuming)
+        self._registry.add_handler(registration, _names(frame))
 
 
 def key_of(hint: Any) -> Key:

@@ -1,12 +1,14 @@
 """The envelope: one event as it travels, which is a CloudEvent.
 
-The attributes are those of CloudEvents 1.0 (https://github.com/cloudevents/spec, cloudevents/spec.md), of its extensions
-for partitioning and distributed tracing, and five of Diator's own, whose names begin with ``diator``. A broker that has
-headers of its own carries an event in *binary mode*: attributes as headers, the data as the body. One that has none carries
-it in *structured mode*: one JSON document (cloudevents/formats/json-format.md). `read` takes both.
+The attributes are those of CloudEvents 1.0 (https://github.com/cloudevents/spec, cloudevents/spec.md), of its
+extensions for partitioning and distributed tracing, and five of Diator's own, whose names begin with ``diator``. A
+broker that has headers of its own carries an event in *binary mode*: attributes as headers, the data as the body. One
+that has none carries it in *structured mode*: one JSON document (cloudevents/formats/json-format.md). `read` takes
+both.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -28,8 +30,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The app that published it."""
     type: str
     """The wire name of its class."""
-    time: str | None = None
-    """When it was published, as in RFC 3339."""
+    time: datetime | None = None
+    """When it was published; as in RFC 3339 on the wire."""
     datacontenttype: str = JSON
     partitionkey: str | None = None
     """Events of one key are delivered in order."""
@@ -89,7 +91,11 @@ class Outgoing:
     def attributes(self) -> dict[str, str]:
         """The headers in binary mode, by the plain names of the attributes, without those that are not set."""
         found = ((name, getattr(self.envelope, name)) for name in ATTRIBUTES)
-        return {name: str(value) for name, value in found if value is not None}
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else str(value)
+            for name, value in found
+            if value is not None
+        }
 
     def __repr__(self) -> str:
         return f"<Outgoing {self.envelope.type} {self.id} to {self.topic}>"

@@ -8,7 +8,7 @@ from diator._keys import Key
 from diator._places import Place
 from diator.containers.port import Container
 from diator.engine.claims import claimed
-from diator.engine.events import needs_broker
+from diator.engine.events import is_brokered, needs_broker
 from diator.engine.hints import show
 from diator.engine.reach import Reach, brokered
 from diator.engine.records import Kind, Layer, Registration
@@ -37,7 +37,7 @@ class Checked(NamedTuple):
     container: Container | None
 
 
-def check(registry: Registry, container: Container | None, app: object) -> Checked:
+def check(registry: Registry, container: Container | None, app: object, has_broker: bool = False) -> Checked:
     """Look through everything that is registered. Runs no handler and no factory."""
     problems = [*registry.settle(), *registry.subclassed()]
     wirer = Wirer(app, container, registry.provided, problems)
@@ -45,7 +45,7 @@ def check(registry: Registry, container: Container | None, app: object) -> Check
     layers = {layer: wirer.layer(layer, signature) for layer, signature in registry.layers.items()}
     classes = {record: claimed(record, signature) or () for record, signature in registry.handlers.items()}
     reach = Reach(_domain_handlers(handlers, classes), layers.values())
-    problems.extend(_events(registry, handlers, classes, reach))
+    problems.extend(_events(registry, handlers, classes, reach, has_broker))
     problems.extend(_container(container, registry, chain(handlers.items(), layers.items())))
     return Checked(tuple(problems), handlers, layers, classes, reach, registry, container)
 
@@ -54,7 +54,7 @@ def _domain_handlers(
     handlers: Mapping[Registration, Wired], classes: Mapping[Registration, tuple[type[Message], ...]]
 ) -> Iterator[tuple[Wired, tuple[type[Message], ...]]]:
     for registration, wired in handlers.items():
-        if registration.kind is Kind.EVENT:
+        if registration.kind is Kind.EVENT and not any(map(is_brokered, classes[registration])):
             yield wired, classes[registration]
 
 
@@ -63,21 +63,24 @@ def _events(
     handlers: Mapping[Registration, Wired],
     classes: Mapping[Registration, tuple[type[Message], ...]],
     reach: Reach,
+    has_broker: bool,
 ) -> Iterator[Problem]:
     """Every event that is published, or handled, must have somewhere to go."""
     for registration, wired in handlers.items():
-        yield from _unroutable(wired.publishes, f"is published by {registration.name}", registration.place)
+        yield from _unroutable(wired.publishes, f"is published by {registration.name}", registration.place, has_broker)
         if registration.kind is Kind.EVENT:
             events = [cls for cls in classes[registration] if issubclass(cls, Event)]
-            yield from _unroutable(events, f"is handled by {registration.name}", registration.place)
+            yield from _unroutable(events, f"is handled by {registration.name}", registration.place, has_broker)
         yield from _unhandled(wired.publishes, f"published by {registration.name}", registration.place, reach)
     for event, place in registry.published.items():
-        yield from _unroutable([event], "is declared with `publishes`", place)
+        yield from _unroutable([event], "is declared with `publishes`", place, has_broker)
         yield from _unhandled([event], "declared with `publishes`", place, reach)
 
 
-def _unroutable(events: Iterable[type[Event]], what: str, place: Place) -> Iterator[Problem]:
+def _unroutable(events: Iterable[type[Event]], what: str, place: Place, has_broker: bool) -> Iterator[Problem]:
     for event in brokered(events):
+        if has_broker and is_brokered(event):
+            continue
         problem = needs_broker(event, what)
         yield Problem(problem.code, problem.text, problem.remedy, place)
 

@@ -2,14 +2,15 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, MutableSequence, MutableSet
-from typing import Any
+from typing import Any, get_args
 
 from diator.engine.hints import class_of, generic_origin, members, result_of, show, split
-from diator.engine.records import Kind, Registration
+from diator.engine.records import Kind, Promise, Registration
 from diator.engine.returns import is_surely_final, may_return, returned, row_of
 from diator.engine.signature import EMPTY, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import BROKERED, Command, DomainEvent, Event, Message, Query
+from diator.retry import Retry
 
 _KINDS: tuple[tuple[type[Message], str], ...] = ((Command, "a command"), (Query, "a query"), (Event, "an event"))
 
@@ -55,6 +56,7 @@ def problems_of(registration: Registration, signature: Signature) -> Iterator[Pr
         return
     yield from _way_of_running(registration, signature)
     yield from _events_readable(registration)
+    yield from _consuming_fits(registration, claimed(registration, signature))
     if not isinstance(signature.parameters[0].hint, Unresolved):
         yield from _parameter_fits(registration, signature)
         yield from _result_fits(registration, signature)
@@ -169,6 +171,39 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
             f"{what} is streamed and has a timeout",
             "limit the time around the block that reads it",
         )
+
+
+def _consuming_fits(registration: Registration, classes: tuple[type[Message], ...] | None) -> Iterator[Problem]:
+    given = {name: value for name, value in registration.consuming._asdict().items() if value is not None}
+    if not given:
+        return
+    if classes and not all(issubclass(cls, BROKERED) for cls in classes):
+        text = f"event handler {registration.name} has {', '.join(given)}, but handles domain events, in process"
+        yield _problem(registration, "consuming", text, "drop it, or make the event a NotificationEvent or ECSTEvent")
+    for name, value in given.items():
+        wanted = _wrong_option(name, value)
+        if wanted:
+            text = f"event handler {registration.name} has {name}={value!r}"
+            yield _problem(registration, "consuming", text, f"give {wanted}")
+
+
+def _wrong_option(name: str, value: object) -> str | None:
+    """What an option should have been; none if it is right."""
+    match name:
+        case "subscription":
+            right = isinstance(value, str) and value != "" and not any(letter.isspace() for letter in value)
+            return None if right else "a name without white space, as in subscription='billing.send-invoice'"
+        case "retry":
+            return None if isinstance(value, Retry) else "a policy, as in retry=Retry(attempts=3)"
+        case "concurrency":
+            right = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            return None if right else "a whole number of messages, from 1 up"
+        case "ordered":
+            return None if isinstance(value, bool) else "True or False"
+        case "delivery":
+            return None if value in get_args(Promise) else f"one of {', '.join(map(repr, get_args(Promise)))}"
+        case _:
+            return None  # a timeout is looked at for handlers of all kinds
 
 
 def _events_readable(registration: Registration) -> Iterator[Problem]:

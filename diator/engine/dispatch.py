@@ -4,10 +4,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from diator.engine.check import Checked
+from diator.engine.events import Sending, is_brokered
 from diator.engine.hints import generic_origin, show
 from diator.engine.plan import Call, Compiler, Plan, Watch
-from diator.engine.records import Kind
+from diator.engine.records import Kind, Registration
 from diator.engine.resources import Resources
+from diator.engine.wiring import Wired
 from diator.errors import InvalidMessageError, UnknownRequestError
 from diator.messages import Event, Message, Query, Request
 
@@ -24,7 +26,14 @@ _MOST_EVENT_PLANS = 1_000
 class Dispatch:
     """Everything that was compiled for one app."""
 
-    def __init__(self, checked: Checked, resources: Resources, app: object, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        checked: Checked,
+        resources: Resources,
+        app: object,
+        watch: Watch | None = None,
+        sending: Sending | None = None,
+    ) -> None:
         self.resources = resources
         self.plans: dict[type, Plan] = {}
         self.streams: dict[type, Plan] = {}
@@ -32,12 +41,12 @@ class Dispatch:
         self.calls: dict[type, Call] = {}
         """What ``app.send`` looks up: nothing but the call."""
         self.event_calls: dict[EventKey, EventCall] = {}
-        self._compiler = Compiler(checked.reach, resources, app, watch)
+        self._compiler = Compiler(checked.reach, resources, app, watch, sending)
         self._compile(checked)
 
     def _compile(self, checked: Checked) -> None:
         for registration, wired in checked.handlers.items():
-            if registration.kind is Kind.EVENT:
+            if registration.kind is Kind.EVENT and not any(map(is_brokered, checked.classes[registration])):
                 self._compiler.event_handler(registration, wired, checked.classes[registration])
         for registration, wired in checked.handlers.items():
             if registration.kind is not Kind.EVENT:
@@ -50,6 +59,11 @@ class Dispatch:
         else:
             self.plans[cls] = plan
             self.calls[cls] = plan.call
+
+    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Call:
+        """Compile what a worker calls for a brokered event; it sets the context itself."""
+        plan = self._compiler.delivered(registration, wired, cls, sending)
+        return plan.link(plan.unit, specialise=True)
 
     def plan_of(self, request: object) -> Plan:
         """Give the plan of a command or query. Raises `InvalidMessageError` or `UnknownRequestError`."""

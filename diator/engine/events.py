@@ -1,7 +1,7 @@
 """Domain events inside a unit of work: who may publish which, and which handlers run for a class of events."""
 
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from diator.engine.hints import show
 from diator.engine.records import Kind, Registration
@@ -20,6 +20,26 @@ Plain = Callable[[Any], Coroutine[Any, Any, None]]
 """A handler that needs nothing but the event."""
 
 
+class Sending(Protocol):
+    """How brokered events leave a unit of work. The core has no broker: this is what it knows of one."""
+
+    def admit(self, cls: type[Event], /) -> None:
+        """Get ready for a class of brokered events. Raises `ConfigurationError` where it can't be serialised."""
+        ...
+
+    def encode(self, events: Sequence[Event], published: bool, /) -> Sequence[Any]:
+        """Make messages of brokered events, inside of the unit of work: what fails here fails it.
+
+        The context is that of the command that raised them or, where they were ``published``, their own.
+        ``Any``: what it makes is for `send` alone.
+        """
+        ...
+
+    async def send(self, messages: Sequence[Any], events: Sequence[Event], /) -> None:
+        """Hand messages to the broker, after the unit has closed well. Raises `PublishError`."""
+        ...
+
+
 class Step(NamedTuple):
     """One event handler: as it runs inside any unit of work and, where it needs nothing of that, by itself."""
 
@@ -31,7 +51,9 @@ class Step(NamedTuple):
 class EventTable:
     """The handlers of each class of domain events, looked up by exact class once that has been admitted."""
 
-    def __init__(self, around: Callable[[type[Event], Work], Work]) -> None:
+    def __init__(self, around: Callable[[type[Event], Work], Work], sending: Sending | None = None) -> None:
+        self.sending = sending
+        """Where brokered events go; none in an app without a broker."""
         self.steps: list[Step] = []
         self.work: dict[type, tuple[Work, ...]] = {}
         self.plain: dict[type, tuple[Plain, ...]] = {}
@@ -39,10 +61,17 @@ class EventTable:
         self._around = around
 
     def admit(self, cls: type[Event]) -> None:
-        """Work out the handlers of a class of events. Raises `ConfigurationError` for one that needs a broker."""
+        """Work out the handlers of a class of events.
+
+        Raises `ConfigurationError` for one that needs a broker where there is none, or that can't be serialised.
+        """
         if cls in self.work:
             return
-        if not issubclass(cls, DomainEvent) or issubclass(cls, BROKERED):
+        if self.sending is not None and is_brokered(cls):
+            self.sending.admit(cls)
+            self.work[cls] = ()  # it is handled where the broker delivers it
+            return
+        if not issubclass(cls, DomainEvent) or is_brokered(cls):
             raise ConfigurationError([needs_broker(cls, "was published")])
         steps = [step for step in self.steps if issubclass(cls, step.classes)]
         wrapped = [self._around(cls, step.work) for step in steps]
@@ -52,11 +81,17 @@ class EventTable:
         self.work[cls] = tuple(wrapped)
 
 
+def is_brokered(cls: type[Message]) -> bool:
+    """Whether an event goes over the broker."""
+    return issubclass(cls, BROKERED)
+
+
 def needs_broker(cls: type[Event], what: str) -> Problem:
     """The problem of an event that can't stay in the process."""
     if issubclass(cls, BROKERED):
         text = f"{show(cls)} {what}, but the app has no message broker"
-        return Problem("no-broker", text, "make it a DomainEvent if its handlers run in this process")
+        remedy = 'give it one, as in Diator("meetings", broker="redis://localhost:6379") or broker="memory://"'
+        return Problem("no-broker", text, f"{remedy}, or make the event a DomainEvent if it stays in this process")
     text = f"{show(cls)} {what}, and is none of the three kinds of events"
     return Problem("no-broker", text, "derive it from DomainEvent")
 

@@ -20,14 +20,14 @@ from typing import Any, Protocol
 from diator._keys import Key
 from diator.context import current, next_context
 from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
-from diator.engine.events import EventTable, Plain, Rule, Step
+from diator.engine.events import EventTable, Plain, Rule, Sending, Step
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
 from diator.engine.resources import Resources
-from diator.engine.unit import CLOSED, NO_VALUES, Published, Unit, Work, opening
+from diator.engine.unit import CLOSED, NO_VALUES, Leaving, Noted, Published, Unit, Work, opening
 from diator.engine.wiring import Source, Wired
 from diator.errors import DiatorError, NotProvidedError
-from diator.messages import Event, Message
+from diator.messages import BROKERED, Event, Message
 from diator.middleware import TimeoutMiddleware
 
 # Any: handlers of all signatures and results meet here.
@@ -109,13 +109,21 @@ class Plan:
 class Compiler:
     """Compiles the plans of one app."""
 
-    def __init__(self, reach: Reach, resources: Resources, app: object, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        reach: Reach,
+        resources: Resources,
+        app: object,
+        watch: Watch | None = None,
+        sending: Sending | None = None,
+    ) -> None:
+        self._sending = sending
         self._reach = reach
         self._resources = resources
         self._app = app
         self._watch = watch
         self._around: tuple[Link, ...] = (watch.call,) if watch else ()
-        self._table = EventTable(self._around_event)
+        self._table = EventTable(self._around_event, sending)
 
     def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
         """Compile a handler of domain events; before every plan that may reach it."""
@@ -125,20 +133,40 @@ class Compiler:
 
     def request(self, registration: Registration, wired: Wired, cls: type[Message]) -> Plan:
         """Compile the plan of a command or query."""
+        limit = [] if wired.timeout is None else [_linked(TimeoutMiddleware(wired.timeout))]
+        return self._around_handler(registration, wired, cls, limit, self._sending)
+
+    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Plan:
+        """Compile the plan of a brokered event for one of its handlers; who delivers it limits its time."""
+        return self._around_handler(registration, wired, cls, [], sending)
+
+    def _around_handler(
+        self, registration: Registration, wired: Wired, cls: type[Message], links: list[Link], sending: Sending | None
+    ) -> Plan:
         following = self._reach.following(wired.publishes)
         layers = self._reach.layers_of(cls)
         inner = [layer for layer in layers if not layer.outer]
         needs = Needs((wired, *layers, *following.handlers, *following.layers))
-        links = [_link(layer, self._app) for layer in reversed(layers) if layer.outer]
-        if wired.timeout is not None:
-            links.insert(0, _linked(TimeoutMiddleware(wired.timeout)))
+        links += [_link(layer, self._app) for layer in reversed(layers) if layer.outer]
         links.extend(self._around)
-        direct = None if inner or self._watch else self._direct(registration, wired, following)
+        sends = sending is not None and self._sends(wired, following)
+        direct = None if inner or self._watch or sends else self._direct(registration, wired, following)
         if direct:
             return Plan(None, direct, links, needs)
         call = self._call(registration, wired)
+        if sending is not None and sends:
+            return self._sending_plan(self._inside(inner, _encoding(call, sending)), links, needs, sending)
         work = self._inside(inner, opening(call) if wired.streams else call)
         return Plan(work, self._resources.unit(work, bool(needs.keys)), links, needs)
+
+    def _sends(self, wired: Wired, following: Following) -> bool:
+        """Whether brokered events may leave because of a handler; `Event` itself means any."""
+        return self._reach.sends(cls for member in (wired, *following.handlers) for cls in member.publishes)
+
+    def _sending_plan(self, work: Work, links: Iterable[Link], needs: Needs, sending: Sending) -> Plan:
+        needs.context = True  # what is sent tells what caused it
+        unit = self._resources.unit(_noting(work), bool(needs.keys))
+        return Plan(work, _send_after(unit, sending), links, needs)
 
     def events(self, classes: Iterable[type[Event]]) -> Plan:
         """Compile the plan of events that no command raised. It is called with all of them.
@@ -150,6 +178,10 @@ class Compiler:
             self._table.admit(cls)
         following = self._reach.following(classes)
         needs = Needs((*following.handlers, *following.layers))
+        published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
+        if self._sending is not None and self._reach.sends(published):
+            work = _encoding(_all_events(self._table.work), self._sending, published=True)
+            return self._sending_plan(work, self._around, needs, self._sending)
         if all(cls in self._table.plain for cls in classes):
             return Plan(None, _plain_events(self._table.plain), self._around, needs)
         work = _all_events(self._table.work)
@@ -247,6 +279,49 @@ def _forgiven(event: Event, failure: BaseException) -> BaseException:
     error = DiatorError(f"{text}; what fails inside a unit of work fails it as a whole")
     error.__cause__ = failure
     return error
+
+
+def _encoding(call: Work, sending: Sending, *, published: bool = False) -> Work:
+    """Turn the brokered events of a unit into messages when all its handlers have run.
+
+    ``published`` where the events themselves, and no command, are what the context is about.
+    """
+
+    async def work(message: Any, unit: Unit) -> Any:
+        result = await call(message, unit)
+        if unit.events:
+            leaving = unit.leaving
+            leaving.events = [event for event in unit.events if isinstance(event, BROKERED)]
+            leaving.messages = sending.encode(leaving.events, published)
+        return result
+
+    return work
+
+
+def _noting(work: Work) -> Work:
+    async def noting(noted: Noted, unit: Unit) -> Any:
+        unit.leaving = noted.leaving
+        result = await work(noted.message, unit)
+        if unit.failure is not None:  # a middleware has put a result in the place of an error
+            noted.leaving.messages = ()
+        return result
+
+    return noting
+
+
+def _send_after(
+    unit: Callable[..., Coroutine[Any, Any, Any]], sending: Sending
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Hand what a unit of work leaves behind to the broker, once the unit has closed well."""
+
+    async def plan(message: Any, **provided: Any) -> Any:
+        leaving = Leaving()
+        result = await unit(Noted(message, leaving), **provided)
+        if leaving.messages:
+            await sending.send(leaving.messages, leaving.events)
+        return result
+
+    return plan
 
 
 def _all_events(steps: Mapping[type, tuple[Work, ...]]) -> Work:

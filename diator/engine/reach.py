@@ -55,19 +55,24 @@ class Reach:
                 if id(wired) not in found:
                     found[id(wired)] = wired
                     waiting.extend(wired.publishes)
-        classes = {cls for event in seen for cls in self._family(event)}
+        classes = {cls for event in seen for cls in self.family(event)}
         return Following(tuple(found.values()), self.layers_of(*classes) if self._layers else ())
 
     def matching(self, event: type[Event]) -> tuple[Wired, ...]:
         """The handlers that an instance of a class of events, or of one of its subclasses, may reach."""
         if event not in self._matching:
-            family = self._family(event)
+            family = self.family(event)
             self._matching[event] = tuple(
                 wired for wired, classes in self._handlers if any(issubclass(cls, classes) for cls in family)
             )
         return self._matching[event]
 
-    def _family(self, event: type[Event]) -> frozenset[type[Event]]:
+    def sends(self, publishes: Iterable[type[Event]]) -> bool:
+        """Whether brokered events may be among what handlers with these declarations publish."""
+        return any(issubclass(cls, BROKERED) for event in publishes for cls in self.family(event))
+
+    def family(self, event: type[Event]) -> frozenset[type[Event]]:
+        """A class of events and its subclasses, as far as they are defined by now."""
         if event not in self._families:
             self._families[event] = frozenset({event, *_subclasses(event)})
         return self._families[event]

@@ -4,10 +4,13 @@ Named tuples and plain classes here and elsewhere in the engine: data classes ta
 """
 
 import enum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from diator._places import Place, place_of, written
 from diator.messages import Command, Event, Message, Query
+from diator.retry import Retry
+
+Promise = Literal["at-least-once", "at-most-once"]
 
 
 class Kind(enum.Enum):
@@ -31,10 +34,24 @@ class Kind(enum.Enum):
 _BASES: dict[Kind, type[Message]] = {Kind.COMMAND: Command, Kind.QUERY: Query, Kind.EVENT: Event}
 
 
+class Consuming(NamedTuple):
+    """How a handler of brokered events wants to be given them; ``None`` leaves it to the app."""
+
+    subscription: str | None = None
+    retry: Retry | None = None
+    concurrency: int | None = None
+    timeout: float | None = None
+    ordered: bool | None = None
+    delivery: Promise | None = None
+
+
+BY_DEFAULT = Consuming()
+
+
 class Registration:
     """One handler, as it was registered."""
 
-    __slots__ = ("declared", "kind", "registered", "target", "thread", "timeout")
+    __slots__ = ("consuming", "declared", "kind", "registered", "target", "thread", "timeout")
 
     def __init__(
         self,
@@ -44,6 +61,7 @@ class Registration:
         timeout: float | None,
         thread: bool,
         registered: Place,
+        consuming: Consuming = BY_DEFAULT,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -56,6 +74,8 @@ class Registration:
         """Whether it runs in a thread."""
         self.registered = registered
         """The line that registered it."""
+        self.consuming = consuming
+        """What was said of brokered events."""
 
     @property
     def name(self) -> str:

@@ -24,6 +24,8 @@ class Registry:
         self.layers: dict[Layer, Signature] = {}
         self.published: dict[type[Event], Place] = {}
         self.provided: dict[Key, Place] = {}
+        self.prefixes: dict[Registration, str] = {}
+        """What goes before the names of subscriptions, for handlers of included routers."""
         self.requests: dict[type[Message], Registration] = {}
         self.closed: str | None = None
         """Why nothing more is taken, once that is so."""
@@ -52,7 +54,7 @@ class Registry:
             self._names[layer] = dict(names)
         self.layers[layer] = signature
 
-    def include(self, other: "Registry", place: Place) -> None:
+    def include(self, other: "Registry", place: Place, prefix: str = "") -> None:
         """Take in everything that another registry holds, and close that one."""
         self.refuse_if_closed("a router", place)
         if other is self or other in self._included:
@@ -64,6 +66,7 @@ class Registry:
             raise ConfigurationError(problems)
         for handler, signature in other.handlers.items():
             self._take(handler, signature)
+            self.prefixes[handler] = prefix + other.prefixes.get(handler, "")
         self.layers.update(other.layers)
         self.published.update(other.published)
         self.provided.update(other.provided)

@@ -13,7 +13,7 @@ from typing import Any
 
 from diator._keys import Key
 from diator.containers.port import Capability, Container, Resolver
-from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
+from diator.engine.unit import NO_VALUES, Noted, Resolve, Unit, Work
 from diator.errors import DiatorError, NotRunningError
 
 logger = logging.getLogger("diator")
@@ -113,7 +113,8 @@ class Resources:
         """Run a unit of work in a scope of its own."""
         assert self.container is not None
         if self.resolve is _after_the_end:
-            raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
+            begun = message.message if isinstance(message, Noted) else message
+            raise NotRunningError(_TOO_LATE.format(what=f"{type(begun).__qualname__} was begun"))
         self._under_way += 1
         try:
             scope = self.container.scope(provided)

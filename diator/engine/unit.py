@@ -1,8 +1,8 @@
 """The unit of work as it runs: its events, what has failed it, and how a middleware inside goes on."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from diator._keys import Key
 from diator.errors import CallNextError
@@ -20,6 +20,23 @@ CLOSED: frozenset[type] = frozenset()
 """What may be published once the handler has returned."""
 
 
+class Leaving:
+    """The brokered events of one unit of work, and the messages that they became."""
+
+    __slots__ = ("events", "messages")
+
+    def __init__(self) -> None:
+        self.events: Sequence[Event] = ()
+        self.messages: Sequence[Any] = ()
+
+
+class Noted(NamedTuple):
+    """A message, and where its unit of work notes what is to leave."""
+
+    message: Any
+    leaving: Leaving
+
+
 class Published(list[Event]):
     """What one handler has published for one message."""
 
@@ -32,7 +49,10 @@ class Published(list[Event]):
 class Unit:
     """One unit of work."""
 
-    __slots__ = ("events", "failure", "provided", "resolve")
+    __slots__ = ("events", "failure", "leaving", "provided", "resolve")
+
+    leaving: "Leaving"
+    """What leaves when the unit has closed; set only in plans that can send."""
 
     def __init__(self, resolve: Resolve, provided: Mapping[Key, object]) -> None:
         self.events: list[Event] = []

@@ -1,0 +1,98 @@
+"""The brokerage: everything of an app that has to do with its broker, and nothing of it in an app without one."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping
+
+from diator.brokers.find import find_broker
+from diator.brokers.port import Broker
+from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
+from diator.delivery.consumer import Call
+from diator.delivery.follow_up import FollowUps
+from diator.delivery.publisher import Publisher
+from diator.delivery.telling import Telling
+from diator.delivery.worker import Worker
+from diator.engine.check import Checked
+from diator.engine.dispatch import Dispatch
+from diator.errors import BrokerUnavailableError, ConfigurationError, Problem
+from diator.hooks import Hooks
+from diator.retry import Retry
+
+logger = logging.getLogger("diator")
+
+
+class Brokerage:
+    """The broker of one app, what goes over it, and what the app says of its handlers."""
+
+    def __init__(
+        self,
+        broker: object,
+        *,
+        retry: Retry,
+        concurrency: int,
+        timeout: float,
+        max_deliveries: int,
+        publish_timeout: float,
+        hooks: Iterable[Hooks],
+    ) -> None:
+        self.broker: Broker = find_broker(broker)
+        self.defaults = Defaults(retry, concurrency, timeout, max_deliveries, publish_timeout)
+        self.telling = Telling(hooks)
+        self._catalog: Catalog | None = None
+        self._publisher: Publisher | None = None
+        _refuse_nonsense(self.defaults)
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the app publishes and handles; after `open`."""
+        assert self._catalog is not None, "opened at the start of the app"
+        return self._catalog
+
+    def check(self, checked: Checked, name: str | None) -> Checked:
+        """Add what is wrong with brokered events."""
+        self._catalog = look_through(checked, name, self.broker, self.defaults)
+        return checked._replace(problems=(*checked.problems, *self._catalog.problems))
+
+    def open(self, name: str | None) -> Publisher:
+        """Give what publishes, for an app that was checked."""
+        source = name or "diator"
+        self._publisher = Publisher(
+            self.broker, source, self.catalog.entries, self.defaults.publish_timeout, self.telling
+        )
+        return self._publisher
+
+    async def connect(self) -> None:
+        """Connect. Where the broker is away the app starts all the same: it may be back before it is needed."""
+        try:
+            await asyncio.wait_for(self.broker.connect(), self.defaults.publish_timeout)
+        except (BrokerUnavailableError, asyncio.TimeoutError) as error:
+            text = "the broker can't be reached (%s: %s); the app starts without it, and publishing fails meanwhile"
+            logger.warning(text, type(error).__name__, error)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.broker.aclose()
+
+    def worker(
+        self, dispatch: Dispatch, *, only: Collection[str] | None, concurrency: int | None, grace: float
+    ) -> Worker:
+        """Make a worker."""
+        assert self._publisher is not None
+
+        def calls(consumed: Consumed, follow_ups: FollowUps) -> Mapping[type, Call]:
+            classes = {entry.cls for entry in consumed.entries.values()}
+            return {cls: dispatch.delivered(consumed.registration, consumed.wired, cls, follow_ups) for cls in classes}
+
+        return Worker(
+            self.broker, self.catalog, self._publisher, calls, only=only, concurrency=concurrency, grace=grace
+        )
+
+
+def _refuse_nonsense(defaults: Defaults) -> None:
+    named = {"event_timeout": defaults.timeout, "publish_timeout": defaults.publish_timeout}
+    counted = {"concurrency": defaults.concurrency, "max_deliveries": defaults.max_deliveries}
+    wrong = [f"{name}={value!r}" for name, value in named.items() if not value > 0]
+    wrong += [f"{name}={value!r}" for name, value in counted.items() if int(value) != value or value < 1]
+    if wrong:
+        text = f"the app has {', '.join(wrong)}"
+        raise ConfigurationError([Problem("consuming", text, "give seconds above 0, and whole numbers from 1 up")])

@@ -1,0 +1,250 @@
+"""The catalog: what an app publishes and handles over its broker, looked through before the first message."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from diator.brokers.port import Broker, Capability, Subscription, Topic
+from diator.delivery.codec import Codec, UnserialisableError, codec_of
+from diator.engine.check import Checked
+from diator.engine.events import is_brokered
+from diator.engine.hints import show
+from diator.engine.records import Kind, Registration
+from diator.engine.wiring import Wired
+from diator.errors import ConfigurationError, Problem
+from diator.messages import BROKERED, Contract, ECSTEvent, Event, contract_of
+from diator.retry import Retry
+
+
+class Defaults(NamedTuple):
+    """What an app says for all its handlers of brokered events."""
+
+    retry: Retry
+    concurrency: int
+    timeout: float
+    """In seconds."""
+    max_deliveries: int
+    publish_timeout: float
+    """In seconds."""
+
+
+class Entry(NamedTuple):
+    """One class of brokered events."""
+
+    cls: type[Event]
+    contract: Contract
+    codec: Codec
+    kind: str
+    topic: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The wire names that are read as this class."""
+        return (self.contract.name, *self.contract.aliases)
+
+
+class Consumed(NamedTuple):
+    """One handler of brokered events, and how it is given them."""
+
+    registration: Registration
+    wired: Wired
+    subscription: Subscription
+    entries: Mapping[str, Entry]
+    """By every wire name that this handler takes."""
+    retry: Retry
+    concurrency: int
+    timeout: float
+
+    @property
+    def name(self) -> str:
+        """The name of the subscription."""
+        return self.subscription.name
+
+
+class Catalog(NamedTuple):
+    """Everything brokered of one app."""
+
+    entries: dict[type[Event], Entry]
+    consumed: tuple[Consumed, ...]
+    topics: tuple[Topic, ...]
+    """Where this app publishes to."""
+    problems: tuple[Problem, ...]
+
+
+def look_through(checked: Checked, name: str | None, broker: Broker, defaults: Defaults) -> Catalog:
+    """Draw up the catalog of an app, with everything that its broker can't do."""
+    return _Survey(checked, name, broker, defaults).catalog()
+
+
+def entry_of(cls: type[Event]) -> Entry:
+    """Describe a class of events. Raises `ConfigurationError` where it can't be serialised."""
+    try:
+        codec = codec_of(cls)
+    except UnserialisableError as error:
+        text = f"{show(cls)} can't be serialised: {error.what}"
+        raise ConfigurationError([Problem("codec", text, error.remedy)]) from error
+    contract = contract_of(cls)
+    kind = "ecst" if issubclass(cls, ECSTEvent) else "notification"
+    return Entry(cls, contract, codec, kind, contract.topic or contract.name)
+
+
+def topics_of(entry: Entry) -> tuple[str, ...]:
+    """Where events of a class may come from: where its contract names no topic, those of its former names too."""
+    return (entry.contract.topic,) if entry.contract.topic else entry.names
+
+
+class _Survey:
+    def __init__(self, checked: Checked, name: str | None, broker: Broker, defaults: Defaults) -> None:
+        self.checked = checked
+        self.app_name = name
+        self.broker = broker
+        self.defaults = defaults
+        self.problems: list[Problem] = []
+        self.entries: dict[type[Event], Entry] = {}
+
+    def catalog(self) -> Catalog:
+        handlers = [
+            (registration, wired)
+            for registration, wired in self.checked.handlers.items()
+            if registration.kind is Kind.EVENT and any(map(is_brokered, self.checked.classes[registration]))
+        ]
+        published = list(self._published())
+        for registration, _ in handlers:
+            for cls in self._classes(registration):
+                self._describe(cls, registration)
+        self._names_are_unique()
+        consumed = tuple(self._consumed(registration, wired) for registration, wired in handlers)
+        topics = self._topics(entry for cls in published if (entry := self.entries.get(cls)))
+        self._subscriptions_are_unique(consumed)
+        self.problems.extend(self._refusals(consumed, topics))
+        return Catalog(self.entries, consumed, topics, tuple(self.problems))
+
+    def _published(self) -> Iterator[type[Event]]:
+        declared = [
+            (cls, registration) for registration, wired in self.checked.handlers.items() for cls in wired.publishes
+        ]
+        for declared_class, registration in declared:
+            if declared_class is Event:
+                continue  # any: each class is judged when it is published first
+            for cls in self._family(declared_class):
+                self._describe(cls, registration)
+                yield cls
+        for event in self.checked.registry.published:
+            for cls in self._family(event):
+                self._describe(cls, None)
+                yield cls
+
+    def _family(self, cls: type[Event]) -> list[type[Event]]:
+        """The brokered classes among a class and its subclasses, in a stable order."""
+        family = [member for member in self.checked.reach.family(cls) if is_brokered(member) and member not in BROKERED]
+        return sorted(family, key=lambda member: (member is not cls, member.__module__, member.__qualname__))
+
+    def _classes(self, registration: Registration) -> list[type[Event]]:
+        found = [m for cls in self.checked.classes[registration] if issubclass(cls, Event) for m in self._family(cls)]
+        return list(dict.fromkeys(found))
+
+    def _describe(self, cls: type[Event], registration: Registration | None) -> None:
+        if cls in self.entries:
+            return
+        try:
+            self.entries[cls] = entry_of(cls)
+        except ConfigurationError as error:
+            place = registration.place if registration else self.checked.registry.published.get(cls)
+            self.problems.extend(Problem(p.code, p.text, p.remedy, place) for p in error.problems)
+
+    def _names_are_unique(self) -> None:
+        owners: dict[str, Entry] = {}
+        for entry in self.entries.values():
+            for name in entry.names:
+                other = owners.setdefault(name, entry)
+                if other.cls is not entry.cls:
+                    text = f"{_full(entry.cls)} and {_full(other.cls)} both go by the wire name {name!r}"
+                    self.problems.append(Problem("wire-name", text, 'give one another name: @contract("...")'))
+
+    def _consumed(self, registration: Registration, wired: Wired) -> Consumed:
+        entries = [entry for cls in self._classes(registration) if (entry := self.entries.get(cls))]
+        said = registration.consuming
+        retry = said.retry or self.defaults.retry
+        keyed = any(entry.contract.key for entry in entries)
+        subscription = Subscription(
+            name=self._name(registration),
+            topics=self._topics(entries, consumed=True),
+            ordered=keyed if said.ordered is None else said.ordered and keyed,
+            at_most_once=said.delivery == "at-most-once",
+            max_delay=retry.longest,
+            max_deliveries=self.defaults.max_deliveries,
+        )
+        if said.ordered and not keyed:
+            self._add(
+                registration,
+                "order",
+                f"{registration.name} asks for ordered=True, but no event of it has a key",
+                'name the field that orders them: @contract("...", key="meeting_id")',
+            )
+        if not entries:
+            text = f"{registration.name} handles {', '.join(map(show, self.checked.classes[registration]))}"
+            self._add(registration, "no-events", f"{text}, of which no class is defined", "name classes of events")
+        for key in wired.required:
+            text = f"{registration.name} asks for {key}, which a sender brings; a brokered event has no sender"
+            self._add(registration, "missing-dependency", text, f"register {key} with the container")
+        names = {name: entry for entry in entries for name in entry.names}
+        return Consumed(
+            registration,
+            wired,
+            subscription,
+            names,
+            retry,
+            said.concurrency or self.defaults.concurrency,
+            said.timeout or self.defaults.timeout,
+        )
+
+    def _name(self, registration: Registration) -> str:
+        prefix = self.checked.registry.prefixes.get(registration, "")
+        given = registration.consuming.subscription
+        if given is not None:
+            return prefix + given
+        if self.app_name is None:
+            text = f"{registration.name} handles brokered events, and the app has no name to make its subscription's of"
+            self._add(registration, "no-name", text, 'name the app: Diator("meetings", broker=...)')
+        return f"{self.app_name}.{prefix}{registration.name}"
+
+    def _topics(self, entries: Iterable[Entry], consumed: bool = False) -> tuple[Topic, ...]:
+        found: dict[str, list[Entry]] = {}
+        for entry in entries:
+            for topic in topics_of(entry) if consumed else (entry.topic,):
+                found.setdefault(topic, []).append(entry)
+        return tuple(
+            Topic(name, any(e.contract.key for e in on_it), tuple(dict.fromkeys(n for e in on_it for n in e.names)))
+            for name, on_it in found.items()
+        )
+
+    def _subscriptions_are_unique(self, consumed: Iterable[Consumed]) -> None:
+        owners: dict[str, Consumed] = {}
+        for one in consumed:
+            other = owners.setdefault(one.name, one)
+            if other is not one:
+                text = f"{one.registration.name} and {other.registration.name}, registered at"
+                text = f"{text} {other.registration.registered}, both have the subscription {one.name!r}"
+                remedy = "give each a name of its own: @app.on_event(subscription='...')"
+                self._add(one.registration, "duplicate-subscription", text, remedy)
+
+    def _refusals(self, consumed: tuple[Consumed, ...], topics: tuple[Topic, ...]) -> Iterator[Problem]:
+        places = {one.name: one.registration.place for one in consumed}
+        handlers = {one.name: one.registration.name for one in consumed}
+        for refusal in self.broker.validate([one.subscription for one in consumed], topics):
+            who = f"{handlers[refusal.subscription]}: " if refusal.subscription in handlers else ""
+            place = places.get(refusal.subscription or "")
+            yield Problem("broker", f"{who}{refusal.text}", refusal.remedy, place)
+        acknowledged = Capability.ACKNOWLEDGED in self.broker.capabilities
+        for one in consumed:
+            if one.subscription.at_most_once and acknowledged:
+                text = (
+                    f"{one.registration.name} accepts delivery='at-most-once', but this broker delivers at least once"
+                )
+                yield Problem("broker", text, "drop it: messages may come twice", one.registration.place, "warning")
+
+    def _add(self, registration: Registration, code: str, text: str, remedy: str) -> None:
+        self.problems.append(Problem(code, text, remedy, registration.place))
+
+
+def _full(cls: type[Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,104 @@
+"""Codecs: one event class to JSON and back, chosen and built when the app starts.
+
+Pydantic models are read and written by pydantic, everything else by msgspec. What neither can carry is told at the
+start, not when the command has taken effect.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from diator.engine.hints import show
+from diator.messages import Event
+
+_encoder = msgspec.json.Encoder()
+
+
+class Codec(NamedTuple):
+    """Both directions for one class of events."""
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes | msgspec.Raw], Any]
+    """Raises ``msgspec.DecodeError`` or pydantic's ``ValidationError``, both a ``ValueError``."""
+
+
+class UnserialisableError(Exception):
+    """A class that can't be carried: what of it, and what to do."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what, remedy)
+        self.what, self.remedy = what, remedy
+
+
+def codec_of(cls: type[Event]) -> Codec:
+    """Build the codec of a class. Raises `UnserialisableError`."""
+    if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_dump_json"):
+        return _pydantic(cls)
+    return _msgspec(cls)
+
+
+def _msgspec(cls: type[Event]) -> Codec:
+    try:
+        found = list(_unknown(msgspec.inspect.type_info(cls), cls.__qualname__, set()))
+        decoder = msgspec.json.Decoder(cls)
+    except (TypeError, NameError) as error:
+        raise UnserialisableError(f"msgspec says: {error}", _REMEDY) from error
+    if found == [f"{cls.__qualname__} is {show(cls)}"]:
+        text = "it is no data class"
+        raise UnserialisableError(text, "make it a dataclass, an attrs class, a msgspec struct or a pydantic model")
+    if found:
+        raise UnserialisableError(", ".join(found), _REMEDY)
+    return Codec(_encoder.encode, decoder.decode)
+
+
+_REMEDY = (
+    "give the field a type that JSON can carry (text, numbers, dates, UUID, Decimal, enums, collections, data classes);"
+    " a union of classes needs msgspec structs with a tag, or a pydantic model"
+)
+
+
+def _unknown(info: Any, path: str, seen: set[int]) -> Iterator[str]:
+    """The fields whose type msgspec knows nothing of. ``Any``: its descriptions of types are many."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        yield f"{path} is {show(info.cls)}"
+        return
+    described: type | None = getattr(info, "cls", None)
+    if described is not None and hasattr(info, "fields"):
+        if id(described) in seen:
+            return
+        seen.add(id(described))
+        for field in info.fields:
+            yield from _unknown(field.type, f"{path}.{field.name}", seen)
+        return
+    for inner in _inner(info):
+        yield from _unknown(inner, path, seen)
+
+
+def _inner(info: Any) -> Iterator[Any]:
+    for name in ("item_type", "key_type", "value_type"):
+        if hasattr(info, name):
+            yield getattr(info, name)
+    for name in ("item_types", "types"):
+        yield from getattr(info, name, ())
+
+
+def _pydantic(cls: Any) -> Codec:
+    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError  # noqa: PLC0415 - may not be installed
+
+    try:
+        cls.model_json_schema(mode="serialization")
+    except (PydanticInvalidForJsonSchema, PydanticUserError) as error:
+        raise UnserialisableError(f"pydantic says: {error.message}", _REMEDY) from error
+    except NameError as error:
+        raise UnserialisableError(f"pydantic says: {error}", _REMEDY) from error
+    dump: Callable[..., bytes] = cls.__pydantic_serializer__.to_json
+    validate: Callable[..., Any] = cls.__pydantic_validator__.validate_json
+
+    def encode(event: Any) -> bytes:
+        return dump(event, by_alias=True)
+
+    def decode(raw: bytes | msgspec.Raw) -> Any:
+        return validate(bytes(raw), strict=True)
+
+    return Codec(encode, decode)

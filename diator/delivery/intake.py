@@ -1,0 +1,137 @@
+"""The intake: how many messages a consumer takes, and when."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from diator.brokers.port import Delivery, Receiver
+from diator.delivery.lanes import Job, Lanes
+from diator.delivery.outage import Backoff
+from diator.errors import BrokerError
+
+if TYPE_CHECKING:
+    from diator.delivery.consumer import Shared
+
+_MOST = 100
+"""Messages that are worth one call, and that a worker takes ahead of handling them."""
+_FAST, _SLOW = 0.1, 1.0
+"""Seconds in which a batch is handled before more, or less, is taken at a time."""
+_UNEXPLAINED = 2
+"""Deliveries without an outcome that make a message a suspect: that of a worker that was just stopped is no sign."""
+
+
+class Intake:
+    """Receives as much as is handled in about a tenth of a second, so that no worker sits on what others could do.
+
+    A message that was delivered several times without an outcome may have killed its workers. Such suspects are run
+    one at a time in the whole worker, and everything else that came with them is given back, so that a message which
+    does kill its worker is the only one that is blamed.
+    """
+
+    def __init__(self, receiver: Receiver, concurrency: int, lanes: Lanes, shared: "Shared") -> None:
+        self._receiver = receiver
+        self._lanes = lanes
+        self._shared = shared
+        self._least = concurrency
+        self._most = max(_MOST, concurrency)
+        self._ahead = concurrency
+        self._low = asyncio.Event()
+        self._suspect: Delivery | None = None
+        self._suspect_settled = asyncio.Event()
+        self._after: list[Callable[[], object]] = []
+        self._receiving = False
+        self._loop = asyncio.get_running_loop()
+
+    async def run(
+        self, take_in: Callable[[Sequence[Delivery]], None], give_back: Callable[[Iterable[Delivery]], None]
+    ) -> None:
+        """Receive until cancelled."""
+        backoff = Backoff()
+        careful = False
+        while True:
+            if careful:
+                async with self._shared.suspects:
+                    careful = await self._one(take_in, backoff)
+                continue
+            limit = self._ahead
+            deliveries = await self._receive(limit, backoff)
+            careful = any(map(_is_suspect, deliveries))
+            (give_back if careful else take_in)(deliveries)
+            self._ended_receiving()
+            if careful:
+                continue
+            began = self._loop.time()
+            await self._until_low()
+            self._adapt(len(deliveries) >= limit, self._loop.time() - began)
+
+    async def _one(self, take_in: Callable[[Sequence[Delivery]], None], backoff: Backoff) -> bool:
+        """Run one suspect alone; false where there is none any more."""
+        deliveries = await self._receive(1, backoff)
+        suspected = any(map(_is_suspect, deliveries))
+        if suspected:
+            self._suspect = deliveries[0]
+            self._suspect_settled.clear()
+        take_in(deliveries)
+        self._ended_receiving()
+        if suspected:
+            await self._suspect_settled.wait()
+        return suspected
+
+    def was_settled(self, job: Job) -> None:
+        """Note that a job has an outcome that the broker knows."""
+        if job.delivery is self._suspect:
+            self._suspect = None
+            self._suspect_settled.set()
+
+    def wake_if_low(self) -> None:
+        """Receive again where few messages wait."""
+        if len(self._lanes) <= self._ahead // 2:
+            self._low.set()
+
+    def after_this_receive(self, act: Callable[[], object]) -> None:
+        """Do something once the receive that is under way has been taken in, or now if there is none."""
+        if self._receiving:
+            self._after.append(act)
+        else:
+            act()
+
+    async def _until_low(self) -> None:
+        if len(self._lanes) > self._ahead // 2:
+            self._low.clear()
+            await self._low.wait()
+
+    async def _receive(self, limit: int, backoff: Backoff) -> Sequence[Delivery]:
+        while True:
+            self._receiving = True
+            try:
+                deliveries = await self._receiver.receive(limit)
+            except BrokerError as error:
+                self._ended_receiving()
+                self._shared.outage.down("receive", error)
+                await backoff.wait()
+                continue
+            except BaseException:
+                self._ended_receiving()
+                raise
+            self._shared.outage.up()
+            backoff.reset()
+            if deliveries:
+                return deliveries  # the receive ends when they were taken in
+            self._ended_receiving()
+            await asyncio.sleep(0)
+
+    def _ended_receiving(self) -> None:
+        self._receiving = False
+        acts, self._after = self._after, []
+        for act in acts:
+            act()
+
+    def _adapt(self, full: bool, seconds: float) -> None:
+        if full and seconds < _FAST:
+            self._ahead = min(self._ahead * 2, self._most)
+        elif seconds > _SLOW:
+            self._ahead = max(self._least, self._ahead // 2)
+
+
+def _is_suspect(delivery: Delivery) -> bool:
+    return delivery.deliveries - delivery.failures - 1 >= _UNEXPLAINED

@@ -1,0 +1,151 @@
+"""Lanes: which message a handler gets next, so that those of one key come one at a time and in order."""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from diator.brokers.envelope import Envelope
+from diator.brokers.port import Delivery
+from diator.context import Context
+
+
+class Job:
+    """One delivery on its way through a worker."""
+
+    __slots__ = ("context", "deadline", "delivery", "envelope", "expired", "key", "lost", "task")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.envelope: Envelope | None = None
+        """None until it is read, and where it can't be."""
+        self.key: str | None = None
+        """None where order does not matter."""
+        self.context: Context | None = None
+        self.lost = False
+        """Whether its lease was lost: somebody else has it."""
+        self.expired = False
+        """Whether its handler was cancelled for taking too long."""
+        self.deadline = 0.0
+        """When its handler will have taken too long, by the loop's clock."""
+        self.task: asyncio.Task[Any] | None = None
+        """What runs it."""
+
+    @property
+    def message_id(self) -> str | None:
+        """The id of the event, where it could be read."""
+        return self.envelope.id if self.envelope is not None else None
+
+
+class LanesClosedError(Exception):
+    """There will be no more jobs."""
+
+
+class Lanes:
+    """Jobs that wait for a handler. A key is closed while a job of it runs, and those behind it wait."""
+
+    def __init__(self) -> None:
+        self._ready: deque[Job] = deque()
+        self._behind: dict[str, deque[Job]] = {}
+        """By closed key."""
+        self._held: set[str] = set()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._count = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return self._count
+
+    def is_held(self, key: str | None) -> bool:
+        """Whether a key waits for a retry, so that what comes of it now would overtake."""
+        return key in self._held
+
+    def add(self, job: Job) -> None:
+        """Take a job in."""
+        self._count += 1
+        if job.key is not None:
+            behind = self._behind.get(job.key)
+            if behind is not None:
+                behind.append(job)
+                return
+            self._behind[job.key] = deque()
+        self._make_ready(job)
+
+    async def take(self) -> Job:
+        """Wait for a job that may run. Raises `LanesClosedError` when there will be none."""
+        while not self._ready:
+            if self._closed:
+                raise LanesClosedError
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # it was meant for somebody who takes a job
+                raise
+        self._count -= 1
+        return self._ready.popleft()
+
+    def done(self, job: Job) -> None:
+        """Let the next job of its key run."""
+        if job.key is None:
+            return
+        behind = self._behind[job.key]
+        if behind:
+            self._make_ready(behind.popleft())
+        else:
+            del self._behind[job.key]
+
+    def hold(self, job: Job) -> list[Job]:
+        """Keep the key of a job closed, and give those that wait behind it."""
+        assert job.key is not None
+        behind = list(self._behind.pop(job.key))
+        self._held.add(job.key)
+        self._count -= len(behind)
+        return behind
+
+    def free(self, key: str) -> None:
+        """Open a key that was held."""
+        self._held.discard(key)
+
+    def drop(self, job: Job) -> bool:
+        """Take out a job that waits; false where it does not."""
+        try:
+            self._ready.remove(job)
+        except ValueError:
+            behind = self._behind.get(job.key) if job.key is not None else None
+            if behind is None or job not in behind:
+                return False
+            behind.remove(job)
+            self._count -= 1
+            return True
+        self._count -= 1
+        self.done(job)
+        return True
+
+    def drain(self) -> list[Job]:
+        """Take out everything that waits, in order."""
+        jobs = [*self._ready, *(job for behind in self._behind.values() for job in behind)]
+        self._ready.clear()
+        for behind in self._behind.values():
+            behind.clear()
+        self._count = 0
+        return jobs
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        self._closed = True
+        while self._idle:
+            self._wake()
+
+    def _make_ready(self, job: Job) -> None:
+        self._ready.append(job)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return

@@ -1,0 +1,129 @@
+"""Publishing: brokered events become messages inside the unit of work, and leave when it has closed well."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from diator.brokers.envelope import Envelope, Outgoing
+from diator.brokers.port import Broker
+from diator.context import TRACE, Context, current
+from diator.delivery.catalog import Entry, entry_of
+from diator.delivery.telling import Telling
+from diator.errors import MessageTooLargeError, NotPublishedError, PublishError
+from diator.hooks import Published
+from diator.messages import Event
+
+
+class Publisher:
+    """Makes messages of events and hands them to the broker: the ``Sending`` of an app (see `diator.engine.events`)."""
+
+    def __init__(
+        self, broker: Broker, source: str, entries: dict[type[Event], Entry], timeout: float, telling: Telling
+    ) -> None:
+        self.broker = broker
+        self.timeout = timeout
+        """Seconds that publishing may take."""
+        self.telling = telling
+        self._source = source
+        self._entries = entries
+        self._limit = broker.max_message_bytes
+
+    def admit(self, cls: type[Event]) -> None:
+        """Get ready for a class of events. Raises `ConfigurationError` where it can't be serialised."""
+        if cls not in self._entries:
+            self._entries[cls] = entry_of(cls)
+
+    def wire_name(self, cls: type[Event]) -> str:
+        """What a class of events is called on the wire."""
+        return self._entries[cls].contract.name
+
+    def encode(self, events: Sequence[Event], published: bool) -> list[Outgoing]:
+        """Make messages of events, caused by the message of the context, or about themselves if ``published``.
+
+        Raises `MessageTooLargeError`, and what a codec raises for values that it can't carry.
+        """
+        context = current.get()
+        assert context is not None, "plans that send set a context"
+        cause = context.causation_id if published else context.message_id
+        first = context.message_id if published and len(events) == 1 else None
+        return [self.seal(event, first or str(uuid4()), cause, context) for event in events]
+
+    def seal(self, event: Event, event_id: str, cause: str | None, context: Context) -> Outgoing:
+        """Make the message of one event."""
+        entry = self._entries[type(event)]
+        contract = entry.contract
+        key = None if contract.key is None else getattr(event, contract.key)
+        headers = context.headers
+        message = Outgoing(
+            entry.topic,
+            Envelope(
+                specversion="1.0",
+                id=event_id,
+                source=self._source,
+                type=contract.name,
+                time=datetime.now(timezone.utc),
+                partitionkey=None if key is None else str(key),
+                traceparent=headers.get("traceparent"),
+                tracestate=headers.get("tracestate"),
+                diatorkind=entry.kind,
+                diatorversion=contract.version,
+                diatorcorrelation=context.correlation_id,
+                diatorcausation=cause,
+                diatorheaders=_own(headers) if headers else None,
+                data=msgspec.Raw(entry.codec.encode(event)),
+            ),
+        )
+        if self._limit is not None and len(message.structured) > self._limit:
+            raise MessageTooLargeError(f"{type(event).__qualname__} {event_id}", len(message.structured), self._limit)
+        return message
+
+    async def send(self, messages: Sequence[Outgoing], events: Sequence[Event]) -> None:
+        """Hand messages to the broker, also when the caller is cancelled meanwhile. Raises `PublishError`."""
+        context = current.get()
+        inside = context is not None and context.subscription is not None
+        publishing = self.broker.publish(messages, timeout=self.timeout, wait_for_room=not inside)
+        began = time.monotonic()
+        try:
+            await shielded(publishing)
+        except NotPublishedError as error:
+            raise publish_error(error, messages, events) from error
+        if self.telling.hears("published"):
+            self.telling.tell("published", Published(messages, time.monotonic() - began))
+
+
+async def shielded(work: Any) -> Any:
+    """Await a coroutine to its end; a cancel that comes meanwhile is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:
+            if cancelled is None:
+                raise
+    if cancelled is not None:
+        raise cancelled from (None if task.cancelled() else task.exception())
+    return task.result()
+
+
+def publish_error(error: NotPublishedError, messages: Sequence[Outgoing], events: Sequence[Event]) -> PublishError:
+    """Tell in events what a broker tells in messages."""
+    of = {message.id: event for message, event in zip(messages, events, strict=True)}
+    unsent, unknown = (
+        [of[message.id] for message in part if message.id in of] for part in (error.unsent, error.unknown)
+    )
+    return PublishError(unsent, unknown, str(error.__cause__ or ""))
+
+
+def _own(headers: Mapping[str, str]) -> str | None:
+    own = {name: value for name, value in headers.items() if name not in TRACE}
+    return msgspec.json.encode(own).decode() if own else None

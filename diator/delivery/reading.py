@@ -1,0 +1,64 @@
+"""Reading: from bytes to an event and its context. Whatever is wrong becomes an `UnreadableMessageError`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from diator.brokers.envelope import Envelope, read
+from diator.context import NO_HEADERS, Context
+from diator.delivery.catalog import Entry
+from diator.delivery.lanes import Job
+from diator.errors import UnreadableMessageError
+
+_headers = msgspec.json.Decoder(dict[str, str])
+
+
+def understand(job: Job) -> None:
+    """Read the envelope of a job, and its key. What can't be read has no key; `reread` tells why."""
+    delivery = job.delivery
+    if delivery.damage is not None:
+        raise UnreadableMessageError(delivery.damage)
+    job.envelope = read(delivery.headers, delivery.body)
+    job.key = job.envelope.partitionkey
+
+
+def context_of(job: Job, subscription: str) -> Context:
+    """The context that a handler sees."""
+    envelope = job.envelope
+    assert envelope is not None
+    return Context(
+        message_id=envelope.id,
+        correlation_id=envelope.diatorcorrelation or envelope.id,
+        causation_id=envelope.diatorcausation,
+        headers=_headers_of(envelope),
+        attempt=job.delivery.failures + 1,
+        time=envelope.time,
+        subscription=subscription,
+    )
+
+
+def decode(envelope: Envelope, entry: Entry) -> Any:
+    """Make the event. One of a version higher than known is tried all the same: unknown fields are ignored."""
+    try:
+        return entry.codec.decode(envelope.data)
+    except Exception as error:
+        known, got = entry.contract.version, envelope.diatorversion
+        newer = f", of version {got}, where {known} is known," if got > known else ""
+        text = f"the data of {envelope.type}{newer} does not fit {entry.cls.__qualname__}: {error}"
+        raise UnreadableMessageError(text) from error
+
+
+def _headers_of(envelope: Envelope) -> Mapping[str, str]:
+    if envelope.traceparent is None and envelope.diatorheaders is None:
+        return NO_HEADERS
+    try:
+        headers = _headers.decode(envelope.diatorheaders) if envelope.diatorheaders is not None else {}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnreadableMessageError(f"its diatorheaders are no JSON object of texts: {error}") from error
+    for name in ("traceparent", "tracestate"):
+        value = getattr(envelope, name)
+        if value is not None:
+            headers[name] = value
+    return MappingProxyType(headers)

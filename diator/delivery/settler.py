@@ -1,0 +1,79 @@
+"""The settler: outcomes are collected and taken down by the broker in batches."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
+
+from diator.brokers.port import Delivery, Outcome, Settlement
+from diator.delivery.lanes import Job
+from diator.delivery.outage import Backoff, Outage
+from diator.errors import BrokerError
+
+WITHIN = 0.05
+"""Seconds that an outcome waits at most for others to go with."""
+_MOST = 100
+"""Outcomes that are worth a call."""
+
+
+class Settles(Protocol):
+    """What a receiver does for a settler."""
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        """Settle many, in order."""
+        ...
+
+
+class Settler:
+    """Collects outcomes for one receiver. ``settled`` is told of each, and whether its lease was lost."""
+
+    def __init__(self, receiver: Settles, settled: Callable[[Job, Outcome, bool], None], outage: Outage) -> None:
+        self._receiver = receiver
+        self._settled = settled
+        self._outage = outage
+        self._waiting: list[tuple[Job, Outcome]] = []
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        """Take an outcome in."""
+        if not self._waiting:
+            self._timer = self._loop.call_later(WITHIN, self._wake.set)
+        self._waiting.append((job, outcome))
+        if len(self._waiting) >= _MOST:
+            self._wake.set()
+
+    def hurry(self) -> None:
+        """Settle what there is: nothing more comes soon."""
+        if self._waiting:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Settle batches until cancelled."""
+        backoff = Backoff()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting and not await self.flush():
+                await backoff.wait()
+            backoff.reset()
+
+    async def flush(self) -> bool:
+        """Settle everything that waits; false where the broker could not. What was not settled waits on."""
+        batch, self._waiting = self._waiting, []
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            lost = await self._receiver.settle([(job.delivery, outcome) for job, outcome in batch])
+        except BrokerError as error:
+            self._outage.down("settle", error)
+            self._waiting = [*batch, *self._waiting]
+            return False
+        except BaseException:
+            self._waiting = [*batch, *self._waiting]
+            raise
+        self._outage.up()
+        gone: set[Any] = {id(delivery) for delivery in lost} if lost else set()
+        for job, outcome in batch:
+            self._settled(job, outcome, id(job.delivery) in gone)
+        return True

@@ -1,0 +1,162 @@
+"""The worker: the consumers of an app, started, watched over and stopped together."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import TracebackType
+
+from typing_extensions import Self
+
+from diator.brokers.port import Broker, Subscription
+from diator.delivery.catalog import Catalog, Consumed
+from diator.delivery.consumer import Call, Consumer, Shared
+from diator.delivery.follow_up import FollowUps
+from diator.delivery.outage import Backoff, Outage
+from diator.delivery.publisher import Publisher
+from diator.delivery.watchdog import Watchdog
+from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotRunningError, Problem
+
+logger = logging.getLogger("diator")
+
+Calls = Callable[[Consumed, FollowUps], Mapping[type, Call]]
+"""Compiles what a consumer calls for each class of events."""
+
+
+class Worker:
+    """Handles the brokered events of an app: ``async with app.worker()``. Made by ``app.worker(...)``.
+
+    Entering creates the subscriptions that are missing and starts to receive; where the broker is away it goes on
+    trying. Leaving stops receiving, lets handlers finish within the grace time, and gives back the rest.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        catalog: Catalog,
+        publisher: Publisher,
+        calls: Calls,
+        *,
+        only: Collection[str] | None,
+        concurrency: int | None,
+        grace: float,
+    ) -> None:
+        self._broker = broker
+        self._catalog = catalog
+        self._publisher = publisher
+        self._calls = calls
+        self._grace = grace
+        self.consumed = _chosen(catalog.consumed, only, concurrency)
+        """What this worker consumes."""
+        self.consumers: list[Consumer] = []
+        self._stopping: asyncio.Event | None = None
+        self._until: float | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._applied = False
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises `BrokerError` where the broker refuses the subscriptions for good."""
+        if self._stopping is not None:
+            raise NotRunningError("a worker can be entered once; call app.worker() again")
+        self._stopping = asyncio.Event()
+        self._outage = Outage()
+        await self._apply_now()
+        shared = Shared(self._broker, self._outage, self._publisher.telling, asyncio.Lock())
+        self.consumers = [self._consumer(consumed, shared) for consumed in self.consumed]
+        self._tasks = [asyncio.ensure_future(self._keep(consumer)) for consumer in self.consumers]
+        self._watchdog = Watchdog((one.name, one.registration.target) for one in self.consumed)
+        self._watchdog.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop, and wait until everything has ended or was given back."""
+        self.stop()
+        try:
+            await self.wait()
+        finally:
+            self._watchdog.stop()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every consumer is connected, and the broker is there."""
+        return bool(self._applied and all(c.is_receiving for c in self.consumers) and not self._outage.is_on)
+
+    def stop(self) -> None:
+        """Take no more messages; what runs may finish within the grace time."""
+        assert self._stopping is not None, "a worker is stopped after it was entered"
+        if not self._stopping.is_set():
+            self._until = asyncio.get_running_loop().time() + self._grace
+            self._stopping.set()
+
+    def stop_at_once(self) -> None:
+        """Take no more messages, and cancel what runs: it is given back."""
+        self.stop()
+        self._until = asyncio.get_running_loop().time()
+
+    async def wait(self) -> None:
+        """Wait until the worker has stopped."""
+        try:
+            await asyncio.gather(*self._tasks)
+        except BaseException:
+            self.stop_at_once()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            raise
+
+    def _left(self) -> float:
+        return 0.0 if self._until is None else self._until - asyncio.get_running_loop().time()
+
+    def _consumer(self, consumed: Consumed, shared: Shared) -> Consumer:
+        follow_ups = FollowUps(self._publisher, consumed.name, shared.outage)
+        consumer = Consumer(consumed, self._calls(consumed, follow_ups), follow_ups, shared)
+        follow_ups.guard = consumer
+        return consumer
+
+    @property
+    def _subscriptions(self) -> list[Subscription]:
+        return [one.subscription for one in self.consumed]
+
+    async def _apply_now(self) -> None:
+        """Create what is missing; where the broker is away, later."""
+        try:
+            created = await asyncio.wait_for(self._apply(), self._publisher.timeout)
+        except BrokerUnavailableError as error:
+            self._outage.down("create subscriptions", error)
+        except asyncio.TimeoutError as error:
+            self._outage.down("create subscriptions", error)
+        else:
+            for name in created:
+                logger.info("created %s", name)
+
+    async def _apply(self) -> Sequence[str]:
+        created = await self._broker.apply(self._subscriptions, self._catalog.topics)
+        self._applied = True
+        return created
+
+    async def _keep(self, consumer: Consumer) -> None:
+        """Run a consumer until the worker stops, whatever happens."""
+        assert self._stopping is not None
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            try:
+                if not self._applied:
+                    await self._apply()
+                await consumer.run(self._stopping, self._left)
+            except BrokerError as error:
+                self._outage.down(f"serve {consumer.name}", error)
+                await backoff.wait(self._stopping)
+            except Exception:
+                logger.exception("the consumer of %s has failed; it starts again", consumer.name)
+                await backoff.wait(self._stopping)
+
+
+def _chosen(
+    consumed: Sequence[Consumed], only: Collection[str] | None, concurrency: int | None
+) -> tuple[Consumed, ...]:
+    known = {one.name: one for one in consumed}
+    unknown = [name for name in only or () if name not in known]
+    if unknown:
+        text = f"there is no subscription {unknown[0]!r}; there are: {', '.join(known) or 'none'}"
+        raise ConfigurationError([Problem("subscription", text, "give the name of one of them")])
+    chosen = consumed if only is None else [known[name] for name in dict.fromkeys(only)]
+    return tuple(one if concurrency is None else one._replace(concurrency=concurrency) for one in chosen)

@@ -1,0 +1,95 @@
+"""Hooks: what an app tells about its brokered events, for metrics, tracing and tests."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from diator.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diator.brokers.envelope import Outgoing
+    from diator.brokers.port import Delivery, Outcome, Park
+    from diator.messages import Event
+
+
+class Published(NamedTuple):
+    """Events were handed to the broker, which took them."""
+
+    messages: "Sequence[Outgoing]"
+    seconds: float
+
+
+class Received(NamedTuple):
+    """Messages were taken from the broker; none has been looked at yet."""
+
+    subscription: str
+    deliveries: "Sequence[Delivery]"
+
+
+class Handled(NamedTuple):
+    """A handler has returned, or raised."""
+
+    subscription: str
+    event: "Event"
+    context: Context
+    seconds: float
+    error: BaseException | None
+    """What it raised; `asyncio.CancelledError` too."""
+
+
+class Retried(NamedTuple):
+    """A message will be delivered again."""
+
+    subscription: str
+    context: Context | None
+    """None where the message could not be read."""
+    delay: float
+    """In seconds."""
+    error: BaseException | None
+
+
+class Parked(NamedTuple):
+    """A message becomes a dead letter."""
+
+    subscription: str
+    context: Context | None
+    """None where the message could not be read."""
+    why: "Park"
+
+
+class Settled(NamedTuple):
+    """The broker has taken down what became of a message."""
+
+    subscription: str
+    delivery: "Delivery"
+    message_id: str | None
+    """None where the message could not be read."""
+    outcome: "Outcome"
+    lost: bool
+    """Whether its lease had been lost, so that somebody else has it and nothing was taken down."""
+
+
+class Hooks:
+    """Override what you want to know, and pass an instance: ``Diator(..., hooks=[MyHooks()])``.
+
+    Each method gets one object with the details and runs where the thing happens, so it must be quick. What it raises
+    is logged, and changes nothing.
+    """
+
+    def published(self, details: Published, /) -> None:
+        """Events were handed to the broker."""
+
+    def received(self, details: Received, /) -> None:
+        """Messages were taken from the broker."""
+
+    def handled(self, details: Handled, /) -> None:
+        """A handler has ended."""
+
+    def retried(self, details: Retried, /) -> None:
+        """A message will be delivered again."""
+
+    def parked(self, details: Parked, /) -> None:
+        """A message becomes a dead letter."""
+
+    def settled(self, details: Settled, /) -> None:
+        """The broker has taken down an outcome."""
