@@ -21,6 +21,7 @@ from diator.brokers.port import (
     Subscription,
     Topic,
 )
+from diator.brokers.shielding import shielded
 
 __all__ = [
     "ACK",
@@ -44,4 +45,5 @@ __all__ = [
     "Subscription",
     "Topic",
     "read",
+    "shielded",
 ]

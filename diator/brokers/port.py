@@ -5,7 +5,8 @@ A **topic** carries events; a **subscription** is one handler's own, durable sha
 *Publishing.* ``publish`` stores all messages, those of one key in the order given, or raises `~diator.NotPublishedError`,
 which says what did not leave and of what nobody knows. It takes no longer than ``timeout`` seconds. Where a queue has no
 room it waits for some, but with ``wait_for_room=False`` it never does: its caller is a consumer, on whom the room may depend.
-Calls may overlap. Every subscription of the topic that existed before gets each message; a topic without one drops it.
+Calls may overlap, and a cancel does not interrupt one: it is raised when the messages are stored, or have failed
+(`~diator.brokers.shielded` does that). Every subscription of the topic that existed before gets each message; a topic without one drops it.
 
 *Receiving.* ``subscribe`` gives a receiver; several, here and in other processes, share one subscription, and each message is
 with one of them. ``receive(limit)`` waits until there is something and gives at most ``limit`` deliveries. It is called by one

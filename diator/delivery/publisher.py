@@ -1,10 +1,8 @@
 """Publishing: brokered events become messages inside the unit of work, and leave when it has closed well."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -83,36 +81,16 @@ class Publisher:
         return message
 
     async def send(self, messages: Sequence[Outgoing], events: Sequence[Event]) -> None:
-        """Hand messages to the broker, also when the caller is cancelled meanwhile. Raises `PublishError`."""
+        """Hand messages to the broker, which a cancel does not interrupt. Raises `PublishError`."""
         context = current.get()
         inside = context is not None and context.subscription is not None
-        publishing = self.broker.publish(messages, timeout=self.timeout, wait_for_room=not inside)
         began = time.monotonic()
         try:
-            await shielded(publishing)
+            await self.broker.publish(messages, timeout=self.timeout, wait_for_room=not inside)
         except NotPublishedError as error:
             raise publish_error(error, messages, events) from error
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
-
-
-async def shielded(work: Any) -> Any:
-    """Await a coroutine to its end; a cancel that comes meanwhile is raised afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-        except BaseException:
-            if cancelled is None:
-                raise
-    if cancelled is not None:
-        raise cancelled from (None if task.cancelled() else task.exception())
-    return task.result()
 
 
 def publish_error(error: NotPublishedError, messages: Sequence[Outgoing], events: Sequence[Event]) -> PublishError:
