@@ -1,1 +1,7 @@
-"""The plugin."""
+"""Redis as a message broker for Diator: `RedisBroker` on Streams, `RedisPubSubBroker` on Pub/Sub."""
+
+from diator_redis._broker import RedisBroker
+
+__all__ = [
+    "RedisBroker",
+]

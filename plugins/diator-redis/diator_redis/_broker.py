@@ -1,0 +1,251 @@
+"""The broker on Redis Streams. See `RedisBroker`."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import platform
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+
+from diator.brokers.envelope import Outgoing
+from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscription, Topic
+from diator.errors import BrokerError, NotPublishedError
+from diator_redis._groups import Groups
+from diator_redis._keys import Keys, partition_of
+from diator_redis._link import Links
+from diator_redis._parked import DeadLetters, entry_id, read_all
+from diator_redis._publisher import Publisher
+from diator_redis._receiver import Source, StreamReceiver
+from diator_redis._scripts import REPLAY
+from diator_redis._settings import check_client, optional, pool_of, problem, split
+from diator_redis._shared import SharedStreams
+from diator_redis._trimming import Trimmer
+
+SETTINGS = {
+    "prefix": str,
+    "lease": float,
+    "partitions": int,
+    "max_length": optional(int),
+    "max_age": optional(float),
+    "abandoned_after": float,
+    "timeout": float,
+}
+"""What an address may say of the broker, and how it is read."""
+
+LARGEST = 512 * 1024 * 1024 - 1024
+"""Redis takes no string over 512 MB (``proto-max-bulk-len``)."""
+
+
+class RedisBroker:
+    """Events in Redis Streams: durable, acknowledged, ordered by key.
+
+    Args:
+        url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, also one of a Sentinel.
+            A client stays open when the broker closes.
+        prefix: How the name of each key begins.
+        lease: For how many seconds a delivery is its receiver's own before it must be renewed.
+        partitions: In how many streams a new topic keeps its keyed messages, so how many workers can share them.
+            It is stored with the topic; see `repartition`.
+        max_length: Beyond so many entries a stream loses what all its subscriptions have settled; ``None``: never.
+        max_age: After so many seconds entries go that all subscriptions have settled; ``None``: never.
+        abandoned_after: A backlog that nobody has read for so many seconds is reported.
+        timeout: How many seconds Redis may take to answer before it counts as away.
+    """
+
+    def __init__(
+        self,
+        url_or_client: "str | Redis[Any]" = "redis://localhost:6379",
+        *,
+        prefix: str = "diator",
+        lease: float = 30.0,
+        partitions: int = 8,
+        max_length: int | None = 10_000,
+        max_age: float | None = None,
+        abandoned_after: float = 86_400.0,
+        timeout: float = 5.0,
+    ) -> None:
+        positive = {"lease": lease, "partitions": partitions, "timeout": timeout, "abandoned_after": abandoned_after}
+        for name, value in positive.items():
+            if not value > 0:
+                raise problem(f"{name}={value!r} is not above zero", f"give a positive {name}")
+        if isinstance(url_or_client, str):
+            pool_of(url_or_client, timeout, SETTINGS)
+        else:
+            check_client(url_or_client)
+        self._address = url_or_client
+        self._lease, self._partitions, self._timeout = lease, partitions, timeout
+        self._keys = Keys(prefix)
+        self._limits = (max_length, max_age, abandoned_after)
+        self._opened = 0
+        self._links: Links | None = None
+        self._publisher: Publisher | None = None
+        self._receivers: set[StreamReceiver] = set()
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    def from_url(cls, url: str) -> "RedisBroker":
+        """Make a broker from an address whose query may have the settings: ``redis://host:6379/0?lease=60``."""
+        bare, settings = split(url, SETTINGS)
+        return cls(bare, **settings)
+
+    def __repr__(self) -> str:
+        return f"<RedisBroker {self._keys!r}>"
+
+    # What it is.
+
+    @property
+    def capabilities(self) -> Capability:
+        """What this broker can do."""
+        return (
+            Capability.DURABLE
+            | Capability.ACKNOWLEDGED
+            | Capability.GROUPS
+            | Capability.DELAY
+            | Capability.DEAD_LETTERS
+            | Capability.ORDERED
+        )
+
+    @property
+    def lease(self) -> float:
+        """For how many seconds a delivery is its receiver's own."""
+        return self._lease
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The size that a message may have."""
+        return LARGEST
+
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+        """Refuse nothing: Streams keep all that a subscription can ask for."""
+        return ()
+
+    # Life.
+
+    async def connect(self) -> None:
+        """Open, and see that the server answers. Raises `~diator.BrokerError`."""
+        if not self._opened:
+            pool: Any = (
+                pool_of(self._address, self._timeout, SETTINGS)
+                if isinstance(self._address, str)
+                else self._address.connection_pool
+            )
+            links = Links(pool, self._timeout)
+            try:
+                await links.call(b"PING")
+            except BaseException:
+                await self._close_links(links)
+                raise
+            self._links = links
+            self._trimmer = Trimmer(links, self._keys, *self._limits)
+            self._publisher = Publisher(links, self._keys, self._partitions, self._trimmer.published)
+            self._groups = Groups(links, self._keys, self._partitions)
+        self._opened += 1
+
+    async def aclose(self) -> None:
+        """Close all that was opened."""
+        if not self._opened:
+            return
+        self._opened -= 1
+        if self._opened:
+            return
+        await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
+        links, publisher = self._links, self._publisher
+        self._links = self._publisher = None
+        if publisher is not None:
+            await publisher.aclose()
+        await self._trimmer.aclose()
+        if links is not None:
+            await self._close_links(links)
+
+    async def _close_links(self, links: Links) -> None:
+        await links.aclose()
+        if isinstance(self._address, str):
+            with contextlib.suppress(Exception):
+                await links.pool.aclose()
+
+    def _open_links(self) -> Links:
+        if self._links is None:
+            raise BrokerError("the broker is not connected: call connect() first")
+        return self._links
+
+    # Publishing.
+
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        """Store messages. Raises `~diator.NotPublishedError`."""
+        publisher = self._publisher
+        if publisher is None:
+            raise NotPublishedError(messages) from BrokerError("the broker is not connected: call connect() first")
+        await publisher.publish(messages, timeout)
+
+    # Subscriptions.
+
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
+        self._open_links()
+        created: list[str] = []
+        for subscription in subscriptions:
+            created += await self._groups.create(subscription)
+        return created
+
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+        """Tell how subscriptions stand. Raises `~diator.BrokerError`."""
+        self._open_links()
+        return [await self._groups.status(subscription) for subscription in subscriptions]
+
+    async def subscribe(self, subscription: Subscription, /) -> StreamReceiver:
+        """Open a receiver. Raises `~diator.BrokerError`."""
+        links = self._open_links()
+        consumer = f"{platform.node()}-{os.getpid()}-{next(self._numbers)}-{secrets.token_hex(4)}"
+        partitions = await self._groups.partitions(subscription)
+        streams = self._groups.shared(subscription, partitions)
+        shared = SharedStreams(links, self._keys, subscription.name, consumer, streams, self._lease)
+        sources: list[Source] = [shared]
+        receiver = StreamReceiver(
+            sources,
+            lease=self._lease,
+            restore=lambda: self._groups.restore(subscription),
+            trim=lambda: self._trimmer.look_after(streams),
+            closed=self._receivers.discard,
+        )
+        self._receivers.add(receiver)
+        return receiver
+
+    # Dead letters.
+
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+        """Read the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
+        links = self._open_links()
+        sources = [DeadLetters(links, self._keys, subscription.name, topic.name) for topic in subscription.topics]
+        async for letter in read_all(sources):
+            yield letter
+
+    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        """Have one delivered again; false where it is gone. Raises `~diator.BrokerError`."""
+        links, id_ = self._open_links(), entry_id(letter)
+        if id_ is None:
+            return False
+        dead = self._keys.dead(letter.topic, subscription.name)
+        partition = await self._partition(subscription, dead, id_) if subscription.ordered else None
+        again = self._keys.again(letter.topic, subscription.name, partition)
+        return bool(await links.run(REPLAY, [dead, again], [id_]))
+
+    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        """Delete one for good; false where it is gone. Raises `~diator.BrokerError`."""
+        links, id_ = self._open_links(), entry_id(letter)
+        if id_ is None:
+            return False
+        return bool(await links.call(b"XDEL", self._keys.dead(letter.topic, subscription.name), id_))
+
+    async def _partition(self, subscription: Subscription, dead: bytes, id_: str) -> int | None:
+        """Tell where a dead letter belongs, which may not pass by what its key has there."""
+        found = await self._open_links().call(b"XRANGE", dead, id_, id_)
+        fields = found[0][1] if found else []
+        keys = [value for name, value in zip(fields[::2], fields[1::2], strict=False) if name == b"k"]
+        if not keys:
+            return None
+        partitions = await self._groups.partitions(subscription)
+        return partition_of(keys[0].decode("utf-8", "surrogatepass"), partitions)

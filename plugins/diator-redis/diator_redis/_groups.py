@@ -1,0 +1,139 @@
+"""What must exist: how many partitions a topic has, and a consumer group on each stream for each subscription."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from diator.brokers.port import Status, Subscription
+from diator.errors import BrokerError
+from diator_redis._entries import Stream
+from diator_redis._keys import Keys
+from diator_redis._link import Links, checked, pack
+from diator_redis._scripts import BACKLOG
+
+logger = logging.getLogger("diator.redis")
+
+
+class Groups:
+    """Creates and counts what subscriptions have at the server."""
+
+    def __init__(self, links: Links, keys: Keys, partitions: int) -> None:
+        self._links, self._keys, self._default = links, keys, partitions
+
+    async def partitions(self, subscription: Subscription) -> int:
+        """Give in how many partitions the topics of a subscription keep what is keyed; it must be one number."""
+        found = {topic.name: await self.partitions_of(topic.name) for topic in subscription.topics}
+        if len(set(found.values())) > 1:
+            counts = ", ".join(f"{name}: {count}" for name, count in found.items())
+            raise BrokerError(
+                f"the topics of subscription {subscription.name!r} differ in their partitions ({counts}), so that one key "
+                "would be in two of them at a time; give them one number with RedisBroker.repartition()"
+            )
+        return next(iter(found.values()), self._default)
+
+    async def partitions_of(self, topic: str) -> int:
+        """Give the number of partitions of one topic, which is stored with it by whoever comes first."""
+        name = self._keys.topic(topic)
+        _, stored = await self._links.send(
+            pack(b"HSETNX", name, b"partitions", self._default), pack(b"HGET", name, b"partitions")
+        )
+        if not checked(stored).isdigit() or not 0 < int(stored) <= 10_000:
+            raise BrokerError(f"{name!r} says that topic {topic!r} has {stored!r} partitions, which is no such number")
+        return int(stored)
+
+    def shared(self, subscription: Subscription, partitions: int) -> list[Stream]:
+        """Give the streams that all workers of a subscription read at the same time."""
+        streams: list[Stream] = []
+        for topic in subscription.topics:
+            streams.append(Stream(self._keys.events(topic.name), topic.name))
+            if not subscription.ordered:
+                streams += [Stream(self._keys.events(topic.name, p), topic.name) for p in range(partitions)]
+            streams.append(Stream(self._keys.again(topic.name, subscription.name), topic.name, own=True))
+        return streams
+
+    def partitioned(self, subscription: Subscription, partition: int) -> list[Stream]:
+        """Give the streams that one partition of an ordered subscription has: for each topic its own, and that for replays."""
+        streams: list[Stream] = []
+        for topic in subscription.topics:
+            streams.append(Stream(self._keys.events(topic.name, partition), topic.name, partition=partition))
+            again = self._keys.again(topic.name, subscription.name, partition)
+            streams.append(Stream(again, topic.name, own=True, partition=partition))
+        return streams
+
+    async def streams(self, subscription: Subscription) -> list[Stream]:
+        """Give all streams that a subscription needs its group on."""
+        partitions = await self.partitions(subscription)
+        streams = self.shared(subscription, partitions)
+        for partition in range(partitions) if subscription.ordered else ():
+            streams += self.partitioned(subscription, partition)
+        return streams
+
+    async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
+        """Create the groups that are missing, to read what comes after ``position``, and name them."""
+        streams = await self.streams(subscription)
+        group = group_of(subscription)
+        commands = [
+            pack(b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.own else position, b"MKSTREAM")
+            for stream in streams
+        ]
+        created: list[str] = []
+        for stream, reply in zip(streams, await self._links.send(*commands) if commands else (), strict=True):
+            if isinstance(reply, Exception) and str(reply).startswith("BUSYGROUP"):
+                continue
+            checked(reply)
+            created.append(f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}")
+        return created
+
+    async def restore(self, subscription: Subscription) -> None:
+        """Create again what somebody deleted, and tell of it; whatever is in the streams now is delivered."""
+        created = await self.create(subscription, b"0")
+        if created:
+            logger.warning(
+                "subscription %r was gone from Redis (a flush, or a failover that lost writes) and was created again: "
+                "what had not been handled then is lost, what is there now is delivered, maybe once more: %s",
+                subscription.name,
+                "; ".join(created),
+            )
+
+    async def status(self, subscription: Subscription) -> Status:
+        """Tell how a subscription stands, without changing anything."""
+        partitions = 0
+        for topic in subscription.topics:
+            stored = await self._links.call(b"HGET", self._keys.topic(topic.name), b"partitions")
+            partitions = max(partitions, int(stored) if stored and stored.isdigit() else self._default)
+        streams = self.shared(subscription, partitions)
+        for partition in range(partitions) if subscription.ordered else ():
+            streams += self.partitioned(subscription, partition)
+        waiting, missing = 0, list[str]()
+        for stream in streams:
+            count = await self._backlog(stream.name, group_of(subscription))
+            if count is None:
+                missing.append(f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}")
+            waiting += count or 0
+        dead = 0
+        for topic in subscription.topics:
+            waiting += await self._links.call(b"ZCARD", self._keys.later(topic.name, subscription.name))
+            dead += await self._links.call(b"XLEN", self._keys.dead(topic.name, subscription.name))
+        exists = len(missing) < len(streams)
+        return Status(subscription.name, exists, waiting if exists else None, dead, tuple(missing))
+
+    async def _backlog(self, stream: bytes, group: bytes) -> int | None:
+        """Count what is pending and unread; ``None``: there is no such group. In steps, as a script holds up all others."""
+        count, position = 0, b""
+        while True:
+            reply: Any = await self._links.run(BACKLOG, [stream], [group, position])
+            if reply is None:
+                return None
+            count, position = count + reply[0], reply[1]
+            if not position:
+                return count
+
+
+def group_of(subscription: Subscription) -> bytes:
+    """Give the name of a subscription's groups."""
+    return subscription.name.encode("utf-8", "surrogatepass")
+
+
+def names(streams: Sequence[Stream]) -> list[bytes]:
+    """Give the names of streams."""
+    return [stream.name for stream in streams]

@@ -1,0 +1,271 @@
+"""Publishing: what gathers while one exchange is under way leaves with the next one.
+
+A call that finds nobody under way sends at once, by itself. Calls that come meanwhile wait, and a task takes them all, with
+one script call for each topic; each learns of its own messages only. A script appends all messages of its topic or none,
+so that it is known what did not leave as long as a reply comes.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from redis import exceptions as redis_errors
+
+from diator.brokers.envelope import Outgoing
+from diator.errors import BrokerUnavailableError, NotPublishedError
+from diator_redis._errors import translate
+from diator_redis._keys import Keys, partition_of
+from diator_redis._link import Argument, Cut, Link, Links, pack
+from diator_redis._scripts import PUBLISH
+
+MAX_MESSAGES = 500
+MAX_BYTES = 4_000_000
+"""What one exchange carries at most; a single message may have more."""
+
+XADD_HEAD = b"*5\r\n$4\r\nXADD\r\n"
+XADD_MIDDLE = b"$1\r\n*\r\n$1\r\ne\r\n"
+
+
+class _Call:
+    """Messages on their way, and what became of them."""
+
+    __slots__ = ("cause", "done", "messages", "started", "unknown", "unsent")
+
+    def __init__(self, messages: Sequence[Outgoing]) -> None:
+        self.messages = messages
+        self.unsent: list[Outgoing] = []
+        self.unknown: list[Outgoing] = []
+        self.cause: BaseException | None = None
+        self.done: asyncio.Future[None] | None = None
+        self.started = False
+
+    def fail(self, message: Outgoing, cause: BaseException, *, sent: bool) -> None:
+        (self.unknown if sent else self.unsent).append(message)
+        self.cause = self.cause or cause
+
+    def give_up(self, cause: BaseException) -> None:
+        """Tell the caller now, whatever becomes of it later."""
+        if self.done is not None and not self.done.done():
+            (self.unknown if self.started else self.unsent).extend(self.messages)
+            self.cause = cause
+            self.done.set_result(None)
+
+    def raise_failure(self) -> None:
+        if self.unsent or self.unknown:
+            assert self.cause is not None
+            error = translate(self.cause)
+            if error is not self.cause:
+                error.__cause__ = self.cause
+            raise NotPublishedError(self.unsent, self.unknown) from error
+
+
+_Item = tuple[_Call, Outgoing]
+
+
+class Publisher:
+    """Sends the messages of all callers over one link."""
+
+    def __init__(self, links: Links, keys: Keys, partitions: int, noticed: Callable[[str, int], None]) -> None:
+        self._links = links
+        self._link = links.take()
+        self._keys = keys
+        self._default = partitions
+        self._partitions: dict[str, int] = {}
+        self._heads: dict[str, bytes] = {}
+        self._waiting: deque[_Call] = deque()
+        self._busy = False
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+        self._noticed = noticed
+
+    async def publish(self, messages: Sequence[Outgoing], timeout: float) -> None:
+        """Store messages. Raises `~diator.NotPublishedError`."""
+        if not messages:
+            return
+        call = _Call(messages)
+        if self._busy or self._closed:
+            await self._queued(call, timeout)
+        else:
+            self._busy = True
+            try:
+                await self._send([(call, message) for message in messages], timeout)
+            finally:
+                self._next()
+        if call.cause is not None:
+            call.raise_failure()
+
+    async def aclose(self) -> None:
+        """Let what is under way end, and refuse the rest."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft().give_up(BrokerUnavailableError("the broker was closed"))
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _queued(self, call: _Call, timeout: float) -> None:
+        if self._closed:
+            raise NotPublishedError(call.messages) from BrokerUnavailableError("the broker was closed")
+        loop = asyncio.get_running_loop()
+        call.done = loop.create_future()
+        late = redis_errors.TimeoutError(f"not published within {timeout:g} s")
+        timer = loop.call_later(timeout, call.give_up, late)
+        self._waiting.append(call)
+        try:
+            await call.done
+        finally:
+            timer.cancel()
+
+    def _next(self) -> None:
+        if self._waiting:
+            self._task = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self._busy = False
+
+    async def _drain(self) -> None:
+        """Send what waits until nothing does, one exchange after the other."""
+        try:
+            while calls := self._take():
+                await self._together(calls)
+                # Who was just told often has the next message: it is gathered too.
+                await asyncio.sleep(0)
+        finally:
+            self._busy = False
+
+    async def _together(self, calls: list[_Call]) -> None:
+        try:
+            await self._send([(call, message) for call in calls for message in call.messages], self._links.timeout)
+        except BaseException as error:
+            for call in calls:
+                call.give_up(error)
+            raise
+        for call in calls:
+            if call.done is not None and not call.done.done():
+                call.done.set_result(None)
+
+    def _take(self) -> list[_Call]:
+        calls: list[_Call] = []
+        room = MAX_MESSAGES
+        while self._waiting and room > 0:
+            call = self._waiting.popleft()
+            if call.done is not None and not call.done.done():
+                call.started = True
+                calls.append(call)
+                room -= len(call.messages)
+        return calls
+
+    async def _send(self, items: list[_Item], timeout: float) -> None:
+        ends = asyncio.get_running_loop().time() + timeout
+        for batch in _batches(items):
+            # What follows a failure of its own call stays, or it would overtake; what follows a cut finds nobody.
+            for call, message in batch:
+                if call.cause is not None:
+                    call.fail(message, call.cause, sent=False)
+            left = ends - asyncio.get_running_loop().time()
+            rest = [item for item in batch if item[0].cause is None]
+            if rest:
+                await self._exchange(rest, min(max(left, 0.001), self._links.timeout))
+
+    async def _exchange(self, batch: list[_Item], timeout: float) -> None:
+        if len(batch) == 1 and batch[0][1].key is None:
+            await self._one(batch[0], timeout)
+            return
+        topics: dict[str, list[_Item]] = {}
+        for item in batch:
+            topics.setdefault(item[1].topic, []).append(item)
+        calls = [(items, self._arguments(topic, items)) for topic, items in topics.items()]
+        await self._scripts(calls, timeout)
+
+    async def _one(self, item: _Item, timeout: float) -> None:
+        call, message = item
+        topic, body = message.topic, message.structured
+        head = self._heads.get(topic)
+        if head is None:
+            name = self._keys.events(topic)
+            head = self._heads[topic] = b"%b$%d\r\n%b\r\n%b" % (XADD_HEAD, len(name), name, XADD_MIDDLE)
+        replies: list[Any] = []
+        try:
+            await self._link.exchange(b"%b$%d\r\n%b\r\n" % (head, len(body), body), 1, replies, timeout)
+        except Cut as cut:
+            call.fail(message, cut.error, sent=cut.sent and not replies)
+            return
+        if isinstance(replies[0], Exception):
+            call.fail(message, replies[0], sent=False)
+        else:
+            self._noticed(topic, 1)
+
+    def _arguments(self, topic: str, items: Iterable[_Item]) -> list[Argument]:
+        """Give the keys and arguments of the script for one topic, the number of keys first."""
+        partitions = self._partitions.setdefault(topic, self._default)
+        streams: dict[bytes, int] = {}
+        values: list[Argument] = []
+        keyed = False
+        for _, message in items:
+            key = message.key
+            keyed = keyed or key is not None
+            stream = self._keys.events(topic, None if key is None else partition_of(key, partitions))
+            values += (streams.setdefault(stream, len(streams) + 1), message.structured, key or "")
+        return [len(streams) + 1, self._keys.topic(topic), *streams, partitions if keyed else 0, *values]
+
+    async def _scripts(
+        self,
+        calls: list[tuple[list[_Item], list[Argument]]],
+        timeout: float,
+        command: bytes = b"EVALSHA",
+        attempts: int = 5,
+    ) -> None:
+        name = PUBLISH.sha if command == b"EVALSHA" else PUBLISH.text
+        replies: list[Any] = []
+        data = b"".join([pack(command, name, *arguments) for _, arguments in calls])
+        try:
+            await self._link.exchange(data, len(calls), replies, timeout)
+        except Cut as cut:
+            for items, _ in calls[len(replies) :]:
+                _fail_all(items, cut.error, sent=cut.sent)
+        again: list[tuple[list[_Item], list[Argument]]] = []
+        unloaded = False
+        for (items, arguments), reply in zip(calls, replies, strict=False):
+            if isinstance(reply, redis_errors.NoScriptError):
+                unloaded = True
+                again.append((items, arguments))
+            elif attempts and (partitions := _other_partitions(reply)):
+                self._partitions[items[0][1].topic] = partitions
+                again.append((items, self._arguments(items[0][1].topic, items)))
+            else:
+                self._told(items, reply)
+        if again:
+            await self._scripts(again, timeout, b"EVAL" if unloaded else command, attempts - 1)
+
+    def _told(self, items: list[_Item], reply: Any) -> None:
+        if isinstance(reply, Exception):
+            _fail_all(items, reply, sent=False)
+            return
+        for number, text in reply:
+            call, message = items[number]
+            call.fail(message, redis_errors.ResponseError(text.decode(errors="backslashreplace")), sent=False)
+        self._noticed(items[0][1].topic, len(items))
+
+
+def _other_partitions(reply: Any) -> int:
+    """Give the number of partitions that the topic has where it is not the one that was assumed; else zero."""
+    word, _, number = str(reply).partition(" ") if isinstance(reply, Exception) else ("", "", "")
+    return int(number) if word == "PARTITIONS" and number.isdecimal() else 0
+
+
+def _batches(items: list[_Item]) -> Iterable[list[_Item]]:
+    if len(items) == 1:
+        return [items]
+    batches: list[list[_Item]] = [[]]
+    size = 0
+    for item in items:
+        size += len(item[1].structured)
+        if batches[-1] and (len(batches[-1]) >= MAX_MESSAGES or size > MAX_BYTES):
+            batches.append([])
+            size = len(item[1].structured)
+        batches[-1].append(item)
+    return batches
+
+
+def _fail_all(items: Iterable[_Item], cause: BaseException, *, sent: bool) -> None:
+    for call, message in items:
+        call.fail(message, cause, sent=sent)

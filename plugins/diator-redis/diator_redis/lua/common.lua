@@ -1,0 +1,50 @@
+-- What several scripts share. The fields of an entry: e the event, k its key, f failures, d deliveries that count.
+
+local unpack = unpack or table.unpack
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- The fields of one entry, or nil where somebody deleted it.
+local function fields_of(stream, id)
+  local found = redis.call('XRANGE', stream, id, id)
+  return found[1] and found[1][2]
+end
+
+local function field(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+end
+
+-- What is stored as a count may be anything at all.
+local function count(fields, name)
+  local number = tonumber(field(fields, name) or 0)
+  if number and number >= 0 and number < 1e9 then return math.floor(number) end
+  return 0
+end
+
+-- The same fields with other counts. Lua can't pass on entries of thousands of fields, which only a person can have written.
+local function recounted(fields, failures, deliveries)
+  local new, many = {}, #fields > 2000
+  if many then new = {'x', 'it has ' .. #fields / 2 .. ' fields'} end
+  for i = 1, #fields, 2 do
+    if fields[i] ~= 'f' and fields[i] ~= 'd' and (not many or fields[i] == 'e' or fields[i] == 'k') and #new < 2000 then
+      new[#new + 1] = fields[i]
+      new[#new + 1] = fields[i + 1]
+    end
+  end
+  new[#new + 1] = 'f'
+  new[#new + 1] = tostring(failures)
+  new[#new + 1] = 'd'
+  new[#new + 1] = tostring(deliveries)
+  return new
+end
+
+-- Acknowledge; an entry of a stream that belongs to the group alone is gone with it.
+local function done(stream, group, id, own)
+  redis.call('XACK', stream, group, id)
+  if own then redis.call('XDEL', stream, id) end
+end

@@ -1,0 +1,34 @@
+-- Bring back what is due and what dead workers had, and forget consumers that are long gone.
+-- KEYS: again, later, kept, streams.  ARGV: group, milliseconds of a lease, at most how many, how many of the streams belong
+-- to the topic, milliseconds after which an idle consumer without entries is forgotten.
+-- Gives: how many came back, milliseconds until the next is due (-1: none).
+
+local again, later, kept = KEYS[1], KEYS[2], KEYS[3]
+local group, lease, limit, shared = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now, moved = milliseconds(), 0
+
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, limit)) do
+  local packed = redis.call('HGET', kept, name)
+  if packed then redis.call('XADD', again, '*', unpack(cmsgpack.unpack(packed))) end
+  redis.call('ZREM', later, name)
+  redis.call('HDEL', kept, name)
+  moved = moved + 1
+end
+
+for i = 4, #KEYS do
+  local stream, own = KEYS[i], i - 3 > shared
+  for _, entry in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', limit)) do
+    local fields = fields_of(stream, entry[1]) or {'x', 'its entry was deleted from the stream'}
+    redis.call('XADD', again, '*', unpack(recounted(fields, count(fields, 'f'), count(fields, 'd') + entry[4])))
+    done(stream, group, entry[1], own)
+    moved = moved + 1
+  end
+  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    if field(consumer, 'pending') == 0 and field(consumer, 'idle') > tonumber(ARGV[5]) then
+      redis.call('XGROUP', 'DELCONSUMER', stream, group, field(consumer, 'name'))
+    end
+  end
+end
+
+local first = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
+return {moved, first[2] and math.max(0, tonumber(first[2]) - now) or -1}
