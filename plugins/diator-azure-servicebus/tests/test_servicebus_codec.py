@@ -29,6 +29,7 @@ from diator_azure_servicebus.testing.values import (
     UInt,
     ULong,
     UShort,
+    Value,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,14 +77,12 @@ VALUES = st.recursive(
 )
 
 
-def shape(value: Any) -> Any:
+def shape(value: Value) -> Any:
     """The value with the types of all its parts, as equality looks over them."""
     if isinstance(value, list):
-        items: list[Any] = value
-        return type(items), [shape(each) for each in items]
+        return type(value), [shape(each) for each in value]
     if isinstance(value, dict):
-        pairs: dict[Any, Any] = value
-        return [(shape(key), shape(each)) for key, each in pairs.items()]
+        return [(shape(key), shape(each)) for key, each in value.items()]
     if isinstance(value, Described):
         return shape(value.descriptor), shape(value.value)
     return type(value), value

@@ -123,6 +123,9 @@ def _update_disposition(request: Request) -> Answer:
         outcome = Outcome(status)
     except ValueError as cause:
         raise RefusalError(ARGUMENT_ERROR, f"{status!r} is no disposition") from cause
+    session_id = request.maybe("session-id", str)
+    if session_id is not None:
+        request.sessions.held(session_id)  # a lost session is told as such, not as a lost message
     told = [request.maybe(f"deadletter-{part}", str) or "" for part in ("reason", "description")]
     for token in request.many("lock-tokens", UUID):
         request.store.settle(token, outcome, *told)
