@@ -213,8 +213,19 @@ async def misspelt_option(command: JoinMeeting) -> Meeting:
     return Meeting(1)
 
 
-@app.on_event(Joined, timeout=5)  # type: ignore[call-overload, untyped-decorator]  # pyright: ignore[reportCallIssue]
+@app.on_event(Joined, tmeout=5)  # type: ignore[call-overload, untyped-decorator]  # pyright: ignore[reportCallIssue]
 async def option_that_events_lack(event: Joined) -> None: ...
+
+
+@app.on_event(retry=3)  # type: ignore[call-overload, untyped-decorator]  # pyright: ignore[reportArgumentType]
+async def number_as_retry(event: Joined) -> None: ...
+
+
+@app.on_event(delivery="exactly-once")  # type: ignore[call-overload, untyped-decorator]  # pyright: ignore[reportArgumentType]
+async def promise_that_nobody_can_keep(event: Joined) -> None: ...
+
+
+Diator("meetings", hooks=[print])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 # --- contracts

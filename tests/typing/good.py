@@ -27,11 +27,13 @@ from diator import (
     Publish,
     Query,
     Request,
+    Retry,
     Router,
     Sender,
     contract,
 )
 from diator.containers import Container
+from diator.delivery.worker import Worker
 from diator.engine.records import Registration
 
 X = TypeVar("X")
@@ -327,6 +329,17 @@ async def joined_wider(event: Event) -> None: ...
 
 @app.on_event(Joined, thread=True)
 def joined_in_thread(event: Joined) -> None: ...
+
+
+@app.on_event(subscription="billing.bill", retry=Retry(attempts=3), concurrency=2, timeout=5.0, ordered=False)
+async def bill(event: Joined) -> None: ...
+
+
+@app.on_event(Joined, delivery="at-most-once")
+def shout(event: Joined) -> None: ...
+
+
+assert_type(app.worker(only=["billing.bill"], grace=1.0), Worker)
 
 
 @app.on_event(thread=True)
