@@ -6,8 +6,9 @@ Subclass a suite in the plugin's tests, say how to make the thing under test, an
 import pytest
 
 # Before the import: pytest rewrites the assertions of a module when it is imported, and only if it was told so.
-pytest.register_assert_rewrite("diator.conformance.containers")
+pytest.register_assert_rewrite("diator.conformance.brokers", "diator.conformance.containers")
 
+from diator.conformance.brokers import BrokerSuite, Wanted  # noqa: E402
 from diator.conformance.containers import (  # noqa: E402
     CannotExpressError,
     ContainerSuite,
@@ -16,4 +17,12 @@ from diator.conformance.containers import (  # noqa: E402
     Registration,
 )
 
-__all__ = ["CannotExpressError", "ContainerSuite", "Kind", "RefusedByLibraryError", "Registration"]
+__all__ = [
+    "BrokerSuite",
+    "CannotExpressError",
+    "ContainerSuite",
+    "Kind",
+    "RefusedByLibraryError",
+    "Registration",
+    "Wanted",
+]

@@ -1,0 +1,30 @@
+"""The suite for broker plugins.
+
+In reading order: `bench` (what the author of a plugin writes, and how a case gets its broker), `messages` (what cases
+send), then the cases: `publishing`, `receiving`, `settling`, `leases`, `order`, `letters`, `room`, `life`, `crowd`, and
+`programs` (random ones, for which hypothesis must be installed).
+"""
+
+from diator.conformance.brokers.bench import Wanted
+from diator.conformance.brokers.crowd import Crowd
+from diator.conformance.brokers.leases import Leases
+from diator.conformance.brokers.letters import Letters
+from diator.conformance.brokers.life import Life
+from diator.conformance.brokers.order import Order
+from diator.conformance.brokers.programs import Programs
+from diator.conformance.brokers.publishing import Publishing
+from diator.conformance.brokers.receiving import Receiving
+from diator.conformance.brokers.room import Room
+from diator.conformance.brokers.settling import Settling
+
+__all__ = ["BrokerSuite", "Wanted"]
+
+
+class BrokerSuite(Publishing, Receiving, Settling, Leases, Order, Letters, Room, Life, Crowd, Programs):
+    """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
+
+    A case whose capabilities the broker declares must pass. If one of them is not declared, the case checks that
+    ``validate`` refuses what needs it, and skips where nothing can be refused. What only the author can do, such as
+    cutting connections, is a hook: `Bench` has them all. A case may be overridden only with a ``pytest.mark.xfail``
+    that has a reason.
+    """

@@ -1,0 +1,46 @@
+"""The messages that cases send, each known by its number."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from diator.brokers.envelope import Envelope, Outgoing, read
+from diator.brokers.port import DeadLetter, Delivery, Topic
+
+
+def message(number: int, topic: Topic, key: str | None = None, data: bytes = b'{"some":"data"}') -> Outgoing:
+    """Make a message with this number as its id."""
+    envelope = Envelope(
+        specversion="1.0",
+        id=str(number),
+        source="conformance",
+        type="thing.happened",
+        partitionkey=key,
+        data=msgspec.Raw(data),
+    )
+    return Outgoing(topic.name, envelope)
+
+
+def messages(count: int, topic: Topic, key: str | None = None, *, first: int = 0) -> list[Outgoing]:
+    """Make so many messages, of one key or of none."""
+    return [message(number, topic, key) for number in range(first, first + count)]
+
+
+def envelope_of(delivery: Delivery) -> Envelope:
+    """Read a delivery."""
+    return read(delivery.headers, delivery.body)
+
+
+def number(delivery: Delivery) -> int:
+    """Give the number of what was delivered."""
+    return int(envelope_of(delivery).id)
+
+
+def numbers(deliveries: Iterable[Delivery]) -> list[int]:
+    """Give the numbers of what was delivered."""
+    return [number(delivery) for delivery in deliveries]
+
+
+def number_of(letter: DeadLetter) -> int:
+    """Give the number of the message that became a dead letter."""
+    return int(read(letter.headers, letter.body).id)

@@ -1,0 +1,181 @@
+"""Cases: messages of one key, in order."""
+
+import asyncio
+from collections import defaultdict
+
+import pytest
+
+from diator.brokers.port import ACK, RELEASE, Capability, Delivery, Outcome, Park, Receiver, RetryAfter, Settlement
+from diator.conformance.brokers.bench import Bench, case
+from diator.conformance.brokers.messages import envelope_of, message, messages, number, numbers
+
+ORDERED = Capability.ORDERED | Capability.ACKNOWLEDGED | Capability.GROUPS
+
+
+class Order(Bench):
+    """Messages of one key, in order."""
+
+    @case(ORDERED)
+    async def test_messages_of_one_key_come_in_the_order_given(self) -> None:
+        """Within a batch and from one call to the next, and however many are asked for."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        keys = ("a", "b", "a", "c", "b", "a")
+        sent = [message(at, self.topic(), keys[at % 6]) for at in range(60)]
+        for first in range(0, 60, 20):
+            await broker.publish(sent[first : first + 20], timeout=self.patience)
+        came: dict[str | None, list[int]] = defaultdict(list)
+        for limit in [1, 2, 7] * 60:
+            batch = await self.receive(receiver, limit)
+            for delivery in batch:
+                came[envelope_of(delivery).partitionkey].append(number(delivery))
+            await self.ack(receiver, batch)
+            if sum(map(len, came.values())) == 60:
+                break
+        assert came == {key: [at for at in range(60) if keys[at % 6] == key] for key in "abc"}
+
+    @case(ORDERED)
+    async def test_order_holds_across_the_topics_of_a_subscription(self) -> None:
+        """A key is the subscription's, whichever topic its messages came by."""
+        subscription = self.subscription("handler", "orders", "bills", ordered=True)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        topics = [self.topic("orders"), self.topic("bills")]
+        await broker.publish([message(at, topics[at % 2], "a") for at in range(8)], timeout=self.patience)
+        await self._comes_in_order(receiver, list(range(8)))
+
+    @case(ORDERED)
+    async def test_one_key_is_with_one_receiver_at_a_time(self) -> None:
+        """Another gets messages of other keys meanwhile, and those of this one when it is settled."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
+        held = await self.take_one(first)
+        await self.nothing_comes(second)
+        await broker.publish([message(7, self.topic(), "b")], timeout=self.patience)
+        assert number(await self.take_one(second)) == 7
+        await self.nothing_comes(second)
+        await self.ack(first, [held])
+        assert numbers([held, *await self.take(second, 1)]) == [0, 1]
+
+    @case(ORDERED | Capability.DELAY)
+    async def test_a_retry_holds_its_key_and_no_other(self) -> None:
+        """The later ones of the key wait until the retry was handled."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
+        await broker.publish([message(7, self.topic(), "b"), message(8, self.topic())], timeout=self.patience)
+        held = [await self.take_one(first)]
+        while number(held[-1]) != 0:
+            held.append(await self.take_one(first))
+        await first.settle([(held.pop(), RetryAfter(3 * self.delay))])
+        await self.ack(first, held)
+        others = await self.take(second, 2 - len(held))
+        assert sorted(numbers(held + others)) == [7, 8]
+        await self.ack(second, others)
+        await self.nothing_comes(first, second)
+        came = await self._comes_in_order(first, [0, 1, 2])
+        assert [delivery.failures for delivery in came] == [1, 0, 0]
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    @pytest.mark.parametrize("together", [False, True])
+    @case(ORDERED)
+    async def test_what_is_released_waits_in_its_place(self, together: bool, backwards: bool) -> None:
+        """The first of several fails, and the later ones are released with it: all come back in order."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(6, self.topic(), "a"), timeout=self.patience)
+        held = list(await self.receive(first, 4))
+        assert numbers(held) == list(range(len(held)))
+        outcomes: list[Settlement] = [(held[0], RetryAfter(0.0)), *((delivery, RELEASE) for delivery in held[1:])]
+        outcomes = outcomes[::-1] if backwards else outcomes
+        for settlements in [outcomes] if together else [[one] for one in outcomes]:
+            assert not await first.settle(settlements)
+        came = await self._comes_in_order(second, list(range(6)))
+        assert [delivery.failures for delivery in came] == [1, 0, 0, 0, 0, 0]
+
+    @case(ORDERED)
+    async def test_a_receiver_that_is_closed_gives_back_in_order(self) -> None:
+        """Another goes on where it stopped."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first = await broker.subscribe(subscription)
+        await broker.publish(messages(6, self.topic(), "a"), timeout=self.patience)
+        held = await self.receive(first, 4)
+        await self.ack(first, held[:1])
+        await first.aclose()
+        await self._comes_in_order(await self.receiver(subscription), [1, 2, 3, 4, 5])
+
+    @case(ORDERED, short_lease=True)
+    async def test_order_holds_when_a_lease_runs_out(self) -> None:
+        """The key goes to another receiver, from the first that was not settled."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first = await broker.subscribe(subscription)
+        await broker.publish(messages(5, self.topic(), "a"), timeout=self.patience)
+        held = await self.receive(first, 3)
+        await self.ack(first, held[:1])
+        await self.after_the_lease(broker)
+        await self._comes_in_order(await self.receiver(subscription), [1, 2, 3, 4])
+
+    @pytest.mark.parametrize("outcome", [ACK, Park("rejected")], ids=["Ack", "Park"])
+    @case(ORDERED | Capability.DEAD_LETTERS)
+    async def test_what_is_settled_for_good_frees_its_key(self, outcome: Outcome) -> None:
+        """The next of the key comes, also after a dead letter."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(2, self.topic(), "a"), timeout=self.patience)
+        held = await self.take_one(first)
+        waiting = asyncio.ensure_future(self.take_one(second))
+        await asyncio.sleep(self.quiet)
+        await first.settle([(held, outcome)])
+        assert number(await waiting) == 1
+
+    @case(ORDERED | Capability.DEAD_LETTERS)
+    async def test_a_replay_waits_for_its_key(self) -> None:
+        """It is one more message of its key, never beside another one."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(2, self.topic(), "a"), timeout=self.patience)
+        await first.settle([(await self.take_one(first), Park("rejected"))])
+        held = await self.take_one(first)
+        (letter,) = await self.letters(broker, subscription)
+        assert await broker.replay(subscription, letter)
+        await self.nothing_comes(second)
+        await self.ack(first, [held])
+        assert number(await self.take_one(second)) == 0
+
+    @case(ORDERED)
+    async def test_messages_without_a_key_do_not_wait_for_each_other(self) -> None:
+        """Also in an ordered subscription."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(4, self.topic()), timeout=self.patience)
+        came = await self.take(first, 2) + await self.take(second, 2)
+        assert sorted(numbers(came)) == [0, 1, 2, 3]
+
+    @case(Capability.GROUPS | Capability.ACKNOWLEDGED)
+    async def test_a_subscription_that_is_not_ordered_does_not_hold_keys(self) -> None:
+        """Messages of one key are with several receivers, and a retry stops nobody."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(4, self.topic(), "a"), timeout=self.patience)
+        came = await self.take(first, 2) + await self.take(second, 2)
+        assert sorted(numbers(came)) == [0, 1, 2, 3]
+
+    async def _comes_in_order(self, receiver: Receiver, expected: list[int]) -> list[Delivery]:
+        came: list[Delivery] = []
+        while len(came) < len(expected):
+            batch = await self.receive(receiver, 4)
+            came += batch
+            await self.ack(receiver, batch)
+        assert numbers(came) == expected
+        return came

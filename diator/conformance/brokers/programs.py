@@ -1,0 +1,249 @@
+"""Cases: random programs, run against the broker and against a model of it at the same time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal, NamedTuple
+
+import pytest
+
+from diator.brokers.port import (
+    ACK,
+    RELEASE,
+    Broker,
+    Capability,
+    Delivery,
+    Outcome,
+    Park,
+    Receiver,
+    RetryAfter,
+    Subscription,
+)
+from diator.conformance.brokers.bench import Bench, Wanted, own_case
+from diator.conformance.brokers.messages import message, number, number_of
+
+ALL = Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DEAD_LETTERS
+OUTCOMES: Sequence[Outcome] = (ACK, RELEASE, RetryAfter(0.0), Park("rejected"))
+
+
+class Step(NamedTuple):
+    """One step of a program; what a number means depends on what is to be done."""
+
+    do: Literal["publish", "receive", "settle", "close", "replay", "expire", "late"]
+    who: int = 0
+    what: int = 0
+
+
+@dataclass
+class Item:
+    """A message in the model."""
+
+    number: int
+    key: str | None
+    place: int
+    """Its place in the order."""
+    holder: int | None = None
+    """The receiver that has it."""
+    delivery: Delivery | None = None
+    done: bool = False
+    parked: bool = False
+    failures: int = 0
+    deliveries: int = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be handed out."""
+        return self.holder is None and not self.done
+
+    def reset(self) -> None:
+        """Be nobody's."""
+        self.holder = self.delivery = None
+
+
+class Model:
+    """What a subscription has to do, message by message."""
+
+    def __init__(self, *, ordered: bool) -> None:
+        self.ordered = ordered
+        self.items: list[Item] = []
+        self.places = count()
+
+    def of_key(self, item: Item) -> Iterator[Item]:
+        """Those of the same key that are not done, in order; only itself where there is no order."""
+        alike = [one for one in self.items if one.key == item.key and not one.done]
+        return iter(sorted(alike, key=lambda one: one.place)) if self.ordered and item.key else iter([item])
+
+    def must(self) -> list[Item]:
+        """Those that any receiver can have at once."""
+        waiting = [item for item in self.items if item.waits]
+        return [item for item in waiting if next(self.of_key(item)) is item]
+
+    def check_handed_out(self, item: Item, delivery: Delivery, who: int) -> None:
+        """See that this receiver may have it now, and that it is counted right."""
+        assert item.waits, f"message {item.number} was handed out, though it is {item}"
+        for earlier in self.of_key(item):
+            if earlier is item:
+                break
+            assert earlier.holder == who, f"message {item.number} came before {earlier}"
+        item.deliveries += 1
+        counts = (delivery.failures, delivery.deliveries)
+        assert counts == (item.failures, item.deliveries), f"message {item.number} has counts {counts}, not {item}"
+
+    def held_by(self, who: int) -> list[Item]:
+        """Those that this receiver has to settle, of each key the first only."""
+        held = [item for item in self.items if item.holder == who]
+        return [item for item in held if next(self.of_key(item)) is item]
+
+
+class Play:
+    """A program that runs on a broker, and beside it on the model."""
+
+    def __init__(self, bench: Bench, subscription: Subscription, broker: Broker) -> None:
+        self.bench = bench
+        self.subscription = subscription
+        self.broker = broker
+        self.model = Model(ordered=subscription.ordered)
+        self.receivers: list[Receiver] = []
+        self.stale: list[tuple[int, Item, Delivery]] = []
+
+    async def run(self, program: Sequence[Step]) -> None:
+        """Run all steps, then handle what is left."""
+        self.receivers = [await self.broker.subscribe(self.subscription), await self.bench.receiver(self.subscription)]
+        for step in program:
+            await self.renew()
+            await getattr(self, step.do)(step.who, step.what)
+        await self.renew()
+        await self.handle_the_rest()
+        assert all(item.done for item in self.model.items)
+        letters = await self.bench.letters(self.broker, self.subscription)
+        assert len(letters) == sum(item.parked for item in self.model.items)
+        await self.bench.nothing_comes(*self.receivers)
+
+    async def publish(self, who: int, what: int) -> None:
+        """Publish a batch: one to three messages of keys that vary, some without."""
+        sent: list[Item] = []
+        for at in range(1 + who + what % 2):
+            place = next(self.model.places)
+            key = (None, "a", "b", "a")[(what + at) % 4]
+            sent.append(Item(place, key, place))
+        topic = self.bench.topic()
+        await self.broker.publish([message(one.number, topic, one.key) for one in sent], timeout=self.bench.patience)
+        self.model.items += sent
+
+    async def receive(self, who: int, what: int) -> None:
+        """Receive, where there must be something."""
+        if not self.model.must():
+            return
+        by_number = {item.number: item for item in self.model.items}
+        for delivery in await self.bench.receive(self.receivers[who], 1 + what % 4):
+            item = by_number[number(delivery)]
+            self.model.check_handed_out(item, delivery, who)
+            item.holder, item.delivery = who, delivery
+
+    async def settle(self, who: int, what: int) -> None:
+        """Settle one of those that a receiver has."""
+        held = self.model.held_by(who)
+        if held:
+            await self.settle_one(who, held[what // len(OUTCOMES) % len(held)], OUTCOMES[what % len(OUTCOMES)])
+
+    async def settle_one(self, who: int, item: Item, outcome: Outcome) -> None:
+        """Settle as the engine does: with one that comes back the later ones of its key go back too."""
+        back = isinstance(outcome, RetryAfter) or outcome is RELEASE
+        followers = [one for one in self.model.of_key(item) if one is not item and one.holder == who] if back else []
+        settlements = [(one.delivery, RELEASE) for one in followers if one.delivery]
+        assert item.delivery is not None
+        lost = await self.receivers[who].settle([(item.delivery, outcome), *settlements])
+        assert not lost, "a lease was lost before its time"
+        item.failures += isinstance(outcome, RetryAfter)
+        item.deliveries -= outcome is RELEASE
+        item.parked = isinstance(outcome, Park)
+        item.done = not back
+        for one in (item, *followers):
+            one.deliveries -= one is not item
+            one.reset()
+
+    async def close(self, who: int, _: int) -> None:
+        """Close a receiver, and open another."""
+        await self.receivers[who].aclose()
+        for item in self.model.items:
+            if item.holder == who:
+                item.deliveries -= 1
+                item.reset()
+        self.stale = [one for one in self.stale if one[0] != who]
+        self.receivers[who] = await self.bench.receiver(self.subscription)
+
+    async def replay(self, *_: int) -> None:
+        """Replay a dead letter."""
+        async for letter in self.broker.dead_letters(self.subscription):
+            item = next(one for one in self.model.items if one.number == number_of(letter))
+            assert item.parked
+            assert await self.broker.replay(self.subscription, letter)
+            item.done = item.parked = False
+            item.failures = item.deliveries = 0
+            item.place = next(self.model.places)
+            break
+
+    async def expire(self, *_: int) -> None:
+        """Wait until all leases have run out."""
+        if not any(item.holder is not None for item in self.model.items):
+            return
+        await self.bench.after_the_lease(self.broker)
+        for item in self.model.items:
+            if item.holder is not None and item.delivery is not None:
+                self.stale.append((item.holder, item, item.delivery))
+                item.reset()
+
+    async def late(self, *_: int) -> None:
+        """Settle what was lost, and is with somebody else now."""
+        late = [one for one in self.stale if one[1].holder is not None]
+        self.stale = [one for one in self.stale if one not in late]
+        for holder, _item, delivery in late:
+            assert list(await self.receivers[holder].settle([(delivery, ACK)])) == [delivery]
+
+    async def renew(self) -> None:
+        """Keep all that is held, however slow the machine is."""
+        for who, receiver in enumerate(self.receivers):
+            held = [item.delivery for item in self.model.items if item.holder == who and item.delivery]
+            assert not await receiver.renew(held), "a lease was lost before its time"
+
+    async def handle_the_rest(self) -> None:
+        """Handle all that is left."""
+        while held := [(who, item) for who in (0, 1) for item in self.model.held_by(who)]:
+            await self.settle_one(*held[0], ACK)
+        while self.model.must():
+            await self.receive(0, 3)
+            while mine := self.model.held_by(0):
+                await self.settle_one(0, mine[0], ACK)
+
+
+class Programs(Bench):
+    """Random programs, run against the broker and against a model of it at the same time."""
+
+    @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+    @own_case
+    def test_any_program_does_what_the_contract_says(self, ordered: bool) -> None:
+        """Nothing is lost, counts are right, and keys are in order, whatever happens in which order."""
+        from hypothesis import HealthCheck, given, settings, strategies  # noqa: PLC0415 - other suites need it not
+
+        words = ["publish"] * 3 + ["receive"] * 4 + ["settle"] * 5 + ["close", "replay", "expire", "late"]
+        steps = strategies.builds(
+            Step, strategies.sampled_from(words), strategies.integers(0, 1), strategies.integers(0, 15)
+        )
+
+        @settings(
+            max_examples=self.examples,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=[HealthCheck.too_slow],
+        )
+        @given(program=strategies.lists(steps, max_size=30))
+        def check(program: list[Step]) -> None:
+            needs = ALL | Capability.ORDERED if ordered else ALL
+            self.play(lambda: self._play_program(program, ordered), needs, Wanted(lease=self.short_lease))
+
+        check()
+
+    async def _play_program(self, program: Sequence[Step], ordered: bool) -> None:
+        subscription = self.subscription(ordered=ordered)
+        await Play(self, subscription, await self.given(subscription)).run(program)
