@@ -18,7 +18,7 @@ from diator.delivery.outcomes import after_failure, parked
 from diator.delivery.reading import context_of, decode, understand
 from diator.delivery.settler import Settler
 from diator.delivery.telling import Telling
-from diator.errors import BrokerError, UnreadableMessageError
+from diator.errors import BrokerError, Reject, UnreadableMessageError
 from diator.hooks import Handled, Parked, Received, Retried, Settled
 
 logger = logging.getLogger("diator")
@@ -268,14 +268,15 @@ class Consumer:
             return self._park(job, outcome, error)
         assert isinstance(outcome, RetryAfter)
         text = f"{type(error).__name__}: {error}"
-        logger.warning("%s (%s); again in %.1f s", what, text, outcome.delay)
+        logger.warning("%s (%s); again in %.3g s", what, text, outcome.delay)
         if self._shared.telling.hears("retried"):
             self._shared.telling.tell("retried", Retried(self.name, job.context, outcome.delay, error))
         return outcome
 
     def _park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
         text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
-        logger.error(text, self.name, job.message_id or "that can't be read", why.reason, exc_info=error)
+        told = None if isinstance(error, Reject) else error  # a rejection says all in its reason
+        logger.error(text, self.name, job.message_id or "that can't be read", why.reason, exc_info=told)
         if self._shared.telling.hears("parked"):
             self._shared.telling.tell("parked", Parked(self.name, job.context, why))
         return ACK if self._lossy else why
