@@ -1,6 +1,7 @@
 """The broker in memory: what it offers, its addresses, and the port."""
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from urllib.parse import parse_qsl, urlsplit
@@ -13,6 +14,7 @@ from diator.brokers.memory.queues import Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.brokers.memory.topics import MemoryTopic
 from diator.brokers.port import Capability, DeadLetter, Receiver, Refusal, Status, Subscription, Topic
+from diator.brokers.shielding import shielded
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotPublishedError, Problem
 
 logger = logging.getLogger("diator")
@@ -109,21 +111,14 @@ class MemoryBroker:
 
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
         """Store messages. Raises `NotPublishedError`; each message is in all its subscriptions, or in none."""
-        sent = 0
+        left = deque(messages)
         try:
             self._require_open()
-            deadline = self._clock.now() + timeout
-            for message in messages:
-                topic = self._topics.get(message.topic)
-                if topic is None:
-                    self._drop(message)
-                elif not topic.knows(message):
-                    if wait_for_room and topic.crowded and not await topic.wait_for_room(deadline):
-                        raise self._no_room(topic, message.topic, timeout)
-                    topic.put(message)
-                sent += 1
         except BrokerError as error:
-            raise NotPublishedError(messages[sent:]) from error
+            raise NotPublishedError(messages) from error
+        self._put(left, wait_for_room)
+        if left:
+            await shielded(self._put_in_time(left, timeout))
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create the subscriptions that are missing, or miss a topic. Raises `BrokerError`."""
@@ -169,6 +164,30 @@ class MemoryBroker:
         """Delete one for good; false where it is gone."""
         queue = self._queues.get(subscription.name)
         return queue is not None and queue.letters.pop(letter.id, None) is not None
+
+    def _put(self, left: deque[Outgoing], wait_for_room: bool = True) -> None:
+        """Store messages, and take them off; stops at the first that has to wait."""
+        while left:
+            message = left[0]
+            topic = self._topics.get(message.topic)
+            if topic is None:
+                self._drop(message)
+            elif not topic.knows(message):
+                if wait_for_room and topic.crowded:
+                    return
+                topic.put(message)
+            left.popleft()
+
+    async def _put_in_time(self, left: deque[Outgoing], timeout: float) -> None:
+        deadline = self._clock.now() + timeout
+        while left:
+            topic = self._topics[left[0].topic]
+            if not await topic.wait_for_room(deadline):
+                raise NotPublishedError(tuple(left)) from self._no_room(topic, left[0].topic, timeout)
+            message = left.popleft()
+            if not topic.knows(message):
+                topic.put(message)
+            self._put(left)
 
     def _require_open(self) -> None:
         if not self._connections:
