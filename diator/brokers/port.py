@@ -2,42 +2,48 @@
 
 A **topic** carries events; a **subscription** is one handler's own, durable share of them. The contract:
 
-*Publishing.* ``publish`` stores all messages, those of one key in the order given, or raises `~diator.NotPublishedError`,
-which says what did not leave and of what nobody knows. It takes no longer than ``timeout`` seconds. Where a queue has no
-room it waits for some, but with ``wait_for_room=False`` it never does: its caller is a consumer, on whom the room may depend.
-Calls may overlap, and a cancel does not interrupt one: it is raised when the messages are stored, or have failed
-(`~diator.brokers.shielded` does that). Every subscription of the topic that existed before gets each message; a topic without one drops it.
+*Publishing.* ``publish`` stores all messages, those of one key in the order given, or raises
+`~diator.NotPublishedError`, which says what did not leave and of what nobody knows. It takes no longer than ``timeout``
+seconds. Where a queue has no room it waits for some, but with ``wait_for_room=False`` it never does: its caller is a
+consumer, on whom the room may depend. Calls may overlap, and a cancel does not interrupt one: it is raised when the
+messages are stored, or have failed (`~diator.brokers.shielded` does that). Every subscription of the topic that existed
+before gets each message; a topic without one drops it.
 
-*Receiving.* ``subscribe`` gives a receiver; several, here and in other processes, share one subscription, and each message is
-with one of them. ``receive(limit)`` waits until there is something and gives at most ``limit`` deliveries. It is called by one
-task at a time and is safe to cancel: what it had taken is given by the next call, or given back. Whatever stands on the wire
-is handed out, never raised: what a broker can't make sense of has `Delivery.damage`.
+*Receiving.* ``subscribe`` gives a receiver; several, here and in other processes, share one subscription, and each
+message is with one of them. ``receive(limit)`` waits until there is something and gives at most ``limit`` deliveries.
+It is called by one task at a time and is safe to cancel: what it had taken is given by the next call, or given back.
+Whatever stands on the wire is handed out, never raised: what a broker can't make sense of has `Delivery.damage`.
 
-*Settling.* Each delivery is settled once: `ACK` removes it, `RetryAfter` has it delivered again after a delay and counts a failure,
-`Park` makes it a dead letter, `RELEASE` gives it back at once and counts nothing. One call takes many, in order, and may be
-repeated after an error. It may overlap with ``receive``. It returns the deliveries whose lease was lost: of those nothing is
-changed, since somebody else has them. A retry comes back to its own subscription only, never through the topic, and is no
-duplicate of itself. What is parked and what is acknowledged changes place in one step that no crash can come between.
+*Settling.* Each delivery is settled once: `ACK` removes it, `RetryAfter` has it delivered again after a delay and
+counts a failure, `Park` makes it a dead letter, `RELEASE` gives it back at once and counts nothing. One call takes
+many, in order, on the receiver that gave them, and may be repeated after an error: what was settled then stays as it
+is, and may be told as lost. It may overlap with ``receive``. It returns the deliveries whose lease was lost: of those
+nothing is changed, since somebody else has them. A retry comes back to its own subscription only, never through the
+topic, and is no duplicate of itself. What is parked and what is acknowledged changes place in one step that no crash
+can come between.
 
 *Leases.* A delivery belongs to its receiver for ``lease`` seconds, and longer each time that it is renewed. Then it is
 delivered again, ``deliveries`` higher by one, also when the process that had it was killed. ``None``: for as long as
 the receiver is connected.
 
-*Order.* In an ordered subscription the messages of one key are handed out in order, to one receiver at a time. One that is to be
-retried comes back before the later ones of its key, which the engine releases with it; they wait in place meanwhile.
-Messages without a key have no order. Needs `Capability.ORDERED`.
+*Order.* In an ordered subscription the messages of one key that were published to one topic are handed out in order, to
+one receiver at a time, several in one go or one by one. One that is to be retried comes back before the later ones of
+its key, which the engine releases with it; they wait in place meanwhile, and no other key with them. Messages without a
+key have no order. Needs `Capability.ORDERED`.
 
 *Dead letters* belong to a subscription. `replay` hands one out again to it alone, as new, with no failures.
 
-*Errors.* Those of the driver become `~diator.BrokerError`, raised ``from`` the original; `~diator.BrokerUnavailableError` where
-trying again later can help. A broker that was away is connected again by the next call; nobody has to ask for it.
+*Errors.* Those of the driver become `~diator.BrokerError`, raised ``from`` the original;
+`~diator.BrokerUnavailableError` where trying again later can help. A broker that was away is connected again by the
+next call; nobody has to ask for it.
 
-*Closing.* A receiver that is closed gives back at once what it has not settled. ``aclose`` of the broker closes its receivers, and
-may be called more than once; ``connect`` then opens it again, also in another event loop. Both are counted: a broker that two
-apps of one process share is closed with the last.
+*Closing.* A receiver that is closed gives back at once what it has not settled, and a ``receive`` that waits ends with
+nothing. ``aclose`` of the broker closes its receivers, and may be called more than once; ``connect`` then opens it
+again, also in another event loop. Both are counted: a broker that two apps of one process share is closed with the
+last.
 
-*Start.* ``validate`` runs before ``connect``, touches no network, and refuses what the broker can't keep; nothing is dropped in
-silence. ``apply`` creates what is missing and changes nothing that is there.
+*Start.* ``validate`` runs before ``connect``, touches no network, and refuses what the broker can't keep; nothing is
+dropped in silence. ``apply`` creates what is missing and changes nothing that is there.
 """
 
 import enum

@@ -220,6 +220,20 @@ class Bench:
         """Receive one."""
         return (await self.take(receiver, 1))[0]
 
+    async def take_from(self, receivers: Sequence[Receiver], count: int, *, limit: int = 1) -> list[list[Delivery]]:
+        """Receive at least so many with several receivers at once; gives what each of them got."""
+        taken: list[list[Delivery]] = [[] for _ in receivers]
+        while sum(map(len, taken)) < count:
+            tasks = [asyncio.ensure_future(receiver.receive(limit)) for receiver in receivers]
+            await asyncio.wait(tasks, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                await _cancel(task)
+            if all(task.cancelled() for task in tasks):
+                pytest.fail(f"none of the receivers got anything within {self.patience} s")
+            for mine, task in zip(taken, tasks, strict=True):
+                mine.extend(() if task.cancelled() else task.result())
+        return taken
+
     async def nothing_comes(self, *receivers: Receiver) -> None:
         """Look for a while; fails where something is received."""
         tasks = [asyncio.ensure_future(receiver.receive(10)) for receiver in receivers]

@@ -74,7 +74,7 @@ class Model:
         return iter(sorted(alike, key=lambda one: one.place)) if self.ordered and item.key else iter([item])
 
     def must(self) -> list[Item]:
-        """Those that any receiver can have at once."""
+        """Those that one of the receivers, if not each of them, can have at once."""
         waiting = [item for item in self.items if item.waits]
         return [item for item in waiting if next(self.of_key(item)) is item]
 
@@ -131,14 +131,20 @@ class Play:
         self.model.items += sent
 
     async def receive(self, who: int, what: int) -> None:
-        """Receive, where there must be something."""
+        """Receive, where there must be something; with both, since a broker may give a key to one of them only."""
         if not self.model.must():
             return
-        by_number = {item.number: item for item in self.model.items}
-        for delivery in await self.bench.receive(self.receivers[who], 1 + what % 4):
-            item = by_number[number(delivery)]
-            self.model.check_handed_out(item, delivery, who)
-            item.holder, item.delivery = who, delivery
+        receivers = self.receivers if who == 0 else self.receivers[::-1]
+        taken = await self.bench.take_from(receivers, 1, limit=1 + what % 4)
+        for at, deliveries in enumerate(taken):
+            for delivery in deliveries:
+                self.took(at if who == 0 else 1 - at, delivery)
+
+    def took(self, who: int, delivery: Delivery) -> None:
+        """See that a delivery is right, and note who has it."""
+        item = next(one for one in self.model.items if one.number == number(delivery))
+        self.model.check_handed_out(item, delivery, who)
+        item.holder, item.delivery = who, delivery
 
     async def settle(self, who: int, what: int) -> None:
         """Settle one of those that a receiver has."""
@@ -208,12 +214,15 @@ class Play:
 
     async def handle_the_rest(self) -> None:
         """Handle all that is left."""
-        while held := [(who, item) for who in (0, 1) for item in self.model.held_by(who)]:
-            await self.settle_one(*held[0], ACK)
+        await self.handle_what_is_held()
         while self.model.must():
             await self.receive(0, 3)
-            while mine := self.model.held_by(0):
-                await self.settle_one(0, mine[0], ACK)
+            await self.handle_what_is_held()
+
+    async def handle_what_is_held(self) -> None:
+        """Acknowledge all that the receivers have."""
+        while held := [(who, item) for who in (0, 1) for item in self.model.held_by(who)]:
+            await self.settle_one(*held[0], ACK)
 
 
 class Programs(Bench):
