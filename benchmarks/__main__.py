@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks import dispatch, injection, scopes, startup
+from benchmarks import dispatch, events, injection, scopes, startup
 from benchmarks.measure import FULL, QUICK, Effort
 from benchmarks.race import faster, race, standings
 from benchmarks.report import Row, costs
@@ -66,7 +66,8 @@ def main() -> int:
 
 
 async def _in_process(effort: Effort) -> list[Row]:
-    return [row for rows in (dispatch.rows(effort), injection.rows(effort), scopes.rows(effort)) async for row in rows]
+    kinds = (dispatch.rows(effort), injection.rows(effort), scopes.rows(effort), events.rows(effort))
+    return [row for rows in kinds async for row in rows]
 
 
 def _told(rows: Iterable[Row]) -> Iterator[Row]:

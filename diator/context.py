@@ -1,5 +1,6 @@
 """What Diator itself injects: the context of the message that is being handled, and the way to publish events."""
 
+import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,12 +61,17 @@ current: ContextVar[Context | None] = ContextVar("diator.context", default=None)
 """The context of the message that is being handled here, where its plan needed one."""
 
 
+def new_id() -> str:
+    """A random id: a UUID of version 4 (RFC 9562), made in half the time that `uuid` takes, and without its import."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
 def next_context(headers: Mapping[str, str] | None = None, correlation_id: str | None = None) -> Context:
     """Make the context of a message that is sent now, caused by the one being handled, if there is one."""
-    from uuid import uuid4  # noqa: PLC0415 - slow to import, and not needed by apps without contexts
-
     cause = current.get()
-    message_id = str(uuid4())
+    message_id = new_id()
     if cause is None:
         return Context(
             message_id=message_id,
@@ -76,12 +82,12 @@ def next_context(headers: Mapping[str, str] | None = None, correlation_id: str |
         message_id=message_id,
         correlation_id=correlation_id or cause.correlation_id,
         causation_id=cause.message_id,
-        headers=_traced(headers, cause.headers),
+        headers=traced(headers, cause.headers),
         subscription=cause.subscription,
     )
 
 
-def _traced(headers: Mapping[str, str] | None, of_cause: Mapping[str, str]) -> Mapping[str, str]:
+def traced(headers: Mapping[str, str] | None, of_cause: Mapping[str, str]) -> Mapping[str, str]:
     """The headers of a message, with the trace of what caused it unless it brings its own."""
     if not of_cause or (headers and "traceparent" in headers):
         return MappingProxyType(dict(headers)) if headers else NO_HEADERS

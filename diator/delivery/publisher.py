@@ -3,13 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from uuid import uuid4
 
 import msgspec
 
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker
-from diator.context import TRACE, Context, current
+from diator.context import NO_HEADERS, TRACE, Context, current, new_id, traced
 from diator.delivery.catalog import Entry, entry_of
 from diator.delivery.telling import Telling
 from diator.errors import MessageTooLargeError, NotPublishedError, PublishError
@@ -49,7 +48,7 @@ class Publisher:
         assert context is not None, "plans that send set a context"
         cause = context.causation_id if published else context.message_id
         first = context.message_id if published and len(events) == 1 else None
-        return [self.seal(event, first or str(uuid4()), cause, context) for event in events]
+        return [self.seal(event, first or new_id(), cause, context) for event in events]
 
     def seal(self, event: Event, event_id: str, cause: str | None, context: Context) -> Outgoing:
         """Make the message of one event."""
@@ -79,6 +78,19 @@ class Publisher:
         if self._limit is not None and len(message.structured) > self._limit:
             raise MessageTooLargeError(f"{type(event).__qualname__} {event_id}", len(message.structured), self._limit)
         return message
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Send events that no command has raised. Those of one call have one correlation."""
+        cause = current.get()
+        ids = [new_id() for _ in events]
+        context = Context(
+            message_id=ids[0],
+            correlation_id=ids[0] if cause is None else cause.correlation_id,
+            headers=NO_HEADERS if cause is None else traced(None, cause.headers),
+        )
+        caused_by = None if cause is None else cause.message_id
+        seal = self.seal
+        await self.send([seal(event, i, caused_by, context) for event, i in zip(events, ids, strict=True)], events)
 
     async def send(self, messages: Sequence[Outgoing], events: Sequence[Event]) -> None:
         """Hand messages to the broker, which a cancel does not interrupt. Raises `PublishError`."""

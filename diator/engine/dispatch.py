@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from diator.engine.check import Checked
-from diator.engine.events import Sending, is_brokered
+from diator.engine.events import Publishing, Sending, is_brokered
 from diator.engine.hints import generic_origin, show
 from diator.engine.plan import Call, Compiler, Plan, Watch
 from diator.engine.records import Kind, Registration
@@ -32,7 +32,7 @@ class Dispatch:
         resources: Resources,
         app: object,
         watch: Watch | None = None,
-        sending: Sending | None = None,
+        sending: Publishing | None = None,
     ) -> None:
         self.resources = resources
         self.plans: dict[type, Plan] = {}

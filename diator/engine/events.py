@@ -40,6 +40,14 @@ class Sending(Protocol):
         ...
 
 
+class Publishing(Sending, Protocol):
+    """How an app sends brokered events, also those that no command has raised."""
+
+    async def publish(self, events: Sequence[Event], /) -> None:
+        """Encode and send events that no command has raised, where nothing in process has to do with them."""
+        ...
+
+
 class Step(NamedTuple):
     """One event handler: as it runs inside any unit of work and, where it needs nothing of that, by itself."""
 
@@ -51,11 +59,12 @@ class Step(NamedTuple):
 class EventTable:
     """The handlers of each class of domain events, looked up by exact class once that has been admitted."""
 
-    def __init__(self, around: Callable[[type[Event], Work], Work], sending: Sending | None = None) -> None:
+    def __init__(self, around: Callable[[type[Event], Work], Work], sending: Publishing | None = None) -> None:
         self.sending = sending
         """Where brokered events go; none in an app without a broker."""
         self.steps: list[Step] = []
         self.work: dict[type, tuple[Work, ...]] = {}
+        self.brokered: set[type] = set()
         self.plain: dict[type, tuple[Plain, ...]] = {}
         """Of the classes whose handlers all need nothing but the event."""
         self._around = around
@@ -69,6 +78,7 @@ class EventTable:
             return
         if self.sending is not None and is_brokered(cls):
             self.sending.admit(cls)
+            self.brokered.add(cls)
             self.work[cls] = ()  # it is handled where the broker delivers it
             return
         if not issubclass(cls, DomainEvent) or is_brokered(cls):

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from diator._keys import Key
 from diator.context import current, next_context
 from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
-from diator.engine.events import EventTable, Plain, Rule, Sending, Step
+from diator.engine.events import EventTable, Plain, Publishing, Rule, Sending, Step
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
 from diator.engine.resources import Resources
@@ -115,7 +115,7 @@ class Compiler:
         resources: Resources,
         app: object,
         watch: Watch | None = None,
-        sending: Sending | None = None,
+        sending: Publishing | None = None,
     ) -> None:
         self._sending = sending
         self._reach = reach
@@ -181,7 +181,10 @@ class Compiler:
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
         if self._sending is not None and self._reach.sends(published):
             work = _encoding(_all_events(self._table.work), self._sending, published=True)
-            return self._sending_plan(work, self._around, needs, self._sending)
+            plan = self._sending_plan(work, self._around, needs, self._sending)
+            if not self._around and all(cls in self._table.brokered for cls in classes):
+                plan.call = self._sending.publish  # nothing in process has to do with them
+            return plan
         if all(cls in self._table.plain for cls in classes):
             return Plan(None, _plain_events(self._table.plain), self._around, needs)
         work = _all_events(self._table.work)
