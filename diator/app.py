@@ -276,6 +276,11 @@ def look(app: Diator) -> Checked:
     return checked if brokerage is None else brokerage.check(checked, app.name)
 
 
+def brokerage_of(app: Diator) -> "Brokerage | None":
+    """Give what an app has to do with its broker, for tools. Its catalog is drawn up by `look`, or at the start."""
+    return app._brokerage  # pyright: ignore[reportPrivateUsage]
+
+
 class Sender:
     """Sends with values, headers and a correlation id; made by ``app.using(...)``."""
 

@@ -1,4 +1,4 @@
-"""The command line: ``diator check``, ``diator show`` and ``diator graph``. Needs the extra ``cli``."""
+"""The command line, ``diator``. Needs the extra ``cli``."""
 
 import sys
 from importlib.util import find_spec

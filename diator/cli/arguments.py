@@ -7,7 +7,8 @@ import typer
 
 from diator.app import Diator
 from diator.cli.load import LoadError, load
-from diator.errors import ConfigurationError
+from diator.errors import ConfigurationError, Problem
+from diator.retry import Retry
 
 AppArgument = Annotated[
     str,
@@ -49,6 +50,29 @@ def short_path(file: str) -> str:
         return Path(file).relative_to(Path.cwd()).as_posix()
     except ValueError:
         return file
+
+
+def problem_text(problem: Problem) -> str:
+    """A problem with its place and its remedy."""
+    where = f"{short_path(problem.place.file)}:{problem.place.line}: " if problem.place else ""
+    return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.remedy}"
+
+
+def retry_text(retry: Retry) -> str:
+    """How often, and after what delays: ``5 attempts, after 1 s, then x2, up to 300 s``."""
+    if retry.attempts == 1:
+        return "1 attempt"
+    growing = f", then x{retry.factor:g}, up to {retry.max_delay:g} s" if retry.attempts > 2 else ""
+    return f"{retry.attempts} attempts, after {min(retry.delay, retry.max_delay):g} s{growing}"
+
+
+def printable(text: str) -> str:
+    """A text from elsewhere, with what a terminal would take as a command written out."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def count(number: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diator.cli.arguments import AppArgument, JsonOption, count, load_or_refuse, short_path
+from diator.cli.arguments import AppArgument, JsonOption, count, load_or_refuse, problem_text, short_path
 from diator.errors import ConfigurationError, Problem
 
 StrictOption = Annotated[bool, typer.Option("--strict", help="Let warnings fail the check too.")]
@@ -28,14 +28,9 @@ def check(target: AppArgument, as_json: JsonOption = False, strict: StrictOption
         typer.echo(json.dumps(_document(target, problems, complete), indent=2))
     else:
         for problem in problems:
-            typer.echo(_text(problem))
+            typer.echo(problem_text(problem))
         typer.echo(_summary(target, errors, warnings, complete))
     raise typer.Exit(1 if errors or (strict and warnings) else 0)
-
-
-def _text(problem: Problem) -> str:
-    where = f"{short_path(problem.place.file)}:{problem.place.line}: " if problem.place else ""
-    return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.remedy}"
 
 
 def _summary(target: str, errors: int, warnings: int, complete: bool) -> str:

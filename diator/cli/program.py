@@ -3,11 +3,14 @@
 import typer
 
 from diator.cli.check import check
+from diator.cli.dead_letters import dead_letters
 from diator.cli.graph import graph
+from diator.cli.run import run
 from diator.cli.show import show
+from diator.cli.subscriptions import subscriptions
 
 program = typer.Typer(
-    help="Look at a Diator app without running it: no handler and no factory is called.",
+    help="Look at a Diator app, run its workers, and tend its subscriptions and dead letters.",
     no_args_is_help=True,
     add_completion=False,
     # A traceback of ours is read by whoever mends it, and a user's own is printed by `arguments`.
@@ -16,3 +19,6 @@ program = typer.Typer(
 program.command()(check)
 program.command()(show)
 program.command()(graph)
+program.command()(run)
+program.add_typer(subscriptions, name="subscriptions")
+program.add_typer(dead_letters, name="dead-letters")

@@ -1,25 +1,20 @@
 """``diator show``: what an app consists of, message by message."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import typer
-from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from diator.cli.arguments import AppArgument, JsonOption, count, open_app
 from diator.cli.describe import describe
 from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request
 from diator.cli.names import Names
+from diator.cli.tables import new_table, print_tables
 
 Row = tuple[str, str, str, str]
 """A step, who takes it, what they need, and where they stand."""
-
-_UNFOLDED = 1000
-"""Columns for output that goes into a file or another program, where a folded line is a nuisance."""
 
 
 def show(target: AppArgument, as_json: JsonOption = False) -> None:
@@ -43,25 +38,18 @@ def _document(target: str, description: Description) -> dict[str, object]:
 
 def _print(description: Description) -> None:
     names = description.names
-    console = Console(
-        file=sys.stdout, width=None if sys.stdout.isatty() else _UNFOLDED, markup=False, emoji=False, highlight=False
-    )
     tables = (
         _table("Commands", ((_title(r, names), _pipeline(r, description)) for r in description.commands)),
         _table("Queries", ((_title(r, names), _pipeline(r, description)) for r in description.queries)),
         _table("Events", ((names.short(e.event), _flow(e, names)) for e in description.events)),
         _table("Handlers of unknown messages", (("?", [_handler(h, names)]) for h in description.unplaced)),
     )
-    shown = [table for table in tables if table.row_count]
-    with console.capture() as captured:
-        console.print(*shown)
-    lines = captured.get().splitlines() if shown else ["The app has no handlers."]
-    typer.echo("\n".join(line.rstrip() for line in lines))
+    print_tables(*tables, otherwise="The app has no handlers.")
 
 
 def _table(title: str, groups: Iterable[tuple[str, Iterable[Row]]]) -> Table:
     """One table; the first row of each message carries its name."""
-    table = Table(title, "Step", "Who", "Needs", "Place", box=SIMPLE, pad_edge=False)
+    table = new_table(title, "Step", "Who", "Needs", "Place")
     for name, steps in groups:
         rows = list(steps)
         for number, row in enumerate(rows, 1):

@@ -1,0 +1,109 @@
+"""Which dead letters a command is about: its options, and what fits them."""
+
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Annotated, NamedTuple
+
+import typer
+
+from diator.cli.arguments import printable
+from diator.cli.operating import Target, fail
+from diator.delivery.operations import Letter, Operations, Wanted
+
+SubscriptionOption = Annotated[
+    list[str] | None,
+    typer.Option("--subscription", "-s", metavar="NAME", help="Of this subscription; may be given more than once."),
+]
+IdOption = Annotated[
+    list[str] | None, typer.Option("--id", help="With this id, as `list` shows it; may be given more than once.")
+]
+MessageIdOption = Annotated[
+    list[str] | None, typer.Option("--message-id", help="Of the event with this id; may be given more than once.")
+]
+ErrorOption = Annotated[
+    str | None,
+    typer.Option("--error", metavar="TEXT", help="With this in the exception's class or text, or the reason."),
+]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
+
+
+def age(text: str) -> timedelta:
+    """Read ``90s``, ``30m``, ``2h``, ``1d12h`` or ``1w``. Raises `typer.BadParameter`."""
+    parts = _AGE.findall(text)
+    if not parts or "".join(map("".join, parts)) != text:
+        raise typer.BadParameter(
+            f"{text!r} is no age; write a number with s, m, h, d or w behind it, such as 30m or 1d12h"
+        )
+    try:
+        return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is longer than calendars go back") from None
+
+
+OlderOption = Annotated[
+    timedelta | None,
+    typer.Option("--older-than", metavar="AGE", parser=age, help="Parked longer ago than 30m, 2h, 7d ..."),
+]
+NewerOption = Annotated[
+    timedelta | None, typer.Option("--newer-than", metavar="AGE", parser=age, help="Parked less long ago than that.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many, the oldest first.")
+]
+
+
+class Chosen(NamedTuple):
+    """The dead letters that fit."""
+
+    letters: Sequence[Letter]
+    more: bool
+    """Whether there are more than the limit."""
+    missing: Sequence[str]
+    """The ids that were asked for and that none has."""
+
+
+def choose(target: Target, subscriptions: Sequence[str] | None, wanted: Wanted, limit: int | None) -> Chosen:
+    """Read the dead letters that fit. All are read before any is touched: one that fails again is not seen twice."""
+    of = target.named(subscriptions)
+
+    async def read(operations: Operations) -> list[Letter]:
+        found: list[Letter] = []
+        async with aclosing(operations.letters(of, wanted)) as letters:
+            async for letter in letters:
+                found.append(letter)
+                if limit is not None and len(found) > limit:
+                    break
+        return found
+
+    found = target.operate(read)
+    more = limit is not None and len(found) > limit
+    letters = found[:limit]
+    missing = [] if more else [*_missing(wanted, letters)]
+    return Chosen(letters, more, missing)
+
+
+def _missing(wanted: Wanted, letters: Sequence[Letter]) -> Sequence[str]:
+    ids = {letter.dead.id for letter in letters}
+    message_ids = {letter.envelope.id for letter in letters if letter.envelope}
+    return [
+        *(f"id {one!r}" for one in wanted.ids if one not in ids),
+        *(f"message id {one!r}" for one in wanted.message_ids if one not in message_ids),
+    ]
+
+
+def tell_missing(chosen: Chosen) -> None:
+    """End with exit code 1 where something was asked for by its id, and is not there."""
+    if chosen.missing:
+        fail(f"no dead letter that fits has the {printable(', nor the '.join(chosen.missing))}")
+
+
+def refuse_ambiguous(wanted: Wanted, letters: Sequence[Letter]) -> None:
+    """End with exit code 1 where one id was given, and several subscriptions have a dead letter with it."""
+    for one in wanted.ids:
+        owners = [letter.consumed.name for letter in letters if letter.dead.id == one]
+        if len(owners) > 1:
+            fail(f"the id {one!r} is one of {' and of '.join(owners)}; say which: --subscription {owners[0]}")

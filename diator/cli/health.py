@@ -1,0 +1,102 @@
+"""The answers for probes: ``/healthz`` and ``/readyz``, over as little HTTP as probes need."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+
+from diator.errors import ConfigurationError, Problem
+
+_LONGEST_REQUEST = 8192
+"""Bytes of the request line and the headers."""
+_PATIENCE = 5.0
+"""Seconds that one connection may take in all."""
+_MOST_CONNECTIONS = 100
+
+
+class Answer(NamedTuple):
+    """A status, and what becomes the JSON of the body."""
+
+    status: HTTPStatus
+    body: Mapping[str, object]
+
+
+class Address(NamedTuple):
+    """Where probes ask."""
+
+    host: str | None
+    """None for all interfaces."""
+    port: int
+
+
+def address(text: str) -> Address:
+    """Read ``HOST:PORT`` or ``PORT``. Raises `ValueError`."""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) < 2**16) or (":" in host) != (host[:1] + host[-1:] == "[]"):
+        raise ValueError(f"{text!r} is no address; write a port, such as 8080, or HOST:PORT, such as 127.0.0.1:8080")
+    return Address(host.strip("[]") or None, int(port))
+
+
+class Responder:
+    """Answers GET requests, one on each connection."""
+
+    def __init__(self, routes: Mapping[str, Callable[[], Answer]]) -> None:
+        self._routes = routes
+        self._open = 0
+
+    async def start(self, where: Address) -> asyncio.Server:
+        """Listen. Raises `ConfigurationError` where that is not possible."""
+        try:
+            return await asyncio.start_server(self._serve, where.host, where.port, limit=_LONGEST_REQUEST)
+        except OSError as error:
+            text = f"can't listen on {where.host or 'all interfaces'}, port {where.port}, for --health: {error}"
+            raise ConfigurationError(
+                [Problem("health", text, "give another address, or end what listens there")]
+            ) from error
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            if self._open <= _MOST_CONNECTIONS:
+                await asyncio.wait_for(self._exchange(reader, writer), _PATIENCE)
+        except (OSError, EOFError, asyncio.TimeoutError):
+            pass  # whoever asked does not listen any more
+        finally:
+            self._open -= 1
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            answer = _failure(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        else:
+            answer = self._answer(request.partition(b"\r\n")[0].decode("latin-1").split(" "))
+        writer.write(_written(answer))
+        await writer.drain()
+
+    def _answer(self, request: list[str]) -> Answer:
+        if len(request) != 3 or not request[2].startswith("HTTP/1."):
+            return _failure(HTTPStatus.BAD_REQUEST)
+        if request[0] != "GET":
+            return _failure(HTTPStatus.METHOD_NOT_ALLOWED)
+        route = self._routes.get(request[1].partition("?")[0])
+        return route() if route else _failure(HTTPStatus.NOT_FOUND)
+
+
+def _failure(status: HTTPStatus) -> Answer:
+    return Answer(status, {"error": status.phrase})
+
+
+def _written(answer: Answer) -> bytes:
+    body = json.dumps(answer.body).encode() + b"\n"
+    lines = (
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        *(["Allow: GET"] if answer.status is HTTPStatus.METHOD_NOT_ALLOWED else []),
+        "Connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + body

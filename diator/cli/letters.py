@@ -1,0 +1,117 @@
+"""Dead letters as people and as tools read them."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+import typer
+from rich.table import Table
+
+from diator.cli.arguments import printable
+from diator.cli.tables import new_table
+from diator.delivery.operations import Letter
+
+_LONGEST_ERROR = 100
+"""Letters of an error in a table; `show` has all of it."""
+
+
+def table_of(letters: Iterable[Letter]) -> Table:
+    """A table with one line for each."""
+    table = new_table("Id", "Subscription", "Event", "Message id", "Reason", "Error", "Attempts", "Parked at")
+    for letter in letters:
+        why = letter.dead.why
+        cells = (
+            letter.dead.id,
+            letter.consumed.name,
+            letter.envelope.type if letter.envelope else "?",
+            letter.envelope.id if letter.envelope else "?",
+            _line(why.reason),
+            _line(why.error or ""),
+            str(why.attempts),
+            letter.dead.parked_at.isoformat(" ", "seconds"),
+        )
+        table.add_row(*map(printable, cells))
+    return table
+
+
+def _line(text: str) -> str:
+    first = text.strip().partition("\n")[0]
+    return first if len(first) <= _LONGEST_ERROR else f"{first[:_LONGEST_ERROR]}..."
+
+
+def summary_of(letter: Letter) -> dict[str, object]:
+    """What the table has, for tools."""
+    envelope, dead = letter.envelope, letter.dead
+    return {
+        "id": dead.id,
+        "subscription": letter.consumed.name,
+        "event": envelope.type if envelope else None,
+        "message_id": envelope.id if envelope else None,
+        "reason": dead.why.reason,
+        "error": dead.why.error,
+        "attempts": dead.why.attempts,
+        "parked_at": dead.parked_at.isoformat(),
+    }
+
+
+def document_of(letter: Letter) -> dict[str, object]:
+    """Everything, for tools."""
+    dead, text = letter.dead, _text(letter.dead.body)
+    return {
+        **summary_of(letter),
+        "topic": dead.topic,
+        "deliveries": dead.deliveries,
+        "traceback": dead.why.traceback,
+        "headers": dict(dead.headers),
+        "encoding": "base64" if text is None else "utf-8",
+        "body": base64.b64encode(dead.body).decode() if text is None else text,
+    }
+
+
+def page_of(letter: Letter) -> str:
+    """Everything, for people."""
+    return printable("\n".join(_page(letter)))
+
+
+def _page(letter: Letter) -> Iterator[str]:
+    dead, why = letter.dead, letter.dead.why
+    summary = summary_of(letter)
+    yield f"dead letter {summary.pop('id')} of {summary.pop('subscription')}"
+    facts = {**summary, "topic": dead.topic, "deliveries": dead.deliveries}
+    yield from (
+        f"    {name.replace('_', ' ') + ':':<12} {'?' if fact is None else fact}" for name, fact in facts.items()
+    )
+    yield from _section("traceback", (why.traceback or "").rstrip().splitlines())
+    yield from _section("headers", [f"{name}: {value}" for name, value in dead.headers.items()])
+    yield from _section("body", body_lines(dead.body))
+
+
+def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"    {title}:"
+        yield from (f"        {line}" for line in lines)
+
+
+def body_lines(body: bytes) -> Sequence[str]:
+    """JSON spread over lines, and anything else as the bytes that it is."""
+    try:
+        json.loads(body)
+        return msgspec.json.format(body, indent=2).decode().splitlines()
+    except (ValueError, RecursionError, msgspec.DecodeError):
+        return [repr(body)]
+
+
+def _text(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def print_pages(letters: Sequence[Letter], *, as_json: bool, target: str) -> None:
+    """Print everything of some."""
+    if as_json:
+        typer.echo(json.dumps({"app": target, "dead_letters": [document_of(letter) for letter in letters]}, indent=2))
+    else:
+        typer.echo("\n\n".join(map(page_of, letters)))

@@ -1,0 +1,81 @@
+"""From the name of an app to its broker: what the commands for operators share. None of them runs the app."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from diator.app import Diator, brokerage_of, look
+from diator.cli.arguments import count, load_or_refuse, problem_text
+from diator.delivery.catalog import Consumed
+from diator.delivery.operations import Operations, named
+from diator.errors import BrokerError, ConfigurationError, Problem
+
+T = TypeVar("T")
+
+
+class Target:
+    """An app whose broker is to be worked at; ends with exit code 1 where it has none.
+
+    With ``changing`` it must have no errors: what nobody could consume is neither created nor replayed.
+    """
+
+    def __init__(self, name: str, *, changing: bool) -> None:
+        try:
+            app = load_or_refuse(name)
+            problems = errors_of(app)
+            if problems and changing:
+                raise ConfigurationError(problems)  # noqa: TRY301 - told in one place
+            self._operations = operations_of(app)
+        except ConfigurationError as error:
+            end_with_problems(error.problems)
+        if problems:
+            typer.echo(f"{count(len(problems), 'problem')}; see: diator check {name}", err=True)
+
+    def named(self, names: Sequence[str] | None) -> Sequence[Consumed]:
+        """Give the handlers of these subscriptions, or all; ends with exit code 1 for one that there is not."""
+        try:
+            return named(self._operations.consumed, names or ())
+        except ConfigurationError as error:
+            end_with_problems(error.problems)
+
+    def operate(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
+        """Do something at the broker; ends with exit code 1 where that is away or refuses."""
+
+        async def connected() -> T:
+            async with self._operations as operations:
+                return await work(operations)
+
+        try:
+            return asyncio.run(connected())
+        except BrokerError as error:
+            fail(f"{type(error).__name__}: {error}")
+
+
+def errors_of(app: Diator) -> Sequence[Problem]:
+    """What an app can't start with."""
+    return [problem for problem in look(app).problems if problem.severity == "error"]
+
+
+def operations_of(app: Diator) -> Operations:
+    """Give the broker of an app that was looked through. Raises `ConfigurationError` where it has none."""
+    brokerage = brokerage_of(app)
+    if brokerage is None:
+        text = f"{app!r} has no message broker, so it has no subscriptions"
+        raise ConfigurationError([Problem("no-broker", text, 'give it one: Diator("meetings", broker="redis://...")')])
+    catalog, timeout = brokerage.catalog, brokerage.defaults.publish_timeout
+    return Operations(brokerage.broker, catalog.consumed, catalog.topics, timeout=timeout)
+
+
+def end_with_problems(problems: Iterable[Problem]) -> NoReturn:
+    """End with exit code 1 and these problems on stderr."""
+    for problem in problems:
+        typer.echo(problem_text(problem), err=True)
+    raise typer.Exit(1)
+
+
+def fail(text: str) -> NoReturn:
+    """End with exit code 1."""
+    typer.echo(f"Error: {text}", err=True)
+    raise typer.Exit(1)

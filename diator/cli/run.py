@@ -1,0 +1,147 @@
+"""``diator run``: a worker, from its start to its clean end."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from diator.app import Diator
+from diator.cli.arguments import AppArgument, problem_text, refuse, retry_text
+from diator.cli.health import Address, address
+from diator.cli.load import LoadError, load
+from diator.cli.logs import Level, set_up
+from diator.cli.operating import errors_of, operations_of
+from diator.cli.service import Service
+from diator.cli.tables import new_table, print_tables
+from diator.delivery.catalog import Consumed
+from diator.delivery.operations import named
+from diator.errors import BrokerError, ConfigurationError, Problem
+
+logger = logging.getLogger("diator")
+
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="SUBSCRIPTION", help="Consume this subscription; may be given more than once."),
+]
+ConcurrencyOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Messages that each handler takes at a time, in place of what the app says."),
+]
+GraceOption = Annotated[
+    float, typer.Option(min=0.0, metavar="SECONDS", help="What runs may take so long to finish after a signal.")
+]
+JsonLogsOption = Annotated[bool, typer.Option("--json-logs", help="Log JSON to stderr, one object for each line.")]
+HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[HOST:]PORT", help="Answer GET /healthz and /readyz there; without a host on all interfaces."
+    ),
+]
+LevelOption = Annotated[Level, typer.Option("--log-level", help="How much is logged.")]
+
+
+def run(
+    target: AppArgument,
+    only: OnlyOption = None,
+    concurrency: ConcurrencyOption = None,
+    grace: GraceOption = 20.0,
+    health: HealthOption = None,
+    json_logs: JsonLogsOption = False,
+    log_level: LevelOption = Level.INFO,
+) -> None:
+    """Run a worker: handle the notification and ECST events that come over the broker of an app.
+
+    SIGTERM or SIGINT ends it: it takes no more messages, what runs may finish within the grace time, and the rest is
+    given back to the broker. A second signal cancels what runs at once, a third one ends the process on the spot.
+
+    The exit code is 0 after a signal, 1 where the app or its broker is not fit to run, 2 for a mistake in the command,
+    3 where the app itself has broken down.
+    """
+    where = _address(health)
+    set_up(log_level, as_json=json_logs)
+    try:
+        app = load(target)
+        _require_work(app, only or ())
+        service = Service(app, only, concurrency=concurrency, grace=grace, health=where)
+        asyncio.run(service.run(_announce_json if json_logs else _announce))
+    except LoadError as error:
+        _end(2, str(error), json_logs)
+    except ConfigurationError as error:
+        _end_with_problems(error.problems, json_logs)
+    except BrokerError as error:
+        _end(1, f"the broker refuses to serve {target}: {type(error).__name__}: {error}", json_logs)
+    except Exception:
+        logger.critical("%s has broken down", target, exc_info=True)
+        raise typer.Exit(3) from None
+
+
+def _address(text: str | None) -> Address | None:
+    try:
+        return None if text is None else address(text)
+    except ValueError as error:
+        refuse(f"--health: {error}")
+
+
+def _require_work(app: Diator, only: Sequence[str]) -> None:
+    """Raise `ConfigurationError` for an app that can't start or has nothing to consume, and for unknown names."""
+    problems = errors_of(app)
+    if problems:
+        raise ConfigurationError(problems)
+    operations = operations_of(app)
+    if not operations.consumed:
+        text = f"{app!r} handles no events that come over a broker, so a worker has nothing to do"
+        raise ConfigurationError([Problem("nothing-to-do", text, _HANDLE)])
+    named(operations.consumed, only)
+
+
+_HANDLE = "register a handler of a NotificationEvent or an ECSTEvent with @app.on_event, or include its router"
+
+
+def _announce(consumed: Sequence[Consumed]) -> None:
+    """Tell people what is consumed."""
+    table = new_table("Subscription", "Events", "Topics", "At a time", "Retry", "Timeout", "Order")
+    for one in consumed:
+        table.add_row(
+            one.name,
+            "\n".join(dict.fromkeys(entry.contract.name for entry in one.entries.values())),
+            "\n".join(topic.name for topic in one.subscription.topics),
+            str(one.concurrency),
+            retry_text(one.retry),
+            f"{one.timeout:g} s",
+            "by key" if one.subscription.ordered else "none",
+        )
+    print_tables(table, otherwise="")
+
+
+def _announce_json(consumed: Sequence[Consumed]) -> None:
+    """Tell tools what is consumed."""
+    for one in consumed:
+        extra = {
+            "subscription": one.name,
+            "events": list(dict.fromkeys(entry.contract.name for entry in one.entries.values())),
+            "topics": [topic.name for topic in one.subscription.topics],
+            "concurrency": one.concurrency,
+            "retry": retry_text(one.retry),
+            "timeout": one.timeout,
+            "ordered": one.subscription.ordered,
+        }
+        logger.info("consuming %s", one.name, extra=extra)
+
+
+def _end(code: int, text: str, as_json: bool) -> NoReturn:
+    if as_json:
+        logger.critical("%s", text)
+    else:
+        typer.echo(f"Error: {text}", err=True)
+    raise typer.Exit(code)
+
+
+def _end_with_problems(problems: Sequence[Problem], as_json: bool) -> NoReturn:
+    for problem in problems:
+        if as_json:
+            logger.critical("%s", problem.text, extra={"code": problem.code, "remedy": problem.remedy})
+        else:
+            typer.echo(problem_text(problem), err=True)
+    raise typer.Exit(1)

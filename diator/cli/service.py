@@ -1,0 +1,135 @@
+"""One run of a worker: it starts, heeds signals, and tells probes how it stands."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from http import HTTPStatus
+from types import FrameType
+
+from diator.app import Diator, brokerage_of
+from diator.brokers.memory import MemoryBroker
+from diator.cli.health import Address, Answer, Responder
+from diator.delivery.catalog import Consumed
+from diator.delivery.worker import Worker
+
+logger = logging.getLogger("diator")
+
+Announce = Callable[[Sequence[Consumed]], None]
+Heed = Callable[[signal.Signals, int], None]
+
+
+class Service:
+    """Runs the worker of an app until a signal ends it."""
+
+    def __init__(
+        self, app: Diator, only: Sequence[str] | None, *, concurrency: int | None, grace: float, health: Address | None
+    ) -> None:
+        self._app = app
+        self._only = only
+        self._concurrency = concurrency
+        self._grace = grace
+        self._health = health
+        self._worker: Worker | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def run(self, announce: Announce) -> None:
+        """Run. Raises what starting and ending raise: `ConfigurationError`, `BrokerError`, and what the app does."""
+        self._main = asyncio.current_task()
+        with signals(self._heed):
+            try:
+                async with AsyncExitStack() as stack:
+                    await self._listen(stack)
+                    await stack.enter_async_context(self._app)
+                    await self._work(announce)
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+        logger.info("stopped")
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        if self._health is None:
+            return
+        responder = Responder({"/healthz": self._is_alive, "/readyz": self._is_ready})
+        server = await responder.start(self._health)
+        stack.callback(server.close)
+        for socket in server.sockets:
+            host, port, *_ = socket.getsockname()
+            logger.info("answering probes on %s, port %s", host, port, extra={"host": host, "port": port})
+
+    async def _work(self, announce: Announce) -> None:
+        worker = self._app.worker(only=self._only, concurrency=self._concurrency, grace=self._grace)
+        announce(worker.consumed)
+        self._warn_of_memory()
+        async with worker:
+            self._worker = worker
+            logger.info("consuming %s; end with SIGTERM or SIGINT", ", ".join(one.name for one in worker.consumed))
+            await worker.wait()
+
+    def _warn_of_memory(self) -> None:
+        brokerage = brokerage_of(self._app)
+        if brokerage is not None and isinstance(brokerage.broker, MemoryBroker):
+            text = "the broker is in the memory of this process: only this process can publish to it, and what it holds"
+            logger.warning("%s ends with the process; use a broker such as redis:// to reach other processes", text)
+
+    def _heed(self, received: signal.Signals, number: int) -> None:
+        self._stopping = True
+        worker = self._worker
+        if worker is None:
+            logger.info("%s: ending before the worker has started", received.name)
+            assert self._main is not None
+            self._main.cancel()
+        elif number == 1:
+            text = "%s: taking no more messages; what runs may finish within %g s, a second signal cancels it"
+            logger.info(text, received.name, self._grace)
+            worker.stop()
+        else:
+            logger.warning("%s again: what runs is cancelled and given back", received.name)
+            worker.stop_at_once()
+
+    def _is_alive(self) -> Answer:
+        return Answer(HTTPStatus.OK, {"alive": True})
+
+    def _is_ready(self) -> Answer:
+        reasons = self._reasons()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return Answer(status, {"ready": not reasons, "reasons": reasons})
+
+    def _reasons(self) -> list[str]:
+        """Why it is not ready; nothing where it is."""
+        worker = self._worker
+        if self._stopping:
+            return ["it is stopping"]
+        if worker is None:
+            return ["it has not started yet"]
+        if worker.is_ready:
+            return []
+        idle = [consumer.name for consumer in worker.consumers if not consumer.is_receiving]
+        return [f"{name} receives nothing" for name in idle] or ["the broker does not answer"]
+
+
+@contextmanager
+def signals(heed: Heed) -> Generator[None]:
+    """Have SIGTERM and SIGINT told to the event loop, with how many came so far; the third ends the process.
+
+    These are handlers of the interpreter, not of the loop: the third signal works while something blocks the loop.
+    """
+    loop = asyncio.get_running_loop()
+    came = 0
+
+    def caught(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal.signal wants it
+        nonlocal came
+        came += 1
+        if came > 2:
+            os._exit(128 + number)
+        loop.call_soon_threadsafe(heed, signal.Signals(number), came)
+
+    before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,150 @@
+"""Operations: what a person does at the subscriptions and the dead letters of an app, which need not run for that."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+from typing_extensions import Self
+
+from diator.brokers.envelope import Envelope, read
+from diator.brokers.port import Broker, Capability, DeadLetter, Status, Topic
+from diator.delivery.catalog import Consumed
+from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem, UnreadableMessageError
+
+T = TypeVar("T")
+
+
+class Letter(NamedTuple):
+    """A dead letter, opened."""
+
+    consumed: Consumed
+    """Whose it is."""
+    dead: DeadLetter
+    envelope: Envelope | None
+    """None where it can't be read."""
+
+
+class Wanted(NamedTuple):
+    """Which dead letters a person asks for: those that fit everything that is given here."""
+
+    ids: Collection[str] = ()
+    """Their own."""
+    message_ids: Collection[str] = ()
+    """Those of the events in them."""
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+    error: str | None = None
+    """A part of the exception, as ``module.Class: text``, or of the reason; capitals do not matter."""
+
+    def fits(self, letter: Letter, now: datetime) -> bool:
+        """Tell whether a dead letter is one of them."""
+        age = now - letter.dead.parked_at
+        return (
+            (not self.ids or letter.dead.id in self.ids)
+            and (not self.message_ids or (letter.envelope is not None and letter.envelope.id in self.message_ids))
+            and (self.older_than is None or age > self.older_than)
+            and (self.newer_than is None or age < self.newer_than)
+            and (self.error is None or self._failed_so(letter.dead, self.error.casefold()))
+        )
+
+    @staticmethod
+    def _failed_so(dead: DeadLetter, text: str) -> bool:
+        return any(text in part.casefold() for part in (dead.why.error, dead.why.reason) if part)
+
+
+class Operations:
+    """The broker of one app, opened with ``async with``; ``timeout`` is what one answer of it may take, in seconds.
+
+    Raises `BrokerUnavailableError` where it is away, and `BrokerError` for what it refuses.
+    """
+
+    def __init__(
+        self, broker: Broker, consumed: Sequence[Consumed], topics: Sequence[Topic], *, timeout: float
+    ) -> None:
+        self.consumed = consumed
+        """What the app handles."""
+        self._broker = broker
+        self._topics = topics
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        await self._in_time(self._broker.connect())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._in_time(self._broker.aclose())
+
+    async def status(self) -> Sequence[tuple[Consumed, Status]]:
+        """Tell how each subscription stands."""
+        found = await self._in_time(self._broker.status([one.subscription for one in self.consumed]))
+        of = {status.name: status for status in found}
+        return [(one, of[one.name]) for one in self.consumed]
+
+    async def apply(self) -> Sequence[str]:
+        """Create the subscriptions and topics that are missing, and name what was created."""
+        return await self._in_time(self._broker.apply([one.subscription for one in self.consumed], self._topics))
+
+    async def letters(self, of: Iterable[Consumed], wanted: Wanted) -> AsyncGenerator[Letter, None]:
+        """Read dead letters, subscription by subscription, the oldest of each first."""
+        if Capability.DEAD_LETTERS not in self._broker.capabilities:
+            raise BrokerError(f"{type(self._broker).__name__} keeps no dead letters: what fails for good is logged")
+        now = datetime.now(timezone.utc)
+        for one in of:
+            found = self._broker.dead_letters(one.subscription)
+            try:
+                while (dead := await self._in_time(_next_of(found))) is not None:
+                    letter = Letter(one, dead, _opened(dead))
+                    if wanted.fits(letter, now):
+                        yield letter
+            finally:
+                if isinstance(found, AsyncGenerator):  # before the broker is closed
+                    await found.aclose()
+
+    async def replay(self, letter: Letter) -> bool:
+        """Have one delivered again, to its own subscription only; false where it is gone."""
+        return await self._in_time(self._broker.replay(letter.consumed.subscription, letter.dead))
+
+    async def purge(self, letter: Letter) -> bool:
+        """Delete one for good; false where it is gone."""
+        return await self._in_time(self._broker.purge(letter.consumed.subscription, letter.dead))
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(answer, self._timeout)
+        except asyncio.TimeoutError as error:
+            raise BrokerUnavailableError(f"the broker did not answer within {self._timeout:g} s") from error
+
+
+def named(consumed: Sequence[Consumed], names: Collection[str]) -> Sequence[Consumed]:
+    """Give the handlers of these subscriptions, or all where none is named.
+
+    Raises `ConfigurationError` for a name that is none of theirs, with those that are close.
+    """
+    known = {one.name: one for one in consumed}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigurationError([_no_subscription(name, list(known)) for name in unknown])
+    return [known[name] for name in dict.fromkeys(names)] if names else consumed
+
+
+def _no_subscription(name: str, known: list[str]) -> Problem:
+    from difflib import get_close_matches  # noqa: PLC0415 - needed for an error only
+
+    close = get_close_matches(name, known) or [one for one in known if one.rpartition(".")[2] == name]
+    remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are: {', '.join(known) or 'none'}"
+    return Problem("subscription", f"there is no subscription {name!r}", remedy)
+
+
+async def _next_of(letters: AsyncIterator[DeadLetter]) -> DeadLetter | None:
+    return await anext(letters, None)
+
+
+def _opened(dead: DeadLetter) -> Envelope | None:
+    try:
+        return read(dead.headers, dead.body)
+    except UnreadableMessageError:
+        return None
