@@ -52,6 +52,12 @@ class Request:
             raise RefusalError(NOT_ALLOWED, f"{self.path} does not support sessions")
         return self.store.sessions
 
+    def check_session(self) -> None:
+        """Refuse a request in the name of a session that is lost."""
+        session_id = self.maybe("session-id", str)
+        if session_id is not None:
+            self.sessions.held(session_id)
+
     def get(self, name: str, kind: type[T]) -> T:
         """An operand that must be there."""
         value = self.maybe(name, kind)
@@ -123,9 +129,7 @@ def _update_disposition(request: Request) -> Answer:
         outcome = Outcome(status)
     except ValueError as cause:
         raise RefusalError(ARGUMENT_ERROR, f"{status!r} is no disposition") from cause
-    session_id = request.maybe("session-id", str)
-    if session_id is not None:
-        request.sessions.held(session_id)  # a lost session is told as such, not as a lost message
+    request.check_session()
     told = [request.maybe(f"deadletter-{part}", str) or "" for part in ("reason", "description")]
     for token in request.many("lock-tokens", UUID):
         request.store.settle(token, outcome, *told)
@@ -159,6 +163,7 @@ def _cancel(request: Request) -> Answer:
 
 
 def _receive_deferred(request: Request) -> Answer:
+    request.check_session()
     deletes = request.maybe("receiver-settle-mode", int) == 0
     found = request.store.receive_deferred(request.many("sequence-numbers", int), deletes)
     messages: list[Value] = []

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from diator_azure_servicebus.testing.decoding import decode, skip
 from diator_azure_servicebus.testing.encoding import encode
-from diator_azure_servicebus.testing.performatives import Fields
+from diator_azure_servicebus.testing.fields import Fields
 from diator_azure_servicebus.testing.values import CodecError, Described, UByte, UInt, ULong, Value
 
 BATCH_FORMAT = 0x80013700
 """The message-format of a transfer whose data sections are one whole message each."""
+_LONGEST = 0xFFFFFFFF
 SCHEDULED_FOR = "x-opt-scheduled-enqueue-time"
 
 _HEADER, _DELIVERY_ANNOTATIONS, _ANNOTATIONS, _PROPERTIES, _APPLICATION, _DATA, _SEQUENCE, _VALUE, _FOOTER = range(
@@ -86,7 +87,13 @@ class Message:
             delivery_count: Failed deliveries so far.
             ttl: Time to live in ms.
         """
-        header: list[Value] = [self.durable, UByte(4), None if ttl is None else UInt(ttl), False, UInt(delivery_count)]
+        header: list[Value] = [
+            self.durable,
+            UByte(4),
+            None if ttl is None else UInt(min(ttl, _LONGEST)),
+            False,
+            UInt(delivery_count),
+        ]
         merged = {**self.annotations, **annotations}
         own = self.raw_properties + self.raw_application_properties + self.body
         return _section(_HEADER, header) + _section(_ANNOTATIONS, merged) + own
@@ -182,7 +189,7 @@ def _message(sections: Mapping[int, tuple[Value, bytes]], body: bytes) -> Messag
     return Message(
         message_id=message_id,
         session_id=properties.maybe_text(10),
-        ttl=header.maybe_number(2),
+        ttl=max(0, header.number(2, _LONGEST)) if header.raw(2) is not None else None,
         durable=header.flag(0),
         annotations=_mapping("annotations", sections, _ANNOTATIONS),
         application_properties=_mapping("application properties", sections, _APPLICATION),

@@ -148,6 +148,7 @@ class ConsumerLink(OutgoingLink):
 
     def closed(self) -> None:
         """Stop delivering and give the session back. Locks on single messages stay until they expire."""
+        self.credit = 0
         self.store.unsubscribe(self)
         session_id = None if self.store.sessions is None else self.store.sessions.leave(self)
         if session_id is not None:

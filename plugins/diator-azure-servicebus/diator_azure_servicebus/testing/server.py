@@ -6,59 +6,22 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TypeVar
 
 from typing_extensions import Self
 
 from diator_azure_servicebus.testing.connection import Connection
 from diator_azure_servicebus.testing.declarations import Entity, Subscription
-from diator_azure_servicebus.testing.errors import DETACH_FORCED, SERVER_BUSY, RefusalError
+from diator_azure_servicebus.testing.errors import CONNECTION_FORCED, DETACH_FORCED, SERVER_BUSY, RefusalError
 from diator_azure_servicebus.testing.faults import Action, Fault, Point
 from diator_azure_servicebus.testing.namespace import DEAD_LETTERS
 from diator_azure_servicebus.testing.node import Node
-from diator_azure_servicebus.testing.stored import Counts, Stored
+from diator_azure_servicebus.testing.stored import Counts
 from diator_azure_servicebus.testing.stores import Store
-from diator_azure_servicebus.testing.values import Value
+from diator_azure_servicebus.testing.views import OpenConnection, StoredMessage, describe, show
 
 T = TypeVar("T")
 SWEEP_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message in a store, as it is at the moment of asking.
-
-    Attributes:
-        sequence_number: Its number in the store.
-        state: ``active``, ``locked``, ``deferred`` or ``scheduled``.
-        body: The data sections, joined.
-        application_properties: The sender's own properties; of a dead letter also ``DeadLetterReason`` and
-            ``DeadLetterErrorDescription``.
-        delivery_count: Failed deliveries so far.
-    """
-
-    sequence_number: int
-    state: str
-    message_id: Value
-    session_id: str | None
-    subject: Value
-    body: bytes
-    application_properties: dict[Value, Value]
-    delivery_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenConnection:
-    """A client that is connected.
-
-    Attributes:
-        container_id: ``SBSender-...`` or ``SBReceiver-...``, unless the client was given a ``client_identifier``.
-        entities: The paths of the entities it has links to, without the request nodes.
-    """
-
-    container_id: str
-    entities: tuple[str, ...]
 
 
 class ServiceBusServer:
@@ -101,7 +64,10 @@ class ServiceBusServer:
         Raises:
             OSError: The port is taken.
             ValueError: Two entities have one name.
+            RuntimeError: It runs already.
         """
+        if self._node is not None:
+            raise RuntimeError("the server runs already")
         started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="servicebus-server", daemon=True)
         self._thread.start()
@@ -165,11 +131,11 @@ class ServiceBusServer:
             LookupError: There is no such entity.
         """
         full = f"{path}/{DEAD_LETTERS}" if dead else path
-        return self._call(lambda node: [_show(each) for _, each in sorted(_find(node, full).messages.items())])
+        return self._call(lambda node: [show(each) for _, each in sorted(_find(node, full).messages.items())])
 
     def connections(self) -> list[OpenConnection]:
         """Show who is connected."""
-        return self._call(lambda node: [_describe(each) for each in node.connections])
+        return self._call(lambda node: [describe(each) for each in node.connections])
 
     # -- failing
 
@@ -276,7 +242,7 @@ async def _sweep(node: Node, stop: asyncio.Event) -> None:
 
 async def _close(node: Node) -> None:
     for connection in list(node.connections):
-        connection.force_close()
+        connection.fail(CONNECTION_FORCED, "the server is shutting down")
     await asyncio.sleep(0.01)
     _cut(node, "")
     await asyncio.sleep(0)  # the loop's next turn tells the connections that they are lost
@@ -302,24 +268,3 @@ def _find(node: Node, path: str) -> Store:
 
 def _canonical(node: Node, path: str) -> str:
     return _find(node, path).path
-
-
-def _show(stored: Stored) -> StoredMessage:
-    message = stored.message
-    return StoredMessage(
-        stored.sequence,
-        "locked" if stored.lock is not None else stored.state.name.lower(),
-        message.message_id,
-        message.session_id,
-        message.properties.get("subject"),
-        message.data(),
-        dict(message.application_properties),
-        stored.delivery_count,
-    )
-
-
-def _describe(connection: Connection) -> OpenConnection:
-    links = [link.path for channel in connection.channels.values() for link in channel.links.values()]
-    return OpenConnection(
-        connection.container_id, tuple(path for path in links if not path.endswith(("$cbs", "$management")))
-    )

@@ -68,6 +68,7 @@ class Sessions:
         self.lanes: dict[str, Lane] = {}
         self._lock_milliseconds = lock_milliseconds
         self._messages = messages
+        self._held: dict[str, Lane] = {}
         self._waiting: list[_Waiting] = []
 
     def lane(self, session_id: str) -> Lane:
@@ -93,16 +94,16 @@ class Sessions:
         """Give free sessions with messages to those who wait."""
         if not self._waiting:
             return
-        for session_id, lane in self.lanes.items():
+        for session_id, lane in list(self.lanes.items()):
             if self._waiting and lane.holder is None and lane.peek(self._messages) is not None:
                 self._grant(self._waiting.pop(0).holder, session_id, lane, now)
 
     def leave(self, holder: SessionHolder) -> str | None:
         """Give back what a receiver holds or waits for; return the id of the session it held."""
         self._waiting = [each for each in self._waiting if each.holder is not holder]
-        for session_id, lane in self.lanes.items():
+        for session_id, lane in self._held.items():
             if lane.holder is holder:
-                lane.holder = None
+                self._free(session_id, lane)
                 return session_id
         return None
 
@@ -122,8 +123,8 @@ class Sessions:
         Raises:
             RefusalError: Nobody holds it.
         """
-        lane = self.lanes.get(session_id)
-        if lane is None or lane.holder is None:
+        lane = self._held.get(session_id)
+        if lane is None:
             raise RefusalError(SESSION_LOCK_LOST, f"the session {session_id!r} is not locked")
         return lane
 
@@ -139,15 +140,21 @@ class Sessions:
         return self._take_away(lambda _lane: True)
 
     def _take_away(self, ended: Callable[[Lane], bool]) -> list[str]:
-        taken: list[str] = []
-        for session_id, lane in self.lanes.items():
-            if lane.holder is not None and ended(lane):
-                holder, lane.holder = lane.holder, None
-                taken.append(session_id)
+        taken = {session_id: lane.holder for session_id, lane in self._held.items() if ended(lane)}
+        for session_id, holder in taken.items():
+            self._free(session_id, self._held[session_id])
+            if holder is not None:
                 holder.lost()
-        return taken
+        return list(taken)
+
+    def _free(self, session_id: str, lane: Lane) -> None:
+        lane.holder = None
+        del self._held[session_id]
+        if lane.state is None and lane.peek(self._messages) is None:
+            del self.lanes[session_id]  # it comes back with its next message
 
     def _grant(self, holder: SessionHolder, session_id: str, lane: Lane, now: int) -> None:
         lane.holder = holder
         lane.until = now + self._lock_milliseconds
+        self._held[session_id] = lane
         holder.granted(session_id, lane.until)

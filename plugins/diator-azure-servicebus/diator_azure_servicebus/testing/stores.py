@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from diator_azure_servicebus.testing.declarations import Queue, Subscription
-from diator_azure_servicebus.testing.errors import LOCK_LOST, MESSAGE_NOT_FOUND, NOT_ALLOWED, RefusalError
+from diator_azure_servicebus.testing.errors import MESSAGE_NOT_FOUND, NOT_ALLOWED, RefusalError
+from diator_azure_servicebus.testing.locks import Locks
 from diator_azure_servicebus.testing.messages import Message
 from diator_azure_servicebus.testing.sessions import Lane, Sessions
-from diator_azure_servicebus.testing.stored import Counts, Lock, State, Stored, now
+from diator_azure_servicebus.testing.stored import Counts, State, Stored, now
 from diator_azure_servicebus.testing.timers import Timers
 
 
@@ -64,16 +65,15 @@ class Store:
         self.dead_letters: Store | None = None
         self.activate: Callable[[Message], object] = self.put
         self._max_delivery_count: int | None = options.max_delivery_count
-        self._lock_milliseconds = round(options.lock_seconds * 1000)
         self._ttl = None if options.default_ttl is None else round(options.default_ttl * 1000)
         self._dead_letter_on_expiry = options.dead_letter_on_expiry
         self._changed = changed
         self._sequence = 0
         self._lane = Lane()
-        self.sessions = Sessions(self._lock_milliseconds, self.messages) if options.sessions else None
-        self._locked: dict[UUID, Stored] = {}
+        milliseconds = round(options.lock_seconds * 1000)
+        self.sessions = Sessions(milliseconds, self.messages) if options.sessions else None
+        self._locks = Locks(None if options.sessions else milliseconds)
         self._consumers: deque[Consumer] = deque()
-        self._lock_timers: Timers[Lock] = Timers()
         self._life_timers: Timers[Stored] = Timers()
         self._schedule: Timers[Stored] = Timers()
 
@@ -157,12 +157,8 @@ class Store:
     def _take(self, stored: Stored, deletes: bool) -> None:
         if deletes:
             del self.messages[stored.sequence]
-            return
-        until = now() + self._lock_milliseconds if self.sessions is None else None
-        stored.lock = Lock(uuid4(), until)
-        self._locked[stored.lock.token] = stored
-        if until is not None:
-            self._lock_timers.add(until, stored.lock)
+        else:
+            self._locks.lock(stored, now())
 
     def receive_deferred(self, sequences: Iterable[int], deletes: bool) -> list[Stored]:
         """Give out deferred messages by number.
@@ -194,7 +190,7 @@ class Store:
         """
         if outcome is Outcome.DEAD_LETTER and self.dead_letters is None:
             raise RefusalError(NOT_ALLOWED, "a message in a dead-letter queue cannot be dead-lettered")
-        stored = self._unlock(token)
+        stored = self._locks.unlock(token)
         if outcome is Outcome.COMPLETE:
             del self.messages[stored.sequence]
         elif outcome is Outcome.ABANDON:
@@ -210,33 +206,20 @@ class Store:
         """Lock a message anew; return until when, in ms since 1970.
 
         Raises:
-            RefusalError: The lock is lost.
+            RefusalError: The lock is lost, or is that of a session.
         """
-        stored = self._locked.get(token)
-        if stored is None or stored.lock is None:
-            raise RefusalError(LOCK_LOST, "the lock on the message has expired or the message is settled")
-        if stored.lock.until is None:
-            raise RefusalError(NOT_ALLOWED, "a message of a session has no lock of its own: renew the session's")
-        stored.lock.until = now() + self._lock_milliseconds
-        return stored.lock.until
+        return self._locks.renew(token, now())
 
     def leave_session(self, session_id: str, failed: bool = False) -> None:
         """Unlock the messages of a session; they count as failed deliveries only when its lock has expired."""
-        for token, stored in list(self._locked.items()):
-            if stored.message.session_id == session_id:
-                self._unlock(token)
-                (self._fail if failed else self._make_ready)(stored)
+        for stored in self._locks.unlock_session(session_id):
+            (self._fail if failed else self._make_ready)(stored)
         self._changed(self)
 
     def sweep(self, moment: int) -> None:
         """Let locks, sessions, lives and schedules end that end at or before a moment."""
-        for lock in self._lock_timers.due(moment):
-            if lock.token not in self._locked or lock.until is None:
-                continue
-            if lock.until > moment:  # renewed meanwhile
-                self._lock_timers.add(lock.until, lock)
-            else:
-                self._fail(self._unlock(lock.token))
+        for stored in self._locks.expired(moment):
+            self._fail(stored)
         for session_id in [] if self.sessions is None else self.sessions.expire(moment):
             self.leave_session(session_id, failed=True)
         for stored in self._schedule.due(moment):
@@ -250,8 +233,8 @@ class Store:
         if self.sessions is not None:
             for session_id in self.sessions.expire_all():
                 self.leave_session(session_id, failed=True)
-        for token in list(self._locked):
-            self._fail(self._unlock(token))
+        for stored in self._locks.unlock_all():
+            self._fail(stored)
 
     def counts(self) -> Counts:
         """Count the messages by state."""
@@ -259,7 +242,7 @@ class Store:
         states = [stored.state for stored in everything if stored.lock is None]
         return Counts(
             active=states.count(State.ACTIVE),
-            locked=len(self._locked),
+            locked=len(self._locks),
             scheduled=states.count(State.SCHEDULED),
             deferred=states.count(State.DEFERRED),
             dead=0 if self.dead_letters is None else len(self.dead_letters.messages),
@@ -285,13 +268,6 @@ class Store:
                 raise RefusalError(MESSAGE_NOT_FOUND, f"no {state.name.lower()} message has the number {sequence}")
             found.append(stored)
         return found
-
-    def _unlock(self, token: UUID) -> Stored:
-        stored = self._locked.pop(token, None)
-        if stored is None:
-            raise RefusalError(LOCK_LOST, "the lock on the message has expired or the message is settled")
-        stored.lock = None
-        return stored
 
     def _make_ready(self, stored: Stored) -> None:
         if stored.state is State.DEFERRED:
