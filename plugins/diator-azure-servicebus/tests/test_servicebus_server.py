@@ -52,10 +52,12 @@ from diator_azure_servicebus.testing import (
     Topic,
 )
 from diator_azure_servicebus.testing.command_line import read_entities
-from diator_azure_servicebus.testing.frames import AMQP_HEADER, SASL_HEADER
+from diator_azure_servicebus.testing.frames import AMQP_HEADER, SASL_HEADER, write_frame
+from diator_azure_servicebus.testing.performatives import Begin, Open, Transfer
 
 NUMBERS = itertools.count(1)
 BIG = 200_000
+HEARTBEAT = bytes.fromhex("00000008 02000000")
 CLOSE_CODE = b"\x00\x53\x18"
 
 
@@ -577,6 +579,17 @@ class TestFaults:
         await sender.send_messages(ServiceBusMessage("b"))
         assert (await one(receiver, 9)).delivery_count == 1
 
+    @pytest.mark.parametrize(("action", "failures"), [(Action.DROP_BEFORE, 1), (Action.DROP_AFTER, 0)])
+    async def test_deliveries_are_cut_off(self, bench: Bench, action: Action, failures: int) -> None:
+        bench.queue(lock_seconds=2)
+        sender, receiver = await bench.pair()
+        bench.server.inject(Point.OUTGOING, action)
+        await sender.send_messages([ServiceBusMessage("a"), ServiceBusMessage("b")])
+        messages = [await one(receiver)]
+        while len(messages) < 2:
+            messages += await receiver.receive_messages(max_message_count=1, max_wait_time=5)
+        assert {body(each): each.delivery_count for each in messages} == {b"a": failures, b"b": 0}
+
     async def test_links_are_detached_on_command(self, bench: Bench) -> None:
         name = bench.queue()
         sender = await bench.sender()
@@ -620,6 +633,18 @@ class TestRobustness:
 
     def test_another_protocol_is_told_the_right_one(self, server: ServiceBusServer) -> None:
         assert exchange(server, b"GET / HTTP/1.1\r\n\r\n") == SASL_HEADER
+
+    def test_a_client_that_asks_for_signs_of_life_gets_them(self, server: ServiceBusServer) -> None:
+        with socket.create_connection((server.host, server.port), timeout=3) as connection:
+            connection.sendall(AMQP_HEADER + write_frame(0, 0, Open("quiet", idle_time_out=100).write()))
+            received = b""
+            while not received.endswith(HEARTBEAT * 2):
+                received += connection.recv(1000)
+
+    def test_a_link_that_is_not_attached_ends_the_connection(self, server: ServiceBusServer) -> None:
+        bodies = [Open("odd").write(), Begin(None, 0, 10, 10).write(), Transfer(5, 0, b"t").write()]
+        answer = exchange(server, AMQP_HEADER, *(write_frame(0, 0, each) for each in bodies))
+        assert b"no link is attached on handle 5" in answer
 
     async def test_random_bytes_do_no_harm(self, bench: Bench) -> None:
         bench.queue()

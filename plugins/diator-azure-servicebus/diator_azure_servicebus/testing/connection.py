@@ -29,6 +29,8 @@ from diator_azure_servicebus.testing.wire import Wire
 if TYPE_CHECKING:
     from diator_azure_servicebus.testing.node import Node
 
+_GRACE_SECONDS = 0.05
+
 
 class Connection(Wire):
     """One client.
@@ -57,6 +59,9 @@ class Connection(Wire):
     def on_end(self) -> None:
         """End all links."""
         self._node.connections.discard(self)
+        self._end_channels()
+
+    def _end_channels(self) -> None:
         channels, self.channels = self.channels, {}
         for channel in channels.values():
             channel.closed()
@@ -130,7 +135,12 @@ class Connection(Wire):
         if fault.action is Action.DROP_BEFORE:
             self.reset()
         elif fault.action is Action.DROP_AFTER:
-            self.hang_up()
+            # a reset at once would take the message away from the client, and the SDK leaks its socket when the
+            # connection ends without one
+            self.flush()
+            self.deaf = True
+            self._end_channels()
+            self.loop.call_later(_GRACE_SECONDS, self.reset)
         elif fault.action is Action.REFUSE:
             link.channel.detach(link, RefusalError(fault.condition, "refused by a fault"))
 

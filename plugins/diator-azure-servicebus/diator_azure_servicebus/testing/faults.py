@@ -29,7 +29,7 @@ class Action(Enum):
     status of the management node, or, for an outgoing transfer, a detached link. Nothing is applied.
 
     An outgoing transfer has nothing to answer: "before" means that the message is locked (or, in receive-and-delete,
-    gone) but never sent, "drop after" that it is sent and then the connection is closed.
+    gone) but never sent, "drop after" that it is sent and the connection is reset a moment later.
     """
 
     DROP_BEFORE = "reset the connection"

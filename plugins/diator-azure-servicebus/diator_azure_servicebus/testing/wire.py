@@ -87,7 +87,7 @@ class Wire(asyncio.Protocol):
             self._refuse(FRAMING_ERROR, str(cause))
         except CodecError as cause:
             self._refuse(DECODE_ERROR, str(cause))
-        self._flush()
+        self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it ended
         """Take no part any more."""
@@ -105,10 +105,11 @@ class Wire(asyncio.Protocol):
         if self.silent or self._transport is None:
             return
         if not self._outbox:
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self.flush)
         self._outbox.append(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand what is to be sent to the network."""
         if self._outbox and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._outbox))
             self.last_sent = self.loop.time()
@@ -127,7 +128,7 @@ class Wire(asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Send what is to be sent and end the connection."""
-        self._flush()
+        self.flush()
         self.deaf = True
         if self._transport is not None:
             self._transport.close()
