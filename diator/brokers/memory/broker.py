@@ -182,7 +182,7 @@ class MemoryBroker:
         deadline = self._clock.now() + timeout
         while left:
             topic = self._topics[left[0].topic]
-            if not await topic.wait_for_room(deadline):
+            if not self._connections or not await topic.wait_for_room(deadline):
                 raise NotPublishedError(tuple(left)) from self._no_room(topic, left[0].topic, timeout)
             message = left.popleft()
             if not topic.knows(message):
