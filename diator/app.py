@@ -26,6 +26,7 @@ from diator.router import Router, key_of
 if TYPE_CHECKING:
     from diator.delivery.brokerage import Brokerage
     from diator.delivery.worker import Worker
+    from diator.testing.session import Session
 
 R = TypeVar("R")
 
@@ -121,6 +122,22 @@ class Diator(Router):
                 [Problem("no-broker", text, 'give it one: Diator("meetings", broker="memory://")')]
             )
         return self._brokerage.worker(dispatch, only=only, concurrency=concurrency, grace=grace)
+
+    def testing(
+        self, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
+    ) -> "Session":
+        """Test the app with a worker: ``async with app.testing() as session``, then ``await session.settled()``.
+
+        Brokered events go over a new broker in memory, or over ``broker``: an address, an object, or ``"keep"`` for the
+        app's own, where no other worker may then handle the same subscriptions. The app is started, unless it runs.
+        ``replace`` maps what handlers ask for to what they get instead. Retries come at once, unless ``delays``.
+
+        Entering raises `ConfigurationError` for a replacement that nobody asks for, and for what is wrong with the app.
+        """
+        from diator.testing.session import session  # noqa: PLC0415 - for tests only
+
+        # Any: a key of `replace` is a hint (see Router.provides).
+        return session(self, broker=broker, replace=replace, delays=delays)
 
     async def __aenter__(self) -> Self:
         """Start: check everything, compile the plans, open the container.

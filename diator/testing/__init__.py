@@ -1,11 +1,15 @@
-"""Tests of applications: record what an app does, replace what its handlers ask for, call a handler by hand.
+"""Tests of applications: record what an app does, replace what its handlers ask for, wait until all is handled.
 
-In reading order: `entries` (what is written down), `messages` (what tests assert on), `watch` (who writes it down),
-`attach` (how an app is watched, and left as it was) and `recording` (which joins them). `plugin` is for pytest.
+In reading order: `entries` (what is written down), `messages` (what tests assert on), `watch` (who writes it down) with
+`sending` and `activity` (what goes over the broker), `attach` (how an app is watched, and left as it was) with `twin`
+(its broker meanwhile), `recording` (which joins them), and `session` (which adds a worker, and waiting) with
+`unsettled` (what it raises). `plugin` is for pytest.
 """
 
 from diator.testing.entries import Entry
 from diator.testing.messages import FakePublish, Messages
 from diator.testing.recording import Record, record
+from diator.testing.session import Session
+from diator.testing.unsettled import UnsettledError
 
-__all__ = ["Entry", "FakePublish", "Messages", "Record", "record"]
+__all__ = ["Entry", "FakePublish", "Messages", "Record", "Session", "UnsettledError", "record"]

@@ -8,8 +8,8 @@ the app when the block has ended, and an app that is not tested has no hook for 
 # pyright: reportPrivateUsage=false
 
 import dataclasses
-from collections.abc import Collection, Generator, Hashable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Collection, Generator, Hashable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
@@ -20,20 +20,27 @@ from typing_extensions import is_protocol
 from diator._keys import Key, Named
 from diator.app import Diator
 from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
+from diator.delivery.brokerage import Brokerage
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch
+from diator.engine.events import Publishing, Sending
 from diator.engine.hints import class_of, split
-from diator.engine.plan import Watch
+from diator.engine.plan import Call
+from diator.engine.records import Registration
 from diator.engine.resources import Resources
 from diator.engine.unit import NO_VALUES
+from diator.engine.wiring import Wired
 from diator.errors import ConfigurationError, DiatorError, Problem
+from diator.messages import Event
+from diator.testing.twin import AS_IT_IS, Stage, Twin
+from diator.testing.watch import Watcher
 
 _watched: WeakSet[Diator] = WeakSet()
 
 
 @contextmanager
-def attached(app: Diator, watch: Watch, replace: Mapping[Any, object]) -> Generator[None]:
-    """Have an app watched, and its dependencies replaced, while the block lasts; running or not.
+def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage: Stage = AS_IT_IS) -> Generator[None]:
+    """Have an app watched, and its dependencies and its broker replaced, while the block lasts; running or not.
 
     Raises `ConfigurationError` for what can't be replaced and for what is wrong with the app, `DiatorError` for an app
     that is watched already.
@@ -41,19 +48,25 @@ def attached(app: Diator, watch: Watch, replace: Mapping[Any, object]) -> Genera
     # Any: a key of `replace` is a hint (see Router.provides).
     if app in _watched:
         raise DiatorError(f"{app!r} is being recorded already; use that record, or end it first")
-    dispatch = _compile(app, watch, {_key(app._container, hint): given for hint, given in replace.items()})
-    own, closed = app._dispatch, app._registry.closed
+    twin = _twin(app, stage, watcher)
+    dispatch = _compile(app, watcher, twin, {_key(app._container, hint): given for hint, given in replace.items()})
+    own, brokerage, closed = app._dispatch, app._brokerage, app._registry.closed
     app._registry.close(f"{app!r} is being recorded")
     _watched.add(app)
-    _install(app, dispatch)
+    if brokerage is not None:
+        brokerage.telling.add(watcher.activity)
+    _install(app, dispatch, twin)
     try:
         yield
     finally:
         _watched.discard(app)
         app._registry.closed = closed
+        app._brokerage = brokerage
         app._dispatch = own
+        if brokerage is not None:
+            brokerage.telling.remove(watcher.activity)
         if is_running(app):
-            _install(app, own or Dispatch(app._checked(), app._resources, app))
+            _install(app, own or app._compiled(), brokerage)
 
 
 def is_running(app: Diator) -> bool:
@@ -61,16 +74,49 @@ def is_running(app: Diator) -> bool:
     return app._loop is not None
 
 
-def _install(app: Diator, dispatch: Dispatch) -> None:
-    app._dispatch = dispatch
+@asynccontextmanager
+async def running(app: Diator) -> AsyncGenerator[None]:
+    """Have an attached app run, and its broker connected, while the block lasts. One that runs is not ended."""
+    if not is_running(app):
+        async with app:
+            yield
+    elif app._brokerage is None:
+        yield
+    else:
+        broker = app._brokerage
+        await broker.connect()
+        try:
+            yield
+        finally:
+            await broker.close()
+
+
+def has_broker(app: Diator) -> bool:
+    """Whether an app carries events over a broker."""
+    return app._brokerage is not None
+
+
+def _twin(app: Diator, stage: Stage, watcher: Watcher) -> Twin | None:
+    if app._brokerage is not None:
+        return Twin(app._brokerage, stage, watcher.activity)
+    if stage.broker in (None, "keep"):
+        return None
+    text = f"app.testing got broker={stage.broker!r}, but {app!r} has no message broker that it could stand for"
+    raise ConfigurationError([Problem("no-broker", text, 'give the app one: Diator("meetings", broker="memory://")')])
+
+
+def _install(app: Diator, dispatch: Dispatch, brokerage: Brokerage | None) -> None:
+    app._dispatch, app._brokerage = dispatch, brokerage
     if is_running(app):
         app._calls, app._event_calls = dispatch.calls, dispatch.event_calls
 
 
-def _compile(app: Diator, watch: Watch, replaced: Mapping[Key, object]) -> Dispatch:
+def _compile(app: Diator, watcher: Watcher, twin: Twin | None, replaced: Mapping[Key, object]) -> Dispatch:
     container = app._container
     given = _Replacing(container, replaced, app._registry.provided) if container or replaced else None
-    checked = check(app._registry, given, app)
+    checked = check(app._registry, given, app, twin is not None)
+    if twin is not None:
+        checked = twin.check(checked, app.name)
     problems = [_with_advice(problem) for problem in checked.problems if problem.severity == "error"]
     problems.extend(_refused(app, checked, replaced))
     if problems:
@@ -78,7 +124,22 @@ def _compile(app: Diator, watch: Watch, replaced: Mapping[Key, object]) -> Dispa
     resources = Resources(given)
     if given:
         resources.resolve = _Resolver(app._resources, replaced).resolve  # of a container without scopes, or none
-    return Dispatch(checked, resources, app, watch)
+    if twin is None:
+        return Dispatch(checked, resources, app, watcher)
+    return _Delivering(checked, resources, app, watcher, watcher.publishing(twin.open(app.name)))
+
+
+class _Delivering(Dispatch):
+    """Watches what the handlers of brokered events send, too."""
+
+    def __init__(
+        self, checked: Checked, resources: Resources, app: Diator, watcher: Watcher, sending: Publishing
+    ) -> None:
+        super().__init__(checked, resources, app, watcher, sending)
+        self._watcher = watcher
+
+    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Call:
+        return super().delivered(registration, wired, cls, self._watcher.sending(sending))
 
 
 def _with_advice(problem: Problem) -> Problem:

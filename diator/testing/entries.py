@@ -1,17 +1,21 @@
 """Entries: what is written down of one message that was sent, published or handled, and the tree of many."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from typing_extensions import TypeVar
 
+from diator.context import Context
 from diator.engine.records import Registration
 from diator.messages import Message
 
+if TYPE_CHECKING:
+    from diator.brokers.port import Park
+
 M_co = TypeVar("M_co", bound=Message, covariant=True, default=Message)
 
-What = Literal["sent", "published", "handled"]
+What = Literal["sent", "published", "handled", "parked"]
 
 _LONGEST = 300
 """Characters that are shown of one message, result or error."""
@@ -19,38 +23,57 @@ _LONGEST = 300
 
 @dataclass(eq=False, slots=True)
 class Entry(Generic[M_co]):
-    """One message that was sent or published, or one run of a handler."""
+    """One message that was sent or published, one run of a handler, or one dead letter."""
 
     what: What
     """What was done with the message. A query that is streamed counts as sent."""
     message: M_co
     """The message itself, not a copy."""
     by: Registration | None = None
-    """The handler that did it: ran, or sent, or published. None where the test did it, or code outside of handlers."""
+    """The handler that did it: ran, or sent, or published; of a dead letter, the one whose it is. None where the test
+    did it, or code outside of handlers."""
     cause: "Entry | None" = None
-    """Of a handler's run, the entry of the message that it handles; of a message, the run that sent or published it."""
+    """Of a handler's run, the entry of the message that it handles, or none where that came from elsewhere over the
+    broker; of a message, the run that sent or published it; of a dead letter, the last run, or the message."""
     result: Any = None
     """What came back of sending or of handling; of a stream, the list of the rows that were read. ``Any``: each request
     has a result of its own."""
     error: BaseException | None = None
-    """What was raised instead."""
+    """What was raised instead; by a handler of a brokered event or, where that returned, by what came after it."""
     done: bool = False
-    """Whether it has ended. Publishing ends at once."""
+    """Whether it has ended. Publishing ends at once or, for a brokered event, when the broker has taken it."""
+    context: Context | None = None
+    """Of a brokered event, the ids and headers that it left with; of the run of its handler, the context of that
+    delivery. None for what stays in the process, and for what has not left it."""
+    why: "Park | None" = None
+    """Of a dead letter, the reason and how often it was tried."""
+
+    @property
+    def attempt(self) -> int:
+        """Which try a handler's run is, from 1; above 1 only for brokered events."""
+        return 1 if self.context is None else self.context.attempt
 
     def __str__(self) -> str:
         return f"{self._did()}{self._came_out()}"
 
     def _did(self) -> str:
-        if self.what != "handled" or self.by is None:
+        if self.by is None or self.what in ("sent", "published"):
             return f"{self.what} {show(self.message)}"
-        same = self.cause is not None and self.cause.message is self.message
-        return f"handled by {self.by.name}" if same else f"handled {show(self.message)} by {self.by.name}"
+        # What came over a broker is another object; only if it looks different is it worth a second look.
+        same = self.cause is not None and (
+            self.cause.message is self.message or show(self.cause.message) == show(self.message)
+        )
+        whose = f"{'for' if self.what == 'parked' else 'by'} {self.by.name}"
+        return f"{self.what} {whose}" if same else f"{self.what} {show(self.message)} {whose}"
 
     def _came_out(self) -> str:
+        if self.why is not None:
+            return f": {self.why.reason}"
         if self.error is not None:
-            return f", raised {show(self.error)}"
+            attempt = "" if self.context is None or self.what != "handled" else f", attempt {self.attempt}"
+            return f"{attempt}, raised {show(self.error)}"
         if not self.done:
-            return ", still running"
+            return ", not sent" if self.what == "published" else ", still running"
         # A request has one handler, whose result is the one of sending: one of the two is enough to read.
         return "" if self.result is None or self.what == "handled" else f", returned {show(self.result)}"
 
@@ -64,7 +87,7 @@ def show(thing: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def tree(entries: Iterable[Entry]) -> str:
+def tree(entries: Iterable[Entry], line: Callable[[Entry], str] = str) -> str:
     """Lay out entries with everything below what caused it, in the order in which it happened."""
     entries = list(entries)
     known = set(map(id, entries))
@@ -72,10 +95,10 @@ def tree(entries: Iterable[Entry]) -> str:
     for entry in entries:
         cause = id(entry.cause) if id(entry.cause) in known else None
         below.setdefault(cause, []).append(entry)
-    return "\n".join(_lines(below, None, "  ")) or "  (nothing)"
+    return "\n".join(f"{indent}{line(entry)}" for entry, indent in _laid_out(below, None, "  ")) or "  (nothing)"
 
 
-def _lines(below: dict[int | None, list[Entry]], cause: int | None, indent: str) -> Iterator[str]:
+def _laid_out(below: dict[int | None, list[Entry]], cause: int | None, indent: str) -> Iterator[tuple[Entry, str]]:
     for entry in below.get(cause, ()):
-        yield f"{indent}{entry}"
-        yield from _lines(below, id(entry), f"{indent}  ")
+        yield entry, indent
+        yield from _laid_out(below, id(entry), f"{indent}  ")

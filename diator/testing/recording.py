@@ -1,4 +1,4 @@
-"""`record`: an app recorded while a block lasts."""
+"""`record`: an app recorded while a block lasts, and what can be read off it."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
@@ -26,26 +26,36 @@ def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Reco
     container: ``replace={MeetingApi: FakeMeetingApi()}``. What the container builds by itself still gets what the
     container has.
 
+    An app with a broker uses it as ever. What a worker handles is recorded if it was started inside the block; a test
+    that is to wait for that uses ``app.testing()``.
+
     Entering raises `~diator.ConfigurationError` for a replacement that nobody asks for, and for what is wrong with the
     app.
     """
     # Any: a key of `replace` is a hint, such as Annotated[Repo, Named("x")] (see Router.provides).
     if not isinstance(app, Diator):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are seldom type-checked
         raise TypeError(f"record got {app!r}; expected an app, a Diator: include a router in one")
+    return Record(app, replacements("record", replace))
+
+
+def replacements(who: str, replace: Mapping[Any, object] | None) -> Mapping[Any, object]:
+    """Give what is to be replaced. Raises `TypeError` for what is no mapping."""
     if not isinstance(replace, (Mapping, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]  # as above
-        raise TypeError(f"record got replace={replace!r}; expected a mapping: replace={{MeetingApi: FakeMeetingApi()}}")
-    return Record(app, replace or {})
+        raise TypeError(f"{who} got replace={replace!r}; expected a mapping: replace={{MeetingApi: FakeMeetingApi()}}")
+    return replace or {}
 
 
-class Record:
-    """Everything that an app has sent, published and handled while it was recorded; prints as a tree."""
+def _stayed(entry: Entry) -> bool:
+    """Whether it is an event for the broker that did not leave."""
+    return entry.what == "published" and (not entry.done or entry.error is not None)
 
-    def __init__(self, app: Diator, replace: Mapping[Any, object]) -> None:
+
+class Seen:
+    """Everything that an app has sent, published and handled in a block; prints as a tree."""
+
+    def __init__(self, app: Diator, watcher: Watcher) -> None:
         self._app = app
-        self._replace = replace
-        self._watcher = Watcher()
-        self._attached: AbstractContextManager[None] | None = None
-        self._stack = AsyncExitStack()
+        self._watcher = watcher
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -59,25 +69,43 @@ class Record:
 
     @property
     def published(self) -> Messages[Event]:
-        """Events that handlers raised, or that were published with ``app.publish``."""
+        """Events that handlers raised, or that were published with ``app.publish``.
+
+        A brokered event counts when the broker has taken it.
+        """
         return self._messages("published")
 
     @property
     def handled(self) -> Messages[Message]:
-        """Messages that handlers were called with, once for each handler."""
+        """Messages that handlers were called with, once for each handler and, of brokered events, for each attempt."""
         return self._messages("handled")
+
+    @property
+    def dead_letters(self) -> Messages[Event]:
+        """Brokered events that a handler has failed on for good, once for each such handler."""
+        return self._messages("parked")
 
     def _messages(self, what: Any) -> Messages[Any]:
         # Any: which messages these are follows from what was done with them.
         entries = self.entries
         handlers = (*self._app.requests.values(), *chain.from_iterable(self._app.events.values()))
-        return Messages(what, [entry for entry in entries if entry.what == what], entries, handlers)
+        return Messages(what, [e for e in entries if e.what == what and not _stayed(e)], entries, handlers)
 
     def __str__(self) -> str:
         return tree(self.entries)
 
     def __repr__(self) -> str:
-        return f"<Record of {self._app!r}: {len(self._watcher.entries)} entries>"
+        return f"<{type(self).__name__} of {self._app!r}: {len(self.entries)} entries>"
+
+
+class Record(Seen):
+    """What an app does while it is recorded. Made by `record`."""
+
+    def __init__(self, app: Diator, replace: Mapping[Any, object]) -> None:
+        super().__init__(app, Watcher())
+        self._replace = replace
+        self._attached: AbstractContextManager[None] | None = None
+        self._stack = AsyncExitStack()
 
     def __enter__(self) -> Self:
         attachment = attached(self._app, self._watcher, self._replace)

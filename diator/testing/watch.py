@@ -1,14 +1,19 @@
 """The watcher: goes around every send and every handler of an app, and writes down what they do."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 
+from diator.context import Context, current
+from diator.engine.events import Publishing, Sending, is_brokered
 from diator.engine.plan import Call
 from diator.engine.records import Registration
 from diator.engine.unit import Published, StreamUnit, Unit, Work
+from diator.errors import RetryLater
 from diator.messages import Event, Message
+from diator.testing.activity import Activity
 from diator.testing.entries import Entry, What
+from diator.testing.sending import SeenPublishing, SeenSending
 
 
 class _Raised:
@@ -27,39 +32,69 @@ class _Raised:
 class _Frame:
     """Where the code that runs now stands: in which entry, and among which events."""
 
-    __slots__ = ("entry", "raised")
+    __slots__ = ("context", "entry", "raised")
 
-    def __init__(self, entry: Entry | None, raised: list[_Raised]) -> None:
+    def __init__(self, entry: Entry | None, raised: list[_Raised], context: Context | None = None) -> None:
         self.entry = entry
         self.raised = raised
+        self.context = context
+        """The context of the brokered event that is being handled, for the handler that it was delivered to."""
 
 
 _current: ContextVar[_Frame | None] = ContextVar("diator.testing", default=None)
 
 
 class Watcher:
-    """A `diator.engine.plan.Watch` that keeps entries, in the order in which things began."""
+    """A `diator.engine.plan.Watch` that keeps entries, in the order in which things began.
 
-    def __init__(self) -> None:
+    With ``at_once``, handlers that ask to be tried again later are tried again at once.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
         self.entries: list[Entry] = []
+        self.activity = Activity(self.entries)
+        """What goes over the broker, and what is under way."""
+        self.at_once = at_once
+
+    def sending(self, sending: Sending) -> Sending:
+        """Write down what leaves over the broker from a handler that it was delivered to."""
+        return SeenSending(sending, self.activity, _published_here)
+
+    def publishing(self, sending: Publishing) -> Publishing:
+        """Write down what leaves over the broker otherwise."""
+        return SeenPublishing(sending, self.activity, _published_here)
 
     def call(self, call: Call) -> Call:
-        """Write down what is sent, or published with ``app.publish``."""
+        """Write down what is sent, published with ``app.publish``, or delivered by the broker."""
 
         # Any: messages and results of all kinds meet here.
         async def watched(message: Any) -> Any:
+            if isinstance(message, Event):
+                return await self._deliver(message, call)
             outer = _current.get()
             cause = outer.entry if outer else None
             if isinstance(message, tuple):
                 return await self._publish(cast("tuple[Event, ...]", message), cause, call)
             entry = self._add("sent", message, cause)
-            return await _outcome(entry, _within(_Frame(entry, []), call(message)))
+            with self.activity.under_way(entry):
+                return await _outcome(entry, _within(_Frame(entry, []), call(message)))
 
         return watched
 
     async def _publish(self, events: tuple[Event, ...], cause: Entry | None, call: Call) -> Any:
         raised = [_Raised(self._add("published", event, cause), None) for event in events]
-        return await _within(_Frame(cause, raised), call(events))
+        with self.activity.under_way(*(one.entry for one in raised)):
+            return await _within(_Frame(cause, raised), call(events))
+
+    async def _deliver(self, event: Event, call: Call) -> Any:
+        context = current.get()
+        assert context is not None, "a consumer sets a context"
+        try:
+            return await _within(_Frame(self.activity.cause_of(context), [], context), call(event))
+        except RetryLater as later:
+            if self.at_once:
+                raise RetryLater(0.0) from later
+            raise
 
     def handler(self, registration: Registration, work: Work) -> Work:
         """Write down what a handler does."""
@@ -67,16 +102,20 @@ class Watcher:
         async def watched(message: Any, unit: Unit) -> Any:
             outer = _current.get()
             assert outer is not None
-            cause = _event_entry(outer, registration, message, unit) or outer.entry
-            entry = Entry("handled", message, registration, cause)
+            raised = _event_entry(outer, registration, message, unit)
+            context = None if raised else outer.context
+            entry = Entry("handled", message, registration, raised or outer.entry, context=context)
             self.entries.append(entry)
+            if context is not None:
+                self.activity.runs(entry, context)
             frame = _Frame(entry, outer.raised)
             return await _outcome(entry, _within(frame, work(message, self._unit(frame, unit))), unit)
 
         return watched
 
     def _add(self, what: What, message: Message, cause: Entry | None) -> Entry:
-        entry = Entry(what, message, cause.by if cause else None, cause, done=what == "published")
+        entry = Entry(what, message, cause.by if cause else None, cause)
+        entry.done = what == "published" and not is_brokered(type(message))  # the broker has to take those
         self.entries.append(entry)
         return entry
 
@@ -202,3 +241,19 @@ def _event_entry(frame: _Frame, registration: Registration, message: Message, un
         raised.handlers.add(registration)
         return raised.entry
     return None
+
+
+def _published_here(events: Sequence[Event]) -> list[Entry]:
+    """The entries of the brokered events that a unit of work, which ends here, has raised.
+
+    Units that failed before, and were tried again by a middleware, come first among what was raised.
+    """
+    frame = _current.get()
+    assert frame is not None
+    waiting = [raised.entry for raised in frame.raised if raised.entry.context is None]
+    found: list[Entry] = []
+    for event in reversed(events):
+        entry = next(entry for entry in reversed(waiting) if entry.message is event)
+        waiting.remove(entry)
+        found.append(entry)
+    return found[::-1]

@@ -17,9 +17,9 @@ from diator.testing.watch import Watcher
 watchers = []
 
 
-def watched(checked, resources, app):
+def watched(checked, resources, app, sending=None):
     watchers.append(Watcher())
-    return Dispatch(checked, resources, app, watchers[-1])
+    return Dispatch(checked, resources, app, watchers[-1], sending and watchers[-1].publishing(sending))
 
 
 diator.app.Dispatch = watched

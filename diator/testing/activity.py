@@ -1,0 +1,207 @@
+"""Activity: what goes over the broker, what becomes of it, and what has not ended yet."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from diator.brokers.port import Ack, Park
+from diator.context import Context
+from diator.hooks import Handled, Hooks, Parked, Settled
+from diator.testing.entries import Entry, show
+
+if TYPE_CHECKING:
+    from diator.brokers.envelope import Outgoing
+    from diator.delivery.catalog import Consumed
+
+Way = tuple[str, str]
+"""From a message, by its id, to one subscription."""
+
+_LOST = Park("lost: it failed, and this broker delivers at most once")
+
+
+class Activity(Hooks):
+    """Follows brokered events from the handler that raises them to the outcome of each handler that gets them.
+
+    An app knows what it has published before it leaves, and hears from its worker what was settled. In between a
+    message is on its way to every subscription that handles its type, through all its retries.
+    """
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.failed: list[Entry] = []
+        """The dead letters of what this app has published, in the order in which they came about."""
+        self._entries = entries
+        self._consumed: dict[str, Consumed] = {}
+        self._published: dict[str, Entry] = {}
+        self._taken: set[str] = set()
+        self._deduplicates = False
+        self._on_the_way: Counter[Way] = Counter()
+        self._runs: dict[Way, Entry] = {}
+        self._errors: dict[Way, BaseException | None] = {}
+        self._parked: dict[Way, Park] = {}
+        self._calls: dict[int, Entry] = {}
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def consumes(self, consumed: Iterable["Consumed"], *, deduplicates: bool) -> None:
+        """Learn who gets what over the broker, and whether that drops a message with an id that it had already."""
+        self._consumed = {one.name: one for one in consumed}
+        self._deduplicates = deduplicates
+
+    # What the app does
+
+    @contextmanager
+    def under_way(self, *entries: Entry) -> Generator[None]:
+        """Count what is sent or published as under way, while the block lasts."""
+        self._calls.update((id(entry), entry) for entry in entries)
+        try:
+            yield
+        finally:
+            for entry in entries:
+                del self._calls[id(entry)]
+            self._wake()
+
+    def encoded(self, message: "Outgoing", entry: Entry) -> None:
+        """Learn which message an event has become. One that is tried again may have the id of the first try."""
+        self._published[message.id] = entry
+
+    def leaves(self, message: "Outgoing") -> None:
+        """Expect a message at every subscription that handles it."""
+        dropped = self._deduplicates and message.id in self._taken
+        if is_own(self._published[message.id]) and not dropped:
+            self._on_the_way.update(self._ways(message))
+
+    def stays(self, message: "Outgoing", error: BaseException) -> None:
+        """Expect it no longer: it did not leave."""
+        self._published[message.id].error = error
+        for way in self._ways(message):
+            self._arrived(way)
+
+    def left(self, message: "Outgoing") -> None:
+        """Note that the broker has taken it."""
+        self._published[message.id].done = True
+        self._taken.add(message.id)
+
+    def _ways(self, message: "Outgoing") -> Iterator[Way]:
+        for one in self._consumed.values():
+            if message.envelope.type in one.entries and message.topic in {
+                topic.name for topic in one.subscription.topics
+            }:
+                yield message.id, one.name
+
+    # What its worker does
+
+    def cause_of(self, context: Context) -> Entry | None:
+        """The entry of a message that is delivered; none where somebody else has published it."""
+        return self._published.get(context.message_id)
+
+    def runs(self, run: Entry, context: Context) -> None:
+        """Note that a handler has begun on a delivery."""
+        self._runs[_way(context)] = run
+
+    def handled(self, details: Handled, /) -> None:
+        """Note what a delivery has failed with where its handler does not tell: before it, after it, or in time."""
+        way, error = _way(details.context), details.error
+        self._errors[way] = error
+        run = self._runs.get(way)
+        if error is None:
+            return
+        if run is None or run.attempt != details.context.attempt:
+            by = self._consumed[details.subscription].registration
+            cause = self.cause_of(details.context)
+            run = Entry("handled", details.event, by, cause, error=error, done=True, context=details.context)
+            self._entries.append(run)
+            self._runs[way] = run
+        elif run.error is None or isinstance(error, TimeoutError):
+            run.error = error
+
+    def parked(self, details: Parked, /) -> None:
+        """Note why a message will be a dead letter, for brokers that have none."""
+        if details.context is not None:
+            self._parked[_way(details.context)] = details.why
+
+    def settled(self, details: Settled, /) -> None:
+        """Note that a message is done with, for one subscription."""
+        if details.message_id is None or details.lost or not isinstance(details.outcome, Ack | Park):
+            return
+        way = (details.message_id, details.subscription)
+        why = self._parked.pop(way, None) or (_LOST if self._errors.get(way) else None)
+        self._errors.pop(way, None)
+        if why is not None:
+            self._bury(way, why)
+        self._arrived(way)
+
+    def _bury(self, way: Way, why: Park) -> None:
+        cause = self._runs.get(way) or self._published.get(way[0])
+        if cause is None:
+            return  # somebody else's, which can't be read
+        letter = Entry("parked", cause.message, self._consumed[way[1]].registration, cause, done=True, why=why)
+        letter.error = cause.error
+        self._entries.append(letter)
+        if is_own(letter):
+            self.failed.append(letter)
+
+    def _arrived(self, way: Way) -> None:
+        if self._on_the_way[way] > 1:
+            self._on_the_way[way] -= 1
+        else:
+            del self._on_the_way[way]
+        self._wake()
+
+    # Waiting
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that this app has begun is under way."""
+        return not self._on_the_way and not any(map(is_own, self._calls.values()))
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until nothing is under way; false where that takes longer."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        await asyncio.sleep(0)  # what a handler has left to a task of its own begins now
+        while not self.is_idle:
+            change: asyncio.Future[None] = loop.create_future()
+            self._waiting.add(change)
+            await asyncio.wait({change}, timeout=max(0.0, deadline - loop.time()))
+            self._waiting.discard(change)
+            if not change.done():
+                return False
+            await asyncio.sleep(0)
+        return True
+
+    def _wake(self) -> None:
+        if self._waiting and self.is_idle:
+            for change in self._waiting:
+                if not change.done():
+                    change.set_result(None)
+
+    def unfinished(self) -> Iterator[str]:
+        """Tell what is under way, each thing in a few words."""
+        for entry in filter(is_own, self._calls.values()):
+            yield f"{show(entry.message)} is still being {entry.what}"
+        for way in self._on_the_way:
+            yield self._where(way)
+
+    def _where(self, way: Way) -> str:
+        handler, message = self._consumed[way[1]].registration.name, show(self._published[way[0]].message)
+        run = self._runs.get(way)
+        if run is None:
+            return f"{message} has not been delivered to {handler}"
+        if not run.done:
+            return f"{handler} is still running on {message}, attempt {run.attempt}"
+        if run.error is not None:
+            return f"{message} waits to be tried again by {handler}, after attempt {run.attempt}"
+        return f"{handler} has handled {message}, which is not acknowledged yet"
+
+
+def is_own(entry: Entry) -> bool:
+    """Whether the app itself has begun what led to an entry, and no message from elsewhere."""
+    while entry.cause is not None:
+        entry = entry.cause
+    return entry.what != "handled"
+
+
+def _way(context: Context) -> Way:
+    assert context.subscription is not None
+    return context.message_id, context.subscription

@@ -1,0 +1,117 @@
+"""The session of a test: an app recorded, with its worker, and a way to wait until everything has been handled."""
+
+from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, TypeVar
+
+from typing_extensions import Self
+
+from diator.app import Diator, Sender
+from diator.engine.stream import Stream
+from diator.errors import NotRunningError
+from diator.messages import Event, Query, Request
+from diator.testing.activity import is_own
+from diator.testing.attach import attached, has_broker, running
+from diator.testing.entries import Entry
+from diator.testing.recording import Seen, replacements
+from diator.testing.twin import Stage
+from diator.testing.unsettled import UnsettledError
+from diator.testing.watch import Watcher
+
+R = TypeVar("R")
+
+
+def session(
+    app: Diator, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
+) -> "Session":
+    """Make a session; see ``app.testing``."""
+    return Session(app, Stage(broker, delays), replacements("app.testing", replace))
+
+
+class Session(Seen):
+    """An app in a test, recorded and with a worker: ``async with app.testing() as session``.
+
+    It has what a record has, of everything that the app itself has begun in the block, whoever has called it. Messages
+    that others have put on the broker are handled, but neither shown nor waited for. Leaving the block cancels what
+    still runs.
+    """
+
+    def __init__(self, app: Diator, stage: Stage, replace: Mapping[Any, object]) -> None:
+        super().__init__(app, Watcher(at_once=not stage.delays))
+        self._stage = stage
+        self._replace = replace
+        self._stack: AsyncExitStack | None = None
+        self._is_open = False
+        self._told = 0
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything, in the order in which it began."""
+        return tuple(filter(is_own, self._watcher.entries))
+
+    def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
+        """Do what ``app.send`` does."""
+        return self._app.send(request)
+
+    def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
+        """Do what ``app.publish`` does."""
+        return self._app.publish(*events)
+
+    def stream(self, query: Query[R], /) -> Stream[R]:
+        """Do what ``app.stream`` does."""
+        return self._app.stream(query)
+
+    def using(
+        self,
+        *,
+        provide: Mapping[Any, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        correlation_id: str | None = None,
+    ) -> Sender:
+        """Do what ``app.using`` does."""
+        # Any: a key of `provide` is a hint (see Router.provides).
+        return self._app.using(provide=provide, headers=headers, correlation_id=correlation_id)
+
+    async def settled(self, timeout: float = 10.0, *, allow_failures: bool = False) -> None:
+        """Wait until all that the app has begun has ended, here and over the broker, retries and follow-ups included.
+
+        Raises `UnsettledError` where that takes longer than ``timeout`` seconds and, when all has ended, where a
+        handler has failed for good, unless ``allow_failures``. A failure is told once: the next call tells of new ones.
+        """
+        __tracebackhide__ = True
+        if not self._is_open:
+            raise NotRunningError("session.settled() was called outside of its block; wait inside: async with session")
+        activity = self._watcher.activity
+        in_time = await activity.idle(timeout)
+        failed, self._told = activity.failed[self._told :], len(activity.failed)
+        if allow_failures and in_time:
+            return
+        if failed or not in_time:
+            unfinished = () if in_time else tuple(activity.unfinished())
+            raise UnsettledError(self, failed, unfinished, timeout) from (failed[0].error if failed else None)
+
+    async def __aenter__(self) -> Self:
+        """Exchange the broker, start the app if it does not run, and start its worker.
+
+        Raises what ``record`` and ``app.worker`` do, `NotRunningError` for a session that was entered before.
+        """
+        if self._stack is not None:
+            raise NotRunningError("a session can be entered once; call app.testing() again")
+        self._stack = AsyncExitStack()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(attached(self._app, self._watcher, self._replace, self._stage))
+            await stack.enter_async_context(running(self._app))
+            if has_broker(self._app):
+                await stack.enter_async_context(self._app.worker(grace=0.0))
+            self._stack = stack.pop_all()
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the worker, end the app if it was started here, and give it its own broker back."""
+        self._is_open = False
+        assert self._stack is not None
+        await self._stack.__aexit__(kind, error, traceback)

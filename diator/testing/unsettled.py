@@ -1,0 +1,85 @@
+"""What a test is told when not everything was handled well, or in time."""
+
+import os
+import sysconfig
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import diator
+from diator._places import Place
+from diator.testing.entries import Entry, show, tree
+from diator.testing.recording import Seen
+
+_MOST = 20
+"""Lines that are worth reading before the tree."""
+
+
+class UnsettledError(AssertionError):
+    """A handler has failed for good, or something was not done in time. Shows what happened, by what caused it."""
+
+    def __init__(self, seen: Seen, failed: Sequence[Entry], unfinished: Sequence[str], seconds: float) -> None:
+        super().__init__(seen, failed, unfinished, seconds)
+        self.seen = seen
+        """The session."""
+        self.failed = tuple(failed)
+        """The dead letters."""
+        self.unfinished = tuple(unfinished)
+        """What was not done in time, each thing in a few words."""
+        self.seconds = seconds
+        """How long it was waited for."""
+        self._text = "\n".join((*self._lines(), "what happened:", tree(seen.entries, _with_place)))
+
+    def __str__(self) -> str:
+        return self._text
+
+    def _lines(self) -> Iterator[str]:
+        yield from _cut([_failure(letter) for letter in self.failed])
+        if self.unfinished:
+            yield f"not done within {self.seconds:g} s:"
+            yield from (f"  {line}" for line in _cut(self.unfinished))
+        elif not self.failed:
+            yield f"not done within {self.seconds:g} s"
+
+
+def _failure(letter: Entry) -> str:
+    assert letter.by is not None
+    assert letter.why is not None
+    return f"{letter.by.name} has failed for good on {show(letter.message)}: {letter.why.reason}"
+
+
+def _cut(lines: Sequence[str]) -> Iterator[str]:
+    yield from lines[:_MOST]
+    if len(lines) > _MOST:
+        yield f"... and {len(lines) - _MOST} more"
+
+
+def _with_place(entry: Entry) -> str:
+    place = _raised_at(entry.error) if entry.what == "handled" and entry.error is not None else None
+    return str(entry) if place is None else f"{entry} at {place}"
+
+
+def _raised_at(error: BaseException) -> Place | None:
+    """The line of the application that an error comes from, or else the very line that raised it."""
+    frames = list(_frames(error.__traceback__ or (error.__cause__ and error.__cause__.__traceback__) or None))
+    own = [frame for frame in frames if not frame.file.startswith(_LIBRARIES)]
+    found = (own or frames)[-1:]
+    return _short(found[0]) if found else None
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[Place]:
+    while traceback is not None:
+        yield Place(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
+        traceback = traceback.tb_next
+
+
+def _short(place: Place) -> Place:
+    """A place below the current folder as seen from there."""
+    here = f"{Path.cwd()}{os.sep}"
+    return place._replace(file=place.file.removeprefix(here))
+
+
+_LIBRARIES = (
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(diator.__file__).parent) + os.sep,
+)
