@@ -15,9 +15,10 @@ from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscription, Topic
 from diator.errors import BrokerError, NotPublishedError
 from diator_redis._groups import Groups
-from diator_redis._keys import Keys, partition_of
+from diator_redis._keys import Keys, Stamps, partition_of
 from diator_redis._link import Links
 from diator_redis._parked import DeadLetters, entry_id, read_all
+from diator_redis._partitions import Partitions
 from diator_redis._publisher import Publisher
 from diator_redis._receiver import Source, StreamReceiver
 from diator_redis._scripts import REPLAY
@@ -79,6 +80,7 @@ class RedisBroker:
         self._address = url_or_client
         self._lease, self._partitions, self._timeout = lease, partitions, timeout
         self._keys = Keys(prefix)
+        self._stamps = Stamps()
         self._limits = (max_length, max_age, abandoned_after)
         self._opened = 0
         self._links: Links | None = None
@@ -141,7 +143,7 @@ class RedisBroker:
                 raise
             self._links = links
             self._trimmer = Trimmer(links, self._keys, *self._limits)
-            self._publisher = Publisher(links, self._keys, self._partitions, self._trimmer.published)
+            self._publisher = Publisher(links, self._keys, self._partitions, self._stamps, self._trimmer.published)
             self._groups = Groups(links, self._keys, self._partitions)
         self._opened += 1
 
@@ -204,6 +206,11 @@ class RedisBroker:
         streams = self._groups.shared(subscription, partitions)
         shared = SharedStreams(links, self._keys, subscription.name, consumer, streams, self._lease)
         sources: list[Source] = [shared]
+        if subscription.ordered:
+            partitioned = Partitions(
+                links, self._keys, self._groups, subscription, consumer, partitions, self._lease
+            )
+            sources.append(partitioned)
         receiver = StreamReceiver(
             sources,
             lease=self._lease,
@@ -231,7 +238,7 @@ class RedisBroker:
         dead = self._keys.dead(letter.topic, subscription.name)
         partition = await self._partition(subscription, dead, id_) if subscription.ordered else None
         again = self._keys.again(letter.topic, subscription.name, partition)
-        return bool(await links.run(REPLAY, [dead, again], [id_]))
+        return bool(await links.run(REPLAY, [dead, again], [id_, self._stamps.next()]))
 
     async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
         """Delete one for good; false where it is gone. Raises `~diator.BrokerError`."""

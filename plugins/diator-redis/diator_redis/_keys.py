@@ -1,15 +1,28 @@
 """The names of what is stored. All that belongs to one topic carries the hash tag ``{topic}``.
 
-So each script that moves a message stays within one slot of a Cluster. Only who leases which partition of a subscription
-is tagged ``{subscription}``, since a partition covers all topics of one.
+So each script that moves a message stays within one slot of a Cluster, as long as a subscription has one topic. Tagged
+``{subscription}`` are only which workers there are, and how they wake each other.
 """
 
+from time import time_ns
 from zlib import crc32
 
 
 def partition_of(key: str, partitions: int) -> int:
     """Give the partition of a key: the same in each process and on each machine."""
     return crc32(key.encode("utf-8", "surrogatepass")) % partitions
+
+
+class Stamps:
+    """When keyed messages were published, in microseconds: orders those of several topics, no two of one process are equal."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        """Give the next one."""
+        self._last = max(self._last + 1, time_ns() // 1000)
+        return self._last
 
 
 class Keys:
@@ -42,21 +55,21 @@ class Keys:
         """A stream: the dead letters."""
         return self._of(topic, "dead", subscription)
 
-    def fence(self, topic: str, subscription: str) -> bytes:
-        """A hash: by which lease each partition may be read and settled."""
-        return self._of(topic, "fence", subscription)
+    def leases(self, topic: str, subscription: str) -> bytes:
+        """A hash: which worker has which partition, and until when; it is the fence for reading and settling."""
+        return self._of(topic, "leases", subscription)
 
-    def state(self, topic: str, subscription: str, partition: int) -> bytes:
-        """A hash: failures, deliveries and due times of entries that wait in place in a partition."""
-        return self._of(topic, "state", subscription, str(partition))
-
-    def leases(self, subscription: str) -> bytes:
-        """A hash: which worker has which partition, and until when."""
-        return f"{self._prefix}:{{{_quoted(subscription)}}}:leases".encode()
+    def state(self, topic: str, subscription: str) -> bytes:
+        """A hash for each partition: failures and due times of entries that wait in place."""
+        return self._of(topic, "state", subscription)
 
     def workers(self, subscription: str) -> bytes:
         """A sorted set: the workers that share the partitions, by when they were last seen."""
         return f"{self._prefix}:{{{_quoted(subscription)}}}:workers".encode()
+
+    def bell(self, subscription: str) -> bytes:
+        """A stream without content: workers that wait are woken by it when partitions change hands."""
+        return f"{self._prefix}:{{{_quoted(subscription)}}}:bell".encode()
 
     def _of(self, topic: str, kind: str, *rest: str) -> bytes:
         return ":".join((self._prefix, f"{{{_quoted(topic)}}}", kind, *map(_quoted, rest))).encode()

@@ -15,7 +15,7 @@ from redis import exceptions as redis_errors
 from diator.brokers.envelope import Outgoing
 from diator.errors import BrokerUnavailableError, NotPublishedError
 from diator_redis._errors import translate
-from diator_redis._keys import Keys, partition_of
+from diator_redis._keys import Keys, Stamps, partition_of
 from diator_redis._link import Argument, Cut, Link, Links, pack
 from diator_redis._scripts import PUBLISH
 
@@ -66,10 +66,11 @@ _Item = tuple[_Call, Outgoing]
 class Publisher:
     """Sends the messages of all callers over one link."""
 
-    def __init__(self, links: Links, keys: Keys, partitions: int, noticed: Callable[[str, int], None]) -> None:
+    def __init__(self, links: Links, keys: Keys, partitions: int, stamps: Stamps, noticed: Callable[[str, int], None]) -> None:
         self._links = links
         self._link = links.take()
         self._keys = keys
+        self._stamps = stamps
         self._default = partitions
         self._partitions: dict[str, int] = {}
         self._heads: dict[str, bytes] = {}
@@ -204,7 +205,8 @@ class Publisher:
             key = message.key
             keyed = keyed or key is not None
             stream = self._keys.events(topic, None if key is None else partition_of(key, partitions))
-            values += (streams.setdefault(stream, len(streams) + 1), message.structured, key or "")
+            stamp = "" if key is None else self._stamps.next()
+            values += (streams.setdefault(stream, len(streams) + 1), message.structured, key or "", stamp)
         return [len(streams) + 1, self._keys.topic(topic), *streams, partitions if keyed else 0, *values]
 
     async def _scripts(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from diator.brokers.port import Delivery, RetryAfter, Settlement
-from diator.errors import BrokerError, BrokerUnavailableError
+from diator.errors import BrokerError
 from diator_redis._errors import is_missing_group
 
 logger = logging.getLogger("diator.redis")
@@ -19,6 +19,11 @@ BLOCK = 5.0
 class Source(Protocol):
     """Streams that are read in one way; see `SharedStreams` and `Partitions`."""
 
+    wake: Callable[[], None]
+
+    def enter(self) -> None: ...
+    def exit(self) -> None: ...
+    async def prepare(self, limit: int) -> None: ...
     def take(self, limit: int) -> list[Delivery]: ...
     async def read(self, limit: int, wait: float) -> None: ...
     async def unblock(self) -> None: ...
@@ -43,6 +48,8 @@ class StreamReceiver:
         closed: Callable[["StreamReceiver"], None],
     ) -> None:
         self._sources = list(sources)
+        for source in sources:
+            source.wake = self.wake
         self._reads: dict[Source, asyncio.Task[None]] = {}
         self._restore, self._trim, self._closed = restore, trim, closed
         self._wake: asyncio.Future[None] | None = None
@@ -53,12 +60,19 @@ class StreamReceiver:
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         """Wait for messages, and give at most ``limit`` of them. Raises `~diator.BrokerError`."""
-        while True:
-            if self._ended:
-                raise BrokerUnavailableError("the receiver was closed")
-            if found := self._take(limit):
-                return found
-            await self._wait(limit)
+        for source in self._sources:
+            source.enter()
+        try:
+            while not self._ended:
+                for source in self._sources:
+                    await source.prepare(limit)
+                if found := self._take(limit):
+                    return found
+                await self._wait(limit)
+            return ()
+        finally:
+            for source in self._sources:
+                source.exit()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many; give those whose lease was lost. Raises `~diator.BrokerError`."""

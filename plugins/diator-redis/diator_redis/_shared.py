@@ -5,7 +5,7 @@ together with those of its topics. So all there is to wait for is new entries, a
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from diator.brokers.port import Ack, Delivery, Outcome, Release, RetryAfter, Settlement
@@ -49,9 +49,20 @@ class SharedStreams:
 
     # Reading.
 
+    wake: Callable[[], None] = staticmethod(lambda: None)
+
+    def enter(self) -> None:
+        """Nothing depends on who waits."""
+
+    def exit(self) -> None:
+        """Nothing depends on who waits."""
+
+    async def prepare(self, limit: int) -> None:
+        """What was read can be handed out as it is."""
+
     def has(self, delivery: Delivery) -> bool:
         """Whether a delivery came from here."""
-        return delivery.receipt.stream.name in self._by_name
+        return delivery.receipt.stream.partition is None
 
     def take(self, limit: int) -> list[Delivery]:
         """Hand out what was read."""

@@ -1,0 +1,78 @@
+-- Settle and count entries of partitions, and give partitions up; each only by the lease that is in force.
+-- KEYS: workers, bell, then for each topic five: leases, events, again, state, dead; the middle three get ":<partition>".
+-- ARGV: group, consumer, milliseconds of a lease, how many operations, then eight for each operation: partition, token, number
+-- of the stream, id, outcome, its argument, failures, deliveries; then three for each partition: number, token, "renew" or "leave".
+-- "away" as the last argument: the worker does not wait for messages any more.
+-- Gives the numbers of operations, and the partitions, whose lease is not in force.
+
+local workers, bell = KEYS[1], KEYS[2]
+local group, consumer, lease, count_of_operations = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = milliseconds()
+local topics = (#KEYS - 2) / 5
+local checked = {}
+
+local function key(topic, which) return KEYS[(topic - 1) * 5 + 2 + which] end
+
+local function is_in_force(p, token)
+  local name = p .. ' ' .. token
+  if checked[name] == nil then
+    checked[name] = true
+    for topic = 1, topics do
+      local value = redis.call('HGET', key(topic, 1), p) or ''
+      if string.match(value, '^(.*) %d+$') ~= token then checked[name] = false end
+    end
+  end
+  return checked[name]
+end
+
+local lost_operations, lost_partitions, rings = {}, {}, false
+local after = 5 + count_of_operations * 8
+
+for i = 5, after - 1, 8 do
+  local p, token, number, id, outcome = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4]
+  local argument, failures, deliveries = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+  local topic, own = math.floor((number + 1) / 2), number % 2 == 0
+  local stream, state = key(topic, own and 3 or 2) .. ':' .. p, key(topic, 4) .. ':' .. p
+  if not is_in_force(p, token) then
+    lost_operations[#lost_operations + 1] = (i - 5) / 8
+  elseif outcome == 'ack' then
+    done(stream, group, id, own)
+    redis.call('HDEL', state, id)
+  elseif outcome == 'park' then
+    -- Once more after its reply was lost: it is parked, and not pending any more.
+    if #redis.call('XPENDING', stream, group, id, id, 1) == 1 then
+      local fields = fields_of(stream, id) or {'x', 'its entry was deleted from the stream'}
+      redis.call('XADD', key(topic, 5), '*', 'w', argument, unpack(recounted(fields, failures, deliveries)))
+      done(stream, group, id, own)
+      redis.call('HDEL', state, id)
+    end
+  else
+    redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', deliveries, 'JUSTID')
+    if outcome == 'retry' then
+      redis.call('HSET', state, id, failures .. ' ' .. string.format('%.0f', now + tonumber(argument)))
+    end
+  end
+end
+
+local last = #ARGV
+if ARGV[last] == 'away' then
+  last = last - 1
+  rings = redis.call('ZREM', workers, consumer) == 1
+end
+for i = after, last, 3 do
+  local p, token, what = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if not is_in_force(p, token) then
+    lost_partitions[#lost_partitions + 1] = tonumber(p)
+  elseif what == 'renew' then
+    local value = token .. ' ' .. string.format('%.0f', now + lease)
+    for topic = 1, topics do redis.call('HSET', key(topic, 1), p, value) end
+  else
+    for topic = 1, topics do redis.call('HDEL', key(topic, 1), p) end
+    rings = true
+  end
+end
+if rings then
+  redis.call('XADD', bell, 'MAXLEN', 10, '*', 'left', consumer)
+  redis.call('PEXPIRE', bell, 86400000)
+end
+return {lost_operations, lost_partitions}
