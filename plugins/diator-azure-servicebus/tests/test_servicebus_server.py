@@ -434,6 +434,7 @@ class TestSessions:
             await sender.send_messages(ServiceBusMessage("x"))
         with pytest.raises(ServiceBusError, match="requires sessions"):
             await bench.receiver()
+        assert [name async for name in bench.client.list_queue_sessions(bench.name)] == ["a", "b"]
         async with bench.quick(bench.client.get_queue_receiver, bench.name, session_id="b") as holder:
             message = await one(holder)
             assert (body(message), message.session_id, message.locked_until_utc) == (b"1", "b", None)
@@ -447,6 +448,9 @@ class TestSessions:
             assert await holder.session.get_state() == b"state"
             await one(holder)
         await eventually(lambda: bench.counts() == Counts(active=3))
+        ago = datetime.now(timezone.utc) - timedelta(minutes=1)
+        listed = bench.client.list_queue_sessions(bench.name, state_updated_after=ago)
+        assert [name async for name in listed] == ["b"]
         again = await bench.receiver(session_id="b")
         message = await one(again)
         assert (body(message), message.delivery_count) == (b"3", 0)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Link: TypeAlias = IncomingLink | OutgoingLink
 WINDOW = 0x7FFFFFFF
 """The incoming window. It is never used up: the SDK would stop sending."""
+LARGEST_BATCH = 1 << 20
+"""Bytes of a batch where messages may be larger."""
 _TICKS_TO_1970 = 621_355_968_000_000_000
 _MASK = 0xFFFFFFFF
 
@@ -84,7 +86,9 @@ class Channel:
             answer.initial_delivery_count = 0
         if isinstance(link, PublishLink):
             answer.max_message_size = link.max_message_bytes
-            properties[Symbol("com.microsoft:max-message-batch-size")] = ULong(link.max_message_bytes)
+            properties[Symbol("com.microsoft:max-message-batch-size")] = ULong(
+                min(link.max_message_bytes, LARGEST_BATCH)
+            )
         self.send(answer.write())
         if isinstance(link, IncomingLink):
             link.give_credit()

@@ -37,7 +37,7 @@ class Connection(Wire):
 
     Attributes:
         container_id: The client's name; empty until it has told it.
-        peer_frame_size: The largest frame that the client takes, in bytes.
+        peer_frame_size: The largest frame to send, in bytes.
         channels: Its sessions by channel number.
     """
 
@@ -157,7 +157,7 @@ class Connection(Wire):
 
     def _on_open(self, performative: Open) -> None:
         self.container_id = performative.container_id
-        self.peer_frame_size = max(512, performative.max_frame_size)
+        self.peer_frame_size = max(512, min(performative.max_frame_size, self._node.max_frame_size))
         if performative.idle_time_out:
             self._idle_time_out = performative.idle_time_out / 1000
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Answer: TypeAlias = dict[Value, Value]
+_END_OF_TIME = 253_402_300_799_999  # the year 9999; from there on it means: whenever
 _PREFIX = "com.microsoft:"
 
 
@@ -184,13 +185,14 @@ def _get_session_state(request: Request) -> Answer:
 
 
 def _set_session_state(request: Request) -> Answer:
-    request.sessions.held(request.get("session-id", str)).state = request.maybe("session-state", bytes)
+    request.sessions.held(request.get("session-id", str)).set_state(request.maybe("session-state", bytes), now())
     return {}
 
 
 def _list_sessions(request: Request) -> Answer | None:
     skip, top = request.get("skip", int), request.get("top", int)
-    names = request.store.session_ids()[skip : skip + top]
+    since = request.get("last-updated-time", int)
+    names = request.store.session_ids(None if since >= _END_OF_TIME else since)[skip : skip + top]
     return {"skip": Int(skip + len(names)), "sessions-ids": Array(names)} if names else None
 
 

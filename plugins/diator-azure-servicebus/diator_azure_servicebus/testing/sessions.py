@@ -31,8 +31,13 @@ class Lane:
         self._heap: list[tuple[int, int, Stored]] = []
         self._pushes = 0
         self.state: bytes | None = None
+        self.state_set = 0
         self.holder: SessionHolder | None = None
         self.until = 0
+
+    def set_state(self, state: bytes | None, now: int) -> None:
+        """Keep the state of the session."""
+        self.state, self.state_set = state, now
 
     def push(self, stored: Stored) -> None:
         """Add a message that is ready."""

@@ -145,6 +145,9 @@ class Store:
         if consumer.credit <= 0 or lane is None:
             return None
         stored = lane.pop(self.messages)
+        while stored is not None and stored.expires is not None and stored.expires <= now():
+            self._end_life(stored)
+            stored = lane.pop(self.messages)
         if stored is not None:
             self._take(stored, consumer.deletes)
         return stored
@@ -226,7 +229,10 @@ class Store:
             if self.messages.get(stored.sequence) is stored:
                 del self.messages[stored.sequence]
                 self.activate(stored.message)
-        self._end_lives(moment)
+        for stored in self._life_timers.due(moment):
+            free = stored.lock is None and stored.state is State.ACTIVE
+            if free and self.messages.get(stored.sequence) is stored:
+                self._end_life(stored)
 
     def expire_locks(self) -> None:
         """Let all locks on messages and sessions end at once."""
@@ -248,13 +254,13 @@ class Store:
             dead=0 if self.dead_letters is None else len(self.dead_letters.messages),
         )
 
-    def session_ids(self) -> list[str]:
-        """Name the sessions that have messages or a state."""
-        if self.sessions is None:
-            return []
-        named = dict.fromkeys(stored.message.session_id for stored in self.messages.values())
-        with_state = [name for name, lane in self.sessions.lanes.items() if lane.state is not None]
-        return [name for name in dict.fromkeys([*named, *with_state]) if name is not None]
+    def session_ids(self, state_set_after: int | None) -> list[str]:
+        """Name the sessions that have messages or a state, or only those whose state was set after a time in ms."""
+        lanes = {} if self.sessions is None else self.sessions.lanes
+        if state_set_after is not None:
+            return [name for name, lane in lanes.items() if lane.state_set > state_set_after]
+        named = [stored.message.session_id for stored in self.messages.values() if stored.message.session_id]
+        return list(dict.fromkeys([*named, *(name for name, lane in lanes.items() if lane.state is not None)]))
 
     def _next_sequence(self) -> int:
         self._sequence += 1
@@ -262,7 +268,7 @@ class Store:
 
     def _find(self, sequences: Iterable[int], state: State) -> list[Stored]:
         found: list[Stored] = []
-        for sequence in sequences:
+        for sequence in dict.fromkeys(sequences):
             stored = self.messages.get(sequence)
             if stored is None or stored.state is not state or stored.lock is not None:
                 raise RefusalError(MESSAGE_NOT_FOUND, f"no {state.name.lower()} message has the number {sequence}")
@@ -287,15 +293,11 @@ class Store:
         else:
             self._make_ready(stored)
 
-    def _end_lives(self, moment: int) -> None:
-        for stored in self._life_timers.due(moment):
-            free = stored.lock is None and stored.state is State.ACTIVE
-            if not free or self.messages.get(stored.sequence) is not stored:
-                continue
-            if self._dead_letter_on_expiry and self.dead_letters is not None:
-                self._bury(stored, "TTLExpiredException", "The message expired and was dead lettered.")
-            else:
-                del self.messages[stored.sequence]
+    def _end_life(self, stored: Stored) -> None:
+        if self._dead_letter_on_expiry:
+            self._bury(stored, "TTLExpiredException", "The message expired and was dead lettered.")
+        else:
+            del self.messages[stored.sequence]
 
     def _bury(self, stored: Stored, reason: str, description: str) -> None:
         del self.messages[stored.sequence]
