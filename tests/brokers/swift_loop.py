@@ -5,6 +5,9 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
+_TICK = 0.0001
+"""Seconds that a turn of the loop takes, so that time limits end what goes round in circles."""
+
 
 class _Selector(selectors.SelectSelector):
     """Jumps instead of waiting. Only for tests that wait for nothing but timers."""
@@ -16,7 +19,7 @@ class _Selector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("all tasks wait for ever")
-        self.now += timeout
+        self.now += max(timeout, _TICK)
         return super().select(0)
 
 

@@ -66,7 +66,7 @@ class Bench:
     """Seconds that a case may take; one that waits for ever fails. The longest waits six leases that are short."""
     patience: ClassVar[float] = 5.0
     """Seconds within which something that must come has to come."""
-    quiet: ClassVar[float] = 0.15
+    quiet: ClassVar[float] = 0.1
     """Seconds for which a case looks whether something comes that must not."""
     delay: ClassVar[float] = 0.2
     """Seconds that a retry is delayed by."""
