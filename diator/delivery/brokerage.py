@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
+from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
-from diator.delivery.consumer import Call
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.publisher import Publisher
 from diator.delivery.telling import Telling

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from typing_extensions import Format, get_annotations
+
 from diator.brokers.port import Broker, Capability, Subscription, Topic
 from diator.delivery.codec import Codec, UnserialisableError, codec_of
 from diator.engine.check import Checked
@@ -135,7 +137,8 @@ class _Survey:
 
     def _family(self, cls: type[Event]) -> list[type[Event]]:
         """The brokered classes among a class and its subclasses, in a stable order."""
-        family = [member for member in self.checked.reach.family(cls) if is_brokered(member) and member not in BROKERED]
+        members = self.checked.reach.family(cls)
+        family = [member for member in members if is_brokered(member) and not _is_only_a_base(member)]
         return sorted(family, key=lambda member: (member is not cls, member.__module__, member.__qualname__))
 
     def _classes(self, registration: Registration) -> list[type[Event]]:
@@ -244,6 +247,18 @@ class _Survey:
 
     def _add(self, registration: Registration, code: str, text: str, remedy: str) -> None:
         self.problems.append(Problem(code, text, remedy, registration.place))
+
+
+def _is_only_a_base(cls: type[Event]) -> bool:
+    """Whether a class only gathers others: it has no fields and could not be sent itself."""
+    if cls in BROKERED:
+        return True
+    carries = any(hasattr(cls, mark) for mark in _DATA) or bool(get_annotations(cls, format=Format.FORWARDREF))
+    return not carries and bool(cls.__subclasses__())
+
+
+_DATA = ("__dataclass_fields__", "__attrs_attrs__", "__struct_fields__", "__pydantic_validator__")
+"""What classes have that carry data, whatever library made them."""
 
 
 def _full(cls: type[Any]) -> str:

@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from diator.brokers.port import ACK, RELEASE, Broker, Capability, Delivery, Outcome, Park, Receiver, RetryAfter
-from diator.context import Context, current
+from diator.context import Context
+from diator.delivery.alone import Call, alone
 from diator.delivery.catalog import Consumed, Entry
 from diator.delivery.follow_up import FollowUps, SendingEndedError
 from diator.delivery.intake import Intake
 from diator.delivery.lanes import Job, Lanes, LanesClosedError
 from diator.delivery.outage import Backoff, Outage
-from diator.delivery.outcomes import after_failure, parked
+from diator.delivery.outcomes import after_failure, in_words, parked
 from diator.delivery.reading import context_of, decode, understand
 from diator.delivery.settler import Settler
 from diator.delivery.telling import Telling
@@ -22,8 +23,6 @@ from diator.errors import BrokerError, Reject, UnreadableMessageError
 from diator.hooks import Handled, Parked, Received, Retried, Settled
 
 logger = logging.getLogger("diator")
-
-Call = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 class Shared(NamedTuple):
@@ -88,9 +87,10 @@ class Consumer:
             await asyncio.wait({taking, waiting, *runners, *background}, return_when=asyncio.FIRST_COMPLETED)
             await self._end(taking, runners, grace)
         finally:
+            self._cancelling = True
+            self._receiver = None
             await _cancelled([waiting, taking, *runners, *background])
             await self._leave(receiver, settler)
-            self._receiver = None
         _raise_first(taking, *runners, *background)
 
     async def _subscribed(self, stopping: asyncio.Event) -> Receiver | None:
@@ -118,6 +118,7 @@ class Consumer:
             if ordered:
                 with suppress(UnreadableMessageError):  # told when its turn comes
                     understand(job)
+                    job.key = None if job.envelope is None else job.envelope.partitionkey
                 if self._lanes.is_held(job.key):
                     self._settle(job, RELEASE)
                     continue
@@ -139,6 +140,8 @@ class Consumer:
         while True:
             if not len(self._lanes):
                 settler.hurry()
+            if self._intake is not None and not self._lanes.has_ready:
+                self._intake.wake()
             try:
                 job = await self._lanes.take()
             except LanesClosedError:
@@ -150,7 +153,7 @@ class Consumer:
                 self._settle(job, outcome)
                 self._lanes.done(job)
             if self._intake is not None:
-                self._intake.wake_if_low()
+                self._intake.wake()
             if self._cancelling or self._is_torn_down():
                 return
             if self._loop.time() - self._gave_way > _GIVE_WAY:
@@ -200,8 +203,6 @@ class Consumer:
             return ACK
         if isinstance(error, (_Given, SendingEndedError)):
             return RELEASE
-        if isinstance(error, asyncio.CancelledError):
-            await asyncio.sleep(0)  # lets the other tasks end, if it was meant for all
         return self._failed(job, error)
 
     async def _call(self, job: Job, context: Context, call: Call, event: Any, began: float) -> BaseException | None:
@@ -212,36 +213,33 @@ class Consumer:
         self._running[task] = job
         if self._alarm is None:
             self._alarm = self._loop.call_at(job.deadline, self._ring)
-        token = current.set(context)
+        failure: BaseException | None = None
         try:
-            await call(event)
-        except asyncio.CancelledError as error:
-            return self._why_cancelled(job, task, error)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises decides what becomes of its message
-            return error
-        else:
-            return None
+            await alone(call, context, event)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises decides what becomes of its message
+            failure = error
         finally:
-            current.reset(token)
-            del self._running[task]
             job.task = None
+            self._running.pop(task, None)
+        if failure is not None and isinstance(failure, asyncio.CancelledError):
+            failure = await self._why_cancelled(job, failure)
+        await _not_cancelled(task)
+        return failure
 
-    def _why_cancelled(self, job: Job, task: "asyncio.Task[Any]", error: asyncio.CancelledError) -> BaseException:
+    async def _why_cancelled(self, job: Job, error: asyncio.CancelledError) -> BaseException:
         """Tell a cancel that the worker asked for from one that came out of nowhere, which is a failure."""
         if job.expired:
-            if sys.version_info >= (3, 11):
-                task.uncancel()
             late = TimeoutError(
                 f"{self.consumed.registration.name} was cancelled: it took longer than {self.consumed.timeout:g} s"
             )
             late.__cause__ = error
             return late
-        if self._cancelling:
-            return _Given()
-        if sys.version_info >= (3, 11):
-            while task.cancelling():
-                task.uncancel()
-        return error
+        if not self._cancelling:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # lets the other tasks end, if it was meant for all
+        return _Given() if self._cancelling or self._is_torn_down() else error
 
     def _ring(self) -> None:
         """Cancel what has taken too long."""
@@ -267,8 +265,7 @@ class Consumer:
         if isinstance(outcome, Park):
             return self._park(job, outcome, error)
         assert isinstance(outcome, RetryAfter)
-        text = f"{type(error).__name__}: {error}"
-        logger.warning("%s (%s); again in %.3g s", what, text, outcome.delay)
+        logger.warning("%s (%s); again in %.3g s", what, in_words(error), outcome.delay)
         if self._shared.telling.hears("retried"):
             self._shared.telling.tell("retried", Retried(self.name, job.context, outcome.delay, error))
         return outcome
@@ -390,6 +387,16 @@ async def _cancelled(tasks: "Iterable[asyncio.Future[Any]]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _not_cancelled(task: "asyncio.Task[Any]") -> None:
+    """Forget the cancels that a handler has left behind for its task, so that no other message is hit by them."""
+    if sys.version_info >= (3, 11):
+        while task.cancelling():
+            task.uncancel()
+    while getattr(task, "_must_cancel", False):  # asked for, and not raised yet; there is no public way to tell
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
 
 
 def _raise_first(*tasks: "asyncio.Future[Any]") -> None:

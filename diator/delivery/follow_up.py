@@ -68,6 +68,9 @@ class FollowUps:
 
         Raises `PublishError` where the broker refuses them for good, `SendingEndedError` where the lease is lost.
         """
+        context = current.get()
+        if context is not None and self.guard is not None:
+            self.guard.spare(context)
         backoff = Backoff()
         left, of = list(messages), dict(zip((message.id for message in messages), events, strict=True))
         while True:
@@ -90,7 +93,6 @@ class FollowUps:
             raise error
         if not self.guard.holds(context):
             raise SendingEndedError from error
-        self.guard.spare(context)
         self._outage.down("publish", failed.__cause__)
         again = {message.id for message in (*failed.unsent, *failed.unknown)}
         return [message for message in left if message.id in again]

@@ -16,6 +16,8 @@ _MOST = 100
 """Messages that are worth one call, and that a worker takes ahead of handling them."""
 _FAST, _SLOW = 0.1, 1.0
 """Seconds in which a batch is handled before more, or less, is taken at a time."""
+_SOON = 0.5
+"""Seconds in which a suspect that was given back should come again; another worker may have taken it."""
 _UNEXPLAINED = 2
 """Deliveries without an outcome that make a message a suspect: that of a worker that was just stopped is no sign."""
 
@@ -32,7 +34,6 @@ class Intake:
         self._receiver = receiver
         self._lanes = lanes
         self._shared = shared
-        self._least = concurrency
         self._most = max(_MOST, concurrency)
         self._ahead = concurrency
         self._low = asyncio.Event()
@@ -53,7 +54,7 @@ class Intake:
                 async with self._shared.suspects:
                     careful = await self._one(take_in, backoff)
                 continue
-            limit = self._ahead
+            limit = max(self._ahead, self._lanes.idle)
             deliveries = await self._receive(limit, backoff)
             careful = any(map(_is_suspect, deliveries))
             (give_back if careful else take_in)(deliveries)
@@ -66,7 +67,7 @@ class Intake:
 
     async def _one(self, take_in: Callable[[Sequence[Delivery]], None], backoff: Backoff) -> bool:
         """Run one suspect alone; false where there is none any more."""
-        deliveries = await self._receive(1, backoff)
+        deliveries = await self._soon(backoff)
         suspected = any(map(_is_suspect, deliveries))
         if suspected:
             self._suspect = deliveries[0]
@@ -83,10 +84,9 @@ class Intake:
             self._suspect = None
             self._suspect_settled.set()
 
-    def wake_if_low(self) -> None:
-        """Receive again where few messages wait."""
-        if len(self._lanes) <= self._ahead // 2:
-            self._low.set()
+    def wake(self) -> None:
+        """Look again whether few messages wait, or somebody waits for one."""
+        self._low.set()
 
     def after_this_receive(self, act: Callable[[], object]) -> None:
         """Do something once the receive that is under way has been taken in, or now if there is none."""
@@ -96,9 +96,25 @@ class Intake:
             act()
 
     async def _until_low(self) -> None:
-        if len(self._lanes) > self._ahead // 2:
+        while not self._is_low:
             self._low.clear()
             await self._low.wait()
+
+    @property
+    def _is_low(self) -> bool:
+        """Whether few messages wait. Those that wait for their key are of no use to who waits for a message."""
+        waiting = len(self._lanes)
+        return waiting * 2 < self._ahead or (waiting < self._most and self._lanes.idle > 0)
+
+    async def _soon(self, backoff: Backoff) -> Sequence[Delivery]:
+        """Receive one message if there is one: others wait for the right to run their suspects."""
+        receiving = asyncio.ensure_future(self._receive(1, backoff))
+        try:
+            await asyncio.wait({receiving}, timeout=_SOON)
+        finally:
+            receiving.cancel()  # which is safe, and does nothing where it is done
+            await asyncio.wait({receiving})
+        return () if receiving.cancelled() else receiving.result()
 
     async def _receive(self, limit: int, backoff: Backoff) -> Sequence[Delivery]:
         while True:
@@ -128,9 +144,9 @@ class Intake:
 
     def _adapt(self, full: bool, seconds: float) -> None:
         if full and seconds < _FAST:
-            self._ahead = min(self._ahead * 2, self._most)
+            self._ahead = min(max(1, self._ahead * 2), self._most)
         elif seconds > _SLOW:
-            self._ahead = max(self._least, self._ahead // 2)
+            self._ahead //= 2
 
 
 def _is_suspect(delivery: Delivery) -> bool:

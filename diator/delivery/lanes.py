@@ -56,6 +56,16 @@ class Lanes:
         """How many jobs wait."""
         return self._count
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether a job may run at once."""
+        return bool(self._ready)
+
+    @property
+    def idle(self) -> int:
+        """How many wait for a job."""
+        return sum(not waiter.done() for waiter in self._idle)
+
     def is_held(self, key: str | None) -> bool:
         """Whether a key waits for a retry, so that what comes of it now would overtake."""
         return key in self._held

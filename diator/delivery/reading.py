@@ -16,12 +16,11 @@ _headers = msgspec.json.Decoder(dict[str, str])
 
 
 def understand(job: Job) -> None:
-    """Read the envelope of a job, and its key. What can't be read has no key; `reread` tells why."""
+    """Read the envelope of a job."""
     delivery = job.delivery
     if delivery.damage is not None:
         raise UnreadableMessageError(delivery.damage)
     job.envelope = read(delivery.headers, delivery.body)
-    job.key = job.envelope.partitionkey
 
 
 def context_of(job: Job, subscription: str) -> Context:

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing_extensions import Self
 
 from diator.brokers.port import Broker, Subscription
+from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed
-from diator.delivery.consumer import Call, Consumer, Shared
+from diator.delivery.consumer import Consumer, Shared
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.outage import Backoff, Outage
 from diator.delivery.publisher import Publisher
@@ -70,10 +71,14 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop, and wait until everything has ended or was given back."""
+        """Stop, and wait until everything has ended or was given back; a cancel meanwhile ends the grace time."""
         self.stop()
         try:
             await self.wait()
+        except BaseException:
+            self.stop_at_once()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            raise
         finally:
             self._watchdog.stop()
 
@@ -95,13 +100,10 @@ class Worker:
         self._until = asyncio.get_running_loop().time()
 
     async def wait(self) -> None:
-        """Wait until the worker has stopped."""
-        try:
+        """Wait until the worker has stopped. A cancel ends the waiting, and leaves the worker alone."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)  # unlike `gather`, it would not cancel them
             await asyncio.gather(*self._tasks)
-        except BaseException:
-            self.stop_at_once()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            raise
 
     def _left(self) -> float:
         return 0.0 if self._until is None else self._until - asyncio.get_running_loop().time()
