@@ -1,4 +1,4 @@
-"""A plugin for pytest: the fixture ``record``. Active only where it is named.
+"""A plugin for pytest: the fixtures ``record`` and ``testing``. Active only where it is named.
 
 In the ``conftest.py`` at the root of the tests::
 
@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from diator.app import Diator
-from diator.testing.recording import Record
+from diator.testing.recording import Record, Seen
 from diator.testing.recording import record as record_app
+from diator.testing.session import Session, session
+from diator.testing.unsettled import UnsettledError
 
 
 class Recorder:
@@ -31,10 +33,37 @@ class Recorder:
         return made
 
 
+class Tester:
+    """The type of the fixture ``testing``: ``testing(app)`` is what ``app.testing()`` is."""
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        """Those that this test has made."""
+
+    def __call__(
+        self,
+        app: Diator,
+        *,
+        broker: object | None = None,
+        replace: Mapping[Any, object] | None = None,
+        delays: bool = False,
+    ) -> Session:
+        """Test an app with a worker; see ``app.testing``."""
+        # Any: a key of `replace` is a hint (see Router.provides).
+        self.sessions.append(made := session(app, broker=broker, replace=replace, delays=delays))
+        return made
+
+
 @pytest.fixture
 def record() -> Recorder:
     """`diator.testing.record`, with what was recorded in the report of a test that fails."""
     return Recorder()
+
+
+@pytest.fixture
+def testing() -> Tester:
+    """``app.testing``, with what happened in the report of a test that fails."""
+    return Tester()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,8 +72,20 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the records of a test that has failed, unless its error shows them already."""
     report = yield
-    recorder = getattr(item, "funcargs", {}).get("record")
-    if report.failed and isinstance(recorder, Recorder):
-        told = str(call.excinfo.value) if call.excinfo else ""
-        report.sections.extend((repr(made), str(made)) for made in recorder.records if str(made) not in told)
+    if report.failed:
+        error = call.excinfo.value if call.excinfo else None
+        made = _made(getattr(item, "funcargs", {}))
+        report.sections.extend((repr(seen), str(seen)) for seen in made if not _is_told(seen, error))
     return report
+
+
+def _made(fixtures: Mapping[str, object]) -> list[Seen]:
+    recorder, tester = fixtures.get("record"), fixtures.get("testing")
+    return [
+        *(recorder.records if isinstance(recorder, Recorder) else ()),
+        *(tester.sessions if isinstance(tester, Tester) else ()),
+    ]
+
+
+def _is_told(seen: Seen, error: BaseException | None) -> bool:
+    return str(seen) in str(error) or (isinstance(error, UnsettledError) and error.seen is seen)

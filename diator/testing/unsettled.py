@@ -42,6 +42,9 @@ class UnsettledError(AssertionError):
             yield f"not done within {self.seconds:g} s"
 
 
+UnsettledError.__module__ = "diator.testing"  # reports begin with the whole name, and are cut where it is long
+
+
 def _failure(letter: Entry) -> str:
     assert letter.by is not None
     assert letter.why is not None
