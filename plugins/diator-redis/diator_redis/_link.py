@@ -49,12 +49,16 @@ class Link:
         self.opened = 0
         """How often it was connected: whoever keeps something of the connection's own looks here."""
 
-    async def exchange(self, data: bytes, count: int, replies: list[Any], timeout: float) -> None:
+    async def exchange(
+        self, data: bytes, count: int, replies: list[Any], timeout: float, *, to_the_end: bool = False
+    ) -> asyncio.CancelledError | None:
         """Write packed commands and append ``count`` replies, errors of the server among them, to ``replies``.
 
-        Raises `Cut` where the connection broke or ``timeout`` seconds passed.
+        Raises `Cut` where the connection broke or ``timeout`` seconds passed. ``to_the_end``: a cancel that comes while
+        the replies are awaited does not interrupt; it is given back, to be raised later.
         """
         sent = False
+        cancelled: asyncio.CancelledError | None = None
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
         try:
@@ -63,8 +67,13 @@ class Link:
             try:
                 sent = True
                 await connection.send_packed_command(data, check_health=False)
-                for _ in range(count):
-                    replies.append(await _reply(connection))
+                while len(replies) < count:
+                    try:
+                        replies.append(await _reply(connection))
+                    except asyncio.CancelledError as error:
+                        if not to_the_end:
+                            raise
+                        cancelled = error
             finally:
                 timer.cancel()
             if count and isinstance(replies[-1], BREAKING):
@@ -75,6 +84,7 @@ class Link:
         except BaseException:
             await self.drop()
             raise
+        return cancelled
 
     async def _connected(self, timeout: float) -> Any:
         connection = self._connection
@@ -100,6 +110,11 @@ class Link:
 
     def _why(self, error: BaseException) -> BaseException:
         return redis_errors.TimeoutError("the server did not answer in time") if self._expired else error
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an exchange can begin at once, as far as anybody knows."""
+        return self.is_open and not self._connection._reader.at_eof()
 
     @property
     def is_open(self) -> bool:
@@ -234,7 +249,7 @@ def checked(reply: Any) -> Any:
 
 async def _reply(connection: Any) -> Any:
     try:
-        return await connection.read_response(disable_decoding=True, timeout=math.inf)
+        return await connection.read_response(disable_decoding=True, timeout=math.inf, disconnect_on_error=False)
     except redis_errors.ResponseError as error:
         return error
 

@@ -21,7 +21,7 @@ from diator_redis._scripts import PARTITION, TAKE
 
 AHEAD = 1_000
 """So many entries of a partition wait in memory at most, as those behind a retry do; then it is not read any further."""
-LINGER = 0.05
+LINGER = 0.01
 """After so many seconds without a call of `receive` the partitions of which nothing is out go to others."""
 
 Operation = tuple[Partition, Item, str, Argument, int, int]
@@ -259,7 +259,7 @@ class Partitions:
             else:
                 self._settled(delivery.receipt, outcome)
         self._wake()
-        if not self._wanted:
+        if not self._wanted and self._loop.time() - self._left >= LINGER:
             await self._go()
         return lost
 

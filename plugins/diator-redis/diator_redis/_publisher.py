@@ -22,6 +22,8 @@ from diator_redis._scripts import PUBLISH
 MAX_MESSAGES = 500
 MAX_BYTES = 4_000_000
 """What one exchange carries at most; a single message may have more."""
+SMALL = 30_000
+"""So many bytes are written without waiting: asyncio's limit is 64 KiB."""
 
 XADD_HEAD = b"*5\r\n$4\r\nXADD\r\n"
 XADD_MIDDLE = b"$1\r\n*\r\n$1\r\ne\r\n"
@@ -30,13 +32,14 @@ XADD_MIDDLE = b"$1\r\n*\r\n$1\r\ne\r\n"
 class _Call:
     """Messages on their way, and what became of them."""
 
-    __slots__ = ("cause", "done", "messages", "started", "unknown", "unsent")
+    __slots__ = ("cancelled", "cause", "done", "messages", "started", "unknown", "unsent")
 
     def __init__(self, messages: Sequence[Outgoing]) -> None:
         self.messages = messages
         self.unsent: list[Outgoing] = []
         self.unknown: list[Outgoing] = []
         self.cause: BaseException | None = None
+        self.cancelled: asyncio.CancelledError | None = None
         self.done: asyncio.Future[None] | None = None
         self.started = False
 
@@ -51,13 +54,22 @@ class _Call:
             self.cause = cause
             self.done.set_result(None)
 
-    def raise_failure(self) -> None:
-        if self.unsent or self.unknown:
-            assert self.cause is not None
-            error = translate(self.cause)
-            if error is not self.cause:
-                error.__cause__ = self.cause
-            raise NotPublishedError(self.unsent, self.unknown) from error
+    def end(self) -> None:
+        """Raise what is to be raised: a cancel waits until it is known what became of the messages."""
+        failure = self._failure()
+        if self.cancelled is not None:
+            raise self.cancelled from failure
+        if failure is not None:
+            raise failure from failure.__cause__
+
+    def _failure(self) -> NotPublishedError | None:
+        if self.cause is None:
+            return None
+        failure = NotPublishedError(self.unsent, self.unknown)
+        failure.__cause__ = translate(self.cause)
+        if failure.__cause__ is not self.cause:
+            failure.__cause__.__cause__ = self.cause
+        return failure
 
 
 _Item = tuple[_Call, Outgoing]
@@ -85,7 +97,7 @@ class Publisher:
         if not messages:
             return
         call = _Call(messages)
-        if self._busy or self._closed:
+        if self._busy or self._closed or not self._link.is_ready or not _is_small(messages):
             await self._queued(call, timeout)
         else:
             self._busy = True
@@ -93,8 +105,8 @@ class Publisher:
                 await self._send([(call, message) for message in messages], timeout)
             finally:
                 self._next()
-        if call.cause is not None:
-            call.raise_failure()
+        if call.cause is not None or call.cancelled is not None:
+            call.end()
 
     async def aclose(self) -> None:
         """Let what is under way end, and refuse the rest."""
@@ -112,10 +124,15 @@ class Publisher:
         late = redis_errors.TimeoutError(f"not published within {timeout:g} s")
         timer = loop.call_later(timeout, call.give_up, late)
         self._waiting.append(call)
-        try:
-            await call.done
-        finally:
-            timer.cancel()
+        if not self._busy:
+            self._busy = True
+            self._next()
+        while not call.done.done():
+            try:
+                await asyncio.wait({call.done})
+            except asyncio.CancelledError as error:
+                call.cancelled = error
+        timer.cancel()
 
     def _next(self) -> None:
         if self._waiting:
@@ -186,7 +203,8 @@ class Publisher:
             head = self._heads[topic] = b"%b$%d\r\n%b\r\n%b" % (XADD_HEAD, len(name), name, XADD_MIDDLE)
         replies: list[Any] = []
         try:
-            await self._link.exchange(b"%b$%d\r\n%b\r\n" % (head, len(body), body), 1, replies, timeout)
+            data = b"%b$%d\r\n%b\r\n" % (head, len(body), body)
+            call.cancelled = await self._link.exchange(data, 1, replies, timeout, to_the_end=True)
         except Cut as cut:
             call.fail(message, cut.error, sent=cut.sent and not replies)
             return
@@ -220,7 +238,9 @@ class Publisher:
         replies: list[Any] = []
         data = b"".join([pack(command, name, *arguments) for _, arguments in calls])
         try:
-            await self._link.exchange(data, len(calls), replies, timeout)
+            cancelled = await self._link.exchange(data, len(calls), replies, timeout, to_the_end=True)
+            if cancelled is not None:
+                calls[0][0][0][0].cancelled = cancelled
         except Cut as cut:
             for items, _ in calls[len(replies) :]:
                 _fail_all(items, cut.error, sent=cut.sent)
@@ -246,6 +266,11 @@ class Publisher:
             call, message = items[number]
             call.fail(message, redis_errors.ResponseError(text.decode(errors="backslashreplace")), sent=False)
         self._noticed(items[0][1].topic, len(items))
+
+
+def _is_small(messages: Sequence[Outgoing]) -> bool:
+    """Whether one exchange takes all, and never waits until the socket takes more."""
+    return len(messages) <= 100 and sum([len(message.structured) for message in messages]) < SMALL
 
 
 def _other_partitions(reply: Any) -> int:
