@@ -48,6 +48,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the sender attached with ``app.using(headers=...)``, as a JSON object: names of attributes are narrower."""
     data: msgspec.Raw = msgspec.Raw(b"null")
 
+    @property
+    def has_json(self) -> bool:
+        """Whether the data says that it is JSON; ``application/vnd.meetings+json; charset=utf-8`` does too."""
+        media_type = self.datacontenttype.partition(";")[0].strip().lower()
+        return media_type in (JSON, "text/json") or media_type.endswith("+json")
+
 
 ATTRIBUTES = tuple(name for name in Envelope.__struct_fields__ if name != "data")
 _NUMBERS = frozenset({"diatorversion"})
@@ -104,15 +110,12 @@ class Outgoing:
 def read(headers: Mapping[str, str], body: bytes) -> Envelope:
     """Read an event off the wire: in binary mode where a header ``specversion`` says so, else in structured mode.
 
-    Raises `UnreadableMessageError` for what is no CloudEvent with JSON data.
+    Raises `UnreadableMessageError` for what is no CloudEvent. Its data may be of any kind; see `Envelope.has_json`.
     """
     try:
-        envelope = _from_headers(headers, body) if "specversion" in headers else _structured.decode(body)
+        return _from_headers(headers, body) if "specversion" in headers else _structured.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UnreadableMessageError(f"it is no CloudEvent: {error}") from error
-    if envelope.datacontenttype != JSON:
-        raise UnreadableMessageError(f"its data is {envelope.datacontenttype!r}, where {JSON!r} was expected")
-    return envelope
 
 
 def _from_headers(headers: Mapping[str, str], body: bytes) -> Envelope:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from diator.brokers.envelope import Envelope, read
+from diator.brokers.envelope import JSON, Envelope, read
 from diator.context import NO_HEADERS, Context
 from diator.delivery.catalog import Entry
 from diator.delivery.lanes import Job
@@ -40,6 +40,8 @@ def context_of(job: Job, subscription: str) -> Context:
 
 def decode(envelope: Envelope, entry: Entry) -> Any:
     """Make the event. One of a version higher than known is tried all the same: unknown fields are ignored."""
+    if envelope.datacontenttype != JSON and not envelope.has_json:
+        raise UnreadableMessageError(f"its data is {envelope.datacontenttype!r}, where {JSON!r} was expected")
     try:
         return entry.codec.decode(envelope.data)
     except Exception as error:

@@ -1,0 +1,335 @@
+"""What becomes of a message that fails: retried by its policy, or a dead letter with everything that is known."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from diator import Context, Diator, NotificationEvent, Reject, Retry, RetryLater, contract
+from diator.brokers import Park, RetryAfter, Subscription
+from tests.brokered import Flaky, Watch, letters, put, subscriptions_of
+from tests.virtual_time import in_virtual_time
+
+
+@contract("meetings.joined")
+@dataclass(frozen=True)
+class Joined(NotificationEvent):
+    meeting: int = 1
+
+
+class Broken(Exception):
+    pass
+
+
+class Worse(Broken):
+    pass
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class NotAnException(BaseException):
+    pass
+
+
+class Wordless(Reject):
+    def __init__(self) -> None:
+        Exception.__init__(self)
+
+
+class Timeless(RetryLater):
+    def __init__(self) -> None:
+        Exception.__init__(self)
+
+
+def failing_app(broker: Flaky, watch: Watch, error: BaseException, **options: Any) -> Diator:
+    app = Diator("meetings", broker=broker, hooks=[watch])
+
+    @app.on_event(**options)
+    async def joined(event: Joined) -> None:
+        raise error
+
+    return app
+
+
+@in_virtual_time
+async def test_retries_wait_longer_each_time_up_to_the_longest_delay() -> None:
+    broker, watch = Flaky(), Watch()
+    retry = Retry(attempts=6, delay=2.0, factor=3.0, max_delay=20.0, jitter=0.0)
+    app = failing_app(broker, watch, Broken(), retry=retry)
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.until(lambda: bool(watch.of("parked")), within=200)
+        assert [details.delay for details in watch.of("retried")] == [2, 6, 18, 20, 20]
+        assert [details.context.attempt for details in watch.of("handled")] == [1, 2, 3, 4, 5, 6]
+
+
+@in_virtual_time
+async def test_jitter_stays_within_its_share() -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, Broken(), retry=Retry(attempts=2, delay=10, jitter=0.5))
+    async with app, app.worker():
+        await app.publish(*(Joined(number) for number in range(50)))
+        await watch.settle(100)
+        delays = [details.delay for details in watch.of("retried")]
+        assert all(5 <= delay <= 15 for delay in delays)
+        assert max(delays) - min(delays) > 3
+
+
+@in_virtual_time
+async def test_exhausted_becomes_a_dead_letter_with_everything_that_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, Broken("no such meeting"), retry=Retry(attempts=2, delay=1))
+    async with app, app.worker():
+        await app.publish(Joined(42))
+        await watch.settle(2)
+        ((message,), _, _) = broker.publications[0]
+        (letter,) = await letters(broker)
+        assert letter.subscription == "meetings.joined"
+        assert letter.topic == "meetings.joined"
+        assert letter.body == message.structured
+        assert letter.deliveries == 2
+        assert letter.parked_at.tzinfo is not None
+        assert letter.why.reason == "exhausted after 2 attempts"
+        assert letter.why.attempts == 2
+        assert letter.why.error is not None
+        assert letter.why.error.endswith("Broken: no such meeting")
+        assert letter.why.traceback is not None
+        assert "in joined" in letter.why.traceback
+        assert "raise error" in letter.why.traceback
+        assert watch.of("parked")[0].why == letter.why
+    assert "becomes a dead letter: exhausted after 2 attempts" in caplog.text
+
+
+@in_virtual_time
+async def test_an_error_of_a_class_in_never_is_not_retried() -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, Worse("bad data"), retry=Retry(never=(Broken,)))
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(1)
+        (letter,) = await letters(broker)
+        assert "Worse" in letter.why.reason
+        assert letter.why.attempts == 1
+
+
+@in_virtual_time
+async def test_rejected_becomes_a_dead_letter_at_once_with_its_reason() -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, Reject("the meeting is over"))
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(1)
+        (letter,) = await letters(broker)
+        assert letter.why.reason == "rejected: the meeting is over"
+
+
+@in_virtual_time
+async def test_retry_later_takes_the_place_of_the_delay_and_counts_as_an_attempt() -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, RetryLater(70), retry=Retry(attempts=3, delay=1))
+    loop = asyncio.get_running_loop()
+    async with app, app.worker():
+        began = loop.time()
+        await app.publish(Joined())
+        await watch.settle(3, within=200)
+        assert loop.time() - began == pytest.approx(140, abs=0.5)
+        (letter,) = await letters(broker)
+        assert letter.why.attempts == 3
+        assert [details.delay for details in watch.of("retried")] == [70, 70]
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, float("nan"), float("inf"), -5, 1e400])
+def test_retry_later_with_nonsense_is_a_retry_all_the_same(seconds: Any) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = failing_app(broker, watch, RetryLater(seconds), retry=Retry(attempts=2, delay=3, jitter=0))
+        async with app, app.worker():
+            await app.publish(Joined())
+            await watch.settle(2, within=60)
+            assert watch.outcomes() == ["RetryAfter", "Park"]
+            assert len(broker.receivers) == 1
+
+    scenario()
+
+
+@pytest.mark.parametrize("error", [Unspeakable(), NotAnException("odd"), Wordless(), Timeless(), StopIteration()])
+def test_whatever_a_handler_raises_ends_as_a_dead_letter(error: BaseException) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = failing_app(broker, watch, error, retry=Retry(attempts=2, delay=1))
+        async with app, app.worker():
+            await app.publish(Joined())
+            await watch.until(lambda: "Park" in watch.outcomes())
+            (letter,) = await letters(broker)
+            assert letter.why.error
+            assert letter.why.traceback
+            assert len(broker.receivers) == 1, "the consumer broke down"
+            assert not watch.of("settled")[-1].lost
+
+    scenario()
+
+
+@in_virtual_time
+async def test_a_message_is_not_acknowledged_while_it_can_not_be_made_a_dead_letter() -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, Reject("bad"))
+    async with app, app.worker():
+        broker.break_down("settle")
+        await app.publish(Joined())
+        await asyncio.sleep(120)
+        assert not watch.of("settled")
+        (status,) = await broker.status(subscriptions_of(broker))
+        assert status.waiting == 1
+        broker.mend()
+        await watch.settle(1)
+        assert len(await letters(broker)) == 1
+        assert len(watch.of("handled")) == 1
+        (status,) = await broker.status(subscriptions_of(broker))
+        assert (status.waiting, status.dead_letters) == (0, 1)
+
+
+@in_virtual_time
+async def test_a_replay_addresses_one_subscription_and_begins_anew() -> None:
+    broker, watch = Flaky(), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch])
+    attempts: dict[str, list[int]] = {"fails": [], "works": []}
+
+    @app.on_event(retry=Retry(attempts=2, delay=1))
+    async def fails(event: Joined, context: Context) -> None:
+        attempts["fails"].append(context.attempt)
+        if len(attempts["fails"]) < 3:
+            raise Broken
+
+    @app.on_event
+    async def works(event: Joined, context: Context) -> None:
+        attempts["works"].append(context.attempt)
+
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(3)
+        (letter,) = await letters(broker)
+        (subscription,) = (one for one in subscriptions_of(broker) if one.name == "meetings.fails")
+        assert await broker.replay(subscription, letter)
+        await watch.settle(4)
+        await asyncio.sleep(60)
+        assert attempts == {"fails": [1, 2, 1], "works": [1]}
+        assert not await letters(broker)
+        assert not await broker.replay(subscription, letter)
+
+
+@in_virtual_time
+async def test_retries_and_replays_are_no_duplicates() -> None:
+    from diator.brokers import MemoryBroker
+
+    broker, watch = Flaky(MemoryBroker(duplicate_window=10_000)), Watch()
+    app = failing_app(broker, watch, Broken(), retry=Retry(attempts=2, delay=1))
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(2)
+        (letter,) = await letters(broker)
+        await broker.replay(subscriptions_of(broker)[0], letter)
+        await watch.settle(4)
+        assert watch.outcomes() == ["RetryAfter", "Park"] * 2
+
+
+@in_virtual_time
+async def test_the_policy_of_the_app_holds_for_handlers_that_have_none() -> None:
+    broker, watch = Flaky(), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch], retry=Retry(attempts=2, delay=1))
+
+    @app.on_event(retry=Retry(attempts=1))
+    async def own(event: Joined) -> None:
+        raise Broken
+
+    @app.on_event
+    async def of_the_app(event: Joined) -> None:
+        raise Broken
+
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(3)
+        assert watch.outcomes("meetings.own") == ["Park"]
+        assert watch.outcomes("meetings.of_the_app") == ["RetryAfter", "Park"]
+
+
+@in_virtual_time
+async def test_the_longest_delay_is_told_to_the_broker() -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, Broken(), retry=Retry(attempts=3, delay=4, factor=2, jitter=0.25))
+    async with app:
+        found: list[Subscription] = subscriptions_of(broker)
+        assert [one.max_delay for one in found] == [10.0]
+
+
+# ------------------------------------------------------------------------------------------ messages that can't be read
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "no CloudEvent"),
+        (b"\xff\xfe", "no CloudEvent"),
+        (b"[" * 5000, "no CloudEvent"),
+        (b"null", "no CloudEvent"),
+        (b"{}", "no CloudEvent"),
+        (b'{"specversion":"0.3","id":"1","source":"x","type":"meetings.joined"}', "no CloudEvent"),
+        (b'{"specversion":"1.0","id":1,"source":"x","type":"meetings.joined"}', "no CloudEvent"),
+        (b'{"specversion":"1.0","id":"1","source":"x","type":"meetings.joined"}', "does not fit Joined"),
+        (b'{"specversion":"1.0","id":"1","source":"x","type":"meetings.joined","data":[]}', "does not fit Joined"),
+        (
+            b'{"specversion":"1.0","id":"1","source":"x","type":"meetings.joined","data":{"meeting":"x"}}',
+            "does not fit Joined",
+        ),
+        (
+            b'{"specversion":"1.0","id":"1","source":"x","type":"meetings.joined","data":{},"diatorheaders":"[]"}',
+            "diatorheaders",
+        ),
+        (
+            b'{"specversion":"1.0","id":"1","source":"x","type":"meetings.joined","datacontenttype":"text/xml",'
+            b'"data":{}}',
+            "text/xml",
+        ),
+    ],
+)
+def test_undecodable_becomes_a_dead_letter_with_the_original_bytes(body: bytes, says: str) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = Diator("meetings", broker=broker, hooks=[watch])
+
+        @app.on_event
+        async def joined(event: Joined) -> None: ...
+
+        async with app, app.worker():
+            await put(broker, "meetings.joined", body)
+            await watch.settle(1)
+            (letter,) = await letters(broker)
+            assert letter.body == body
+            assert letter.why.reason.startswith("undecodable: ")
+            assert says in letter.why.reason
+            assert not watch.of("handled")
+            assert isinstance(watch.of("settled")[0].outcome, Park)
+            await app.publish(Joined())
+            await watch.settle(2)
+            assert watch.outcomes() == ["Park", "Ack"]
+
+    scenario()
+
+
+def test_a_policy_never_asks_for_more_than_its_longest_delay() -> None:
+    for retry in (
+        Retry(attempts=2000, delay=1e300, factor=1e300, max_delay=50, jitter=1),
+        Retry(attempts=10**9, factor=1.5),
+        Retry(attempts=2, delay=0),
+    ):
+        for attempt in (1, 2, 5, 1000, 10**8):
+            if attempt < retry.attempts:
+                assert 0 <= retry.delay_after(attempt) <= retry.longest
+    assert Retry(attempts=1).longest == 0
+    assert RetryAfter(Retry(jitter=0).delay_after(1)) == RetryAfter(1.0)

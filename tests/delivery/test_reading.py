@@ -1,0 +1,201 @@
+"""Messages as other processes send them: of other versions, under former names, of unknown types, in both modes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from diator import Context, Diator, NotificationEvent, contract
+from diator.brokers import Delivery
+from tests.brokered import Flaky, Watch, letters, put
+from tests.virtual_time import in_virtual_time
+
+
+@contract("meetings.joined", version=2, aliases=("joined", "meeting.joined"))
+@dataclass(frozen=True)
+class Joined(NotificationEvent):
+    meeting: int
+    late: bool = False
+
+
+@contract("meetings.left", topic="shared")
+@dataclass(frozen=True)
+class Left(NotificationEvent):
+    meeting: int = 0
+
+    def __post_init__(self) -> None:
+        if self.meeting == 13:
+            raise ZeroDivisionError("unlucky")
+
+
+def event(name: str, data: Any, **attributes: Any) -> bytes:
+    return json.dumps(
+        {"specversion": "1.0", "id": "1", "source": "other", "type": name, "data": data, **attributes}
+    ).encode()
+
+
+class Bench:
+    """One app with a handler of each event, and what they got."""
+
+    def __init__(self) -> None:
+        self.broker, self.watch = Flaky(), Watch()
+        self.app = Diator("meetings", broker=self.broker, hooks=[self.watch])
+        self.got: list[Any] = []
+        self.contexts: list[Context] = []
+
+        @self.app.on_event(subscription="joined")
+        async def joined(event: Joined, context: Context) -> None:
+            self.got.append(event)
+            self.contexts.append(context)
+
+        @self.app.on_event(subscription="left")
+        async def left(event: Left, context: Context) -> None:
+            self.got.append(event)
+            self.contexts.append(context)
+
+
+@in_virtual_time
+async def test_a_higher_version_is_tried_and_unknown_fields_are_ignored() -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        await put(bench.broker, "meetings.joined", event("meetings.joined", {"meeting": 1, "x": []}, diatorversion=9))
+        await put(bench.broker, "meetings.joined", event("meetings.joined", {"meeting": "1"}, diatorversion=9))
+        await put(bench.broker, "meetings.joined", event("meetings.joined", {"meeting": 3}, diatorversion=1))
+        await bench.watch.settle(3)
+        assert bench.got == [Joined(1), Joined(3)]
+        (letter,) = await letters(bench.broker)
+        assert "of version 9, where 2 is known" in letter.why.reason
+
+
+@in_virtual_time
+async def test_former_names_are_read_and_come_from_their_own_topics_too() -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        for number, name in enumerate(("meetings.joined", "joined", "meeting.joined")):
+            await put(bench.broker, name, event(name, {"meeting": number}))
+        await bench.watch.settle(3)
+        assert bench.got == [Joined(0), Joined(1), Joined(2)]
+
+
+@in_virtual_time
+async def test_unknown_types_on_a_shared_topic_are_acknowledged_and_counted() -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker() as worker:
+        for name in ("meetings.moved", "meetings.left", "meetings.renamed"):
+            await put(bench.broker, "shared", event(name, {}))
+        await bench.watch.settle(3)
+        assert bench.watch.outcomes() == ["Ack"] * 3
+        assert bench.got == [Left()]
+        assert {consumer.name: consumer.ignored for consumer in worker.consumers} == {"joined": 0, "left": 2}
+
+
+@in_virtual_time
+async def test_unknown_types_with_data_of_another_kind_are_nobodys_dead_letters() -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker() as worker:
+        await put(bench.broker, "shared", event("pictures.taken", "...", datacontenttype="image/png"))
+        await bench.watch.settle(1)
+        assert bench.watch.outcomes() == ["Ack"]
+        assert worker.consumers[1].ignored == 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "application/JSON", "text/json", "application/vnd.meetings+json"]
+)
+def test_data_that_is_json_by_any_name_is_read(kind: str) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.app, bench.app.worker():
+            await put(bench.broker, "shared", event("meetings.left", {"meeting": 5}, datacontenttype=kind))
+            await bench.watch.settle(1)
+            assert bench.got == [Left(5)]
+
+    scenario()
+
+
+@in_virtual_time
+async def test_what_the_event_class_itself_refuses_is_undecodable() -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        await put(bench.broker, "shared", event("meetings.left", {"meeting": 13}))
+        await bench.watch.settle(1)
+        (letter,) = await letters(bench.broker)
+        assert "unlucky" in letter.why.reason
+
+
+@in_virtual_time
+async def test_events_in_binary_mode_are_read_from_headers_and_body() -> None:
+    bench = Bench()
+    headers: Mapping[str, str] = {
+        "specversion": "1.0",
+        "id": "77",
+        "source": "other",
+        "type": "meetings.left",
+        "time": "2024-05-01T10:00:00Z",
+        "diatorversion": "3",
+        "diatorcorrelation": "all",
+        "diatorcausation": "before",
+        "diatorheaders": '{"tenant":"t"}',
+        "traceparent": "00-1-2-01",
+        "unknown": "ignored",
+    }
+    bench.broker.tamper = lambda d: Delivery(d.topic, b'{"meeting":4}', headers, receipt=d.receipt)
+    async with bench.app, bench.app.worker():
+        await put(bench.broker, "shared", b"-")
+        await bench.watch.settle(1)
+    (context,) = bench.contexts
+    assert bench.got == [Left(4)]
+    assert (context.message_id, context.correlation_id, context.causation_id) == ("77", "all", "before")
+    assert context.headers == {"tenant": "t", "traceparent": "00-1-2-01"}
+    assert context.time is not None
+    assert context.time.year == 2024
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"diatorversion": "x"},
+        {"diatorversion": "9" * 5000},
+        {"specversion": "2.0"},
+        {"time": "yesterday"},
+        {"diatorheaders": "{"},
+        {"diatorheaders": '{"a":1}'},
+    ],
+)
+def test_headers_that_make_no_sense_are_undecodable(wrong: dict[str, str]) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        bench = Bench()
+        headers = {"specversion": "1.0", "id": "7", "source": "other", "type": "meetings.left", **wrong}
+        bench.broker.tamper = lambda d: Delivery(d.topic, b"{}", headers, receipt=d.receipt)
+        async with bench.app, bench.app.worker():
+            await put(bench.broker, "shared", b"-")
+            await bench.watch.settle(1)
+            assert bench.watch.outcomes() == ["Park"]
+
+    scenario()
+
+
+@in_virtual_time
+async def test_what_the_broker_calls_damaged_is_a_dead_letter_with_that_reason() -> None:
+    bench = Bench()
+    bench.broker.tamper = lambda d: Delivery(d.topic, b"?", damage="the stream is torn", receipt=d.receipt)
+    async with bench.app, bench.app.worker():
+        await put(bench.broker, "shared", b"-")
+        await bench.watch.settle(1)
+        (letter,) = await letters(bench.broker)
+        assert letter.why.reason == "undecodable: the stream is torn"
+
+
+@in_virtual_time
+async def test_an_event_without_a_correlation_starts_one() -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        await put(bench.broker, "shared", event("meetings.left", {}))
+        await bench.watch.settle(1)
+    (context,) = bench.contexts
+    assert context.correlation_id == context.message_id == "1"
+    assert context.causation_id is None
