@@ -76,6 +76,8 @@ class Bench:
     """How many messages the case with a crowd sends."""
     examples: ClassVar[int] = 25
     """How many random programs are tried."""
+    simplify: ClassVar[bool] = True
+    """Whether a random program that fails is made as short as possible, which takes a while."""
 
     space: str = ""
     """Belongs to the case that runs, and stands in the names of all its topics and subscriptions."""

@@ -232,21 +232,24 @@ class Programs(Bench):
     @own_case
     def test_any_program_does_what_the_contract_says(self, ordered: bool) -> None:
         """Nothing is lost, counts are right, and keys are in order, whatever happens in which order."""
-        from hypothesis import HealthCheck, given, settings, strategies  # noqa: PLC0415 - other suites need it not
+        from hypothesis import HealthCheck, Phase, given, settings, strategies  # noqa: PLC0415 - other suites need it not
 
         words = ["publish"] * 3 + ["receive"] * 4 + ["settle"] * 5 + ["close", "replay", "expire", "late"]
         steps = strategies.builds(
             Step, strategies.sampled_from(words), strategies.integers(0, 1), strategies.integers(0, 15)
         )
 
+        phases = [Phase.explicit, Phase.generate, *([Phase.shrink] if self.simplify else [])]
+
         @settings(
+            phases=phases,
             max_examples=self.examples,
             deadline=None,
             database=None,
             derandomize=True,
             suppress_health_check=[HealthCheck.too_slow],
         )
-        @given(program=strategies.lists(steps, max_size=30))
+        @given(program=strategies.lists(steps, min_size=10, max_size=40))
         def check(program: list[Step]) -> None:
             needs = ALL | Capability.ORDERED if ordered else ALL
             self.play(lambda: self._play_program(program, ordered), needs, Wanted(lease=self.short_lease))

@@ -1,0 +1,928 @@
+"""The suite for broker plugins is proven with brokers that are wrong in one way each."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import pytest
+
+from diator.brokers import (
+    ACK,
+    RELEASE,
+    Broker,
+    Capability,
+    DeadLetter,
+    Delivery,
+    MemoryBroker,
+    Outcome,
+    Outgoing,
+    Park,
+    Receiver,
+    Refusal,
+    RetryAfter,
+    Settlement,
+    Status,
+    Subscription,
+    Topic,
+)
+from diator.brokers.memory.queues import Message, Queue
+from diator.brokers.memory.receivers import MemoryReceiver
+from diator.conformance import BrokerSuite, Wanted
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from tests.brokers.swift_loop import run_swiftly
+
+T = TypeVar("T")
+
+
+class WrongBroker(MemoryBroker):
+    """Lets a defect be put into its receivers, and into its queues."""
+
+    receiver_class: ClassVar[type[MemoryReceiver]] = MemoryReceiver
+    queue_class: ClassVar[type[Queue]] = Queue
+
+    def _create(self, subscription: Subscription) -> Queue:
+        queue = self.queue_class(subscription.name, self._clock, ordered=subscription.ordered)
+        self._queues[queue.name] = queue
+        return queue
+
+    async def subscribe(self, subscription: Subscription, /) -> Receiver:
+        receiver = self.receiver_class(self._queues[subscription.name], self._clock, self._lease, self._forget)
+        self._receivers[receiver] = None
+        return receiver
+
+
+class Mutant(NamedTuple):
+    """A broker with one defect, and the cases that must catch it."""
+
+    broker: type[WrongBroker]
+    caught_by: frozenset[str]
+
+
+MUTANTS: list[Mutant] = []
+
+
+def caught_by(*cases: str) -> Callable[[type[T]], type[T]]:
+    """Say which cases must catch the defect of a broker, or of a receiver or queue in an otherwise right broker."""
+
+    def add(defective: type[T]) -> type[T]:
+        broker: Any = defective
+        if not issubclass(defective, WrongBroker):
+            part = "receiver_class" if issubclass(defective, MemoryReceiver) else "queue_class"
+            broker = type(defective.__name__, (WrongBroker,), {part: defective})
+        MUTANTS.append(Mutant(broker, frozenset(cases)))
+        return defective
+
+    return add
+
+
+# Receivers that hand out wrongly.
+
+
+@caught_by("receive_may_be_cancelled_at_any_time")
+class LosesWhatACancelMeets(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        deliveries = await super().receive(limit)
+        await asyncio.sleep(0)
+        return deliveries
+
+
+@caught_by("receive_gives_at_most_what_was_asked_for")
+class GivesMoreThanAskedFor(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        return await super().receive(limit + 5)
+
+
+@caught_by("each_message_is_with_one_of_the_receivers")
+class GivesToEachReceiver(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        deliveries = await super().receive(limit)
+        for one in deliveries:
+            if one.deliveries == 1:
+                self._queue.put(one.topic, one.body, None)
+        return deliveries
+
+
+@caught_by("receive_waits_until_there_is_something")
+class DoesNotWait(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        return self._hand_out(self._queue.take(limit))
+
+
+@caught_by("a_first_delivery_has_no_failures")
+class CountsFromOne(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        return [_changed(one, failures=one.failures + 1) for one in await super().receive(limit)]
+
+
+@caught_by("what_is_not_settled_in_time_is_delivered_again", "failures_add_up")
+class CountsNoDeliveries(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        return [_changed(one, deliveries=1) for one in await super().receive(limit)]
+
+
+@caught_by("other_topics_are_not_heard", "a_retry_comes_back_after_its_delay")
+class ForgetsTheTopicOfARetry(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        return [_changed(one, topic="retries" if one.failures else "all") for one in await super().receive(limit)]
+
+
+@caught_by("any_text_arrives_as_it_was", "a_dead_letter_keeps_all_that_is_known")
+class DropsZeros(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        deliveries = await super().receive(limit)
+        return [_changed(one, body=one.body.replace(b"\\u0000", b"")) for one in deliveries]
+
+
+def _changed(delivery: Delivery, **changes: Any) -> Delivery:
+    kept = {name: getattr(delivery, name) for name in Delivery.__slots__}
+    return Delivery(**{**kept, **changes})
+
+
+# Receivers that settle wrongly.
+
+
+class Settling(MemoryReceiver):
+    """Has another outcome put in the place of each."""
+
+    def put_in_place(self, outcome: Outcome) -> Outcome:
+        return outcome
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        return await super().settle([(one, self.put_in_place(outcome)) for one, outcome in settlements])
+
+
+@caught_by("what_is_acknowledged_is_gone")
+class AcknowledgesNothing(Settling):
+    def put_in_place(self, outcome: Outcome) -> Outcome:
+        return RELEASE if outcome == ACK else outcome
+
+
+@caught_by("what_is_released_comes_back_at_once_and_counts_nothing", "failures_add_up")
+class CountsAReleaseAsAFailure(Settling):
+    def put_in_place(self, outcome: Outcome) -> Outcome:
+        return RetryAfter(0.0) if outcome == RELEASE else outcome
+
+
+@caught_by("what_is_released_waits_in_its_place", "any_program_does_what_the_contract_says")
+class DropsWhatIsReleased(Settling):
+    def put_in_place(self, outcome: Outcome) -> Outcome:
+        return ACK if outcome == RELEASE else outcome
+
+
+@caught_by("a_retry_comes_back_after_its_delay", "a_retry_holds_its_key_and_no_other")
+class RetriesAtOnce(Settling):
+    def put_in_place(self, outcome: Outcome) -> Outcome:
+        return RetryAfter(0.0) if isinstance(outcome, RetryAfter) else outcome
+
+
+@caught_by("failures_add_up", "a_retry_comes_back_after_its_delay", "any_program_does_what_the_contract_says")
+class CountsNoFailures(MemoryReceiver):
+    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+        super()._settle(message, outcome, released)
+        message.failures = 0
+
+
+@caught_by("what_is_not_settled_in_time_is_delivered_again")
+class CountsALostLeaseAsAFailure(MemoryReceiver):
+    def _expire(self, now: float) -> None:
+        for lease in self._leases:
+            lease.message.failures += lease.expires <= now
+        super()._expire(now)
+
+
+@caught_by("one_call_settles_many")
+class SettlesTheFirstOnly(MemoryReceiver):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        return await super().settle(settlements[:1])
+
+
+@caught_by("settling_may_be_repeated")
+class SettlesTwice(MemoryReceiver):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        again = [one for one in settlements if one[0].receipt.settled]
+        for delivery, outcome in again:
+            if isinstance(outcome, Park):
+                self._queue.park(delivery.receipt.message, outcome)
+        return await super().settle([one for one in settlements if one not in again])
+
+
+@caught_by("settling_nothing_is_fine")
+class WantsSomethingToSettle(MemoryReceiver):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        _ = settlements[0]
+        return await super().settle(settlements)
+
+
+@caught_by("settling_may_overlap_with_receive")
+class DoesOneThingAtATime(MemoryReceiver):
+    lock: asyncio.Lock | None = None
+
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        self.lock = self.lock or asyncio.Lock()
+        async with self.lock:
+            return await super().receive(limit)
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        self.lock = self.lock or asyncio.Lock()
+        async with self.lock:
+            return await super().settle(settlements)
+
+
+# Receivers whose leases are wrong.
+
+
+@caught_by("what_is_not_settled_in_time_is_delivered_again", "order_holds_when_a_lease_runs_out")
+class NeverExpires(MemoryReceiver):
+    def _expire(self, now: float) -> None: ...
+
+
+@caught_by("a_lease_that_is_renewed_is_kept", "only_what_was_lost_is_reported")
+class RenewsNothing(MemoryReceiver):
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
+        return [delivery for delivery in deliveries if delivery.receipt not in self._leases]
+
+
+@caught_by("settling_after_the_lease_was_lost_changes_nothing", "only_what_was_lost_is_reported")
+class DoesNotTellWhatIsLost(MemoryReceiver):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        await super().settle(settlements)
+        return ()
+
+
+@caught_by("settling_after_the_lease_was_lost_changes_nothing")
+class ParksWhatIsLost(MemoryReceiver):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        lost = await super().settle(settlements)
+        for delivery, outcome in settlements:
+            if delivery in lost and isinstance(outcome, Park):
+                self._queue.park(delivery.receipt.message, outcome)
+        return lost
+
+
+@caught_by("one_receiver_may_hold_both_the_lost_and_the_new_lease")
+class KnowsMessagesAndNotLeases(MemoryReceiver):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        mine = {lease.message: lease for lease in self._leases}
+        for delivery, _ in settlements:
+            delivery.receipt = mine.get(delivery.receipt.message, delivery.receipt)
+        return await super().settle(settlements)
+
+
+# Receivers that close wrongly.
+
+
+@caught_by("a_receiver_that_is_closed_gives_back_at_once", "a_receiver_that_is_closed_gives_back_in_order")
+class KeepsWhatItHadWhenClosed(MemoryReceiver):
+    def close(self) -> None:
+        self._leases.clear()
+        super().close()
+
+
+@caught_by("a_receiver_that_is_closed_gives_back_at_once", "any_program_does_what_the_contract_says")
+class GivesBackWithACount(MemoryReceiver):
+    def close(self) -> None:
+        for lease in self._leases:
+            lease.message.deliveries += 1
+        super().close()
+
+
+@caught_by("closing_a_receiver_ends_its_receive", "closing_the_broker_closes_its_receivers")
+class WaitsThoughClosed(MemoryReceiver):
+    def close(self) -> None:
+        self._waits = None
+        super().close()
+
+
+@caught_by("a_closed_receiver_leaves_the_rest_to_others")
+class TakesThoughClosed(MemoryReceiver):
+    def close(self) -> None:
+        closed, self._queue.take = self._queue.take, lambda limit: closed(limit)[1:]  # type: ignore[method-assign]
+        super().close()
+
+
+# Queues that are wrong.
+
+
+class Rekeyed(Queue):
+    """Has other keys than the messages."""
+
+    def key(self, key: str | None) -> str | None:
+        return key
+
+    def put(self, topic: str, body: bytes, key: str | None) -> None:
+        super().put(topic, body, self.key(key))
+
+
+@caught_by(
+    "one_key_is_with_one_receiver_at_a_time",
+    "a_retry_holds_its_key_and_no_other",
+    "a_replay_waits_for_its_key",
+    "nothing_is_lost_in_a_crowd",
+    "any_program_does_what_the_contract_says",
+)
+class IgnoresKeys(Rekeyed):
+    def key(self, key: str | None) -> str | None:
+        return None
+
+
+@caught_by("one_key_is_with_one_receiver_at_a_time", "a_retry_holds_its_key_and_no_other")
+class HoldsAllKeysForOne(Rekeyed):
+    def key(self, key: str | None) -> str | None:
+        return "all"
+
+
+@caught_by("messages_without_a_key_do_not_wait_for_each_other")
+class TakesNoKeyForAKey(Rekeyed):
+    def key(self, key: str | None) -> str | None:
+        return key or ""
+
+
+@caught_by("a_subscription_that_is_not_ordered_does_not_hold_keys")
+class HoldsKeysUnasked(Queue):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ordered = True
+
+
+@caught_by("messages_of_one_key_come_in_the_order_given")
+class HandsOutTheLastFirst(Queue):
+    def take(self, limit: int) -> list[Message]:
+        return super().take(limit)[::-1]
+
+
+@caught_by("what_is_released_waits_in_its_place", "a_retry_holds_its_key_and_no_other")
+class PutsBackAtTheEnd(Queue):
+    def _again(self, message: Message) -> None:
+        message.number = next(self._numbers)
+
+    def give_back(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._again(message)
+        super().give_back(messages)
+
+    def delay(self, message: Message, seconds: float) -> None:
+        self._again(message)
+        super().remove(message)
+        self.put(message.topic, message.body, message.lane.key if message.lane else None)
+
+
+@caught_by("what_is_settled_for_good_frees_its_key")
+class HoldsTheKeyOfADeadLetter(Queue):
+    def park(self, message: Message, why: Park) -> None:
+        if message.lane:
+            message.lane.out += 1
+        super().park(message, why)
+
+
+@caught_by("delays_are_each_messages_own")
+class DelaysInLine(Queue):
+    longest = 0.0
+
+    def delay(self, message: Message, seconds: float) -> None:
+        self.longest = max(self.longest, seconds)
+        super().delay(message, self.longest)
+
+
+@caught_by("a_dead_letter_keeps_all_that_is_known")
+class CutsTheTraceback(Queue):
+    def park(self, message: Message, why: Park) -> None:
+        super().park(message, why._replace(traceback=(why.traceback or "")[:100]))
+
+
+@caught_by("a_dead_letter_may_have_no_error")
+class WritesNoneAsText(Queue):
+    def park(self, message: Message, why: Park) -> None:
+        super().park(message, why._replace(error=str(why.error)))
+
+
+@caught_by("a_replay_hands_one_out_as_new")
+class ReplaysWithItsFailures(Queue):
+    def replay(self, letter_id: str) -> bool:
+        replayed = super().replay(letter_id)
+        for message in self._ready:
+            if isinstance(message, Message):
+                message.deliveries += 1
+        return replayed
+
+
+@caught_by("what_was_replayed_may_fail_again", "a_replay_hands_one_out_as_new")
+class ReplaysACopy(Queue):
+    def replay(self, letter_id: str) -> bool:
+        letters = {**self.letters}
+        replayed = super().replay(letter_id)
+        self.letters = letters
+        return replayed
+
+
+# Brokers that publish wrongly.
+
+
+@caught_by("every_subscription_of_a_topic_gets_each_message")
+class SharesBetweenSubscriptions(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        for topic in self._topics.values():
+            topic.queues = topic.queues[-1:] + topic.queues[:-1]
+            for queue in topic.queues[1:]:
+                queue.put = lambda *_: None  # type: ignore[method-assign]
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("other_topics_are_not_heard")
+class SendsToAllTopics(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        copies = [Outgoing(topic, message.envelope) for message in messages for topic in self._topics]
+        await super().publish(copies, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("nothing_can_be_published")
+class WantsSomethingToPublish(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        _ = messages[0]
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("what_nobody_has_subscribed_to_is_dropped")
+class RefusesWhatNobodyHasSubscribedTo(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        if any(message.topic not in self._topics for message in messages):
+            raise NotPublishedError(messages) from BrokerError("no such topic")
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("a_subscription_gets_all_from_the_time_that_it_was_applied")
+class BeginsWithTheFirstReceiver(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        if self._receivers:
+            await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("calls_of_publish_may_overlap")
+class PublishesOneCallAtATime(WrongBroker):
+    publishing = False
+
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        if self.publishing:
+            raise RuntimeError("publish is running")
+        self.publishing = True
+        await asyncio.sleep(0)
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+        self.publishing = False
+
+
+@caught_by("a_cancel_does_not_interrupt_publishing")
+class IsInterruptedByACancel(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        for message in messages:
+            await asyncio.sleep(0)
+            await super().publish([message], timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("a_duplicate_is_dropped")
+class DropsNoDuplicates(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        for topic in self._topics.values():
+            topic.knows = lambda message: False  # type: ignore[method-assign]
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("what_one_subscription_goes_through_is_not_seen_by_another")
+class TakesAReplayForADuplicate(WrongBroker):
+    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        return not self._duplicate_window and await super().replay(subscription, letter)
+
+
+class RetriesThroughTheTopicReceiver(MemoryReceiver):
+    everybody: ClassVar[list[Queue]] = []
+
+    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+        super()._settle(message, outcome, released)
+        if isinstance(outcome, RetryAfter):
+            for queue in self.everybody:
+                if queue is not self._queue:
+                    queue.put(message.topic, message.body, None)
+
+
+@caught_by(
+    "a_retry_comes_back_to_its_own_subscription_only", "what_one_subscription_goes_through_is_not_seen_by_another"
+)
+class RetriesThroughTheTopic(WrongBroker):
+    receiver_class = RetriesThroughTheTopicReceiver
+
+    async def subscribe(self, subscription: Subscription, /) -> Receiver:
+        RetriesThroughTheTopicReceiver.everybody[:] = self._queues.values()
+        return await super().subscribe(subscription)
+
+
+# Brokers that know no room, or know it wrongly.
+
+
+@caught_by("publishing_waits_for_room", "who_has_waited_too_long_is_told_what_did_not_leave")
+class KnowsNoRoom(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        await super().publish(messages, timeout=timeout, wait_for_room=False)
+
+
+@caught_by("who_does_not_wait_for_room_never_waits", "a_full_queue_whose_consumers_publish_to_it_empties")
+class AlwaysWaitsForRoom(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        await super().publish(messages, timeout=timeout)
+
+
+@caught_by("who_has_waited_too_long_is_told_what_did_not_leave")
+class TellsThatNothingLeft(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        try:
+            await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+        except NotPublishedError as error:
+            raise NotPublishedError(messages) from error.__cause__
+
+
+@caught_by("a_message_is_in_all_subscriptions_or_in_none")
+class GivesToThoseWithRoom(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        try:
+            await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+        except NotPublishedError as error:
+            for message in error.unsent:
+                for queue in self._topics[message.topic].queues:
+                    if queue.size < self._capacity:
+                        queue.put(message.topic, message.structured, message.key)
+            raise
+
+
+@caught_by("a_cancel_does_not_interrupt_one_who_waits_for_room")
+class IsInterruptedWhileItWaits(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        for message in messages:
+            end = asyncio.get_running_loop().time() + timeout
+            full = self._topics[message.topic]
+            while wait_for_room and full.full and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await super().publish([message], timeout=0.01, wait_for_room=wait_for_room)
+
+
+# Brokers that keep dead letters wrongly.
+
+
+@caught_by("dead_letters_are_read_from_the_oldest_on")
+class ReadsTheNewestFirst(WrongBroker):
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+        for letter in [one async for one in super().dead_letters(subscription)][::-1]:
+            yield letter
+
+
+@caught_by("dead_letters_belong_to_one_subscription")
+class HasDeadLettersInCommon(WrongBroker):
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+        for queue in self._queues.values():
+            for letter, _ in queue.letters.values():
+                yield letter
+
+
+@caught_by("there_may_be_no_dead_letters")
+class ReadsOnlyWhatItKnows(WrongBroker):
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+        for letter, _ in tuple(self._queues[subscription.name].letters.values()):
+            yield letter
+
+
+@caught_by("dead_letters_may_be_replayed_while_they_are_read")
+class ReadsByPlace(WrongBroker):
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+        place = 0
+        while place < len(letters := list(self._queues[subscription.name].letters.values())):
+            yield letters[place][0]
+            place += 1
+
+
+@caught_by("a_purge_deletes_one_and_no_other")
+class PurgesAll(WrongBroker):
+    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        purged = await super().purge(subscription, letter)
+        self._queues[subscription.name].letters.clear()
+        return purged
+
+
+# Brokers that live wrongly.
+
+
+@caught_by("has_the_shape_of_the_port")
+class LacksAMethod(WrongBroker):
+    purge = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - counts as not there
+
+
+@caught_by("validate_accepts_what_can_be_kept")
+class RefusesWhatItCanDo(WrongBroker):
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+        return [Refusal("no", "use another")]
+
+
+@caught_by("validate_refuses_what_is_not_declared")
+class AcceptsWhatItCannotDo(WrongBroker):
+    @property
+    def capabilities(self) -> Capability:
+        return Capability.ACKNOWLEDGED
+
+
+@caught_by("apply_creates_what_is_missing_and_names_it")
+class AppliesInSilence(WrongBroker):
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        await super().apply(subscriptions, topics)
+        return ()
+
+
+@caught_by("apply_changes_nothing_that_is_there")
+class AppliesAnew(WrongBroker):
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        for one in subscriptions:
+            self._queues.pop(one.name, None)
+        return await super().apply(subscriptions, topics)
+
+
+@caught_by("apply_adds_a_topic_to_a_subscription")
+class AppliesOnce(WrongBroker):
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        return await super().apply([one for one in subscriptions if one.name not in self._queues], topics)
+
+
+@caught_by("status_counts_what_waits_and_what_is_dead")
+class CountsDeadLettersAmongThoseThatWait(WrongBroker):
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+        found = await super().status(subscriptions)
+        return [one._replace(waiting=(one.waiting or 0) + (one.dead_letters or 0)) for one in found]
+
+
+@caught_by("connect_and_aclose_are_counted")
+class ClosesForAll(WrongBroker):
+    async def aclose(self) -> None:
+        self._connections = min(self._connections, 1)
+        await super().aclose()
+
+
+@caught_by("a_broker_may_be_used_in_one_event_loop_after_another")
+class ForgetsWhenClosed(WrongBroker):
+    async def aclose(self) -> None:
+        await super().aclose()
+        if not self._connections:
+            self._queues.clear()
+            self._topics.clear()
+
+
+# Brokers that are cut off and away.
+
+
+class FragileReceiver(MemoryReceiver):
+    """Is told of outages by its broker."""
+
+    away: bool = False
+
+    def tell(self, *, away: bool) -> None:
+        self.away = away
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_result(None)
+
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        self.require_up()
+        return await super().receive(limit)
+
+    async def _wait(self) -> None:
+        self.require_up()
+        await super()._wait()
+
+    def require_up(self) -> None:
+        if self.away:
+            raise BrokerUnavailableError("it is away")
+
+
+class Fragile(WrongBroker):
+    """Can be away, and is right about it: what the wrong ones are compared with."""
+
+    receiver_class = FragileReceiver
+    away = False
+
+    def tell(self, *, away: bool) -> None:
+        self.away = away
+        for receiver in self._receivers:
+            assert isinstance(receiver, FragileReceiver)
+            receiver.tell(away=away)
+
+    def require_up(self) -> None:
+        if self.away:
+            raise BrokerUnavailableError("it is away")
+
+    async def connect(self) -> None:
+        self.require_up()
+        await super().connect()
+
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        try:
+            self.require_up()
+        except BrokerError as error:
+            raise NotPublishedError(messages) from error
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+class StaysAway(Fragile):
+    def tell(self, *, away: bool) -> None:
+        super().tell(away=self.away or away)
+
+
+class TellsOfAnOutageForGood(Fragile):
+    def require_up(self) -> None:
+        if self.away:
+            raise BrokerError("it is away")
+
+
+class CannotCloseWhileAway(Fragile):
+    async def aclose(self) -> None:
+        self.require_up()
+        await super().aclose()
+
+
+class StaysAwayReceiver(FragileReceiver):
+    def tell(self, *, away: bool) -> None:
+        super().tell(away=self.away or away)
+
+
+class ReceivesNoMore(Fragile):
+    receiver_class = StaysAwayReceiver
+
+
+class MutantSuite(BrokerSuite):
+    """Runs the cases for one broker, in a loop whose time passes at once."""
+
+    made: ClassVar[type[MemoryBroker]] = MemoryBroker
+    deadline = 4.0
+    patience = 1.0
+    messages = 300
+    examples = 40
+    simplify = False
+    spaces: ClassVar[dict[str, MemoryBroker]] = {}
+
+    def make_broker(self, space: str, wanted: Wanted) -> Broker:
+        if space not in self.spaces:
+            window = wanted.duplicate_window
+            self.spaces[space] = self.made(wanted.capacity, wanted.lease, duplicate_window=window)
+        return self.spaces[space]
+
+    async def clean_up(self, space: str) -> None:
+        del self.spaces[space]
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        run_swiftly(main)
+
+
+class FragileSuite(MutantSuite):
+    """Hurts its broker."""
+
+    made: ClassVar[type[MemoryBroker]] = Fragile
+
+    def fragile(self) -> Fragile:
+        broker = self.spaces[self.space]
+        assert isinstance(broker, Fragile)
+        return broker
+
+    async def cut_connections(self) -> None:
+        broker = self.fragile()
+        broker.tell(away=True)
+        asyncio.get_running_loop().call_later(0.01, lambda: broker.tell(away=False))
+
+    async def stop_server(self) -> None:
+        self.fragile().tell(away=True)
+
+    async def start_server(self) -> None:
+        self.fragile().tell(away=False)
+
+
+def arguments(case: object) -> list[dict[str, Any]]:
+    """All the arguments that a case is run with."""
+    marks: list[pytest.Mark] = getattr(case, "pytestmark", [])
+    each = [[(mark.args[0], value) for value in mark.args[1]] for mark in marks if mark.name == "parametrize"]
+    return [dict(chosen) for chosen in itertools.product(*each)]
+
+
+def fails(suite: BrokerSuite, name: str) -> bool:
+    """Whether a case fails, with any of its arguments."""
+    case = getattr(suite, f"test_{name}")
+    for chosen in arguments(case):
+        try:
+            case(**chosen)
+        except pytest.skip.Exception:
+            continue
+        except (Exception, asyncio.CancelledError, pytest.fail.Exception):  # noqa: BLE001 - a defect fails in any way
+            return True
+    return False
+
+
+def suite_for(broker: type[MemoryBroker]) -> MutantSuite:
+    """Make a suite of the broker."""
+
+    class Suite(FragileSuite if issubclass(broker, Fragile) else MutantSuite):  # type: ignore[misc]
+        made = broker
+
+    return Suite()
+
+
+EVERY_CASE = [name.removeprefix("test_") for name in dir(BrokerSuite) if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.broker.__name__)
+def test_a_defect_is_caught_by_the_cases_that_are_about_it(mutant: Mutant) -> None:
+    suite = suite_for(mutant.broker)
+    assert {name for name in mutant.caught_by if fails(suite, name)} == mutant.caught_by
+
+
+def test_the_broker_that_defects_are_put_into_is_right() -> None:
+    suite = suite_for(WrongBroker)
+    assert [name for name in EVERY_CASE if fails(suite, name)] == []
+
+
+HURT = {
+    "goes_on_by_itself_after_its_connections_broke",
+    "a_receive_that_waits_survives_a_broken_connection",
+    "an_outage_is_told_as_one_that_may_pass",
+    "closing_is_quiet_while_the_broker_is_away",
+    "what_is_stored_survives",
+}
+
+
+def test_every_case_catches_some_defect() -> None:
+    not_declared = {"a_message_may_be_as_large_as_the_limit", "what_is_stored_survives"}
+    rest = {*EVERY_CASE} - not_declared - HURT
+    assert rest - set[str]().union(*(one.caught_by for one in MUTANTS)) == set()
+
+
+def test_a_broker_that_comes_back_passes() -> None:
+    suite = suite_for(Fragile)
+    assert [name for name in EVERY_CASE if fails(suite, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("broker", "caught"),
+    [
+        (StaysAway, "an_outage_is_told_as_one_that_may_pass"),
+        (TellsOfAnOutageForGood, "an_outage_is_told_as_one_that_may_pass"),
+        (TellsOfAnOutageForGood, "goes_on_by_itself_after_its_connections_broke"),
+        (CannotCloseWhileAway, "closing_is_quiet_while_the_broker_is_away"),
+        (ReceivesNoMore, "a_receive_that_waits_survives_a_broken_connection"),
+    ],
+)
+def test_a_defect_in_an_outage_is_caught(broker: type[Fragile], caught: str) -> None:
+    assert fails(suite_for(broker), caught)
+
+
+def test_cases_that_hurt_the_broker_skip_where_the_author_cannot() -> None:
+    suite = suite_for(WrongBroker)
+    for name in HURT:
+        with pytest.raises(pytest.skip.Exception, match=r"the author has written no|does not declare"):
+            getattr(suite, f"test_{name}")()
+
+
+class Lesser(WrongBroker):
+    """Declares less, and refuses what needs more."""
+
+    refuses: ClassVar[bool] = True
+
+    @property
+    def capabilities(self) -> Capability:
+        return Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DEAD_LETTERS | Capability.DELAY
+
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+        ordered = [one for one in subscriptions if one.ordered]
+        return [Refusal("no order", "use another broker", one.name) for one in ordered] if self.refuses else ()
+
+
+class Silent(Lesser):
+    refuses = False
+
+
+def test_what_a_broker_cannot_do_passes_if_it_is_refused() -> None:
+    suite_for(Lesser).test_what_is_settled_for_good_frees_its_key(ACK)
+    suite_for(Lesser).test_validate_refuses_what_is_not_declared(Capability.ORDERED)
+
+
+def test_what_a_broker_cannot_do_fails_if_it_is_not_refused() -> None:
+    with pytest.raises(AssertionError, match=r"does not declare <Capability.ORDERED.*so validate must refuse"):
+        suite_for(Silent).test_validate_refuses_what_is_not_declared(Capability.ORDERED)
+
+
+def test_what_cannot_be_refused_skips() -> None:
+    with pytest.raises(pytest.skip.Exception, match=r"does not declare <Capability.BOUNDED"):
+        suite_for(Lesser).test_publishing_waits_for_room()
+
+
+def test_a_case_is_overridden_only_with_a_reason() -> None:
+    def replacement(suite: object) -> None: ...
+
+    with pytest.raises(TypeError, match="test_failures_add_up replaces a case"):
+        type("Silent", (MutantSuite,), {"test_failures_add_up": replacement})
+    explained = pytest.mark.xfail(reason="the server counts later")(replacement)
+    assert issubclass(type("Reasonable", (MutantSuite,), {"test_failures_add_up": explained}), BrokerSuite)
+
+
+def test_the_hook_must_be_written() -> None:
+    class EmptySuite(BrokerSuite): ...
+
+    with pytest.raises(NotImplementedError, match=r"EmptySuite\.make_broker: it makes"):
+        EmptySuite().make_broker("space", Wanted())
