@@ -100,19 +100,20 @@ class Activity(Hooks):
         self._runs[_way(context)] = run
 
     def handled(self, details: Handled, /) -> None:
-        """Note what a delivery has failed with where its handler does not tell: before it, after it, or in time."""
+        """Note what became of a delivery, as far as its handler does not tell.
+
+        It may have failed before its handler began, after that had returned, or in time; and a worker may have handled
+        it that was started before the app was watched.
+        """
         way, error = _way(details.context), details.error
         self._errors[way] = error
         run = self._runs.get(way)
-        if error is None:
-            return
         if run is None or run.attempt != details.context.attempt:
-            by = self._consumed[details.subscription].registration
-            cause = self.cause_of(details.context)
+            by, cause = self._consumed[details.subscription].registration, self.cause_of(details.context)
             run = Entry("handled", details.event, by, cause, error=error, done=True, context=details.context)
             self._entries.append(run)
             self._runs[way] = run
-        elif run.error is None or isinstance(error, TimeoutError):
+        elif error is not None and (run.error is None or isinstance(error, TimeoutError)):
             run.error = error
 
     def parked(self, details: Parked, /) -> None:

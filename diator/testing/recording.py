@@ -26,8 +26,9 @@ def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Reco
     container: ``replace={MeetingApi: FakeMeetingApi()}``. What the container builds by itself still gets what the
     container has.
 
-    An app with a broker uses it as ever. What a worker handles is recorded if it was started inside the block; a test
-    that is to wait for that uses ``app.testing()``.
+    An app with a broker uses it as ever, and what a worker handles is recorded too; a test that is to wait for that
+    uses ``app.testing()``. Of a worker that was started before the block the runs of its handlers are recorded, and not
+    what those publish.
 
     Entering raises `~diator.ConfigurationError` for a replacement that nobody asks for, and for what is wrong with the
     app.

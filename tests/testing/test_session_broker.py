@@ -57,6 +57,14 @@ class Untouched(MemoryBroker):
         raise AssertionError("the app's own broker was used")
 
 
+class Slow(MemoryBroker):
+    """Has a message handled, and settled, before its publisher knows that it was taken."""
+
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+        await asyncio.sleep(0.1)
+
+
 class Away(MemoryBroker):
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
         raise NotPublishedError(messages) from BrokerUnavailableError("away")
@@ -206,6 +214,17 @@ async def test_a_broker_may_be_given_by_its_address_and_drop_duplicates() -> Non
             await session.settled()
         assert session.handled.of(Counted) == [Counted(1)] * handled
     assert len(seen) == 4
+
+
+async def test_it_does_not_matter_what_is_faster_the_answer_to_the_publisher_or_the_handler() -> None:
+    app, seen = make_app()
+
+    async with app.testing(broker=Slow()) as session:
+        tasks = [asyncio.ensure_future(session.send(Join(user))) for user in (1, 102)]
+        await session.settled()
+        assert all(task.done() for task in tasks)
+    assert sorted(seen) == [1, 102, 102]
+    assert session.published == [Joined(1), Joined(102)]
 
 
 async def test_an_app_without_a_broker_has_none_to_exchange() -> None:
@@ -387,6 +406,20 @@ async def test_a_recorded_app_sends_over_its_own_broker_also_without_a_worker(st
     assert recorded.published == [Joined(1)]
     recorded.handled.none(Joined)
     assert seen == ([1] if started == "by the record" else [1, 2])
+
+
+async def test_a_record_shows_what_a_worker_handles_that_runs_already() -> None:
+    app, seen = make_app()
+    async with app, app.worker():
+        async with record(app) as recorded:
+            await app.send(Join(1))
+            for _ in range(100):
+                await asyncio.sleep(0)
+        await app.send(Join(2))
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert str(recorded).splitlines()[2:] == ["      published Joined(user=1)", "        handled by count"]
+    assert seen == [1, 2]
 
 
 async def test_an_app_that_was_recorded_can_have_a_worker_afterwards() -> None:
