@@ -1,14 +1,13 @@
 """What all commands share: the argument that names the app, the option for tools, and how text is written."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, Protocol
 
 import typer
 
 from diator.app import Diator
 from diator.cli.load import LoadError, load
 from diator.errors import ConfigurationError, Problem
-from diator.retry import Retry
 
 AppArgument = Annotated[
     str,
@@ -58,7 +57,20 @@ def problem_text(problem: Problem) -> str:
     return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.remedy}"
 
 
-def retry_text(retry: Retry) -> str:
+class Policy(Protocol):
+    """How often, and after what delays, a message is tried again: `diator.Retry`, or a description of one."""
+
+    @property
+    def attempts(self) -> int: ...  # noqa: D102
+    @property
+    def delay(self) -> float: ...  # noqa: D102
+    @property
+    def factor(self) -> float: ...  # noqa: D102
+    @property
+    def max_delay(self) -> float: ...  # noqa: D102
+
+
+def retry_text(retry: Policy) -> str:
     """How often, and after what delays: ``5 attempts, after 1 s, then x2, up to 300 s``."""
     if retry.attempts == 1:
         return "1 attempt"

@@ -3,13 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diator.app import Diator, look
+from diator.app import Diator, brokerage_of, look
 from diator.cli.arguments import short_path
-from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request
+from diator.cli.describe_brokered import subscription_of, wire_of
+from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request, Subscription
 from diator.cli.names import Names, type_text
 from diator.containers.port import Capability
+from diator.delivery.brokerage import Brokerage
+from diator.delivery.catalog import Consumed
 from diator.engine.check import Checked
 from diator.engine.claims import message_hint
+from diator.engine.events import is_brokered
 from diator.engine.hints import result_of, split
 from diator.engine.reach import Needs
 from diator.engine.records import Kind, Layer, Registration
@@ -21,14 +25,18 @@ from diator.router import key_of
 
 def describe(app: Diator) -> Description:
     """Describe an app."""
-    return _Describer(look(app)).description()
+    checked = look(app)
+    return _Describer(checked, brokerage_of(app)).description()
 
 
 class _Describer:
-    def __init__(self, checked: Checked) -> None:
+    def __init__(self, checked: Checked, brokerage: Brokerage | None) -> None:
         self._registry = checked.registry
         self._container = checked.container
         self._checked = checked
+        self._broker = brokerage.broker if brokerage else None
+        consumed = brokerage.catalog.consumed if brokerage else ()
+        self._consumed: Mapping[Registration, Consumed] = {one.registration: one for one in consumed}
         self._names = Names()
         self._handlers = {record: self._handler(record, wired) for record, wired in checked.handlers.items()}
         self._layers = {id(wired): self._middleware(layer, wired) for layer, wired in checked.layers.items()}
@@ -38,6 +46,7 @@ class _Describer:
         checked, container = self._checked, self._container
         return Description(
             container=type(container).__name__ if container else None,
+            broker=type(self._broker).__name__ if self._broker else None,
             commands=self._requests(Kind.COMMAND),
             queries=self._requests(Kind.QUERY),
             events=tuple(self._event(cls) for cls in self._events),
@@ -52,20 +61,26 @@ class _Describer:
         return tuple(self._request(record, classes[record][0]) for record in records)
 
     def _request(self, record: Registration, cls: type[Message]) -> Request:
-        wired, reach = self._checked.handlers[record], self._checked.reach
-        layers, following = reach.layers_of(cls), reach.following(wired.publishes)
-        needs = Needs((wired, *layers, *following.handlers, *following.layers))
-        scoped = self._container is not None and Capability.SCOPED in self._container.capabilities
+        wired, layers = self._checked.handlers[record], self._checked.reach.layers_of(cls)
+        needs = self._needs(wired, layers)
         hint = message_hint(record, self._registry.handlers[record])
         return Request(
             message=self._names.of_message(hint, cls),
             result=_result(hint),
             streams=wired.streams,
-            scope=scoped and bool(needs.keys),
+            scope=self._opens_scope(needs),
             needs_from_sender=tuple(sorted(map(str, needs.required))),
             middlewares=self._middlewares(layers, outer=True),
             handler=self._handlers[record],
         )
+
+    def _needs(self, wired: Wired, layers: Iterable[Wired]) -> Needs:
+        following = self._checked.reach.following(wired.publishes)
+        return Needs((wired, *layers, *following.handlers, *following.layers))
+
+    def _opens_scope(self, needs: Needs) -> bool:
+        scoped = self._container is not None and Capability.SCOPED in self._container.capabilities
+        return scoped and bool(needs.keys)
 
     def _event_classes(self) -> list[type[Event]]:
         """The events of the app: published, declared, or handled under their own name."""
@@ -79,7 +94,8 @@ class _Describer:
         return list(found)
 
     def _event(self, cls: type[Event]) -> EventFlow:
-        checked, layers = self._checked, self._checked.reach.layers_of(cls)
+        checked, layers, records = self._checked, self._checked.reach.layers_of(cls), self._handling(cls)
+        family = checked.reach.family(cls)
         return EventFlow(
             event=self._names.of(cls),
             kind=_kind(cls),
@@ -88,21 +104,28 @@ class _Describer:
             ),
             declared=cls in self._registry.published,
             may_be=tuple(map(self._names.of, self._nearest_subclasses(cls))),
-            middlewares=self._middlewares(layers, outer=False),
-            handlers=tuple(
-                self._handlers[record]
-                for record, classes in checked.classes.items()
-                if record.kind is Kind.EVENT and issubclass(cls, classes)
-            ),
-            handled=bool(checked.reach.matching(cls)),
+            wire=wire_of(cls),
+            middlewares=self._middlewares(layers, outer=is_brokered(cls)),
+            handlers=tuple(self._handlers[record] for record in records),
+            subscriptions=tuple(self._subscription(record, layers) for record in records if record in self._consumed),
+            handled=any(map(self._handling, family)),
         )
+
+    def _handling(self, cls: type[Event]) -> list[Registration]:
+        classes = self._checked.classes.items()
+        return [record for record, own in classes if record.kind is Kind.EVENT and issubclass(cls, own)]
+
+    def _subscription(self, record: Registration, layers: Iterable[Wired]) -> Subscription:
+        needs = self._needs(self._checked.handlers[record], layers)
+        handler = self._handlers[record].name
+        return subscription_of(self._consumed[record], handler=handler, scope=self._opens_scope(needs))
 
     def _nearest_subclasses(self, cls: type[Event]) -> list[type[Event]]:
         below = [other for other in self._events if other is not cls and issubclass(other, cls)]
         return [other for other in below if not any(issubclass(other, mid) for mid in below if mid is not other)]
 
     def _middlewares(self, layers: Iterable[Wired], *, outer: bool) -> tuple[Middleware, ...]:
-        """Those of a message from the outside in; those of an event all run inside the unit of work."""
+        """Those of a message from the outside in; those of a domain event all run inside the unit of work."""
         found = [self._layers[id(layer)] for layer in layers]
         if not outer:
             return tuple(_inside(layer) for layer in found)

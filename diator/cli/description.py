@@ -68,6 +68,52 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Wire:
+    """How a notification or ECST event is known to other processes."""
+
+    name: str
+    topic: str
+    version: int
+    key: str | None
+    """The field that orders delivery."""
+    aliases: tuple[str, ...]
+    """Former names, which are still read."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often, and after what delays, a message is tried again."""
+
+    attempts: int
+    delay: float
+    """Seconds, as are the next two that are times."""
+    factor: float
+    max_delay: float
+    jitter: float
+    never: tuple[str, ...]
+    """Classes of errors after which there is no retry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One handler's share of what goes over the broker. Each message is a unit of work of its own."""
+
+    name: str
+    handler: str
+    topics: tuple[str, ...]
+    ordered: bool
+    """Whether messages of one key come one at a time, in order."""
+    delivery: str
+    """``at-least-once`` or ``at-most-once``."""
+    concurrency: int
+    timeout: float
+    """Seconds."""
+    retry: RetryPolicy
+    scope: bool
+    """Whether its unit of work opens a scope of the container."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventFlow:
     """An event: who publishes it, and who handles it."""
 
@@ -79,10 +125,14 @@ class EventFlow:
     """Whether the app declares it with ``app.publishes``."""
     may_be: tuple[str, ...]
     """The nearest subclasses that are events of this app too."""
+    wire: Wire | None
+    """For what goes over the broker."""
     middlewares: tuple[Middleware, ...]
-    """Around each call of a handler; the unit of work is that of the command."""
+    """Around each call of a handler; the unit of work of a domain event is that of the command."""
     handlers: tuple[Handler, ...]
     """In the order in which they run, those of base classes included."""
+    subscriptions: tuple[Subscription, ...]
+    """One for each of those handlers, for what comes over the broker."""
     handled: bool
     """Whether an instance, of the class or of a subclass, reaches any handler."""
 
@@ -92,6 +142,7 @@ class Description:
     """An app: its messages and handlers, in the order of registration."""
 
     container: str | None
+    broker: str | None
     commands: tuple[Request, ...]
     queries: tuple[Request, ...]
     events: tuple[EventFlow, ...]

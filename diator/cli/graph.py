@@ -46,6 +46,7 @@ class _Chart:
         self._queries = _numbered("q", description.queries)
         self._events = description.events
         self._event_ids = {event.event: node for node, event in _numbered("e", description.events)}
+        self._topics = {topic: node for node, topic in _numbered("t", _topics(description.events))}
         handlers = (
             *(request.handler for request in (*description.commands, *description.queries)),
             *(handler for event in description.events for handler in event.handlers),
@@ -61,6 +62,8 @@ class _Chart:
             yield f'    {node}("{self._label(handler.name)}")'
         for event in self._events:
             yield f"    {self._event_ids[event.event]}{self._event(event)}"
+        for topic, node in self._topics.items():
+            yield f'    {node}[("{escape(topic)}")]'
         if any(event.declared for event in self._events):
             yield '    app(["app.publish"])'
 
@@ -70,18 +73,44 @@ class _Chart:
         for handler, node in self._handlers.items():
             yield from (f"    {node} --> {self._event_ids[event]}" for event in handler.publishes)
         for event in self._events:
-            node = self._event_ids[event.event]
-            if event.declared:
-                yield f"    app --> {node}"
-            yield from (f"    {node} --> {self._handlers[handler]}" for handler in event.handlers)
-            yield from (f"    {node} -.-> {self._event_ids[other]}" for other in event.may_be)
+            yield from self._edges_of(event, self._event_ids[event.event])
+        yield from self._deliveries()
+
+    def _edges_of(self, event: EventFlow, node: str) -> Iterator[str]:
+        if event.declared:
+            yield f"    app --> {node}"
+        hub = node
+        if event.wire:
+            hub = self._topics[event.wire.topic]
+            yield f"    {node} --> {hub}"
+        if not event.subscriptions:
+            yield from (f"    {hub} --> {self._handlers[handler]}" for handler in event.handlers)
+        yield from (f"    {node} -.-> {self._event_ids[other]}" for other in event.may_be)
+
+    def _deliveries(self) -> Iterator[str]:
+        """From each topic to the handlers of what is on it, each once, with the name of the subscription."""
+        edges = {
+            (topic, handler, subscription.name): None
+            for event in self._events
+            for subscription, handler in zip(event.subscriptions, event.handlers, strict=False)
+            for topic in subscription.topics
+        }
+        for topic, handler, name in edges:
+            label = escape(name).replace("|", "#124;")
+            yield f'    {self._topics[topic]} -->|"{label}"| {self._handlers[handler]}'
 
     def _event(self, event: EventFlow) -> str:
         label = "any event" if event.event == _ANY else self._label(event.event)
-        return f'{{{{"{label}"}}}}' if event.handled else f'{{{{"{label}<br/>no handler"}}}}:::unhandled'
+        return f'{{{{"{label}"}}}}' if event.handled or event.wire else f'{{{{"{label}<br/>no handler"}}}}:::unhandled'
 
     def _label(self, name: str) -> str:
         return escape(self._names.short(name))
+
+
+def _topics(events: Iterable[EventFlow]) -> Iterable[str]:
+    published = (event.wire.topic for event in events if event.wire)
+    consumed = (topic for event in events for subscription in event.subscriptions for topic in subscription.topics)
+    return dict.fromkeys((*published, *consumed))
 
 
 def _numbered(letter: str, items: Iterable[T]) -> list[tuple[str, T]]:

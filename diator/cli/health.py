@@ -62,6 +62,8 @@ class Responder:
                 await asyncio.wait_for(self._exchange(reader, writer), _PATIENCE)
         except (OSError, EOFError, asyncio.TimeoutError):
             pass  # whoever asked does not listen any more
+        except asyncio.CancelledError:
+            pass  # the process ends; up to Python 3.12 the server logs an error for a cancelled connection
         finally:
             self._open -= 1
             writer.close()

@@ -141,7 +141,9 @@ def _end(code: int, text: str, as_json: bool) -> NoReturn:
 def _end_with_problems(problems: Sequence[Problem], as_json: bool) -> NoReturn:
     for problem in problems:
         if as_json:
-            logger.critical("%s", problem.text, extra={"code": problem.code, "remedy": problem.remedy})
+            place = str(problem.place) if problem.place else None
+            extra = {"code": problem.code, "remedy": problem.remedy, "place": place}
+            logger.critical("%s", problem.text, extra=extra)
         else:
             typer.echo(problem_text(problem), err=True)
     raise typer.Exit(1)

@@ -261,3 +261,52 @@ async def lost(event: "Nowhere") -> None: ...
 
 def test_an_empty_app_is_an_empty_flowchart(tmp_path: Path) -> None:
     assert drawn(tmp_path, "app = Diator()\n").startswith("flowchart LR\n    classDef")
+
+
+BROKERED = """
+app = Diator("meetings", broker="memory://")
+@dataclass
+class Join(Command[None]): ...
+@contract("user-joined", topic="users")
+@dataclass
+class Joined(NotificationEvent): ...
+@contract("user-left", topic="users")
+@dataclass
+class Left(NotificationEvent): ...
+@dataclass
+class Closed(ECSTEvent): ...
+@app.command
+async def join(command: Join, publish: Publish[Joined | Closed]) -> None: ...
+@app.on_event(subscription="a|b")
+async def note(event: Joined | Left) -> None: ...
+"""
+
+
+def test_events_over_the_broker_go_by_their_topic_and_on_by_subscriptions(tmp_path: Path) -> None:
+    lines = drawn(tmp_path, BROKERED).splitlines()
+    assert lines[4:] == [
+        '    e1{{"Joined"}}',
+        '    e2{{"Closed"}}',
+        '    e3{{"Left"}}',
+        '    t1[("users")]',
+        '    t2[("Closed")]',
+        "    c1 --> h1",
+        "    h1 --> e1",
+        "    h1 --> e2",
+        "    e1 --> t1",
+        "    e2 --> t2",
+        "    e3 --> t1",
+        '    t1 -->|"a#124;b"| h2',
+        "    classDef unhandled stroke-dasharray: 4 4",
+    ]
+
+
+def test_events_over_the_broker_are_drawn_without_one_too(tmp_path: Path) -> None:
+    lines = drawn(tmp_path, BROKERED.replace(', broker="memory://"', "")).splitlines()
+    assert [line.strip() for line in lines if "-->" in line][3:] == [
+        "e1 --> t1",
+        "t1 --> h2",
+        "e2 --> t2",
+        "e3 --> t1",
+        "t1 --> h2",
+    ]

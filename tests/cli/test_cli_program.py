@@ -77,7 +77,7 @@ def test_importing_diator_loads_nothing_of_the_command_line(tmp_path: Path) -> N
 def test_help_names_every_command(tmp_path: Path) -> None:
     done = run(tmp_path, "--help")
     assert done.code == 0
-    assert all(command in done.stdout for command in ("check", "show", "graph"))
+    assert all(command in done.stdout for command in ("check", "show", "graph", "run", "subscriptions", "dead-letters"))
 
 
 def test_a_forgotten_app_is_a_usage_error(tmp_path: Path) -> None:

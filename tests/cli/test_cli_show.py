@@ -101,7 +101,7 @@ def test_an_event_is_shown_with_who_publishes_it_and_what_runs_for_it(tmp_path: 
 
 def test_json_has_the_keys_that_the_documents_promise(tmp_path: Path) -> None:
     found = shown(tmp_path, APP)
-    assert set(found) == {"app", "container", "commands", "queries", "events", "unplaced", "problems"}
+    assert set(found) == {"app", "container", "broker", "commands", "queries", "events", "unplaced", "problems"}
     assert found["app"] == "meetings:app"
     assert found["container"] == "DishkaContainer"
     assert found["problems"] == {"errors": 0, "warnings": 1}
@@ -159,6 +159,8 @@ def test_json_tells_of_an_event_who_publishes_and_who_handles_it(tmp_path: Path)
         "published_by": ["meetings.join"],
         "declared": False,
         "may_be": [],
+        "wire": None,
+        "subscriptions": [],
         "handled": True,
     }
     assert [(handler["name"], handler["runs"]) for handler in handlers] == [
@@ -335,3 +337,111 @@ def test_a_partial_a_method_and_an_object_are_named_after_what_was_written(tmp_p
     )
     assert [command["handler"]["name"] for command in found["commands"]] == ["meetings.join", "meetings.Service.leave"]
     assert found["commands"][0]["middlewares"][0]["name"] == "diator.middleware.LoggingMiddleware"
+
+
+BROKERED = """
+import dishka
+
+class Session: ...
+provider = dishka.Provider()
+provider.provide(Session, scope=dishka.Scope.REQUEST)
+app = Diator("meetings", broker="memory://", container=dishka.make_async_container(provider))
+
+@contract("meetings.user-joined", version=2, key="meeting_id", aliases=("joined",))
+@dataclass
+class UserJoined(NotificationEvent):
+    meeting_id: int
+@dataclass
+class MeetingChanged(ECSTEvent):
+    title: str
+@dataclass
+class Join(Command[None]): ...
+@app.middleware
+async def commit(message: Message, call_next: CallNext, session: Session) -> Any: ...
+@app.middleware
+async def timed(message: Event, call_next: CallNext) -> Any: ...
+@app.command
+async def join(command: Join, publish: Publish[UserJoined | MeetingChanged]) -> None: ...
+@app.on_event(subscription="mail", concurrency=2, timeout=5, retry=Retry(attempts=3, delay=2, never=[ValueError]))
+async def send_mail(event: UserJoined, session: Session) -> None: ...
+@app.on_event(ordered=False)
+async def count(event: UserJoined) -> None: ...
+"""
+
+
+def test_an_event_over_the_broker_is_shown_with_each_subscription_and_its_pipeline(tmp_path: Path) -> None:
+    write(tmp_path, BROKERED)
+    done = run(tmp_path, "show", "meetings:app")
+    assert (done.code, done.stderr) == (0, "")
+    rows = rows_of(done.stdout)
+    assert ["event", "UserJoined", "over meetings.user-joined for send_mail, count"] in rows
+    assert ["event", "MeetingChanged", "over MeetingChanged"] in rows
+    assert rows[rows.index(["Events", "Step", "Who", "Needs", "Place"]) + 1 :] == [
+        ["UserJoined", "published", "notification event", "by join"],
+        ["wire name", "meetings.user-joined", "version 2, key meeting_id, formerly joined"],
+        ["topic", "meetings.user-joined"],
+        ["subscription", "mail", "3 attempts, after 2 s, then x2, up to 300 s"],
+        ["2 at a time, in order by key"],
+        ["middleware", "timed", "meetings.py:22"],
+        ["timeout", "5 s"],
+        ["unit of work", "scope of DishkaContainer"],
+        ["middleware", "commit", "session: Session (container, scoped)", "meetings.py:20"],
+        ["handler", "send_mail", "session: Session (container, scoped)", "meetings.py:26"],
+        ["subscription", "meetings.count", "5 attempts, after 1 s, then x2, up to 300 s"],
+        ["10 at a time"],
+        ["middleware", "timed", "meetings.py:22"],
+        ["timeout", "300 s"],
+        ["unit of work", "scope of DishkaContainer"],
+        ["middleware", "commit", "session: Session (container, scoped)", "meetings.py:20"],
+        ["handler", "count", "meetings.py:28"],
+        ["MeetingChanged", "published", "ECST event", "by join"],
+        ["wire name", "MeetingChanged", "version 1"],
+        ["topic", "MeetingChanged"],
+        ["handler", "none here"],
+    ]
+
+
+def test_json_tells_how_an_event_over_the_broker_is_known_and_consumed(tmp_path: Path) -> None:
+    found = shown(tmp_path, BROKERED)
+    assert found["broker"] == "MemoryBroker"
+    joined, changed = found["events"]
+    assert joined["wire"] == {
+        "name": "meetings.user-joined",
+        "topic": "meetings.user-joined",
+        "version": 2,
+        "key": "meeting_id",
+        "aliases": ["joined"],
+    }
+    mail, count = joined["subscriptions"]
+    assert mail == {
+        "name": "mail",
+        "handler": "meetings.send_mail",
+        "topics": ["meetings.user-joined", "joined"],
+        "ordered": True,
+        "delivery": "at-least-once",
+        "concurrency": 2,
+        "timeout": 5,
+        "retry": {
+            "attempts": 3,
+            "delay": 2,
+            "factor": 2.0,
+            "max_delay": 300.0,
+            "jitter": 0.1,
+            "never": ["ValueError"],
+        },
+        "scope": True,
+    }
+    assert (count["name"], count["ordered"], count["timeout"]) == ("meetings.count", False, 300.0)
+    assert (joined["handled"], changed["handled"], changed["subscriptions"]) == (True, False, [])
+    assert [(layer["name"], layer["position"]) for layer in joined["middlewares"]] == [
+        ("meetings.timed", "outside"),
+        ("meetings.commit", "inside"),
+    ]
+
+
+def test_events_for_a_broker_are_shown_without_one_too(tmp_path: Path) -> None:
+    found = shown(tmp_path, BROKERED.replace(', broker="memory://"', ""))
+    joined = found["events"][0]
+    assert (found["broker"], joined["wire"]["topic"], joined["subscriptions"]) == (None, "meetings.user-joined", [])
+    assert [handler["name"] for handler in joined["handlers"]] == ["meetings.send_mail", "meetings.count"]
+    assert ["topic", "meetings.user-joined"] in rows_of(run(tmp_path, "show", "meetings:app").stdout)

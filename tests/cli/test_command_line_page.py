@@ -4,12 +4,24 @@ import dataclasses
 import re
 import shlex
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import pytest
 
-from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request
+from diator.cli.description import (
+    Dependency,
+    Description,
+    EventFlow,
+    Handler,
+    Middleware,
+    Request,
+    RetryPolicy,
+    Subscription,
+    Wire,
+)
 from tests.cli.prompt import run
+from tests.cli.workers import running
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -30,9 +42,18 @@ def test_a_command_prints_what_the_page_shows(folder: Path, command: str, shown:
     assert run(folder, *shlex.split(command.removeprefix("$ diator "))).stdout.strip("\n") == shown.strip("\n")
 
 
-def test_the_page_draws_the_graph_that_it_shows_as_text(folder: Path) -> None:
+def test_the_page_draws_the_graphs_that_it_shows_as_text(folder: Path) -> None:
     drawn = [text for language, text in BLOCKS if language == "mermaid"]
-    assert drawn == [run(folder, "graph", "meetings:app").stdout]
+    assert drawn == [run(folder, "graph", f"{module}:app").stdout for module in ("meetings", "orders")]
+
+
+def test_the_page_shows_the_table_that_a_worker_prints(folder: Path) -> None:
+    with running(folder, target="orders:app") as worker:
+        worker.wait_for("consuming")
+        worker.signal(SIGTERM)
+        assert worker.ended() == 0
+    (table,) = [text for language, text in BLOCKS if language == "text" and text.startswith(" Subscription ")]
+    assert "\n".join(worker.out).strip("\n") == table.strip("\n")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +65,9 @@ def test_the_page_draws_the_graph_that_it_shows_as_text(folder: Path) -> None:
         ("handler", Handler),
         ("middleware", Middleware),
         ("dependency", Dependency),
+        ("wire", Wire),
+        ("subscription", Subscription),
+        ("retry", RetryPolicy),
     ],
 )
 def test_the_page_names_every_field_of_the_json(name: str, record: Any) -> None:
