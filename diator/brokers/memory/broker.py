@@ -4,22 +4,20 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
-from urllib.parse import parse_qsl, urlsplit
 
 from typing_extensions import Self
 
 from diator.brokers.envelope import Outgoing
+from diator.brokers.memory.address import require_sensible, settings_of
 from diator.brokers.memory.clock import Clock
 from diator.brokers.memory.queues import Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.brokers.memory.topics import MemoryTopic
 from diator.brokers.port import Capability, DeadLetter, Receiver, Refusal, Status, Subscription, Topic
 from diator.brokers.shielding import shielded
-from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotPublishedError, Problem
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
 logger = logging.getLogger("diator")
-
-_PARAMETERS = {"capacity": int, "lease": float, "duplicate_window": float}
 
 
 class MemoryBroker:
@@ -36,7 +34,7 @@ class MemoryBroker:
     """
 
     def __init__(self, capacity: int = 10_000, lease: float = 30.0, *, duplicate_window: float = 0.0) -> None:
-        _require_sensible(capacity, lease, duplicate_window)
+        require_sensible(capacity, lease, duplicate_window)
         self._capacity = capacity
         self._lease = lease
         self._duplicate_window = duplicate_window
@@ -50,18 +48,7 @@ class MemoryBroker:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Make one from its address, such as ``memory://?capacity=1000&lease=5``. Raises `ConfigurationError`."""
-        parts = urlsplit(url)
-        if parts.scheme != "memory" or parts.netloc or parts.path.strip("/") or parts.fragment:
-            raise _not_an_address(url, "it has no host and no path")
-        options: dict[str, float] = {}
-        for name, text in parse_qsl(parts.query, keep_blank_values=True):
-            if name not in _PARAMETERS:
-                raise _not_an_address(url, f"{name!r} is no parameter of it")
-            try:
-                options[name] = _PARAMETERS[name](text)
-            except ValueError:
-                raise _not_an_address(url, f"{name}={text!r} is no number of the right kind") from None
-        return cls(**options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - by _PARAMETERS
+        return cls(**settings_of(url))
 
     @property
     def capabilities(self) -> Capability:
@@ -241,23 +228,3 @@ class MemoryBroker:
 def _other_order(subscription: Subscription) -> str:
     has = "is not ordered" if subscription.ordered else "is ordered"
     return f"subscription {subscription.name!r} {has}, which can't be changed; use another name, or a new broker"
-
-
-def _require_sensible(capacity: int, lease: float, duplicate_window: float) -> None:
-    wrong = [
-        f"{name} is {value!r}, where {allowed} was expected"
-        for name, value, fits, allowed in (
-            ("capacity", capacity, capacity >= 1, "1 or more messages"),
-            ("lease", lease, lease > 0, "more than 0 seconds"),
-            ("duplicate_window", duplicate_window, duplicate_window >= 0, "0 or more seconds"),
-        )
-        if not fits
-    ]
-    if wrong:
-        raise ConfigurationError([Problem("broker", text, "change it") for text in wrong])
-
-
-def _not_an_address(url: str, why: str) -> ConfigurationError:
-    text = f"{url!r} is no address of the broker in memory: {why}"
-    remedy = "write memory://, or with any of these: memory://?capacity=10000&lease=30&duplicate_window=60"
-    return ConfigurationError([Problem("broker", text, remedy)])

@@ -51,7 +51,10 @@ class MemoryTopic:
     @property
     def full(self) -> bool:
         """Whether a queue has no room."""
-        return any(queue.size >= self._capacity for queue in self.queues)
+        for queue in self.queues:  # noqa: SIM110 - asked for every message, and a generator costs
+            if queue.size >= self._capacity:
+                return True
+        return False
 
     def knows(self, message: Outgoing) -> bool:
         """Tell whether a message is a duplicate."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -19,12 +20,14 @@ OUTCOMES: Sequence[Outcome] = (ACK, ACK, ACK, ACK, RELEASE, RetryAfter(0.0), Ret
 class Journal:
     """What became of each message, as its handlers would tell."""
 
-    def __init__(self, *, ordered: bool) -> None:
+    def __init__(self, expected: int, *, ordered: bool) -> None:
+        self.expected = expected
         self.ordered = ordered
         self.failures: Counter[int] = Counter()
         self.done: defaultdict[str | None, list[int]] = defaultdict(list)
         self.parked = 0
         self.count = 0
+        self.complete = asyncio.Event()
         self._dice = random.Random(7)  # noqa: S311 - to vary, not to hide
 
     def decide(self, deliveries: Sequence[Delivery]) -> list[Settlement]:
@@ -49,6 +52,8 @@ class Journal:
             self.count += 1
             self.done[key].append(found)
             self.parked += isinstance(outcome, Park)
+            if self.count == self.expected:
+                self.complete.set()
 
 
 class Crowd(Bench):
@@ -63,7 +68,7 @@ class Crowd(Bench):
         subscription = self.subscription(ordered=ordered)
         broker = await self.given(subscription)
         sent = [message(at, self.topic(), f"key {at % KEYS}") for at in range(self.messages)]
-        journal = Journal(ordered=ordered)
+        journal = Journal(self.messages, ordered=ordered)
         receivers = [await self.receiver(subscription) for _ in range(3)]
         working = [asyncio.ensure_future(self._work(receiver, journal)) for receiver in receivers]
         for first in range(0, len(sent), 100):
@@ -82,12 +87,14 @@ class Crowd(Bench):
             lost = await receiver.settle(journal.decide(deliveries))
             assert not lost, "a lease was lost, though it is long"
 
-    async def _until_done(self, journal: Journal, working: "Sequence[asyncio.Future[None]]") -> None:
+    async def _until_done(self, journal: Journal, working: "Sequence[asyncio.Future[Any]]") -> None:
         """Wait as long as it goes on; fails where it stands still, and where a worker fails."""
         seen = -1
-        while journal.count < self.messages:
+        completing = asyncio.ensure_future(journal.complete.wait())
+        while not journal.complete.is_set():
             assert journal.count > seen, f"{journal.count} of {self.messages} messages were done, then no more came"
             seen = journal.count
-            ended, _ = await asyncio.wait(working, timeout=self.patience / 5, return_when=asyncio.FIRST_COMPLETED)
-            for worker in ended:
-                worker.result()
+            some = [completing, *working]
+            ended, _ = await asyncio.wait(some, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
+            for one in ended:
+                one.result()
