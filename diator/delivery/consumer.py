@@ -77,8 +77,8 @@ class Consumer:
             return
         self._open, self._lanes, self._cancelling = {}, Lanes(), False
         self._receiver = receiver
-        settler = self._settler = Settler(receiver, self._was_settled, self._shared.outage)
-        self._intake = Intake(receiver, self.consumed.concurrency, self._lanes, self._shared)
+        settler = self._settler = Settler(self.name, receiver, self._was_settled, self._shared.outage)
+        self._intake = Intake(receiver, self.consumed, self._lanes, self._shared)
         background = self._background = [asyncio.ensure_future(work) for work in (settler.run(), self._renew(receiver))]
         runners = [asyncio.ensure_future(self._runner()) for _ in range(self.consumed.concurrency)]
         taking = asyncio.ensure_future(self._intake.run(self._take_in, self._give_back))
@@ -99,10 +99,11 @@ class Consumer:
             try:
                 receiver = await self._shared.broker.subscribe(self.consumed.subscription)
             except BrokerError as error:
-                self._shared.outage.down("subscribe", error)
+                self._shared.outage.down("subscribe", self.name, error)
                 await backoff.wait(stopping)
             else:
-                self._shared.outage.up()
+                self._shared.outage.up("be used", self.name)
+                self._shared.outage.up("subscribe", self.name)
                 return receiver
         return None
 
@@ -112,8 +113,10 @@ class Consumer:
         if self._shared.telling.hears("received"):
             self._shared.telling.tell("received", Received(self.name, deliveries))
         ordered = self.consumed.subscription.ordered
+        lease = self._shared.broker.lease
+        held_until = float("inf") if lease is None else self._loop.time() + lease
         for delivery in deliveries:
-            job = Job(delivery)
+            job = Job(delivery, held_until)
             self._open[id(delivery)] = job
             if ordered:
                 with suppress(UnreadableMessageError):  # told when its turn comes
@@ -146,6 +149,11 @@ class Consumer:
                 job = await self._lanes.take()
             except LanesClosedError:
                 return
+            if job.held_until <= self._loop.time():  # the loop stood still, or the broker was away
+                job.lost = True
+                self._settle(job, RELEASE)
+                self._lanes.done(job)
+                continue
             outcome = await self._outcome(job)
             if isinstance(outcome, RetryAfter) and job.key is not None:
                 self._hold(job, outcome)
@@ -301,16 +309,21 @@ class Consumer:
             await asyncio.sleep(3600.0 if lease is None else lease / 3)
             jobs = [job for job in self._open.values() if not job.lost]
             if lease is None or not jobs:
+                self._shared.outage.forget("renew leases", self.name)
                 continue
+            held_until = self._loop.time() + lease
             try:
                 lost = await receiver.renew([job.delivery for job in jobs])
             except BrokerError as error:
-                self._shared.outage.down("renew leases", error)
+                self._shared.outage.down("renew leases", self.name, error)
                 continue
+            self._shared.outage.up("renew leases", self.name)
+            for job in jobs:
+                job.held_until = held_until
             for delivery in lost:
-                job = self._open.get(id(delivery))
-                if job is not None:
-                    self._lose(job)
+                one = self._open.get(id(delivery))
+                if one is not None:
+                    self._lose(one)
 
     def _lose(self, job: Job) -> None:
         if self._lanes.drop(job):
@@ -330,7 +343,8 @@ class Consumer:
 
     def holds(self, context: Context) -> bool:
         """Whether the message of a context is still this consumer's own."""
-        return not any(job.lost for job in self._running.values() if job.context is context)
+        now = self._loop.time()
+        return not any(job.lost or job.held_until <= now for job in self._running.values() if job.context is context)
 
     def spare(self, context: Context) -> None:
         """Let a message take as long as it needs: its handler has succeeded, and the broker is away."""
@@ -371,6 +385,7 @@ class Consumer:
             await asyncio.wait_for(receiver.aclose(), _LAST_FLUSH)
         except (BrokerError, asyncio.TimeoutError) as error:
             logger.warning("%s did not end well (%s); what it had comes again when its lease ends", self.name, error)
+        self._shared.outage.forget_all(self.name)
 
 
 _GIVE_WAY = 0.01

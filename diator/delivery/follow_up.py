@@ -78,10 +78,11 @@ class FollowUps:
                 await self._publisher.send(left, [of[message.id] for message in left])
             except PublishError as error:
                 left = self._left(error, left)
+                if not left:
+                    return
                 await backoff.wait()
             else:
-                if backoff.was_used:
-                    self._outage.up()
+                self._outage.up("publish", self._subscription)
                 return
 
     def _left(self, error: PublishError, left: list[Outgoing]) -> list[Outgoing]:
@@ -93,6 +94,6 @@ class FollowUps:
             raise error
         if not self.guard.holds(context):
             raise SendingEndedError from error
-        self._outage.down("publish", failed.__cause__)
+        self._outage.down("publish", self._subscription, failed.__cause__)
         again = {message.id for message in (*failed.unsent, *failed.unknown)}
         return [message for message in left if message.id in again]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from diator.brokers.port import Delivery, Receiver
+from diator.delivery.catalog import Consumed
 from diator.delivery.lanes import Job, Lanes
 from diator.delivery.outage import Backoff
 from diator.errors import BrokerError
@@ -16,6 +17,11 @@ _MOST = 100
 """Messages that are worth one call, and that a worker takes ahead of handling them."""
 _FAST, _SLOW = 0.1, 1.0
 """Seconds in which a batch is handled before more, or less, is taken at a time."""
+_RECEIVE = "receive messages"
+_ASK_AFTER = 1.0
+"""Seconds that receiving has not failed, before the broker is asked whether it is there."""
+_EMPTY = 0.1
+"""Seconds that a receive should take which gives nothing."""
 _SOON = 0.5
 """Seconds in which a suspect that was given back should come again; another worker may have taken it."""
 _UNEXPLAINED = 2
@@ -30,12 +36,13 @@ class Intake:
     does kill its worker is the only one that is blamed.
     """
 
-    def __init__(self, receiver: Receiver, concurrency: int, lanes: Lanes, shared: "Shared") -> None:
+    def __init__(self, receiver: Receiver, consumed: Consumed, lanes: Lanes, shared: "Shared") -> None:
         self._receiver = receiver
+        self._subscription = consumed.subscription
         self._lanes = lanes
         self._shared = shared
-        self._most = max(_MOST, concurrency)
-        self._ahead = concurrency
+        self._most = max(_MOST, consumed.concurrency)
+        self._ahead = consumed.concurrency
         self._low = asyncio.Event()
         self._suspect: Delivery | None = None
         self._suspect_settled = asyncio.Event()
@@ -117,24 +124,42 @@ class Intake:
         return () if receiving.cancelled() else receiving.result()
 
     async def _receive(self, limit: int, backoff: Backoff) -> Sequence[Delivery]:
+        outage, name = self._shared.outage, self._subscription.name
         while True:
             self._receiving = True
+            began = self._loop.time()
+            asking = asyncio.ensure_future(self._ask()) if outage.has(_RECEIVE, name) else None
             try:
                 deliveries = await self._receiver.receive(limit)
             except BrokerError as error:
                 self._ended_receiving()
-                self._shared.outage.down("receive", error)
+                outage.down(_RECEIVE, name, error)
                 await backoff.wait()
                 continue
             except BaseException:
                 self._ended_receiving()
                 raise
-            self._shared.outage.up()
+            finally:
+                if asking is not None:
+                    asking.cancel()
+            outage.up(_RECEIVE, name)
             backoff.reset()
             if deliveries:
                 return deliveries  # the receive ends when they were taken in
             self._ended_receiving()
-            await asyncio.sleep(0)
+            # A receiver that is closed gives nothing, at once, and again and again.
+            await asyncio.sleep(0 if self._loop.time() - began > _EMPTY else _EMPTY)
+
+    async def _ask(self) -> None:
+        """Find out whether a broker that was away is back: who waits for messages is told nothing without any."""
+        while True:
+            await asyncio.sleep(_ASK_AFTER)
+            try:
+                await self._shared.broker.status([self._subscription])
+            except BrokerError:
+                continue
+            self._shared.outage.up(_RECEIVE, self._subscription.name)
+            return
 
     def _ended_receiving(self) -> None:
         self._receiving = False

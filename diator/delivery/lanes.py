@@ -12,15 +12,17 @@ from diator.context import Context
 class Job:
     """One delivery on its way through a worker."""
 
-    __slots__ = ("context", "deadline", "delivery", "envelope", "expired", "key", "lost", "task")
+    __slots__ = ("context", "deadline", "delivery", "envelope", "expired", "held_until", "key", "lost", "task")
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, held_until: float = 0.0) -> None:
         self.delivery = delivery
         self.envelope: Envelope | None = None
         """None until it is read, and where it can't be."""
         self.key: str | None = None
         """None where order does not matter."""
         self.context: Context | None = None
+        self.held_until = held_until
+        """When its lease ends, if it is not renewed, by the loop's clock; nobody tells where the broker is away."""
         self.lost = False
         """Whether its lease was lost: somebody else has it."""
         self.expired = False

@@ -9,37 +9,60 @@ logger = logging.getLogger("diator")
 
 _FIRST, _LONGEST = 0.1, 5.0
 """Seconds between tries."""
+_MOST_REASONS = 10
+"""How many reasons are told in one outage; there are errors that say something else each time."""
 
 
 class Outage:
-    """What a worker knows of its broker: there, or away since when."""
+    """What a worker knows of its broker: there, or away since when.
+
+    It is away while anything that has failed has not worked since, so that what still works does not belie it.
+    """
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._told: str | None = None
+        self._since = 0.0
+        self._broken: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
 
     @property
     def is_on(self) -> bool:
         """Whether the broker is away."""
-        return self._since is not None
+        return bool(self._broken)
 
-    def down(self, what: str, error: BaseException) -> None:
-        """Note that something has failed; said where the broker was there, or the reason is another one."""
+    def has(self, what: str, who: str) -> bool:
+        """Whether this has failed, and has not worked since."""
+        return (what, who) in self._broken
+
+    def down(self, what: str, who: str, error: BaseException) -> None:
+        """Note that something has failed; said where all was well before, or the reason is another one."""
         reason = f"{type(error).__name__}: {error}"
-        if self._since is None:
+        if not self._broken:
             self._since = asyncio.get_running_loop().time()
-        if self._told != reason:
-            self._told = reason
-            logger.warning(
-                "the broker can't %s (%s); trying again until it can, nothing is lost meanwhile", what, reason
-            )
+        self._broken.add((what, who))
+        if reason not in self._told and len(self._told) < _MOST_REASONS:
+            self._told.add(reason)
+            text = "the broker can't %s for %s (%s); trying again until it can, nothing is lost meanwhile"
+            logger.warning(text, what, who, reason)
 
-    def up(self) -> None:
+    def up(self, what: str, who: str) -> None:
         """Note that something has worked."""
-        if self._since is not None:
-            seconds = asyncio.get_running_loop().time() - self._since
-            self._since = self._told = None
-            logger.warning("the broker is back after %.1f s", seconds)
+        if (what, who) in self._broken:
+            self.forget(what, who)
+            if not self._broken:
+                seconds = asyncio.get_running_loop().time() - self._since
+                logger.warning("the broker is back after %.1f s", seconds)
+
+    def forget(self, what: str, who: str) -> None:
+        """Note that nobody tries this any more."""
+        self._broken.discard((what, who))
+        if not self._broken:
+            self._told.clear()
+
+    def forget_all(self, who: str) -> None:
+        """Note that somebody tries nothing of what has failed any more."""
+        for what, other in tuple(self._broken):
+            if other == who:
+                self.forget(what, who)
 
 
 class Backoff:
@@ -47,11 +70,6 @@ class Backoff:
 
     def __init__(self) -> None:
         self._next = _FIRST
-
-    @property
-    def was_used(self) -> bool:
-        """Whether there was a failure since the last success."""
-        return self._next != _FIRST
 
     async def wait(self, stopping: asyncio.Event | None = None) -> None:
         """Sleep before the next try, or until ``stopping`` is set."""

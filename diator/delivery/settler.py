@@ -26,7 +26,10 @@ class Settles(Protocol):
 class Settler:
     """Collects outcomes for one receiver. ``settled`` is told of each, and whether its lease was lost."""
 
-    def __init__(self, receiver: Settles, settled: Callable[[Job, Outcome, bool], None], outage: Outage) -> None:
+    def __init__(
+        self, name: str, receiver: Settles, settled: Callable[[Job, Outcome, bool], None], outage: Outage
+    ) -> None:
+        self._name = name
         self._receiver = receiver
         self._settled = settled
         self._outage = outage
@@ -61,18 +64,20 @@ class Settler:
     async def flush(self) -> bool:
         """Settle everything that waits; false where the broker could not. What was not settled waits on."""
         batch, self._waiting = self._waiting, []
+        if not batch:
+            return True
         if self._timer is not None:
             self._timer.cancel()
         try:
             lost = await self._receiver.settle([(job.delivery, outcome) for job, outcome in batch])
         except BrokerError as error:
-            self._outage.down("settle", error)
+            self._outage.down("settle messages", self._name, error)
             self._waiting = [*batch, *self._waiting]
             return False
         except BaseException:
             self._waiting = [*batch, *self._waiting]
             raise
-        self._outage.up()
+        self._outage.up("settle messages", self._name)
         gone: set[Any] = {id(delivery) for delivery in lost} if lost else set()
         for job, outcome in batch:
             self._settled(job, outcome, id(job.delivery) in gone)

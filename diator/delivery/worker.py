@@ -123,9 +123,9 @@ class Worker:
         try:
             created = await asyncio.wait_for(self._apply(), self._publisher.timeout)
         except BrokerUnavailableError as error:
-            self._outage.down("create subscriptions", error)
+            self._outage.down("create subscriptions", "the worker", error)
         except asyncio.TimeoutError as error:
-            self._outage.down("create subscriptions", error)
+            self._outage.down("create subscriptions", "the worker", error)
         else:
             for name in created:
                 logger.info("created %s", name)
@@ -133,6 +133,7 @@ class Worker:
     async def _apply(self) -> Sequence[str]:
         created = await self._broker.apply(self._subscriptions, self._catalog.topics)
         self._applied = True
+        self._outage.up("create subscriptions", "the worker")
         return created
 
     async def _keep(self, consumer: Consumer) -> None:
@@ -145,7 +146,7 @@ class Worker:
                     await self._apply()
                 await consumer.run(self._stopping, self._left)
             except BrokerError as error:
-                self._outage.down(f"serve {consumer.name}", error)
+                self._outage.down("be used", consumer.name, error)
                 await backoff.wait(self._stopping)
             except Exception:
                 logger.exception("the consumer of %s has failed; it starts again", consumer.name)
