@@ -56,7 +56,8 @@ class FollowUps:
         for event in events:
             numbers[type(event)] += 1
             event_id = self._id_of(context, type(event), numbers[type(event)])
-            messages.append(self._publisher.seal(event, event_id, context.message_id, context))
+            cause, correlation, headers = context.message_id, context.correlation_id, context.headers
+            messages.append(self._publisher.seal(event, event_id, cause, correlation, headers))
         return messages
 
     def _id_of(self, context: Context, cls: type[Event], number: int) -> str:

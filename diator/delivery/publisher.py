@@ -8,7 +8,7 @@ import msgspec
 
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker
-from diator.context import NO_HEADERS, TRACE, Context, current, new_id, traced
+from diator.context import NO_HEADERS, TRACE, current, new_id, traced
 from diator.delivery.catalog import Entry, entry_of
 from diator.delivery.telling import Telling
 from diator.errors import MessageTooLargeError, NotPublishedError, PublishError
@@ -48,14 +48,16 @@ class Publisher:
         assert context is not None, "plans that send set a context"
         cause = context.causation_id if published else context.message_id
         first = context.message_id if published and len(events) == 1 else None
-        return [self.seal(event, first or new_id(), cause, context) for event in events]
+        correlation, headers = context.correlation_id, context.headers
+        return [self.seal(event, first or new_id(), cause, correlation, headers) for event in events]
 
-    def seal(self, event: Event, event_id: str, cause: str | None, context: Context) -> Outgoing:
+    def seal(
+        self, event: Event, event_id: str, cause: str | None, correlation: str, headers: Mapping[str, str]
+    ) -> Outgoing:
         """Make the message of one event."""
         entry = self._entries[type(event)]
         contract = entry.contract
         key = None if contract.key is None else getattr(event, contract.key)
-        headers = context.headers
         message = Outgoing(
             entry.topic,
             Envelope(
@@ -65,11 +67,11 @@ class Publisher:
                 type=contract.name,
                 time=datetime.now(timezone.utc),
                 partitionkey=None if key is None else str(key),
-                traceparent=headers.get("traceparent"),
-                tracestate=headers.get("tracestate"),
+                traceparent=headers.get("traceparent") if headers else None,
+                tracestate=headers.get("tracestate") if headers else None,
                 diatorkind=entry.kind,
                 diatorversion=contract.version,
-                diatorcorrelation=context.correlation_id,
+                diatorcorrelation=correlation,
                 diatorcausation=cause,
                 diatorheaders=_own(headers) if headers else None,
                 data=msgspec.Raw(entry.codec.encode(event)),
@@ -81,16 +83,16 @@ class Publisher:
 
     async def publish(self, events: Sequence[Event]) -> None:
         """Send events that no command has raised. Those of one call have one correlation."""
-        cause = current.get()
         ids = [new_id() for _ in events]
-        context = Context(
-            message_id=ids[0],
-            correlation_id=ids[0] if cause is None else cause.correlation_id,
-            headers=NO_HEADERS if cause is None else traced(None, cause.headers),
-        )
-        caused_by = None if cause is None else cause.message_id
-        seal = self.seal
-        await self.send([seal(event, i, caused_by, context) for event, i in zip(events, ids, strict=True)], events)
+        cause, correlation, headers = None, ids[0], NO_HEADERS
+        context = current.get()
+        if context is not None:
+            cause, correlation = context.message_id, context.correlation_id
+            headers = traced(None, context.headers)
+        messages = [
+            self.seal(event, event_id, cause, correlation, headers) for event, event_id in zip(events, ids, strict=True)
+        ]
+        await self.send(messages, events)
 
     async def send(self, messages: Sequence[Outgoing], events: Sequence[Event]) -> None:
         """Hand messages to the broker, which a cancel does not interrupt. Raises `PublishError`."""
