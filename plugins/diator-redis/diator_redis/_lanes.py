@@ -97,6 +97,8 @@ class Partition:
         self._lanes: dict[Key, list[Item]] = {}
         self._waiting: set[Key] = set()
         self._alone = 0
+        self.size = 0
+        """How many entries are known."""
 
     # In.
 
@@ -106,7 +108,9 @@ class Partition:
         self.is_stale = False
         for number, read in reads.items():
             queue = self._unmerged.setdefault(number, deque())
+            before = len(queue)
             queue.extend(item for item in (*read.waiting, *read.new) if (number, item.id) not in known)
+            self.size += len(queue) - before
             (self._unfinished.discard if read.is_all else self._unfinished.add)(number)
         self._merge()
 
@@ -202,6 +206,7 @@ class Partition:
     def forget(self, item: Item) -> None:
         """Let one go that was settled for good."""
         self.holds.pop(item, None)
+        self.size -= 1
         self._lanes[item.key].remove(item)
         self._look_at(item.key)
 
@@ -239,9 +244,9 @@ class Partition:
             bool(self._inflow) or any(self._next(key, now) is not None for key in self._waiting)
         )
 
-    def count(self) -> int:
-        """Count what is known."""
-        return sum(1 for _ in self.items())
+    def stock(self) -> int:
+        """Tell how many are next in line."""
+        return 0 if self.is_draining else len(self._inflow)
 
     def next_due(self, now: float) -> float | None:
         """Tell when the next retry falls due."""

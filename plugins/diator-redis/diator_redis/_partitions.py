@@ -21,6 +21,8 @@ from diator_redis._scripts import PARTITION, TAKE
 
 AHEAD = 1_000
 """So many entries of a partition wait in memory at most, as those behind a retry do; then it is not read any further."""
+CHUNK = 64
+"""So many entries are read at a time, also where fewer are asked for: no other worker can have them meanwhile."""
 LINGER = 0.01
 """After so many seconds without a call of `receive` the partitions of which nothing is out go to others."""
 
@@ -111,7 +113,7 @@ class Partitions:
     async def read(self, limit: int, wait: float) -> None:
         """Take what there is, or wait for at most ``wait`` seconds until there may be something."""
         async with self._lock:
-            await self._take(limit)
+            await self._take(max(limit, CHUNK))
         now = self._loop.time()
         if not any(partition.has_ready(now) or self._reads_on(partition) for partition in self._owned.values()):
             await self._block(wait)
@@ -143,7 +145,7 @@ class Partitions:
             raise
         for partition in asked:
             partition.renewed = before
-        self._accept(reply, before, limit)
+        self._accept(reply, before)
         await self._shed(int(reply[1]))
 
     def _what(self, partition: Partition) -> str:
@@ -152,7 +154,7 @@ class Partitions:
         return "read" if self._reads_on(partition, new=True) else "keep"
 
     def _reads_on(self, partition: Partition, *, new: bool = False) -> bool:
-        return (new or partition.has_more) and not partition.is_draining and partition.count() < AHEAD
+        return (new or partition.has_more) and not partition.is_draining and partition.size < AHEAD
 
     def _unknown(self) -> None:
         """After a lost reply: what nothing is out of is leased again, what else may be pending is asked for."""
@@ -162,7 +164,7 @@ class Partitions:
             else:
                 del self._owned[number]
 
-    def _accept(self, reply: Any, before: float, limit: int) -> None:
+    def _accept(self, reply: Any, before: float) -> None:
         now, _, next_end, lost, free, found = reply
         self._now = int(now)
         self._free = list(free)
@@ -173,17 +175,17 @@ class Partitions:
             partition = self._owned.get(number)
             if partition is None or partition.token != token.decode():
                 partition = self._owned[number] = Partition(number, token.decode(), before)
-            partition.add(self._items(number, reads, limit))
+            partition.add(self._items(number, reads))
             due = partition.next_due(self._loop.time())
             if due is not None:
                 self._loop.call_at(due, self._wake)
 
-    def _items(self, partition: int, reads: Any, limit: int) -> dict[int, Read]:
+    def _items(self, partition: int, reads: Any) -> dict[int, Read]:
         found: dict[int, Read] = {}
-        for number, (stream, (waiting, new)) in enumerate(zip(self._streams_of(partition), reads, strict=False), 1):
+        for number, (stream, (waiting, new, is_all)) in enumerate(zip(self._streams_of(partition), reads, strict=False), 1):
             old = [self._item(stream, number, entry) for entry in waiting]
             fresh = [Item(stream, number, (entry[0], entry[1]), deliveries=0, stored=1) for entry in new]
-            found[number] = Read(old, fresh, is_all=len(fresh) < limit)
+            found[number] = Read(old, fresh, is_all=bool(is_all))
             if fresh:
                 self._advance(stream.name, fresh[-1].id)
         return found
@@ -202,7 +204,7 @@ class Partitions:
             for partition in self._owned.values():
                 partition.is_draining = False
             return
-        by_load = sorted(self._owned.values(), key=lambda one: (len(one.holds), one.count()))
+        by_load = sorted(self._owned.values(), key=lambda one: (len(one.holds), one.size))
         for partition in by_load[:surplus]:
             partition.is_draining = True
         await self._give_up([partition for partition in by_load[:surplus] if not partition.holds])
@@ -312,8 +314,12 @@ class Partitions:
     ) -> list[int]:
         """Run the script that settles; give the numbers of operations that were refused."""
         before = self._loop.time()
-        arguments: list[Argument] = [self._group, self._consumer, int(self._lease * 1000), len(operations)]
-        for partition, item, outcome, argument, failures, deliveries in operations:
+        acks, places, others = _sorted_out(operations)
+        arguments: list[Argument] = [self._group, self._consumer, int(self._lease * 1000), len(acks), len(others)]
+        for (partition, number, has_state), ids in acks.items():
+            arguments += (partition.number, partition.token, number, has_state, len(ids), *ids)
+        for at in others:
+            partition, item, outcome, argument, failures, deliveries = operations[at]
             arguments += (partition.number, partition.token, item.number, item.id)
             arguments += (outcome, argument, failures, deliveries)
         for what, partitions in (("renew", renew), ("leave", leave)):
@@ -321,14 +327,15 @@ class Partitions:
                 arguments += (partition.number, partition.token, what)
         if away:
             arguments.append("away")
-        refused, lost = await self._links.run(PARTITION, self._keys_of(dead=True), arguments)
+        gone_acks, gone_others, lost = await self._links.run(PARTITION, self._keys_of(dead=True), arguments)
+        refused = [at for number in gone_acks for at in places[number]] + [others[number] for number in gone_others]
         gone = {*lost, *(operations[at][0].number for at in refused)}
         for partition in (*renew, *(operation[0] for operation in operations)):
             if partition.number not in gone and partition in renew:
                 partition.renewed = before
             elif partition.number in gone and self._owned.get(partition.number) is partition:
                 del self._owned[partition.number]
-        return list(refused)
+        return refused
 
     # Giving up.
 
@@ -430,6 +437,23 @@ class Partitions:
             if dead:
                 found.append(keys.dead(topic.name, name))
         return found
+
+
+def _sorted_out(
+    operations: Sequence[Operation],
+) -> tuple[dict[tuple[Partition, int, int], list[bytes]], list[list[int]], list[int]]:
+    """Give the acknowledgements by stream, the numbers of the operations that they are, and those of the others."""
+    acks: dict[tuple[Partition, int, int], list[bytes]] = {}
+    places: dict[tuple[Partition, int, int], list[int]] = {}
+    others: list[int] = []
+    for at, (partition, item, outcome, *_) in enumerate(operations):
+        if outcome == "ack":
+            group = (partition, item.number, int(item.failures > 0))
+            acks.setdefault(group, []).append(item.id)
+            places.setdefault(group, []).append(at)
+        else:
+            others.append(at)
+    return acks, list(places.values()), others
 
 
 def _comes_back(outcome: Any) -> bool:

@@ -34,7 +34,7 @@ class SharedStreams:
         self._consumer = consumer.encode()
         self._lease = lease
         self._waiter = Waiter(links)
-        self._busy = True
+        self._hot: list[Stream] = []
         self._turn = 0
         self._taken: list[Delivery] = []
         self.use(streams)
@@ -78,39 +78,45 @@ class SharedStreams:
         await self._waiter.unblock()
 
     async def read(self, limit: int, wait: float) -> None:
-        """Take what there is, or wait for at most ``wait`` seconds until there is something."""
-        if self._busy and len(self._streams) > 1:
-            await self._read_now(limit)
-        else:
-            await self._read_blocked(limit, wait)
+        """Take what there is, or wait for at most ``wait`` seconds until there is something.
 
-    async def _read_now(self, limit: int) -> None:
-        """Read as many as there is room for: the count of XREADGROUP is one for each stream, so a script does it."""
+        The count of XREADGROUP is one for each stream. So where much is to be read, it is read from those streams that had
+        something the last time, and now and then from all; and where less is asked for than there are streams, by a script.
+        """
         self._turn += 1
+        streams = self._streams
+        if not self._hot:
+            await self._read_from(streams, max(1, limit // len(streams)), wait)
+        elif limit < len(streams) > 1:
+            await self._read_exactly(limit)
+        elif self._turn % 4 and len(self._hot) < len(streams):
+            await self._read_from(self._hot, limit // len(self._hot), None)
+        else:
+            await self._read_from(streams, max(1, limit // len(streams)), None)
+
+    async def _read_exactly(self, limit: int) -> None:
         names: list[bytes] = [stream.name for stream in self._streams]
         arguments: list[Argument] = [self._group, self._consumer, limit, self._turn % len(names)]
         before = asyncio.get_running_loop().time()
-        self._busy = self._accept(await self._links.run(READ, names, arguments), before) >= limit
+        self._accept(await self._links.run(READ, names, arguments), before, 1)
 
-    async def _read_blocked(self, limit: int, wait: float) -> None:
-        names = [stream.name for stream in self._streams]
-        size = max(1, limit // len(names))
-        command = pack(
-            *(b"XREADGROUP", b"GROUP", self._group, self._consumer, b"COUNT", size),
-            *(b"BLOCK", max(1, int(wait * 1000)), b"STREAMS", *names, *[b">"] * len(names)),
-        )
+    async def _read_from(self, streams: Sequence[Stream], size: int, wait: float | None) -> None:
+        names = [stream.name for stream in streams]
+        block: list[Argument] = [] if wait is None else [b"BLOCK", max(1, int(wait * 1000))]
+        head: list[Argument] = [b"XREADGROUP", b"GROUP", self._group, self._consumer, b"COUNT", size]
         before = asyncio.get_running_loop().time()
-        reply = await self._waiter.call(command, wait)
-        self._busy = self._accept(reply, before) >= size
+        command = pack(*head, *block, b"STREAMS", *names, *[b">"] * len(names))
+        self._accept(await self._waiter.call(command, wait or 0.0), before, size)
 
-    def _accept(self, reply: Any, before: float) -> int:
+    def _accept(self, reply: Any, before: float, size: int) -> None:
         expires = before + self._lease * FRESH
-        count = 0
+        hot: list[Stream] = []
         for name, entries in entries_of(reply):
             stream = self._by_name[name]
             self._taken += [delivery_of(stream, entry, expires) for entry in entries]
-            count += len(entries)
-        return count
+            if len(entries) >= size:
+                hot.append(stream)
+        self._hot = hot
 
     # Settling.
 

@@ -1,12 +1,13 @@
 -- Settle and count entries of partitions, and give partitions up; each only by the lease that is in force.
 -- KEYS: workers, bell, then for each topic five: leases, events, again, state, dead; the middle three get ":<partition>".
--- ARGV: group, consumer, milliseconds of a lease, how many operations, then eight for each operation: partition, token, number
--- of the stream, id, outcome, its argument, failures, deliveries; then three for each partition: number, token, "renew" or "leave".
--- "away" as the last argument: the worker does not wait for messages any more.
--- Gives the numbers of operations, and the partitions, whose lease is not in force.
+-- ARGV: group, consumer, milliseconds of a lease, how many acknowledgements, how many operations; for each acknowledgement
+-- partition, token, number of the stream, 1 where there is state, how many ids, these; then eight for each operation: partition,
+-- token, number of the stream, id, outcome, its argument, failures, deliveries; then three for each partition: number, token,
+-- "renew" or "leave". "away" as the last argument: the worker does not wait for messages any more.
+-- Gives the numbers of acknowledgements, of operations, and the partitions, whose lease is not in force.
 
 local workers, bell = KEYS[1], KEYS[2]
-local group, consumer, lease, count_of_operations = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = milliseconds()
 local topics = (#KEYS - 2) / 5
 local checked = {}
@@ -25,19 +26,37 @@ local function is_in_force(p, token)
   return checked[name]
 end
 
-local lost_operations, lost_partitions, rings = {}, {}, false
-local after = 5 + count_of_operations * 8
+local function stream_of(number, p)
+  local topic, own = math.floor((number + 1) / 2), number % 2 == 0
+  return key(topic, own and 3 or 2) .. ':' .. p, key(topic, 4) .. ':' .. p, topic, own
+end
 
-for i = 5, after - 1, 8 do
+local lost_acks, lost_operations, lost_partitions, rings = {}, {}, {}, false
+local at = 6
+
+for number_of_ack = 0, tonumber(ARGV[4]) - 1 do
+  local p, token, number, has_state, many = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], tonumber(ARGV[at + 4])
+  if is_in_force(p, token) then
+    local stream, state, _, own = stream_of(number, p)
+    for from = at + 5, at + 4 + many, 1000 do
+      local to = math.min(from + 999, at + 4 + many)
+      redis.call('XACK', stream, group, unpack(ARGV, from, to))
+      if own then redis.call('XDEL', stream, unpack(ARGV, from, to)) end
+      if has_state == '1' then redis.call('HDEL', state, unpack(ARGV, from, to)) end
+    end
+  else
+    lost_acks[#lost_acks + 1] = number_of_ack
+  end
+  at = at + 5 + many
+end
+
+local after = at + tonumber(ARGV[5]) * 8
+for i = at, after - 1, 8 do
   local p, token, number, id, outcome = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4]
   local argument, failures, deliveries = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
-  local topic, own = math.floor((number + 1) / 2), number % 2 == 0
-  local stream, state = key(topic, own and 3 or 2) .. ':' .. p, key(topic, 4) .. ':' .. p
+  local stream, state, topic, own = stream_of(number, p)
   if not is_in_force(p, token) then
-    lost_operations[#lost_operations + 1] = (i - 5) / 8
-  elseif outcome == 'ack' then
-    done(stream, group, id, own)
-    redis.call('HDEL', state, id)
+    lost_operations[#lost_operations + 1] = (i - at) / 8
   elseif outcome == 'park' then
     -- Once more after its reply was lost: it is parked, and not pending any more.
     if #redis.call('XPENDING', stream, group, id, id, 1) == 1 then
@@ -75,4 +94,4 @@ if rings then
   redis.call('XADD', bell, 'MAXLEN', 10, '*', 'left', consumer)
   redis.call('PEXPIRE', bell, 86400000)
 end
-return {lost_operations, lost_partitions}
+return {lost_acks, lost_operations, lost_partitions}

@@ -5,7 +5,8 @@
 -- ("read", "keep": renew the lease only, "sync": read, and give all that is pending as well).
 -- Gives: now, how many partitions are this worker's share, milliseconds until the next lease of another ends (-1: none), the
 -- partitions it has lost, those that are free, and for each that has something: number, token, and for each of its streams
--- the entries that wait in place (id, fields, deliveries, failures, milliseconds until it is due) and the new ones.
+-- the entries that wait in place (id, fields, deliveries, failures, milliseconds until it is due), the new ones, and 1 where
+-- there are no more.
 
 local workers, bell = KEYS[1], KEYS[2]
 local group, consumer, token, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -56,15 +57,25 @@ local function in_place(p, number, name)
   return found
 end
 
+local room = limit
+
+-- All that is left to read is read by later calls: only what waits in place must be known at once.
 local function read(p, taking)
   local found, any = {}, false
+  local taken = 0
   for number, name in ipairs(stream_names(p)) do
     local waiting = taking and in_place(p, number, name) or {}
-    local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', limit, 'STREAMS', name, '>')
-    local new = reply and reply[1][2] or {}
-    any = any or #waiting > 0 or #new > 0
-    found[number] = {waiting, new}
+    local new, is_all = {}, 0
+    if room > 0 then
+      local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', room, 'STREAMS', name, '>')
+      new = reply and reply[1][2] or new
+      is_all = #new < room and 1 or 0
+    end
+    any = any or #waiting > 0 or #new > 0 or is_all == 0
+    taken = taken + #new
+    found[number] = {waiting, new, is_all}
   end
+  room = math.max(0, room - taken)
   return found, any
 end
 
