@@ -64,7 +64,7 @@ def run(
     try:
         app = load(target)
         _require_work(app, only or ())
-        service = Service(app, only, concurrency=concurrency, grace=grace, health=where)
+        service = Service(app, only or None, concurrency=concurrency, grace=grace, health=where)
         asyncio.run(service.run(_announce_json if json_logs else _announce))
     except LoadError as error:
         _end(2, str(error), json_logs)

@@ -343,6 +343,21 @@ def test_an_app_without_a_broker_is_an_error(tmp_path: Path) -> None:
     assert "<Diator> has no message broker" in done.stderr
 
 
+def test_a_broker_that_keeps_none_says_so(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        from diator.brokers import Capability, MemoryBroker
+        class Lossy(MemoryBroker):
+            capabilities = Capability.GROUPS
+        app = Diator("meetings", broker=Lossy())
+        """,
+    )
+    done = letters(tmp_path, "list")
+    assert done.code == 1
+    assert done.stderr == "Error: BrokerError: Lossy keeps no dead letters: what fails for good is logged\n"
+
+
 def test_an_app_with_errors_is_listed_and_nothing_of_it_is_changed(tmp_path: Path, broker: HeldBroker) -> None:
     write(tmp_path, APP + "@app.on_event\nasync def lost(event: Joined, missing: int) -> None: ...\n")
     broker.park(1)

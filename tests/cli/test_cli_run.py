@@ -3,6 +3,7 @@
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,47 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> Non
         worker.signal(signal.SIGTERM)
         assert worker.ended() == 0
     assert len([line for line in worker.err if "connection refused" in line]) == 2  # by the app, and by the worker
+
+
+LEAVING = """
+class Leaving(MemoryBroker):
+    async def subscribe(self, subscription, /):
+        receiver = await super().subscribe(subscription)
+        plain = receiver.receive
+        async def receive(limit, /):
+            while True:
+                if os.path.exists("away"):
+                    raise BrokerUnavailableError("connection lost")
+                with contextlib.suppress(asyncio.TimeoutError):
+                    return await asyncio.wait_for(plain(limit), 0.05)
+        receiver.receive = receive
+        return receiver
+"""
+
+
+def test_a_broker_that_goes_away_later_is_waited_for_too(tmp_path: Path) -> None:
+    source = QUICK.replace("app = Diator", f"import contextlib{LEAVING}app = Diator").replace("Fed()", "Leaving()")
+    write(tmp_path, source)
+    with running(tmp_path, "--health", "127.0.0.1:0") as worker:
+        port = port_of(worker)
+        wait_until(lambda: get(port, "/readyz")[0] == 200)
+        (tmp_path / "away").touch()
+        worker.wait_for("connection lost")
+        assert get(port, "/readyz") == (503, {"ready": False, "reasons": ["the broker does not answer"]})
+        time.sleep(1)
+        (tmp_path / "away").unlink()
+        worker.wait_for("the broker is back")
+        wait_until(lambda: get(port, "/readyz")[0] == 200)
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 0
+    assert len([line for line in worker.err if "connection lost" in line]) == 1
+
+
+def wait_until(come: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not come():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
