@@ -1,1 +1,7 @@
-"""The plugin."""
+"""Azure Service Bus as a message broker for Diator."""
+
+from diator_azure_servicebus._broker import ServiceBusBroker
+from diator_azure_servicebus._entities import Entity
+from diator_azure_servicebus._topology import Counts, Topology
+
+__all__ = ["Counts", "Entity", "ServiceBusBroker", "Topology"]

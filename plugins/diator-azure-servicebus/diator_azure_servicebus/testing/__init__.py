@@ -7,8 +7,10 @@ from a message, and leaves no control over malformed and withheld frames.
 
 from diator_azure_servicebus.testing.declarations import Filter, Queue, Subscription, Topic
 from diator_azure_servicebus.testing.faults import Action, Fault, Point
+from diator_azure_servicebus.testing.haste import hasty_sdk
 from diator_azure_servicebus.testing.server import ServiceBusServer
 from diator_azure_servicebus.testing.stored import Counts
+from diator_azure_servicebus.testing.topology import ServerTopology
 from diator_azure_servicebus.testing.views import OpenConnection, StoredMessage
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "OpenConnection",
     "Point",
     "Queue",
+    "ServerTopology",
     "ServiceBusServer",
     "StoredMessage",
     "Subscription",
     "Topic",
+    "hasty_sdk",
 ]

@@ -15,6 +15,7 @@ An entity is a name, then options with commas between:
   max-delivery=COUNT    failed deliveries until a message is dead-lettered (10)
   ttl=SECONDS           how long messages live
   dead-letter-expired   messages that have lived too long are dead-lettered
+  forward=NAME          all messages go on to this queue or topic
   duplicates=SECONDS    a message id is taken once within this time (queue, topic)
   max-bytes=BYTES       the largest message (queue, topic)
   subject=A|B           takes only these subjects (subscription)
@@ -28,6 +29,7 @@ _SHARED: dict[str, tuple[str, Callable[[str], Any]]] = {
     "max-delivery": ("max_delivery_count", int),
     "ttl": ("default_ttl", float),
     "dead-letter-expired": ("dead_letter_on_expiry", lambda _text: True),
+    "forward": ("forward_to", str),
 }
 _INLET: dict[str, tuple[str, Callable[[str], Any]]] = {
     "duplicates": ("duplicate_window", float),

@@ -67,6 +67,7 @@ class _Options:
         max_delivery_count: After so many failed deliveries a message is dead-lettered.
         default_ttl: Seconds that a message lives at most; None for no limit.
         dead_letter_on_expiry: Messages that have lived too long are dead-lettered, not dropped.
+        forward_to: The queue or topic that all messages go on to at once; nothing is received here then.
     """
 
     sessions: bool = False
@@ -74,6 +75,7 @@ class _Options:
     max_delivery_count: int = 10
     default_ttl: float | None = None
     dead_letter_on_expiry: bool = False
+    forward_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

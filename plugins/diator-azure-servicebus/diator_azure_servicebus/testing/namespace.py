@@ -19,10 +19,24 @@ TRANSFER_DEAD_LETTERS = "$Transfer/$DeadLetterQueue"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A store that an inlet feeds, and which messages it takes."""
+    """A store that an inlet feeds, and which messages it takes.
+
+    ``onward`` finds the inlet that everything is forwarded to, where it is.
+    """
 
     store: Store
     accepts: Callable[[Message], bool]
+    onward: Callable[[], Inlet] | None = None
+
+    def put(self, message: Message) -> None:
+        """Store a message, or forward it; what the next entity refuses becomes a dead letter of this one."""
+        if self.onward is None:
+            self.store.put(message)
+            return
+        try:
+            self.onward().publish([message])
+        except RefusalError as refusal:
+            self.store.refuse(message, refusal.description)
 
 
 class Duplicates:
@@ -99,7 +113,7 @@ class Inlet:
     def _fan_out(self, message: Message) -> None:
         for target in self.targets:
             if target.accepts(message):
-                target.store.put(message)
+                target.put(message)
 
 
 class Namespace:
@@ -124,7 +138,7 @@ class Namespace:
             raise ValueError(f"the namespace has an entity {entity.name!r} already")
         if isinstance(entity, Queue):
             backlog = self._add_store(entity.name, entity)
-            targets = [Target(backlog, lambda _message: True)]
+            targets = [Target(backlog, lambda _message: True, self._onward(entity))]
         else:
             backlog = Store(entity.name, Queue(entity.name), self._note)
             targets = [self._target(entity.name, subscription) for subscription in entity.subscriptions]
@@ -199,7 +213,11 @@ class Namespace:
         path = f"{topic}/Subscriptions/{subscription.name}"
         if path.lower() in self._stores:
             raise ValueError(f"the topic {topic!r} has a subscription {subscription.name!r} already")
-        return Target(self._add_store(path, subscription), subscription.accepts)
+        return Target(self._add_store(path, subscription), subscription.accepts, self._onward(subscription))
+
+    def _onward(self, options: Queue | Subscription) -> Callable[[], Inlet] | None:
+        path = options.forward_to
+        return None if path is None else lambda: self.inlet(path)
 
     def _add_store(self, path: str, options: Queue | Subscription) -> Store:
         store = Store(path, options, self._note)

@@ -51,6 +51,7 @@ class ServiceBusServer:
         self._node: Node | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
+        self._listener: asyncio.Server | None = None
 
     @property
     def connection_string(self) -> str:
@@ -164,6 +165,23 @@ class ServiceBusServer:
         """Reset all connections whose container id starts so; return how many there were."""
         return self._call(lambda node: _cut(node, container))
 
+    def go_away(self) -> None:
+        """Reset all connections and take no more, until `come_back`. What is stored stays."""
+
+        def run(node: Node) -> None:
+            if self._listener is not None:
+                self._listener.close()
+            _cut(node, "")
+
+        self._call(run)
+
+    def come_back(self) -> None:
+        """Listen again, on the same port."""
+        node = self._node
+        if node is None:
+            raise RuntimeError("the server does not run: use it in a with statement, or call start()")
+        asyncio.run_coroutine_threadsafe(self._listen(node), node.loop).result(timeout=30)
+
     def detach(self, entity: str, condition: str = DETACH_FORCED) -> int:
         """Detach all links to an entity with an error; return how many there were.
 
@@ -222,14 +240,18 @@ class ServiceBusServer:
         node = Node(loop, self._max_frame_size)
         for entity in self._entities:
             node.namespace.add(entity)
-        server = await loop.create_server(lambda: Connection(node), self.host, self.port)
-        self.port = int(server.sockets[0].getsockname()[1])
+        await self._listen(node)
         self._stop = asyncio.Event()
         self._node = node
         started.set_result(None)
         await _sweep(node, self._stop)
-        server.close()
+        if self._listener is not None:
+            self._listener.close()
         await _close(node)
+
+    async def _listen(self, node: Node) -> None:
+        self._listener = await node.loop.create_server(lambda: Connection(node), self.host, self.port)
+        self.port = int(self._listener.sockets[0].getsockname()[1])
 
 
 async def _sweep(node: Node, stop: asyncio.Event) -> None:

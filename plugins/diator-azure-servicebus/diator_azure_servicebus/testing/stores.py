@@ -99,6 +99,12 @@ class Store:
             self._make_ready(stored)
         return stored
 
+    def refuse(self, message: Message, description: str) -> None:
+        """Take a message that could not be forwarded: it becomes a dead letter."""
+        stored = Stored(message, self._next_sequence(), now())
+        self.messages[stored.sequence] = stored
+        self._bury(stored, "ForwardingFailed", description)
+
     def schedule(self, message: Message, due: int) -> int:
         """Keep a message until it is due; return the number to cancel it by."""
         stored = Stored(message, self._next_sequence(), now(), State.SCHEDULED, due=due)

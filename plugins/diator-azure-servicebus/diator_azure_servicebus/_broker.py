@@ -1,0 +1,253 @@
+"""The broker: what it offers, its settings, and the port."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Literal
+
+from azure.servicebus.aio import ServiceBusClient
+from typing_extensions import Self
+
+from diator.brokers import (
+    Capability,
+    DeadLetter,
+    Outgoing,
+    Receiver,
+    Refusal,
+    Status,
+    Subscription,
+    Topic,
+    shielded,
+)
+from diator.errors import BrokerError, ConfigurationError, NotPublishedError
+from diator_azure_servicebus._entities import Layout
+from diator_azure_servicebus._letters import DeadLetters
+from diator_azure_servicebus._link import Link
+from diator_azure_servicebus._opening import Opening
+from diator_azure_servicebus._publisher import Publisher
+from diator_azure_servicebus._receiver import QueueReceiver
+from diator_azure_servicebus._settings import Settings, read_url
+from diator_azure_servicebus._topology import Topology
+
+_OVERHEAD = 16_384
+"""Bytes that are left free in each message, for its annotations, and for why it may become a dead letter."""
+
+
+class ServiceBusBroker:
+    """Azure Service Bus, over one client that stays open.
+
+    ``namespace`` is the name of a namespace, with or without ``.servicebus.windows.net``, for which ``credential`` is
+    asked (by default ``DefaultAzureCredential`` of azure-identity); or a connection string; or a client that is ready,
+    which stays open when the broker is closed.
+
+    ``layout`` is ``"topics"``: each handler has a queue, and a subscription of each of its topics that forwards to it;
+    or ``"queues"``: each topic is one queue, for at most one handler, as in the Basic tier.
+    ``prefix`` stands before the names of all entities.
+    ``lease`` is the lock duration of the queues, in seconds: at most 300. It must be what they were created with.
+    ``sessions`` says that events carry their key as the id of a session, so that handlers can be ordered by it. Without
+    it the key is the partition key.
+    ``max_sessions`` is how many keys an ordered handler of one process has at the same time; each is a connection.
+    ``max_hold`` is the longest delay of a retry of an ordered handler, in seconds: its session is held for as long.
+    ``duplicate_window`` is for how many seconds topics drop messages with an id that they had already; 0 for never.
+    It can't be changed for a topic that exists.
+    ``max_message_bytes`` is what the tier takes in one message. Above 1 MiB (Premium) such messages leave alone.
+    ``manage`` says whether ``apply`` may create entities, for which the right *Manage* and aiohttp are needed.
+    ``socket_timeout`` goes to the SDK: the seconds of one look at a connection.
+    ``topology`` stands for the management of entities, in tests.
+    """
+
+    def __init__(
+        self,
+        namespace: str | ServiceBusClient,
+        *,
+        credential: Any = None,
+        layout: Literal["topics", "queues"] = "topics",
+        prefix: str = "",
+        lease: float = 60.0,
+        sessions: bool = True,
+        max_sessions: int = 16,
+        max_hold: float = 600.0,
+        duplicate_window: float = 0.0,
+        max_message_bytes: int = 262_144,
+        manage: bool = True,
+        socket_timeout: float | None = None,
+        topology: Topology | None = None,
+    ) -> None:
+        self._settings = Settings(
+            layout,
+            prefix,
+            lease,
+            sessions,
+            max_sessions,
+            max_hold,
+            duplicate_window,
+            max_message_bytes,
+            manage,
+            socket_timeout,
+        )
+        if problems := self._settings.problems():
+            raise ConfigurationError(problems)
+        self._opening = Opening(namespace, credential, self._settings)
+        self._layout = Layout(self._settings)
+        self._given_topology = topology
+        self._opened = 0
+        self._link: Link | None = None
+        self._topology: Topology | None = topology
+        self._receivers: dict[Receiver, None] = {}
+        self._letters: dict[str, DeadLetters] = {}
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Make one from its address: ``azure-servicebus://my-namespace?lease=30``.
+
+        ``azure-servicebus://?connection_string_env=NAME`` takes the connection string from the environment. The query
+        may have all settings but ``credential`` and ``topology``. Raises `~diator.ConfigurationError`.
+        """
+        namespace, settings = read_url(url)
+        return cls(namespace, **settings)
+
+    def __repr__(self) -> str:
+        return f"<ServiceBusBroker {self._opening.namespace}>"
+
+    # What it is.
+
+    @property
+    def capabilities(self) -> Capability:
+        """What this broker can do: `Capability.ORDERED` with ``sessions``, `Capability.DEDUPLICATES` with a window."""
+        kept = Capability.DURABLE | Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY
+        kept |= Capability.DEAD_LETTERS
+        kept |= Capability.ORDERED if self._settings.sessions else Capability(0)
+        return kept | (Capability.DEDUPLICATES if self._settings.duplicate_window else Capability(0))
+
+    @property
+    def lease(self) -> float:
+        """For how many seconds a delivery is its receiver's own: the lock duration of the queues."""
+        return self._settings.lease
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The size that a message may have."""
+        return self._settings.max_message_bytes - _OVERHEAD
+
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+        """Find what can't be kept."""
+        refusals = list(self._layout.refusals(subscriptions, topics))
+        for one in subscriptions:
+            if not one.ordered:
+                continue
+            if not self._settings.sessions:
+                text = f"{one.name!r} is ordered by key, which needs sessions, and the broker has sessions=False"
+                refusals.append(Refusal(text, "drop sessions=False, or say ordered=False", one.name))
+            elif one.max_delay > self._settings.max_hold:
+                text = (
+                    f"{one.name!r} is ordered by key and retries after up to {one.max_delay:g} s, for which its session"
+                )
+                text = f"{text} would be held; the broker holds one for {self._settings.max_hold:g} s (max_hold)"
+                refusals.append(Refusal(text, "shorten the delays of its retries, or raise max_hold", one.name))
+        return refusals
+
+    # Life.
+
+    async def connect(self) -> None:
+        """Open, and see that somebody listens. Raises `~diator.BrokerUnavailableError`."""
+        if not self._opened:
+            link = self._opening.link()
+            try:
+                await link.dial()
+            except BaseException:
+                await link.aclose()
+                raise
+            self._link = link
+            self._topology = self._given_topology or self._opening.topology(link)
+            self._publisher = Publisher(link)
+        self._opened += 1
+
+    async def aclose(self) -> None:
+        """Close everything that was opened."""
+        if not self._opened:
+            return
+        self._opened -= 1
+        if self._opened:
+            return
+        link, self._link = self._link, None
+        letters, self._letters = list(self._letters.values()), {}
+        await asyncio.gather(*(one.aclose() for one in (*self._receivers, *letters)))
+        if self._topology is not None:
+            await self._topology.aclose()
+        if link is not None:
+            await link.aclose()
+
+    def _open_link(self) -> Link:
+        if self._link is None:
+            raise BrokerError("the broker is not connected; call `connect` before")
+        return self._link
+
+    # Messages.
+
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
+        """Store messages. Raises `~diator.NotPublishedError`."""
+        if not messages:
+            return
+        if self._link is None:
+            raise NotPublishedError(messages) from BrokerError("the broker is not connected; call `connect` before")
+        await shielded(self._publisher.publish(messages, timeout))
+
+    async def subscribe(self, subscription: Subscription, /) -> Receiver:
+        """Open a receiver. Raises `~diator.BrokerError`."""
+        link = self._open_link()
+        queue = self._layout.queue_of(subscription)
+        sdk = await link.receiver(queue)
+        retries = link.sender(self._layout.retries_of(subscription))
+        receiver = QueueReceiver(sdk, retries, subscription, self._forget)
+        self._receivers[receiver] = None
+        return receiver
+
+    def _forget(self, receiver: Receiver) -> None:
+        self._receivers.pop(receiver, None)
+
+    # Entities.
+
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        """Create what is missing, where that is allowed; else say what is. Raises `~diator.BrokerError`."""
+        self._open_link()
+        assert self._topology is not None, "made by connect"
+        missing = await self._topology.missing(self._layout.entities(subscriptions, topics))
+        if missing:
+            await self._topology.create(missing)
+        return [entity.path for entity in missing]
+
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+        """Tell how subscriptions stand; counts only where the broker may manage the namespace."""
+        self._open_link()
+        assert self._topology is not None, "made by connect"
+        queues = [self._layout.queue_of(one) for one in subscriptions]
+        counts = await self._topology.counts(queues)
+        found: list[Status] = []
+        for one, queue, count in zip(subscriptions, queues, counts, strict=True):
+            missing = tuple(entity.path for entity in await self._topology.missing(self._layout.entities([one])))
+            waiting, dead = count if count is not None else (None, None)
+            found.append(Status(one.name, queue not in missing, waiting, dead, missing))
+        return found
+
+    # Dead letters.
+
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+        """Read the dead letters of a subscription, oldest first."""
+        async for letter in self._letters_of(subscription).read(subscription):
+            yield letter
+
+    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        """Have one delivered again, to its subscription only; false where it is gone."""
+        if letter.subscription != subscription.name:
+            return False
+        target = self._open_link().sender(self._layout.queue_of(subscription))
+        return await self._letters_of(subscription).replay(letter, target)
+
+    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+        """Delete one for good; false where it is gone."""
+        return letter.subscription == subscription.name and await self._letters_of(subscription).purge(letter)
+
+    def _letters_of(self, subscription: Subscription) -> DeadLetters:
+        queue = self._layout.queue_of(subscription)
+        if queue not in self._letters:
+            self._letters[queue] = DeadLetters(self._open_link(), queue)
+        return self._letters[queue]

@@ -1,0 +1,127 @@
+"""Entities: what must exist in the namespace for an app's subscriptions and topics.
+
+With the layout ``topics``, which is the usual one, each handler has a queue of its own. A topic has one subscription for
+each handler, that forwards everything to this queue. So a retry or a replay can be sent to one handler alone, and what
+waits for a handler waits in one place, whichever topics it came by. A queue ``<queue>.retry`` takes the retries: it
+knows duplicates, so that one recorded twice after a crash comes once, and forwards them when they are due. Handlers that
+are ordered by key have none: their queue has sessions, and the session waits.
+
+With the layout ``queues`` there is one queue for each topic, with at most one handler: nothing is forwarded.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from diator.brokers import Refusal, Subscription, Topic
+from diator_azure_servicebus._names import RETRY, path_of, subscription_of
+from diator_azure_servicebus._settings import Settings
+
+MAX_DELIVERIES = 1_000
+"""The service's own limit, which only guards against messages that no worker survives: the app's is far lower."""
+RETRY_WINDOW = 600.0
+"""Seconds for which a retry that is recorded again is known as a duplicate."""
+
+
+class Entity(NamedTuple):
+    """A queue, a topic, or the subscription of a topic."""
+
+    kind: Literal["queue", "topic", "subscription"]
+    name: str
+    topic: str | None = None
+    """Whose subscription it is."""
+    sessions: bool = False
+    forward_to: str | None = None
+    duplicate_window: float = 0.0
+    lock_seconds: float = 60.0
+
+    @property
+    def path(self) -> str:
+        """The name in full."""
+        return f"{self.topic}/Subscriptions/{self.name}" if self.topic else self.name
+
+
+class Layout:
+    """Says which entities there are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._prefix = settings.prefix
+
+    def queue_of(self, subscription: Subscription) -> str:
+        """Name the queue that a subscription receives from."""
+        if self._settings.layout == "queues" and subscription.topics:
+            return path_of(subscription.topics[0].name, self._prefix)
+        return path_of(subscription.name, self._prefix)
+
+    def retries_of(self, subscription: Subscription) -> str:
+        """Name the queue that retries are sent to."""
+        queue = self.queue_of(subscription)
+        return queue if self._settings.layout == "queues" else queue + RETRY
+
+    def entities(self, subscriptions: Iterable[Subscription], topics: Iterable[Topic] = ()) -> list[Entity]:
+        """Give all that must exist, each before what needs it."""
+        found: dict[str, Entity] = {}
+        for subscription in subscriptions:
+            for entity in self._of(subscription):
+                found.setdefault(entity.path.lower(), entity)
+        for topic in topics:
+            entity = self._topic(topic)
+            found.setdefault(entity.path.lower(), entity)
+        return sorted(found.values(), key=_rank)
+
+    def _of(self, subscription: Subscription) -> Iterator[Entity]:
+        queue, lock = self.queue_of(subscription), self._settings.lease
+        if self._settings.layout == "queues":
+            window = self._settings.duplicate_window
+            yield Entity("queue", queue, sessions=subscription.ordered, duplicate_window=window, lock_seconds=lock)
+            return
+        yield Entity("queue", queue, sessions=subscription.ordered, lock_seconds=lock)
+        if not subscription.ordered:
+            yield Entity("queue", queue + RETRY, forward_to=queue, duplicate_window=RETRY_WINDOW)
+        for topic in subscription.topics:
+            yield self._topic(topic)
+            name = subscription_of(subscription.name, self._prefix)
+            yield Entity("subscription", name, path_of(topic.name, self._prefix), forward_to=queue)
+
+    def _topic(self, topic: Topic) -> Entity:
+        kind: Literal["queue", "topic"] = "topic" if self._settings.layout == "topics" else "queue"
+        window = self._settings.duplicate_window
+        return Entity(
+            kind, path_of(topic.name, self._prefix), duplicate_window=window, lock_seconds=self._settings.lease
+        )
+
+    def refusals(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic]) -> Iterator[Refusal]:
+        """Find names that meet in one entity, and what the layout can't do."""
+        if self._settings.layout == "queues":
+            yield from self._shared_topics(subscriptions)
+        owners: dict[str, str] = {}
+        queues = () if self._settings.layout == "queues" else [one.name for one in subscriptions]
+        names = dict.fromkeys(topic.name for topic in (*topics, *(t for one in subscriptions for t in one.topics)))
+        for kind, name in [*(("topic", name) for name in names), *(("subscription", name) for name in queues)]:
+            what = f"{kind} {name!r}"
+            other = owners.setdefault(path_of(name, self._prefix).lower(), what)
+            if other != what:
+                text = f"{what} and {other} would share the entity {path_of(name, self._prefix)!r} of Service Bus"
+                owner = name if kind == "subscription" else None
+                yield Refusal(text, "give one another name: names differ in more than their case", owner)
+
+    def _shared_topics(self, subscriptions: Sequence[Subscription]) -> Iterator[Refusal]:
+        owners: dict[str, str] = {}
+        for one in subscriptions:
+            if len(one.topics) > 1:
+                names = ", ".join(topic.name for topic in one.topics)
+                text = f"{one.name!r} has several topics ({names}), where each is a queue of its own (layout='queues')"
+                yield Refusal(text, "use layout='topics', or a handler for each", one.name)
+            for topic in one.topics:
+                other = owners.setdefault(topic.name, one.name)
+                if other != one.name:
+                    text = (
+                        f"{one.name!r} and {other!r} both handle {topic.name!r}, which is one queue (layout='queues')"
+                    )
+                    yield Refusal(text, "use layout='topics': only there each handler gets every event", one.name)
+
+
+def _rank(entity: Entity) -> int:
+    if entity.kind == "queue":
+        return 0 if entity.forward_to is None else 1
+    return 2 if entity.kind == "topic" else 3

@@ -1,0 +1,136 @@
+"""Fetching: messages are taken from a receiver of the SDK while somebody waits for them, and not longer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.aio import ServiceBusReceiver
+
+from diator.brokers import Delivery, Subscription
+from diator_azure_servicebus._errors import SDK
+from diator_azure_servicebus._link import quietly
+from diator_azure_servicebus._messages import from_wire
+from diator_azure_servicebus._sdk import fetch, give_back, link_of, take_back
+
+LINGER = 0.1
+"""Seconds for which a receiver is ready for the next call before it takes no more messages from the others."""
+
+
+class Held:
+    """A message that a receiver has. It is the receipt of a delivery."""
+
+    __slots__ = ("copied", "failures", "link", "lost", "message", "settled")
+
+    def __init__(self, message: ServiceBusReceivedMessage, link: object) -> None:
+        self.message = message
+        self.link = link
+        """What it came by: it can be given back only there."""
+        self.failures = 0
+        self.settled = False
+        self.lost = False
+        self.copied = False
+        """Whether the copy that is to be delivered again was sent."""
+
+    @property
+    def sequence(self) -> int:
+        """Its place in the queue."""
+        return self.message.sequence_number or 0
+
+    @property
+    def expired(self) -> bool:
+        """Whether its lock has run out, by the clock of this machine. Messages of sessions have none."""
+        until = self.message.locked_until_utc
+        return until is not None and until <= datetime.now(timezone.utc)
+
+    def delivery(self, subscription: Subscription, failures: int | None = None) -> Delivery:
+        """Hand it out. What counts of failures there is stands in the message, unless it is given."""
+        content = from_wire(self.message, subscription)
+        self.failures = content.failures if failures is None else failures
+        return Delivery(
+            content.topic,
+            content.body,
+            content.headers,
+            failures=self.failures,
+            deliveries=content.deliveries + (self.message.delivery_count or 0) + 1,
+            damage=content.damage,
+            receipt=self,
+        )
+
+
+class Fetcher:
+    """A receiver of the SDK. ``wake`` is called when something has come, or has failed."""
+
+    def __init__(self, sdk: ServiceBusReceiver, wake: Callable[[], None]) -> None:
+        self.sdk = sdk
+        self.ready: deque[Held] = deque()
+        """What has come and was not handed out."""
+        self.error: BaseException | None = None
+        """Why the last fetch has failed."""
+        self.came_empty = False
+        """Whether the last fetch found nothing."""
+        self._wake = wake
+        self._task: asyncio.Task[None] | None = None
+        self._pausing: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a fetch runs."""
+        return self._task is not None and not self._task.done()
+
+    def start(self, limit: int, seconds: float) -> None:
+        """Fetch, unless it is done already."""
+        if not self.is_busy:
+            self._task = asyncio.ensure_future(self._run(limit, seconds))
+
+    async def _run(self, limit: int, seconds: float) -> None:
+        try:
+            if self._pausing is not None:
+                await asyncio.wait([self._pausing])
+            messages = await fetch(self.sdk, limit, seconds)
+            link = link_of(self.sdk)
+            self.ready.extend(Held(message, link) for message in messages)
+            self.came_empty = not messages
+        except SDK as error:
+            self.error = error
+        finally:
+            self._wake()
+
+    def take_error(self) -> BaseException | None:
+        """Give the error of the last fetch, once."""
+        error, self.error = self.error, None
+        return error
+
+    def pause(self) -> "asyncio.Task[None]":
+        """Take no more messages, and give back what nobody has."""
+        task, self._task = self._task, None
+        self._pausing = asyncio.ensure_future(self._pause(task, self._pausing))
+        return self._pausing
+
+    async def _pause(self, task: "asyncio.Task[None] | None", before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        if task is not None:
+            await stopped(task)
+        await quietly(take_back(self.sdk))
+        ready, self.ready = self.ready, deque()
+        await self.give_back(ready)
+
+    async def give_back(self, several: "deque[Held]") -> None:
+        """Give messages back, as far as the connection lets us; the others come again when their lock ends."""
+        await asyncio.gather(*(quietly(give_back(self.sdk, held.message, held.link)) for held in several))
+
+    async def aclose(self, held: "deque[Held]") -> None:
+        """Give back these and all that nobody has, and close."""
+        await asyncio.wait([self.pause()])
+        await self.give_back(held)
+        await quietly(self.sdk.close())
+
+
+async def stopped(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task of the SDK and wait for its end. One cancel may get lost in ``asyncio.wait_for`` of older Pythons."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.05)

@@ -1,0 +1,171 @@
+"""The link to a namespace: one client, the senders that stay open, and the receivers that are opened from it."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any
+
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusMessage, ServiceBusMessageBatch, ServiceBusSubQueue
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.exceptions import MessageSizeExceededError, MessagingEntityNotFoundError, ServiceBusError
+
+from diator.errors import BrokerUnavailableError
+from diator_azure_servicebus._errors import SDK, translate
+from diator_azure_servicebus._settings import Settings
+
+_DIAL = 5.0
+_CLOSE = 3.0
+"""Seconds."""
+_PORT, _EMULATOR_PORT = 5671, 5672
+
+
+class Sender:
+    """What sends to one entity. One call at a time: the SDK's sender takes several, but not when the connection breaks."""
+
+    def __init__(self, sdk: ServiceBusSender, path: str) -> None:
+        self.path = path
+        self._sdk = sdk
+        self._lock = asyncio.Lock()
+
+    async def batch(self) -> ServiceBusMessageBatch:
+        """Make an empty batch of the size that the service takes; opens the sender if need be."""
+        async with self._lock:
+            return await self._sdk.create_message_batch()
+
+    async def batches(self, messages: "list[ServiceBusMessage]") -> "list[ServiceBusMessageBatch | ServiceBusMessage]":
+        """Fill batches, in order. What is too large for any stands alone: the service may take it all the same."""
+        found: list[ServiceBusMessageBatch | ServiceBusMessage] = []
+        current: ServiceBusMessageBatch | None = None
+        for message in messages:
+            if current is None or not _fits(current, message):
+                current = await self.batch()
+                if not _fits(current, message):
+                    found.append(message)
+                    current = None
+                    continue
+                found.append(current)
+        return found
+
+    async def send(self, messages: ServiceBusMessageBatch | ServiceBusMessage, timeout: float) -> None:
+        """Send, and wait until it is stored. Raises what the SDK raises; `BrokerUnavailableError` if it was not its turn."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            await asyncio.wait_for(self._lock.acquire(), timeout)
+        except asyncio.TimeoutError as error:
+            raise BrokerUnavailableError(f"Service Bus, {self.path}: others were sending for {timeout:g} s") from error
+        try:
+            left = max(0.001, deadline - asyncio.get_running_loop().time())
+            await self._sdk.send_messages(messages, timeout=left)
+        finally:
+            self._lock.release()
+
+    async def aclose(self) -> None:
+        """Close, whatever happens."""
+        await quietly(self._sdk.close())
+
+
+def _fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
+    try:
+        batch.add_message(message)
+    except MessageSizeExceededError:
+        return False
+    return True
+
+
+class Link:
+    """A client, and what is open on it, in one event loop."""
+
+    def __init__(self, client: ServiceBusClient, settings: Settings, *, owned: bool, port: int | None) -> None:
+        self.settings = settings
+        self._client = client
+        self._owned = owned
+        self._port = port
+        self._senders: dict[str, Sender] = {}
+
+    async def dial(self) -> None:
+        """See that somebody listens there. Raises `~diator.BrokerUnavailableError`."""
+        host, _, port = self._client.fully_qualified_namespace.partition(":")
+        if self._port is None and not port:
+            return
+        try:
+            connecting = asyncio.open_connection(host, int(port) if port else self._port)
+            _, writer = await asyncio.wait_for(connecting, _DIAL)
+        except (OSError, asyncio.TimeoutError) as error:
+            text = f"Service Bus at {self._client.fully_qualified_namespace} can't be reached: {error}"
+            raise BrokerUnavailableError(text) from error
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    def sender(self, path: str) -> Sender:
+        """Give the sender to a queue or topic, which is opened when it is used first and stays open."""
+        if path not in self._senders:
+            # To the SDK a topic and a queue are the same to send to.
+            self._senders[path] = Sender(self._client.get_queue_sender(path, **self._options), path)
+        return self._senders[path]
+
+    async def receiver(self, path: str, *, dead_letters: bool = False) -> ServiceBusReceiver:
+        """Open a receiver of a queue. Raises `~diator.BrokerError`."""
+        sub_queue = ServiceBusSubQueue.DEAD_LETTER if dead_letters else None
+        return await self._opened(path, self._client.get_queue_receiver(path, sub_queue=sub_queue, **self._options))
+
+    async def probe_subscription(self, topic: str, name: str) -> None:
+        """See that a subscription is there. Raises what the SDK raises, `MessagingEntityNotFoundError` where it is not."""
+        receiver = self._client.get_subscription_receiver(topic, name, **self._options)
+        try:
+            await receiver.__aenter__()
+        except MessagingEntityNotFoundError:
+            raise
+        except ServiceBusError as error:
+            if type(error) is not ServiceBusError:
+                raise  # else it is there, but refuses receivers, since it forwards
+        finally:
+            await quietly(receiver.close())
+
+    async def session(self, path: str, wait: float) -> ServiceBusReceiver:
+        """Open a receiver of the next session that is free. Raises what the SDK raises."""
+        receiver = self._client.get_queue_receiver(
+            path, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait, **self._options
+        )
+        try:
+            await receiver.__aenter__()
+        except BaseException:
+            await quietly(receiver.close())
+            raise
+        return receiver
+
+    async def _opened(self, path: str, receiver: ServiceBusReceiver) -> ServiceBusReceiver:
+        try:
+            await receiver.__aenter__()
+        except SDK as error:
+            await quietly(receiver.close())
+            raise translate(error, path) from error
+        except BaseException:
+            await quietly(receiver.close())
+            raise
+        return receiver
+
+    async def aclose(self) -> None:
+        """Close the senders, and the client if it is ours."""
+        senders, self._senders = list(self._senders.values()), {}
+        await asyncio.gather(*(sender.aclose() for sender in senders))
+        if self._owned:
+            await quietly(self._client.close())
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Options that the SDK would else take from its own defaults."""
+        timeout = self.settings.socket_timeout
+        return {} if timeout is None else {"socket_timeout": timeout}
+
+
+async def quietly(closing: Awaitable[object]) -> None:
+    """Close something of the SDK; a broken connection may make it fail or hang, which changes nothing."""
+    with contextlib.suppress(*SDK):
+        await asyncio.wait_for(closing, _CLOSE)
+
+
+def default_port(connection_string: str | None) -> int:
+    """Give the port of the service, or of its emulator."""
+    emulated = connection_string is not None and "usedevelopmentemulator=true" in connection_string.lower()
+    return _EMULATOR_PORT if emulated else _PORT

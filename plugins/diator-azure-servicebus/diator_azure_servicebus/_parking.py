@@ -1,0 +1,80 @@
+"""Why a message is a dead letter, within the two short texts that Service Bus keeps of it.
+
+The reason is kept as it is; the description is JSON with the rest. Each has room for 4,096 bytes. What is longer is cut
+where people see it, and the whole is packed beside it (JSON, zlib, base 64); a traceback that is too long even so
+loses its beginning.
+"""
+
+import base64
+import zlib
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+from azure.servicebus import ServiceBusReceivedMessage
+
+from diator.brokers import Park
+from diator_azure_servicebus._messages import text_properties
+
+ROOM = 4_096
+_SHOWN = 400
+
+
+class _Told(msgspec.Struct, omit_defaults=True):
+    """The description."""
+
+    at: datetime
+    attempts: int = 0
+    error: str | None = None
+    traceback: str | None = None
+    packed: str | None = None
+
+
+def write(why: Park) -> tuple[str, str]:
+    """Give the reason and the description of a dead letter."""
+    now = datetime.now(timezone.utc)
+    told = _Told(now, why.attempts, why.error, why.traceback)
+    text = msgspec.json.encode(told)
+    if len(text) <= ROOM and len(why.reason.encode()) <= ROOM:
+        return why.reason, text.decode()
+    shown = _Told(now, why.attempts, why.error and why.error[:_SHOWN])
+    return _cut(why.reason), msgspec.json.encode(_packed(shown, why)).decode()
+
+
+def _packed(shown: _Told, why: Park) -> _Told:
+    traceback = why.traceback
+    while True:
+        whole = msgspec.json.encode([why.reason, why.error, traceback])
+        shown.packed = base64.b64encode(zlib.compress(whole, 9)).decode()
+        if len(msgspec.json.encode(shown)) <= ROOM:
+            return shown
+        if not traceback:
+            shown.packed = None  # the reason and the error alone are too long: what is shown must do
+            return shown
+        traceback = traceback[len(traceback) // 4 + 1 :]
+
+
+def read(message: ServiceBusReceivedMessage) -> tuple[Park, datetime]:
+    """Say why a message is a dead letter, and since when; of those of the service itself the latter is not known."""
+    properties = text_properties(message)
+    reason = properties.get("DeadLetterReason", "")
+    description = properties.get("DeadLetterErrorDescription") or None
+    try:
+        told = msgspec.json.decode((description or "").encode(), type=_Told)
+        return _unpacked(told, reason), told.at
+    except (ValueError, zlib.error):
+        since = message.enqueued_time_utc or datetime.now(timezone.utc)
+        return Park(reason or "unknown", description), since.replace(tzinfo=since.tzinfo or timezone.utc)
+
+
+def _unpacked(told: _Told, reason: str) -> Park:
+    if told.packed is None:
+        return Park(reason, told.error, told.traceback, told.attempts)
+    parts: Any = msgspec.json.decode(
+        zlib.decompress(base64.b64decode(told.packed)), type=tuple[str, str | None, str | None]
+    )
+    return Park(*parts, told.attempts)
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:ROOM].decode(errors="ignore")

@@ -1,0 +1,175 @@
+"""Receiving from a queue without sessions: any message, in no order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timezone
+
+from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.exceptions import MessageAlreadySettled
+
+from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
+from diator_azure_servicebus._errors import LOST, SDK, translate
+from diator_azure_servicebus._fetching import LINGER, Fetcher, Held
+from diator_azure_servicebus._link import Sender
+from diator_azure_servicebus._messages import copy_of
+from diator_azure_servicebus._names import copy_id_of
+from diator_azure_servicebus._parking import write
+from diator_azure_servicebus._sdk import give_back
+
+_WAIT = 30.0
+"""Seconds of one fetch."""
+_AT_ONCE = 32
+"""Settlements that run at the same time."""
+
+
+class QueueReceiver:
+    """One worker's access to a queue."""
+
+    def __init__(
+        self,
+        sdk: ServiceBusReceiver,
+        retries: Sender,
+        subscription: Subscription,
+        closed: "Callable[[QueueReceiver], None]",
+    ) -> None:
+        self._sdk = sdk
+        self._retries = retries
+        self._subscription = subscription
+        self._tell_closed = closed
+        self._woken = asyncio.Event()
+        self._fetcher = Fetcher(sdk, self._woken.set)
+        self._out: dict[int, Held] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._bound = asyncio.Semaphore(_AT_ONCE)
+
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        """Wait for messages, and give at most ``limit`` of them; none if the receiver is closed meanwhile."""
+        self._stop_timer()
+        try:
+            while self._closing is None:
+                self._woken.clear()
+                if self._fetcher.ready:
+                    return self._hand_out(limit)
+                if error := self._fetcher.take_error():
+                    raise translate(error, self._sdk.entity_path) from error
+                self._fetcher.start(limit, _WAIT)
+                await self._woken.wait()
+            return ()
+        finally:
+            self._linger()
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        """Settle many at the same time; give those whose lock was lost."""
+        done = await asyncio.gather(*(self._settle(*one) for one in settlements), return_exceptions=True)
+        return _lost([delivery for delivery, _ in settlements], done)
+
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
+        """Renew locks; give those that were lost already."""
+        done = await asyncio.gather(*(self._renew(one) for one in deliveries), return_exceptions=True)
+        return _lost(deliveries, done)
+
+    async def aclose(self) -> None:
+        """Give back what was not settled, and close."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+            self._woken.set()
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._stop_timer()
+        out, self._out = self._out, {}
+        await self._fetcher.aclose(deque(held for held in out.values() if not held.lost))
+        self._tell_closed(self)
+
+    def _hand_out(self, limit: int) -> Sequence[Delivery]:
+        ready = self._fetcher.ready
+        taken = [ready.popleft() for _ in range(min(limit, len(ready)))]
+        self._out.update((id(held), held) for held in taken)
+        return [held.delivery(self._subscription) for held in taken]
+
+    def _linger(self) -> None:
+        if self._closing is None:
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self._fetcher.pause)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> bool:
+        held: Held = delivery.receipt
+        if held.settled:
+            return False
+        try:
+            async with self._bound:
+                if not held.lost and not held.expired:
+                    await self._carry_out(held, delivery, outcome)
+                    held.settled = True
+        except MessageAlreadySettled:
+            held.settled = True
+        except LOST:
+            pass
+        except SDK as error:
+            raise translate(error, self._sdk.entity_path) from error
+        held.lost = not held.settled
+        self._out.pop(id(held), None)
+        return held.lost
+
+    async def _carry_out(self, held: Held, delivery: Delivery, outcome: Outcome) -> None:
+        if isinstance(outcome, RetryAfter):
+            await self._send_copy(held, delivery, outcome)
+        if isinstance(outcome, (Ack, RetryAfter)):
+            await self._sdk.complete_message(held.message)
+        elif isinstance(outcome, Park):
+            reason, description = write(outcome)
+            await self._sdk.dead_letter_message(held.message, reason, description)
+        else:
+            await give_back(self._sdk, held.message, held.link)
+
+    async def _send_copy(self, held: Held, delivery: Delivery, outcome: RetryAfter) -> None:
+        """Send the copy first, so that a crash may cause a duplicate, but no loss; renewing shows that it is still ours."""
+        if held.copied:
+            return
+        until = await self._sdk.renew_message_lock(held.message)
+        failures = held.failures + 1
+        message_id = str(held.message.message_id or f"{held.sequence}")
+        copy = copy_of(
+            held.message,
+            copy_id_of(message_id, self._subscription.name, failures),
+            failures=failures,
+            deliveries=delivery.deliveries,
+            delay=outcome.delay,
+        )
+        await self._retries.send(copy, _seconds_until(until))
+        held.copied = True
+
+    async def _renew(self, delivery: Delivery) -> bool:
+        held: Held = delivery.receipt
+        if held.settled:
+            return False
+        if held.lost or held.expired:
+            return True
+        try:
+            async with self._bound:
+                await self._sdk.renew_message_lock(held.message)
+        except MessageAlreadySettled:
+            return False
+        except LOST:
+            held.lost = True
+            return True
+        except SDK as error:
+            raise translate(error, self._sdk.entity_path) from error
+        return False
+
+
+def _seconds_until(moment: datetime) -> float:
+    return max(0.1, (moment - datetime.now(timezone.utc)).total_seconds())
+
+
+def _lost(deliveries: Sequence[Delivery], done: "Sequence[bool | BaseException]") -> Collection[Delivery]:
+    """Give those of which it came out that they are lost; raise what has failed of the others."""
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [delivery for delivery, lost in zip(deliveries, done, strict=True) if lost]

@@ -1,0 +1,94 @@
+"""What the SDK can do but does not offer: everything private that this plugin uses of it, version 7.15, in one place.
+
+Each function falls back to what is public where a later version has taken away what it needs.
+"""
+
+import logging
+import time
+from functools import partial
+from typing import Any, cast
+
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.aio import ServiceBusReceiver
+
+logger = logging.getLogger("diator")
+
+_GAP = 0.002
+"""Seconds after a message within which the next one must come to be of the same batch."""
+
+
+async def fetch(receiver: ServiceBusReceiver, limit: int, seconds: float) -> list[ServiceBusReceivedMessage]:
+    """Wait for messages and give at most ``limit``; none after so many seconds. Opens the link where it is closed.
+
+    As ``receive_messages``, which waits for another 0.2 s after each message for one more: too long for a handler that
+    has nothing to do. It may be cancelled: what had come then is kept for `take_back` and the next call.
+    """
+    private = cast("Any", receiver)
+    if not hasattr(private, "_do_retryable_operation") or not hasattr(private, "_receive_context"):
+        return await receiver.receive_messages(limit, seconds)
+    work = partial(_fetch, private, limit)
+    found: list[ServiceBusReceivedMessage] = await private._do_retryable_operation(
+        work, timeout=seconds, operation_requires_timeout=True
+    )
+    return found
+
+
+async def _fetch(private: Any, limit: int, timeout: float) -> list[ServiceBusReceivedMessage]:
+    end = time.monotonic() + timeout
+    private._receive_context.set()
+    try:
+        await private._open(timeout)
+        handler = private._handler
+        came = handler._received_messages
+        if came.empty():
+            await handler._link.flow(link_credit=limit)
+        while came.empty() and time.monotonic() < end:
+            if not await handler.do_work_async():
+                break
+        await _take_what_follows(handler, came, limit)
+        return [private._build_received_message(came.get_nowait()) for _ in range(min(limit, came.qsize()))]
+    finally:
+        private._receive_context.clear()
+
+
+async def _take_what_follows(handler: Any, came: Any, limit: int) -> None:
+    while 0 < (before := came.qsize()) < limit:
+        await handler._connection.listen(wait=_GAP, batch=limit - before)
+        if came.qsize() == before:
+            return
+
+
+async def take_back(receiver: ServiceBusReceiver) -> None:
+    """Take no more messages, and give back those that are on their way: as ``close`` does, but the link stays open.
+
+    Without it a message could lie in the socket of a receiver that nobody asks, locked. Takes up to twice the socket
+    timeout. Where it can't be done the receiver is closed; it opens a new link when it is asked again.
+    """
+    private = cast("Any", receiver)
+    handler = getattr(private, "_handler", None)
+    if handler is None:
+        return
+    try:
+        await private._amqp_transport.drain_and_release_messages_async(handler)
+    except AttributeError:
+        await private._close_handler()
+
+
+def link_of(receiver: ServiceBusReceiver) -> object:
+    """Give the link that the receiver has now; deliveries belong to the one that they came by."""
+    return getattr(getattr(receiver, "_handler", None), "_link", None)
+
+
+async def give_back(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, link: object) -> bool:
+    """Give a message back without counting a delivery: AMQP's outcome ``released``, which the SDK sends itself on closing.
+
+    False where the count goes up all the same, since the message came by a link that is gone: it is abandoned then.
+    """
+    private, delivery = cast("Any", receiver), cast("Any", message)
+    handler = getattr(private, "_handler", None)
+    if link is not None and link is link_of(receiver) and hasattr(handler, "settle_messages_async"):
+        await handler.settle_messages_async(delivery._delivery_id, delivery._delivery_tag, "released")
+        delivery._settled = True
+        return True
+    await receiver.abandon_message(message)
+    return False

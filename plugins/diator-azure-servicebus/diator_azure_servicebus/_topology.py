@@ -1,0 +1,166 @@
+"""Topology: which entities are there, and making those that are not."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol
+
+from azure.core.exceptions import AzureError, ClientAuthenticationError, ResourceExistsError, ResourceNotFoundError
+from azure.servicebus.exceptions import MessagingEntityNotFoundError
+from azure.servicebus.management import ServiceBusAdministrationClient
+
+from diator.errors import BrokerError
+from diator_azure_servicebus._entities import MAX_DELIVERIES, Entity
+from diator_azure_servicebus._errors import PLAN, SDK, translate
+from diator_azure_servicebus._link import Link
+
+
+class Counts(NamedTuple):
+    """How much is in a queue."""
+
+    waiting: int
+    dead: int
+
+
+class Topology(Protocol):
+    """What a broker does about entities. The broker is given another one in tests of applications."""
+
+    async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
+        """Find those that are not there. Raises `~diator.BrokerError`."""
+        ...
+
+    async def create(self, entities: Sequence[Entity], /) -> None:
+        """Create entities, in this order. Raises `~diator.BrokerError`."""
+        ...
+
+    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+        """Count what is in queues; None for those that it can't tell of."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        ...
+
+
+class Probing:
+    """Looks by opening links, which anyone may who uses the entities; creates nothing. For the emulator."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
+        """Find those that are not there."""
+        return [entity for entity in entities if not await self._is_there(entity)]
+
+    async def create(self, entities: Sequence[Entity], /) -> None:
+        """Say what is missing."""
+        raise _cannot_create(entities)
+
+    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+        """Tell nothing: the protocol of messages has no counts."""
+        return [None] * len(queues)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def _is_there(self, entity: Entity) -> bool:
+        try:
+            if entity.kind == "subscription":
+                await self._link.probe_subscription(str(entity.topic), entity.name)
+            else:
+                await self._link.sender(entity.path).batch()
+        except MessagingEntityNotFoundError:
+            return False
+        except SDK as error:
+            raise translate(error, entity.path) from error
+        return True
+
+
+class Managing:
+    """Looks and creates over the management interface of a namespace, for which the right *Manage* is needed.
+
+    The client is the one that blocks, in threads: the other needs aiohttp.
+    """
+
+    def __init__(self, client: ServiceBusAdministrationClient) -> None:
+        self._client = client
+
+    async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
+        """Find those that are not there. Raises `~diator.BrokerError` for one that has sessions where it must not."""
+        found: list[Entity] = []
+        for entity in entities:
+            try:
+                there = await asyncio.to_thread(self._get, entity)
+            except ResourceNotFoundError:
+                found.append(entity)
+            except AzureError as error:
+                raise _translated(error, entity) from error
+            else:
+                _check(entity, there)
+        return found
+
+    async def create(self, entities: Sequence[Entity], /) -> None:
+        """Create entities."""
+        for entity in entities:
+            try:
+                await asyncio.to_thread(self._create, entity)
+            except ResourceExistsError:
+                continue  # another process was faster
+            except AzureError as error:
+                raise _translated(error, entity) from error
+
+    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+        """Count; scheduled messages wait too."""
+        return [await asyncio.to_thread(self._count, queue) for queue in queues]
+
+    async def aclose(self) -> None:
+        """Close the client."""
+        await asyncio.to_thread(self._client.close)
+
+    def _get(self, entity: Entity) -> Any:
+        if entity.kind == "queue":
+            return self._client.get_queue(entity.name)
+        if entity.kind == "topic":
+            return self._client.get_topic(entity.name)
+        return self._client.get_subscription(str(entity.topic), entity.name)
+
+    def _create(self, entity: Entity) -> None:
+        options: dict[str, Any] = {"max_delivery_count": MAX_DELIVERIES} if entity.kind != "topic" else {}
+        if entity.forward_to is not None:
+            options["forward_to"] = entity.forward_to
+        if entity.duplicate_window:
+            window = timedelta(seconds=entity.duplicate_window)
+            options |= {"requires_duplicate_detection": True, "duplicate_detection_history_time_window": window}
+        if entity.kind == "topic":
+            self._client.create_topic(entity.name, support_ordering=True, **options)
+        elif entity.kind == "queue":
+            lock = timedelta(seconds=entity.lock_seconds)
+            self._client.create_queue(entity.name, requires_session=entity.sessions, lock_duration=lock, **options)
+        else:
+            self._client.create_subscription(str(entity.topic), entity.name, **options)
+
+    def _count(self, queue: str) -> Counts | None:
+        try:
+            found = self._client.get_queue_runtime_properties(queue)
+        except AzureError:
+            return None
+        waiting = (found.active_message_count or 0) + (found.scheduled_message_count or 0)
+        return Counts(waiting, found.dead_letter_message_count or 0)
+
+
+def _check(entity: Entity, there: Any) -> None:
+    if entity.kind == "queue" and bool(there.requires_session) != entity.sessions:
+        text = "has sessions, but its handler is not ordered" if there.requires_session else "has no sessions"
+        raise BrokerError(f"queue {entity.name!r} {text}, which can't be changed; delete it, or use another name")
+
+
+def _translated(error: AzureError, entity: Entity) -> BrokerError:
+    if isinstance(error, ClientAuthenticationError) or getattr(error, "status_code", None) in (401, 403):
+        text = f"no right to manage {entity.path!r} ({error}); {PLAN}; then set manage=False"
+        return BrokerError(text)
+    return translate(error, entity.path)
+
+
+def _cannot_create(entities: Collection[Entity]) -> BrokerError:
+    names = ", ".join(repr(entity.path) for entity in entities)
+    return BrokerError(f"Service Bus lacks {names}, and can't be told to create them over this connection; {PLAN}")
