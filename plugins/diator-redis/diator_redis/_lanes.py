@@ -34,9 +34,14 @@ class Item:
         self.number = number
         """The number of its stream among those of the partition."""
         self.id, self.fields = entry
-        values = as_mapping(self.fields)
-        self.key: Key = values.get(b"k")
-        self.stamp = _stamp(values.get(b"n"), self.id)
+        fields = self.fields
+        if fields is not None and len(fields) == 6 and fields[2] == b"k" and fields[4] == b"n" and fields[0] == b"e":
+            key, stamp = fields[3], fields[5]
+        else:
+            values = as_mapping(fields)
+            key, stamp = values.get(b"k"), values.get(b"n")
+        self.key: Key = key
+        self.stamp = _stamp(stamp, self.id)
         """Orders it among entries of other streams: the microsecond when it was published."""
         self.failures = 0
         self.deliveries = deliveries
@@ -55,9 +60,14 @@ class Item:
     def hand_out(self, partition: "Partition", expires: float) -> Delivery:
         """Give it away."""
         self.where = Where.OUT
-        delivery = delivery_of(self.stream, (self.id, self.fields), expires)
-        delivery.failures, delivery.deliveries = self.failures, self.deliveries + 1
-        delivery.receipt = Hold(self, partition, expires)
+        hold = Hold(self, partition, expires)
+        fields = self.fields
+        if fields is not None and len(fields) == 6 and fields[0] == b"e" and fields[2] == b"k":
+            return Delivery(
+                *(self.stream.topic, fields[1]), failures=self.failures, deliveries=self.deliveries + 1, receipt=hold
+            )
+        delivery = delivery_of(self.stream, (self.id, fields), expires)
+        delivery.failures, delivery.deliveries, delivery.receipt = self.failures, self.deliveries + 1, hold
         return delivery
 
 
@@ -188,7 +198,8 @@ class Partition:
     def _out(self, item: Item, expires: float) -> Delivery:
         delivery = item.hand_out(self, expires)
         self.holds[item] = delivery.receipt
-        self._look_at(item.key)
+        if item.key in self._waiting:
+            self._look_at(item.key)
         return delivery
 
     # Back.
@@ -207,8 +218,10 @@ class Partition:
         """Let one go that was settled for good."""
         self.holds.pop(item, None)
         self.size -= 1
-        self._lanes[item.key].remove(item)
-        self._look_at(item.key)
+        lane = self._lanes[item.key]
+        lane.remove(item)
+        if not lane or item.key in self._waiting:
+            self._look_at(item.key)
 
     def put_back(self, item: Item, due: float = 0.0) -> None:
         """Let one wait in its place."""

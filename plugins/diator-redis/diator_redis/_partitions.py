@@ -23,8 +23,8 @@ AHEAD = 1_000
 """So many entries of a partition wait in memory at most, as those behind a retry do; then it is not read any further."""
 CHUNK = 64
 """So many entries are read at a time, also where fewer are asked for: no other worker can have them meanwhile."""
-LINGER = 0.01
-"""After so many seconds without a call of `receive` the partitions of which nothing is out go to others."""
+LINGER = 0.05
+"""After so many seconds without a call of the receiver the partitions of which nothing is out go to others."""
 
 Operation = tuple[Partition, Item, str, Argument, int, int]
 """What is to be done with an entry: outcome, its argument, failures, deliveries."""
@@ -134,7 +134,9 @@ class Partitions:
         arguments: list[Argument] = [self._group, self._consumer, token, int(self._lease * 1000), self._count]
         arguments += [limit, self._turn % self._count, int(max(self._lease, 1.0) * 1000)]
         asked: list[Partition] = []
-        for partition in self._owned.values():
+        owned = list(self._owned.values())
+        turn = self._turn % len(owned) if owned else 0
+        for partition in (*owned[turn:], *owned[:turn]):
             if not self._is_overdue(partition):
                 arguments += (partition.number, partition.token, self._what(partition))
                 asked.append(partition)
@@ -151,7 +153,7 @@ class Partitions:
     def _what(self, partition: Partition) -> str:
         if partition.is_stale:
             return "sync"
-        return "read" if self._reads_on(partition, new=True) else "keep"
+        return "read" if partition.stock() < CHUNK and self._reads_on(partition, new=True) else "keep"
 
     def _reads_on(self, partition: Partition, *, new: bool = False) -> bool:
         return (new or partition.has_more) and not partition.is_draining and partition.size < AHEAD
@@ -173,6 +175,8 @@ class Partitions:
             self._owned.pop(number, None)
         for number, token, reads in found:
             partition = self._owned.get(number)
+            if partition is not None and partition.is_stale:
+                partition.token = token.decode()  # a call whose reply was lost may still be on its way: it is fenced off
             if partition is None or partition.token != token.decode():
                 partition = self._owned[number] = Partition(number, token.decode(), before)
             partition.add(self._items(number, reads))
@@ -261,8 +265,8 @@ class Partitions:
             else:
                 self._settled(delivery.receipt, outcome)
         self._wake()
-        if not self._wanted and self._loop.time() - self._left >= LINGER:
-            await self._go()
+        if not self._wanted:
+            self.exit()
         return lost
 
     def _settled(self, hold: Hold, outcome: Any) -> None:
@@ -314,10 +318,10 @@ class Partitions:
     ) -> list[int]:
         """Run the script that settles; give the numbers of operations that were refused."""
         before = self._loop.time()
-        acks, places, others = _sorted_out(operations)
-        arguments: list[Argument] = [self._group, self._consumer, int(self._lease * 1000), len(acks), len(others)]
-        for (partition, number, has_state), ids in acks.items():
-            arguments += (partition.number, partition.token, number, has_state, len(ids), *ids)
+        groups, places, others = _sorted_out(operations)
+        arguments: list[Argument] = [self._group, self._consumer, int(self._lease * 1000), len(groups), len(others)]
+        for (partition, number, outcome, value), ids in groups.items():
+            arguments += (partition.number, partition.token, number, outcome, value, len(ids), *ids)
         for at in others:
             partition, item, outcome, argument, failures, deliveries = operations[at]
             arguments += (partition.number, partition.token, item.number, item.id)
@@ -327,8 +331,8 @@ class Partitions:
                 arguments += (partition.number, partition.token, what)
         if away:
             arguments.append("away")
-        gone_acks, gone_others, lost = await self._links.run(PARTITION, self._keys_of(dead=True), arguments)
-        refused = [at for number in gone_acks for at in places[number]] + [others[number] for number in gone_others]
+        gone_groups, gone_others, lost = await self._links.run(PARTITION, self._keys_of(dead=True), arguments)
+        refused = [at for number in gone_groups for at in places[number]] + [others[number] for number in gone_others]
         gone = {*lost, *(operations[at][0].number for at in refused)}
         for partition in (*renew, *(operation[0] for operation in operations)):
             if partition.number not in gone and partition in renew:
@@ -363,16 +367,6 @@ class Partitions:
                 for item in list(partition.holds):
                     partition.put_back(item)
             await self._give_up(list(self._owned.values()), away=True)
-
-    async def _go(self) -> None:
-        """Give up what nothing is out of, as far as the server can be reached."""
-        async with self._lock:
-            idle = [partition for partition in self._owned.values() if not partition.holds]
-            if idle and not self._wanted:
-                try:
-                    await self._give_up(idle)
-                except BrokerError:
-                    self.exit()
 
     async def _give_up(self, partitions: Sequence[Partition], *, away: bool = False) -> None:
         """Let others lease partitions; what was handed out and is not back counts as delivered."""
@@ -439,21 +433,22 @@ class Partitions:
         return found
 
 
-def _sorted_out(
-    operations: Sequence[Operation],
-) -> tuple[dict[tuple[Partition, int, int], list[bytes]], list[list[int]], list[int]]:
-    """Give the acknowledgements by stream, the numbers of the operations that they are, and those of the others."""
-    acks: dict[tuple[Partition, int, int], list[bytes]] = {}
-    places: dict[tuple[Partition, int, int], list[int]] = {}
+_Group = tuple[Partition, int, str, int]
+
+
+def _sorted_out(operations: Sequence[Operation]) -> tuple[dict[_Group, list[bytes]], list[list[int]], list[int]]:
+    """Give the operations that are the same for many entries by these, the numbers of each group, and those of the others."""
+    groups: dict[_Group, list[bytes]] = {}
+    places: dict[_Group, list[int]] = {}
     others: list[int] = []
-    for at, (partition, item, outcome, *_) in enumerate(operations):
-        if outcome == "ack":
-            group = (partition, item.number, int(item.failures > 0))
-            acks.setdefault(group, []).append(item.id)
+    for at, (partition, item, outcome, _, _, deliveries) in enumerate(operations):
+        if outcome in ("ack", "count"):
+            group = (partition, item.number, outcome, int(item.failures > 0) if outcome == "ack" else deliveries)
+            groups.setdefault(group, []).append(item.id)
             places.setdefault(group, []).append(at)
         else:
             others.append(at)
-    return acks, list(places.values()), others
+    return groups, list(places.values()), others
 
 
 def _comes_back(outcome: Any) -> bool:

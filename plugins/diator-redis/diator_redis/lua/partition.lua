@@ -1,10 +1,10 @@
 -- Settle and count entries of partitions, and give partitions up; each only by the lease that is in force.
 -- KEYS: workers, bell, then for each topic five: leases, events, again, state, dead; the middle three get ":<partition>".
--- ARGV: group, consumer, milliseconds of a lease, how many acknowledgements, how many operations; for each acknowledgement
--- partition, token, number of the stream, 1 where there is state, how many ids, these; then eight for each operation: partition,
--- token, number of the stream, id, outcome, its argument, failures, deliveries; then three for each partition: number, token,
--- "renew" or "leave". "away" as the last argument: the worker does not wait for messages any more.
--- Gives the numbers of acknowledgements, of operations, and the partitions, whose lease is not in force.
+-- ARGV: group, consumer, milliseconds of a lease, how many groups, how many operations; for each group of entries partition,
+-- token, number of the stream, "ack" (and 1 where there is state) or "count" (and the deliveries), how many ids, these; then
+-- eight for each operation: partition, token, number of the stream, id, outcome, its argument, failures, deliveries; then three
+-- for each partition: number, token, "renew" or "leave". "away" as the last argument: the worker waits for nothing any more.
+-- Gives the numbers of groups, of operations, and the partitions, whose lease is not in force.
 
 local workers, bell = KEYS[1], KEYS[2]
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -31,23 +31,32 @@ local function stream_of(number, p)
   return key(topic, own and 3 or 2) .. ':' .. p, key(topic, 4) .. ':' .. p, topic, own
 end
 
-local lost_acks, lost_operations, lost_partitions, rings = {}, {}, {}, false
+local lost_groups, lost_operations, lost_partitions, rings = {}, {}, {}, false
 local at = 6
 
-for number_of_ack = 0, tonumber(ARGV[4]) - 1 do
-  local p, token, number, has_state, many = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], tonumber(ARGV[at + 4])
+local function settle_group(stream, state, own, what, value, from, to)
+  if what == 'ack' then
+    redis.call('XACK', stream, group, unpack(ARGV, from, to))
+    if own then redis.call('XDEL', stream, unpack(ARGV, from, to)) end
+    if value == '1' then redis.call('HDEL', state, unpack(ARGV, from, to)) end
+  else
+    local command = {unpack(ARGV, from, to)}
+    for _, word in ipairs({'RETRYCOUNT', value, 'JUSTID'}) do command[#command + 1] = word end
+    redis.call('XCLAIM', stream, group, consumer, 0, unpack(command))
+  end
+end
+
+for number_of_group = 0, tonumber(ARGV[4]) - 1 do
+  local p, token, number, many = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 5])
   if is_in_force(p, token) then
     local stream, state, _, own = stream_of(number, p)
-    for from = at + 5, at + 4 + many, 1000 do
-      local to = math.min(from + 999, at + 4 + many)
-      redis.call('XACK', stream, group, unpack(ARGV, from, to))
-      if own then redis.call('XDEL', stream, unpack(ARGV, from, to)) end
-      if has_state == '1' then redis.call('HDEL', state, unpack(ARGV, from, to)) end
+    for from = at + 6, at + 5 + many, 1000 do
+      settle_group(stream, state, own, ARGV[at + 3], ARGV[at + 4], from, math.min(from + 999, at + 5 + many))
     end
   else
-    lost_acks[#lost_acks + 1] = number_of_ack
+    lost_groups[#lost_groups + 1] = number_of_group
   end
-  at = at + 5 + many
+  at = at + 6 + many
 end
 
 local after = at + tonumber(ARGV[5]) * 8
@@ -67,9 +76,7 @@ for i = at, after - 1, 8 do
     end
   else
     redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', deliveries, 'JUSTID')
-    if outcome == 'retry' then
-      redis.call('HSET', state, id, failures .. ' ' .. string.format('%.0f', now + tonumber(argument)))
-    end
+    redis.call('HSET', state, id, failures .. ' ' .. string.format('%.0f', now + tonumber(argument)))
   end
 end
 
@@ -94,4 +101,4 @@ if rings then
   redis.call('XADD', bell, 'MAXLEN', 10, '*', 'left', consumer)
   redis.call('PEXPIRE', bell, 86400000)
 end
-return {lost_acks, lost_operations, lost_partitions}
+return {lost_groups, lost_operations, lost_partitions}

@@ -2,7 +2,8 @@
 -- KEYS: workers, bell, then four for each topic: leases, events, again, state; the last three are names that get ":<partition>".
 -- ARGV: group, consumer, token for new leases, milliseconds of a lease, partitions, how many entries, the partition to begin
 -- with, milliseconds after which a worker is forgotten, then three for each partition that it has: number, token, what to do
--- ("read", "keep": renew the lease only, "sync": read, and give all that is pending as well).
+-- ("read", "keep": renew the lease only, "sync": read, and give all that is pending as well,
+-- under the new token).
 -- Gives: now, how many partitions are this worker's share, milliseconds until the next lease of another ends (-1: none), the
 -- partitions it has lost, those that are free, and for each that has something: number, token, and for each of its streams
 -- the entries that wait in place (id, fields, deliveries, failures, milliseconds until it is due), the new ones, and 1 where
@@ -94,10 +95,11 @@ for i = 9, #ARGV, 3 do
     lost[#lost + 1] = p
   else
     busy = busy + 1
+    if what == 'sync' then held = token end
     set_lease(p, held)
-    if what ~= 'keep' then
+    if what == 'sync' or (what == 'read' and room > 0) then
       local entries, any = read(p, what == 'sync')
-      if any then found[#found + 1] = {p, held, entries} end
+      if any or what == 'sync' then found[#found + 1] = {p, held, entries} end
     end
   end
 end
