@@ -25,6 +25,7 @@ from diator.router import Router, key_of
 
 if TYPE_CHECKING:
     from diator.delivery.brokerage import Brokerage
+    from diator.delivery.operations import Operations
     from diator.delivery.worker import Worker
     from diator.testing.session import Session
 
@@ -117,11 +118,19 @@ class Diator(Router):
         """
         dispatch = self._running()
         if self._brokerage is None:
-            text = f"{self!r} has no message broker, so a worker has nothing to do"
-            raise ConfigurationError(
-                [Problem("no-broker", text, 'give it one: Diator("meetings", broker="memory://")')]
-            )
+            raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so a worker has nothing to do")])
         return self._brokerage.worker(dispatch, only=only, concurrency=concurrency, grace=grace)
+
+    def operations(self) -> "Operations":
+        """Look after subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
+
+        The app need not run. Raises `ConfigurationError` without a broker.
+        """
+        if self._brokerage is None:
+            raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so it has no subscriptions")])
+        if not self._brokerage.is_looked_through:
+            look(self)
+        return self._brokerage.operations()
 
     def testing(
         self, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
@@ -277,6 +286,10 @@ class Diator(Router):
         if self._state == "has ended" and container is not None and Capability.REOPENS not in container.capabilities:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
+
+
+def _no_broker(text: str) -> Problem:
+    return Problem("no-broker", text, 'give it one: Diator("meetings", broker="redis://localhost:6379") or "memory://"')
 
 
 def _no_mapping(provide: object) -> Problem:

@@ -1,20 +1,34 @@
 """Retries and dead letters: what happens when a handler of a brokered event fails.
 
 A message is acknowledged when its handler has succeeded, and no earlier. After a failure it is delivered again, to this
-handler alone, with growing delays; when that is of no use it becomes a dead letter, which keeps the message, the reason
-and the traceback. Dead letters are read and replayed with `diator dead-letters list|show|replay|purge module:app`, or, as
-here, through the broker.
+handler alone, with growing delays; when that is of no use it becomes a dead letter, which keeps the message, the reason and the
+traceback. Dead letters are read and replayed with `diator dead-letters list|show|replay|purge module:app`, or, as here,
+with `app.operations()`.
 """
 
 import asyncio
 from dataclasses import dataclass
 
-from diator import Context, Diator, NotificationEvent, Reject, Retry
-from diator.brokers import MemoryBroker, Subscription, Topic
+from diator import Context, Diator, Hooks, NotificationEvent, Reject, Retry
+from diator.brokers import Park
+from diator.hooks import Settled
 
-broker = MemoryBroker()
-app = Diator("shop", broker=broker)
-mail_server_is_up = False
+
+class Parking(Hooks):
+    """Hooks are told what happens; this one waits for two dead letters."""
+
+    left = 2
+
+    def settled(self, details: Settled) -> None:
+        if isinstance(details.outcome, Park):
+            self.left -= 1
+            if not self.left:
+                both_failed.set()
+
+
+app = Diator("shop", broker="memory://", hooks=[Parking()])
+mail_server_is_up = asyncio.Event()
+both_failed = asyncio.Event()
 sent = asyncio.Event()
 
 
@@ -31,7 +45,7 @@ app.publishes(OrderPlaced)  # from outside of any handler: see `main`
 async def confirm(event: OrderPlaced, context: Context) -> None:
     if "@" not in event.email:
         raise Reject(f"{event.email!r} is no address")  # trying again is of no use
-    if not mail_server_is_up:
+    if not mail_server_is_up.is_set():
         print(f"confirm: order {event.order_id}, attempt {context.attempt}: the mail server is away")
         raise ConnectionError("the mail server is away")
     print(f"confirm: order {event.order_id}, attempt {context.attempt}: sent")
@@ -43,23 +57,15 @@ async def count(event: OrderPlaced) -> None:
     print(f"count: order {event.order_id}")  # once: the failures of `confirm` are none of its business
 
 
-async def dead_letters(number: int) -> None:
-    """Wait for so many dead letters, tell them, and have those replayed that were tried more than once."""
-    confirm_orders = Subscription("shop.confirm", (Topic("OrderPlaced", keyed=False, types=("OrderPlaced",)),))
-    while (await broker.status([confirm_orders]))[0].dead_letters != number:
-        await asyncio.sleep(0.01)
-    async for letter in broker.dead_letters(confirm_orders):
-        print(f"dead letter: {letter.why.reason} ({letter.why.error})")
-        if letter.why.attempts > 1:
-            await broker.replay(confirm_orders, letter)
-
-
 async def main() -> None:
-    global mail_server_is_up
-    async with app, app.worker():
+    async with app, app.worker(), app.operations() as operations:
         await app.publish(OrderPlaced(1, "ann@example.org"), OrderPlaced(2, "nobody"))
-        await asyncio.sleep(0)
-        mail_server_is_up = await dead_letters(2) is None
+        await both_failed.wait()
+        mail_server_is_up.set()
+        async for letter in operations.letters():
+            print(f"dead letter: {letter.dead.why.reason} ({letter.dead.why.error})")
+            if letter.dead.why.attempts > 1:
+                await operations.replay(letter)
         await sent.wait()
 
 

@@ -12,7 +12,6 @@ from diator import Context, Diator, ECSTEvent, Retry, contract
 
 app = Diator("bank", broker="memory://", retry=Retry(delay=0.05))
 balances: dict[str, int] = {}
-booked = 0
 all_booked = asyncio.Event()
 
 
@@ -25,6 +24,7 @@ class MoneyMoved(ECSTEvent):
 
 
 app.publishes(MoneyMoved)
+booked: list[MoneyMoved] = []
 MOVES = [
     MoneyMoved("ann", 50, 50),
     MoneyMoved("bob", 10, 10),
@@ -36,14 +36,13 @@ MOVES = [
 
 @app.on_event(subscription="bank.book", concurrency=10)
 async def book(event: MoneyMoved, context: Context) -> None:
-    global booked
     if event.amount == -20 and context.attempt == 1:
         print(f"{event.account}: {event.amount:+} fails once, and what follows of {event.account} waits")
         raise ConnectionError("the ledger is away")
     balances[event.account] = balances.get(event.account, 0) + event.amount
     print(f"{event.account}: {event.amount:+} makes {balances[event.account]}, as it should: {event.balance}")
-    booked += 1
-    if booked == len(MOVES):
+    booked.append(event)
+    if len(booked) == len(MOVES):
         all_booked.set()
 
 

@@ -24,10 +24,22 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def output_of(*arguments: str, cwd: Path = EXAMPLES) -> str:
-    command = [sys.executable, "-W", "error", *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=cwd)
+    done = run_example(*arguments, cwd=cwd)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def logged_of(*arguments: str) -> list[str]:
+    """The lines of an example that also logs what fails."""
+    done = run_example(*arguments, cwd=EXAMPLES)
+    assert done.returncode == 0, done.stderr
+    assert "attempt 1" in done.stderr
+    return done.stdout.splitlines()
+
+
+def run_example(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-W", "error", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=cwd)
 
 
 def test_the_readme_lists_every_example_in_reading_order() -> None:
@@ -72,6 +84,38 @@ def test_a_stream_ends_its_handler_with_the_block() -> None:
         "row: Retrospective",
         "the handler has ended",
     ]
+
+
+def test_events_over_a_broker_reach_handlers_that_publish_too() -> None:
+    assert output_of("10_events_over_a_broker.py").splitlines() == [
+        "join_meeting: user 8 is in",
+        "meetings.greet: welcome, user 8",
+        "meetings.keep-minutes: user 8 was greeted",
+    ]
+
+
+def test_a_failing_handler_is_tried_again_alone_then_kept_and_replayed() -> None:
+    told = logged_of("11_retries_and_dead_letters.py")
+    assert [line for line in told if line.startswith("count")] == ["count: order 1", "count: order 2"]
+    assert [line for line in told if not line.startswith("count")] == [
+        "confirm: order 1, attempt 1: the mail server is away",
+        "confirm: order 1, attempt 2: the mail server is away",
+        "confirm: order 1, attempt 3: the mail server is away",
+        "dead letter: rejected: 'nobody' is no address (diator.errors.Reject: 'nobody' is no address)",
+        "dead letter: exhausted after 3 attempts (builtins.ConnectionError: the mail server is away)",
+        "confirm: order 1, attempt 1: sent",
+    ]
+
+
+def test_a_retry_holds_back_its_own_key_and_no_other() -> None:
+    told = logged_of("12_ordered_by_key.py")
+    assert [line for line in told if line.startswith("ann")] == [
+        "ann: +50 makes 50, as it should: 50",
+        "ann: -20 fails once, and what follows of ann waits",
+        "ann: -20 makes 30, as it should: 30",
+        "ann: +70 makes 100, as it should: 100",
+    ]
+    assert told.index("bob: +5 makes 15, as it should: 15") < told.index("ann: -20 makes 30, as it should: 30")
 
 
 def test_the_larger_application_runs_from_its_folder() -> None:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from diator.app import Diator, brokerage_of, look
+from diator.app import Diator, look
 from diator.cli.arguments import count, load_or_refuse, problem_text
 from diator.delivery.catalog import Consumed
 from diator.delivery.operations import Operations, named
@@ -27,7 +27,7 @@ class Target:
             problems = errors_of(app)
             if problems and changing:
                 raise ConfigurationError(problems)  # noqa: TRY301 - told in one place
-            self._operations = operations_of(app)
+            self._operations = app.operations()
         except ConfigurationError as error:
             end_with_problems(error.problems)
         if problems:
@@ -56,16 +56,6 @@ class Target:
 def errors_of(app: Diator) -> Sequence[Problem]:
     """What an app can't start with."""
     return [problem for problem in look(app).problems if problem.severity == "error"]
-
-
-def operations_of(app: Diator) -> Operations:
-    """Give the broker of an app that was looked through. Raises `ConfigurationError` where it has none."""
-    brokerage = brokerage_of(app)
-    if brokerage is None:
-        text = f"{app!r} has no message broker, so it has no subscriptions"
-        raise ConfigurationError([Problem("no-broker", text, 'give it one: Diator("meetings", broker="redis://...")')])
-    catalog, timeout = brokerage.catalog, brokerage.defaults.publish_timeout
-    return Operations(brokerage.broker, catalog.consumed, catalog.topics, timeout=timeout)
 
 
 def end_with_problems(problems: Iterable[Problem]) -> NoReturn:

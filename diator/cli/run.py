@@ -12,7 +12,7 @@ from diator.cli.arguments import AppArgument, problem_text, refuse, retry_text
 from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
 from diator.cli.logs import Level, set_up
-from diator.cli.operating import errors_of, operations_of
+from diator.cli.operating import errors_of
 from diator.cli.service import Service
 from diator.cli.tables import new_table, print_tables
 from diator.delivery.catalog import Consumed
@@ -89,7 +89,7 @@ def _require_work(app: Diator, only: Sequence[str]) -> None:
     problems = errors_of(app)
     if problems:
         raise ConfigurationError(problems)
-    operations = operations_of(app)
+    operations = app.operations()
     if not operations.consumed:
         text = f"{app!r} handles no events that come over a broker, so a worker has nothing to do"
         raise ConfigurationError([Problem("nothing-to-do", text, _HANDLE)])

@@ -9,6 +9,7 @@ from diator.brokers.port import Broker
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
 from diator.delivery.follow_up import FollowUps
+from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
 from diator.delivery.telling import Telling
 from diator.delivery.worker import Worker
@@ -60,6 +61,16 @@ class Brokerage:
             self.broker, source, self.catalog.entries, self.defaults.publish_timeout, self.telling
         )
         return self._publisher
+
+    @property
+    def is_looked_through(self) -> bool:
+        """Whether the catalog was drawn up."""
+        return self._catalog is not None
+
+    def operations(self) -> Operations:
+        """Give what a person does at the subscriptions and dead letters."""
+        catalog, timeout = self.catalog, self.defaults.publish_timeout
+        return Operations(self.broker, catalog.consumed, catalog.topics, timeout=timeout)
 
     async def connect(self) -> None:
         """Connect. Where the broker is away the app starts all the same: it may be back before it is needed."""

@@ -54,6 +54,9 @@ class Wanted(NamedTuple):
         return any(text in part.casefold() for part in (dead.why.error, dead.why.reason) if part)
 
 
+ALL = Wanted()
+
+
 class Operations:
     """The broker of one app, opened with ``async with``; ``timeout`` is what one answer of it may take, in seconds.
 
@@ -88,12 +91,12 @@ class Operations:
         """Create the subscriptions and topics that are missing, and name what was created."""
         return await self._in_time(self._broker.apply([one.subscription for one in self.consumed], self._topics))
 
-    async def letters(self, of: Iterable[Consumed], wanted: Wanted) -> AsyncGenerator[Letter, None]:
-        """Read dead letters, subscription by subscription, the oldest of each first."""
+    async def letters(self, of: Iterable[Consumed] | None = None, wanted: Wanted = ALL) -> AsyncGenerator[Letter, None]:
+        """Read dead letters, those of all subscriptions or ``of`` some, the oldest of each first."""
         if Capability.DEAD_LETTERS not in self._broker.capabilities:
             raise BrokerError(f"{type(self._broker).__name__} keeps no dead letters: what fails for good is logged")
         now = datetime.now(timezone.utc)
-        for one in of:
+        for one in self.consumed if of is None else of:
             found = self._broker.dead_letters(one.subscription)
             try:
                 while (dead := await self._in_time(_next_of(found))) is not None:
