@@ -1,9 +1,9 @@
 """Events over a broker: what happened, told to handlers that stand alone, here or in other processes.
 
-`UserJoined` is a NotificationEvent: it leaves for the broker once the unit of work of its command has closed well. Each
-handler of it is a subscription of its own, with its own retries and dead letters; a worker runs them. Here one process
-does both, over the broker in memory. With `broker="redis://localhost:6379"` the same code runs as a web application that
-sends commands and any number of workers: `diator run module:app`.
+`UserJoined` is a NotificationEvent: it leaves for the broker once the unit of work of its command has closed well.
+Each handler of it is a subscription of its own, with its own retries and dead letters; a worker runs them. Here one
+process does both, over the broker in memory. With `broker="redis://localhost:6379"` the same code runs as a web
+application that sends commands and any number of workers: `diator run module:app`.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """Retries and dead letters: what happens when a handler of a brokered event fails.
 
-A message is acknowledged when its handler has succeeded, and no earlier. After a failure it is delivered again, to this
-handler alone, with growing delays; when that is of no use it becomes a dead letter, which keeps the message, the reason and the
-traceback. Dead letters are read and replayed with `diator dead-letters list|show|replay|purge module:app`, or, as here,
-with `app.operations()`.
+A message is acknowledged when its handler has succeeded, and no earlier. After a failure it is delivered again, to
+this handler alone, with growing delays; when that is of no use it becomes a dead letter, which keeps the message, the
+reason and the traceback. Dead letters are read and replayed with `diator dead-letters list|show|replay|purge
+module:app`, or, as here, with `app.operations()`.
 """
 
 import asyncio
