@@ -79,6 +79,7 @@ class Consumer:
         self._receiver = receiver
         settler = self._settler = Settler(self.name, receiver, self._was_settled, self._shared.outage)
         self._intake = Intake(receiver, self.consumed, self._lanes, self._shared)
+        self._lanes.when_idle = self._intake.wake
         background = self._background = [asyncio.ensure_future(work) for work in (settler.run(), self._renew(receiver))]
         runners = [asyncio.ensure_future(self._runner()) for _ in range(self.consumed.concurrency)]
         taking = asyncio.ensure_future(self._intake.run(self._take_in, self._give_back))
@@ -143,8 +144,6 @@ class Consumer:
         while True:
             if not len(self._lanes):
                 settler.hurry()
-            if self._intake is not None and not self._lanes.has_ready:
-                self._intake.wake()
             try:
                 job = await self._lanes.take()
             except LanesClosedError:

@@ -25,7 +25,7 @@ _EMPTY = 0.1
 _SOON = 0.5
 """Seconds in which a suspect that was given back should come again; another worker may have taken it."""
 _UNEXPLAINED = 2
-"""Deliveries without an outcome that make a message a suspect: that of a worker that was just stopped is no sign."""
+"""Deliveries without an outcome that make a message a suspect, if more are allowed: a single one is no sign."""
 
 
 class Intake:
@@ -41,6 +41,7 @@ class Intake:
         self._subscription = consumed.subscription
         self._lanes = lanes
         self._shared = shared
+        self._unexplained = max(1, min(_UNEXPLAINED, consumed.subscription.max_deliveries - 1))
         self._most = max(_MOST, consumed.concurrency)
         self._ahead = consumed.concurrency
         self._low = asyncio.Event()
@@ -63,7 +64,7 @@ class Intake:
                 continue
             limit = max(self._ahead, self._lanes.idle)
             deliveries = await self._receive(limit, backoff)
-            careful = any(map(_is_suspect, deliveries))
+            careful = any(map(self._is_suspect, deliveries))
             (give_back if careful else take_in)(deliveries)
             self._ended_receiving()
             if careful:
@@ -75,7 +76,7 @@ class Intake:
     async def _one(self, take_in: Callable[[Sequence[Delivery]], None], backoff: Backoff) -> bool:
         """Run one suspect alone; false where there is none any more."""
         deliveries = await self._soon(backoff)
-        suspected = any(map(_is_suspect, deliveries))
+        suspected = any(map(self._is_suspect, deliveries))
         if suspected:
             self._suspect = deliveries[0]
             self._suspect_settled.clear()
@@ -167,12 +168,11 @@ class Intake:
         for act in acts:
             act()
 
+    def _is_suspect(self, delivery: Delivery) -> bool:
+        return delivery.deliveries - delivery.failures - 1 >= self._unexplained
+
     def _adapt(self, full: bool, seconds: float) -> None:
         if full and seconds < _FAST:
             self._ahead = min(max(1, self._ahead * 2), self._most)
         elif seconds > _SLOW:
             self._ahead //= 2
-
-
-def _is_suspect(delivery: Delivery) -> bool:
-    return delivery.deliveries - delivery.failures - 1 >= _UNEXPLAINED

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from diator.brokers.envelope import Envelope
@@ -38,6 +39,9 @@ class Job:
         return self.envelope.id if self.envelope is not None else None
 
 
+def _nothing() -> None: ...
+
+
 class LanesClosedError(Exception):
     """There will be no more jobs."""
 
@@ -53,15 +57,12 @@ class Lanes:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._count = 0
         self._closed = False
+        self.when_idle: Callable[[], None] = _nothing
+        """Called when somebody begins to wait for a job."""
 
     def __len__(self) -> int:
         """How many jobs wait."""
         return self._count
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether a job may run at once."""
-        return bool(self._ready)
 
     @property
     def idle(self) -> int:
@@ -90,6 +91,7 @@ class Lanes:
                 raise LanesClosedError
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(waiter)
+            self.when_idle()
             try:
                 await waiter
             except BaseException:

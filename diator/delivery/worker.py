@@ -45,6 +45,9 @@ class Worker:
         self._catalog = catalog
         self._publisher = publisher
         self._calls = calls
+        if not grace >= 0:
+            text = f"a worker was asked for with grace={grace!r}"
+            raise ConfigurationError([Problem("consuming", text, "give seconds, from 0 up")])
         self._grace = grace
         self.consumed = _chosen(catalog.consumed, only, concurrency)
         """What this worker consumes."""
@@ -161,5 +164,8 @@ def _chosen(
     if unknown:
         text = f"there is no subscription {unknown[0]!r}; there are: {', '.join(known) or 'none'}"
         raise ConfigurationError([Problem("subscription", text, "give the name of one of them")])
+    if concurrency is not None and (int(concurrency) != concurrency or concurrency < 1):
+        text = f"a worker was asked for with concurrency={concurrency!r}"
+        raise ConfigurationError([Problem("consuming", text, "give a whole number of messages, from 1 up")])
     chosen = consumed if only is None else [known[name] for name in dict.fromkeys(only)]
     return tuple(one if concurrency is None else one._replace(concurrency=concurrency) for one in chosen)
