@@ -178,6 +178,7 @@ class Flaky:
         return await self.inner.apply(subscriptions, topics)
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+        await self.attempt("status")
         return await self.inner.status(subscriptions)
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
@@ -197,7 +198,7 @@ class Flaky:
         return await self.inner.purge(subscription, letter)
 
 
-_ALL = ("publish", "apply", "subscribe", "receive", "settle", "renew")
+_ALL = ("publish", "apply", "subscribe", "receive", "settle", "renew", "status")
 
 
 class FlakyReceiver:

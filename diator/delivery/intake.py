@@ -129,9 +129,8 @@ class Intake:
         while True:
             self._receiving = True
             began = self._loop.time()
-            asking = asyncio.ensure_future(self._ask()) if outage.has(_RECEIVE, name) else None
             try:
-                deliveries = await self._receiver.receive(limit)
+                deliveries = await self._patiently(limit)
             except BrokerError as error:
                 self._ended_receiving()
                 outage.down(_RECEIVE, name, error)
@@ -140,9 +139,6 @@ class Intake:
             except BaseException:
                 self._ended_receiving()
                 raise
-            finally:
-                if asking is not None:
-                    asking.cancel()
             outage.up(_RECEIVE, name)
             backoff.reset()
             if deliveries:
@@ -150,6 +146,15 @@ class Intake:
             self._ended_receiving()
             # A receiver that is closed gives nothing, at once, and again and again.
             await asyncio.sleep(0 if self._loop.time() - began > _EMPTY else _EMPTY)
+
+    async def _patiently(self, limit: int) -> Sequence[Delivery]:
+        if not self._shared.outage.has(_RECEIVE, self._subscription.name):
+            return await self._receiver.receive(limit)
+        asking = asyncio.ensure_future(self._ask())
+        try:
+            return await self._receiver.receive(limit)
+        finally:
+            asking.cancel()
 
     async def _ask(self) -> None:
         """Find out whether a broker that was away is back: who waits for messages is told nothing without any."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from typing import Any
 
 import msgspec
 
@@ -116,6 +117,10 @@ def publish_error(error: NotPublishedError, messages: Sequence[Outgoing], events
     return PublishError(unsent, unknown, str(error.__cause__ or ""))
 
 
-def _own(headers: Mapping[str, str]) -> str | None:
+def _own(headers: Mapping[Any, Any]) -> str | None:
+    """The headers of the sender as JSON. ``Any``: callers may be unchecked."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"the header {name!r} is {value!r}; headers that travel with brokered events are texts")
     own = {name: value for name, value in headers.items() if name not in TRACE}
     return msgspec.json.encode(own).decode() if own else None
