@@ -209,17 +209,25 @@ class Proxy:
     def _pass_on(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if from_client and self._bytes_left is not None:
-                    data, self._bytes_left = data[: self._bytes_left], self._bytes_left - len(data)
+                if from_client:
+                    data, is_last = self._allowed(data)
                     target.sendall(data)
-                    if self._bytes_left <= 0:
-                        self._bytes_left = None
+                    if is_last:
                         self.cut()
                         return
-                elif from_client or not self.swallows_replies:
+                elif not self.swallows_replies:
                     target.sendall(data)
         _close(source)
         _close(target)
+
+    def _allowed(self, data: bytes) -> tuple[bytes, bool]:
+        """Give what may still be passed on, and whether it is the last before the cut."""
+        with self._lock:
+            left = self._bytes_left
+            if left is None:
+                return data, False
+            self._bytes_left = left - len(data) if len(data) < left else None
+            return data[:left], self._bytes_left is None
 
     def close(self) -> None:
         """Cut all, and listen no more."""

@@ -1,4 +1,4 @@
-"""The application under test in `test_redis_workers.py`: a worker (``diator run``), or a publisher, each its own process.
+"""The application under test in `test_redis_workers.py`, as a worker (``diator run``) or as a publisher.
 
 Whatever happens is noted in a file of the process, one line for each ``os.write``, which no SIGKILL tears apart.
 """
@@ -29,6 +29,8 @@ from diator import (
 from diator.hooks import Published, Settled
 
 ACCOUNTS = 30
+BURST = 100
+"""So many of each kind are published in one go, then there is a pause."""
 POISON = int(os.environ.get("SHOP_POISON", "-1"))
 """The number of a message that kills the worker each time."""
 FOLDER = os.environ.get("SHOP_NOTES")
@@ -89,6 +91,7 @@ app = Diator(
     broker=os.environ.get("SHOP_BROKER", "memory://"),
     retry=Retry(attempts=3, delay=0.1, jitter=0.1),
     concurrency=10,
+    max_deliveries=int(os.environ.get("SHOP_MAX_DELIVERIES", "5")),
     publish_timeout=5.0,
     hooks=[Notes()],
 )
@@ -98,21 +101,21 @@ app = Diator(
 async def ship(event: Placed, context: Context, publish: Publish[Shipped]) -> None:
     """Publishes a follow-up."""
     with noted(context, event.n):
-        await asyncio.sleep(event.n % 5 / 1000)
+        await asyncio.sleep(event.n % 130 / 1000)
         publish(Shipped(event.n))
 
 
 @app.on_event(subscription="shop.notify")
 async def notify(event: Shipped, context: Context) -> None:
     with noted(context, event.n):
-        pass
+        await asyncio.sleep(event.n % 20 / 1000)
 
 
 @app.on_event(subscription="shop.bill")
 async def bill(event: Placed, context: Context) -> None:
     """Fails on some messages, on some of them always."""
     with noted(context, event.n):
-        await asyncio.sleep(event.n % 7 / 1000)
+        await asyncio.sleep(event.n % 150 / 1000)
         if event.n == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
         if event.n % 100 == 7 and context.attempt < 3:
@@ -127,7 +130,7 @@ async def bill(event: Placed, context: Context) -> None:
 async def project(event: Balance, context: Context) -> None:
     """Ordered by account. Fails on some messages, on some of them always."""
     with noted(context, event.n):
-        await asyncio.sleep(event.n % 6 / 1000)
+        await asyncio.sleep(event.n % 60 / 1000)
         if event.n == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
         if event.n % 100 == 17 and context.attempt < 2:
@@ -152,7 +155,8 @@ async def publish(pause: float, most: int) -> None:
             await send([Balance(n % ACCOUNTS, n) for n in numbers])
             n += 10
             note("sent", n)
-            await asyncio.sleep(pause)
+            if n % BURST == 0:
+                await asyncio.sleep(pause)
 
 
 async def send(events: Sequence[Event]) -> None:
