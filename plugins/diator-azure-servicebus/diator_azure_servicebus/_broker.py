@@ -25,6 +25,7 @@ from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._opening import Opening
 from diator_azure_servicebus._publisher import Publisher
 from diator_azure_servicebus._receiver import QueueReceiver
+from diator_azure_servicebus._sessions import SessionReceiver
 from diator_azure_servicebus._settings import Settings, read_url
 from diator_azure_servicebus._topology import Topology
 
@@ -195,9 +196,13 @@ class ServiceBusBroker:
         """Open a receiver. Raises `~diator.BrokerError`."""
         link = self._open_link()
         queue = self._layout.queue_of(subscription)
-        sdk = await link.receiver(queue)
-        retries = link.sender(self._layout.retries_of(subscription))
-        receiver = QueueReceiver(sdk, retries, subscription, self._forget)
+        receiver: Receiver
+        if subscription.ordered:
+            receiver = SessionReceiver(link, queue, subscription, self._forget)
+        else:
+            sdk = await link.receiver(queue)
+            retries = link.sender(self._layout.retries_of(subscription))
+            receiver = QueueReceiver(sdk, retries, subscription, self._forget)
         self._receivers[receiver] = None
         return receiver
 

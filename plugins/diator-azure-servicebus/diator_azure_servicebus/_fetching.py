@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -61,10 +61,16 @@ class Held:
 
 
 class Fetcher:
-    """A receiver of the SDK. ``wake`` is called when something has come, or has failed."""
+    """A receiver of the SDK. ``wake`` is called when something has come, or has failed.
 
-    def __init__(self, sdk: ServiceBusReceiver, wake: Callable[[], None]) -> None:
+    ``returned`` is told of each message that came and was given back without having been handed out.
+    """
+
+    def __init__(
+        self, sdk: ServiceBusReceiver, wake: Callable[[], None], returned: Callable[[Held], object] | None = None
+    ) -> None:
         self.sdk = sdk
+        self._returned = returned
         self.ready: deque[Held] = deque()
         """What has come and was not handed out."""
         self.error: BaseException | None = None
@@ -112,25 +118,36 @@ class Fetcher:
     async def _pause(self, task: "asyncio.Task[None] | None", before: "asyncio.Task[None] | None") -> None:
         if before is not None:
             await asyncio.wait([before])
-        if task is not None:
-            await stopped(task)
+        await self.stop(task)
         await quietly(take_back(self.sdk))
         ready, self.ready = self.ready, deque()
         await self.give_back(ready)
 
-    async def give_back(self, several: "deque[Held]") -> None:
+    async def stop(self, task: "asyncio.Task[None] | None" = None) -> None:
+        """End the fetch that runs."""
+        if (task := task or self._task) is not None:
+            await stopped(task)
+
+    async def give_back(self, several: Iterable[Held]) -> None:
         """Give messages back, as far as the connection lets us; the others come again when their lock ends."""
+        several = list(several)
+        if self._returned is not None:
+            for held in several:
+                self._returned(held)
         await asyncio.gather(*(quietly(give_back(self.sdk, held.message, held.link)) for held in several))
 
-    async def aclose(self, held: "deque[Held]") -> None:
+    async def aclose(self, held: Iterable[Held]) -> None:
         """Give back these and all that nobody has, and close."""
         await asyncio.wait([self.pause()])
         await self.give_back(held)
         await quietly(self.sdk.close())
 
 
-async def stopped(task: "asyncio.Task[Any]") -> None:
-    """Cancel a task of the SDK and wait for its end. One cancel may get lost in ``asyncio.wait_for`` of older Pythons."""
+async def stopped(task: "asyncio.Task[Any]", patience: float = 0.3) -> None:
+    """Cancel a task of the SDK and wait for its end.
+
+    It is cancelled again after each ``patience`` seconds: ``asyncio.wait_for`` of older Pythons may swallow a cancel.
+    """
     while not task.done():
         task.cancel()
-        await asyncio.wait([task], timeout=0.05)
+        await asyncio.wait([task], timeout=patience)

@@ -107,7 +107,7 @@ class Link:
     async def receiver(self, path: str, *, dead_letters: bool = False) -> ServiceBusReceiver:
         """Open a receiver of a queue. Raises `~diator.BrokerError`."""
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if dead_letters else None
-        return await self._opened(path, self._client.get_queue_receiver(path, sub_queue=sub_queue, **self._options))
+        return await self._opened(path, self._client.get_queue_receiver(path, sub_queue=sub_queue, **self._receiving))
 
     async def probe_subscription(self, topic: str, name: str) -> None:
         """See that a subscription is there. Raises what the SDK raises, `MessagingEntityNotFoundError` where it is not."""
@@ -125,7 +125,7 @@ class Link:
     async def session(self, path: str, wait: float) -> ServiceBusReceiver:
         """Open a receiver of the next session that is free. Raises what the SDK raises."""
         receiver = self._client.get_queue_receiver(
-            path, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait, **self._options
+            path, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait, **self._receiving
         )
         try:
             await receiver.__aenter__()
@@ -157,6 +157,15 @@ class Link:
         """Options that the SDK would else take from its own defaults."""
         timeout = self.settings.socket_timeout
         return {} if timeout is None else {"socket_timeout": timeout}
+
+    @property
+    def _receiving(self) -> dict[str, Any]:
+        """Options of receivers.
+
+        What comes between two fetches is kept, not given back: so messages stay in order. There is no task that keeps
+        the connection alive, for which closing would wait up to a second: locks are renewed, or a fetch runs.
+        """
+        return {"prefetch_count": 1, "keep_alive": 0, **self._options}
 
 
 async def quietly(closing: Awaitable[object]) -> None:

@@ -1,7 +1,6 @@
 """Receiving from a queue without sessions: any message, in no order."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timezone
 
@@ -80,7 +79,7 @@ class QueueReceiver:
     async def _close(self) -> None:
         self._stop_timer()
         out, self._out = self._out, {}
-        await self._fetcher.aclose(deque(held for held in out.values() if not held.lost))
+        await self._fetcher.aclose(held for held in out.values() if not held.lost)
         self._tell_closed(self)
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:

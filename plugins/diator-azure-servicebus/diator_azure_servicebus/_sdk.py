@@ -3,15 +3,14 @@
 Each function falls back to what is public where a later version has taken away what it needs.
 """
 
-import logging
 import time
 from functools import partial
 from typing import Any, cast
 
 from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus._pyamqp.error import AMQPConnectionError, AMQPException
 from azure.servicebus.aio import ServiceBusReceiver
-
-logger = logging.getLogger("diator")
+from azure.servicebus.exceptions import MessageLockLostError, ServiceBusConnectionError
 
 _GAP = 0.002
 """Seconds after a message within which the next one must come to be of the same batch."""
@@ -26,6 +25,7 @@ async def fetch(receiver: ServiceBusReceiver, limit: int, seconds: float) -> lis
     private = cast("Any", receiver)
     if not hasattr(private, "_do_retryable_operation") or not hasattr(private, "_receive_context"):
         return await receiver.receive_messages(limit, seconds)
+    private._check_live()  # noqa: SLF001
     work = partial(_fetch, private, limit)
     found: list[ServiceBusReceivedMessage] = await private._do_retryable_operation(
         work, timeout=seconds, operation_requires_timeout=True
@@ -80,7 +80,7 @@ def link_of(receiver: ServiceBusReceiver) -> object:
 
 
 async def give_back(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, link: object) -> bool:
-    """Give a message back without counting a delivery: AMQP's outcome ``released``, which the SDK sends itself on closing.
+    """Give a message back without counting a delivery: AMQP's outcome ``released``, which the SDK has on closing.
 
     False where the count goes up all the same, since the message came by a link that is gone: it is abandoned then.
     """

@@ -1,0 +1,237 @@
+"""A lane: one session that a receiver holds, which is the messages of one key, in order.
+
+What is to be retried is given back to its place, and the session is held until it is due. How often a message has failed
+stands in the state of the session, so that whoever gets the session next knows it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta, timezone
+
+import msgspec
+from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutError, ServiceBusServerBusyError
+
+from diator.brokers import Ack, Outcome, Park, RetryAfter
+from diator_azure_servicebus._errors import SDK, translate
+from diator_azure_servicebus._fetching import Fetcher, Held
+from diator_azure_servicebus._link import quietly
+from diator_azure_servicebus._parking import write
+from diator_azure_servicebus._sdk import give_back
+
+IDLE = 0.5
+"""Seconds for which a session is kept when it has no more messages."""
+_MISFITS = 5
+"""So often messages may come out of order before the session is let go."""
+_FRESH = 0.8
+"""The share of a lock that must be left when a message is handed out."""
+
+
+class _State(msgspec.Struct, omit_defaults=True):
+    """The state of a session."""
+
+    failures: dict[int, int] = {}
+    """How often messages have failed, by their sequence numbers."""
+    due: float = 0.0
+    """When the first may be handed out again, in seconds since 1970."""
+
+
+class Lane:
+    """One session. ``wake`` is called when something has changed."""
+
+    def __init__(self, sdk: ServiceBusReceiver, state: bytes | None, lease: float, wake: Callable[[], None]) -> None:
+        self.fetcher = Fetcher(sdk, wake, self._returned)
+        self.out: dict[int, Held] = {}
+        """What was handed out and is not settled, by identity."""
+        self.lost = False
+        self._sdk = sdk
+        self._lease = lease
+        self._wake = wake
+        self._state = _read(state)
+        self._broken = False
+        """Whether something was given back while others of it are still out."""
+        self._owed: set[int] = set()
+        """What was given back and must come before anything later."""
+        self._misfits = 0
+        self._keeping: asyncio.Task[None] | None = None
+        if self.is_held:
+            self._keep()
+
+    @property
+    def path(self) -> str:
+        """The queue."""
+        return self._sdk.entity_path
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for a retry."""
+        return self._state.due > time.time()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may be given up."""
+        return not self.out and not self.is_held
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no more to be had of it now."""
+        ended = self._misfits > _MISFITS or (self.fetcher.came_empty and not self.fetcher.is_busy)
+        return self.is_free and ended and not self.fetcher.ready
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether its lock has run out, by the clock of this machine."""
+        return self._left <= timedelta(0)
+
+    @property
+    def _left(self) -> timedelta:
+        until = self._sdk.session.locked_until_utc
+        return timedelta(days=1) if until is None else until - datetime.now(timezone.utc)
+
+    # Handing out
+
+    def start(self, limit: int) -> None:
+        """Fetch, if what comes may be handed out."""
+        if self._may_hand_out and not self.fetcher.ready:
+            self.fetcher.start(limit, IDLE)
+
+    @property
+    def _may_hand_out(self) -> bool:
+        return not self.lost and not self.is_held and not (self._broken and self.out)
+
+    async def refresh(self) -> None:
+        """Renew the lock where it is no longer fresh."""
+        if self.fetcher.ready and self._left < timedelta(seconds=self._lease * _FRESH):
+            await self.renew()
+
+    async def take(self, limit: int) -> list[Held]:
+        """Give what may be handed out, in order. What has come too early is given back."""
+        ready, self.fetcher.ready = sorted(self.fetcher.ready, key=lambda held: held.sequence), type(self.fetcher.ready)()
+        taken = list(self._in_order(ready)) if self._may_hand_out else []
+        early, kept = ready[len(taken) :], taken[limit:]
+        self.fetcher.ready.extend(kept)
+        for held in taken[:limit]:
+            held.failures = self._state.failures.get(held.sequence, 0)
+            self.out[id(held)] = held
+        if early:
+            self._misfits += 1
+            await self.fetcher.give_back(early)
+        return taken[:limit]
+
+    def _in_order(self, ready: Iterable[Held]) -> Iterable[Held]:
+        for held in ready:
+            if any(sequence < held.sequence for sequence in self._owed):
+                return
+            self._owed.discard(held.sequence)
+            yield held
+
+    def _returned(self, held: Held) -> None:
+        self._owed.add(held.sequence)
+
+    # Settling
+
+    async def settle(self, held: Held, outcome: Outcome) -> bool:
+        """Settle one; tells whether it was lost. Raises `~diator.BrokerError` where that is worth another try."""
+        if held.settled:
+            return False
+        if held.lost or self.lost or self.has_expired:
+            self.lose()
+            return True
+        try:
+            await self._carry_out(held, outcome)
+        except MessageAlreadySettled:
+            pass
+        except (ServiceBusServerBusyError, OperationTimeoutError) as error:
+            raise translate(error, self.path) from error
+        except SDK:
+            self.lose()  # a session does not outlive its connection
+            return True
+        held.settled = True
+        self.out.pop(id(held), None)
+        self._broken = self._broken and bool(self.out)
+        return False
+
+    async def _carry_out(self, held: Held, outcome: Outcome) -> None:
+        if isinstance(outcome, Ack):
+            await self._sdk.complete_message(held.message)
+        elif isinstance(outcome, Park):
+            await self._sdk.dead_letter_message(held.message, *write(outcome))
+        elif isinstance(outcome, RetryAfter):
+            await self._hold(held, outcome.delay)
+        else:
+            await give_back(self._sdk, held.message, held.link)
+        if isinstance(outcome, (Ack, Park)):
+            await self._forget(held)
+        else:
+            self._owed.add(held.sequence)
+            self._broken = True
+
+    async def _hold(self, held: Held, delay: float) -> None:
+        """Record the failure first: a crash in between may count one too many, but loses nothing."""
+        self._state.failures[held.sequence] = held.failures + 1
+        self._state.due = max(self._state.due, time.time() + delay)
+        await self._save()
+        await self._sdk.abandon_message(held.message)
+        if delay > 0:
+            self._keep()
+
+    async def _forget(self, held: Held) -> None:
+        if self._state.failures.pop(held.sequence, None) is not None:
+            with contextlib.suppress(*SDK):  # what stays there does no harm
+                await self._save()
+
+    async def _save(self) -> None:
+        state = msgspec.json.encode(self._state) if self._state.failures else None
+        await self._sdk.session.set_state(state)
+
+    # The lock
+
+    async def renew(self) -> bool:
+        """Renew the lock; tells whether it was lost. Raises `~diator.BrokerError` where that is worth another try."""
+        if self.lost or self.has_expired:
+            self.lose()
+            return True
+        try:
+            await self._sdk.session.renew_lock()
+        except (ServiceBusServerBusyError, OperationTimeoutError) as error:
+            raise translate(error, self.path) from error
+        except SDK:
+            self.lose()
+        return self.lost
+
+    def lose(self) -> None:
+        """Note that somebody else may have the session now."""
+        self.lost = True
+        for held in self.out.values():
+            held.lost = True
+        self._wake()
+
+    def _keep(self) -> None:
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.ensure_future(self._keep_until_due())
+
+    async def _keep_until_due(self) -> None:
+        """Keep the lock while the session waits for a retry: nobody else does then."""
+        while self.is_held and not self.lost:
+            await asyncio.sleep(min(self._lease / 3, max(0.0, self._state.due - time.time())))
+            if not self.out and self.is_held:
+                with contextlib.suppress(Exception):  # it is tried again, or is lost
+                    await self.renew()
+        self._wake()
+
+    async def aclose(self) -> None:
+        """Give up the session, and with it everything that is not settled."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await self.fetcher.stop()
+        await quietly(self._sdk.close())
+
+
+def _read(state: bytes | None) -> _State:
+    try:
+        return msgspec.json.decode(bytes(state), type=_State) if state else _State()
+    except msgspec.DecodeError:
+        return _State()  # somebody else's: it says nothing of failures

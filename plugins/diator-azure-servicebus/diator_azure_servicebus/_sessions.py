@@ -1,0 +1,224 @@
+"""Receiving from a queue with sessions: the messages of one key in order, several keys side by side."""
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any
+
+from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.exceptions import OperationTimeoutError
+
+from diator.brokers import Delivery, Settlement, Subscription
+from diator_azure_servicebus._errors import SDK, translate
+from diator_azure_servicebus._fetching import LINGER, Held, stopped
+from diator_azure_servicebus._lane import Lane
+from diator_azure_servicebus._link import Link, quietly
+
+_WAIT = 30.0
+"""Seconds for which the service is asked for a session at a time."""
+_HELD = 4
+"""So many times ``max_sessions`` there may be, with those that wait for a retry."""
+_CLEAN_UP = 3.0
+"""Seconds that the SDK may take to close what it was opening."""
+
+
+class SessionReceiver:
+    """One worker's access to a queue with sessions. Each session is a lane.
+
+    It asks for sessions while somebody waits for messages: for one at first, and for more the more it has.
+    """
+
+    def __init__(
+        self, link: Link, queue: str, subscription: Subscription, closed: "Callable[[SessionReceiver], None]"
+    ) -> None:
+        self._link = link
+        self._queue = queue
+        self._subscription = subscription
+        self._tell_closed = closed
+        self._most = link.settings.max_sessions
+        self._lanes: list[Lane] = []
+        self._of: dict[int, Lane] = {}
+        """The lane of what is out, by the identity of what is held."""
+        self._asking: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._woken = asyncio.Event()
+        self._is_waiting = False
+        self._error: BaseException | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        """Wait for messages, and give at most ``limit`` of them; none if the receiver is closed meanwhile."""
+        self._stop_timer()
+        self._is_waiting = True
+        try:
+            while self._closing is None:
+                self._woken.clear()
+                if deliveries := await self._hand_out(limit):
+                    return deliveries
+                if self._error is not None:
+                    error, self._error = self._error, None
+                    raise translate(error, self._queue) from error
+                self._tidy()
+                self._ask(limit)
+                await self._woken.wait()
+            return ()
+        finally:
+            self._is_waiting = False
+            self._linger()
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        """Settle many, those of one session in order; give those whose session was lost."""
+        by_lane: dict[int, list[Settlement]] = {}
+        for settlement in settlements:
+            by_lane.setdefault(id(self._of.get(id(settlement[0].receipt))), []).append(settlement)
+        done = await asyncio.gather(*map(self._settle, by_lane.values()), return_exceptions=True)
+        if not self._is_waiting:
+            self._linger()
+        self._woken.set()
+        return _joined(done)
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        lost: list[Delivery] = []
+        for delivery, outcome in settlements:
+            held: Held = delivery.receipt
+            lane = self._of.get(id(held))
+            if held.lost or (lane is not None and await lane.settle(held, outcome)):
+                lost.append(delivery)
+            self._of.pop(id(held), None)
+        return lost
+
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
+        """Renew the sessions of these; give those that were lost already."""
+        lanes = {id(lane): lane for one in deliveries if (lane := self._of.get(id(one.receipt))) is not None}
+        done = await asyncio.gather(*(lane.renew() for lane in lanes.values()), return_exceptions=True)
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
+        return [one for one in deliveries if one.receipt.lost]
+
+    async def aclose(self) -> None:
+        """Give up all sessions, and with them what was not settled."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+            self._woken.set()
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._stop_timer()
+        self._stop_asking()
+        lanes, self._lanes = self._lanes, []
+        await asyncio.gather(*(lane.aclose() for lane in lanes))
+        while self._background:
+            await asyncio.wait(list(self._background))
+        self._tell_closed(self)
+
+    # Handing out
+
+    async def _hand_out(self, limit: int) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        for lane in list(self._lanes):
+            if len(deliveries) < limit and lane.fetcher.ready:
+                await lane.refresh()
+                taken = await lane.take(limit - len(deliveries))
+                self._of.update((id(held), lane) for held in taken)
+                deliveries += [held.delivery(self._subscription, held.failures) for held in taken]
+        if len(self._lanes) > 1:
+            self._lanes.append(self._lanes.pop(0))  # so that each is first in turn
+        return deliveries
+
+    def _ask(self, limit: int) -> None:
+        """Fetch from the sessions there are, and ask for more."""
+        for lane in self._lanes:
+            lane.start(limit)
+        active = sum(not lane.is_held for lane in self._lanes)
+        asking = len(self._asking)
+        room = min(self._most - active, self._most * _HELD - len(self._lanes)) - asking
+        for _ in range(min(room, 1 + active - asking)):
+            task = asyncio.ensure_future(self._open())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _open(self) -> None:
+        """Get the next session that is free, and what is known of it."""
+        try:
+            sdk = await self._link.session(self._queue, _WAIT)
+            try:
+                state = await sdk.session.get_state()
+            except BaseException:
+                await quietly(sdk.close())
+                raise
+            await self._opened(sdk, state)
+        except OperationTimeoutError:
+            pass  # there was none
+        except SDK as error:
+            self._error = error
+        finally:
+            self._woken.set()
+
+    async def _opened(self, sdk: ServiceBusReceiver, state: bytes | None) -> None:
+        if self._closing is not None:
+            await quietly(sdk.close())
+            return
+        self._lanes.append(Lane(sdk, state, self._link.settings.lease, self._wake))
+        if not self._is_waiting:
+            self._linger()
+
+    def _wake(self) -> None:
+        self._woken.set()
+        if not self._is_waiting:
+            self._linger()
+
+    # Letting go
+
+    def _tidy(self) -> None:
+        """Let go of the sessions that have no more messages, or are lost."""
+        for lane in list(self._lanes):
+            if lane.fetcher.take_error() is not None:
+                lane.lose()
+            if lane.lost or lane.is_done:
+                self._let_go(lane)
+
+    def _let_go(self, lane: Lane) -> None:
+        self._lanes.remove(lane)
+        self._in_background(lane.aclose())
+
+    def _linger(self) -> None:
+        if self._closing is None and (self._timer is None or self._timer.cancelled() or self._timer_is_over()):
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self._rest)
+
+    def _timer_is_over(self) -> bool:
+        return self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _rest(self) -> None:
+        """Nobody waits for messages: let others have all sessions of which nothing is out."""
+        if self._is_waiting or self._closing is not None:
+            return
+        self._stop_asking()
+        self._tidy()
+        for lane in list(self._lanes):
+            if lane.is_free:
+                self._let_go(lane)
+            else:
+                lane.fetcher.pause()
+
+    def _stop_asking(self) -> None:
+        for task in list(self._asking):
+            self._in_background(stopped(task, _CLEAN_UP))
+
+    def _in_background(self, work: "Coroutine[Any, Any, object]") -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _joined(done: "Sequence[list[Delivery] | BaseException]") -> list[Delivery]:
+    lost: list[Delivery] = []
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+        lost += result
+    return lost
