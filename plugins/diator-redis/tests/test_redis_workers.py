@@ -224,7 +224,7 @@ class Report:
         return UNEXPLAINED
 
     def _copies(self, subscription: str, n: int) -> int:
-        """How many times a message may have been published with one id: a follow-up by each run, or again after a cut."""
+        """How often a message may have been published with one id: a follow-up by each run, and again after cuts."""
         return len(self.evidence.by_number["shop.ship", n]) + self.cuts if subscription == "shop.notify" else 1
 
     def _find_missing(self) -> None:
@@ -507,7 +507,7 @@ class Shop:
         return Report(title, Evidence(self.folder), letters, self.deaths, self.poison, cuts)
 
     async def _leftovers_and_letters(self) -> Mapping[str, list[DeadLetter]]:
-        client: Any = Redis.from_url(self.server.url, decode_responses=True)
+        client: Any = Redis(port=self.server.port, decode_responses=True)
         async with client:
             left = [text async for text in leftovers(client)]
         assert not left
