@@ -108,7 +108,10 @@ class Lane:
 
     async def take(self, limit: int) -> list[Held]:
         """Give what may be handed out, in order. What has come too early is given back."""
-        ready, self.fetcher.ready = sorted(self.fetcher.ready, key=lambda held: held.sequence), type(self.fetcher.ready)()
+        ready, self.fetcher.ready = (
+            sorted(self.fetcher.ready, key=lambda held: held.sequence),
+            type(self.fetcher.ready)(),
+        )
         taken = list(self._in_order(ready)) if self._may_hand_out else []
         early, kept = ready[len(taken) :], taken[limit:]
         self.fetcher.ready.extend(kept)

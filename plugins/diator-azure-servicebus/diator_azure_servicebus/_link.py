@@ -11,6 +11,7 @@ from azure.servicebus.exceptions import MessageSizeExceededError, MessagingEntit
 
 from diator.errors import BrokerUnavailableError
 from diator_azure_servicebus._errors import SDK, translate
+from diator_azure_servicebus._sdk import tidy
 from diator_azure_servicebus._settings import Settings
 
 _DIAL = 5.0
@@ -101,7 +102,9 @@ class Link:
         """Give the sender to a queue or topic, which is opened when it is used first and stays open."""
         if path not in self._senders:
             # To the SDK a topic and a queue are the same to send to.
-            self._senders[path] = Sender(self._client.get_queue_sender(path, **self._options), path)
+            sdk = self._client.get_queue_sender(path, **self._options)
+            tidy(sdk)
+            self._senders[path] = Sender(sdk, path)
         return self._senders[path]
 
     async def receiver(self, path: str, *, dead_letters: bool = False) -> ServiceBusReceiver:
@@ -127,6 +130,7 @@ class Link:
         receiver = self._client.get_queue_receiver(
             path, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait, **self._receiving
         )
+        tidy(receiver)
         try:
             await receiver.__aenter__()
         except BaseException:
@@ -135,6 +139,7 @@ class Link:
         return receiver
 
     async def _opened(self, path: str, receiver: ServiceBusReceiver) -> ServiceBusReceiver:
+        tidy(receiver)
         try:
             await receiver.__aenter__()
         except SDK as error:

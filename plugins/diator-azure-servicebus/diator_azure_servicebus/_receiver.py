@@ -9,7 +9,7 @@ from azure.servicebus.exceptions import MessageAlreadySettled
 
 from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
 from diator_azure_servicebus._errors import LOST, SDK, translate
-from diator_azure_servicebus._fetching import LINGER, Fetcher, Held
+from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
 from diator_azure_servicebus._link import Sender
 from diator_azure_servicebus._messages import copy_of
 from diator_azure_servicebus._names import copy_id_of
@@ -41,6 +41,7 @@ class QueueReceiver:
         self._out: dict[int, Held] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._settling = Calls()
         self._bound = asyncio.Semaphore(_AT_ONCE)
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
@@ -61,7 +62,8 @@ class QueueReceiver:
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many at the same time; give those whose lock was lost."""
-        done = await asyncio.gather(*(self._settle(*one) for one in settlements), return_exceptions=True)
+        with self._settling:
+            done = await asyncio.gather(*(self._settle(*one) for one in settlements), return_exceptions=True)
         return _lost([delivery for delivery, _ in settlements], done)
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
@@ -78,6 +80,7 @@ class QueueReceiver:
 
     async def _close(self) -> None:
         self._stop_timer()
+        await self._settling.ended()
         out, self._out = self._out, {}
         await self._fetcher.aclose(held for held in out.values() if not held.lost)
         self._tell_closed(self)

@@ -3,13 +3,15 @@
 Each function falls back to what is public where a later version has taken away what it needs.
 """
 
+import asyncio
+import contextlib
 import time
 from functools import partial
 from typing import Any, cast
 
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus._pyamqp.error import AMQPConnectionError, AMQPException
-from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import MessageLockLostError, ServiceBusConnectionError
 
 _GAP = 0.002
@@ -70,7 +72,7 @@ async def take_back(receiver: ServiceBusReceiver) -> None:
         return
     try:
         await private._amqp_transport.drain_and_release_messages_async(handler)
-    except AttributeError:
+    except (AttributeError, AMQPException):
         await private._close_handler()
 
 
@@ -87,8 +89,43 @@ async def give_back(receiver: ServiceBusReceiver, message: ServiceBusReceivedMes
     private, delivery = cast("Any", receiver), cast("Any", message)
     handler = getattr(private, "_handler", None)
     if link is not None and link is link_of(receiver) and hasattr(handler, "settle_messages_async"):
-        await handler.settle_messages_async(delivery._delivery_id, delivery._delivery_tag, "released")
+        try:
+            await handler.settle_messages_async(delivery._delivery_id, delivery._delivery_tag, "released")
+        except AMQPConnectionError as error:
+            raise ServiceBusConnectionError(message=str(error), error=error) from error
+        except AMQPException as error:  # the link knows no such delivery
+            raise MessageLockLostError(message=str(error), error=error) from error
         delivery._settled = True
         return True
     await receiver.abandon_message(message)
     return False
+
+
+def tidy(sdk: ServiceBusSender | ServiceBusReceiver) -> None:
+    """See to it that a link whose opening fails or is cut short leaves no socket open, as it does in version 7.15."""
+    private = cast("Any", sdk)
+    opening, creating = getattr(private, "_open", None), getattr(private, "_create_handler", None)
+    if opening is None or creating is None:
+        return
+    made: list[Any] = []
+
+    def create(*args: Any, **kwargs: Any) -> None:
+        creating(*args, **kwargs)
+        made[:] = [private._handler]
+
+    async def open_(*args: Any, **kwargs: Any) -> None:
+        try:
+            await opening(*args, **kwargs)
+        except BaseException:
+            await _hang_up(made)
+            raise
+
+    private._open, private._create_handler = open_, create
+
+
+async def _hang_up(handlers: list[Any]) -> None:
+    for handler in handlers:
+        transport = getattr(getattr(handler, "_connection", None), "_transport", None)
+        if transport is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(transport.close(), 1.0)

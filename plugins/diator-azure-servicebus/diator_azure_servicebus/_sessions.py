@@ -9,7 +9,7 @@ from azure.servicebus.exceptions import OperationTimeoutError
 
 from diator.brokers import Delivery, Settlement, Subscription
 from diator_azure_servicebus._errors import SDK, translate
-from diator_azure_servicebus._fetching import LINGER, Held, stopped
+from diator_azure_servicebus._fetching import LINGER, Calls, Held, stopped
 from diator_azure_servicebus._lane import Lane
 from diator_azure_servicebus._link import Link, quietly
 
@@ -40,6 +40,7 @@ class SessionReceiver:
         """The lane of what is out, by the identity of what is held."""
         self._asking: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[Any]] = set()
+        self._settling = Calls()
         self._woken = asyncio.Event()
         self._is_waiting = False
         self._error: BaseException | None = None
@@ -71,7 +72,8 @@ class SessionReceiver:
         by_lane: dict[int, list[Settlement]] = {}
         for settlement in settlements:
             by_lane.setdefault(id(self._of.get(id(settlement[0].receipt))), []).append(settlement)
-        done = await asyncio.gather(*map(self._settle, by_lane.values()), return_exceptions=True)
+        with self._settling:
+            done = await asyncio.gather(*map(self._settle, by_lane.values()), return_exceptions=True)
         if not self._is_waiting:
             self._linger()
         self._woken.set()
@@ -106,6 +108,7 @@ class SessionReceiver:
     async def _close(self) -> None:
         self._stop_timer()
         self._stop_asking()
+        await self._settling.ended()
         lanes, self._lanes = self._lanes, []
         await asyncio.gather(*(lane.aclose() for lane in lanes))
         while self._background:
