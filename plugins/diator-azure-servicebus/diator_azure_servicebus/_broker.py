@@ -19,7 +19,7 @@ from diator.brokers import (
     shielded,
 )
 from diator.errors import BrokerError, ConfigurationError, NotPublishedError
-from diator_azure_servicebus._entities import Layout
+from diator_azure_servicebus._entities import Entity, Layout
 from diator_azure_servicebus._letters import DeadLetters
 from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._opening import Opening
@@ -146,21 +146,24 @@ class ServiceBusBroker:
                 refusals.append(Refusal(text, "shorten the delays of its retries, or raise max_hold", one.name))
         return refusals
 
+    def entities(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[Entity]:
+        """Name all that must exist in the namespace, each before what needs it."""
+        return self._layout.entities(subscriptions, topics)
+
     # Life.
 
     async def connect(self) -> None:
-        """Open, and see that somebody listens. Raises `~diator.BrokerUnavailableError`."""
-        if not self._opened:
+        """Open, and see that somebody listens.
+
+        Raises `~diator.BrokerUnavailableError` where nobody does; it is open all the same, and works when they do again.
+        """
+        if self._link is None:
             link = self._opening.link()
-            try:
-                await link.dial()
-            except BaseException:
-                await link.aclose()
-                raise
-            self._link = link
             self._topology = self._given_topology or self._opening.topology(link)
             self._publisher = Publisher(link)
+            self._link = link
         self._opened += 1
+        await self._link.dial()
 
     async def aclose(self) -> None:
         """Close everything that was opened."""
@@ -171,7 +174,7 @@ class ServiceBusBroker:
             return
         link, self._link = self._link, None
         letters, self._letters = list(self._letters.values()), {}
-        await asyncio.gather(*(one.aclose() for one in (*self._receivers, *letters)))
+        await asyncio.gather(*(one.aclose() for one in self._receivers), *(one.aclose() for one in letters))
         if self._topology is not None:
             await self._topology.aclose()
         if link is not None:

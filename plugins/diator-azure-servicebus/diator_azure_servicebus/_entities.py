@@ -1,10 +1,10 @@
 """Entities: what must exist in the namespace for an app's subscriptions and topics.
 
-With the layout ``topics``, which is the usual one, each handler has a queue of its own. A topic has one subscription for
+With the layout ``topics``, which is the usual one, each handler has a queue of its own. A topic has a subscription for
 each handler, that forwards everything to this queue. So a retry or a replay can be sent to one handler alone, and what
 waits for a handler waits in one place, whichever topics it came by. A queue ``<queue>.retry`` takes the retries: it
-knows duplicates, so that one recorded twice after a crash comes once, and forwards them when they are due. Handlers that
-are ordered by key have none: their queue has sessions, and the session waits.
+knows duplicates, so that one recorded twice after a crash comes once, and forwards them when they are due. Handlers
+that are ordered by key have none: their queue has sessions, and the session waits.
 
 With the layout ``queues`` there is one queue for each topic, with at most one handler: nothing is forwarded.
 """

@@ -1,7 +1,7 @@
 """A lane: one session that a receiver holds, which is the messages of one key, in order.
 
-What is to be retried is given back to its place, and the session is held until it is due. How often a message has failed
-stands in the state of the session, so that whoever gets the session next knows it.
+What is to be retried is given back to its place, and the session is held until it is due. How often a message has
+failed stands in the state of the session, so that whoever gets the session next knows it.
 """
 
 import asyncio

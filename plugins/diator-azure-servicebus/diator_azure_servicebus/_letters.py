@@ -40,7 +40,7 @@ class DeadLetters:
             first = (page[-1].sequence_number or 0) + 1
 
     async def replay(self, letter: DeadLetter, target: Sender) -> bool:
-        """Send one to its queue again, as new, then complete it: a crash in between makes a duplicate, and loses nothing."""
+        """Send one to its queue again, as new, then complete it: a crash in between makes a duplicate."""
 
         async def send(message: ServiceBusReceivedMessage) -> None:
             await target.send(copy_of(message, str(uuid4())), _SEND)

@@ -21,7 +21,7 @@ _PORT, _EMULATOR_PORT = 5671, 5672
 
 
 class Sender:
-    """What sends to one entity. One call at a time: the SDK's sender takes several, but not when the connection breaks."""
+    """What sends to one entity, one call at a time: the SDK takes several, but not when the connection breaks."""
 
     def __init__(self, sdk: ServiceBusSender, path: str) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class Sender:
         return found
 
     async def send(self, messages: ServiceBusMessageBatch | ServiceBusMessage, timeout: float) -> None:
-        """Send, and wait until it is stored. Raises what the SDK raises; `BrokerUnavailableError` if it was not its turn."""
+        """Send, and wait until it is stored. Raises what the SDK raises; `BrokerError` if it was never its turn."""
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             await asyncio.wait_for(self._lock.acquire(), timeout)
@@ -113,7 +113,7 @@ class Link:
         return await self._opened(path, self._client.get_queue_receiver(path, sub_queue=sub_queue, **self._receiving))
 
     async def probe_subscription(self, topic: str, name: str) -> None:
-        """See that a subscription is there. Raises what the SDK raises, `MessagingEntityNotFoundError` where it is not."""
+        """See that a subscription is there. Raises what the SDK raises: where it is not, that it was not found."""
         receiver = self._client.get_subscription_receiver(topic, name, **self._options)
         try:
             await receiver.__aenter__()

@@ -79,9 +79,11 @@ def _identity(module: str) -> Any:
 
 
 def _endpoint(connection_string: str) -> str:
-    parts = dict(part.partition("=")[::2] for part in connection_string.split(";"))
-    by_name = {name.strip().lower(): value for name, value in parts.items()}
-    return by_name.get("endpoint", "").partition("://")[2].rstrip("/")
+    for part in connection_string.split(";"):
+        name, _, value = part.partition("=")
+        if name.strip().lower() == "endpoint":
+            return value.partition("://")[2].rstrip("/")
+    return ""
 
 
 def _check(connection_string: str) -> None:

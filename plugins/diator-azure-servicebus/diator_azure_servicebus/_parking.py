@@ -8,7 +8,6 @@ loses its beginning.
 import base64
 import zlib
 from datetime import datetime, timezone
-from typing import Any
 
 import msgspec
 from azure.servicebus import ServiceBusReceivedMessage
@@ -62,7 +61,7 @@ def read(message: ServiceBusReceivedMessage) -> tuple[Park, datetime]:
     try:
         told = msgspec.json.decode((description or "").encode(), type=_Told)
         return _unpacked(told, reason), told.at
-    except (ValueError, zlib.error):
+    except (msgspec.DecodeError, ValueError, zlib.error):  # written by the service itself, or by another program
         since = message.enqueued_time_utc or datetime.now(timezone.utc)
         return Park(reason or "unknown", description), since.replace(tzinfo=since.tzinfo or timezone.utc)
 
@@ -70,10 +69,9 @@ def read(message: ServiceBusReceivedMessage) -> tuple[Park, datetime]:
 def _unpacked(told: _Told, reason: str) -> Park:
     if told.packed is None:
         return Park(reason, told.error, told.traceback, told.attempts)
-    parts: Any = msgspec.json.decode(
-        zlib.decompress(base64.b64decode(told.packed)), type=tuple[str, str | None, str | None]
-    )
-    return Park(*parts, told.attempts)
+    whole = zlib.decompress(base64.b64decode(told.packed))
+    reason, error, traceback = msgspec.json.decode(whole, type=tuple[str, str | None, str | None])
+    return Park(reason, error, traceback, told.attempts)
 
 
 def _cut(text: str) -> str:

@@ -27,7 +27,7 @@ async def fetch(receiver: ServiceBusReceiver, limit: int, seconds: float) -> lis
     private = cast("Any", receiver)
     if not hasattr(private, "_do_retryable_operation") or not hasattr(private, "_receive_context"):
         return await receiver.receive_messages(limit, seconds)
-    private._check_live()  # noqa: SLF001
+    private._check_live()
     work = partial(_fetch, private, limit)
     found: list[ServiceBusReceivedMessage] = await private._do_retryable_operation(
         work, timeout=seconds, operation_requires_timeout=True
@@ -86,8 +86,8 @@ async def give_back(receiver: ServiceBusReceiver, message: ServiceBusReceivedMes
 
     False where the count goes up all the same, since the message came by a link that is gone: it is abandoned then.
     """
-    private, delivery = cast("Any", receiver), cast("Any", message)
-    handler = getattr(private, "_handler", None)
+    handler: Any = getattr(receiver, "_handler", None)
+    delivery = cast("Any", message)
     if link is not None and link is link_of(receiver) and hasattr(handler, "settle_messages_async"):
         try:
             await handler.settle_messages_async(delivery._delivery_id, delivery._delivery_tag, "released")

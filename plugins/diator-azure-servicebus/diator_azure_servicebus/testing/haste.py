@@ -38,7 +38,7 @@ def hasty_sdk() -> Generator[None, None, None]:
     The SDK waits 50 ms between the frames of a handshake, and for its keep-alive task, which sleeps a second at a
     time. Nothing but the time is changed, and only for tests.
     """
-    patches = [patch(f"{name}.asyncio", _Hasty()) for name in _PAUSING if import_module(name)]
+    patches = [patch.object(import_module(name), "asyncio", _Hasty()) for name in _PAUSING]
     for one in patches:
         one.start()
     try:

@@ -1,0 +1,44 @@
+"""The command line, ``diator-azure``: prints what an app needs in its namespace."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from diator.app import Diator, brokerage_of, look
+from diator.cli.load import LoadError, load
+from diator.errors import ConfigurationError
+from diator_azure_servicebus._broker import ServiceBusBroker
+from diator_azure_servicebus._plan import commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; gives 0, or 2 where the app can't be loaded or has no such broker."""
+    options = _parser().parse_args(arguments)
+    try:
+        lines = plan(load(options.app), options.namespace_name, options.resource_group)
+    except (LoadError, ConfigurationError) as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 2
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return 0
+
+
+def plan(app: Diator, namespace: str, group: str) -> list[str]:
+    """Give the commands. Raises `LoadError` where the app has another broker, or none."""
+    look(app)
+    brokerage = brokerage_of(app)
+    if brokerage is None or not isinstance(brokerage.broker, ServiceBusBroker):
+        raise LoadError(f"{app!r} has no ServiceBusBroker, so it needs nothing in Service Bus")
+    catalog = brokerage.catalog
+    entities = brokerage.broker.entities([one.subscription for one in catalog.consumed], catalog.topics)
+    return list(commands(entities, namespace, group))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="diator-azure", description="Diator on Azure Service Bus.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("plan", help="print the commands of the Azure CLI that create what an app needs")
+    verb.add_argument("app", metavar="MODULE:APP", help="the app, such as meetings.application:app")
+    verb.add_argument("--namespace-name", default="NAMESPACE", help="the namespace, which must exist")
+    verb.add_argument("--resource-group", default="RESOURCE_GROUP", help="its resource group")
+    return parser
