@@ -30,6 +30,7 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = _quoted(prefix)
+        self._streams: dict[tuple[str, int | None], bytes] = {}
 
     def topic(self, topic: str) -> bytes:
         """A hash: in how many partitions the topic keeps its keyed messages."""
@@ -37,7 +38,10 @@ class Keys:
 
     def events(self, topic: str, partition: int | None = None) -> bytes:
         """A stream: the messages without a key, or those of one partition."""
-        return self._of(topic, "events", *_suffix(partition))
+        found = self._streams.get((topic, partition))
+        if found is None:  # asked for with each message that is published
+            found = self._streams[topic, partition] = self._of(topic, "events", *_suffix(partition))
+        return found
 
     def again(self, topic: str, subscription: str, partition: int | None = None) -> bytes:
         """A stream: what one subscription gets again, as it was given back, fell due or was replayed."""

@@ -16,7 +16,7 @@ from diator.brokers.envelope import Outgoing
 from diator.errors import BrokerUnavailableError, NotPublishedError
 from diator_redis._errors import translate
 from diator_redis._keys import Keys, Stamps, partition_of
-from diator_redis._link import Argument, Cut, Link, Links, pack
+from diator_redis._link import Argument, Cut, Links, pack
 from diator_redis._scripts import PUBLISH
 
 MAX_MESSAGES = 500
@@ -32,29 +32,59 @@ XADD_MIDDLE = b"$1\r\n*\r\n$1\r\ne\r\n"
 class _Call:
     """Messages on their way, and what became of them."""
 
-    __slots__ = ("cancelled", "cause", "done", "messages", "started", "unknown", "unsent")
+    __slots__ = (
+        "cancelled",
+        "cause",
+        "deadline",
+        "done",
+        "ended",
+        "messages",
+        "started",
+        "timeout",
+        "unknown",
+        "unsent",
+    )
 
-    def __init__(self, messages: Sequence[Outgoing]) -> None:
+    def __init__(self, messages: Sequence[Outgoing], timeout: float) -> None:
         self.messages = messages
+        self.timeout = timeout
+        self.deadline = 0.0
         self.unsent: list[Outgoing] = []
         self.unknown: list[Outgoing] = []
         self.cause: BaseException | None = None
         self.cancelled: asyncio.CancelledError | None = None
         self.done: asyncio.Future[None] | None = None
         self.started = False
+        self.ended = False
 
     def fail(self, message: Outgoing, cause: BaseException, *, sent: bool) -> None:
         (self.unknown if sent else self.unsent).append(message)
         self.cause = self.cause or cause
 
-    def give_up(self, cause: BaseException) -> None:
-        """Tell the caller now, whatever becomes of it later."""
-        if self.done is not None and not self.done.done():
-            (self.unknown if self.started else self.unsent).extend(self.messages)
-            self.cause = cause
-            self.done.set_result(None)
+    async def wait(self) -> None:
+        """Wait for the end; a cancel is kept for later."""
+        loop = asyncio.get_running_loop()
+        while not self.ended:
+            self.done = loop.create_future()
+            try:
+                await self.done
+            except asyncio.CancelledError as error:
+                self.cancelled = error
 
     def end(self) -> None:
+        """Tell the caller."""
+        self.ended = True
+        if self.done is not None and not self.done.done():
+            self.done.set_result(None)
+
+    def give_up(self, cause: BaseException) -> None:
+        """Tell the caller now, whatever becomes of it later."""
+        if not self.ended:
+            (self.unknown if self.started else self.unsent).extend(self.messages)
+            self.cause = cause
+            self.end()
+
+    def tell(self) -> None:
         """Raise what is to be raised: a cancel waits until it is known what became of the messages."""
         failure = self._failure()
         if self.cancelled is not None:
@@ -78,7 +108,9 @@ _Item = tuple[_Call, Outgoing]
 class Publisher:
     """Sends the messages of all callers over one link."""
 
-    def __init__(self, links: Links, keys: Keys, partitions: int, stamps: Stamps, noticed: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, links: Links, keys: Keys, partitions: int, stamps: Stamps, noticed: Callable[[str, int], None]
+    ) -> None:
         self._links = links
         self._link = links.take()
         self._keys = keys
@@ -87,6 +119,9 @@ class Publisher:
         self._partitions: dict[str, int] = {}
         self._heads: dict[str, bytes] = {}
         self._waiting: deque[_Call] = deque()
+        self._calls: dict[_Call, None] = {}
+        """Those that have not ended, oldest first."""
+        self._alarm: asyncio.TimerHandle | None = None
         self._busy = False
         self._closed = False
         self._task: asyncio.Task[None] | None = None
@@ -96,9 +131,9 @@ class Publisher:
         """Store messages. Raises `~diator.NotPublishedError`."""
         if not messages:
             return
-        call = _Call(messages)
+        call = _Call(messages, timeout)
         if self._busy or self._closed or not self._link.is_ready or not _is_small(messages):
-            await self._queued(call, timeout)
+            await self._queued(call)
         else:
             self._busy = True
             try:
@@ -106,7 +141,7 @@ class Publisher:
             finally:
                 self._next()
         if call.cause is not None or call.cancelled is not None:
-            call.end()
+            call.tell()
 
     async def aclose(self) -> None:
         """Let what is under way end, and refuse the rest."""
@@ -115,24 +150,40 @@ class Publisher:
             self._waiting.popleft().give_up(BrokerUnavailableError("the broker was closed"))
         if self._task is not None:
             await asyncio.wait({self._task})
+        if self._alarm is not None:
+            self._alarm.cancel()
 
-    async def _queued(self, call: _Call, timeout: float) -> None:
+    async def _queued(self, call: _Call) -> None:
         if self._closed:
             raise NotPublishedError(call.messages) from BrokerUnavailableError("the broker was closed")
-        loop = asyncio.get_running_loop()
-        call.done = loop.create_future()
-        late = redis_errors.TimeoutError(f"not published within {timeout:g} s")
-        timer = loop.call_later(timeout, call.give_up, late)
+        call.deadline = asyncio.get_running_loop().time() + call.timeout
         self._waiting.append(call)
+        self._calls[call] = None
+        if self._alarm is None or call.deadline < self._alarm.when():
+            self._set_alarm(call.deadline)
         if not self._busy:
             self._busy = True
             self._next()
-        while not call.done.done():
-            try:
-                await asyncio.wait({call.done})
-            except asyncio.CancelledError as error:
-                call.cancelled = error
-        timer.cancel()
+        try:
+            await call.wait()
+        finally:
+            del self._calls[call]
+
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        """Tell those whose time is over. One timer for all: most calls end long before."""
+        self._alarm = None
+        now = asyncio.get_running_loop().time()
+        for call in self._calls:
+            if call.deadline <= now:
+                call.give_up(redis_errors.TimeoutError(f"not published within {call.timeout:g} s"))
+        left = [call.deadline for call in self._calls if not call.ended]
+        if left:
+            self._set_alarm(min(left))
 
     def _next(self) -> None:
         if self._waiting:
@@ -158,15 +209,14 @@ class Publisher:
                 call.give_up(error)
             raise
         for call in calls:
-            if call.done is not None and not call.done.done():
-                call.done.set_result(None)
+            call.end()
 
     def _take(self) -> list[_Call]:
         calls: list[_Call] = []
         room = MAX_MESSAGES
         while self._waiting and room > 0:
             call = self._waiting.popleft()
-            if call.done is not None and not call.done.done():
+            if not call.ended:
                 call.started = True
                 calls.append(call)
                 room -= len(call.messages)
