@@ -1,0 +1,1 @@
+"""What Diator costs over Redis, against redis-py and other libraries: ``python -m benchmarks.redis``."""

@@ -1,0 +1,173 @@
+"""The same work with Diator."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from diator_redis import RedisBroker
+from dishka import AsyncContainer, Provider, Scope, make_async_container
+
+from benchmarks.redis.message import BATCH, Counter, Joined, Moved, joined, moved
+from benchmarks.redis.raw import Flight, client_of
+from diator import Diator
+
+
+class Connection:
+    """What a container makes for each message, and closes after it."""
+
+
+async def open_connection() -> AsyncGenerator[Connection]:
+    yield Connection()
+
+
+def _container() -> AsyncContainer:
+    provider = Provider(scope=Scope.REQUEST)
+    provider.provide(open_connection)
+    return make_async_container(provider)
+
+
+@asynccontextmanager
+async def _app_for(url: str, counter: Counter) -> AsyncGenerator[Diator]:
+    async with client_of(url) as client:
+        await client.flushall()
+    app = Diator("bench", broker=RedisBroker(url), concurrency=1)
+
+    @app.on_event(subscription="bench.handle")
+    async def handle(event: Joined) -> None:
+        await counter.handle(event)
+
+    app.publishes(Joined)
+    async with app:
+        async with app.worker():
+            pass  # creates the subscription
+        yield app
+
+
+async def _fill(app: Diator, count: int) -> None:
+    for first in range(0, count, BATCH):
+        await app.publish(*[joined(number) for number in range(first, first + BATCH)])
+
+
+async def publish_batches(url: str, count: int) -> float:
+    """Give the seconds that a message takes."""
+    async with _app_for(url, Counter()) as app:
+        began = time.perf_counter()
+        await _fill(app, count)
+        return (time.perf_counter() - began) / count
+
+
+async def publish_at_the_same_time(url: str, count: int) -> float:
+    """Give the seconds that a message takes: 100 tasks, each of which publishes one message after the other."""
+    async with _app_for(url, Counter()) as app:
+        numbers = iter(range(count))
+
+        async def publish() -> None:
+            for number in numbers:
+                await app.publish(joined(number))
+
+        began = time.perf_counter()
+        await asyncio.gather(*[publish() for _ in range(100)])
+        return (time.perf_counter() - began) / count
+
+
+async def publish_alone(url: str, count: int) -> float:
+    """Give the median of the seconds that one call takes."""
+    async with _app_for(url, Counter()) as app:
+        return await _times(app, count)
+
+
+async def _times(app: Diator, count: int) -> float:
+    times: list[float] = []
+    for number in range(count):
+        event = joined(number)
+        began = time.perf_counter()
+        await app.publish(event)
+        times.append(time.perf_counter() - began)
+    return sorted(times)[count // 2]
+
+
+async def consume(url: str, count: int) -> float:
+    """Give the seconds that a message takes of those that wait, the start of the worker included."""
+    counter = Counter()
+    counter.expect(count)
+    async with _app_for(url, counter) as app:
+        await _fill(app, count)
+        seconds = await _run_worker(app, counter)
+        await _prove(url, "diator:{bench.joined}:events")
+        return seconds / count
+
+
+async def consume_ordered(url: str, count: int) -> float:
+    """The same with keys, ten messages at a time, and for each a scope with a resource in it."""
+    async with client_of(url) as client:
+        await client.flushall()
+    counter = Counter()
+    counter.expect(count)
+    app = Diator("bench", broker=RedisBroker(url), concurrency=10, container=_container())
+
+    @app.on_event(subscription="bench.handle")
+    async def handle(event: Moved, connection: Connection) -> None:  # noqa: ARG001 - that it is made is measured
+        await counter.handle(event)
+
+    app.publishes(Moved)
+    async with app:
+        async with app.worker():
+            pass
+        for first in range(0, count, BATCH):
+            await app.publish(*[moved(number) for number in range(first, first + BATCH)])
+        return await _run_worker(app, counter) / count
+
+
+async def _run_worker(app: Diator, counter: Counter) -> float:
+    began = time.perf_counter()
+    async with app.worker():
+        await counter.done.wait()
+        return time.perf_counter() - began
+
+
+async def _prove(url: str, stream: str) -> None:
+    """See that all was acknowledged: a consumer that does not would win."""
+    async with client_of(url) as client:
+        (group,) = await client.xinfo_groups(stream)
+        (last,) = await client.xrevrange(stream, count=1)
+        if group["pending"] or group["last-delivered-id"] != last[0]:
+            raise RuntimeError(f"not everything was read and acknowledged: {group}")
+
+
+async def both(url: str, count: int) -> float:
+    """Give the seconds that a message takes where one task publishes and the worker handles."""
+    counter = Counter()
+    counter.expect(count)
+    async with _app_for(url, counter) as app, app.worker():
+        began = time.perf_counter()
+        await _fill(app, count)
+        await counter.done.wait()
+        return (time.perf_counter() - began) / count
+
+
+async def one_in_flight(url: str, count: int) -> float:
+    """Give the median of the seconds from publishing to the handler, one message after the other."""
+    flight = Flight()
+    flight.expect(count)
+    async with _app_for(url, flight) as app, app.worker():
+        times: list[float] = []
+        for number in range(count):
+            event = joined(number)
+            flight.landed.clear()
+            began = time.perf_counter()
+            await app.publish(event)
+            await flight.landed.wait()
+            times.append(flight.at - began)
+        return sorted(times)[count // 2]
+
+
+async def publish_to_channel(url: str, count: int) -> float:
+    """Give the seconds that a message takes, one publish after the other, over Pub/Sub."""
+    app = Diator("bench", broker=f"redis+pubsub{url.removeprefix('redis')}")
+    app.publishes(Joined)
+    async with app:
+        began = time.perf_counter()
+        for number in range(count):
+            await app.publish(joined(number))
+        return (time.perf_counter() - began) / count

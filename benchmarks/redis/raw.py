@@ -1,0 +1,147 @@
+"""The same work by hand, as redis-py does it best: hiredis, bytes, one connection for each side, batches of 100."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from statistics import median
+from typing import Any
+
+from redis.asyncio import Redis
+
+from benchmarks.redis.message import BATCH, Counter, decode, document, joined
+
+STREAM, GROUP = b"raw", b"raw"
+FIELD = b"e"
+
+
+@asynccontextmanager
+async def client_of(url: str) -> AsyncGenerator[Any]:
+    """Open a client of one connection, without the time-outs of redis-py, which cost it a third of its speed."""
+    cls: Any = Redis  # the types of redis-py are partly unknown
+    async with cls.from_url(url, single_connection_client=True, protocol=2, socket_timeout=None) as client:
+        await client.ping()
+        yield client
+
+
+async def fill(client: Any, count: int) -> None:
+    """Publish in batches."""
+    for first in range(0, count, BATCH):
+        pipeline = client.pipeline(transaction=False)
+        for number in range(first, first + BATCH):
+            pipeline.xadd(STREAM, {FIELD: document(joined(number))})
+        await pipeline.execute()
+
+
+async def read(client: Any, counter: Counter) -> None:
+    """Handle until nothing is left: read 100, acknowledge 100."""
+    while counter.left > 0:
+        for _, entries in await client.xreadgroup(GROUP, b"raw", {STREAM: b">"}, count=BATCH, block=5000):
+            ids: list[bytes] = []
+            for id_, fields in entries:
+                await counter.handle(decode(fields[FIELD]).data)
+                ids.append(id_)
+            await client.xack(STREAM, GROUP, *ids)
+
+
+async def publish_batches(url: str, count: int) -> float:
+    """Give the seconds that a message takes."""
+    async with client_of(url) as client:
+        await make_group(client)
+        began = time.perf_counter()
+        await fill(client, count)
+        return (time.perf_counter() - began) / count
+
+
+async def publish_one_by_one(url: str, count: int) -> float:
+    """Give the seconds that a message takes."""
+    async with client_of(url) as client:
+        await make_group(client)
+        began = time.perf_counter()
+        for number in range(count):
+            await client.xadd(STREAM, {FIELD: document(joined(number))})
+        return (time.perf_counter() - began) / count
+
+
+async def publish_alone(url: str, count: int) -> float:
+    """Give the median of the seconds that one call takes."""
+    async with client_of(url) as client:
+        await make_group(client)
+        times: list[float] = []
+        for number in range(count):
+            event = joined(number)
+            began = time.perf_counter()
+            await client.xadd(STREAM, {FIELD: document(event)})
+            times.append(time.perf_counter() - began)
+        return median(times)
+
+
+async def consume(url: str, count: int) -> float:
+    """Give the seconds that a message takes of those that wait in the stream."""
+    async with client_of(url) as client:
+        await make_group(client)
+        await fill(client, count)
+        counter = Counter()
+        counter.expect(count)
+        began = time.perf_counter()
+        await read(client, counter)
+        return (time.perf_counter() - began) / count
+
+
+async def both(url: str, count: int) -> float:
+    """Give the seconds that a message takes where one task publishes and another one reads."""
+    async with client_of(url) as writer, client_of(url) as reader:
+        await make_group(writer)
+        counter = Counter()
+        counter.expect(count)
+        began = time.perf_counter()
+        await asyncio.gather(fill(writer, count), read(reader, counter))
+        return (time.perf_counter() - began) / count
+
+
+async def one_in_flight(url: str, count: int) -> float:
+    """Give the median of the seconds from publishing to the handler, one message after the other."""
+    async with client_of(url) as writer, client_of(url) as reader:
+        await make_group(writer)
+        flight = Flight()
+        flight.expect(count)
+        reading = asyncio.ensure_future(read(reader, flight))
+        times: list[float] = []
+        for number in range(count):
+            event = joined(number)
+            flight.landed.clear()
+            began = time.perf_counter()
+            await writer.xadd(STREAM, {FIELD: document(event)})
+            await flight.landed.wait()
+            times.append(flight.at - began)
+        await reading
+        return median(times)
+
+
+async def publish_to_channel(url: str, count: int) -> float:
+    """Give the seconds that a message takes: one PUBLISH each."""
+    async with client_of(url) as client:
+        began = time.perf_counter()
+        for number in range(count):
+            await client.publish(b"raw", document(joined(number)))
+        return (time.perf_counter() - began) / count
+
+
+async def make_group(client: Any) -> None:
+    """Start with an empty server and one group."""
+    await client.flushall()
+    await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+
+
+class Flight(Counter):
+    """Notes when a message arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 0.0
+        self.landed = asyncio.Event()
+
+    async def handle(self, event: object) -> None:
+        self.at = time.perf_counter()
+        self.landed.set()
+        await super().handle(event)
