@@ -34,24 +34,25 @@ class Retry:
         self.factor = factor
         self.max_delay = max_delay
         self.jitter = jitter
-        self.never = tuple(never)
+        given: Any = never  # callers may be unchecked
+        self.never: tuple[type[Exception], ...] = tuple(given) if _is_iterable(given) else _NO_CLASSES
         wrong = self._wrong()
         if wrong:
             text, remedy = wrong
             raise ConfigurationError([Problem("retry", f"Retry got {text}", remedy, place_in(caller()))])
 
     def _wrong(self) -> tuple[str, str] | None:
-        if not _is_whole(self.attempts) or self.attempts < 1:
+        if not is_count(self.attempts):
             return f"attempts={self.attempts!r}", "count the first try too: give a whole number from 1 up"
         for name, least in (("delay", 0), ("factor", 1), ("max_delay", 0)):
             value: Any = getattr(self, name)  # callers may be unchecked
-            if not _is_number(value) or value < least:
+            if not is_seconds(value) or value < least:
                 return f"{name}={value!r}", f"give a number from {least} up"
-        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
+        if not is_seconds(self.jitter) or not 0 <= self.jitter <= 1:
             return f"jitter={self.jitter!r}", "give a share of the delay, from 0 to 1"
         never: tuple[Any, ...] = self.never
         if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in never):
-            return f"never={self.never!r}", "give classes of exceptions, as in never=(ValueError,)"
+            return "a never that holds no classes", "give classes of exceptions, as in never=(ValueError,)"
         return None
 
     @property
@@ -79,9 +80,18 @@ class Retry:
         return f"Retry({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+_NO_CLASSES: Any = (None,)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+def _is_iterable(value: object) -> bool:
+    return isinstance(value, Iterable)
+
+
+def is_count(value: Any) -> bool:
+    """Whether something is a whole number from 1 up. ``Any``: callers may be unchecked."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_seconds(value: Any) -> bool:
+    """Whether something is a finite number from 0 up. ``Any``: callers may be unchecked."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")

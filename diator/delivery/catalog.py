@@ -183,7 +183,7 @@ class _Survey:
                 f"{registration.name} asks for ordered=True, but no event of it has a key",
                 'name the field that orders them: @contract("...", key="meeting_id")',
             )
-        if not entries:
+        if not self._classes(registration):
             text = f"{registration.name} handles {', '.join(map(show, self.checked.classes[registration]))}"
             self._add(registration, "no-events", f"{text}, of which no class is defined", "name classes of events")
         for key in wired.required:

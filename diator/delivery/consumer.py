@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from diator.brokers.port import ACK, RELEASE, Broker, Capability, Delivery, Outcome, Park, Receiver, RetryAfter
+from diator.brokers.port import (
+    ACK,
+    RELEASE,
+    Broker,
+    Capability,
+    Delivery,
+    Outcome,
+    Park,
+    Receiver,
+    Release,
+    RetryAfter,
+)
 from diator.context import Context
 from diator.delivery.alone import Call, alone
 from diator.delivery.catalog import Consumed, Entry
@@ -124,7 +135,7 @@ class Consumer:
                     understand(job)
                     job.key = None if job.envelope is None else job.envelope.partitionkey
                 if self._lanes.is_held(job.key):
-                    self._settle(job, RELEASE)
+                    self._return(job)
                     continue
             self._lanes.add(job)
 
@@ -132,9 +143,15 @@ class Consumer:
         for delivery in deliveries:
             job = Job(delivery)
             self._open[id(delivery)] = job
-            self._settle(job, RELEASE)
-        if self._settler is not None:
-            self._settler.hurry()
+            self._return(job)
+
+    def _return(self, job: Job) -> None:
+        """Give back what has just come, before more is received: what comes later of its key would overtake it."""
+        assert self._settler is not None
+        assert self._intake is not None
+        self._intake.returns(job)
+        self._settle(job, RELEASE)
+        self._settler.hurry()
 
     # Running
 
@@ -150,11 +167,10 @@ class Consumer:
                 return
             if job.held_until <= self._loop.time():  # the loop stood still, or the broker was away
                 job.lost = True
-                self._settle(job, RELEASE)
-                self._lanes.done(job)
-                continue
-            outcome = await self._outcome(job)
-            if isinstance(outcome, RetryAfter) and job.key is not None:
+                outcome: Outcome = RELEASE
+            else:
+                outcome = await self._outcome(job)
+            if isinstance(outcome, (RetryAfter, Release)) and job.key is not None:
                 self._hold(job, outcome)
             else:
                 self._settle(job, outcome)
@@ -171,8 +187,8 @@ class Consumer:
         """Whether everything is being cancelled by somebody else, such as the end of the event loop."""
         return any(task.done() for task in self._background)
 
-    def _hold(self, job: Job, outcome: RetryAfter) -> None:
-        """Have a message retried, and keep what comes after it: the broker gives both again, in order."""
+    def _hold(self, job: Job, outcome: RetryAfter | Release) -> None:
+        """Have a message handled again, and with it what comes after it: the broker gives both again, in order."""
         behind = self._lanes.hold(job)
         self._settle(job, outcome)
         for later in behind:
@@ -208,7 +224,7 @@ class Consumer:
             self._shared.telling.tell("handled", details)
         if error is None:
             return ACK
-        if isinstance(error, (_Given, SendingEndedError)):
+        if isinstance(error, (GivenBackError, SendingEndedError)):
             return RELEASE
         return self._failed(job, error)
 
@@ -246,7 +262,7 @@ class Consumer:
         if not self._cancelling:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # lets the other tasks end, if it was meant for all
-        return _Given() if self._cancelling or self._is_torn_down() else error
+        return GivenBackError() if self._cancelling or self._is_torn_down() else error
 
     def _ring(self) -> None:
         """Cancel what has taken too long."""
@@ -293,8 +309,8 @@ class Consumer:
         self._open.pop(id(job.delivery), None)
         if lost and not job.lost:
             self._warn_of_lost(job)
-        if isinstance(outcome, RetryAfter) and job.key is not None and self._intake is not None:
-            self._intake.after_this_receive(lambda key=job.key: self._lanes.free(key))  # type: ignore[misc]
+        if self._lanes.is_holder(job) and self._intake is not None:
+            self._intake.after_this_receive(lambda: self._lanes.free(job))
         if self._intake is not None:
             self._intake.was_settled(job)
         if self._shared.telling.hears("settled"):
@@ -391,8 +407,8 @@ _GIVE_WAY = 0.01
 _LAST_FLUSH = 5.0
 
 
-class _Given(Exception):  # noqa: N818 - never raised
-    """Stands for a cancel that the worker asked for."""
+class GivenBackError(asyncio.CancelledError):
+    """Stands for a cancel that the worker asked for; never raised."""
 
 
 async def _cancelled(tasks: "Iterable[asyncio.Future[Any]]") -> None:

@@ -49,16 +49,18 @@ class Watchdog:
         self._timer = self._loop.call_later(_BEAT, self._tick)
 
     def _watch(self) -> None:
-        told = 0.0
+        told: tuple[float, str | None] = (0.0, None)
         while not self._ended.wait(_BEAT):
             beat = self._beat
-            if time.monotonic() - beat > self._patience + _BEAT and told != beat:
-                told = beat
-                self._tell()
+            if time.monotonic() - beat > self._patience + _BEAT:
+                frame = sys._current_frames().get(self._watched)  # pyright: ignore[reportPrivateUsage]  # its only name
+                name = self._name(frame)
+                if told != (beat, name):
+                    told = (beat, name)
+                    self._tell(name, frame)
+                del frame  # it would keep alive what the handler holds
 
-    def _tell(self) -> None:
-        frame = sys._current_frames().get(self._watched)  # pyright: ignore[reportPrivateUsage]  # its only name
-        name = self._name(frame)
+    def _tell(self, name: str | None, frame: FrameType | None) -> None:
         where = "".join(traceback.format_stack(frame, limit=12)) if frame else "(unknown)"
         logger.warning(
             "%s blocks the event loop for over %.1f s: no other message is handled and no lease is renewed meanwhile;"

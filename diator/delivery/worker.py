@@ -16,6 +16,7 @@ from diator.delivery.outage import Backoff, Outage
 from diator.delivery.publisher import Publisher
 from diator.delivery.watchdog import Watchdog
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotRunningError, Problem
+from diator.retry import is_count, is_seconds
 
 logger = logging.getLogger("diator")
 
@@ -45,7 +46,7 @@ class Worker:
         self._catalog = catalog
         self._publisher = publisher
         self._calls = calls
-        if not grace >= 0:
+        if not is_seconds(grace):
             text = f"a worker was asked for with grace={grace!r}"
             raise ConfigurationError([Problem("consuming", text, "give seconds, from 0 up")])
         self._grace = grace
@@ -164,7 +165,7 @@ def _chosen(
     if unknown:
         text = f"there is no subscription {unknown[0]!r}; there are: {', '.join(known) or 'none'}"
         raise ConfigurationError([Problem("subscription", text, "give the name of one of them")])
-    if concurrency is not None and (int(concurrency) != concurrency or concurrency < 1):
+    if concurrency is not None and not is_count(concurrency):
         text = f"a worker was asked for with concurrency={concurrency!r}"
         raise ConfigurationError([Problem("consuming", text, "give a whole number of messages, from 1 up")])
     chosen = consumed if only is None else [known[name] for name in dict.fromkeys(only)]
