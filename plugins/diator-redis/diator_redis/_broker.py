@@ -21,7 +21,7 @@ from diator_redis._parked import DeadLetters, entry_id, read_all
 from diator_redis._partitions import Partitions
 from diator_redis._publisher import Publisher
 from diator_redis._receiver import Source, StreamReceiver
-from diator_redis._scripts import REPLAY
+from diator_redis._scripts import REPARTITION, REPLAY
 from diator_redis._settings import check_client, optional, pool_of, problem, split
 from diator_redis._shared import SharedStreams
 from diator_redis._trimming import Trimmer
@@ -83,6 +83,7 @@ class RedisBroker:
         self._stamps = Stamps()
         self._limits = (max_length, max_age, abandoned_after)
         self._opened = 0
+        self._known: set[str] = set()
         self._links: Links | None = None
         self._publisher: Publisher | None = None
         self._receivers: set[StreamReceiver] = set()
@@ -190,6 +191,7 @@ class RedisBroker:
         self._open_links()
         created: list[str] = []
         for subscription in subscriptions:
+            self._known.update(topic.name for topic in subscription.topics)
             created += await self._groups.create(subscription)
         return created
 
@@ -202,9 +204,12 @@ class RedisBroker:
         """Open a receiver. Raises `~diator.BrokerError`."""
         links = self._open_links()
         consumer = f"{platform.node()}-{os.getpid()}-{next(self._numbers)}-{secrets.token_hex(4)}"
+        self._known.update(topic.name for topic in subscription.topics)
         partitions = await self._groups.partitions(subscription)
         streams = self._groups.shared(subscription, partitions)
         shared = SharedStreams(links, self._keys, subscription.name, consumer, streams, self._lease)
+        shared.follow(self._groups, subscription, partitions)
+        all_streams = await self._groups.streams(subscription)
         sources: list[Source] = [shared]
         if subscription.ordered:
             partitioned = Partitions(
@@ -215,11 +220,36 @@ class RedisBroker:
             sources,
             lease=self._lease,
             restore=lambda: self._groups.restore(subscription),
-            trim=lambda: self._trimmer.look_after(streams),
+            trim=lambda: self._trimmer.look_after(all_streams),
             closed=self._receivers.discard,
         )
         self._receivers.add(receiver)
         return receiver
+
+    async def trim(self) -> None:
+        """Trim the streams of all topics that were applied or subscribed to here, now. Raises `~diator.BrokerError`.
+
+        Workers and publishers do it by themselves now and then.
+        """
+        self._open_links()
+        for name in sorted(self._known):
+            partitions = await self._groups.partitions_of(name)
+            for partition in (None, *range(partitions)):
+                await self._trimmer.trim(self._keys.events(name, partition))
+
+    async def repartition(self, topic: str, partitions: int) -> None:
+        """Give a topic another number of partitions: all at once, when nothing keyed is left in the old ones.
+
+        So stop what publishes keyed events to it, let the workers finish, and call this; nothing has to be restarted. The
+        topics of one ordered subscription must have the same number. Raises `~diator.BrokerError` where something is left.
+        """
+        if partitions < 1:
+            raise problem(f"partitions={partitions!r} is not above zero", "give a positive number")
+        keys = [self._keys.topic(topic), self._keys.events(topic)]
+        busy = await self._open_links().run(REPARTITION, keys, [partitions, self._partitions])
+        if busy:
+            names = ", ".join(f"{group.decode(errors='replace')} in {name.decode()}" for name, group in busy)
+            raise BrokerError(f"topic {topic!r} still has messages to be read or settled: {names}; let the workers finish")
 
     # Dead letters.
 

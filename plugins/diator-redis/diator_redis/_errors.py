@@ -1,6 +1,7 @@
 """Errors of redis-py and of the server, as Diator's: what trying again later can help, and what it can't."""
 
 import asyncio
+import re
 
 from redis import exceptions as redis_errors
 
@@ -28,8 +29,11 @@ PERMANENT: tuple[type[BaseException], ...] = (
 )
 """Classes that derive from temporary ones in redis-py, but need a person."""
 
-TEMPORARY_REPLIES = ("LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "BUSY ", "UNBLOCKED", "CLUSTERDOWN")
+TEMPORARY_REPLY = re.compile(
+    r"(?:^|@user_script: ?\d+: )-?(?:LOADING|READONLY|OOM|MISCONF|NOREPLICAS|BUSY|UNBLOCKED|CLUSTERDOWN|MASTERDOWN|TRYAGAIN)\b"
+)
 """How replies begin that redis-py has no class for in each version, or that a script passes on as text."""
+READ_ONLY_REPLY = re.compile(r"(?:^|@user_script: ?\d+: )-?READONLY\b")
 
 
 def translate(error: BaseException) -> BrokerError:
@@ -49,7 +53,15 @@ def is_temporary(error: BaseException) -> bool:
 
 def is_temporary_text(text: str) -> bool:
     """Whether a reply of the server, given as its text, is one of those that pass."""
-    return text.removeprefix("-").startswith(TEMPORARY_REPLIES)
+    return TEMPORARY_REPLY.search(text) is not None
+
+
+def is_breaking(reply: object) -> bool:
+    """Whether a reply tells that another server may be the right one, so that the connection is to be given up."""
+    if not isinstance(reply, Exception):
+        return False
+    broken = isinstance(reply, (redis_errors.ReadOnlyError, redis_errors.ConnectionError))
+    return broken or READ_ONLY_REPLY.search(str(reply)) is not None
 
 
 def is_missing_group(error: BaseException) -> bool:

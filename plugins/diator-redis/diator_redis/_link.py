@@ -13,14 +13,10 @@ from typing import Any
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool
 
-from diator_redis._errors import translate
+from diator_redis._errors import is_breaking, translate
 from diator_redis._scripts import Script
 
 Argument = bytes | str | int | float
-
-BREAKING = (redis_errors.ReadOnlyError, redis_errors.ConnectionError)
-"""Replies after which another server may be the right one, so that the connection is given up."""
-
 
 def pack(*arguments: Argument) -> bytes:
     """Write one command as it travels."""
@@ -76,7 +72,7 @@ class Link:
                         cancelled = error
             finally:
                 timer.cancel()
-            if count and isinstance(replies[-1], BREAKING):
+            if count and is_breaking(replies[-1]):
                 await self.drop()
         except (redis_errors.RedisError, OSError, asyncio.TimeoutError, EOFError) as error:
             await self.drop()

@@ -352,8 +352,9 @@ class Partitions:
             self._wake()
         partitions = await self._groups.partitions(self._subscription)
         if partitions != self._count:
-            await self._groups.create(self._subscription)
+            await self._groups.create(self._subscription, b"0")
             self._count = partitions
+            await self.unblock()
         return None
 
     async def leave(self) -> None:

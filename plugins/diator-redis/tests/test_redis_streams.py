@@ -1,0 +1,351 @@
+"""What is particular about Streams: entries by hand, trimming, abandoned groups, partitions, settings."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import hypothesis
+import msgspec
+import pytest
+from hypothesis import strategies
+from redis.asyncio import Redis
+
+import diator_redis
+from diator import BrokerError, ConfigurationError
+from diator.brokers import ACK, RELEASE, Delivery, Envelope, Outgoing, Park, RetryAfter, Subscription, Topic, read
+from diator_redis import RedisBroker, RedisPubSubBroker
+from diator_redis._entries import Stream, delivery_of
+from diator_redis._keys import Keys, partition_of
+from diator_redis.testing import RedisServer
+
+TOPIC = Topic("orders", True, ("placed",))
+PLAIN = Subscription("app.plain", (TOPIC,))
+ORDERED = Subscription("app.ordered", (TOPIC,), ordered=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as one:
+        yield one
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[Redis]:
+    async with Redis.from_url(server.url) as one:
+        await one.flushall()
+        yield one
+
+
+def message(number: int, key: str | None = None) -> Outgoing:
+    envelope = Envelope(
+        specversion="1.0", id=str(number), source="test", type="placed", partitionkey=key, data=msgspec.Raw(b"1")
+    )
+    return Outgoing("orders", envelope)
+
+
+def numbers(deliveries: "list[Delivery]") -> list[int]:
+    return [int(read(delivery.headers, delivery.body).id) for delivery in deliveries]
+
+
+@asynccontextmanager
+async def connected(broker: RedisBroker, *subscriptions: Subscription) -> AsyncIterator[RedisBroker]:
+    await broker.connect()
+    try:
+        await broker.apply(subscriptions)
+        yield broker
+    finally:
+        await broker.aclose()
+
+
+# Entries.
+
+
+@hypothesis.given(
+    fields=strategies.none()
+    | strategies.lists(strategies.sampled_from([b"e", b"k", b"f", b"d", b"n", b"x"]) | strategies.binary(max_size=5), max_size=9),
+    own=strategies.booleans(),
+)
+def test_any_fields_are_a_delivery(fields: list[bytes] | None, own: bool) -> None:
+    """With their event, or with what is wrong with them."""
+    delivery = delivery_of(Stream(b"name", "orders", own), (b"1-0", fields), 0.0)
+    assert delivery.failures >= 0
+    assert delivery.deliveries >= 1
+    names = dict(zip(fields[::2], fields[1::2], strict=False)) if fields else {}
+    if b"e" not in names:
+        assert delivery.damage
+
+
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"e": b"\xff\xfe"},
+        {b"\x00": b"\xff" * 100},
+        {b"e": b"1", b"k": b"\xff\xfe", b"n": b"soon", b"f": b"-1", b"d": b"many"},
+        {b"e": b"1", b"f": b"9" * 400, b"d": b"1e99"},
+        {b"k": b"a", b"x": b"\xc3\x28"},
+        {b"%d" % at: b"value" for at in range(3000)},
+    ],
+    ids=range(6),
+)
+async def test_entries_by_hand_are_handed_out(
+    server: RedisServer, client: Redis, subscription: Subscription, fields: dict[bytes, bytes]
+) -> None:
+    """Wherever they stand, and whatever becomes of them; what comes after them is not held up."""
+    async with connected(RedisBroker(server.url, lease=1.0), subscription) as broker:
+        receiver = await broker.subscribe(subscription)
+        streams = ["events", "events:3", f"again:{subscription.name}"]
+        for stream in streams:
+            await client.xadd(f"diator:{{orders}}:{stream}", fields)  # type: ignore[arg-type]
+        for outcome in (RetryAfter(0.0), RELEASE, Park("undecodable")):
+            came: list[Delivery] = []
+            while len(came) < 3:
+                came += await asyncio.wait_for(receiver.receive(10), 5)
+            assert not await receiver.settle([(delivery, outcome) for delivery in came])
+        letters = [letter async for letter in broker.dead_letters(subscription)]
+        assert len(letters) == 3
+        for letter in letters:
+            assert await broker.replay(subscription, letter)
+        await broker.publish([message(1), message(2, "a")], timeout=5)
+        came = []
+        while len(came) < 5:
+            came += await asyncio.wait_for(receiver.receive(10), 5)
+        assert not await receiver.settle([(delivery, ACK) for delivery in came])
+
+
+async def test_an_entry_that_was_deleted_is_handed_out_as_damaged(server: RedisServer, client: Redis) -> None:
+    """So that its loss is seen."""
+    async with connected(RedisBroker(server.url, lease=0.3), PLAIN) as broker:
+        first = await broker.subscribe(PLAIN)
+        await broker.publish([message(1)], timeout=5)
+        await first.receive(1)
+        await client.xtrim("diator:{orders}:events", maxlen=0)
+        (delivery,) = await asyncio.wait_for(first.receive(1), 5)
+        assert delivery.damage == "its entry was deleted from the stream"
+        assert not await first.settle([(delivery, Park("undecodable"))])
+
+
+async def test_what_the_topic_says_of_its_partitions_may_be_nonsense(server: RedisServer, client: Redis) -> None:
+    await client.hset("diator:{orders}:topic", "partitions", "many")
+    async with connected(RedisBroker(server.url)) as broker:
+        with pytest.raises(BrokerError, match="no such number"):
+            await broker.apply([PLAIN])
+
+
+# Trimming.
+
+
+async def test_old_entries_go_but_never_what_is_still_needed(server: RedisServer, client: Redis) -> None:
+    slow = Subscription("app.slow", (TOPIC,))
+    async with connected(RedisBroker(server.url, max_length=100), PLAIN, slow) as broker:
+        receiver, other = await broker.subscribe(PLAIN), await broker.subscribe(slow)
+        name = "diator:{orders}:events"
+        for first in range(0, 1500, 500):
+            await broker.publish([message(at) for at in range(first, first + 500)], timeout=5)
+        await settle_all(receiver, 1500)
+        held = await settle_all(other, 700)
+        held += list(await other.receive(1))
+        await broker.trim()
+        left = await client.xlen(name)
+        assert 800 <= left <= 1000, "what is not settled stays, and a little more"
+        oldest = (await client.xrange(name, count=1))[0][1]
+        assert int(read({}, oldest[b"e"]).id) <= 700
+        assert not await other.settle([(held[-1], ACK)])
+        await settle_all(other, 799)
+        await broker.trim()
+        assert await client.xlen(name) <= 200
+
+
+async def settle_all(receiver: "diator_redis._receiver.StreamReceiver", count: int) -> list[Delivery]:  # type: ignore[name-defined]
+    done: list[Delivery] = []
+    while len(done) < count:
+        came = list(await asyncio.wait_for(receiver.receive(count - len(done)), 5))
+        assert not await receiver.settle([(delivery, ACK) for delivery in came])
+        done += came
+    return done
+
+
+async def test_entries_may_go_by_their_age(server: RedisServer, client: Redis) -> None:
+    async with connected(RedisBroker(server.url, max_length=None, max_age=0.2), PLAIN) as broker:
+        await broker.publish([message(at) for at in range(500)], timeout=5)
+        await asyncio.sleep(0.3)
+        await broker.trim()
+        assert await client.xlen("diator:{orders}:events") == 500
+        await settle_all(await broker.subscribe(PLAIN), 500)
+        await broker.trim()
+        assert await client.xlen("diator:{orders}:events") <= 100
+
+
+async def test_a_topic_without_a_subscription_does_not_grow(server: RedisServer, client: Redis) -> None:
+    """Its publishers trim it."""
+    async with connected(RedisBroker(server.url, max_length=100)) as broker:
+        for _ in range(10):
+            await broker.publish([message(at) for at in range(500)], timeout=5)
+        await asyncio.sleep(0.1)
+        assert await client.xlen("diator:{orders}:events") < 1500
+
+
+async def test_a_group_that_nobody_reads_is_reported_with_the_way_out(
+    server: RedisServer, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = Subscription("app.gone", (TOPIC,))
+    async with connected(RedisBroker(server.url, abandoned_after=0.2), PLAIN, gone) as broker:
+        await broker.publish([message(1)], timeout=5)
+        await settle_all(await broker.subscribe(PLAIN), 1)
+        with caplog.at_level(logging.WARNING, "diator.redis"):
+            await asyncio.sleep(0.3)
+            for _ in range(2):
+                await broker.trim()
+        (record,) = caplog.records
+        text = record.getMessage()
+        assert "'app.gone'" in text
+        command = text.partition("redis-cli ")[2].replace("'", "").split()
+        assert await client.execute_command(*command) == 1
+
+
+# Partitions.
+
+
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+@pytest.mark.parametrize("wanted", [1, 5])
+async def test_the_number_of_partitions_changes_while_all_run(
+    server: RedisServer, client: Redis, subscription: Subscription, wanted: int
+) -> None:
+    """When nothing is left; publishers and workers notice by themselves."""
+    brokers = [RedisBroker(server.url, partitions=2, lease=0.5) for _ in range(2)]
+    async with connected(brokers[0], subscription) as broker, connected(brokers[1]) as publisher:
+        receiver = await broker.subscribe(subscription)
+        sent = [message(at, f"key {at % 10}") for at in range(40)]
+        await publisher.publish(sent[:20], timeout=5)
+        with pytest.raises(BrokerError, match=subscription.name):
+            await broker.repartition("orders", wanted)
+        came = await settle_all(receiver, 20)
+        await broker.repartition("orders", wanted)
+        await publisher.publish(sent[20:], timeout=5)
+        came += await settle_all(receiver, 20)
+        assert sorted(numbers(came)) == list(range(40))
+        used = {p for p in range(5) if await client.xlen(f"diator:{{orders}}:events:{p}")}
+        assert used >= {partition_of(f"key {at}", wanted) for at in range(10)}
+    with pytest.raises(ConfigurationError):
+        async with connected(RedisBroker(server.url)) as broker:
+            await broker.repartition("orders", 0)
+
+
+async def test_topics_of_one_subscription_must_have_one_number_of_partitions(
+    server: RedisServer, client: Redis
+) -> None:
+    both = Subscription("app.both", (TOPIC, Topic("bills", True, ("billed",))), ordered=True)
+    async with connected(RedisBroker(server.url, partitions=3)) as broker:
+        await broker.repartition("bills", 4)
+        with pytest.raises(BrokerError, match="repartition"):
+            await broker.apply([both])
+
+
+async def test_workers_share_the_partitions(server: RedisServer, client: Redis) -> None:
+    """Who comes later gets some, and who leaves gives all back at once."""
+    async with connected(RedisBroker(server.url, lease=5.0), ORDERED) as broker:
+        receivers = [await broker.subscribe(ORDERED)]
+        got: list[list[Delivery]] = [[], []]
+
+        async def work(at: int) -> None:
+            while came := await receivers[at].receive(10):
+                await asyncio.sleep(0.002)
+                got[at] += came
+                assert not await receivers[at].settle([(delivery, ACK) for delivery in came])
+
+        tasks = [asyncio.create_task(work(0))]
+        await broker.publish([message(at, f"key {at % 40}") for at in range(200)], timeout=5)
+        receivers.append(await broker.subscribe(ORDERED))
+        tasks.append(asyncio.create_task(work(1)))
+        while not got[1]:
+            await broker.publish([message(at, f"key {at % 40}") for at in range(100)], timeout=5)
+            await asyncio.sleep(0.02)
+        await receivers[0].aclose()
+        before = len(got[1])
+        await broker.publish([message(at, f"key {at % 40}") for at in range(100)], timeout=5)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while len(got[1]) < before + 100:
+            await asyncio.sleep(0.01)
+        assert loop.time() - began < 3.0
+        await receivers[1].aclose()
+        await asyncio.gather(*tasks)
+
+
+def test_keys_of_a_topic_are_in_one_slot() -> None:
+    keys = Keys("diator")
+    names = [
+        keys.topic("a"),
+        keys.events("a", 3),
+        keys.again("a", "sub", 3),
+        keys.later("a", "sub"),
+        keys.dead("a", "sub"),
+        keys.leases("a", "sub"),
+    ]
+    assert all(b"{a}" in name for name in names)
+    assert keys.events("{x}:y%") == b"diator:{%7Bx%7D%3Ay%25}:events"
+    assert len({keys.events("a", 1), keys.events("a:1"), keys.events("a")}) == 3
+
+
+# Settings.
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_settings_in_an_address(server: RedisServer, client: Redis, protocol: int) -> None:
+    url = f"{server.url}/0?lease=60&partitions=16&prefix=mine&max_length=none&protocol={protocol}&client_name=me"
+    async with connected(RedisBroker.from_url(url), PLAIN, ORDERED) as broker:
+        assert broker.lease == 60
+        assert await client.hget("mine:{orders}:topic", "partitions") == b"16"
+        for subscription in (PLAIN, ORDERED):
+            receiver = await broker.subscribe(subscription)
+            await broker.publish([message(1, "a"), message(2)], timeout=5)
+            assert len(await settle_all(receiver, 2)) == 2
+            await receiver.aclose()
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_a_client_of_ones_own(server: RedisServer, client: Redis, decode: bool, protocol: int) -> None:
+    """It stays open."""
+    async with Redis.from_url(server.url, decode_responses=decode, protocol=protocol) as own:
+        async with connected(RedisBroker(own), PLAIN, ORDERED) as broker:
+            for subscription in (PLAIN, ORDERED):
+                receiver = await broker.subscribe(subscription)
+                await broker.publish([message(1, "a"), message(2)], timeout=5)
+                assert sorted(numbers(await settle_all(receiver, 2))) == [1, 2]
+                await receiver.aclose()
+        assert await own.ping()
+
+
+async def test_a_unix_socket() -> None:
+    with RedisServer(unix=True) as server:
+        async with connected(RedisBroker.from_url(server.url + "?lease=5"), PLAIN) as broker:
+            await broker.publish([message(1)], timeout=5)
+            assert numbers(await settle_all(await broker.subscribe(PLAIN), 1)) == [1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://localhost/0?leese=60", "redis://localhost/0?lease=soon", "redis://localhost/0?lease=-1", "http://localhost"],
+)
+def test_an_address_that_is_wrong_says_how_it_is_right(url: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        RedisBroker.from_url(url)
+    (problem,) = raised.value.problems
+    assert problem.code == "broker-url"
+    assert problem.remedy
+
+
+def test_something_that_is_no_client_is_refused() -> None:
+    for kind in (RedisBroker, RedisPubSubBroker):
+        with pytest.raises(ConfigurationError):
+            kind(object())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError):
+        RedisPubSubBroker.from_url("redis+pubsub://localhost?wire=old")
+
+
+def test_all_that_is_exported_is_there() -> None:
+    public = {name for name, value in vars(diator_redis).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert sorted(public) == diator_redis.__all__
