@@ -16,14 +16,15 @@ Whatever stands on the wire is handed out, never raised: what a broker can't mak
 
 *Settling.* Each delivery is settled once: `ACK` removes it, `RetryAfter` has it delivered again after a delay and
 counts a failure, `Park` makes it a dead letter, `RELEASE` gives it back at once and counts nothing. One call takes
-many, in order, on the receiver that gave them, and may be repeated after an error: what was settled then stays as it
-is, and may be told as lost. It may overlap with ``receive``. It returns the deliveries whose lease was lost: of those
-nothing is changed, since somebody else has them. A retry comes back to its own subscription only, never through the
-topic, and is no duplicate of itself. What is parked and what is acknowledged changes place in one step that no crash
-can come between.
+many, in order, on the receiver that gave them, and may be repeated after an error or a cancel: what was settled then
+stays as it is, and may be told as lost. It may overlap with ``receive``. It returns the deliveries whose lease was
+lost: of those nothing is changed, since somebody else has them. A retry comes back to its own subscription only, never
+through the topic, and is no duplicate of itself. What is parked and what is acknowledged changes place in one step that
+no crash can come between.
 
 *Leases.* A delivery belongs to its receiver for ``lease`` seconds, and longer each time that it is renewed. Then it is
-delivered again, ``deliveries`` higher by one, also when the process that had it was killed. ``None``: for as long as
+delivered again, ``deliveries`` higher by one, also when the process that had it was killed. One that has run out while
+nobody else has the message yet may still be settled and renewed, or be lost: both are right. ``None``: for as long as
 the receiver is connected.
 
 *Order.* In an ordered subscription a key is with one receiver at a time, and its messages from one topic are handed out
@@ -31,7 +32,8 @@ in order, several in one go or one by one. One that is to be retried comes back 
 the engine releases with it; they wait in place meanwhile, and no other key with them. Messages without a key have no
 order. Needs `Capability.ORDERED`.
 
-*Dead letters* belong to a subscription. `replay` hands one out again to it alone, as new, with no failures.
+*Dead letters* belong to a subscription; one that does not exist has none. `replay` hands one out again to it alone, as
+new, with no failures, behind all that wait.
 
 *Errors.* Those of the driver become `~diator.BrokerError`, raised ``from`` the original;
 `~diator.BrokerUnavailableError` where trying again later can help. A broker that was away is connected again by the
@@ -40,7 +42,8 @@ next call; nobody has to ask for it.
 *Closing.* A receiver that is closed gives back at once what it has not settled, and a ``receive`` that waits ends with
 nothing. ``aclose`` of the broker closes its receivers, and may be called more than once; ``connect`` then opens it
 again, also in another event loop. Both are counted: a broker that two apps of one process share is closed with the
-last.
+last. A ``connect`` that raises `~diator.BrokerUnavailableError`, or is cancelled, counts too: the app starts without
+the broker, and closes it in the end. One that raises another `~diator.BrokerError` does not, and leaves nothing open.
 
 *Start.* ``validate`` runs before ``connect``, touches no network, and refuses what the broker can't keep; nothing is
 dropped in silence. ``apply`` creates what is missing and changes nothing that is there.
@@ -60,15 +63,18 @@ class Capability(enum.Flag):
     DURABLE = enum.auto()
     """What is stored survives the end of the processes that use the broker."""
     ACKNOWLEDGED = enum.auto()
-    """A message stays until it is settled: at least once. Without it: at most once, and nothing below but GROUPS."""
+    """A message stays until it is settled: at least once. Without it: at most once, and nothing below but GROUPS.
+
+    Without it, ``validate`` refuses all that is not `at_most_once`; so it does without DEAD_LETTERS.
+    """
     GROUPS = enum.auto()
     """The workers of one subscription share its messages."""
     DELAY = enum.auto()
-    """`RetryAfter` waits for its delay."""
+    """`RetryAfter` waits for its delay. Without it, ``validate`` refuses a `max_delay`, unless at most once."""
     DEAD_LETTERS = enum.auto()
     """`Park` keeps a message, to be listed, replayed and purged."""
     ORDERED = enum.auto()
-    """Order by key, across workers."""
+    """Order by key, across workers. Without it, ``validate`` refuses what is `ordered`."""
     DEDUPLICATES = enum.auto()
     """A message whose id was published to the topic not long ago is dropped."""
     BOUNDED = enum.auto()

@@ -28,11 +28,9 @@ def test_the_plugin_of_the_page_passes_the_suite(tmp_path: Path) -> None:
     plugin_and_suite = [block for block in blocks("python") if "Diator(" not in block]
     (tmp_path / "test_page.py").write_text("\n".join([*plugin_and_suite, SHORTER]), encoding="utf-8")
     halves = [run_suite(tmp_path, chosen) for chosen in (LONG, f"not ({LONG})")]
-    skipped: list[str] = []
-    for half in halves:
-        told, _ = half.communicate()
-        assert half.returncode == 0, told
-        skipped += re.findall(r"^SKIPPED \[\d+\] \S+: (.*)$", told, re.MULTILINE)
+    told = [half.communicate()[0] for half in halves]
+    assert [half.returncode for half in halves] == [0, 0], "\n".join(told)
+    skipped = [reason for text in told for reason in re.findall(r"^SKIPPED \[\d+\] \S+: (.*)$", text, re.MULTILINE)]
     undeclared = (Capability.BOUNDED, Capability.DEDUPLICATES)
     assert sorted(skipped) == sorted(
         ["the author has written no cut_connections", *(f"the broker does not declare {one!r}" for one in undeclared)]
