@@ -47,6 +47,8 @@ class Intake:
         self._low = asyncio.Event()
         self._suspect: Delivery | None = None
         self._suspect_settled = asyncio.Event()
+        self._returning: set[Job] = set()
+        self._returned = asyncio.Event()
         self._after: list[Callable[[], object]] = []
         self._receiving = False
         self._loop = asyncio.get_running_loop()
@@ -58,11 +60,12 @@ class Intake:
         backoff = Backoff()
         careful = False
         while True:
+            await self._until_returned()
             if careful:
                 async with self._shared.suspects:
                     careful = await self._one(take_in, backoff)
                 continue
-            limit = max(self._ahead, self._lanes.idle)
+            limit = max(self._ahead, self._lanes.idle, 1)
             deliveries = await self._receive(limit, backoff)
             careful = any(map(self._is_suspect, deliveries))
             (give_back if careful else take_in)(deliveries)
@@ -72,6 +75,7 @@ class Intake:
             began = self._loop.time()
             await self._until_low()
             self._adapt(len(deliveries) >= limit, self._loop.time() - began)
+            await self._until_low()  # by the new measure
 
     async def _one(self, take_in: Callable[[Sequence[Delivery]], None], backoff: Backoff) -> bool:
         """Run one suspect alone; false where there is none any more."""
@@ -91,6 +95,18 @@ class Intake:
         if job.delivery is self._suspect:
             self._suspect = None
             self._suspect_settled.set()
+        self._returning.discard(job)
+        if not self._returning:
+            self._returned.set()
+
+    def returns(self, job: Job) -> None:
+        """Receive no more until a job is back at the broker."""
+        self._returning.add(job)
+        self._returned.clear()
+
+    async def _until_returned(self) -> None:
+        while self._returning:
+            await self._returned.wait()
 
     def wake(self) -> None:
         """Look again whether few messages wait, or somebody waits for one."""

@@ -394,6 +394,7 @@ def simple(*hows: Any, key: str | None = "a") -> Message:
 @given(programs)
 @example(Program(3, [Step("publish", [simple("fails"), simple(), simple("rejects"), simple()])]))
 @example(Program(10, [Step("publish", [simple("hangs")] * 6), Step("wait", seconds=1), Step("die")]))
+@example(Program(1, [Step("publish", [simple(key=None), simple("fails", key=None), simple("later", key=None)] * 2)]))
 @example(Program(1, [Step("publish", [simple("later")] * 6), Step("restart"), Step("die"), Step("die"), Step("die")]))
 def test_every_message_ends_as_planned_whatever_happens(program: Program) -> None:
     async def scenario() -> None:
