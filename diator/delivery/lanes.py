@@ -53,7 +53,8 @@ class Lanes:
         self._ready: deque[Job] = deque()
         self._behind: dict[str, deque[Job]] = {}
         """By closed key."""
-        self._held: set[str] = set()
+        self._held: dict[str, Job] = {}
+        """By key, what is on its way back to the broker."""
         self._idle: deque[asyncio.Future[None]] = deque()
         self._count = 0
         self._closed = False
@@ -70,8 +71,12 @@ class Lanes:
         return sum(not waiter.done() for waiter in self._idle)
 
     def is_held(self, key: str | None) -> bool:
-        """Whether a key waits for a retry, so that what comes of it now would overtake."""
+        """Whether a message of a key is on its way back, so that what comes of it now would overtake."""
         return key in self._held
+
+    def is_holder(self, job: Job) -> bool:
+        """Whether it is this job that keeps its key closed."""
+        return job.key is not None and self._held.get(job.key) is job
 
     def add(self, job: Job) -> None:
         """Take a job in."""
@@ -115,13 +120,14 @@ class Lanes:
         """Keep the key of a job closed, and give those that wait behind it."""
         assert job.key is not None
         behind = list(self._behind.pop(job.key))
-        self._held.add(job.key)
+        self._held[job.key] = job
         self._count -= len(behind)
         return behind
 
-    def free(self, key: str) -> None:
-        """Open a key that was held."""
-        self._held.discard(key)
+    def free(self, job: Job) -> None:
+        """Open the key that a job has kept closed."""
+        if job.key is not None and self.is_holder(job):
+            del self._held[job.key]
 
     def drop(self, job: Job) -> bool:
         """Take out a job that waits; false where it does not."""
