@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import dishka
 import httpx
 import punq
 import pytest
+from diator_redis.testing import RedisServer
 
 from diator import Diator
 
@@ -267,3 +269,79 @@ def test_a_real_server_serves_it_and_shuts_down_cleanly(tmp_path: Path) -> None:
 
     with served(tmp_path) as (_, address):  # what was committed is still there
         assert httpx.get(f"{address}/meetings/1/attendees").json() == ["ann"]
+
+
+TWO_PROCESSES = EXAMPLES / "13_web_api_and_worker_on_redis"
+
+
+@contextmanager
+def running(*command: str, url: str, wait_for: str) -> Generator[tuple["subprocess.Popen[str]", "re.Match[str]"]]:
+    """Run a part of the example of two processes until it says that it is there; give what it said."""
+    arguments = [sys.executable, "-m", *command]
+    settings = {"REDIS_URL": url, "COLUMNS": "200"}
+    with subprocess.Popen(
+        arguments,
+        cwd=TWO_PROCESSES,
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            found = (re.search(wait_for, line) for line in process.stdout)
+            yield process, next(match for match in found if match)
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def stopped(process: "subprocess.Popen[str]") -> str:
+    """End a process as its supervisor does; give the rest of what it said."""
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=30)
+    assert "Traceback" not in rest
+    return rest
+
+
+def welcomed(client: httpx.Client, expected: list[str]) -> bool:
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        if client.get("/meetings/1").json()["welcomed"] == expected:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_web_api_and_a_worker_meet_over_redis() -> None:
+    web, worker = ("uvicorn", "meetings.web:web", "--port", "0"), ("diator", "run", "meetings.worker:app")
+    running_on, ready = r"running on (http://\S+)", "meetings.welcome"
+    with RedisServer() as server:
+        applied = subprocess.run(
+            [sys.executable, "-m", "diator", "subscriptions", "apply", "meetings.worker:app"],
+            cwd=TWO_PROCESSES,
+            env=os.environ | {"REDIS_URL": server.url},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "meetings.welcome" in applied.stdout
+        with (
+            running(*web, url=server.url, wait_for=running_on) as (api, address),
+            httpx.Client(base_url=address[1]) as client,
+        ):
+            first = client.post("/meetings/1/attendees/ann")  # no worker is there yet: it waits
+            assert (first.status_code, first.json()) == (201, {"attendees": ["ann"], "welcomed": []})
+            with running(*worker, url=server.url, wait_for=ready) as (process, _):
+                assert welcomed(client, ["ann"])
+                client.post("/meetings/1/attendees/nobody")
+                client.post("/meetings/1/attendees/bob")
+                assert welcomed(client, ["ann", "bob"])
+                said = stopped(process)
+            assert process.returncode == 0
+            assert "welcome to meeting 1, bob (attempt 1)" in said
+            assert "becomes a dead letter: rejected: there is nobody to welcome" in said
+            assert "Application shutdown complete" in stopped(api)
