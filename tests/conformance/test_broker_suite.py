@@ -345,6 +345,17 @@ class HoldsKeysUnasked(Queue):
         self.ordered = True
 
 
+@caught_by("a_key_stays_with_its_receiver_while_later_ones_are_held")
+class HandsOutARetryWhileLaterOnesAreHeld(Queue):
+    def delay(self, message: Message, seconds: float) -> None:
+        super().delay(message, seconds)
+        lane = message.lane
+        if lane is not None and lane.out and not seconds:
+            message.delayed, lane.queued = False, True
+            self._ready.append(lane)
+            self.wake()
+
+
 @caught_by("messages_of_one_key_come_in_the_order_given")
 class HandsOutTheLastFirst(Queue):
     def take(self, limit: int) -> list[Message]:
@@ -712,8 +723,8 @@ class Fragile(WrongBroker):
             raise BrokerUnavailableError("it is away")
 
     async def connect(self) -> None:
-        self.require_up()
         await super().connect()
+        self.require_up()
 
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
         try:
@@ -721,6 +732,19 @@ class Fragile(WrongBroker):
         except BrokerError as error:
             raise NotPublishedError(messages) from error
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+class WantsToBeConnectedAgain(Fragile):
+    closed = False
+
+    async def connect(self) -> None:
+        self.closed = self.away
+        await super().connect()
+
+    def require_up(self) -> None:
+        super().require_up()
+        if self.closed:
+            raise BrokerError("it is not connected")
 
 
 class StaysAway(Fragile):
@@ -842,6 +866,7 @@ HURT = {
     "goes_on_by_itself_after_its_connections_broke",
     "a_receive_that_waits_survives_a_broken_connection",
     "an_outage_is_told_as_one_that_may_pass",
+    "one_that_was_away_at_the_start_is_found_without_another_connect",
     "closing_is_quiet_while_the_broker_is_away",
     "what_is_stored_survives",
 }
@@ -862,6 +887,7 @@ def test_a_broker_that_comes_back_passes() -> None:
     ("broker", "caught"),
     [
         (StaysAway, "an_outage_is_told_as_one_that_may_pass"),
+        (WantsToBeConnectedAgain, "one_that_was_away_at_the_start_is_found_without_another_connect"),
         (TellsOfAnOutageForGood, "an_outage_is_told_as_one_that_may_pass"),
         (TellsOfAnOutageForGood, "goes_on_by_itself_after_its_connections_broke"),
         (CannotCloseWhileAway, "closing_is_quiet_while_the_broker_is_away"),

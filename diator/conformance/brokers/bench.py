@@ -160,8 +160,8 @@ class Bench:
     async def connected(self, broker: Broker | None = None) -> Broker:
         """Give a broker that is connected, and closed when the case ends."""
         broker = broker or self.new_broker()
+        self._opened.append(broker)  # also where it is away, which counts too
         await broker.connect()
-        self._opened.append(broker)
         return broker
 
     async def given(self, *subscriptions: Subscription) -> Broker:

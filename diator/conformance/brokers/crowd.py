@@ -27,6 +27,7 @@ class Journal:
         self.done: defaultdict[str | None, list[int]] = defaultdict(list)
         self.parked = 0
         self.count = 0
+        self.final = 0
         self.complete = asyncio.Event()
         self._dice = random.Random(7)  # noqa: S311 - to vary, not to hide
 
@@ -52,8 +53,13 @@ class Journal:
             self.count += 1
             self.done[key].append(found)
             self.parked += isinstance(outcome, Park)
-            if self.count == self.expected:
-                self.complete.set()
+
+    def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Note that the broker has taken outcomes down."""
+        finals = (outcome for _, outcome in settlements if outcome is not RELEASE)
+        self.final += sum(not isinstance(outcome, RetryAfter) for outcome in finals)
+        if self.final == self.expected:
+            self.complete.set()
 
 
 class Crowd(Bench):
@@ -84,8 +90,10 @@ class Crowd(Bench):
 
     async def _work(self, receiver: Receiver, journal: Journal) -> None:
         while deliveries := await receiver.receive(20):
-            lost = await receiver.settle(journal.decide(deliveries))
+            settlements = journal.decide(deliveries)
+            lost = await receiver.settle(settlements)
             assert not lost, "a lease was lost, though it is long"
+            journal.settled(settlements)
 
     async def _until_done(self, journal: Journal, working: "Sequence[asyncio.Future[Any]]") -> None:
         """Wait as long as it goes on; fails where it stands still, and where a worker fails."""

@@ -163,11 +163,25 @@ class Life(Bench):
             with pytest.raises(BrokerUnavailableError):
                 await asyncio.wait_for(receiver.receive(1), self.patience)
             with pytest.raises(BrokerUnavailableError):
-                await self.new_broker().connect()
+                await self.connected()
         if Capability.DURABLE not in broker.capabilities:
             await broker.apply([subscription], self.topics_of(subscription))
         await self._publish_in_the_end(broker, 1)
         await self._ack_in_the_end(receiver, 1)
+
+    @case(SAFE)
+    async def test_one_that_was_away_at_the_start_is_found_without_another_connect(self) -> None:
+        """The app has started without it, and closes it in the end."""
+        subscription = self.subscription()
+        await self.given(subscription)
+        broker = self.new_broker()
+        async with self._outage():
+            with pytest.raises(BrokerUnavailableError):
+                await self.connected(broker)
+        if Capability.DURABLE not in broker.capabilities:
+            await broker.apply([subscription], self.topics_of(subscription))
+        await self._publish_in_the_end(broker, 1)
+        await self._ack_in_the_end(await broker.subscribe(subscription), 1)
 
     @case(SAFE)
     async def test_closing_is_quiet_while_the_broker_is_away(self) -> None:

@@ -110,6 +110,20 @@ class Order(Bench):
         await first.aclose()
         await self._comes_in_order([await self.receiver(subscription)], [1, 2, 3, 4, 5])
 
+    @case(ORDERED)
+    async def test_a_key_stays_with_its_receiver_while_later_ones_are_held(self) -> None:
+        """Also where the first of them is to be retried at once, and another receiver waits for just that."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
+        held = await self.receive(first, 3)
+        await first.settle([(held[0], RetryAfter(0.0))])
+        if len(held) > 1:
+            await self.nothing_comes(second)
+            await first.settle([(later, RELEASE) for later in held[1:]])
+        await self._comes_in_order([first, second], [0, 1, 2])
+
     @case(ORDERED, short_lease=True)
     async def test_order_holds_when_a_lease_runs_out(self) -> None:
         """The key goes to another receiver, from the first that was not settled."""
