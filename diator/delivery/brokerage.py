@@ -82,6 +82,9 @@ class Brokerage:
         except (BrokerUnavailableError, asyncio.TimeoutError) as error:
             text = "the broker can't be reached (%s: %s); the app starts without it, and publishing fails meanwhile"
             logger.warning(text, type(error).__name__, error)
+        except asyncio.CancelledError:
+            await self.broker.aclose()
+            raise
 
     async def close(self) -> None:
         """Close the connection."""
