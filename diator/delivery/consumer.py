@@ -303,6 +303,9 @@ class Consumer:
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
         assert self._settler is not None
+        if self._lossy and outcome is RELEASE:
+            text = "%s: message %s is lost: the worker ended before it was handled, and the broker takes nothing back"
+            logger.warning(text, self.name, job.message_id or "that was not read yet")
         self._settler.add(job, outcome)
 
     def _was_settled(self, job: Job, outcome: Outcome, lost: bool) -> None:

@@ -816,6 +816,25 @@ async def test_a_broker_that_delivers_at_most_once_loses_with_a_line_in_the_log(
 
 
 @in_virtual_time
+async def test_what_such_a_broker_loses_when_a_worker_ends_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    from diator.brokers import Capability
+
+    broker, watch = Flaky(without=Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS | Capability.DELAY), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch], concurrency=2)
+
+    @app.on_event(delivery="at-most-once")
+    async def joined(event: Joined) -> None:
+        await asyncio.sleep(100)
+
+    async with app:
+        async with app.worker(grace=1):
+            await app.publish(*(Joined(number) for number in range(3)))
+            await asyncio.sleep(5)
+    lost = [record for record in caplog.records if "is lost" in record.getMessage()]
+    assert len(lost) == watch.outcomes().count("Release") == 2
+
+
+@in_virtual_time
 async def test_headers_are_a_mapping_that_nobody_can_change() -> None:
     broker, watch = Flaky(), Watch()
     app = Diator("meetings", broker=broker, hooks=[watch])
