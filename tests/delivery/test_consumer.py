@@ -3,8 +3,9 @@
 import asyncio
 import contextvars
 import logging
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -850,3 +851,56 @@ async def test_headers_are_a_mapping_that_nobody_can_change() -> None:
         await watch.settle(2)
     for headers in seen:
         assert not hasattr(headers, "__setitem__")
+
+
+@in_virtual_time
+async def test_handlers_may_use_all_of_asyncio() -> None:
+    broker, watch = Flaky(), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch], retry=Retry(attempts=1), concurrency=2)
+    number: contextvars.ContextVar[int] = contextvars.ContextVar("number")
+    seen: list[tuple[int, int]] = []
+    later_asyncio: Any = asyncio if sys.version_info >= (3, 11) else None
+
+    async def child(meeting: int) -> None:
+        await asyncio.sleep(0.1)
+        seen.append((meeting, number.get()))
+
+    async def limited() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(10), 0.5)
+        if later_asyncio is not None:
+            with pytest.raises(TimeoutError):
+                async with later_asyncio.timeout(0.5):
+                    await asyncio.sleep(10)
+
+    async def grouped(meeting: int) -> None:
+        if later_asyncio is not None:
+            with pytest.raises(Exception, match="unhandled errors") as caught:
+                async with later_asyncio.TaskGroup() as group:
+                    group.create_task(child(meeting))
+                    await asyncio.sleep(0.2)
+                    raise Broken
+            errors: Any = getattr(caught.value, "exceptions", ())
+            assert [type(error) for error in errors] == [Broken]
+
+    @app.on_event
+    async def joined(event: Joined) -> None:
+        number.set(event.meeting)
+        await limited()
+        await grouped(event.meeting)
+        await asyncio.gather(child(event.meeting), child(event.meeting))
+        await asyncio.ensure_future(child(event.meeting))
+        async for _ in rows():
+            assert number.get() == event.meeting
+
+    async def rows() -> AsyncIterator[int]:
+        for row in range(3):
+            await asyncio.sleep(0.1)
+            yield row
+
+    async with app, app.worker():
+        await app.publish(*(Joined(number) for number in range(6)))
+        await watch.settle(6)
+    assert watch.outcomes() == ["Ack"] * 6, [one.error for one in watch.of("handled")]
+    assert all(meeting == value for meeting, value in seen)
+    assert len(seen) >= 18
