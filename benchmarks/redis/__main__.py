@@ -12,6 +12,7 @@ from diator_redis.testing import RedisServer
 from redis import Redis
 
 from benchmarks.redis.matches import MATCHES, Match
+from benchmarks.redis.message import Spent
 from benchmarks.report import table
 
 RESULTS = Path(__file__).parent.parent / "RESULTS-redis.md"
@@ -28,7 +29,7 @@ Written by `python -m benchmarks.redis`, on {python} ({system}), Redis {server},
 
 {verdict}
 """
-HEAD = ("what", "against", "limit", "measured", "Diator", "the other", "")
+HEAD = ("what", "against", "limit", "measured", "", "Diator", "the other", "in processor time")
 
 
 def main() -> int:
@@ -70,12 +71,12 @@ def main() -> int:
 def _play(match: Match, url: str, number: int, quick: bool) -> None:
     """Measure both sides once, who comes first by turns."""
     sides = [(match.ours, match.count), (match.theirs, match.their_count or match.count)]
-    times: dict[int, float] = {}
+    spent: dict[int, Spent] = {}
     for side in (0, 1) if number % 2 else (1, 0):
         measure, count = sides[side]
         gc.collect()
-        times[side] = measure(url, 200 if quick else count)
-    match.rounds_played.append((times[0], times[1]))
+        spent[side] = measure(url, 200 if quick else count)
+    match.spent.append((spent[0], spent[1]))
     print(f"round {number + 1}: {match.what} / {match.against}: {match.ratios[-1]:.2f}", file=sys.stderr)
 
 

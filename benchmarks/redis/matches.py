@@ -5,13 +5,15 @@ import json
 import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from math import isnan, nan
 from statistics import median, quantiles
 
 from benchmarks.race import CACHE, Peer
 from benchmarks.redis import ours, raw
+from benchmarks.redis.message import Spent
 
-Measure = Callable[[str, int], float]
-"""Gives the seconds for one message, at a server and with so many messages."""
+Measure = Callable[[str, int], Spent]
+"""Gives what one message takes, at a server and with so many messages."""
 
 
 @dataclass
@@ -28,12 +30,12 @@ class Match:
     their_count: int = 0
     is_latency: bool = False
     rounds: int = 9
-    rounds_played: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    """The seconds of both."""
+    spent: list[tuple[Spent, Spent]] = field(default_factory=list[tuple[Spent, Spent]])
+    """What both took, in each round."""
 
     @property
     def ratios(self) -> list[float]:
-        return [us / them if self.is_latency else them / us for us, them in self.rounds_played]
+        return [self._ratio(us.seconds, them.seconds) for us, them in self.spent]
 
     @property
     def ratio(self) -> float:
@@ -58,16 +60,24 @@ class Match:
         low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
         verdict = "" if self.limit is None or not judged else "**missed**" if self.missed else "met"
         measured = f"{self.ratio:.2f} ({low:.2f} to {high:.2f})"
-        ours, theirs = (self._shown([times[side] for times in self.rounds_played]) for side in (0, 1))
-        return self.what, self.against, self.limit_in_words, measured, ours, theirs, verdict
+        ours, theirs = (self._shown([spent[side].seconds for spent in self.spent]) for side in (0, 1))
+        return self.what, self.against, self.limit_in_words, measured, verdict, ours, theirs, self._processor
+
+    def _ratio(self, ours: float, theirs: float) -> float:
+        return ours / theirs if self.is_latency else theirs / ours
+
+    @property
+    def _processor(self) -> str:
+        ratio = median([self._ratio(us.processor, them.processor) for us, them in self.spent])
+        return "" if isnan(ratio) else f"{ratio:.2f}"
 
     def _shown(self, times: list[float]) -> str:
         seconds = median(times)
         return f"{seconds * 1e6:,.0f} us" if self.is_latency else f"{1 / seconds:,.0f}/s"
 
 
-def _run(measure: Callable[[str, int], Awaitable[float]]) -> Measure:
-    async def work(url: str, count: int) -> float:
+def _run(measure: Callable[[str, int], Awaitable[Spent]]) -> Measure:
+    async def work(url: str, count: int) -> Spent:
         return await measure(url, count)
 
     return lambda url, count: asyncio.run(work(url, count))
@@ -77,11 +87,11 @@ def _peer(library: str, driver: str, *beside: str) -> Measure:
     """Measure a library in an environment and a process of its own."""
     peer = Peer(library, driver, (*beside, "redis==8.1.0", "hiredis==3.5.0"))
 
-    def measure(url: str, count: int) -> float:
+    def measure(url: str, count: int) -> Spent:
         command = [str(peer.python()), "-m", f"benchmarks.peers.drive_{driver}", url, str(count)]
         printed = subprocess.run(command, check=True, cwd=CACHE, stdout=subprocess.PIPE, text=True, timeout=120).stdout
         seconds: float = json.loads(printed)
-        return seconds
+        return Spent(seconds, nan)
 
     return measure
 

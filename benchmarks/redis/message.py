@@ -1,9 +1,10 @@
 """What is sent: the same document on both sides, some 200 bytes of JSON in an envelope of as many again."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -12,6 +13,8 @@ from diator import NotificationEvent, contract
 
 BATCH = 100
 KEYS = 1_000
+PAUSE = 0.002
+"""Seconds until everybody waits again after a message."""
 
 
 @contract("bench.joined")
@@ -76,6 +79,25 @@ def document(event: Joined) -> bytes:
             data=event,
         )
     )
+
+
+class Spent(NamedTuple):
+    """What one message took: seconds by the clock, and seconds of this process's processor time."""
+
+    seconds: float
+    processor: float
+
+
+class Watch:
+    """Measures from here on."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def spent(self, count: int, seconds: float | None = None) -> Spent:
+        """Give what each of so many messages has taken; ``seconds``, where each was measured by itself."""
+        passed, processor = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
+        return Spent(passed / count if seconds is None else seconds, processor / count)
 
 
 class Counter:

@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from statistics import median
 
 from diator_redis import RedisBroker
 from dishka import AsyncContainer, Provider, Scope, make_async_container
 
-from benchmarks.redis.message import BATCH, Counter, Joined, Moved, joined, moved
+from benchmarks.redis.message import BATCH, PAUSE, Counter, Joined, Moved, Spent, Watch, joined, moved
 from benchmarks.redis.raw import Flight, client_of
 from diator import Diator
 
@@ -49,15 +50,15 @@ async def _fill(app: Diator, count: int) -> None:
         await app.publish(*[joined(number) for number in range(first, first + BATCH)])
 
 
-async def publish_batches(url: str, count: int) -> float:
+async def publish_batches(url: str, count: int) -> Spent:
     """Give the seconds that a message takes."""
     async with _app_for(url, Counter()) as app:
-        began = time.perf_counter()
+        watch = Watch()
         await _fill(app, count)
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
-async def publish_at_the_same_time(url: str, count: int) -> float:
+async def publish_at_the_same_time(url: str, count: int) -> Spent:
     """Give the seconds that a message takes: 100 tasks, each of which publishes one message after the other."""
     async with _app_for(url, Counter()) as app:
         numbers = iter(range(count))
@@ -66,39 +67,40 @@ async def publish_at_the_same_time(url: str, count: int) -> float:
             for number in numbers:
                 await app.publish(joined(number))
 
-        began = time.perf_counter()
+        watch = Watch()
         await asyncio.gather(*[publish() for _ in range(100)])
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
-async def publish_alone(url: str, count: int) -> float:
+async def publish_alone(url: str, count: int) -> Spent:
     """Give the median of the seconds that one call takes."""
     async with _app_for(url, Counter()) as app:
         return await _times(app, count)
 
 
-async def _times(app: Diator, count: int) -> float:
+async def _times(app: Diator, count: int) -> Spent:
     times: list[float] = []
+    watch = Watch()
     for number in range(count):
         event = joined(number)
         began = time.perf_counter()
         await app.publish(event)
         times.append(time.perf_counter() - began)
-    return sorted(times)[count // 2]
+    return watch.spent(count, median(times))
 
 
-async def consume(url: str, count: int) -> float:
+async def consume(url: str, count: int) -> Spent:
     """Give the seconds that a message takes of those that wait, the start of the worker included."""
     counter = Counter()
     counter.expect(count)
     async with _app_for(url, counter) as app:
         await _fill(app, count)
-        seconds = await _run_worker(app, counter)
+        spent = await _run_worker(app, counter, count)
         await _prove(url, "diator:{bench.joined}:events")
-        return seconds / count
+        return spent
 
 
-async def consume_ordered(url: str, count: int) -> float:
+async def consume_ordered(url: str, count: int) -> Spent:
     """The same with keys, ten messages at a time, and for each a scope with a resource in it."""
     async with client_of(url) as client:
         await client.flushall()
@@ -116,14 +118,14 @@ async def consume_ordered(url: str, count: int) -> float:
             pass
         for first in range(0, count, BATCH):
             await app.publish(*[moved(number) for number in range(first, first + BATCH)])
-        return await _run_worker(app, counter) / count
+        return await _run_worker(app, counter, count)
 
 
-async def _run_worker(app: Diator, counter: Counter) -> float:
-    began = time.perf_counter()
+async def _run_worker(app: Diator, counter: Counter, count: int) -> Spent:
+    watch = Watch()
     async with app.worker():
         await counter.done.wait()
-        return time.perf_counter() - began
+        return watch.spent(count)
 
 
 async def _prove(url: str, stream: str) -> None:
@@ -135,23 +137,24 @@ async def _prove(url: str, stream: str) -> None:
             raise RuntimeError(f"not everything was read and acknowledged: {group}")
 
 
-async def both(url: str, count: int) -> float:
+async def both(url: str, count: int) -> Spent:
     """Give the seconds that a message takes where one task publishes and the worker handles."""
     counter = Counter()
     counter.expect(count)
     async with _app_for(url, counter) as app, app.worker():
-        began = time.perf_counter()
+        watch = Watch()
         await _fill(app, count)
         await counter.done.wait()
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
-async def one_in_flight(url: str, count: int) -> float:
-    """Give the median of the seconds from publishing to the handler, one message after the other."""
+async def one_in_flight(url: str, count: int) -> Spent:
+    """Give the median of the seconds from publishing to the handler, which waits again before the next message."""
     flight = Flight()
     flight.expect(count)
     async with _app_for(url, flight) as app, app.worker():
         times: list[float] = []
+        watch = Watch()
         for number in range(count):
             event = joined(number)
             flight.landed.clear()
@@ -159,15 +162,16 @@ async def one_in_flight(url: str, count: int) -> float:
             await app.publish(event)
             await flight.landed.wait()
             times.append(flight.at - began)
-        return sorted(times)[count // 2]
+            await asyncio.sleep(PAUSE)
+        return watch.spent(count, median(times))
 
 
-async def publish_to_channel(url: str, count: int) -> float:
+async def publish_to_channel(url: str, count: int) -> Spent:
     """Give the seconds that a message takes, one publish after the other, over Pub/Sub."""
     app = Diator("bench", broker=f"redis+pubsub{url.removeprefix('redis')}")
     app.publishes(Joined)
     async with app:
-        began = time.perf_counter()
+        watch = Watch()
         for number in range(count):
             await app.publish(joined(number))
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)

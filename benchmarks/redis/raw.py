@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from benchmarks.redis.message import BATCH, Counter, decode, document, joined
+from benchmarks.redis.message import BATCH, PAUSE, Counter, Spent, Watch, decode, document, joined
 
 STREAM, GROUP = b"raw", b"raw"
 FIELD = b"e"
@@ -44,69 +44,71 @@ async def read(client: Any, counter: Counter) -> None:
             await client.xack(STREAM, GROUP, *ids)
 
 
-async def publish_batches(url: str, count: int) -> float:
+async def publish_batches(url: str, count: int) -> Spent:
     """Give the seconds that a message takes."""
     async with client_of(url) as client:
         await make_group(client)
-        began = time.perf_counter()
+        watch = Watch()
         await fill(client, count)
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
-async def publish_one_by_one(url: str, count: int) -> float:
+async def publish_one_by_one(url: str, count: int) -> Spent:
     """Give the seconds that a message takes."""
     async with client_of(url) as client:
         await make_group(client)
-        began = time.perf_counter()
+        watch = Watch()
         for number in range(count):
             await client.xadd(STREAM, {FIELD: document(joined(number))})
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
-async def publish_alone(url: str, count: int) -> float:
+async def publish_alone(url: str, count: int) -> Spent:
     """Give the median of the seconds that one call takes."""
     async with client_of(url) as client:
         await make_group(client)
         times: list[float] = []
+        watch = Watch()
         for number in range(count):
             event = joined(number)
             began = time.perf_counter()
             await client.xadd(STREAM, {FIELD: document(event)})
             times.append(time.perf_counter() - began)
-        return median(times)
+        return watch.spent(count, median(times))
 
 
-async def consume(url: str, count: int) -> float:
+async def consume(url: str, count: int) -> Spent:
     """Give the seconds that a message takes of those that wait in the stream."""
     async with client_of(url) as client:
         await make_group(client)
         await fill(client, count)
         counter = Counter()
         counter.expect(count)
-        began = time.perf_counter()
+        watch = Watch()
         await read(client, counter)
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
-async def both(url: str, count: int) -> float:
+async def both(url: str, count: int) -> Spent:
     """Give the seconds that a message takes where one task publishes and another one reads."""
     async with client_of(url) as writer, client_of(url) as reader:
         await make_group(writer)
         counter = Counter()
         counter.expect(count)
-        began = time.perf_counter()
+        watch = Watch()
         await asyncio.gather(fill(writer, count), read(reader, counter))
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
-async def one_in_flight(url: str, count: int) -> float:
-    """Give the median of the seconds from publishing to the handler, one message after the other."""
+async def one_in_flight(url: str, count: int) -> Spent:
+    """Give the median of the seconds from publishing to the handler, which waits again before the next message."""
     async with client_of(url) as writer, client_of(url) as reader:
         await make_group(writer)
         flight = Flight()
         flight.expect(count)
         reading = asyncio.ensure_future(read(reader, flight))
         times: list[float] = []
+        watch = Watch()
         for number in range(count):
             event = joined(number)
             flight.landed.clear()
@@ -114,17 +116,18 @@ async def one_in_flight(url: str, count: int) -> float:
             await writer.xadd(STREAM, {FIELD: document(event)})
             await flight.landed.wait()
             times.append(flight.at - began)
+            await asyncio.sleep(PAUSE)
         await reading
-        return median(times)
+        return watch.spent(count, median(times))
 
 
-async def publish_to_channel(url: str, count: int) -> float:
+async def publish_to_channel(url: str, count: int) -> Spent:
     """Give the seconds that a message takes: one PUBLISH each."""
     async with client_of(url) as client:
-        began = time.perf_counter()
+        watch = Watch()
         for number in range(count):
             await client.publish(b"raw", document(joined(number)))
-        return (time.perf_counter() - began) / count
+        return watch.spent(count)
 
 
 async def make_group(client: Any) -> None:
