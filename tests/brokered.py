@@ -95,8 +95,7 @@ def away() -> BrokerError:
 class Flaky:
     """The broker in memory behind a bad line: operations fail while ``broken`` names them.
 
-    ``lines`` gets a line for each publish and settlement. Receivers of before `sever` belong to a process that has
-    died: what they have is delivered again when its lease has run out.
+    ``lines`` gets a line for each publish and settlement.
     """
 
     def __init__(
@@ -136,11 +135,6 @@ class Flaky:
         """Have operations work again."""
         for operation in operations or tuple(self.broken):
             self.broken.pop(operation, None)
-
-    def sever(self) -> None:
-        """Let everybody who receives now be dead."""
-        for receiver in self.receivers:
-            receiver.dead = True
 
     async def attempt(self, operation: str) -> None:
         self.times[operation] += 1
@@ -202,6 +196,8 @@ _ALL = ("publish", "apply", "subscribe", "receive", "settle", "renew", "status")
 
 
 class FlakyReceiver:
+    """One that is ``dead`` belongs to a process that was killed: what it has comes again when its lease has run out."""
+
     def __init__(self, broker: Flaky, inner: Receiver) -> None:
         self.broker = broker
         self.inner = inner
@@ -253,6 +249,8 @@ async def put(broker: Flaky, topic: str, body: bytes, key: str | None = None) ->
 
 async def die(app: Diator, broker: Flaky, worker: Any) -> None:
     """End a worker as a process ends that is killed: it settles and renews nothing any more."""
-    broker.sever()
+    mine = {id(consumer._receiver) for consumer in worker.consumers}  # what it holds is nobody else's business
+    for receiver in broker.receivers:
+        receiver.dead = receiver.dead or id(receiver) in mine
     worker.stop_at_once()
     await worker.__aexit__(None, None, None)

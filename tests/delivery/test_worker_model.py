@@ -257,13 +257,8 @@ class Model:
                 await self.stop(workers.pop(0))
                 workers.append(await self.start(step.seconds))
             case "die":
-                worker = workers.pop(0)
-                mine = len(workers) == 0  # of two workers, only one may be told apart: both stay alive
-                if mine:
-                    await die(self.app, self.broker, worker)
-                    self.workers -= 1
-                else:
-                    await self.stop(worker)
+                await die(self.app, self.broker, workers.pop(0))
+                self.workers -= 1
                 workers.append(await self.start(20.0))
             case "outage":
                 self.broker.break_down(*step.broken)
@@ -294,6 +289,7 @@ class Model:
         return await worker.__aenter__()
 
     async def stop(self, worker: Worker) -> None:
+        """End a worker well."""
         await worker.__aexit__(None, None, None)
         self.workers -= 1
 
