@@ -138,10 +138,17 @@ class Compiler:
 
     def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Plan:
         """Compile the plan of a brokered event for one of its handlers; who delivers it limits its time."""
-        return self._around_handler(registration, wired, cls, [], sending)
+        return self._around_handler(registration, wired, cls, [], sending, delivered=True)
 
     def _around_handler(
-        self, registration: Registration, wired: Wired, cls: type[Message], links: list[Link], sending: Sending | None
+        self,
+        registration: Registration,
+        wired: Wired,
+        cls: type[Message],
+        links: list[Link],
+        sending: Sending | None,
+        *,
+        delivered: bool = False,
     ) -> Plan:
         following = self._reach.following(wired.publishes)
         layers = self._reach.layers_of(cls)
@@ -155,8 +162,12 @@ class Compiler:
             return Plan(None, direct, links, needs)
         call = self._call(registration, wired)
         if sending is not None and sends:
-            return self._sending_plan(self._inside(inner, _encoding(call, sending)), links, needs, sending)
+            call = _encoding(call, sending)
         work = self._inside(inner, opening(call) if wired.streams else call)
+        if delivered and inner:
+            work = _unforgiving(work)
+        if sending is not None and sends:
+            return self._sending_plan(work, links, needs, sending)
         return Plan(work, self._resources.unit(work, bool(needs.keys)), links, needs)
 
     def _sends(self, wired: Wired, following: Following) -> bool:
@@ -272,6 +283,17 @@ async def _handle_events(unit: Unit, steps: Mapping[type, tuple[Work, ...]]) -> 
             await step(event, unit)
             if unit.failure is not None:  # a middleware of events can't undo that one has failed
                 raise _forgiven(event, unit.failure)
+
+
+def _unforgiving(work: Work) -> Work:
+    """Fail where a middleware of events has put a result in the place of an error: who delivers must know of it."""
+
+    async def unforgiving(event: Event, unit: Unit) -> None:
+        await work(event, unit)
+        if unit.failure is not None:
+            raise _forgiven(event, unit.failure)
+
+    return unforgiving
 
 
 def _forgiven(event: Event, failure: BaseException) -> BaseException:

@@ -235,6 +235,67 @@ async def test_middlewares_wrap_handlers_of_brokered_events() -> None:
     assert watch.outcomes() == ["Ack"]
 
 
+@pytest.mark.parametrize("publishes", [False, True])
+def test_a_middleware_inside_the_unit_can_not_undo_that_it_has_failed(publishes: bool) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        journal = Journal()
+        broker, watch = Flaky(lines=journal.lines), Watch()
+        app = Diator("meetings", broker=broker, hooks=[watch], container=journal, retry=Retry(attempts=1))
+
+        @app.middleware
+        async def forgives(event: NotificationEvent, call_next: CallNext, session: Session) -> Any:
+            try:
+                return await call_next(event)
+            except Broken:
+                return None
+
+        if publishes:
+
+            @app.on_event
+            async def publisher(event: Joined, publish: Publish[Greeted]) -> None:
+                publish(Greeted())
+                raise Broken
+
+        else:
+
+            @app.on_event
+            async def joined(event: Joined) -> None:
+                raise Broken
+
+        async with app, app.worker():
+            await app.publish(Joined())
+            await watch.settle(1)
+        assert watch.outcomes() == ["Park"]
+        assert isinstance(watch.of("handled")[0].error, Broken)
+        assert "scope 1 undone by Broken" in journal.lines
+        assert "broker has Greeted" not in journal.lines
+
+    scenario()
+
+
+@in_virtual_time
+async def test_a_middleware_around_the_unit_may_forgive() -> None:
+    broker, watch = Flaky(), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch])
+
+    @app.middleware
+    async def forgives(event: NotificationEvent, call_next: CallNext) -> Any:
+        try:
+            return await call_next(event)
+        except Broken:
+            return None
+
+    @app.on_event
+    async def joined(event: Joined) -> None:
+        raise Broken
+
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(1)
+    assert watch.outcomes() == ["Ack"]
+
+
 @in_virtual_time
 async def test_what_a_middleware_raises_is_a_failure() -> None:
     broker, watch = Flaky(), Watch()
