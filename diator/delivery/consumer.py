@@ -246,8 +246,11 @@ class Consumer:
         finally:
             job.task = None
             self._running.pop(task, None)
-        if failure is not None and isinstance(failure, asyncio.CancelledError):
+        if isinstance(failure, asyncio.CancelledError):
             failure = await self._why_cancelled(job, failure)
+        elif failure is not None and self._cancelling:
+            given = GivenBackError()  # drivers and middlewares make errors of their own of a cancel
+            given.__cause__, failure = failure, given
         await _not_cancelled(task)
         return failure
 

@@ -131,6 +131,31 @@ async def test_what_does_not_finish_in_time_is_given_back_without_an_attempt() -
     assert set(deliveries) == {1}
 
 
+@pytest.mark.parametrize("becomes", [ZeroDivisionError, "well"])
+def test_a_cancel_by_the_worker_is_free_whatever_the_handler_makes_of_it(becomes: Any) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = Diator("meetings", broker=broker, hooks=[watch])
+
+        @app.on_event
+        async def joined(event: Joined) -> None:
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                if becomes == "well":
+                    return
+                raise becomes from None
+
+        async with app:
+            async with app.worker(grace=1):
+                await app.publish(Joined())
+                await asyncio.sleep(1)
+        assert watch.outcomes() == (["Ack"] if becomes == "well" else ["Release"])
+
+    scenario()
+
+
 @in_virtual_time
 async def test_a_second_stop_cancels_at_once() -> None:
     bench = Bench(seconds=100)
