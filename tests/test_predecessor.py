@@ -374,6 +374,69 @@ async def test_a_brokered_event_that_no_hint_announces_fails_the_command_inside_
         assert database.execute("select * from joined").fetchall() == []
 
 
+async def test_a_field_that_could_not_be_serialised_failed_after_the_command_had_taken_effect() -> None:
+    class Seat:
+        pass
+
+    @dataclass(frozen=True)
+    class Taken(NotificationEvent):
+        seat: Seat
+
+    app = Diator("meetings", broker="memory://")
+
+    @app.command
+    async def take(command: JoinMeeting, publish: Publish[Taken]) -> str:
+        raise AssertionError("the app must not start")
+
+    with pytest.raises(ConfigurationError, match=r"Taken can't be serialised: .*Taken.seat is Seat") as caught:
+        async with app:
+            await app.send(JoinMeeting())
+    assert [problem.code for problem in caught.value.problems] == ["codec"]
+
+
+async def test_sets_and_bytes_could_not_be_serialised() -> None:
+    @dataclass(frozen=True)
+    class Taken(NotificationEvent):
+        seats: set[int]
+        ticket: bytes
+
+    app = Diator("meetings", broker="memory://")
+    handled: list[Taken] = []
+    app.publishes(Taken)
+
+    @app.on_event
+    async def keep(event: Taken) -> None:
+        handled.append(event)
+
+    async with app.testing() as session:
+        await session.publish(Taken({1, 2}, b"\xff"))
+        await session.settled()
+    assert handled == [Taken({1, 2}, b"\xff")]
+
+
+async def test_nothing_could_be_consumed() -> None:
+    @dataclass(frozen=True)
+    class Taken(ECSTEvent):
+        seat: int
+
+    app = Diator("meetings", broker="memory://")
+    handled: list[int] = []
+
+    @app.command
+    async def take(command: JoinMeeting, publish: Publish[Taken]) -> str:
+        publish(Taken(7))
+        return "taken"
+
+    @app.on_event
+    async def keep(event: Taken) -> None:
+        handled.append(event.seat)
+
+    async with app.testing() as session:
+        assert await session.send(JoinMeeting()) == "taken"
+        await session.settled()
+    assert handled == [7]
+
+
 @pytest.mark.parametrize("name", sorted({f"{mod}:{name}" for mod, names in PUBLIC_NAMES.items() for name in names}))
 def test_every_public_name_of_0_1_is_on_the_page(name: str) -> None:
     module, _, member = name.partition(":")
