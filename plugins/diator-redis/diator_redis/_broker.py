@@ -6,14 +6,15 @@ import itertools
 import os
 import platform
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscription, Topic
-from diator.errors import BrokerError, NotPublishedError
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from diator_redis._entries import as_mapping
 from diator_redis._groups import Groups
 from diator_redis._keys import Keys, Stamps, partition_of
 from diator_redis._link import Links
@@ -26,7 +27,7 @@ from diator_redis._settings import check_client, optional, pool_of, problem, spl
 from diator_redis._shared import SharedStreams
 from diator_redis._trimming import Trimmer
 
-SETTINGS = {
+SETTINGS: dict[str, Callable[[str], Any]] = {
     "prefix": str,
     "lease": float,
     "partitions": int,
@@ -45,8 +46,8 @@ class RedisBroker:
     """Events in Redis Streams: durable, acknowledged, ordered by key.
 
     Args:
-        url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, also one of a Sentinel.
-            A client stays open when the broker closes.
+        url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, also one of a
+            Sentinel. A client stays open when the broker closes.
         prefix: How the name of each key begins.
         lease: For how many seconds a delivery is its receiver's own before it must be renewed.
         partitions: In how many streams a new topic keeps its keyed messages, so how many workers can share them.
@@ -59,7 +60,7 @@ class RedisBroker:
 
     def __init__(
         self,
-        url_or_client: "str | Redis[Any]" = "redis://localhost:6379",
+        url_or_client: str | Redis = "redis://localhost:6379",
         *,
         prefix: str = "diator",
         lease: float = 30.0,
@@ -122,7 +123,7 @@ class RedisBroker:
         """The size that a message may have."""
         return LARGEST
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:  # noqa: ARG002
         """Refuse nothing: Streams keep all that a subscription can ask for."""
         return ()
 
@@ -131,22 +132,23 @@ class RedisBroker:
     async def connect(self) -> None:
         """Open, and see that the server answers. Raises `~diator.BrokerError`."""
         if not self._opened:
-            pool: Any = (
-                pool_of(self._address, self._timeout, SETTINGS)
-                if isinstance(self._address, str)
-                else self._address.connection_pool
-            )
-            links = Links(pool, self._timeout)
-            try:
-                await links.call(b"PING")
-            except BaseException:
-                await self._close_links(links)
-                raise
-            self._links = links
-            self._trimmer = Trimmer(links, self._keys, *self._limits)
-            self._publisher = Publisher(links, self._keys, self._partitions, self._stamps, self._trimmer.published)
-            self._groups = Groups(links, self._keys, self._partitions)
+            self._open()
         self._opened += 1
+        try:
+            await self._open_links().call(b"PING")
+        except BrokerUnavailableError:
+            raise
+        except BrokerError:
+            await self.aclose()
+            raise
+
+    def _open(self) -> None:
+        given = self._address
+        pool: Any = pool_of(given, self._timeout, SETTINGS) if isinstance(given, str) else given.connection_pool
+        links = self._links = Links(pool, self._timeout)
+        self._trimmer = Trimmer(links, self._keys, *self._limits)
+        self._publisher = Publisher(links, self._keys, self._partitions, self._stamps, self._trimmer.published)
+        self._groups = Groups(links, self._keys, self._partitions)
 
     async def aclose(self) -> None:
         """Close all that was opened."""
@@ -177,7 +179,7 @@ class RedisBroker:
 
     # Publishing.
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
         """Store messages. Raises `~diator.NotPublishedError`."""
         publisher = self._publisher
         if publisher is None:
@@ -186,7 +188,7 @@ class RedisBroker:
 
     # Subscriptions.
 
-    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
         self._open_links()
         created: list[str] = []
@@ -212,9 +214,7 @@ class RedisBroker:
         all_streams = await self._groups.streams(subscription)
         sources: list[Source] = [shared]
         if subscription.ordered:
-            partitioned = Partitions(
-                links, self._keys, self._groups, subscription, consumer, partitions, self._lease
-            )
+            partitioned = Partitions(links, self._keys, self._groups, subscription, consumer, partitions, self._lease)
             sources.append(partitioned)
         receiver = StreamReceiver(
             sources,
@@ -240,8 +240,9 @@ class RedisBroker:
     async def repartition(self, topic: str, partitions: int) -> None:
         """Give a topic another number of partitions: all at once, when nothing keyed is left in the old ones.
 
-        So stop what publishes keyed events to it, let the workers finish, and call this; nothing has to be restarted. The
-        topics of one ordered subscription must have the same number. Raises `~diator.BrokerError` where something is left.
+        So stop what publishes keyed events to it, let the workers finish, and call this; nothing has to be restarted.
+        The topics of one ordered subscription must have the same number. Raises `~diator.BrokerError` where something
+        is left.
         """
         if partitions < 1:
             raise problem(f"partitions={partitions!r} is not above zero", "give a positive number")
@@ -249,7 +250,9 @@ class RedisBroker:
         busy = await self._open_links().run(REPARTITION, keys, [partitions, self._partitions])
         if busy:
             names = ", ".join(f"{group.decode(errors='replace')} in {name.decode()}" for name, group in busy)
-            raise BrokerError(f"topic {topic!r} still has messages to be read or settled: {names}; let the workers finish")
+            raise BrokerError(
+                f"topic {topic!r} still has messages to be read or settled: {names}; let the workers finish"
+            )
 
     # Dead letters.
 
@@ -280,9 +283,8 @@ class RedisBroker:
     async def _partition(self, subscription: Subscription, dead: bytes, id_: str) -> int | None:
         """Tell where a dead letter belongs, which may not pass by what its key has there."""
         found = await self._open_links().call(b"XRANGE", dead, id_, id_)
-        fields = found[0][1] if found else []
-        keys = [value for name, value in zip(fields[::2], fields[1::2], strict=False) if name == b"k"]
-        if not keys:
+        key = as_mapping(found[0][1] if found else None).get(b"k")
+        if key is None:
             return None
         partitions = await self._groups.partitions(subscription)
-        return partition_of(keys[0].decode("utf-8", "surrogatepass"), partitions)
+        return partition_of(key, partitions)

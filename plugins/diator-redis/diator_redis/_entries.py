@@ -23,12 +23,13 @@ class Receipt:
 
     def __init__(self, stream: Stream, id: bytes, expires: float, key: bytes | None = None) -> None:  # noqa: A002
         self.stream, self.id, self.expires, self.key = stream, id, expires, key
-        # `expires` is on the monotonic clock and counts from before the request left: Redis gives it away later, never earlier.
+        # `expires` is on the loop's clock, counted from before the request left: Redis gives nothing away earlier.
 
 
 Entry = tuple[bytes, Sequence[bytes] | None]
 """An id, and names and values by turns; ``None`` where the entry was deleted."""
 
+DELETED = "its entry was deleted from the stream"
 MAX_COUNT = 10**9
 
 
@@ -36,7 +37,8 @@ def entries_of(reply: Any) -> Iterator[tuple[bytes, Sequence[Entry]]]:
     """Give the name and the entries of each stream in a reply to XREADGROUP or XREAD, of RESP2 or RESP3."""
     if reply is None:
         return iter(())
-    return iter(reply.items() if isinstance(reply, dict) else reply)
+    pairs: Any = reply.items() if hasattr(reply, "items") else reply
+    return iter(pairs)
 
 
 def delivery_of(stream: Stream, entry: Entry, expires: float) -> Delivery:
@@ -84,12 +86,14 @@ def body_of(values: dict[bytes, bytes]) -> bytes:
 
 
 def damage_of(values: dict[bytes, bytes], own: bool) -> str | None:
-    """Tell what is wrong with the fields of an entry."""
-    if b"x" in values:
-        return values[b"x"].decode(errors="backslashreplace")
+    """Tell what is wrong with the fields of an entry; those of a subscription's own stream have counts as well."""
+    if own and b"x" in values:
+        return values[b"x"].decode(errors="backslashreplace") or "it is damaged"
+    if not values:
+        return DELETED
     if b"e" not in values:
         names = b", ".join(values).decode(errors="backslashreplace")
-        return f"the entry has no field 'e', which holds the event; it has: {names or 'none'}"
+        return f"the entry has no field 'e', which holds the event; it has: {names}"
     for name in (b"f", b"d") if own else ():
         if as_count(values.get(name)) is None:
             return f"the entry's field {name.decode()!r} is no count: {values[name]!r}"

@@ -30,7 +30,8 @@ PERMANENT: tuple[type[BaseException], ...] = (
 """Classes that derive from temporary ones in redis-py, but need a person."""
 
 TEMPORARY_REPLY = re.compile(
-    r"(?:^|@user_script: ?\d+: )-?(?:LOADING|READONLY|OOM|MISCONF|NOREPLICAS|BUSY|UNBLOCKED|CLUSTERDOWN|MASTERDOWN|TRYAGAIN)\b"
+    r"(?:^|@user_script: ?\d+: )-?"
+    r"(?:LOADING|READONLY|OOM|MISCONF|NOREPLICAS|BUSY|UNBLOCKED|CLUSTERDOWN|MASTERDOWN|TRYAGAIN)\b"
 )
 """How replies begin that redis-py has no class for in each version, or that a script passes on as text."""
 READ_ONLY_REPLY = re.compile(r"(?:^|@user_script: ?\d+: )-?READONLY\b")

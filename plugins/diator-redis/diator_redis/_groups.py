@@ -26,8 +26,8 @@ class Groups:
         if len(set(found.values())) > 1:
             counts = ", ".join(f"{name}: {count}" for name, count in found.items())
             raise BrokerError(
-                f"the topics of subscription {subscription.name!r} differ in their partitions ({counts}), so that one key "
-                "would be in two of them at a time; give them one number with RedisBroker.repartition()"
+                f"the topics of subscription {subscription.name!r} differ in their partitions ({counts}), so that one "
+                "key would be in two of them at a time; give them one number with RedisBroker.repartition()"
             )
         return next(iter(found.values()), self._default)
 
@@ -52,7 +52,7 @@ class Groups:
         return streams
 
     def partitioned(self, subscription: Subscription, partition: int) -> list[Stream]:
-        """Give the streams that one partition of an ordered subscription has: for each topic its own, and that for replays."""
+        """Give the streams of one partition: for each topic its own, and that for replays."""
         streams: list[Stream] = []
         for topic in subscription.topics:
             streams.append(Stream(self._keys.events(topic.name, partition), topic.name, partition=partition))
@@ -118,13 +118,13 @@ class Groups:
         return Status(subscription.name, exists, waiting if exists else None, dead, tuple(missing))
 
     async def _backlog(self, stream: bytes, group: bytes) -> int | None:
-        """Count what is pending and unread; ``None``: there is no such group. In steps, as a script holds up all others."""
+        """Count what is pending and unread; ``None``: no such group. In steps, as a script holds up all others."""
         count, position = 0, b""
         while True:
             reply: Any = await self._links.run(BACKLOG, [stream], [group, position])
             if reply is None:
                 return None
-            count, position = count + reply[0], reply[1]
+            count, position = count + int(reply[0]), bytes(reply[1])
             if not position:
                 return count
 

@@ -8,13 +8,13 @@ from time import time_ns
 from zlib import crc32
 
 
-def partition_of(key: str, partitions: int) -> int:
+def partition_of(key: str | bytes, partitions: int) -> int:
     """Give the partition of a key: the same in each process and on each machine."""
-    return crc32(key.encode("utf-8", "surrogatepass")) % partitions
+    return crc32(key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")) % partitions
 
 
 class Stamps:
-    """When keyed messages were published, in microseconds: orders those of several topics, no two of one process are equal."""
+    """When keyed messages were published, in microseconds, to order those of several topics; each only once."""
 
     def __init__(self) -> None:
         self._last = 0

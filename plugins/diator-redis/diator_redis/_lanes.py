@@ -1,12 +1,13 @@
 """The entries of one leased partition, in memory: which of them may be handed out now. Touches no network.
 
-All entries that were read stay where they are, pending in their streams, until they are settled; who leases the partition
-next finds them there. Memory only knows which of them are out.
+All entries that were read stay where they are, pending in their streams, until they are settled; who leases the
+partition next finds them there. Memory only knows which of them are out.
 """
 
 import enum
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from diator.brokers.port import Delivery
@@ -35,12 +36,14 @@ class Item:
         """The number of its stream among those of the partition."""
         self.id, self.fields = entry
         fields = self.fields
+        key: Key
+        stamp: bytes | None
         if fields is not None and len(fields) == 6 and fields[2] == b"k" and fields[4] == b"n" and fields[0] == b"e":
             key, stamp = fields[3], fields[5]
         else:
             values = as_mapping(fields)
             key, stamp = values.get(b"k"), values.get(b"n")
-        self.key: Key = key
+        self.key = key
         self.stamp = _stamp(stamp, self.id)
         """Orders it among entries of other streams: the microsecond when it was published."""
         self.failures = 0
@@ -157,17 +160,12 @@ class Partition:
                 found.append(self._out(item, expires))
         return found
 
-    def unprepared(self, now: float, limit: int) -> list[Item]:
-        """Give those that could be handed out, if only Redis knew that they are."""
+    def ready(self, now: float, limit: int) -> list[Item]:
+        """Give at most so many that wait in their lanes and may be handed out, if only Redis knows that they are."""
         if self.is_draining:
             return []
         self._set_aside(limit)
-        items: list[Item] = []
-        for key in self._waiting:
-            for item in self._ready(key, now):
-                if len(items) < limit and not item.is_prepared:
-                    items.append(item)
-        return items
+        return list(islice((item for key in self._waiting for item in self._ready(key, now)), limit))
 
     def _set_aside(self, limit: int) -> None:
         """Let what was handed out before, and waits first in line, wait in its lane."""

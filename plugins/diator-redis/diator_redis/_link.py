@@ -1,8 +1,8 @@
 """Connections: the one place that talks to redis-py, whose types are partly ``Any``.
 
-A `Link` holds one connection of the pool and does one exchange at a time: what was packed once is written as it is, and the
-replies are read without the work that a client of redis-py adds to each command. A timer cuts the connection where the
-server is silent for too long, so that no exchange costs a task.
+A `Link` holds one connection of the pool and does one exchange at a time: what was packed once is written as it is, and
+the replies are read without the work that a client of redis-py adds to each command. A timer cuts the connection where
+the server is silent for too long, so that no exchange costs a task.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from diator_redis._errors import is_breaking, translate
 from diator_redis._scripts import Script
 
 Argument = bytes | str | int | float
+
 
 def pack(*arguments: Argument) -> bytes:
     """Write one command as it travels."""
@@ -38,7 +39,7 @@ class Cut(Exception):  # noqa: N818 - internal, says what happened to the exchan
 class Link:
     """One connection, opened by the first exchange and again by the next one after it broke."""
 
-    def __init__(self, pool: "ConnectionPool[Any]") -> None:
+    def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._connection: Any = None
         self._expired = False
@@ -141,7 +142,7 @@ class Link:
 class Links:
     """The links of one broker: as many as there are exchanges at the same time."""
 
-    def __init__(self, pool: "ConnectionPool[Any]", timeout: float) -> None:
+    def __init__(self, pool: ConnectionPool, timeout: float) -> None:
         self.pool = pool
         self.timeout = timeout
         """How many seconds the server has to answer."""
@@ -183,7 +184,7 @@ class Links:
         return checked((await self.send(pack(*arguments)))[0])
 
     async def run(self, script: Script, keys: list[bytes], arguments: list[Argument]) -> Any:
-        """Give the reply of a script, which is loaded where the server does not know it. Raises `~diator.BrokerError`."""
+        """Give the reply of a script, loaded where the server does not know it. Raises `~diator.BrokerError`."""
         reply = (await self.send(pack(b"EVALSHA", script.sha, len(keys), *keys, *arguments)))[0]
         if isinstance(reply, redis_errors.NoScriptError):
             reply = (await self.send(pack(b"EVAL", script.text, len(keys), *keys, *arguments)))[0]

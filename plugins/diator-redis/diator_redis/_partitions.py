@@ -1,7 +1,8 @@
-"""The partitions of an ordered subscription: a worker leases some, and is the only one that reads and settles them meanwhile.
+"""The partitions of an ordered subscription: a worker leases some, and nobody else reads and settles them meanwhile.
 
-Each read and each settlement is a script that looks first whether the lease is in force (its token is the fence), so that a
-worker that was stopped past its lease can do nothing when it wakes up. Waiting is done with XREAD, which takes nothing.
+Each read and each settlement is a script that looks first whether the lease is in force (its token is the fence), so
+that a worker that was stopped past its lease can do nothing when it wakes up. Waiting is done with XREAD, which takes
+nothing.
 A worker keeps a partition as long as something of it is out, and while it waits for messages itself.
 """
 
@@ -20,7 +21,7 @@ from diator_redis._parked import reason_of
 from diator_redis._scripts import PARTITION, TAKE
 
 AHEAD = 1_000
-"""So many entries of a partition wait in memory at most, as those behind a retry do; then it is not read any further."""
+"""So many entries of a partition wait in memory at most, as those behind a retry do; then it is read no further."""
 CHUNK = 64
 """So many entries are read at a time, also where fewer are asked for: no other worker can have them meanwhile."""
 LINGER = 0.05
@@ -100,10 +101,19 @@ class Partitions:
         now = self._loop.time()
         operations: list[Operation] = []
         old: list[Partition] = []
+        left = limit
         for partition in self._owned.values():
-            items = partition.unprepared(now, limit)
-            operations += [(partition, item, "count", "", 0, item.deliveries + 1) for item in items]
-            if now - partition.renewed >= self._lease / 5 and partition.has_ready(now) and not self._is_overdue(partition):
+            # No more than are handed out: they count as delivered if this worker dies now.
+            ready = partition.ready(now, left)
+            left -= len(ready)
+            operations += [
+                (partition, item, "count", "", 0, item.deliveries + 1) for item in ready if not item.is_prepared
+            ]
+            if (
+                now - partition.renewed >= self._lease / 5
+                and partition.has_ready(now)
+                and not self._is_overdue(partition)
+            ):
                 old.append(partition)
         if operations or old:
             await self._run(operations, renew=old)
@@ -176,7 +186,9 @@ class Partitions:
         for number, token, reads in found:
             partition = self._owned.get(number)
             if partition is not None and partition.is_stale:
-                partition.token = token.decode()  # a call whose reply was lost may still be on its way: it is fenced off
+                partition.token = (
+                    token.decode()
+                )  # a call whose reply was lost may still be on its way: it is fenced off
             if partition is None or partition.token != token.decode():
                 partition = self._owned[number] = Partition(number, token.decode(), before)
             partition.add(self._items(number, reads))
@@ -186,7 +198,9 @@ class Partitions:
 
     def _items(self, partition: int, reads: Any) -> dict[int, Read]:
         found: dict[int, Read] = {}
-        for number, (stream, (waiting, new, is_all)) in enumerate(zip(self._streams_of(partition), reads, strict=False), 1):
+        for number, (stream, (waiting, new, is_all)) in enumerate(
+            zip(self._streams_of(partition), reads, strict=False), 1
+        ):
             old = [self._item(stream, number, entry) for entry in waiting]
             fresh = [Item(stream, number, (entry[0], entry[1]), deliveries=0, stored=1) for entry in new]
             found[number] = Read(old, fresh, is_all=bool(is_all))
@@ -331,9 +345,13 @@ class Partitions:
                 arguments += (partition.number, partition.token, what)
         if away:
             arguments.append("away")
-        gone_groups, gone_others, lost = await self._links.run(PARTITION, self._keys_of(dead=True), arguments)
-        refused = [at for number in gone_groups for at in places[number]] + [others[number] for number in gone_others]
-        gone = {*lost, *(operations[at][0].number for at in refused)}
+        reply: tuple[list[int], list[int], list[int]] = await self._links.run(
+            PARTITION, self._keys_of(dead=True), arguments
+        )
+        gone_groups, gone_others, lost = reply
+        refused: list[int] = [at for number in gone_groups for at in places[number]]
+        refused += [others[number] for number in gone_others]
+        gone: set[int] = {*lost, *(operations[at][0].number for at in refused)}
         for partition in (*renew, *(operation[0] for operation in operations)):
             if partition.number not in gone and partition in renew:
                 partition.renewed = before
@@ -438,7 +456,7 @@ _Group = tuple[Partition, int, str, int]
 
 
 def _sorted_out(operations: Sequence[Operation]) -> tuple[dict[_Group, list[bytes]], list[list[int]], list[int]]:
-    """Give the operations that are the same for many entries by these, the numbers of each group, and those of the others."""
+    """Give operations that are the same for many entries, the numbers of each group, and those of the others."""
     groups: dict[_Group, list[bytes]] = {}
     places: dict[_Group, list[int]] = {}
     others: list[int] = []

@@ -1,8 +1,8 @@
 """The wire format of diator 0.1, so that its subscribers and publishers keep working.
 
 Each message had a channel of its own, ``python_diator_channel:{notification_event|ecst_event}:{message id}``, read by a
-pattern. It is a JSON object with ``message_type``, ``message_name``, ``message_id`` and ``payload``, which has ``event_id``
-and ``event_timestamp`` besides the event's own fields.
+pattern. It is a JSON object with ``message_type``, ``message_name``, ``message_id`` and ``payload``, which has
+``event_id`` and ``event_timestamp`` besides the event's own fields.
 """
 
 from datetime import datetime, timezone
@@ -39,9 +39,9 @@ def channel_of(prefix: str, message: Outgoing) -> str:
 def write(message: Outgoing) -> bytes:
     """Give one message as the predecessor wrote it."""
     envelope = message.envelope
-    data = _anything.decode(message.data)
-    own = data if isinstance(data, dict) else {"data": data}
-    payload = {"event_id": envelope.id, "event_timestamp": _naive(envelope.time), **own}
+    data: Any = _anything.decode(message.data)
+    payload: dict[str, Any] = {"event_id": envelope.id, "event_timestamp": _naive(envelope.time)}
+    payload |= {"data": data} if not isinstance(data, dict) else data
     return _encoder.encode(Message(_type_of(envelope), envelope.type, envelope.id, payload))
 
 
@@ -72,20 +72,15 @@ def _type_of(envelope: Envelope) -> str:
     return TYPES.get(envelope.diatorkind or "", "notification_event")
 
 
-def _naive(time: str | None) -> str:
+def _naive(time: datetime | None) -> str:
     """Give a time as the predecessor did: in UTC, without saying so."""
-    try:
-        moment = msgspec.convert(time, datetime) if time else datetime.now(timezone.utc)
-    except msgspec.ValidationError:
-        return str(time)
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
-    return moment.isoformat()
+    moment = time or datetime.now(timezone.utc)
+    return (moment.astimezone(timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment).isoformat()
 
 
-def _aware(stamp: str) -> str | None:
+def _aware(stamp: str) -> datetime | None:
     try:
         moment = msgspec.convert(stamp.replace(" ", "T", 1), datetime)
     except msgspec.ValidationError:
         return None
-    return (moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment).isoformat()
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment

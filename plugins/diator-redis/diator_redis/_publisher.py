@@ -1,8 +1,8 @@
 """Publishing: what gathers while one exchange is under way leaves with the next one.
 
-A call that finds nobody under way sends at once, by itself. Calls that come meanwhile wait, and a task takes them all, with
-one script call for each topic; each learns of its own messages only. A script appends all messages of its topic or none,
-so that it is known what did not leave as long as a reply comes.
+A call that finds nobody under way sends at once, by itself. Calls that come meanwhile wait, and a task takes them all,
+with one script call for each topic; each learns of its own messages only. A script tells which of them it could not
+append, so that it is known what did not leave as long as a reply comes.
 """
 
 import asyncio
@@ -312,7 +312,8 @@ class Publisher:
         if isinstance(reply, Exception):
             _fail_all(items, reply, sent=False)
             return
-        for number, text in reply:
+        failed: list[tuple[int, bytes]] = reply
+        for number, text in failed:
             call, message = items[number]
             call.fail(message, redis_errors.ResponseError(text.decode(errors="backslashreplace")), sent=False)
         self._noticed(items[0][1].topic, len(items))

@@ -47,26 +47,28 @@ SETTINGS: dict[str, Callable[[str], Any]] = {
     "tls": _as_bool,
 }
 LARGEST = 8 * 1024 * 1024
-"""A subscriber that is over 8 MB behind for a minute is disconnected by Redis, as it comes (``client-output-buffer-limit``)."""
+"""Redis disconnects a subscriber that is 8 MB behind for a minute (``client-output-buffer-limit``)."""
 
 
 class RedisPubSubBroker:
     """Events by Redis Pub/Sub: at most once, to every worker that listens at that moment.
 
-    Nothing is stored: what nobody hears is lost, a failure is not retried, and several workers of one subscription each get
-    every message. `RedisBroker` has none of these limits.
+    Nothing is stored: what nobody hears is lost, a failure is not retried, and several workers of one subscription each
+    get every message. `RedisBroker` has none of these limits.
 
     Args:
-        url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, which stays open.
+        url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, which stays
+            open.
         prefix: How the name of each channel begins.
-        wire: ``"diator-0.1"`` writes and reads what diator 0.1 did, so that its publishers and subscribers keep working.
+        wire: ``"diator-0.1"`` writes and reads what diator 0.1 did, so that its publishers and subscribers keep
+            working.
         channel_prefix: How the channels of diator 0.1 begin.
         timeout: How many seconds Redis may take to answer before it counts as away.
     """
 
     def __init__(
         self,
-        url_or_client: "str | Redis" = "redis://localhost:6379",
+        url_or_client: str | Redis = "redis://localhost:6379",
         *,
         prefix: str = "diator",
         wire: Wire = "cloudevents",
@@ -112,7 +114,7 @@ class RedisPubSubBroker:
         """The size that a message may have."""
         return LARGEST
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:  # noqa: ARG002
         """Refuse what needs messages to be kept."""
         use = "use RedisBroker (redis://)"
         for one in subscriptions:
@@ -128,19 +130,17 @@ class RedisPubSubBroker:
     async def connect(self) -> None:
         """Open, and see that the server answers. Raises `~diator.BrokerError`."""
         if not self._opened:
-            pool: Any = (
-                pool_of(self._address, self._timeout, SETTINGS)
-                if isinstance(self._address, str)
-                else self._address.connection_pool
-            )
-            links = Links(pool, self._timeout)
-            try:
-                await links.call(b"PING")
-            except BaseException:
-                await self._close_links(links)
-                raise
-            self._links, self._lock = links, asyncio.Lock()
+            given = self._address
+            pool: Any = pool_of(given, self._timeout, SETTINGS) if isinstance(given, str) else given.connection_pool
+            self._links, self._lock = Links(pool, self._timeout), asyncio.Lock()
         self._opened += 1
+        try:
+            await self._open_links().call(b"PING")
+        except BrokerUnavailableError:
+            raise
+        except BrokerError:
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Close all that was opened."""
@@ -167,7 +167,7 @@ class RedisPubSubBroker:
 
     # Publishing.
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
         """Send messages to whoever listens. Raises `~diator.NotPublishedError`."""
         if messages:
             await shielded(self._publish(messages, timeout))
@@ -182,9 +182,9 @@ class RedisPubSubBroker:
             cause = error if isinstance(error, BrokerError) else BrokerUnavailableError("others publish for too long")
             raise NotPublishedError(messages) from cause
         link = links.take()
+        replies: list[Any] = []
         try:
             data = b"".join([pack(b"PUBLISH", *self._written(message)) for message in messages])
-            replies: list[Any] = []
             await link.exchange(data, len(messages), replies, min(max(ends - loop.time(), 0.001), links.timeout))
         except Cut as cut:
             self._check(messages, replies, cut)
@@ -215,7 +215,7 @@ class RedisPubSubBroker:
 
     # Subscriptions.
 
-    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Note that they are known; there is nothing to create, as a channel exists while somebody listens."""
         self._applied.update(subscription.name for subscription in subscriptions)
         return ()
@@ -243,16 +243,16 @@ class RedisPubSubBroker:
 
     # Dead letters.
 
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
+    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:  # noqa: ARG002
         """Give none: there are none."""
         for letter in list[DeadLetter]():
             yield letter
 
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:  # noqa: ARG002
         """Tell that it is gone."""
         return False
 
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
+    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:  # noqa: ARG002
         """Tell that it is gone."""
         return False
 
@@ -283,7 +283,7 @@ class PredecessorReader(Reader):
         self._topics = {name: topic.name for topic in subscription.topics for name in topic.types}
         self._first = subscription.topics[0].name if subscription.topics else ""
 
-    def read(self, channel: bytes, body: bytes) -> Delivery | None:
+    def read(self, channel: bytes, body: bytes) -> Delivery | None:  # noqa: ARG002 - the name says it all
         """Give the delivery that a message is, as a CloudEvent."""
         try:
             envelope = _predecessor.read(body, self._prefix)
@@ -329,16 +329,15 @@ class PubSubReceiver:
             if self._taken:
                 found, self._taken = self._taken[:limit], self._taken[limit:]
                 return found
-            if self._reading is None:
-                self._reading = loop.create_task(self._read(limit))
+            reading = self._reading = self._reading or loop.create_task(self._read(limit))
             ended = loop.create_task(self._ended.wait())
             try:
-                await asyncio.wait({self._reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 ended.cancel()
-            if self._reading is not None and self._reading.done():
-                task, self._reading = self._reading, None
-                task.result()
+            if reading.done() and not self._ended.is_set():
+                self._reading = None
+                reading.result()
         return ()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
@@ -349,7 +348,7 @@ class PubSubReceiver:
                 logger.warning("%s: a message from %s is lost: Pub/Sub has no %s", self._name, delivery.topic, word)
         return ()
 
-    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:  # noqa: ARG002
         """Do nothing: nobody else can get them."""
         return ()
 
@@ -378,9 +377,9 @@ class PubSubReceiver:
             raise translate(error) from error
 
     async def _wait(self) -> None:
-        """Wait for one message that concerns this subscription. A server that is silent is asked whether it is there."""
+        """Wait for one message that concerns this subscription. A silent server is asked whether it is there."""
         asked = False
-        while not self._taken:
+        while not self._taken and not self._ended.is_set():
             if await self._next(self._timeout):
                 asked = False
             elif asked:

@@ -197,6 +197,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._next = self._loop.time()
         self._poked = asyncio.Event()
+        self._ended = False
         self._task = self._loop.create_task(self._run())
 
     def expect(self, delay: float) -> None:
@@ -208,11 +209,13 @@ class Keeper:
 
     async def aclose(self) -> None:
         """End, in the middle of a call if need be."""
+        self._ended = True  # a cancel alone may be swallowed: by asyncio.wait_for before Python 3.12
+        self._poked.set()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        while True:
+        while not self._ended:
             self._next = self._loop.time() + self._period
             try:
                 due = await self._call()
@@ -225,7 +228,7 @@ class Keeper:
             await self._sleep()
 
     async def _sleep(self) -> None:
-        while (left := self._next - self._loop.time()) > 0:
+        while not self._ended and (left := self._next - self._loop.time()) > 0:
             self._poked.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), left)

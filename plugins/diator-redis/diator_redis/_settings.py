@@ -45,8 +45,8 @@ def split(url: str, settings: Mapping[str, Callable[[str], Any]]) -> tuple[str, 
     return bare, found
 
 
-def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> "ConnectionPool[Any]":
-    """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for what redis-py does not know."""
+def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:
+    """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for what is unknown."""
     known = ", ".join(sorted(settings))
     # A Link has a timer of its own; what redis-py does for a timeout costs a task for each command on older Pythons.
     defaults: dict[str, Any] = {
@@ -57,17 +57,19 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> "Connectio
     if not url.startswith("unix"):
         defaults["socket_keepalive"] = True
     try:
-        pool: ConnectionPool[Any] = ConnectionPool.from_url(url, **defaults)
+        make: Any = ConnectionPool
+        pool: Any = make.from_url(url, **defaults)
         pool.make_connection()  # refuses unknown settings; it opens nothing
     except (ValueError, TypeError, redis_errors.RedisError) as error:
         raise problem(
             f"the broker's address can't be used: {error}",
-            f"beyond what redis-py takes in an address there are: {known}; write redis://host:6379/0?{known.split(', ')[0]}=...",
+            f"write redis://host:6379/0, then ? and settings: {known}, and those of redis-py",
         ) from error
-    return pool
+    found: ConnectionPool = pool
+    return found
 
 
-def check_client(client: object) -> "Redis[Any]":
+def check_client(client: object) -> Redis:
     """Refuse what is no client of redis-py for asyncio. Raises `~diator.ConfigurationError`."""
     if not isinstance(client, Redis):
         raise problem(

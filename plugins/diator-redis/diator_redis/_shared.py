@@ -1,7 +1,8 @@
 """The streams of a subscription that all its workers read at the same time: those without order.
 
-What comes again, for whichever reason, is appended to a stream of the subscription's own (`again`), which its workers read
-together with those of its topics. So all there is to wait for is new entries, and a blocked worker sees each of them at once.
+What comes again, for whichever reason, is appended to a stream of the subscription's own (`again`), which its workers
+read together with those of its topics. So all there is to wait for is new entries, and a blocked worker sees each of
+them at once.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ class SharedStreams:
         self._hot: list[Stream] = []
         self._turn = 0
         self._taken: list[Delivery] = []
+        self.wake: Callable[[], None] = lambda: None
         self._groups: Groups | None = None
         self._subscription: Subscription | None = None
         self._partitions = 0
@@ -55,6 +57,7 @@ class SharedStreams:
             await self._groups.create(self._subscription, b"0")
             self.use(self._groups.shared(self._subscription, partitions))
             self._partitions = partitions
+            await self.unblock()
 
     def use(self, streams: Sequence[Stream]) -> None:
         """Read these streams from now on."""
@@ -65,8 +68,6 @@ class SharedStreams:
             self._by_topic.setdefault(stream.topic, []).append(stream)
 
     # Reading.
-
-    wake: Callable[[], None] = staticmethod(lambda: None)
 
     def enter(self) -> None:
         """Nothing depends on who waits."""
@@ -97,8 +98,9 @@ class SharedStreams:
     async def read(self, limit: int, wait: float) -> None:
         """Take what there is, or wait for at most ``wait`` seconds until there is something.
 
-        The count of XREADGROUP is one for each stream. So where much is to be read, it is read from those streams that had
-        something the last time, and now and then from all; and where less is asked for than there are streams, by a script.
+        The count of XREADGROUP is one for each stream. So where much is to be read, it is read from those streams that
+        had something the last time, and now and then from all; and where less is asked for than there are streams, by
+        a script.
         """
         self._turn += 1
         streams = self._streams
@@ -193,7 +195,7 @@ class SharedStreams:
     # Upkeep.
 
     async def keep(self) -> float | None:
-        """Bring back what is due and what dead workers had; give the seconds until the next is due, ``None``: unknown."""
+        """Bring back what is due and what dead workers had; give the seconds until the next is due."""
         if self._taken:
             lost = {id(delivery) for delivery in await self.renew(tuple(self._taken))}
             self._taken = [delivery for delivery in self._taken if id(delivery) not in lost]

@@ -65,8 +65,8 @@ class Trimmer:
 
     def _report(self, stream: bytes, group: bytes, age: float) -> None:
         logger.warning(
-            "nobody reads subscription %r any more: its oldest message in stream %r waits for %.0f s, and the stream can't be "
-            "trimmed until it is read; if the subscription is not needed any more, remove it: "
+            "nobody reads subscription %r any more: its oldest message in stream %r waits for %.0f s, and the stream "
+            "can't be trimmed until it is read; if the subscription is not needed any more, remove it: "
             "redis-cli XGROUP DESTROY '%s' '%s'",
             *(group.decode(errors="backslashreplace"), stream.decode(errors="backslashreplace"), age),
             *(stream.decode(errors="backslashreplace"), group.decode(errors="backslashreplace")),

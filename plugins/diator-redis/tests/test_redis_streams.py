@@ -3,22 +3,35 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import diator_redis
 import hypothesis
 import msgspec
 import pytest
-from hypothesis import strategies
-from redis.asyncio import Redis
-
-import diator_redis
-from diator import BrokerError, ConfigurationError
-from diator.brokers import ACK, RELEASE, Delivery, Envelope, Outgoing, Park, RetryAfter, Subscription, Topic, read
 from diator_redis import RedisBroker, RedisPubSubBroker
 from diator_redis._entries import Stream, delivery_of
 from diator_redis._keys import Keys, partition_of
 from diator_redis.testing import RedisServer
+from hypothesis import strategies
+from redis.asyncio import Redis
+
+from diator import BrokerError, ConfigurationError
+from diator.brokers import (
+    ACK,
+    RELEASE,
+    Delivery,
+    Envelope,
+    Outgoing,
+    Park,
+    Receiver,
+    RetryAfter,
+    Subscription,
+    Topic,
+    read,
+)
 
 TOPIC = Topic("orders", True, ("placed",))
 PLAIN = Subscription("app.plain", (TOPIC,))
@@ -31,9 +44,15 @@ def server() -> Iterator[RedisServer]:
         yield one
 
 
+def redis_at(url: str, **options: object) -> Any:
+    """Give a client, untyped: what redis-py says of its types is not always so."""
+    make: Any = Redis
+    return make.from_url(url, **options)
+
+
 @pytest.fixture
-async def client(server: RedisServer) -> AsyncIterator[Redis]:
-    async with Redis.from_url(server.url) as one:
+async def client(server: RedisServer) -> AsyncGenerator[Any]:
+    async with redis_at(server.url) as one:
         await one.flushall()
         yield one
 
@@ -45,12 +64,12 @@ def message(number: int, key: str | None = None) -> Outgoing:
     return Outgoing("orders", envelope)
 
 
-def numbers(deliveries: "list[Delivery]") -> list[int]:
+def numbers(deliveries: list[Delivery]) -> list[int]:
     return [int(read(delivery.headers, delivery.body).id) for delivery in deliveries]
 
 
 @asynccontextmanager
-async def connected(broker: RedisBroker, *subscriptions: Subscription) -> AsyncIterator[RedisBroker]:
+async def connected(broker: RedisBroker, *subscriptions: Subscription) -> AsyncGenerator[RedisBroker]:
     await broker.connect()
     try:
         await broker.apply(subscriptions)
@@ -64,7 +83,9 @@ async def connected(broker: RedisBroker, *subscriptions: Subscription) -> AsyncI
 
 @hypothesis.given(
     fields=strategies.none()
-    | strategies.lists(strategies.sampled_from([b"e", b"k", b"f", b"d", b"n", b"x"]) | strategies.binary(max_size=5), max_size=9),
+    | strategies.lists(
+        strategies.sampled_from([b"e", b"k", b"f", b"d", b"n", b"x"]) | strategies.binary(max_size=5), max_size=9
+    ),
     own=strategies.booleans(),
 )
 def test_any_fields_are_a_delivery(fields: list[bytes] | None, own: bool) -> None:
@@ -91,14 +112,14 @@ def test_any_fields_are_a_delivery(fields: list[bytes] | None, own: bool) -> Non
     ids=range(6),
 )
 async def test_entries_by_hand_are_handed_out(
-    server: RedisServer, client: Redis, subscription: Subscription, fields: dict[bytes, bytes]
+    server: RedisServer, client: Any, subscription: Subscription, fields: dict[bytes, bytes]
 ) -> None:
     """Wherever they stand, and whatever becomes of them; what comes after them is not held up."""
     async with connected(RedisBroker(server.url, lease=1.0), subscription) as broker:
         receiver = await broker.subscribe(subscription)
         streams = ["events", "events:3", f"again:{subscription.name}"]
         for stream in streams:
-            await client.xadd(f"diator:{{orders}}:{stream}", fields)  # type: ignore[arg-type]
+            await client.xadd(f"diator:{{orders}}:{stream}", fields)
         for outcome in (RetryAfter(0.0), RELEASE, Park("undecodable")):
             came: list[Delivery] = []
             while len(came) < 3:
@@ -115,7 +136,7 @@ async def test_entries_by_hand_are_handed_out(
         assert not await receiver.settle([(delivery, ACK) for delivery in came])
 
 
-async def test_an_entry_that_was_deleted_is_handed_out_as_damaged(server: RedisServer, client: Redis) -> None:
+async def test_an_entry_that_was_deleted_is_handed_out_as_damaged(server: RedisServer, client: Any) -> None:
     """So that its loss is seen."""
     async with connected(RedisBroker(server.url, lease=0.3), PLAIN) as broker:
         first = await broker.subscribe(PLAIN)
@@ -127,7 +148,7 @@ async def test_an_entry_that_was_deleted_is_handed_out_as_damaged(server: RedisS
         assert not await first.settle([(delivery, Park("undecodable"))])
 
 
-async def test_what_the_topic_says_of_its_partitions_may_be_nonsense(server: RedisServer, client: Redis) -> None:
+async def test_what_the_topic_says_of_its_partitions_may_be_nonsense(server: RedisServer, client: Any) -> None:
     await client.hset("diator:{orders}:topic", "partitions", "many")
     async with connected(RedisBroker(server.url)) as broker:
         with pytest.raises(BrokerError, match="no such number"):
@@ -137,7 +158,7 @@ async def test_what_the_topic_says_of_its_partitions_may_be_nonsense(server: Red
 # Trimming.
 
 
-async def test_old_entries_go_but_never_what_is_still_needed(server: RedisServer, client: Redis) -> None:
+async def test_old_entries_go_but_never_what_is_still_needed(server: RedisServer, client: Any) -> None:
     slow = Subscription("app.slow", (TOPIC,))
     async with connected(RedisBroker(server.url, max_length=100), PLAIN, slow) as broker:
         receiver, other = await broker.subscribe(PLAIN), await broker.subscribe(slow)
@@ -158,7 +179,7 @@ async def test_old_entries_go_but_never_what_is_still_needed(server: RedisServer
         assert await client.xlen(name) <= 200
 
 
-async def settle_all(receiver: "diator_redis._receiver.StreamReceiver", count: int) -> list[Delivery]:  # type: ignore[name-defined]
+async def settle_all(receiver: Receiver, count: int) -> list[Delivery]:
     done: list[Delivery] = []
     while len(done) < count:
         came = list(await asyncio.wait_for(receiver.receive(count - len(done)), 5))
@@ -167,7 +188,7 @@ async def settle_all(receiver: "diator_redis._receiver.StreamReceiver", count: i
     return done
 
 
-async def test_entries_may_go_by_their_age(server: RedisServer, client: Redis) -> None:
+async def test_entries_may_go_by_their_age(server: RedisServer, client: Any) -> None:
     async with connected(RedisBroker(server.url, max_length=None, max_age=0.2), PLAIN) as broker:
         await broker.publish([message(at) for at in range(500)], timeout=5)
         await asyncio.sleep(0.3)
@@ -178,7 +199,7 @@ async def test_entries_may_go_by_their_age(server: RedisServer, client: Redis) -
         assert await client.xlen("diator:{orders}:events") <= 100
 
 
-async def test_a_topic_without_a_subscription_does_not_grow(server: RedisServer, client: Redis) -> None:
+async def test_a_topic_without_a_subscription_does_not_grow(server: RedisServer, client: Any) -> None:
     """Its publishers trim it."""
     async with connected(RedisBroker(server.url, max_length=100)) as broker:
         for _ in range(10):
@@ -188,7 +209,7 @@ async def test_a_topic_without_a_subscription_does_not_grow(server: RedisServer,
 
 
 async def test_a_group_that_nobody_reads_is_reported_with_the_way_out(
-    server: RedisServer, client: Redis, caplog: pytest.LogCaptureFixture
+    server: RedisServer, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = Subscription("app.gone", (TOPIC,))
     async with connected(RedisBroker(server.url, abandoned_after=0.2), PLAIN, gone) as broker:
@@ -211,7 +232,7 @@ async def test_a_group_that_nobody_reads_is_reported_with_the_way_out(
 @pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
 @pytest.mark.parametrize("wanted", [1, 5])
 async def test_the_number_of_partitions_changes_while_all_run(
-    server: RedisServer, client: Redis, subscription: Subscription, wanted: int
+    server: RedisServer, client: Any, subscription: Subscription, wanted: int
 ) -> None:
     """When nothing is left; publishers and workers notice by themselves."""
     brokers = [RedisBroker(server.url, partitions=2, lease=0.5) for _ in range(2)]
@@ -233,9 +254,7 @@ async def test_the_number_of_partitions_changes_while_all_run(
             await broker.repartition("orders", 0)
 
 
-async def test_topics_of_one_subscription_must_have_one_number_of_partitions(
-    server: RedisServer, client: Redis
-) -> None:
+async def test_topics_of_one_subscription_must_have_one_number_of_partitions(server: RedisServer, client: Any) -> None:
     both = Subscription("app.both", (TOPIC, Topic("bills", True, ("billed",))), ordered=True)
     async with connected(RedisBroker(server.url, partitions=3)) as broker:
         await broker.repartition("bills", 4)
@@ -243,7 +262,7 @@ async def test_topics_of_one_subscription_must_have_one_number_of_partitions(
             await broker.apply([both])
 
 
-async def test_workers_share_the_partitions(server: RedisServer, client: Redis) -> None:
+async def test_workers_share_the_partitions(server: RedisServer, client: Any) -> None:
     """Who comes later gets some, and who leaves gives all back at once."""
     async with connected(RedisBroker(server.url, lease=5.0), ORDERED) as broker:
         receivers = [await broker.subscribe(ORDERED)]
@@ -252,8 +271,9 @@ async def test_workers_share_the_partitions(server: RedisServer, client: Redis) 
         async def work(at: int) -> None:
             while came := await receivers[at].receive(10):
                 await asyncio.sleep(0.002)
-                got[at] += came
-                assert not await receivers[at].settle([(delivery, ACK) for delivery in came])
+                lost = await receivers[at].settle([(delivery, ACK) for delivery in came])
+                assert not lost or len(receivers) == 2, "only who was closed meanwhile loses something"
+                got[at] += [delivery for delivery in came if delivery not in lost]
 
         tasks = [asyncio.create_task(work(0))]
         await broker.publish([message(at, f"key {at % 40}") for at in range(200)], timeout=5)
@@ -267,11 +287,18 @@ async def test_workers_share_the_partitions(server: RedisServer, client: Redis) 
         await broker.publish([message(at, f"key {at % 40}") for at in range(100)], timeout=5)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while len(got[1]) < before + 100:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(got[1]) >= before + 100)
         assert loop.time() - began < 3.0
         await receivers[1].aclose()
         await asyncio.gather(*tasks)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if happened():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not happen")
 
 
 def test_keys_of_a_topic_are_in_one_slot() -> None:
@@ -293,7 +320,7 @@ def test_keys_of_a_topic_are_in_one_slot() -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_settings_in_an_address(server: RedisServer, client: Redis, protocol: int) -> None:
+async def test_settings_in_an_address(server: RedisServer, client: Any, protocol: int) -> None:
     url = f"{server.url}/0?lease=60&partitions=16&prefix=mine&max_length=none&protocol={protocol}&client_name=me"
     async with connected(RedisBroker.from_url(url), PLAIN, ORDERED) as broker:
         assert broker.lease == 60
@@ -307,9 +334,9 @@ async def test_settings_in_an_address(server: RedisServer, client: Redis, protoc
 
 @pytest.mark.parametrize("decode", [False, True])
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_a_client_of_ones_own(server: RedisServer, client: Redis, decode: bool, protocol: int) -> None:
+async def test_a_client_of_ones_own(server: RedisServer, client: Any, decode: bool, protocol: int) -> None:
     """It stays open."""
-    async with Redis.from_url(server.url, decode_responses=decode, protocol=protocol) as own:
+    async with redis_at(server.url, decode_responses=decode, protocol=protocol) as own:
         async with connected(RedisBroker(own), PLAIN, ORDERED) as broker:
             for subscription in (PLAIN, ORDERED):
                 receiver = await broker.subscribe(subscription)
@@ -328,7 +355,12 @@ async def test_a_unix_socket() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://localhost/0?leese=60", "redis://localhost/0?lease=soon", "redis://localhost/0?lease=-1", "http://localhost"],
+    [
+        "redis://localhost/0?leese=60",
+        "redis://localhost/0?lease=soon",
+        "redis://localhost/0?lease=-1",
+        "http://localhost",
+    ],
 )
 def test_an_address_that_is_wrong_says_how_it_is_right(url: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
@@ -347,5 +379,7 @@ def test_something_that_is_no_client_is_refused() -> None:
 
 
 def test_all_that_is_exported_is_there() -> None:
-    public = {name for name, value in vars(diator_redis).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    public = {
+        name for name, value in vars(diator_redis).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
     assert sorted(public) == diator_redis.__all__
