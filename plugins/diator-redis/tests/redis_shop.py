@@ -31,8 +31,9 @@ from diator.hooks import Published, Settled
 ACCOUNTS = 30
 BURST = 100
 """So many of each kind are published in one go, then there is a pause."""
-POISON = int(os.environ.get("SHOP_POISON", "-1"))
-"""The number of a message that kills the worker each time."""
+POISON = 40
+"""The number of the message that kills its worker each time, in the subscriptions that ``SHOP_POISONED`` names."""
+POISONED = os.environ.get("SHOP_POISONED", "").split()
 FOLDER = os.environ.get("SHOP_NOTES")
 _notes = os.open(f"{FOLDER}/{os.getpid()}.notes" if FOLDER else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -43,7 +44,8 @@ def note(*words: object) -> None:
 
 class Notes(Hooks):
     def settled(self, details: Settled) -> None:
-        note("settled", details.subscription, details.message_id, type(details.outcome).__name__, int(details.lost))
+        what = f"{details.subscription} {details.message_id} {details.delivery.failures + 1}"
+        note("settled", what, type(details.outcome).__name__, int(details.lost))
 
     def published(self, details: Published) -> None:
         for message in details.messages:
@@ -53,7 +55,7 @@ class Notes(Hooks):
 @contextmanager
 def noted(context: Context, n: int) -> Generator[None]:
     """Note a run of a handler; a run without an end was cut off by the death of its process."""
-    what = f"{context.subscription} {context.message_id} {n} {context.attempt}"
+    what = f"{context.subscription} {context.message_id} {context.attempt} {n}"
     note("began", what)
     try:
         yield
@@ -64,6 +66,11 @@ def noted(context: Context, n: int) -> Generator[None]:
         note("failed", what)
         raise
     note("ended", what)
+
+
+def die_of_poison(context: Context, n: int) -> None:
+    if n == POISON and context.subscription in POISONED:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contract("shop.placed")
@@ -116,8 +123,7 @@ async def bill(event: Placed, context: Context) -> None:
     """Fails on some messages, on some of them always."""
     with noted(context, event.n):
         await asyncio.sleep(event.n % 150 / 1000)
-        if event.n == POISON:
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_of_poison(context, event.n)
         if event.n % 100 == 7 and context.attempt < 3:
             raise ConnectionError("the bank is busy")
         if event.n % 200 == 11:
@@ -131,8 +137,7 @@ async def project(event: Balance, context: Context) -> None:
     """Ordered by account. Fails on some messages, on some of them always."""
     with noted(context, event.n):
         await asyncio.sleep(event.n % 60 / 1000)
-        if event.n == POISON:
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_of_poison(context, event.n)
         if event.n % 100 == 17 and context.attempt < 2:
             raise ConnectionError("the database is busy")
         if event.n % 300 == 23:
