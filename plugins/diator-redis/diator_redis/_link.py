@@ -31,9 +31,9 @@ def pack(*arguments: Argument) -> bytes:
 class Cut(Exception):  # noqa: N818 - internal, says what happened to the exchange
     """An exchange did not end: ``sent`` tells whether anything may have reached the server."""
 
-    def __init__(self, error: BaseException, *, sent: bool) -> None:
+    def __init__(self, error: BaseException, *, sent: bool, cancelled: asyncio.CancelledError | None = None) -> None:
         super().__init__(error)
-        self.error, self.sent = error, sent
+        self.error, self.sent, self.cancelled = error, sent, cancelled
 
 
 class Link:
@@ -77,7 +77,7 @@ class Link:
                 await self.drop()
         except (redis_errors.RedisError, OSError, asyncio.TimeoutError, EOFError) as error:
             await self.drop()
-            raise Cut(self._why(error), sent=sent) from error
+            raise Cut(self._why(error), sent=sent, cancelled=cancelled) from error
         except BaseException:
             await self.drop()
             raise
@@ -156,6 +156,11 @@ class Links:
         link = Link(self.pool)
         self._all.add(link)
         return link
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether the link that is taken next can be used at once, as far as anybody knows."""
+        return bool(self._free) and self._free[-1].is_ready
 
     def put(self, link: Link) -> None:
         """Take a link back."""

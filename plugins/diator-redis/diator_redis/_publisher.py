@@ -132,7 +132,7 @@ class Publisher:
         if not messages:
             return
         call = _Call(messages, timeout)
-        if self._busy or self._closed or not self._link.is_ready or not _is_small(messages):
+        if self._busy or self._closed or not self._link.is_ready or not is_small(messages):
             await self._queued(call)
         else:
             self._busy = True
@@ -256,6 +256,7 @@ class Publisher:
             data = b"%b$%d\r\n%b\r\n" % (head, len(body), body)
             call.cancelled = await self._link.exchange(data, 1, replies, timeout, to_the_end=True)
         except Cut as cut:
+            call.cancelled = cut.cancelled
             call.fail(message, cut.error, sent=cut.sent and not replies)
             return
         if isinstance(replies[0], Exception):
@@ -289,11 +290,12 @@ class Publisher:
         data = b"".join([pack(command, name, *arguments) for _, arguments in calls])
         try:
             cancelled = await self._link.exchange(data, len(calls), replies, timeout, to_the_end=True)
-            if cancelled is not None:
-                calls[0][0][0][0].cancelled = cancelled
         except Cut as cut:
+            cancelled = cut.cancelled
             for items, _ in calls[len(replies) :]:
                 _fail_all(items, cut.error, sent=cut.sent)
+        if cancelled is not None:
+            calls[0][0][0][0].cancelled = cancelled
         again: list[tuple[list[_Item], list[Argument]]] = []
         unloaded = False
         for (items, arguments), reply in zip(calls, replies, strict=False):
@@ -319,7 +321,7 @@ class Publisher:
         self._noticed(items[0][1].topic, len(items))
 
 
-def _is_small(messages: Sequence[Outgoing]) -> bool:
+def is_small(messages: Sequence[Outgoing]) -> bool:
     """Whether one exchange takes all, and never waits until the socket takes more."""
     return len(messages) <= 100 and sum([len(message.structured) for message in messages]) < SMALL
 

@@ -26,6 +26,7 @@ from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from diator_redis import _predecessor
 from diator_redis._errors import translate
 from diator_redis._link import Cut, Links, pack
+from diator_redis._publisher import is_small
 from diator_redis._settings import check_client, pool_of, problem, split
 
 logger = logging.getLogger("diator.redis")
@@ -169,46 +170,65 @@ class RedisPubSubBroker:
 
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
         """Send messages to whoever listens. Raises `~diator.NotPublishedError`."""
-        if messages:
+        links = self._links
+        if not messages:
+            return
+        if links is None or self._lock.locked() or not links.has_ready or not is_small(messages):
             await shielded(self._publish(messages, timeout))
+        else:
+            # Nothing is waited for but the replies, which a cancel does not interrupt: a task would double the cost.
+            await self._publish(messages, timeout, to_the_end=True)
 
-    async def _publish(self, messages: Sequence[Outgoing], timeout: float) -> None:
+    async def _publish(self, messages: Sequence[Outgoing], timeout: float, to_the_end: bool = False) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
         try:
             links = self._open_links()
-            await asyncio.wait_for(self._lock.acquire(), timeout)
+            if self._lock.locked():
+                await asyncio.wait_for(self._lock.acquire(), timeout)
+            else:
+                await self._lock.acquire()
         except (BrokerError, asyncio.TimeoutError) as error:
             cause = error if isinstance(error, BrokerError) else BrokerUnavailableError("others publish for too long")
             raise NotPublishedError(messages) from cause
         link = links.take()
         replies: list[Any] = []
+        lost: Cut | None = None
         try:
             data = b"".join([pack(b"PUBLISH", *self._written(message)) for message in messages])
-            await link.exchange(data, len(messages), replies, min(max(ends - loop.time(), 0.001), links.timeout))
+            left = min(max(ends - loop.time(), 0.001), links.timeout)
+            cancelled = await link.exchange(data, len(messages), replies, left, to_the_end=to_the_end)
         except Cut as cut:
-            self._check(messages, replies, cut)
-        else:
-            self._check(messages, replies, None)
+            lost, cancelled = cut, cut.cancelled
         finally:
             links.put(link)
             self._lock.release()
+        failure = self._failure(messages, replies, lost)
+        if cancelled is not None:
+            raise cancelled from failure
+        if failure is not None:
+            raise failure from failure.__cause__
 
     def _written(self, message: Outgoing) -> tuple[str, bytes]:
         if self._wire == "diator-0.1":
             return _predecessor.channel_of(self._channel_prefix, message), _predecessor.write(message)
         return self._channel(message.topic), message.structured
 
-    def _check(self, messages: Sequence[Outgoing], replies: Sequence[Any], cut: Cut | None) -> None:
+    def _failure(
+        self, messages: Sequence[Outgoing], replies: Sequence[Any], cut: Cut | None
+    ) -> NotPublishedError | None:
+        """Tell what did not leave."""
         refused = [(one, reply) for one, reply in zip(messages, replies, strict=False) if isinstance(reply, Exception)]
         rest = messages[len(replies) :]
         unsent = [one for one, _ in refused] + ([] if cut is None or cut.sent else list(rest))
         unknown = list(rest) if cut is not None and cut.sent else []
-        if unsent or unknown:
-            original = refused[0][1] if cut is None else cut.error
-            cause = translate(original)
-            cause.__cause__ = original
-            raise NotPublishedError(unsent, unknown) from cause
+        if not unsent and not unknown:
+            return None
+        original = refused[0][1] if cut is None else cut.error
+        failure = NotPublishedError(unsent, unknown)
+        failure.__cause__ = translate(original)
+        failure.__cause__.__cause__ = original
+        return failure
 
     def _channel(self, topic: str) -> str:
         return f"{self._prefix}:{topic}"
