@@ -155,7 +155,7 @@ class ServiceBusBroker:
     async def connect(self) -> None:
         """Open, and see that somebody listens.
 
-        Raises `~diator.BrokerUnavailableError` where nobody does; it is open all the same, and works when they do again.
+        Raises `~diator.BrokerUnavailableError` where nobody does; it is open all the same, and works when they do.
         """
         if self._link is None:
             link = self._opening.link()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -138,6 +138,15 @@ class Fetcher:
             for held in several:
                 self._returned(held)
         await asyncio.gather(*(quietly(give_back(self.sdk, held.message, held.link)) for held in several))
+
+    def give_back_soon(self, several: Iterable[Held]) -> None:
+        """Give messages back before the next fetch."""
+        self._pausing = asyncio.ensure_future(self._after(self._pausing, self.give_back(list(several))))
+
+    async def _after(self, before: "asyncio.Task[None] | None", work: Awaitable[None]) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        await work
 
     async def aclose(self, held: Iterable[Held]) -> None:
         """Give back these and all that nobody has, and close."""

@@ -15,6 +15,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutError, ServiceBusServerBusyError
 
 from diator.brokers import Ack, Outcome, Park, RetryAfter
+from diator.errors import BrokerError
 from diator_azure_servicebus._errors import SDK, translate
 from diator_azure_servicebus._fetching import Fetcher, Held
 from diator_azure_servicebus._link import quietly
@@ -104,9 +105,10 @@ class Lane:
     async def refresh(self) -> None:
         """Renew the lock where it is no longer fresh."""
         if self.fetcher.ready and self._left < timedelta(seconds=self._lease * _FRESH):
-            await self.renew()
+            with contextlib.suppress(BrokerError):  # it lasts a little yet
+                await self.renew()
 
-    async def take(self, limit: int) -> list[Held]:
+    def take(self, limit: int) -> list[Held]:
         """Give what may be handed out, in order. What has come too early is given back."""
         ready, self.fetcher.ready = (
             sorted(self.fetcher.ready, key=lambda held: held.sequence),
@@ -120,7 +122,7 @@ class Lane:
             self.out[id(held)] = held
         if early:
             self._misfits += 1
-            await self.fetcher.give_back(early)
+            self.fetcher.give_back_soon(early)
         return taken[:limit]
 
     def _in_order(self, ready: Iterable[Held]) -> Iterable[Held]:

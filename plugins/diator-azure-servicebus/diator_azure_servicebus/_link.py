@@ -168,9 +168,11 @@ class Link:
         """Options of receivers.
 
         What comes between two fetches is kept, not given back: so messages stay in order. There is no task that keeps
-        the connection alive, for which closing would wait up to a second: locks are renewed, or a fetch runs.
+        the connection alive, for which closing would wait up to a second: locks are renewed, or a fetch runs. A
+        settlement that is not confirmed is asked for again over the management node while the lock still holds.
         """
-        return {"prefetch_count": 1, "keep_alive": 0, **self._options}
+        confirmed = max(0.5, min(15.0, self.settings.lease / 4))
+        return {"prefetch_count": 1, "keep_alive": 0, "timeout": confirmed, **self._options}
 
 
 async def quietly(closing: Awaitable[object]) -> None:

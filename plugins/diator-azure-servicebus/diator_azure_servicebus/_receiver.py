@@ -130,7 +130,7 @@ class QueueReceiver:
             await give_back(self._sdk, held.message, held.link)
 
     async def _send_copy(self, held: Held, delivery: Delivery, outcome: RetryAfter) -> None:
-        """Send the copy first: a crash then makes a duplicate, and loses nothing. Renewing shows that it is ours yet."""
+        """Send the copy first: a crash then makes a duplicate, and loses nothing. Renewing shows that it is ours."""
         if held.copied:
             return
         until = await self._sdk.renew_message_lock(held.message)

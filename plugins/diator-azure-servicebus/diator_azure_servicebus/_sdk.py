@@ -6,6 +6,7 @@ Each function falls back to what is public where a later version has taken away 
 import asyncio
 import contextlib
 import time
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
 
@@ -102,30 +103,52 @@ async def give_back(receiver: ServiceBusReceiver, message: ServiceBusReceivedMes
 
 
 def tidy(sdk: ServiceBusSender | ServiceBusReceiver) -> None:
-    """See to it that a link whose opening fails or is cut short leaves no socket open, as it does in version 7.15."""
+    """Let a link be opened and closed by one task at a time, and leave no socket open where opening fails.
+
+    In version 7.15 each call that finds the connection broken closes the link and opens another, beside the others that
+    do the same; and one whose opening is cut short keeps its socket.
+    """
     private = cast("Any", sdk)
-    opening, creating = getattr(private, "_open", None), getattr(private, "_create_handler", None)
-    if opening is None or creating is None:
-        return
-    made: list[Any] = []
-
-    def create(*args: Any, **kwargs: Any) -> None:
-        creating(*args, **kwargs)
-        made[:] = [private._handler]
-
-    async def open_(*args: Any, **kwargs: Any) -> None:
-        try:
-            await opening(*args, **kwargs)
-        except BaseException:
-            await _hang_up(made)
-            raise
-
-    private._open, private._create_handler = open_, create
+    if all(hasattr(private, name) for name in ("_open", "_close_handler", "_create_handler")):
+        _Turns(private)
 
 
-async def _hang_up(handlers: list[Any]) -> None:
-    for handler in handlers:
-        transport = getattr(getattr(handler, "_connection", None), "_transport", None)
-        if transport is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(transport.close(), 1.0)
+_opening: "ContextVar[_Turns | None]" = ContextVar("diator_azure_servicebus_opening", default=None)
+"""What is being opened in this task, and in those that it has started for that."""
+
+
+class _Turns:
+    def __init__(self, private: Any) -> None:
+        self._private = private
+        self._opening, self._closing = private._open, private._close_handler
+        self._lock = asyncio.Lock()
+        private._open, private._close_handler = self._open, self._close
+
+    async def _open(self, *args: Any, **kwargs: Any) -> None:
+        if self._private._running:
+            return
+        async with self._lock:
+            token = _opening.set(self)
+            try:
+                await self._opening(*args, **kwargs)
+            finally:
+                _opening.reset(token)
+
+    async def _close(self) -> None:
+        handler = self._private._handler
+        if _opening.get() is self:  # and has failed
+            try:
+                await self._closing()
+            finally:
+                await _hang_up(handler)
+            return
+        async with self._lock:
+            if self._private._handler is handler:
+                await self._closing()
+
+
+async def _hang_up(handler: Any) -> None:
+    transport = getattr(getattr(handler, "_connection", None), "_transport", None)
+    if transport is not None:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(transport.close(), 1.0)

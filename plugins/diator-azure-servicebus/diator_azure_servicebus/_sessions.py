@@ -118,11 +118,11 @@ class SessionReceiver:
     # Handing out
 
     async def _hand_out(self, limit: int) -> list[Delivery]:
+        await asyncio.gather(*(lane.refresh() for lane in self._lanes))
         deliveries: list[Delivery] = []
-        for lane in list(self._lanes):
+        for lane in self._lanes:  # from here on nothing is awaited: what is taken is given
             if len(deliveries) < limit and lane.fetcher.ready:
-                await lane.refresh()
-                taken = await lane.take(limit - len(deliveries))
+                taken = lane.take(limit - len(deliveries))
                 self._of.update((id(held), lane) for held in taken)
                 deliveries += [held.delivery(self._subscription, held.failures) for held in taken]
         if len(self._lanes) > 1:
@@ -139,7 +139,11 @@ class SessionReceiver:
         for _ in range(min(room, 1 + active - asking)):
             task = asyncio.ensure_future(self._open())
             self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            task.add_done_callback(self._asked)
+
+    def _asked(self, task: "asyncio.Task[None]") -> None:
+        self._asking.discard(task)
+        self._woken.set()
 
     async def _open(self) -> None:
         """Get the next session that is free, and what is known of it."""
@@ -155,8 +159,6 @@ class SessionReceiver:
             pass  # there was none
         except SDK as error:
             self._error = error
-        finally:
-            self._woken.set()
 
     async def _opened(self, sdk: ServiceBusReceiver, state: bytes | None) -> None:
         if self._closing is not None:

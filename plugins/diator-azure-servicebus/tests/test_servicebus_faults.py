@@ -1,0 +1,498 @@
+"""What goes wrong on the way to Service Bus: nothing is lost, and what comes twice is bounded and counted.
+
+Not collected when ``DIATOR_TEST_SERVICEBUS`` names a real namespace, which does not fail on command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.amqp import AmqpAnnotatedMessage
+from diator_azure_servicebus import ServiceBusBroker
+from diator_azure_servicebus.testing import Action, Point, ServerTopology, ServiceBusServer, hasty_sdk
+
+from diator import Diator, NotificationEvent, PublishError, Retry, contract
+from diator.brokers import (
+    ACK,
+    RELEASE,
+    Delivery,
+    Envelope,
+    Outcome,
+    Outgoing,
+    Park,
+    Receiver,
+    RetryAfter,
+    Subscription,
+    Topic,
+    read,
+)
+from diator.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, NotPublishedError
+
+if os.environ.get("DIATOR_TEST_SERVICEBUS"):
+    pytest.skip("a real namespace does not fail on command", allow_module_level=True)
+
+DROPS = [Action.DROP_BEFORE, Action.DROP_AFTER]
+PATIENCE = 8.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceBusServer]:
+    with ServiceBusServer() as running, hasty_sdk():
+        yield running
+
+
+@dataclass
+class Shop:
+    """A broker with one subscription of its own."""
+
+    server: ServiceBusServer
+    broker: ServiceBusBroker
+    subscription: Subscription
+
+    @property
+    def queue(self) -> str:
+        return self.subscription.name
+
+    @property
+    def topic(self) -> Topic:
+        return self.subscription.topics[0]
+
+    def message(self, number: int, key: str | None = None) -> Outgoing:
+        envelope = Envelope(specversion="1.0", id=f"{number}", source="shop", type="sold", partitionkey=key)
+        return Outgoing(self.topic.name, envelope)
+
+    async def publish(self, *numbers: int, key: str | None = None) -> None:
+        await self.broker.publish([self.message(number, key) for number in numbers], timeout=PATIENCE)
+
+    async def receiver(self) -> Receiver:
+        return await self.broker.subscribe(self.subscription)
+
+    async def other(self) -> Receiver:
+        """A receiver of another process."""
+        broker = new_broker(self.server, self.broker.lease)
+        await broker.connect()
+        self.others.append(broker)
+        return await broker.subscribe(self.subscription)
+
+    def __post_init__(self) -> None:
+        self.others: list[ServiceBusBroker] = []
+
+
+def new_broker(server: ServiceBusServer, lease: float = 30.0, **options: Any) -> ServiceBusBroker:
+    topology = ServerTopology(server)
+    return ServiceBusBroker(server.connection_string, lease=lease, socket_timeout=0.02, topology=topology, **options)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    server: ServiceBusServer, *, ordered: bool = False, lease: float = 30.0, **options: Any
+) -> AsyncGenerator[Shop, None]:
+    name = f"shop{uuid4().hex[:8]}"
+    subscription = Subscription(f"{name}.mail", (Topic(f"{name}.sold", True, ("sold",)),), ordered=ordered)
+    shop = Shop(server, new_broker(server, lease, **options), subscription)
+    await shop.broker.connect()
+    await shop.broker.apply([subscription], subscription.topics)
+    try:
+        yield shop
+    finally:
+        server.clear_faults()
+        for broker in (*shop.others, shop.broker):
+            await broker.aclose()
+
+
+async def take(receiver: Receiver, limit: int = 1) -> Delivery:
+    """Receive one, as the engine does: again, while the broker says that it is away."""
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            if deliveries := await asyncio.wait_for(receiver.receive(limit), PATIENCE):
+                assert len(deliveries) == 1
+                return deliveries[0]
+        except BrokerUnavailableError:
+            assert asyncio.get_running_loop().time() < end
+            await asyncio.sleep(0.02)
+
+
+async def nothing(receiver: Receiver, seconds: float = 0.3) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(receiver.receive(1), seconds)
+
+
+async def settle(receiver: Receiver, delivery: Delivery, outcome: Outcome) -> bool:
+    """Settle as the engine does: again after an error; tells whether it was lost."""
+    for _ in range(20):
+        try:
+            return bool(await receiver.settle([(delivery, outcome)]))
+        except BrokerUnavailableError:
+            await asyncio.sleep(0.05)
+    raise AssertionError("it could not be settled")
+
+
+def number(delivery: Delivery) -> int:
+    return int(read(delivery.headers, delivery.body).id)
+
+
+class TestPublishing:
+    @pytest.mark.parametrize(("action", "copies"), [(Action.DROP_BEFORE, 1), (Action.DROP_AFTER, 2)])
+    async def test_a_send_that_breaks_is_repeated(self, server: ServiceBusServer, action: Action, copies: int) -> None:
+        """What was stored and not confirmed is there twice: no duplicate detection here."""
+        async with opened(server) as shop:
+            await shop.publish(0)
+            server.inject(Point.INCOMING, action, entity=shop.topic.name)
+            await shop.publish(1)
+            assert server.counts(shop.queue).active == 1 + copies
+
+    @pytest.mark.parametrize("action", DROPS)
+    async def test_duplicate_detection_drops_what_was_repeated(self, server: ServiceBusServer, action: Action) -> None:
+        """The message id is the event's id, not a random one as in diator 0.1."""
+        async with opened(server, duplicate_window=60.0) as shop:
+            await shop.publish(0)
+            server.inject(Point.INCOMING, action, entity=shop.topic.name)
+            await shop.publish(1)
+            await shop.publish(1)
+            assert [str(one.message_id) for one in server.messages(shop.queue)] == ["0", "1"]
+
+    async def test_one_client_and_one_sender_stay_open(self, server: ServiceBusServer) -> None:
+        """In diator 0.1 the client was closed after each send, so that only the first one worked."""
+        async with opened(server) as shop:
+            before = {one.container_id for one in server.connections()}
+            for at in range(20):
+                await shop.publish(at)
+            (new,) = {one.container_id for one in server.connections()} - before
+            assert new.startswith("SBSender")
+            assert server.counts(shop.queue).active == 20
+
+    async def test_a_busy_service_is_waited_for(self, server: ServiceBusServer) -> None:
+        async with opened(server) as shop:
+            fault = server.inject(Point.INCOMING, Action.REFUSE, count=2, entity=shop.topic.name)
+            await shop.publish(1)
+            assert (fault.hits, server.counts(shop.queue).active) == (2, 1)
+
+    @pytest.mark.parametrize("condition", ["com.microsoft:server-busy", "amqp:resource-limit-exceeded"])
+    async def test_what_is_refused_is_surely_unsent(self, server: ServiceBusServer, condition: str) -> None:
+        async with opened(server) as shop:
+            server.inject(Point.INCOMING, Action.REFUSE, count=None, entity=shop.topic.name, condition=condition)
+            with pytest.raises(NotPublishedError) as raised:
+                await shop.publish(1, 2)
+            assert (len(raised.value.unsent), raised.value.unknown) == (2, ())
+            assert isinstance(raised.value.__cause__, BrokerUnavailableError)
+
+    async def test_what_hangs_is_unknown_and_takes_no_longer_than_asked(self, server: ServiceBusServer) -> None:
+        async with opened(server) as shop:
+            await shop.publish(0)
+            server.inject(Point.INCOMING, Action.HANG_AFTER, entity=shop.topic.name)
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(NotPublishedError) as raised:
+                await shop.broker.publish([shop.message(1)], timeout=0.5)
+            assert asyncio.get_running_loop().time() - began < 1.5
+            assert (raised.value.unsent, len(raised.value.unknown)) == ((), 1)
+            await shop.publish(2)
+            assert server.counts(shop.queue).active == 3
+
+    async def test_a_missing_topic_is_named_with_the_remedy(self, server: ServiceBusServer) -> None:
+        async with opened(server) as shop:
+            message = Outgoing("nowhere", shop.message(1).envelope)
+            with pytest.raises(NotPublishedError) as raised:
+                await shop.broker.publish([message], timeout=PATIENCE)
+            assert "'nowhere'" in str(raised.value.__cause__)
+            assert "diator-azure plan" in str(raised.value.__cause__)
+
+    async def test_what_is_too_large_is_told_before_anything_leaves(self, server: ServiceBusServer) -> None:
+        async with opened(server) as shop:
+            data = msgspec.Raw(b'"%s"' % (b"x" * 300_000))
+            large = Envelope(specversion="1.0", id="big", source="s", type="sold", data=data)
+            batch = [shop.message(1), Outgoing(shop.topic.name, large), shop.message(2)]
+            with pytest.raises(NotPublishedError) as raised:
+                await shop.broker.publish(batch, timeout=PATIENCE)
+            cause = raised.value.__cause__
+            assert isinstance(cause, MessageTooLargeError)
+            assert "sold big has 300,0" in str(cause)
+            assert raised.value.unsent == tuple(batch)
+            assert server.counts(shop.queue).active == 0
+
+    async def test_batches_are_split_by_the_limit_of_the_service_and_stay_in_order(
+        self, server: ServiceBusServer
+    ) -> None:
+        async with opened(server) as shop:
+            data = msgspec.Raw(b'"%s"' % (b"x" * 60_000))
+            sent = [
+                Outgoing(
+                    shop.topic.name,
+                    Envelope(specversion="1.0", id=f"{at}", source="s", type="sold", partitionkey="k", data=data),
+                )
+                for at in range(20)
+            ]
+            fault = server.inject(Point.INCOMING, Action.DROP_BEFORE, skip=1_000_000, entity=shop.topic.name)
+            await shop.broker.publish(sent, timeout=PATIENCE)
+            assert [str(one.message_id) for one in server.messages(shop.queue)] == [f"{at}" for at in range(20)]
+            assert 1_000_000 - fault.skip == 5, "four of them go into one batch"
+
+
+class TestSettling:
+    @pytest.mark.parametrize("ordered", [False, True])
+    @pytest.mark.parametrize("outcome", [ACK, RetryAfter(0.0), Park("rejected")], ids=lambda one: type(one).__name__)
+    @pytest.mark.parametrize("action", [*DROPS, Action.REFUSE])
+    async def test_a_settlement_that_breaks_loses_nothing(
+        self, server: ServiceBusServer, action: Action, outcome: Outcome, ordered: bool
+    ) -> None:
+        """It is carried out, or the message comes again; at most once more."""
+        async with opened(server, ordered=ordered, lease=1.0) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1, key="k")
+            delivery = await take(receiver)
+            server.inject(Point.DISPOSITION, action, entity=shop.queue)
+            lost = await settle(receiver, delivery, outcome)
+            again = 0
+            while (counts := server.counts(shop.queue)).active + counts.locked:
+                again += 1
+                assert not await settle(receiver, await take(receiver), ACK)
+            assert again <= 1
+            if not lost:
+                assert again == isinstance(outcome, RetryAfter)
+            parked = [letter async for letter in shop.broker.dead_letters(shop.subscription)]
+            assert len(parked) + again == 1 or outcome is ACK
+
+    async def test_a_settlement_that_is_never_confirmed_is_asked_for_again(self, server: ServiceBusServer) -> None:
+        """Over the management node, while the lock holds."""
+        async with opened(server, lease=4.0) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1)
+            delivery = await take(receiver)
+            server.inject(Point.DISPOSITION, Action.HANG_BEFORE, entity=shop.queue)
+            assert not await receiver.settle([(delivery, ACK)])
+            assert server.counts(shop.queue).locked == 0
+
+    async def test_a_retry_that_is_sent_and_not_completed_comes_once_more_and_no_oftener(
+        self, server: ServiceBusServer
+    ) -> None:
+        """As after a crash between the two: the copy is known by its id when the failure is recorded again."""
+        async with opened(server, lease=1.0) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1)
+            delivery = await take(receiver)
+            server.inject(Point.DISPOSITION, Action.DROP_BEFORE, count=None, entity=shop.queue)
+            server.inject(Point.MANAGEMENT, Action.DROP_BEFORE, count=None, skip=1, entity=shop.queue)
+            with pytest.raises(BrokerUnavailableError):
+                await receiver.settle([(delivery, RetryAfter(0.0))])
+            server.clear_faults()
+            other = await shop.other()
+            counts: Counter[tuple[int, int]] = Counter()
+            for _ in range(3):
+                again = await take(other)
+                counts[again.failures, again.deliveries] += 1
+                assert not await settle(other, again, RetryAfter(0.0) if again.failures == 0 else ACK)
+                if sum(counts.values()) == 2:
+                    break
+            assert counts == {(1, 2): 1, (0, 2): 1}
+            await nothing(other, 1.3)
+            assert await receiver.settle([(delivery, RetryAfter(0.0))]) == [delivery]
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    async def test_locks_that_end_early_are_told_as_lost(self, server: ServiceBusServer, ordered: bool) -> None:
+        async with opened(server, ordered=ordered) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1, key="k")
+            delivery = await take(receiver)
+            server.expire_locks(shop.queue)
+            assert await receiver.renew([delivery]) == [delivery]
+            assert await receiver.settle([(delivery, ACK)]) == [delivery]
+            again = await take(receiver)
+            assert (number(again), again.deliveries) == (1, 2)
+            assert not await receiver.settle([(again, ACK)])
+
+    async def test_a_release_over_a_link_that_is_gone_still_gives_back(self, server: ServiceBusServer) -> None:
+        """It counts a delivery then, since only abandoning is left."""
+        async with opened(server) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1)
+            delivery = await take(receiver)
+            server.cut("SBReceiver")
+            await nothing(receiver, 1.5)
+            assert not await settle(receiver, delivery, RELEASE)
+            again = await take(receiver)
+            assert (again.failures, again.deliveries) == (0, 2)
+
+
+class TestReceiving:
+    @pytest.mark.parametrize("point", [Point.ACCEPT, Point.OPEN, Point.PUT_TOKEN, Point.ATTACH])
+    async def test_a_link_that_breaks_while_it_opens_is_opened_again(
+        self, server: ServiceBusServer, point: Point
+    ) -> None:
+        async with opened(server) as shop:
+            await shop.publish(1)
+            fault = server.inject(point, Action.DROP_BEFORE)
+            assert number(await take(await shop.receiver())) == 1
+            assert fault.hits == 1
+
+    async def test_a_link_that_is_refused_says_why(self, server: ServiceBusServer) -> None:
+        async with opened(server) as shop:
+            server.inject(
+                Point.ATTACH, Action.REFUSE, count=None, entity=shop.queue, condition="amqp:unauthorized-access"
+            )
+            with pytest.raises(BrokerError) as raised:
+                await shop.receiver()
+            assert not isinstance(raised.value, BrokerUnavailableError)
+            assert shop.queue in str(raised.value)
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    async def test_a_queue_that_is_missing_is_named_with_the_remedy(
+        self, server: ServiceBusServer, ordered: bool
+    ) -> None:
+        async with opened(server) as shop:
+            missing = shop.subscription._replace(name="nowhere", ordered=ordered)
+            with pytest.raises(BrokerError, match=r"'nowhere'.*diator-azure plan"):
+                await (await shop.broker.subscribe(missing)).receive(1)
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    @pytest.mark.parametrize("action", DROPS)
+    async def test_a_message_that_is_cut_off_on_its_way_comes_again(
+        self, server: ServiceBusServer, action: Action, ordered: bool
+    ) -> None:
+        async with opened(server, ordered=ordered, lease=1.0) as shop:
+            receiver = await shop.receiver()
+            server.inject(Point.OUTGOING, action, entity=shop.queue)
+            await shop.publish(1, key="k")
+            deliveries = [await take(receiver)]
+            while await settle(receiver, deliveries[-1], ACK):  # its session may have ended with the connection
+                deliveries.append(await take(receiver))
+            assert [number(delivery) for delivery in deliveries] in ([1], [1, 1])
+            await nothing(receiver, 1.2)
+
+    async def test_a_receiver_that_nobody_asks_holds_nothing_back(self, server: ServiceBusServer) -> None:
+        """A receive that was cancelled leaves no credit behind, which would draw messages from the others."""
+        async with opened(server) as shop:
+            first, second = await shop.receiver(), await shop.other()
+            for receiver in (first, second):
+                await nothing(receiver)
+            await asyncio.sleep(0.3)
+            began = asyncio.get_running_loop().time()
+            for at in range(6):
+                await shop.publish(at)
+                assert not await second.settle([(await take(second), ACK)])
+            assert asyncio.get_running_loop().time() - began < 1.0
+
+    async def test_what_makes_no_sense_is_handed_out_with_its_damage(self, server: ServiceBusServer) -> None:
+        """Whatever another program has sent: the engine parks it."""
+        async with opened(server) as shop:
+            receiver = await shop.receiver()
+            string = server.connection_string
+            async with (
+                ServiceBusClient.from_connection_string(string) as client,
+                client.get_queue_sender(shop.queue, keep_alive=0) as sender,
+            ):
+                await sender.send_messages(AmqpAnnotatedMessage(value_body={"a": 1}))
+                await sender.send_messages(
+                    ServiceBusMessage(b"{}", application_properties={"cloudEvents:time": "9" * 40})
+                )
+                await sender.send_messages(AmqpAnnotatedMessage(value_body="text"))
+            damages: list[str | None] = []
+            for _ in range(3):
+                delivery = await take(receiver)
+                damages.append(delivery.damage)
+                assert not await receiver.settle([(delivery, Park("undecodable"))])
+            assert [bool(damage) for damage in damages] == [True, True, False]
+
+
+class TestWorkers:
+    """The engine on this broker, while things go wrong."""
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    async def test_connections_that_break_all_the_time_lose_nothing(
+        self, server: ServiceBusServer, ordered: bool
+    ) -> None:
+        """Each event is handled; those that are handled twice are few, and told as such."""
+        name = f"busy{uuid4().hex[:8]}"
+
+        @contract(f"{name}.sold", key="customer")
+        @dataclass(frozen=True)
+        class Sold(NotificationEvent):
+            number: int
+            customer: int
+
+        handled: Counter[int] = Counter()
+        in_order: dict[int, list[int]] = {}
+
+        async def mail(event: Sold) -> None:
+            await asyncio.sleep(0.001)
+            handled[event.number] += 1
+            if event.number % 10 == 3 and handled[event.number] == 1:
+                raise ValueError("not now")
+            in_order.setdefault(event.customer, []).append(event.number)
+
+        app = Diator(name, broker=new_broker(server, 2.0), retry=Retry(delay=0.01, attempts=10))
+        app.on_event(ordered=ordered)(mail)
+        app.publishes(Sold)
+        async with app, app.worker():
+            for first in range(0, 100, 10):
+                await _publish_in_the_end(app, [Sold(at, at % 5) for at in range(first, first + 10)])
+                server.cut("SBReceiver")
+                await asyncio.sleep(0.1)
+            await _until(lambda: len(handled) == 100 and all(handled[at] >= 2 for at in range(3, 100, 10)))
+            await asyncio.sleep(0.3)
+        assert sum(handled.values()) <= 300
+        if ordered:
+            for numbers in in_order.values():
+                assert [*dict.fromkeys(numbers)] == sorted({*numbers}), "the first success of each is in order"
+
+    async def test_shutting_down_gives_back_what_is_not_finished(self, server: ServiceBusServer) -> None:
+        """At once and uncounted, not when its lock ends."""
+        name = f"slow{uuid4().hex[:8]}"
+
+        @contract(f"{name}.sold")
+        @dataclass(frozen=True)
+        class Sold(NotificationEvent):
+            number: int
+
+        began = asyncio.Event()
+
+        async def mail(event: Sold) -> None:
+            began.set()
+            await asyncio.sleep(60)
+
+        broker = new_broker(server)
+        app = Diator(name, broker=broker)
+        app.on_event(mail)
+        app.publishes(Sold)
+        async with app:
+            async with app.worker(grace=0.1):
+                await app.publish(*(Sold(at) for at in range(5)))
+                await asyncio.wait_for(began.wait(), PATIENCE)
+            (queue,) = {one.name for one in broker.entities(_subscriptions(app)) if one.kind == "queue"} - {
+                f"{name}.mail.retry"
+            }
+            counts = server.counts(queue)
+            assert (counts.active, counts.locked) == (5, 0)
+            assert {one.delivery_count for one in server.messages(queue)} == {0}
+
+
+def _subscriptions(app: Diator) -> Sequence[Subscription]:
+    return [one.subscription for one in app.operations().consumed]
+
+
+async def _publish_in_the_end(app: Diator, events: Sequence[Any]) -> None:
+    for _ in range(20):
+        try:
+            return await app.publish(*events)
+        except PublishError as error:
+            events = [*error.unsent, *error.unknown]
+            await asyncio.sleep(0.05)
+    raise AssertionError("it could not be published")
+
+
+async def _until(check: Callable[[], bool], seconds: float = 20.0) -> None:
+    for _ in range(int(seconds / 0.05)):
+        if check():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it does not come")

@@ -1,0 +1,329 @@
+"""The parts that need no server: settings, names, errors, messages, why a message is dead, entities and the plan."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from hashlib import sha256
+from types import ModuleType
+from typing import Any
+
+import azure.servicebus.exceptions as sdk
+import diator_azure_servicebus
+import pytest
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient
+from diator_azure_servicebus import ServiceBusBroker
+from diator_azure_servicebus import _errors as errors
+from diator_azure_servicebus._command_line import main
+from diator_azure_servicebus._entities import Entity, Layout
+from diator_azure_servicebus._messages import from_wire, to_wire
+from diator_azure_servicebus._names import copy_id_of, message_id_of, path_of, session_of, subscription_of
+from diator_azure_servicebus._parking import ROOM, read, write
+from diator_azure_servicebus._plan import commands, duration
+from diator_azure_servicebus._settings import Settings
+from hypothesis import given, strategies
+
+from diator import Diator, NotificationEvent, contract
+from diator.brokers import Capability, Envelope, Outgoing, Park, Subscription, Topic
+from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError
+
+STRING = "Endpoint=sb://127.0.0.1:5673;SharedAccessKeyName=Root;SharedAccessKey=any;UseDevelopmentEmulator=true;"
+ORDERS, BILLS = Topic("orders", True, ("order",)), Topic("bills", False, ("bill",))
+MAIL = Subscription("shop.mail", (ORDERS, BILLS))
+BOOK = Subscription("shop.book", (ORDERS,), ordered=True)
+
+
+def refusal_of(make: Any) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        make()
+    return str(raised.value)
+
+
+def test_what_is_exported_is_there() -> None:
+    assert diator_azure_servicebus.__all__ == sorted(diator_azure_servicebus.__all__)
+    assert all(hasattr(diator_azure_servicebus, name) for name in diator_azure_servicebus.__all__)
+
+
+class TestSettings:
+    def test_an_address_has_the_namespace_and_the_settings(self) -> None:
+        broker = ServiceBusBroker.from_url("azure-servicebus://shop?lease=30&sessions=false&duplicate_window=600")
+        assert repr(broker) == "<ServiceBusBroker shop.servicebus.windows.net>"
+        assert broker.lease == 30
+        assert Capability.ORDERED not in broker.capabilities
+        assert Capability.DEDUPLICATES in broker.capabilities
+
+    def test_a_connection_string_may_be_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = "azure-servicebus://?connection_string_env=SHOP_BUS"
+        assert "'SHOP_BUS', which is not set" in refusal_of(lambda: ServiceBusBroker.from_url(url))
+        monkeypatch.setenv("SHOP_BUS", STRING)
+        assert repr(ServiceBusBroker.from_url(url)) == "<ServiceBusBroker 127.0.0.1:5673>"
+
+    @pytest.mark.parametrize(
+        ("url", "told"),
+        [
+            ("azure-servicebus://shop?colour=red", "unknown setting 'colour'"),
+            ("azure-servicebus://shop?lease=soon", "lease='soon'"),
+            ("azure-servicebus://shop?sessions=perhaps", "sessions='perhaps'"),
+            ("azure-servicebus://shop?lease=301", "lease=301.0"),
+            ("azure-servicebus://shop?layout=stars", "layout='stars'"),
+            ("azure-servicebus://", "either a namespace or connection_string_env"),
+            ("azure-servicebus://shop/queue", "more than a name and settings"),
+            ("azure-servicebus://user:secret@shop", "more than a name and settings"),
+        ],
+    )
+    def test_what_an_address_must_not_have_is_refused(self, url: str, told: str) -> None:
+        text = refusal_of(lambda: ServiceBusBroker.from_url(url))
+        assert told in text
+        assert "secret" not in text
+
+    def test_what_is_no_namespace_is_refused(self) -> None:
+        assert "is no namespace" in refusal_of(lambda: ServiceBusBroker(5))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert "connection string can't be used" in refusal_of(lambda: ServiceBusBroker("Endpoint=nothing"))
+
+    def test_a_client_that_is_ready_is_taken(self) -> None:
+        client = ServiceBusClient.from_connection_string(STRING)
+        assert repr(ServiceBusBroker(client)) == "<ServiceBusBroker 127.0.0.1:5673>"
+
+    async def test_without_azure_identity_the_error_names_the_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
+        with pytest.raises(ConfigurationError, match=r"pip install .*diator-azure-servicebus\[identity\]"):
+            await ServiceBusBroker("shop").connect()
+
+
+class TestNames:
+    @given(strategies.text(), strategies.text())
+    def test_names_fit_and_stay_apart(self, one: str, other: str) -> None:
+        for name, longest in ((path_of(one), 254), (subscription_of(one), 50)):
+            assert 0 < len(name) <= longest
+            assert name[0].isalnum() and name[-1].isalnum() and name.isascii()
+        assert (path_of(one) == path_of(other)) == (one == other) or path_of(one) in (one, other)
+
+    def test_names_that_fit_stay_as_they_are(self) -> None:
+        assert path_of("meetings.user-joined_2") == "meetings.user-joined_2"
+        assert path_of("a b", "test.") == "test.a-b-fca53dcf56"
+        assert subscription_of("x" * 60) == "x" * 39 + "-" + sha256(b"x" * 60).hexdigest()[:10]
+
+    def test_ids_fit(self) -> None:
+        assert (message_id_of("id"), session_of("key", "id"), session_of(None, "id")) == ("id", "key", "~id")
+        assert len(message_id_of("x" * 500)) == len(session_of("x" * 500, "id")) == 128
+        assert session_of("", "id"), "an empty key is a key, and no session may be empty"
+        assert copy_id_of("a", "s", 1) == copy_id_of("a", "s", 1) != copy_id_of("a", "s", 2)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        "cls", [cls for _, cls in inspect.getmembers(sdk, inspect.isclass) if cls.__module__ == sdk.__name__]
+    )
+    def test_none_of_the_sdk_is_forgotten(self, cls: type[Exception]) -> None:
+        """Each class is in one of the two tables; its base is told by its text."""
+        listed = [cls in errors.TEMPORARY, cls in errors.PERMANENT]
+        assert listed.count(True) == (cls is not sdk.ServiceBusError)
+        assert issubclass(cls, errors.SDK)
+
+    def test_an_error_is_told_with_its_entity(self) -> None:
+        busy = errors.translate(sdk.ServiceBusServerBusyError(), "orders")
+        assert isinstance(busy, BrokerUnavailableError)
+        assert str(busy).startswith("Service Bus, orders: ")
+        missing = errors.translate(sdk.MessagingEntityNotFoundError(), "orders")
+        assert type(missing) is BrokerError
+        assert "'orders'; `diator-azure plan module:app`" in str(missing)
+        assert errors.translate(busy, "orders") is busy
+
+    @pytest.mark.parametrize(
+        ("condition", "temporary"), [("amqp:not-allowed", False), ("amqp:internal-error", True), (None, True)]
+    )
+    def test_what_the_sdk_has_no_class_for(self, condition: str | None, temporary: bool) -> None:
+        error = sdk.ServiceBusError("Handler failed", condition=condition)
+        assert errors.is_temporary(error) == temporary
+
+
+class FakeReceived:
+    """A message as it comes out of the SDK."""
+
+    message_id = "1"
+    session_id = partition_key = correlation_id = to = reply_to = time_to_live = None
+    delivery_count, sequence_number, enqueued_time_utc = 0, 1, datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def __init__(self, sent: ServiceBusMessage, **properties: object) -> None:
+        self.body, self.body_type = sent.body, sent.body_type
+        self.content_type, self.subject = sent.content_type, sent.subject
+        raw: dict[Any, Any] = {**(sent.application_properties or {}), **properties}
+        self.application_properties = {
+            key.encode(): value.encode() if isinstance(value, str) else value for key, value in raw.items()
+        }
+
+
+def received(sent: ServiceBusMessage, **properties: object) -> Any:
+    return FakeReceived(sent, **properties)
+
+
+class TestMessages:
+    def outgoing(self, **more: Any) -> Outgoing:
+        envelope = Envelope(
+            specversion="1.0",
+            id="7",
+            source="shop",
+            type="sold",
+            time=datetime(2026, 1, 2, tzinfo=timezone.utc),
+            **more,
+        )
+        return Outgoing("orders", envelope)
+
+    def test_an_event_is_bound_as_cloudevents_say(self) -> None:
+        wire = to_wire(self.outgoing(partitionkey="k", diatorcorrelation="c"), sessions=True)
+        assert (wire.message_id, wire.subject, wire.session_id, wire.correlation_id) == ("7", "sold", "k", "c")
+        assert wire.content_type == "application/json"
+        properties = dict(wire.application_properties or {})
+        assert properties["cloudEvents:id"] == "7"
+        assert properties["cloudEvents:time"] == "2026-01-02T00:00:00+00:00"
+        assert all(isinstance(value, str) for value in properties.values())
+        assert b"".join(wire.body) == b"null"
+
+    def test_without_sessions_the_key_is_the_partition_key(self) -> None:
+        wire = to_wire(self.outgoing(partitionkey="k"), sessions=False)
+        assert (wire.session_id, wire.partition_key) == (None, "k")
+
+    def test_long_attributes_travel_in_structured_mode(self) -> None:
+        sent = self.outgoing(diatorheaders="x" * 20_000)
+        wire = to_wire(sent, sessions=True)
+        assert wire.content_type == "application/cloudevents+json"
+        content = from_wire(received(wire), MAIL)
+        assert (content.headers, content.body) == ({}, sent.structured)
+
+    def test_attributes_of_other_programs_are_understood(self) -> None:
+        sent = ServiceBusMessage(
+            b"1", content_type="application/json", application_properties={"cloudEvents_type": "bill"}
+        )
+        content = from_wire(
+            received(sent, **{"cloudEvents:id": "5", "cloudEvents_id": "6", "cloudEvents:time": 0}), MAIL
+        )
+        expected = {
+            "id": "5",
+            "type": "bill",
+            "time": "1970-01-01T00:00:00+00:00",
+            "datacontenttype": "application/json",
+        }
+        assert content.headers == expected
+        assert content.topic == "bills", "found by its type"
+
+    def test_what_is_damaged_is_told(self) -> None:
+        sent = ServiceBusMessage(b"1", application_properties={"cloudEvents:id": "5"})
+        message = received(sent)
+        message.application_properties[b"cloudEvents:type"] = b"\xff"
+        assert "UnicodeDecodeError" in str(from_wire(message, MAIL).damage)
+
+
+class TestParking:
+    @given(
+        strategies.text(max_size=9_000), strategies.none() | strategies.text(max_size=9_000), strategies.integers(0, 9)
+    )
+    def test_why_a_message_is_dead_is_kept_within_the_room(self, reason: str, text: str | None, attempts: int) -> None:
+        why = Park(reason, text, text, attempts)
+        told = write(why)
+        assert all(len(part.encode()) <= ROOM for part in told)
+        message = received(
+            ServiceBusMessage(
+                b"",
+                application_properties=dict(zip(("DeadLetterReason", "DeadLetterErrorDescription"), told, strict=True)),
+            )
+        )
+        found, _ = read(message)
+        assert found.attempts == attempts
+        if len(reason) + 2 * len(text or "") < 900:
+            assert found == why
+
+    def test_dead_letters_of_the_service_are_read_too(self) -> None:
+        told = {
+            "DeadLetterReason": "MaxDeliveryCountExceeded",
+            "DeadLetterErrorDescription": "Message could not be consumed",
+        }
+        why, since = read(received(ServiceBusMessage(b"", application_properties=dict(told))))
+        assert why == Park("MaxDeliveryCountExceeded", "Message could not be consumed")
+        assert since == datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+class TestEntities:
+    def test_each_handler_has_a_queue_that_its_topics_forward_to(self) -> None:
+        found = Layout(Settings(lease=30, duplicate_window=60)).entities([MAIL, BOOK], [ORDERS])
+        assert found == [
+            Entity("queue", "shop.mail", lock_seconds=30),
+            Entity("queue", "shop.book", sessions=True, lock_seconds=30),
+            Entity("queue", "shop.mail.retry", forward_to="shop.mail", duplicate_window=600),
+            Entity("topic", "orders", duplicate_window=60, lock_seconds=30),
+            Entity("topic", "bills", duplicate_window=60, lock_seconds=30),
+            Entity("subscription", "shop.mail", "orders", forward_to="shop.mail"),
+            Entity("subscription", "shop.mail", "bills", forward_to="shop.mail"),
+            Entity("subscription", "shop.book", "orders", forward_to="shop.book"),
+        ]
+
+    def test_or_each_topic_is_a_queue_with_one_handler(self) -> None:
+        broker = ServiceBusBroker(STRING, layout="queues", prefix="test.")
+        assert [(one.path, one.sessions) for one in broker.entities([BOOK], [BILLS])] == [
+            ("test.orders", True),
+            ("test.bills", False),
+        ]
+        refusals = list(broker.validate([MAIL, BOOK], [ORDERS]))
+        assert [refusal.subscription for refusal in refusals] == ["shop.mail", "shop.book"]
+        assert not list(broker.validate([BOOK], [ORDERS, BILLS]))
+
+    def test_names_that_meet_are_refused(self) -> None:
+        broker = ServiceBusBroker(STRING)
+        loud = Subscription("SHOP.mail", (ORDERS,))
+        refusals = list(broker.validate([MAIL, loud, Subscription("orders", (BILLS,))], [ORDERS]))
+        assert [refusal.subscription for refusal in refusals] == ["SHOP.mail", "orders"]
+        assert "would share the entity" in refusals[0].text
+
+    def test_what_an_ordered_handler_can_not_have_is_refused(self) -> None:
+        long = BOOK._replace(max_delay=601.0)
+        assert not list(ServiceBusBroker(STRING, max_hold=601).validate([long], [ORDERS]))
+        (refusal,) = ServiceBusBroker(STRING).validate([long], [ORDERS])
+        assert "max_hold" in refusal.text
+        (refusal,) = ServiceBusBroker(STRING, sessions=False).validate([BOOK], [ORDERS])
+        assert "sessions" in refusal.text
+
+
+class TestPlan:
+    def test_durations(self) -> None:
+        assert [duration(each) for each in (30, 60, 90, 600, 3600, 5.5)] == [
+            "PT30S",
+            "PT1M",
+            "PT1M30S",
+            "PT10M",
+            "PT1H",
+            "PT5.5S",
+        ]
+
+    def test_each_entity_is_one_command(self) -> None:
+        lines = list(commands(Layout(Settings(duplicate_window=600)).entities([MAIL, BOOK]), "ns", "rg"))
+        assert len(lines) == 8
+        assert lines[1] == (
+            "az servicebus queue create --resource-group rg --namespace-name ns --name shop.book "
+            "--lock-duration PT1M --max-delivery-count 1000 --enable-session true"
+        )
+        assert lines[-1] == (
+            "az servicebus topic subscription create --resource-group rg --namespace-name ns --topic-name orders "
+            "--name shop.book --max-delivery-count 1000 --forward-to shop.book"
+        )
+
+    def test_the_command_line_loads_an_app(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        @contract("orders.placed")
+        @dataclass(frozen=True)
+        class Placed(NotificationEvent):
+            number: int
+
+        async def bill(event: Placed) -> None: ...
+
+        module: Any = ModuleType("servicebus_plan_shop")
+        module.app = Diator("shop", broker=ServiceBusBroker(STRING))
+        module.app.on_event(bill)
+        module.other = Diator("other", broker="memory://")
+        monkeypatch.setitem(sys.modules, "servicebus_plan_shop", module)
+        assert main(["plan", "servicebus_plan_shop:app", "--namespace-name", "ns"]) == 0
+        assert "--namespace-name ns --name orders.placed" in capsys.readouterr().out
+        assert main(["plan", "servicebus_plan_shop:other"]) == 2
+        assert "has no ServiceBusBroker" in capsys.readouterr().err
