@@ -121,12 +121,18 @@ class Partitions:
                 item.stored = item.deliveries + 1
 
     async def read(self, limit: int, wait: float) -> None:
-        """Take what there is, or wait for at most ``wait`` seconds until there may be something."""
+        """Take what there is, or wait for at most ``wait`` seconds until there may be something, and take that."""
+        size = max(limit, CHUNK)
+        if await self._has_taken(size):
+            return
+        if await self._block(wait):
+            await self._has_taken(size)
+
+    async def _has_taken(self, size: int) -> bool:
         async with self._lock:
-            await self._take(max(limit, CHUNK))
+            await self._take(size)
         now = self._loop.time()
-        if not any(partition.has_ready(now) or self._reads_on(partition) for partition in self._owned.values()):
-            await self._block(wait)
+        return any(partition.has_ready(now) or self._reads_on(partition) for partition in self._owned.values())
 
     async def unblock(self) -> None:
         """End a call that waits in Redis."""
@@ -227,8 +233,8 @@ class Partitions:
             partition.is_draining = True
         await self._give_up([partition for partition in by_load[:surplus] if not partition.holds])
 
-    async def _block(self, wait: float) -> None:
-        """Wait until there may be something to read, which is then read by the next call."""
+    async def _block(self, wait: float) -> bool:
+        """Wait until there may be something to read; false where the time is over."""
         ends = self._now_and([wait, self._lease / 3, self._next_end])
         positions = {self._bell: self._positions.get(self._bell, (self._now - 1, 0))}
         for number in (*self._owned, *self._free):
@@ -237,8 +243,11 @@ class Partitions:
         ids = [f"{first}-{second}" for first, second in positions.values()]
         wait_ms = max(1, int(ends * 1000))
         command = pack(b"XREAD", b"COUNT", 1, b"BLOCK", wait_ms, b"STREAMS", *positions, *ids)
+        woken = False
         for name, entries in entries_of(await self._waiter.call(command, ends)):
             self._advance(name, entries[-1][0])
+            woken = True
+        return woken
 
     def _now_and(self, waits: Iterable[float | None]) -> float:
         now = self._loop.time()
