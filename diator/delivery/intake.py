@@ -2,16 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from diator.brokers.port import Delivery, Receiver
 from diator.delivery.catalog import Consumed
 from diator.delivery.lanes import Job, Lanes
 from diator.delivery.outage import Backoff
+from diator.delivery.shared import Shared
 from diator.errors import BrokerError
-
-if TYPE_CHECKING:
-    from diator.delivery.consumer import Shared
 
 _MOST = 100
 """Messages that are worth one call, and that a worker takes ahead of handling them."""
@@ -36,7 +33,7 @@ class Intake:
     does kill its worker is the only one that is blamed.
     """
 
-    def __init__(self, receiver: Receiver, consumed: Consumed, lanes: Lanes, shared: "Shared") -> None:
+    def __init__(self, receiver: Receiver, consumed: Consumed, lanes: Lanes, shared: Shared) -> None:
         self._receiver = receiver
         self._subscription = consumed.subscription
         self._lanes = lanes

@@ -89,6 +89,13 @@ class Lanes:
             self._behind[job.key] = deque()
         self._make_ready(job)
 
+    def take_now(self) -> Job | None:
+        """Give a job that may run, if there is one."""
+        if not self._ready:
+            return None
+        self._count -= 1
+        return self._ready.popleft()
+
     async def take(self) -> Job:
         """Wait for a job that may run. Raises `LanesClosedError` when there will be none."""
         while not self._ready:

@@ -15,12 +15,13 @@ from diator.errors import UnreadableMessageError
 _headers = msgspec.json.Decoder(dict[str, str])
 
 
-def understand(job: Job) -> None:
+def understand(job: Job) -> Envelope:
     """Read the envelope of a job."""
     delivery = job.delivery
     if delivery.damage is not None:
         raise UnreadableMessageError(delivery.damage)
-    job.envelope = read(delivery.headers, delivery.body)
+    envelope = job.envelope = read(delivery.headers, delivery.body)
+    return envelope
 
 
 def context_of(job: Job, subscription: str) -> Context:

@@ -10,10 +10,11 @@ from typing_extensions import Self
 from diator.brokers.port import Broker, Subscription
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed
-from diator.delivery.consumer import Consumer, Shared
+from diator.delivery.consumer import Consumer
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.outage import Backoff, Outage
 from diator.delivery.publisher import Publisher
+from diator.delivery.shared import Shared
 from diator.delivery.watchdog import Watchdog
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotRunningError, Problem
 from diator.retry import is_count, is_seconds
@@ -114,7 +115,7 @@ class Worker:
 
     def _consumer(self, consumed: Consumed, shared: Shared) -> Consumer:
         follow_ups = FollowUps(self._publisher, consumed.name, shared.outage)
-        consumer = Consumer(consumed, self._calls(consumed, follow_ups), follow_ups, shared)
+        consumer = Consumer(consumed, self._calls(consumed, follow_ups), shared)
         follow_ups.guard = consumer
         return consumer
 

@@ -1,0 +1,80 @@
+"""Fate: what becomes of a message is decided here, and told: to hooks, and to whoever reads the log."""
+
+import asyncio
+import logging
+from typing import Any
+
+from diator.brokers.port import ACK, Outcome, Park, RetryAfter
+from diator.context import Context
+from diator.delivery.lanes import Job
+from diator.delivery.outcomes import after_failure, in_words
+from diator.delivery.telling import Telling
+from diator.errors import Reject
+from diator.hooks import Handled, Parked, Retried, Settled
+from diator.retry import Retry
+
+logger = logging.getLogger("diator")
+
+
+class Fate:
+    """For the messages of one subscription. ``lossy`` is a broker that delivers at most once."""
+
+    def __init__(self, name: str, retry: Retry, telling: Telling, *, lossy: bool) -> None:
+        self._name = name
+        self._retry = retry
+        self._telling = telling
+        self._lossy = lossy
+        self._loop = asyncio.get_running_loop()
+
+    def handled(self, event: Any, context: Context, began: float, error: BaseException | None) -> None:
+        """Tell that a handler has ended."""
+        if self._telling.hears("handled"):
+            details = Handled(self._name, event, context, self._loop.time() - began, error)
+            self._telling.tell("handled", details)
+
+    def failed(self, job: Job, error: BaseException) -> Outcome:
+        """Decide what becomes of a message whose handler has failed."""
+        attempt = job.delivery.failures + 1
+        outcome = after_failure(error, attempt, self._retry)
+        what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
+        if self._lossy:
+            logger.error("%s; the broker delivers at most once, so it is lost", what, exc_info=error)
+            return ACK
+        if isinstance(outcome, Park):
+            return self.park(job, outcome, error)
+        assert isinstance(outcome, RetryAfter)
+        logger.warning("%s (%s); again in %.3g s", what, in_words(error), outcome.delay)
+        if self._telling.hears("retried"):
+            self._telling.tell("retried", Retried(self._name, job.context, outcome.delay, error))
+        return outcome
+
+    def park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
+        """Make a message a dead letter, where the broker keeps such."""
+        text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
+        told = None if isinstance(error, Reject) else error  # a rejection says all in its reason
+        logger.error(text, self._name, job.message_id or "that can't be read", why.reason, exc_info=told)
+        if self._telling.hears("parked"):
+            self._telling.tell("parked", Parked(self._name, job.context, why))
+        return ACK if self._lossy else why
+
+    def released(self, job: Job) -> None:
+        """Say so where a message that is given back is lost."""
+        if self._lossy:
+            text = "%s: message %s is lost: the worker ended before it was handled, and the broker takes nothing back"
+            logger.warning(text, self._name, job.message_id or "that was not read yet")
+
+    def cut_short(self, job: Job) -> None:
+        """Say that a message did not finish in time."""
+        logger.warning("%s: message %s did not finish in time, and is given back", self._name, job.message_id)
+
+    def lost(self, job: Job) -> None:
+        """Say that the lease of a message was lost."""
+        text = (
+            "%s has lost the lease of message %s; another worker may handle it too, and its outcome here does not count"
+        )
+        logger.warning(text, self._name, job.message_id)
+
+    def settled(self, job: Job, outcome: Outcome, lost: bool) -> None:
+        """Tell that the broker has taken an outcome down."""
+        if self._telling.hears("settled"):
+            self._telling.tell("settled", Settled(self._name, job.delivery, job.message_id, outcome, lost))

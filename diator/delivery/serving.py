@@ -1,0 +1,222 @@
+"""Serving: what one receiver gives, from its opening to its closing."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from diator.brokers.port import RELEASE, Capability, Delivery, Outcome, Receiver, Release, RetryAfter
+from diator.delivery.alone import Call
+from diator.delivery.catalog import Consumed
+from diator.delivery.fate import Fate
+from diator.delivery.handling import Handling
+from diator.delivery.intake import Intake
+from diator.delivery.lanes import Job, Lanes, LanesClosedError
+from diator.delivery.leases import Leases
+from diator.delivery.reading import understand
+from diator.delivery.settler import Settler
+from diator.delivery.shared import Shared
+from diator.errors import BrokerError, UnreadableMessageError
+from diator.hooks import Received
+
+logger = logging.getLogger("diator")
+
+_GIVE_WAY = 0.01
+"""Seconds after which handlers that wait for nothing give way to the event loop."""
+_LAST = 5.0
+"""Seconds that the last settling, and closing, may take."""
+
+Task = asyncio.Task[None]
+
+
+class Serving:
+    """Takes messages in, has so many handled at a time, and settles them.
+
+    A task takes in (`Intake`), one settles (`Settler`), one renews (`Leases`), and ``concurrency`` of them handle
+    (`Handling`) what the lanes give them next (`Lanes`).
+    """
+
+    def __init__(self, consumed: Consumed, calls: Mapping[type, Call], shared: Shared, receiver: Receiver) -> None:
+        self._consumed = consumed
+        self._receiver = receiver
+        self._telling = shared.telling
+        self._outage = shared.outage
+        lossy = Capability.ACKNOWLEDGED not in shared.broker.capabilities
+        self._fate = Fate(consumed.name, consumed.retry, shared.telling, lossy=lossy)
+        self._lanes = Lanes()
+        self._settler = Settler(consumed.name, receiver, self._was_settled, shared.outage)
+        self._intake = Intake(receiver, consumed, self._lanes, shared)
+        self._lanes.when_idle = self._intake.wake
+        self._background: list[Task] = []
+        self.leases = Leases(consumed.name, shared.broker.lease, shared.outage, self._lose)
+        self.handling = Handling(consumed, calls, self._fate, self._is_torn_down)
+        self.is_receiving = True
+        """Whether it takes messages."""
+        self._gave_way = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
+        """Serve until ``stopping`` is set, or something breaks; then close the receiver."""
+        start = asyncio.ensure_future
+        background = self._background = [start(self._settler.run()), start(self.leases.run(self._receiver))]
+        runners = [start(self._runner()) for _ in range(self._consumed.concurrency)]
+        taking = start(self._intake.run(self._take_in, self._give_back))
+        waiting = start(stopping.wait())
+        try:
+            await asyncio.wait({taking, waiting, *runners, *background}, return_when=asyncio.FIRST_COMPLETED)
+            await self._end(taking, runners, grace)
+        finally:
+            self.is_receiving = False
+            self.handling.cancelling = True
+            await _cancelled([waiting, taking, *runners, *background])
+            await self._leave()
+        _raise_first(taking, *runners, *background)
+
+    # Taking in
+
+    def _take_in(self, deliveries: Sequence[Delivery]) -> None:
+        if self._telling.hears("received"):
+            self._telling.tell("received", Received(self._consumed.name, deliveries))
+        ordered, held_until = self._consumed.subscription.ordered, self.leases.begin()
+        for delivery in deliveries:
+            job = Job(delivery, held_until)
+            self.leases.add(job)
+            if ordered:
+                with suppress(UnreadableMessageError):  # told when its turn comes
+                    job.key = understand(job).partitionkey
+                if self._lanes.is_held(job.key):
+                    self._return(job)
+                    continue
+            self._lanes.add(job)
+
+    def _give_back(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            job = Job(delivery)
+            self.leases.add(job)
+            self._return(job)
+
+    def _return(self, job: Job) -> None:
+        """Give back what has just come, before more is received: what comes later of its key would overtake it."""
+        self._intake.returns(job)
+        self._settle(job, RELEASE)
+        self._settler.hurry()
+
+    # Running
+
+    async def _runner(self) -> None:
+        lanes, settler, intake = self._lanes, self._settler, self._intake
+        while True:
+            job = lanes.take_now()
+            if job is None:
+                settler.hurry()
+                try:
+                    job = await lanes.take()
+                except LanesClosedError:
+                    return
+            if self.leases.holds(job):
+                outcome = await self.handling.outcome(job)
+            else:  # the loop stood still, or the broker was away
+                job.lost, outcome = True, RELEASE
+            if job.key is not None and isinstance(outcome, (RetryAfter, Release)):
+                self._hold(job, outcome)
+            else:
+                self._settle(job, outcome)
+                lanes.done(job)
+            intake.wake()
+            if self.handling.cancelling or self._is_torn_down():
+                return
+            await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Let others run now and then: handlers that wait for nothing would keep the loop to themselves."""
+        now = self._loop.time()
+        if now - self._gave_way > _GIVE_WAY:
+            self._gave_way = now
+            await asyncio.sleep(0)
+
+    def _is_torn_down(self) -> bool:
+        """Whether everything is being cancelled by somebody else, such as the end of the event loop."""
+        settling, renewing = self._background
+        return settling.done() or renewing.done()
+
+    def _hold(self, job: Job, outcome: RetryAfter | Release) -> None:
+        """Have a message handled again, and with it what comes after it: the broker gives both again, in order."""
+        behind = self._lanes.hold(job)
+        self._settle(job, outcome)
+        for later in behind:
+            self._settle(later, RELEASE)
+        self._settler.hurry()
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        if outcome is RELEASE:
+            self._fate.released(job)
+        self._settler.add(job, outcome)
+
+    def _was_settled(self, job: Job, outcome: Outcome, lost: bool) -> None:
+        self.leases.remove(job)
+        if lost and not job.lost:
+            self._has_lost(job)
+        if self._lanes.is_holder(job):
+            self._intake.after_this_receive(lambda: self._lanes.free(job))
+        self._intake.was_settled(job)
+        self._fate.settled(job, outcome, lost)
+
+    def _lose(self, job: Job) -> None:
+        """Take out a job whose lease was lost; one that runs goes on, and its outcome does not count."""
+        if self._lanes.drop(job):
+            self.leases.remove(job)
+            job.lost = True
+            self._intake.was_settled(job)
+        else:
+            self._has_lost(job)
+
+    def _has_lost(self, job: Job) -> None:
+        job.lost = True
+        self._fate.lost(job)
+
+    # Ending
+
+    async def _end(self, taking: Task, runners: list[Task], grace: Callable[[], float]) -> None:
+        """Receive no more, give back what has not begun, let finish what has, and cancel what takes too long."""
+        self.is_receiving = False
+        await _cancelled([taking])
+        for job in self._lanes.drain():
+            self._settle(job, RELEASE)
+        self._lanes.close()
+        self._settler.hurry()
+        while self.handling.running and (left := grace()) > 0:
+            await asyncio.wait(runners, timeout=min(left, 0.2))
+            if all(runner.done() for runner in runners):
+                return
+        self.handling.cancelling = True
+        for job in self.handling.running:
+            self._fate.cut_short(job)
+        await _cancelled(runners)
+
+    async def _leave(self) -> None:
+        """Settle what is left, as far as the broker lets us, and give back the rest."""
+        name = self._consumed.name
+        try:
+            await asyncio.wait_for(self._settler.flush(), _LAST)
+        except (BrokerError, asyncio.TimeoutError) as error:
+            logger.warning("%s: the last outcomes were not taken down (%s); those messages come again", name, error)
+        try:
+            await asyncio.wait_for(self._receiver.aclose(), _LAST)
+        except (BrokerError, asyncio.TimeoutError) as error:
+            logger.warning("%s did not end well (%s); what it had comes again when its lease ends", name, error)
+        self._outage.forget_all(name)
+
+
+async def _cancelled(tasks: "Iterable[asyncio.Future[Any]]") -> None:
+    """Cancel tasks and wait for their end, whatever it is."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _raise_first(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            raise error
