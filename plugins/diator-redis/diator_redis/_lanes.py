@@ -167,6 +167,11 @@ class Partition:
         self._set_aside(limit)
         return list(islice((item for key in self._waiting for item in self._ready(key, now)), limit))
 
+    @property
+    def fresh(self) -> int:
+        """How many may be handed out that have no lane yet."""
+        return 0 if self.is_draining else len(self._inflow)
+
     def _set_aside(self, limit: int) -> None:
         """Let what was handed out before, and waits first in line, wait in its lane."""
         for _ in range(limit):
