@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -86,10 +87,13 @@ def _run(measure: Callable[[str, int], Awaitable[Spent]]) -> Measure:
 def _peer(library: str, driver: str, *beside: str) -> Measure:
     """Measure a library in an environment and a process of its own."""
     peer = Peer(library, driver, (*beside, "redis==8.1.0", "hiredis==3.5.0"))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def measure(url: str, count: int) -> Spent:
         command = [str(peer.python()), "-m", f"benchmarks.peers.drive_{driver}", url, str(count)]
-        printed = subprocess.run(command, check=True, cwd=CACHE, stdout=subprocess.PIPE, text=True, timeout=120).stdout
+        printed = subprocess.run(
+            command, check=True, cwd=CACHE, env=environment, stdout=subprocess.PIPE, text=True, timeout=120
+        ).stdout
         seconds: float = json.loads(printed)
         return Spent(seconds, nan)
 
