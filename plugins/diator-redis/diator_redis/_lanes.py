@@ -190,7 +190,7 @@ class Partition:
     def _ready(self, key: Key, now: float) -> Iterator[Item]:
         """Give those of a key that may go out now, in order: nothing may be out that comes after them."""
         lane = self._lanes.get(key, [])
-        last_out = max((at for at, item in enumerate(lane) if item.where is Where.OUT), default=-1)
+        last_out = max((at for at, item in enumerate(lane) if item.where is not Where.WAITING), default=-1)
         for at, item in enumerate(lane):
             if item.where is Where.OUT:
                 continue

@@ -103,9 +103,9 @@ class Partitions:
         old: list[Partition] = []
         left = limit
         for partition in self._owned.values():
-            # No more than are handed out: they count as delivered if this worker dies now.
+            # Only what is handed out with this: it counts as delivered if this worker dies now.
             ready = partition.ready(now, left)
-            left -= len(ready)
+            left = max(0, left - len(ready) - partition.fresh)
             operations += [
                 (partition, item, "count", "", 0, item.deliveries + 1) for item in ready if not item.is_prepared
             ]
