@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
+from diator_redis._entries import Stream
+from diator_redis._lanes import Hold, Item, Partition, Read, Where
 from hypothesis import given, settings, strategies
 
 from diator.brokers import Delivery
-from diator_redis._entries import Stream
-from diator_redis._lanes import Hold, Item, Partition, Read, Where
 
 STREAM = Stream(b"events:0", "orders", partition=0)
 
