@@ -66,13 +66,20 @@ class Held:
 class Fetcher:
     """A receiver of the SDK. ``wake`` is called when something has come, or has failed.
 
+    ``is_shared`` tells whether anything is out that may be settled soon.
+
     ``returned`` is told of each message that came and was given back without having been handed out.
     """
 
     def __init__(
-        self, sdk: ServiceBusReceiver, wake: Callable[[], None], returned: Callable[[Held], object] | None = None
+        self,
+        sdk: ServiceBusReceiver,
+        wake: Callable[[], None],
+        is_shared: Callable[[], bool],
+        returned: Callable[[Held], object] | None = None,
     ) -> None:
         self.sdk = sdk
+        self._is_shared = is_shared
         self._returned = returned
         self.ready: deque[Held] = deque()
         """What has come and was not handed out."""
@@ -98,7 +105,7 @@ class Fetcher:
         try:
             if self._pausing is not None:
                 await asyncio.wait([self._pausing])
-            messages = await fetch(self.sdk, limit, seconds)
+            messages = await fetch(self.sdk, limit, seconds, self._is_shared)
             link = link_of(self.sdk)
             self.ready.extend(Held(message, link) for message in messages)
             self.came_empty = not messages

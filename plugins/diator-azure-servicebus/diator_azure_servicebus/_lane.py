@@ -7,6 +7,7 @@ failed stands in the state of the session, so that whoever gets the session next
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 
@@ -43,7 +44,7 @@ class Lane:
     """One session. ``wake`` is called when something has changed."""
 
     def __init__(self, sdk: ServiceBusReceiver, state: bytes | None, lease: float, wake: Callable[[], None]) -> None:
-        self.fetcher = Fetcher(sdk, wake, self._returned)
+        self.fetcher = Fetcher(sdk, wake, lambda: bool(self.out), self._returned)
         self.out: dict[int, Held] = {}
         """What was handed out and is not settled, by identity."""
         self.lost = False
@@ -112,7 +113,7 @@ class Lane:
         """Give what may be handed out, in order. What has come too early is given back."""
         ready, self.fetcher.ready = (
             sorted(self.fetcher.ready, key=lambda held: held.sequence),
-            type(self.fetcher.ready)(),
+            deque(),
         )
         taken = list(self._in_order(ready)) if self._may_hand_out else []
         early, kept = ready[len(taken) :], taken[limit:]

@@ -14,6 +14,8 @@ from diator_azure_servicebus._errors import SDK, translate
 from diator_azure_servicebus._sdk import tidy
 from diator_azure_servicebus._settings import Settings
 
+_LOOK = 0.02
+"""Seconds for which a settlement looks for its answer before the next one may."""
 _DIAL = 5.0
 _CLOSE = 3.0
 """Seconds."""
@@ -112,9 +114,19 @@ class Link:
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if dead_letters else None
         return await self._opened(path, self._client.get_queue_receiver(path, sub_queue=sub_queue, **self._receiving))
 
+    async def probe(self, path: str) -> None:
+        """See that a queue or topic is there. Raises what the SDK raises."""
+        sender = self._client.get_queue_sender(path, keep_alive=0, **self._options)
+        tidy(sender)
+        try:
+            await sender.__aenter__()
+        finally:
+            await quietly(sender.close())
+
     async def probe_subscription(self, topic: str, name: str) -> None:
         """See that a subscription is there. Raises what the SDK raises: where it is not, that it was not found."""
-        receiver = self._client.get_subscription_receiver(topic, name, **self._options)
+        receiver = self._client.get_subscription_receiver(topic, name, **self._receiving)
+        tidy(receiver)
         try:
             await receiver.__aenter__()
         except MessagingEntityNotFoundError:
@@ -172,7 +184,13 @@ class Link:
         settlement that is not confirmed is asked for again over the management node while the lock still holds.
         """
         confirmed = max(0.5, min(15.0, self.settings.lease / 4))
-        return {"prefetch_count": 1, "keep_alive": 0, "timeout": confirmed, **self._options}
+        return {
+            "prefetch_count": 1,
+            "keep_alive": 0,
+            "timeout": confirmed,
+            "socket_timeout": _LOOK,
+            **self._options,
+        }
 
 
 async def quietly(closing: Awaitable[object]) -> None:

@@ -37,8 +37,8 @@ class QueueReceiver:
         self._subscription = subscription
         self._tell_closed = closed
         self._woken = asyncio.Event()
-        self._fetcher = Fetcher(sdk, self._woken.set)
         self._out: dict[int, Held] = {}
+        self._fetcher = Fetcher(sdk, self._woken.set, lambda: bool(self._out))
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._settling = Calls()

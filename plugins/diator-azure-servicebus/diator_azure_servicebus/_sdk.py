@@ -6,6 +6,7 @@ Each function falls back to what is public where a later version has taken away 
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
@@ -15,28 +16,37 @@ from azure.servicebus._pyamqp.error import AMQPConnectionError, AMQPException
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import MessageLockLostError, ServiceBusConnectionError
 
+_LONG, _SHORT, _DRAIN = 0.2, 0.02, 0.05
+"""Seconds of one look at the socket: alone, with others, and for what is still on its way (twice)."""
 _GAP = 0.002
 """Seconds after a message within which the next one must come to be of the same batch."""
 
 
-async def fetch(receiver: ServiceBusReceiver, limit: int, seconds: float) -> list[ServiceBusReceivedMessage]:
+async def fetch(
+    receiver: ServiceBusReceiver, limit: int, seconds: float, is_shared: Callable[[], bool] = lambda: False
+) -> list[ServiceBusReceivedMessage]:
     """Wait for messages and give at most ``limit``; none after so many seconds. Opens the link where it is closed.
 
     As ``receive_messages``, which waits for another 0.2 s after each message for one more: too long for a handler that
     has nothing to do. It may be cancelled: what had come then is kept for `take_back` and the next call.
+
+    While it looks for a message nobody else can use the connection. So each look is long where it is alone, which is
+    cheap, and short where ``is_shared`` says that something may have to be settled.
     """
     private = cast("Any", receiver)
     if not hasattr(private, "_do_retryable_operation") or not hasattr(private, "_receive_context"):
         return await receiver.receive_messages(limit, seconds)
     private._check_live()
-    work = partial(_fetch, private, limit)
+    work = partial(_fetch, private, limit, is_shared)
     found: list[ServiceBusReceivedMessage] = await private._do_retryable_operation(
         work, timeout=seconds, operation_requires_timeout=True
     )
     return found
 
 
-async def _fetch(private: Any, limit: int, timeout: float) -> list[ServiceBusReceivedMessage]:
+async def _fetch(
+    private: Any, limit: int, is_shared: Callable[[], bool], timeout: float
+) -> list[ServiceBusReceivedMessage]:
     end = time.monotonic() + timeout
     private._receive_context.set()
     try:
@@ -46,12 +56,24 @@ async def _fetch(private: Any, limit: int, timeout: float) -> list[ServiceBusRec
         if came.empty():
             await handler._link.flow(link_credit=limit)
         while came.empty() and time.monotonic() < end:
-            if not await handler.do_work_async():
-                break
+            with _looking(handler, _SHORT if is_shared() else _LONG):
+                if not await handler.do_work_async():
+                    break
         await _take_what_follows(handler, came, limit)
         return [private._build_received_message(came.get_nowait()) for _ in range(min(limit, came.qsize()))]
     finally:
         private._receive_context.clear()
+
+
+@contextlib.contextmanager
+def _looking(handler: Any, seconds: float) -> Generator[None, None, None]:
+    """Let the client look at its socket for so long at a time."""
+    before = handler._socket_timeout
+    handler._socket_timeout = seconds
+    try:
+        yield
+    finally:
+        handler._socket_timeout = before
 
 
 async def _take_what_follows(handler: Any, came: Any, limit: int) -> None:
@@ -72,7 +94,8 @@ async def take_back(receiver: ServiceBusReceiver) -> None:
     if handler is None:
         return
     try:
-        await private._amqp_transport.drain_and_release_messages_async(handler)
+        with _looking(handler, _DRAIN):
+            await private._amqp_transport.drain_and_release_messages_async(handler)
     except (AttributeError, AMQPException):
         await private._close_handler()
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from itertools import groupby
 from typing import Any
 
 from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import OperationTimeoutError
 
-from diator.brokers import Delivery, Settlement, Subscription
+from diator.brokers import Ack, Delivery, Settlement, Subscription
 from diator_azure_servicebus._errors import SDK, translate
 from diator_azure_servicebus._fetching import LINGER, Calls, Held, stopped
 from diator_azure_servicebus._lane import Lane
@@ -80,14 +81,25 @@ class SessionReceiver:
         return _joined(done)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        """Settle those of one session: in order, but neighbours that are acknowledged side by side."""
         lost: list[Delivery] = []
-        for delivery, outcome in settlements:
-            held: Held = delivery.receipt
-            lane = self._of.get(id(held))
-            if held.lost or (lane is not None and await lane.settle(held, outcome)):
-                lost.append(delivery)
-            self._of.pop(id(held), None)
+        for _, run in groupby(settlements, lambda settlement: isinstance(settlement[1], Ack)):
+            one_by_one = [*run]
+            if isinstance(one_by_one[0][1], Ack):
+                done = await asyncio.gather(*map(self._settle_one, one_by_one), return_exceptions=True)
+                lost += _joined(done)
+            else:
+                for settlement in one_by_one:
+                    lost += await self._settle_one(settlement)
         return lost
+
+    async def _settle_one(self, settlement: Settlement) -> list[Delivery]:
+        delivery, outcome = settlement
+        held: Held = delivery.receipt
+        lane = self._of.get(id(held))
+        is_lost = held.lost or (lane is not None and await lane.settle(held, outcome))
+        self._of.pop(id(held), None)
+        return [delivery] if is_lost else []
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
         """Renew the sessions of these; give those that were lost already."""

@@ -14,6 +14,9 @@ from diator_azure_servicebus._entities import MAX_DELIVERIES, Entity
 from diator_azure_servicebus._errors import PLAN, SDK, translate
 from diator_azure_servicebus._link import Link
 
+_AT_ONCE = 8
+"""Links that are tried at the same time."""
+
 
 class Counts(NamedTuple):
     """How much is in a queue."""
@@ -47,10 +50,12 @@ class Probing:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
         """Find those that are not there."""
-        return [entity for entity in entities if not await self._is_there(entity)]
+        there = await asyncio.gather(*map(self._is_there, entities))
+        return [entity for entity, found in zip(entities, there, strict=True) if not found]
 
     async def create(self, entities: Sequence[Entity], /) -> None:
         """Say what is missing."""
@@ -65,10 +70,11 @@ class Probing:
 
     async def _is_there(self, entity: Entity) -> bool:
         try:
-            if entity.kind == "subscription":
-                await self._link.probe_subscription(str(entity.topic), entity.name)
-            else:
-                await self._link.sender(entity.path).batch()
+            async with self._turns:
+                if entity.kind == "subscription":
+                    await self._link.probe_subscription(str(entity.topic), entity.name)
+                else:
+                    await self._link.probe(entity.path)
         except MessagingEntityNotFoundError:
             return False
         except SDK as error:

@@ -45,7 +45,7 @@ if not NAMESPACE:
             self.server = server
 
         def make_broker(self, space: str, wanted: Wanted) -> Broker:
-            """Make a broker. The topics of its space are there already, so that one may publish before anybody listens."""
+            """Make a broker. The topics of its space are there already: some publish before anybody listens."""
             for name in (f"{space}.orders", f"{space}.bills"):
                 try:
                     self.server.counts(name)

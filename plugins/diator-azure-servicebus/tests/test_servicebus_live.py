@@ -1,7 +1,7 @@
 """A round trip on a namespace or the official emulator, whose connection string is in ``DIATOR_TEST_SERVICEBUS``.
 
-Without it the server for tests stands in. The entities must exist; where they do not, the failure names them. They are
-those of `SUBSCRIPTIONS`: ``diator-azure plan`` prints such commands, and the emulator takes the same in its configuration.
+Without it the server for tests stands in. The entities must exist; where they do not, the failure names them. They
+are those of `SUBSCRIPTIONS`, as ``diator-azure plan`` prints them; the emulator has the same in its configuration.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ SOLD = brokers.Topic("diator-live.sold", True, ("sold",))
 MAIL = brokers.Subscription("diator-live.mail", (SOLD,))
 BOOK = brokers.Subscription("diator-live.book", (SOLD,), ordered=True)
 SUBSCRIPTIONS = (MAIL, BOOK)
-STAND_IN = [
+STAND_IN: list[Queue | Topic] = [
     Queue(MAIL.name),
     Queue(BOOK.name, sessions=True),
     Queue(f"{MAIL.name}.retry", duplicate_window=600, forward_to=MAIL.name),

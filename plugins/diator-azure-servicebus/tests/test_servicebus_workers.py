@@ -23,8 +23,8 @@ import pytest
 KILLS = int(os.environ.get("DIATOR_KILLS", "4"))
 COUNT = 300
 CUSTOMERS = 12
-AHEAD = 5 + 5
-"""So many messages of one handler a worker of this app has at the same time: those that run, and as many that wait."""
+UNSETTLED = 5 + 25
+"""So many messages of one handler a worker may have begun and not settled: five run, and some are done for 0.1 s."""
 PATIENCE = 60.0
 FOLDER = Path(__file__).parent
 ENTITIES = [
@@ -122,7 +122,7 @@ async def test_killed_workers_lose_nothing(
 async def kill_now_and_then(
     workers: "list[subprocess.Popen[bytes]]", environment: dict[str, str], folder: Path
 ) -> None:
-    dice = random.Random(3)  # noqa: S311 - to vary, not to hide
+    dice = random.Random(3)
     for _ in range(KILLS):
         before = len(notes(folder))
         await until(lambda before=before: len(notes(folder)) > before + 20 or is_done(folder))
@@ -137,7 +137,7 @@ def compare(found: list[Note], letters: list[Any]) -> None:
     tries = {number: 3 if number % 50 == 7 else 1 for number in range(COUNT)}
     again = sum(max(0, count - tries[number]) for (_, number), count in began.items())
     sys.stdout.write(f"{KILLS} kills: {sum(began.values())} runs of {2 * COUNT} messages, {again} of them again\n")
-    assert again <= (KILLS + 1) * 2 * AHEAD, "so many were with those who were killed"
+    assert again <= KILLS * 2 * UNSETTLED, "so many were with those who were killed"
     for handler in ("mail", "book"):
         ended = {note.number for note in found if note.handler == handler and note.how == "ended"}
         assert ended == expected()
