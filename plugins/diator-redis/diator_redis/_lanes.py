@@ -7,7 +7,7 @@ partition next finds them there. Memory only knows which of them are out.
 import enum
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from diator.brokers.port import Delivery
@@ -144,9 +144,8 @@ class Partition:
         found: list[Delivery] = []
         if self.is_draining:
             return found
-        for key in list(self._waiting):
-            while len(found) < limit and (item := self._next(key, now)) and item.is_prepared:
-                found.append(self._out(item, expires))
+        prepared = [takewhile(_is_prepared, self._ready(key, now)) for key in self._waiting]
+        found += [self._out(item, expires) for item in islice(_by_turns(prepared), limit)]
         while self._inflow and len(found) < limit:
             item = self._inflow.popleft()
             if item.key is None:
@@ -165,7 +164,7 @@ class Partition:
         if self.is_draining:
             return []
         self._set_aside(limit)
-        return list(islice((item for key in self._waiting for item in self._ready(key, now)), limit))
+        return list(islice(_by_turns([self._ready(key, now) for key in self._waiting]), limit))
 
     @property
     def fresh(self) -> int:
@@ -268,6 +267,21 @@ class Partition:
         """Tell when the next retry falls due."""
         dues = [item.due for key in self._waiting for item in self._lanes.get(key, ()) if item.due > now]
         return min(dues, default=None)
+
+
+def _is_prepared(item: Item) -> bool:
+    return item.is_prepared
+
+
+def _by_turns(lanes: Iterable[Iterator[Item]]) -> Iterator[Item]:
+    """Give one of each lane, then the second of each: a long lane must not keep the others waiting."""
+    lanes = deque(lanes)
+    while lanes:
+        lane = lanes.popleft()
+        item = next(lane, None)
+        if item is not None:
+            yield item
+            lanes.append(lane)
 
 
 def _stamp(value: bytes | None, id_: bytes) -> int:

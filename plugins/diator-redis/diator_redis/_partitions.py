@@ -86,14 +86,17 @@ class Partitions:
             self._timer = self._loop.call_later(LINGER, self._look_whether_idle)
 
     def take(self, limit: int) -> list[Delivery]:
-        """Hand out what may be."""
+        """Hand out what may be; a partition that gave something comes last the next time."""
         now = self._loop.time()
         found: list[Delivery] = []
-        for partition in self._owned.values():
+        for number, partition in list(self._owned.items()):
             if len(found) >= limit:
                 break
             if now - partition.renewed < self._lease / 5:
-                found += partition.take(limit - len(found), now, now + self._lease)
+                came = partition.take(limit - len(found), now, now + self._lease)
+                if came:
+                    self._owned[number] = self._owned.pop(number)
+                    found += came
         return found
 
     async def prepare(self, limit: int) -> None:
