@@ -472,7 +472,7 @@ class Shop:
     def drain(self) -> None:
         """Wait until everything is published, and nothing is left to be handled."""
         assert self._publisher is not None
-        ends = time.monotonic() + PATIENCE
+        ends = time.monotonic() + PATIENCE + KILLS
         while self._publisher.poll() is None or any(asyncio.run(self._waiting())):
             assert time.monotonic() < ends, f"still there: {asyncio.run(self._waiting())}; {self.log()}"
             self.replace_dead()
