@@ -345,3 +345,19 @@ def test_a_web_api_and_a_worker_meet_over_redis() -> None:
             assert "welcome to meeting 1, bob (attempt 1)" in said
             assert "becomes a dead letter: rejected: there is nobody to welcome" in said
             assert "Application shutdown complete" in stopped(api)
+
+
+def test_service_bus_keeps_the_order_of_a_key_and_the_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SERVICEBUS_CONNECTION_STRING", raising=False)
+    told = logged_of("14_azure_service_bus.py")
+    assert [line for line in told if line.startswith("book: ann")] == [
+        "book: ann +50 fails once, and what follows of ann waits",
+        "book: ann +50",
+        "book: ann -20",
+    ]
+    assert {"book: bob +10", "mail: ann +50", "mail: ann -20"} < set(told)
+    assert told[-3:] == [
+        "queue diator-example.bank.book: 0 wait, 0 dead letters",
+        "queue diator-example.bank.mail: 0 wait, 1 dead letters",
+        "bank.mail: a dead letter: diator.errors.Reject: bob has no address",
+    ]
