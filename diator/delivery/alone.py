@@ -11,16 +11,12 @@ Call = Callable[[Any], Coroutine[Any, Any, Any]]
 """What handles the events of one class. ``Any``: handlers of all results meet here."""
 
 
-async def _handle(call: Call, context: Context, event: Any) -> None:
-    current.set(context)
-    await call(event)
-
-
 @types.coroutine
 def alone(call: Call, context: Context, event: Any) -> Generator[Any, Any, None]:
     """Handle one event. What its handler sets in context variables is gone afterwards, as if a task had run it."""
     run = copy_context().run
-    handling = _handle(call, context, event)
+    run(current.set, context)
+    handling = run(call, event)
     try:
         waits_for = run(handling.send, None)
         while True:

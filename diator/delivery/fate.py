@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from diator.brokers.port import ACK, Outcome, Park, RetryAfter
@@ -74,7 +75,9 @@ class Fate:
         )
         logger.warning(text, self._name, job.message_id)
 
-    def settled(self, job: Job, outcome: Outcome, lost: bool) -> None:
-        """Tell that the broker has taken an outcome down."""
+    def settled(self, settled: Iterable[tuple[Job, Outcome]], lost: Collection[int]) -> None:
+        """Tell that the broker has taken outcomes down."""
         if self._telling.hears("settled"):
-            self._telling.tell("settled", Settled(self._name, job.delivery, job.message_id, outcome, lost))
+            for job, outcome in settled:
+                gone = id(job.delivery) in lost
+                self._telling.tell("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))

@@ -33,7 +33,7 @@ class Handling:
         self, consumed: Consumed, calls: Mapping[type, Call], fate: Fate, torn_down: Callable[[], bool]
     ) -> None:
         self.cancelling = False
-        """Whether the worker cancels what runs."""
+        """Whether what runs is being cancelled, by the worker or with everything else."""
         self.ignored = 0
         """Messages of types that nobody here handles, which were acknowledged."""
         self._consumed = consumed
@@ -49,8 +49,8 @@ class Handling:
         """The jobs whose handlers run now."""
         return self._running.values()
 
-    async def outcome(self, job: Job) -> Outcome:
-        """Handle the message of a job, and tell what is to become of it."""
+    async def outcome(self, job: Job, task: "asyncio.Task[Any]") -> Outcome:
+        """Handle the message of a job in this task, which is the current one; tell what is to become of it."""
         delivery = job.delivery
         unexplained = delivery.deliveries - delivery.failures - 1
         if unexplained >= self._consumed.subscription.max_deliveries:
@@ -68,7 +68,7 @@ class Handling:
             why = parked(f"undecodable: {error}", delivery.failures, error.__cause__ or error)
             return self._fate.park(job, why)
         began = self._loop.time()
-        failure = await self._call(job, context, self._calls[entry.cls], event, began)
+        failure = await self._call(job, task, context, self._calls[entry.cls], event, began)
         self._fate.handled(event, context, began, failure)
         if failure is None:
             return ACK
@@ -76,10 +76,10 @@ class Handling:
             return RELEASE
         return self._fate.failed(job, failure)
 
-    async def _call(self, job: Job, context: Context, call: Call, event: Any, began: float) -> BaseException | None:
+    async def _call(
+        self, job: Job, task: "asyncio.Task[Any]", context: Context, call: Call, event: Any, began: float
+    ) -> BaseException | None:
         """Call the handler; give what it raised."""
-        task = asyncio.current_task()
-        assert task is not None
         job.task = task
         job.deadline = began + self._consumed.timeout
         self._running[task] = job
@@ -112,7 +112,8 @@ class Handling:
             if not self.cancelling:
                 with suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)  # lets the other tasks end, if it was meant for all
-            return GivenBackError() if self.cancelling or self._torn_down() else failure
+            self.cancelling = self.cancelling or self._torn_down()
+            return GivenBackError() if self.cancelling else failure
         if not self.cancelling:
             return failure
         given = GivenBackError()  # drivers and middlewares make errors of their own of a cancel

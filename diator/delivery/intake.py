@@ -87,12 +87,15 @@ class Intake:
             await self._suspect_settled.wait()
         return suspected
 
-    def was_settled(self, job: Job) -> None:
-        """Note that a job has an outcome that the broker knows."""
-        if job.delivery is self._suspect:
-            self._suspect = None
-            self._suspect_settled.set()
-        self._returning.discard(job)
+    def were_settled(self, jobs: Iterable[Job]) -> None:
+        """Note that jobs have an outcome that the broker knows."""
+        if self._suspect is None and not self._returning:
+            return
+        for job in jobs:
+            if job.delivery is self._suspect:
+                self._suspect = None
+                self._suspect_settled.set()
+            self._returning.discard(job)
         if not self._returning:
             self._returned.set()
 
@@ -107,7 +110,8 @@ class Intake:
 
     def wake(self) -> None:
         """Look again whether few messages wait, or somebody waits for one."""
-        self._low.set()
+        if self._lanes.has_idle or len(self._lanes) * 2 < self._ahead:
+            self._low.set()
 
     def after_this_receive(self, act: Callable[[], object]) -> None:
         """Do something once the receive that is under way has been taken in, or now if there is none."""
@@ -187,7 +191,7 @@ class Intake:
             act()
 
     def _is_suspect(self, delivery: Delivery) -> bool:
-        return delivery.deliveries - delivery.failures - 1 >= self._unexplained
+        return delivery.deliveries > 1 and delivery.deliveries - delivery.failures > self._unexplained
 
     def _adapt(self, full: bool, seconds: float) -> None:
         if full and seconds < _FAST:

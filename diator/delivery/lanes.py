@@ -66,6 +66,11 @@ class Lanes:
         return self._count
 
     @property
+    def has_idle(self) -> bool:
+        """Whether somebody may wait for a job; cheaper than `idle`, and sometimes wrongly so."""
+        return bool(self._idle)
+
+    @property
     def idle(self) -> int:
         """How many wait for a job."""
         return sum(not waiter.done() for waiter in self._idle)

@@ -33,9 +33,10 @@ class Leases:
         """Renew the lease of a job from now on."""
         self._open[id(job.delivery)] = job
 
-    def remove(self, job: Job) -> None:
-        """Renew it no more."""
-        self._open.pop(id(job.delivery), None)
+    def remove(self, jobs: Iterable[Job]) -> None:
+        """Renew them no more."""
+        for job in jobs:
+            self._open.pop(id(job.delivery), None)
 
     def holds(self, job: Job) -> bool:
         """Whether a job is still this worker's own, for all it knows."""

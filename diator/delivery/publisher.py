@@ -84,15 +84,16 @@ class Publisher:
 
     async def publish(self, events: Sequence[Event]) -> None:
         """Send events that no command has raised. Those of one call have one correlation."""
-        ids = [new_id() for _ in events]
-        cause, correlation, headers = None, ids[0], NO_HEADERS
+        cause, correlation, headers = None, None, NO_HEADERS
         context = current.get()
         if context is not None:
             cause, correlation = context.message_id, context.correlation_id
             headers = traced(None, context.headers)
-        messages = [
-            self.seal(event, event_id, cause, correlation, headers) for event, event_id in zip(events, ids, strict=True)
-        ]
+        messages: list[Outgoing] = []
+        for event in events:
+            event_id = new_id()
+            correlation = correlation or event_id
+            messages.append(self.seal(event, event_id, cause, correlation, headers))
         await self.send(messages, events)
 
     async def send(self, messages: Sequence[Outgoing], events: Sequence[Event]) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from diator.brokers.port import RELEASE, Capability, Delivery, Outcome, Receiver, Release, RetryAfter
@@ -45,7 +46,7 @@ class Serving:
         lossy = Capability.ACKNOWLEDGED not in shared.broker.capabilities
         self._fate = Fate(consumed.name, consumed.retry, shared.telling, lossy=lossy)
         self._lanes = Lanes()
-        self._settler = Settler(consumed.name, receiver, self._was_settled, shared.outage)
+        self._settler = Settler(consumed.name, receiver, self._were_settled, shared.outage)
         self._intake = Intake(receiver, consumed, self._lanes, shared)
         self._lanes.when_idle = self._intake.wake
         self._background: list[Task] = []
@@ -105,7 +106,9 @@ class Serving:
     # Running
 
     async def _runner(self) -> None:
-        lanes, settler, intake = self._lanes, self._settler, self._intake
+        lanes, settler, intake, handling = self._lanes, self._settler, self._intake, self.handling
+        task = asyncio.current_task()
+        assert task is not None
         while True:
             job = lanes.take_now()
             if job is None:
@@ -115,7 +118,7 @@ class Serving:
                 except LanesClosedError:
                     return
             if self.leases.holds(job):
-                outcome = await self.handling.outcome(job)
+                outcome = await handling.outcome(job, task)
             else:  # the loop stood still, or the broker was away
                 job.lost, outcome = True, RELEASE
             if job.key is not None and isinstance(outcome, (RetryAfter, Release)):
@@ -124,16 +127,12 @@ class Serving:
                 self._settle(job, outcome)
                 lanes.done(job)
             intake.wake()
-            if self.handling.cancelling or self._is_torn_down():
+            if handling.cancelling:
                 return
-            await self._give_way()
-
-    async def _give_way(self) -> None:
-        """Let others run now and then: handlers that wait for nothing would keep the loop to themselves."""
-        now = self._loop.time()
-        if now - self._gave_way > _GIVE_WAY:
-            self._gave_way = now
-            await asyncio.sleep(0)
+            now = self._loop.time()
+            if now - self._gave_way > _GIVE_WAY:
+                self._gave_way = now
+                await asyncio.sleep(0)  # handlers that wait for nothing would keep the loop to themselves
 
     def _is_torn_down(self) -> bool:
         """Whether everything is being cancelled by somebody else, such as the end of the event loop."""
@@ -153,21 +152,23 @@ class Serving:
             self._fate.released(job)
         self._settler.add(job, outcome)
 
-    def _was_settled(self, job: Job, outcome: Outcome, lost: bool) -> None:
-        self.leases.remove(job)
-        if lost and not job.lost:
-            self._has_lost(job)
-        if self._lanes.is_holder(job):
-            self._intake.after_this_receive(lambda: self._lanes.free(job))
-        self._intake.was_settled(job)
-        self._fate.settled(job, outcome, lost)
+    def _were_settled(self, settled: Sequence[tuple[Job, Outcome]], lost: Collection[int]) -> None:
+        """Let go of what the broker has taken down. ``lost`` are the identities of deliveries."""
+        self.leases.remove(job for job, _ in settled)
+        for job, _ in settled:
+            if id(job.delivery) in lost and not job.lost:
+                self._has_lost(job)
+            if job.key is not None and self._lanes.is_holder(job):
+                self._intake.after_this_receive(partial(self._lanes.free, job))
+        self._intake.were_settled(job for job, _ in settled)
+        self._fate.settled(settled, lost)
 
     def _lose(self, job: Job) -> None:
         """Take out a job whose lease was lost; one that runs goes on, and its outcome does not count."""
         if self._lanes.drop(job):
-            self.leases.remove(job)
+            self.leases.remove((job,))
             job.lost = True
-            self._intake.was_settled(job)
+            self._intake.were_settled((job,))
         else:
             self._has_lost(job)
 

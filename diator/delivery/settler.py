@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from diator.brokers.port import Delivery, Outcome, Settlement
 from diator.delivery.lanes import Job
@@ -24,10 +24,14 @@ class Settles(Protocol):
 
 
 class Settler:
-    """Collects outcomes for one receiver. ``settled`` is told of each, and whether its lease was lost."""
+    """Collects outcomes for one receiver. ``settled`` gets each batch, and the identities of what was lost."""
 
     def __init__(
-        self, name: str, receiver: Settles, settled: Callable[[Job, Outcome, bool], None], outage: Outage
+        self,
+        name: str,
+        receiver: Settles,
+        settled: Callable[[Sequence[tuple[Job, Outcome]], Collection[int]], None],
+        outage: Outage,
     ) -> None:
         self._name = name
         self._receiver = receiver
@@ -78,7 +82,5 @@ class Settler:
             self._waiting = [*batch, *self._waiting]
             raise
         self._outage.up("settle messages", self._name)
-        gone: set[Any] = {id(delivery) for delivery in lost} if lost else set()
-        for job, outcome in batch:
-            self._settled(job, outcome, id(job.delivery) in gone)
+        self._settled(batch, {id(delivery) for delivery in lost} if lost else ())
         return True
