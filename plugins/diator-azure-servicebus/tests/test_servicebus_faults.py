@@ -39,6 +39,8 @@ from diator.brokers import (
 )
 from diator.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, NotPublishedError
 
+pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
+
 if os.environ.get("DIATOR_TEST_SERVICEBUS"):
     pytest.skip("a real namespace does not fail on command", allow_module_level=True)
 

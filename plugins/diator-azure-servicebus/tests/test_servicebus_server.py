@@ -55,6 +55,8 @@ from diator_azure_servicebus.testing.command_line import read_entities
 from diator_azure_servicebus.testing.frames import AMQP_HEADER, SASL_HEADER, write_frame
 from diator_azure_servicebus.testing.performatives import Begin, Open, Transfer
 
+pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
+
 NUMBERS = itertools.count(1)
 BIG = 200_000
 HEARTBEAT = bytes.fromhex("00000008 02000000")

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
+
 KILLS = int(os.environ.get("DIATOR_KILLS", "4"))
 COUNT = 300
 CUSTOMERS = 12

@@ -30,6 +30,8 @@ from redis.asyncio import Redis
 
 from diator.brokers import DeadLetter, Subscription, Topic
 
+pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
+
 KILLS = int(os.environ.get("DIATOR_KILLS", "6"))
 SEED = int(os.environ.get("DIATOR_SEED", "0")) or random.randrange(1, 10**6)
 TIMES = max(1, KILLS // 20)
