@@ -51,6 +51,7 @@ dropped in silence. ``apply`` creates what is missing and changes nothing that i
 
 import enum
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -140,11 +141,13 @@ class Delivery:
         return f"<Delivery from {self.topic}, {self.failures} failures, {self.deliveries} deliveries>"
 
 
-class Ack(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ack:
     """It is done."""
 
 
-class Release(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Release:
     """Give it back, as if it had not been handed out."""
 
 
