@@ -26,7 +26,8 @@ from msgspec.json import Decoder
 from benchmarks.redis.matches import Match, Measure
 from benchmarks.redis.message import BATCH, PAUSE, Counter, Joined, Spent, Watch, encode, joined
 from benchmarks.report import table
-from diator import Diator
+from diator import Diator, Hooks
+from diator.hooks import Settled
 
 RESULTS = Path(__file__).parent / "RESULTS-servicebus.md"
 ROUNDS = 5
@@ -56,13 +57,15 @@ WAIT = 5.0
 
 
 class Timed(Counter):
-    """Counts from the first message that is handled, since opening a link takes the SDK half a second."""
+    """Measures from the first message that is handled, to the last settled; opening a link takes half a second."""
 
     def __init__(self) -> None:
         super().__init__()
         self.watch: Watch | None = None
         self.total = 0
+        self.unsettled = 0
         self.spent: Spent | None = None
+        self.all_settled = asyncio.Event()
         self.at = 0.0
         self.landed = asyncio.Event()
 
@@ -71,18 +74,34 @@ class Timed(Counter):
         self.landed.set()
         self.watch = self.watch or Watch()
         await super().handle(event)
-        if not self.left:
+
+    def settled(self, count: int = 1) -> None:
+        """Note that the service has taken so many outcomes down."""
+        self.unsettled -= count
+        if not self.unsettled and self.watch is not None:
             self.spent = self.watch.spent(self.total)
+            self.all_settled.set()
 
     def expect(self, number: int) -> None:
         super().expect(number)
-        self.total = number
+        self.total = self.unsettled = number
 
     async def result(self) -> Spent:
         """Wait for the last message."""
-        await self.done.wait()
+        await self.all_settled.wait()
         assert self.spent is not None
         return self.spent
+
+
+class Telling(Hooks):
+    """Passes on what the service has taken down."""
+
+    def __init__(self, counter: Timed) -> None:
+        self._counter = counter
+
+    def settled(self, details: Settled) -> None:
+        if not details.lost:
+            self._counter.settled()
 
 
 # By hand
@@ -146,13 +165,14 @@ async def handle(received: ServiceBusReceivedMessage, counter: Counter) -> None:
     await counter.handle(decode(b"".join(received.body)))
 
 
-async def read(receiver: ServiceBusReceiver, counter: Counter, limit: int) -> None:
+async def read(receiver: ServiceBusReceiver, counter: Timed, limit: int) -> None:
     """Handle until nothing is left: receive some, handle them, settle them all at the same time."""
     while counter.left > 0:
         several = await receiver.receive_messages(max_message_count=min(limit, counter.left), max_wait_time=WAIT)
         for received in several:
             await handle(received, counter)
         await asyncio.gather(*map(receiver.complete_message, several))
+        counter.settled(len(several))
 
 
 async def empty(string: str) -> None:
@@ -233,9 +253,9 @@ async def _flights(counter: Timed, count: int, publish: Callable[[Joined], Await
 
 
 @contextlib.asynccontextmanager
-async def app_for(string: str, counter: Counter, concurrency: int = 10) -> AsyncGenerator[Diator]:
+async def app_for(string: str, counter: Timed, concurrency: int = 10) -> AsyncGenerator[Diator]:
     """Open an app, and its sender."""
-    app = Diator("bench", broker=ServiceBusBroker(string), concurrency=concurrency)
+    app = Diator("bench", broker=ServiceBusBroker(string), concurrency=concurrency, hooks=[Telling(counter)])
 
     @app.on_event(subscription=QUEUE)
     async def handle(event: Joined) -> None:
@@ -258,7 +278,7 @@ async def _fill(app: Diator, count: int) -> None:
 
 async def publish_batches(string: str, count: int) -> Spent:
     """Give the seconds that a message takes."""
-    async with app_for(string, Counter()) as app:
+    async with app_for(string, Timed()) as app:
         await warm(app)
         watch = Watch()
         await _fill(app, count)
@@ -267,7 +287,7 @@ async def publish_batches(string: str, count: int) -> Spent:
 
 async def publish_at_the_same_time(string: str, count: int) -> Spent:
     """Give the seconds that a message takes: 100 tasks, each of which publishes one message after the other."""
-    async with app_for(string, Counter()) as app:
+    async with app_for(string, Timed()) as app:
         await warm(app)
         numbers = iter(range(count))
 
@@ -282,7 +302,7 @@ async def publish_at_the_same_time(string: str, count: int) -> Spent:
 
 async def publish_alone(string: str, count: int) -> Spent:
     """Give the median of the seconds that one call takes."""
-    async with app_for(string, Counter()) as app:
+    async with app_for(string, Timed()) as app:
         await warm(app)
         times: list[float] = []
         watch = Watch()
