@@ -23,6 +23,8 @@ KNOWN = {
 }
 """Schemes of plugins of ours, and the extra that installs each."""
 
+_WRITE = "give an address such as 'memory://' or 'redis://localhost:6379', or a broker object"
+
 
 def find_broker(given: object) -> Broker:
     """Give the port for what the user passed: a plugin's object as it is, or an address.
@@ -44,7 +46,11 @@ def find_broker(given: object) -> Broker:
 
 
 def _by_address(address: str) -> Broker:
-    scheme = urlsplit(address).scheme
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError as error:
+        text = f"the address of the broker can't be read: {error}"  # which may hold a password
+        raise ConfigurationError([Problem("broker-plugin", text, _WRITE)]) from error
     if scheme == "memory":
         return MemoryBroker.from_url(address)
     installed = {point.name: point for point in entry_points(group=GROUP)}
@@ -70,5 +76,4 @@ def _no_plugin(scheme: str, address: str, installed: list[str]) -> Problem:
     text = f"{text}; there are plugins for: {there}"
     if scheme in KNOWN:
         return Problem("broker-plugin", text, f'install it: pip install "diator[{KNOWN[scheme]}]"')
-    remedy = "give an address such as 'memory://' or 'redis://localhost:6379', or a broker object"
-    return Problem("broker-plugin", text, remedy)
+    return Problem("broker-plugin", text, _WRITE)

@@ -7,7 +7,7 @@ from diator.brokers.port import Receiver
 from diator.context import Context
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Consumed
-from diator.delivery.outage import Backoff
+from diator.delivery.outage import Backoff, unless_stopped
 from diator.delivery.serving import Serving
 from diator.delivery.shared import Shared
 from diator.errors import BrokerError
@@ -46,16 +46,17 @@ class Consumer:
             self._ignored, self._serving = self.ignored, None
 
     async def _subscribed(self, stopping: asyncio.Event) -> Receiver | None:
-        backoff, outage = Backoff(), self._shared.outage
+        backoff, broker, outage = Backoff(), self._shared.broker, self._shared.outage
         while not stopping.is_set():
             try:
-                receiver = await self._shared.broker.subscribe(self.consumed.subscription)
+                receiver = await unless_stopped(broker.subscribe(self.consumed.subscription), stopping)
             except BrokerError as error:
                 outage.down("subscribe", self.name, error)
                 await backoff.wait(stopping)
             else:
-                outage.up("be used", self.name)
-                outage.up("subscribe", self.name)
+                if receiver is not None:
+                    outage.up("be used", self.name)
+                    outage.up("subscribe", self.name)
                 return receiver
         return None
 

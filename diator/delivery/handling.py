@@ -17,6 +17,8 @@ from diator.delivery.outcomes import parked
 from diator.delivery.reading import context_of, decode, understand
 from diator.errors import UnreadableMessageError
 
+_NEVER = float("inf")
+
 
 class GivenBackError(asyncio.CancelledError):
     """Stands for a cancel that the worker asked for; never raised."""
@@ -99,7 +101,10 @@ class Handling:
             failure = await self._explained(job, failure)
         if _cancels_left(task):
             await _forget_cancels(task)
-        return failure
+        try:
+            return failure
+        finally:
+            del failure  # this frame is among its own, and they would keep each other alive
 
     async def _explained(self, job: Job, failure: BaseException) -> BaseException:
         """Tell a cancel that the worker asked for from one that came out of nowhere, which is a failure."""
@@ -128,7 +133,7 @@ class Handling:
             if job.deadline <= now and not job.expired and job.task is not None:
                 job.expired = True
                 job.task.cancel()
-        due = [job.deadline for job in self._running.values() if not job.expired]
+        due = [job.deadline for job in self._running.values() if not job.expired and job.deadline != _NEVER]
         if due:
             self._alarm = self._loop.call_at(min(due), self._ring)
 
@@ -136,7 +141,7 @@ class Handling:
         """Let a message take as long as it needs: its handler has succeeded, and the broker is away."""
         for job in self._running.values():
             if job.context is context:
-                job.deadline = float("inf")
+                job.deadline = _NEVER
 
 
 def _cancels_left(task: "asyncio.Task[Any]") -> bool:

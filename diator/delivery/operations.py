@@ -73,7 +73,11 @@ class Operations:
         self._timeout = timeout
 
     async def __aenter__(self) -> Self:
-        await self._in_time(self._broker.connect())
+        try:
+            await self._in_time(self._broker.connect())
+        except (BrokerUnavailableError, asyncio.CancelledError):  # which count as connected
+            await self._in_time(self._broker.aclose())
+            raise
         return self
 
     async def __aexit__(

@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
 from random import uniform
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 logger = logging.getLogger("diator")
 
@@ -17,9 +21,11 @@ class Outage:
     """What a worker knows of its broker: there, or away since when.
 
     It is away while anything that has failed has not worked since, so that what still works does not belie it.
+    ``lossy`` is a broker that delivers at most once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lossy: bool = False) -> None:
+        self._meanwhile = "what is published meanwhile may be lost" if lossy else "nothing is lost meanwhile"
         self._since = 0.0
         self._broken: set[tuple[str, str]] = set()
         self._told: set[str] = set()
@@ -41,8 +47,8 @@ class Outage:
         self._broken.add((what, who))
         if reason not in self._told and len(self._told) < _MOST_REASONS:
             self._told.add(reason)
-            text = "the broker can't %s for %s (%s); trying again until it can, nothing is lost meanwhile"
-            logger.warning(text, what, who, reason)
+            text = "the broker can't %s for %s (%s); trying again until it can, %s"
+            logger.warning(text, what, who, reason, self._meanwhile)
 
     def up(self, what: str, who: str) -> None:
         """Note that something has worked."""
@@ -84,3 +90,15 @@ class Backoff:
     def reset(self) -> None:
         """Start anew after a success."""
         self._next = _FIRST
+
+
+async def unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
+    """Await an answer of the broker; none where ``stopping`` is set before it has come, which may be never."""
+    answering, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return answering.result() if answering.done() else None
+    finally:
+        answering.cancel()
+        waiting.cancel()
+        await asyncio.wait({answering, waiting})

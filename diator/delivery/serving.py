@@ -199,9 +199,11 @@ class Serving:
         """Settle what is left, as far as the broker lets us, and give back the rest."""
         name = self._consumed.name
         try:
-            await asyncio.wait_for(self._settler.flush(), _LAST)
-        except (BrokerError, asyncio.TimeoutError) as error:
-            logger.warning("%s: the last outcomes were not taken down (%s); those messages come again", name, error)
+            settled = await asyncio.wait_for(self._settler.flush(), _LAST)
+        except asyncio.TimeoutError:
+            settled = False
+        if not settled:
+            logger.warning("%s: the last outcomes were not taken down; those messages come again", name)
         try:
             await asyncio.wait_for(self._receiver.aclose(), _LAST)
         except (BrokerError, asyncio.TimeoutError) as error:

@@ -7,12 +7,13 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from diator.brokers.port import Broker, Subscription
+from diator.brokers.port import Broker, Capability, Subscription
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed
 from diator.delivery.consumer import Consumer
 from diator.delivery.follow_up import FollowUps
-from diator.delivery.outage import Backoff, Outage
+from diator.delivery.operations import named
+from diator.delivery.outage import Backoff, Outage, unless_stopped
 from diator.delivery.publisher import Publisher
 from diator.delivery.shared import Shared
 from diator.delivery.watchdog import Watchdog
@@ -64,7 +65,7 @@ class Worker:
         if self._stopping is not None:
             raise NotRunningError("a worker can be entered once; call app.worker() again")
         self._stopping = asyncio.Event()
-        self._outage = Outage()
+        self._outage = Outage(lossy=Capability.ACKNOWLEDGED not in self._broker.capabilities)
         await self._apply_now()
         shared = Shared(self._broker, self._outage, self._publisher.telling, asyncio.Lock())
         self.consumers = [self._consumer(consumed, shared) for consumed in self.consumed]
@@ -148,7 +149,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 if not self._applied:
-                    await self._apply()
+                    await unless_stopped(self._apply(), self._stopping)
                 await consumer.run(self._stopping, self._left)
             except BrokerError as error:
                 self._outage.down("be used", consumer.name, error)
@@ -161,13 +162,12 @@ class Worker:
 def _chosen(
     consumed: Sequence[Consumed], only: Collection[str] | None, concurrency: int | None
 ) -> tuple[Consumed, ...]:
-    known = {one.name: one for one in consumed}
-    unknown = [name for name in only or () if name not in known]
-    if unknown:
-        text = f"there is no subscription {unknown[0]!r}; there are: {', '.join(known) or 'none'}"
-        raise ConfigurationError([Problem("subscription", text, "give the name of one of them")])
     if concurrency is not None and not is_count(concurrency):
         text = f"a worker was asked for with concurrency={concurrency!r}"
         raise ConfigurationError([Problem("consuming", text, "give a whole number of messages, from 1 up")])
-    chosen = consumed if only is None else [known[name] for name in dict.fromkeys(only)]
+    if only is None:
+        chosen = consumed
+    else:
+        names = (only,) if isinstance(only, str) else only
+        chosen = named(consumed, names) if names else ()
     return tuple(one if concurrency is None else one._replace(concurrency=concurrency) for one in chosen)

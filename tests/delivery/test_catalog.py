@@ -427,6 +427,12 @@ def test_what_is_no_broker_is_refused(given: Any) -> None:
         Diator("meetings", broker=given)
 
 
+def test_an_address_that_can_not_be_read_is_refused_and_does_not_tell_its_password() -> None:
+    with pytest.raises(ConfigurationError, match="can't be read") as found:
+        Diator("meetings", broker="redis://user:secret@[::1")
+    assert "secret" not in str(found.value)
+
+
 def test_brokers_are_found_by_their_address() -> None:
     assert not Diator("meetings", broker="memory://?capacity=5&lease=3").check()
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -554,6 +556,31 @@ async def test_a_handler_that_takes_too_long_has_failed(caplog: pytest.LogCaptur
         assert "TimeoutError" in letter.why.error
         assert "joined" in letter.why.error
         assert "7 s" in letter.why.error
+
+
+@in_virtual_time
+async def test_what_a_failed_handler_held_is_let_go_of_at_once() -> None:
+    watch = Watch()
+    app = Diator("meetings", broker=Flaky(), hooks=[watch], retry=Retry(attempts=1))
+    held: list[weakref.ref[Session]] = []
+
+    @app.on_event
+    async def fails(event: Joined) -> None:
+        session = Session(1)
+        held.append(weakref.ref(session))
+        raise Broken
+
+    gc.disable()
+    logging.disable(logging.CRITICAL)  # pytest keeps the errors that are logged
+    try:
+        async with app, app.worker():
+            await app.publish(*(Joined(number) for number in range(3)))
+            await watch.settle(3)
+            watch.told.clear()
+            assert [reference() for reference in held] == [None, None, None]
+    finally:
+        logging.disable(logging.NOTSET)
+        gc.enable()
 
 
 @in_virtual_time

@@ -56,7 +56,7 @@ class Bench:
     def __init__(self, broker: Flaky | None = None, *, fails: int = 0, seconds: float = 0.0, **options: Any) -> None:
         self.broker, self.watch = broker or Flaky(), Watch()
         self.app = Diator("meetings", broker=self.broker, hooks=[self.watch], retry=Retry(attempts=3, delay=1))
-        self.calls = 0
+        self.calls, self.seconds = 0, seconds
         self.greetings: list[str] = []
         self.ids: set[str] = set()
 
@@ -66,7 +66,7 @@ class Bench:
             publish(Greeted("one"))
             publish(Noted())  # which nobody handles
             publish(Greeted("two"))
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(self.seconds)
             if self.calls <= fails:
                 raise Broken
 
@@ -143,6 +143,21 @@ async def test_a_failed_run_leaves_nothing_and_takes_no_numbers() -> None:
     assert bench.calls == 3
     assert len(bench.sent()) == 1
     assert bench.greetings == ["one", "two"]
+
+
+@in_virtual_time
+async def test_an_outage_longer_than_the_timeout_does_not_end_all_timeouts() -> None:
+    bench = Bench(timeout=5.0)
+    async with bench.app, bench.app.worker():
+        await bench.app.publish(Joined())
+        bench.broker.break_down("publish")
+        await asyncio.sleep(60)
+        bench.broker.mend()
+        await bench.watch.settle(1, "greet", within=60)
+        bench.seconds = 1000.0
+        await bench.app.publish(Joined())
+        await bench.watch.settle(2, "greet", within=60)
+    assert bench.watch.outcomes("greet") == ["Ack", "RetryAfter"]
 
 
 @in_virtual_time

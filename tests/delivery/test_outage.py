@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from diator import BrokerError, BrokerUnavailableError, Diator, NotificationEvent, PublishError, contract
+from diator.brokers import Capability
 from diator.delivery.worker import Worker
 from tests.brokered import Flaky, Watch
 from tests.virtual_time import in_virtual_time
@@ -230,3 +231,31 @@ async def test_outcomes_that_wait_for_the_broker_are_taken_down_in_order_and_onc
         await asyncio.sleep(60)
     assert len(bench.watch.of("settled")) == 100
     assert sorted(bench.got) == list(range(50))
+
+
+@in_virtual_time
+async def test_operations_at_a_broker_that_is_away_leave_no_connection_behind() -> None:
+    bench = Bench()
+    bench.broker.break_down("connect")
+    async with bench.app:
+        with pytest.raises(BrokerUnavailableError):
+            async with bench.app.operations():
+                ...
+    with pytest.raises(BrokerError, match="not connected"):  # which it would be, were it counted still
+        await bench.broker.apply([])
+
+
+@in_virtual_time
+async def test_nobody_is_told_that_nothing_is_lost_by_a_broker_that_loses(caplog: pytest.LogCaptureFixture) -> None:
+    broker, watch = Flaky(without=Capability.ACKNOWLEDGED), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch])
+
+    @app.on_event(delivery="at-most-once")
+    async def handle(event: Joined) -> None: ...
+
+    async with app, app.worker():
+        broker.break_down("receive")
+        await app.publish(Joined(), Joined())
+        await asyncio.sleep(10)
+    assert "what is published meanwhile may be lost" in caplog.text
+    assert "nothing is lost" not in caplog.text

@@ -279,6 +279,29 @@ async def test_the_end_does_not_wait_for_ever_for_a_broker_that_is_away() -> Non
         assert await bench.waiting() == 1, "what could not be settled comes again"
 
 
+@pytest.mark.parametrize("operation", ["apply", "subscribe"])
+@in_virtual_time
+async def test_the_end_does_not_wait_for_a_broker_that_does_not_answer_at_the_start(operation: str) -> None:
+    bench = Bench()
+    bench.broker.slow = {operation: 100_000.0}
+    loop = asyncio.get_running_loop()
+    async with bench.app:
+        async with bench.app.worker(grace=5):
+            await asyncio.sleep(60)
+            began = loop.time()
+        assert loop.time() - began < 1
+
+
+@in_virtual_time
+async def test_outcomes_that_a_worker_could_not_settle_at_its_end_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(seconds=1)
+    async with bench.app, bench.app.worker():
+        await bench.publish(1)
+        await bench.begin(1)
+        bench.broker.break_down("settle")
+    assert "the last outcomes were not taken down" in caplog.text
+
+
 # --------------------------------------------------------------------------------------------------------- the start
 
 
@@ -304,8 +327,15 @@ async def test_a_worker_needs_a_running_app_and_a_broker() -> None:
 async def test_unknown_subscriptions_are_refused_and_the_known_ones_named() -> None:
     bench = Bench()
     async with bench.app:
-        with pytest.raises(ConfigurationError, match=r"'fast'.*slow"):
+        with pytest.raises(ConfigurationError, match=r"(?s)'fast'.*slow"):
             bench.app.worker(only=["slow", "fast"])
+
+
+async def test_one_subscription_may_be_named_without_a_list() -> None:
+    bench = Bench()
+    async with bench.app:
+        assert [one.name for one in bench.app.worker(only="slow").consumed] == ["slow"]
+        assert not bench.app.worker(only=[]).consumed
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"concurrency": -1}, {"concurrency": 1.5}, {"grace": -1}])
