@@ -27,10 +27,10 @@ delivered again, ``deliveries`` higher by one, also when the process that had it
 nobody else has the message yet may still be settled and renewed, or be lost: both are right. ``None``: for as long as
 the receiver is connected.
 
-*Order.* In an ordered subscription a key is with one receiver at a time, and its messages from one topic are handed out
-in order, several in one go or one by one. One that is to be retried comes back before the later ones of its key, which
-the engine releases with it; they wait in place meanwhile, and no other key with them. Messages without a key have no
-order. Needs `Capability.ORDERED`.
+*Order.* In an ordered subscription a key is with one receiver at a time, so that its leases are lost together, and its
+messages from one topic are handed out in order, several in one go or one by one. One that is to be retried comes back
+before the later ones of its key, which the engine releases with it; they wait in place meanwhile, and no other key with
+them. Messages without a key have no order. Needs `Capability.ORDERED`.
 
 *Dead letters* belong to a subscription; one that does not exist has none. `replay` hands one out again to it alone, as
 new, with no failures, behind all that wait.

@@ -20,7 +20,8 @@ from diator.conformance.brokers.settling import Settling
 __all__ = ["BrokerSuite", "Wanted"]
 
 
-class BrokerSuite(Publishing, Receiving, Settling, Leases, Order, Letters, Room, Life, Crowd, Programs):
+# pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
+class BrokerSuite(Programs, Crowd, Room, Letters, Order, Leases, Settling, Receiving, Publishing, Life):
     """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
 
     A case whose capabilities the broker declares must pass. If one of them is not declared, the case checks that
