@@ -81,7 +81,8 @@ class Intake:
         if suspected:
             self._suspect = deliveries[0]
             self._suspect_settled.clear()
-        take_in(deliveries)
+        if deliveries:
+            take_in(deliveries)
         self._ended_receiving()
         if suspected:
             await self._suspect_settled.wait()

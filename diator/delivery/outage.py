@@ -7,12 +7,16 @@ from contextlib import suppress
 from random import uniform
 from typing import Any, TypeVar
 
+from diator.errors import BrokerUnavailableError
+
 T = TypeVar("T")
 
 logger = logging.getLogger("diator")
 
 _FIRST, _LONGEST = 0.1, 5.0
 """Seconds between tries."""
+OUT_OF_NOWHERE = "a call was cancelled, and nobody here has asked for that"
+"""What is said of a driver that raises a cancel of its own."""
 _MOST_REASONS = 10
 """How many reasons are told in one outage; there are errors that say something else each time."""
 
@@ -97,6 +101,8 @@ async def unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) 
     answering, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     try:
         await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.cancelled():
+            raise BrokerUnavailableError(OUT_OF_NOWHERE)
         return answering.result() if answering.done() else None
     finally:
         answering.cancel()

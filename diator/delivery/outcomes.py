@@ -7,6 +7,9 @@ from diator.brokers.port import Outcome, Park, RetryAfter
 from diator.errors import Reject, RetryLater
 from diator.retry import Retry
 
+_LONGEST = 365 * 24 * 3600.0
+"""Seconds that a retry may wait: an outcome with a time that a broker can't write down would come back for ever."""
+
 
 def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
     """Retry, as the policy or the handler wants it, or park."""
@@ -19,15 +22,18 @@ def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
     if isinstance(error, RetryLater):
         seconds = _seconds(getattr(error, "seconds", None))
         if seconds is not None:
-            return RetryAfter(seconds)
-    return RetryAfter(retry.delay_after(attempt))
+            return RetryAfter(min(seconds, _LONGEST))
+    return RetryAfter(min(retry.delay_after(attempt), _LONGEST))
 
 
 def _seconds(value: object) -> float | None:
     """A delay that a handler has asked for; none where it makes no sense, since handlers are not checked."""
     if not isinstance(value, (int, float)):
         return None
-    return max(0.0, float(value)) if math.isfinite(value) else None
+    try:
+        return max(0.0, float(value)) if math.isfinite(value) else None
+    except OverflowError:  # whole numbers may be larger than all others
+        return None
 
 
 def in_words(error: BaseException) -> str:

@@ -197,13 +197,17 @@ class Serving:
 
     async def _leave(self) -> None:
         """Settle what is left, as far as the broker lets us, and give back the rest."""
-        name = self._consumed.name
+        name, settled = self._consumed.name, False
         try:
-            settled = await asyncio.wait_for(self._settler.flush(), _LAST)
-        except asyncio.TimeoutError:
-            settled = False
-        if not settled:
-            logger.warning("%s: the last outcomes were not taken down; those messages come again", name)
+            with suppress(asyncio.TimeoutError):
+                settled = await asyncio.wait_for(self._settler.flush(), _LAST)
+        finally:
+            if not settled:
+                logger.warning("%s: the last outcomes were not taken down; those messages come again", name)
+            await self._close()
+
+    async def _close(self) -> None:
+        name = self._consumed.name
         try:
             await asyncio.wait_for(self._receiver.aclose(), _LAST)
         except (BrokerError, asyncio.TimeoutError) as error:

@@ -13,7 +13,7 @@ from diator.delivery.catalog import Catalog, Consumed
 from diator.delivery.consumer import Consumer
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.operations import named
-from diator.delivery.outage import Backoff, Outage, unless_stopped
+from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, Outage, unless_stopped
 from diator.delivery.publisher import Publisher
 from diator.delivery.shared import Shared
 from diator.delivery.watchdog import Watchdog
@@ -150,13 +150,23 @@ class Worker:
             try:
                 if not self._applied:
                     await unless_stopped(self._apply(), self._stopping)
-                await consumer.run(self._stopping, self._left)
+                await self._run(consumer)
             except BrokerError as error:
                 self._outage.down("be used", consumer.name, error)
                 await backoff.wait(self._stopping)
             except Exception:
                 logger.exception("the consumer of %s has failed; it starts again", consumer.name)
                 await backoff.wait(self._stopping)
+
+    async def _run(self, consumer: Consumer) -> None:
+        """Run a consumer once; in a task of its own, so that a cancel from a driver is told from one that is meant."""
+        assert self._stopping is not None
+        running = asyncio.ensure_future(consumer.run(self._stopping, self._left))
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.result()
+        if not self._stopping.is_set():
+            raise BrokerError(OUT_OF_NOWHERE)
 
 
 def _chosen(

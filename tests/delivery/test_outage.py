@@ -259,3 +259,25 @@ async def test_nobody_is_told_that_nothing_is_lost_by_a_broker_that_loses(caplog
         await asyncio.sleep(10)
     assert "what is published meanwhile may be lost" in caplog.text
     assert "nothing is lost" not in caplog.text
+
+
+@pytest.mark.parametrize("operation", ["apply", "subscribe", "receive", "settle"])
+@in_virtual_time
+async def test_a_cancel_out_of_a_driver_ends_no_consumer_and_is_no_hot_loop(
+    operation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    if operation == "apply":
+        bench.broker.break_down("apply")
+    async with bench.app, bench.app.worker() as worker:
+        bench.broker.break_down(operation, error=asyncio.CancelledError)
+        if operation in ("receive", "settle"):
+            await bench.app.publish(Joined())
+        await asyncio.sleep(100)
+        assert bench.broker.times[operation] < 200
+        assert not worker.is_ready
+        assert "nobody here has asked for that" in caplog.text
+        bench.broker.mend()
+        await asyncio.sleep(10)
+        await bench.works()
+        assert worker.is_ready

@@ -142,7 +142,7 @@ async def test_retry_later_takes_the_place_of_the_delay_and_counts_as_an_attempt
         assert [details.delay for details in watch.of("retried")] == [70, 70]
 
 
-@pytest.mark.parametrize("seconds", ["soon", None, float("nan"), float("inf"), -5, 1e400])
+@pytest.mark.parametrize("seconds", ["soon", None, float("nan"), float("inf"), -5, 1e400, 10**400])
 def test_retry_later_with_nonsense_is_a_retry_all_the_same(seconds: Any) -> None:
     @in_virtual_time
     async def scenario() -> None:
@@ -155,6 +155,20 @@ def test_retry_later_with_nonsense_is_a_retry_all_the_same(seconds: Any) -> None
             assert len(broker.receivers) == 1
 
     scenario()
+
+
+@pytest.mark.parametrize(
+    ("error", "retry"), [(RetryLater(1e300), Retry()), (Broken(), Retry(delay=1e300, max_delay=1e300))]
+)
+@in_virtual_time
+async def test_a_delay_is_never_longer_than_brokers_can_write_down(error: Exception, retry: Retry) -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, error, retry=retry)
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(1)
+    (details,) = watch.of("settled")
+    assert details.outcome.delay == 365 * 24 * 3600
 
 
 @pytest.mark.parametrize("error", [Unspeakable(), NotAnException("odd"), Wordless(), Timeless(), StopIteration()])
