@@ -40,9 +40,19 @@ def find_broker(given: object) -> Broker:
         return _by_address(given)
     if isinstance(given, Broker):
         return given
-    text = f"broker={given!r} is no broker"
+    missing = _missing(given)
+    lacks = f": it lacks {', '.join(missing)}" if len(missing) < _MANY else ""
+    text = f"broker={given!r} is no broker{lacks}"
     remedy = "pass an address, such as 'redis://localhost:6379', or an object that implements diator.brokers.Broker"
     raise ConfigurationError([Problem("broker-plugin", text, remedy)])
+
+
+_MANY = 8
+"""Who lacks so many methods was not meant to be a broker."""
+
+
+def _missing(given: object) -> list[str]:
+    return [name for name in sorted(vars(Broker)) if not name.startswith("_") and not hasattr(given, name)]
 
 
 def _by_address(address: str) -> Broker:
@@ -64,7 +74,7 @@ def _load(point: EntryPoint, address: str) -> Broker:
     made = make(address)
     if isinstance(made, Broker):
         return made
-    missing = [name for name in sorted(vars(Broker)) if not name.startswith("_") and not hasattr(made, name)]
+    missing = _missing(made)
     text = f"the broker plugin {point.value!r} gave a {type(made).__name__}, which lacks {', '.join(missing)}"
     remedy = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
     raise ConfigurationError([Problem("broker-plugin", text, remedy)])

@@ -83,6 +83,24 @@ def _inner(info: Any) -> Iterator[Any]:
         yield from getattr(info, name, ())
 
 
+def _unread(cls: Any) -> Iterator[str]:
+    """The fields that pydantic writes in a way that it does not read. ``Any``: pydantic may not be installed."""
+    by_name = any(cls.model_config.get(option) for option in ("populate_by_name", "validate_by_name"))
+    secret = _secrets(cls)
+    for name, field in cls.model_fields.items():
+        written = field.serialization_alias or name
+        aliases = getattr(field.validation_alias, "choices", [field.validation_alias])
+        if written not in aliases and not (written == name and (by_name or field.validation_alias is None)):
+            yield f"{cls.__qualname__}.{name} is written as {written!r}, and not read by that name"
+        elif written in secret:
+            yield f"{cls.__qualname__}.{name} is a secret, which is written as stars"
+
+
+def _secrets(cls: Any) -> set[str]:
+    properties: dict[str, Any] = cls.model_json_schema(mode="serialization").get("properties", {})
+    return {name for name, schema in properties.items() if schema.get("writeOnly")}
+
+
 def _pydantic(cls: Any) -> Codec:
     from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError  # noqa: PLC0415 - may not be installed
 
@@ -92,6 +110,10 @@ def _pydantic(cls: Any) -> Codec:
         raise UnserialisableError(f"pydantic says: {error.message}", _REMEDY) from error
     except NameError as error:
         raise UnserialisableError(f"pydantic says: {error}", _REMEDY) from error
+    unread = list(_unread(cls))
+    if unread:
+        remedy = "give the field one alias for both ways, `Field(alias=...)`, or let it be read by its name too"
+        raise UnserialisableError(", ".join(unread), remedy)
     dump: Callable[..., bytes] = cls.__pydantic_serializer__.to_json
     validate: Callable[..., Any] = cls.__pydantic_validator__.validate_json
 

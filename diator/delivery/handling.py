@@ -1,6 +1,7 @@
 """Handling: one message from its bytes to what its handler makes of it, within its time."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +19,12 @@ from diator.delivery.reading import context_of, decode, understand
 from diator.errors import UnreadableMessageError
 
 _NEVER = float("inf")
+
+
+logger = logging.getLogger("diator")
+
+_MOST_IGNORED = 100
+"""Types that are told of; there are topics on which anything may come."""
 
 
 class GivenBackError(asyncio.CancelledError):
@@ -38,6 +45,7 @@ class Handling:
         """Whether what runs is being cancelled, by the worker or with everything else."""
         self.ignored = 0
         """Messages of types that nobody here handles, which were acknowledged."""
+        self._ignored: set[str] = set()
         self._consumed = consumed
         self._calls = calls
         self._fate = fate
@@ -62,7 +70,7 @@ class Handling:
             envelope = job.envelope or understand(job)
             entry = self._consumed.entries.get(envelope.type)
             if entry is None:
-                self.ignored += 1
+                self._ignore(envelope.type)
                 return ACK
             context = job.context = context_of(job, self._consumed.name)
             event = decode(envelope, entry)
@@ -124,6 +132,14 @@ class Handling:
         given = GivenBackError()  # drivers and middlewares make errors of their own of a cancel
         given.__cause__ = failure
         return given
+
+    def _ignore(self, name: str) -> None:
+        """Count a message of a type that nobody here handles; each type is told once."""
+        self.ignored += 1
+        if name not in self._ignored and len(self._ignored) < _MOST_IGNORED:
+            self._ignored.add(name)
+            text = "%s gets messages of type %r, which no handler here takes; they are acknowledged"
+            logger.info(text, self._consumed.name, name)
 
     def _ring(self) -> None:
         """Cancel what has taken too long."""

@@ -70,8 +70,11 @@ class Serving:
         finally:
             self.is_receiving = False
             self.handling.cancelling = True
-            await _cancelled([waiting, taking, *runners, *background])
-            await self._leave()
+            try:
+                await self._settler.at_rest(_LAST)
+            finally:
+                await _cancelled([waiting, taking, *runners, *background])
+                await self._leave()
         _raise_first(taking, *runners, *background)
 
     # Taking in

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from diator.brokers.port import Delivery, Outcome, Settlement
@@ -39,6 +40,8 @@ class Settler:
         self._outage = outage
         self._waiting: list[tuple[Job, Outcome]] = []
         self._wake = asyncio.Event()
+        self._resting = asyncio.Event()
+        self._resting.set()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -65,6 +68,12 @@ class Settler:
                 await backoff.wait()
             backoff.reset()
 
+    async def at_rest(self, seconds: float) -> None:
+        """Let a settling that is under way end: cut off, nobody would know what became of it."""
+        if not self._resting.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._resting.wait(), seconds)
+
     async def flush(self) -> bool:
         """Settle everything that waits; false where the broker could not. What was not settled waits on."""
         batch, self._waiting = self._waiting, []
@@ -72,6 +81,7 @@ class Settler:
             return True
         if self._timer is not None:
             self._timer.cancel()
+        self._resting.clear()
         try:
             lost = await self._receiver.settle([(job.delivery, outcome) for job, outcome in batch])
         except BrokerError as error:
@@ -81,6 +91,8 @@ class Settler:
         except BaseException:
             self._waiting = [*batch, *self._waiting]
             raise
+        finally:
+            self._resting.set()
         self._outage.up("settle messages", self._name)
         self._settled(batch, {id(delivery) for delivery in lost} if lost else ())
         return True

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pydantic
 import pytest
 
 from diator import Context, Diator, NotificationEvent, contract
@@ -199,3 +200,27 @@ async def test_an_event_without_a_correlation_starts_one() -> None:
     (context,) = bench.contexts
     assert context.correlation_id == context.message_id == "1"
     assert context.causation_id is None
+
+
+def test_models_that_can_not_read_what_they_write_are_refused_at_the_start() -> None:
+    class Renamed(pydantic.BaseModel, NotificationEvent):
+        user_id: int = pydantic.Field(serialization_alias="userId")
+
+    class ReadAs(pydantic.BaseModel, NotificationEvent):
+        user_id: int = pydantic.Field(validation_alias="userId")
+
+    class Secret(pydantic.BaseModel, NotificationEvent):
+        password: pydantic.SecretStr
+
+    class BothWays(pydantic.BaseModel, NotificationEvent):
+        user_id: int = pydantic.Field(alias="userId")
+        seat: int = pydantic.Field(default=1, validation_alias=pydantic.AliasChoices("place", "seat"))
+
+    app = Diator("meetings", broker="memory://")
+    app.publishes(Renamed, ReadAs, Secret, BothWays)
+    told = [problem.text for problem in app.check() if problem.code == "codec"]
+    assert told == [
+        "Renamed can't be serialised: Renamed.user_id is written as 'userId', and not read by that name",
+        "ReadAs can't be serialised: ReadAs.user_id is written as 'user_id', and not read by that name",
+        "Secret can't be serialised: Secret.password is a secret, which is written as stars",
+    ]

@@ -18,8 +18,8 @@ from diator_azure_servicebus._sdk import give_back
 
 _WAIT = 30.0
 """Seconds of one fetch."""
-_AT_ONCE = 32
-"""Settlements that run at the same time."""
+_AT_ONCE = 1_000
+"""Settlements that run at the same time: all of a batch, since each waits for the service to answer."""
 
 
 class QueueReceiver:
