@@ -91,9 +91,9 @@ def _unread(cls: Any) -> Iterator[str]:
         written = field.serialization_alias or name
         aliases = getattr(field.validation_alias, "choices", [field.validation_alias])
         if written not in aliases and not (written == name and (by_name or field.validation_alias is None)):
-            yield f"{cls.__qualname__}.{name} is written as {written!r}, and not read by that name"
+            yield f"{show(cls)}.{name} is written as {written!r}, and not read by that name"
         elif written in secret:
-            yield f"{cls.__qualname__}.{name} is a secret, which is written as stars"
+            yield f"{show(cls)}.{name} is a secret, which is written as stars"
 
 
 def _secrets(cls: Any) -> set[str]:
