@@ -131,6 +131,13 @@ MATCHES = (
     ),
     Match("handle, one at a time", _READ_100, _run(ours.consume), _run(raw.consume), limit=0.45),
     Match(
+        "handle, one at a time",
+        f"{_READ_100}, without time-outs",
+        _run(ours.consume),
+        _run(raw.consume_without_timeouts),
+        limit=None,
+    ),
+    Match(
         "handle ordered by key, ten at a time, a scope of dishka with a resource for each",
         f"{_READ_100}, neither keys nor scopes",
         _run(ours.consume_ordered),
