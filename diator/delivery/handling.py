@@ -82,9 +82,12 @@ class Handling:
         self._fate.handled(event, context, began, failure)
         if failure is None:
             return ACK
-        if isinstance(failure, (GivenBackError, SendingEndedError)):
-            return RELEASE
-        return self._fate.failed(job, failure)
+        try:
+            return (
+                RELEASE if isinstance(failure, (GivenBackError, SendingEndedError)) else self._fate.failed(job, failure)
+            )
+        finally:
+            del failure  # its frames lead here, and they would keep each other alive
 
     async def _call(
         self, job: Job, task: "asyncio.Task[Any]", context: Context, call: Call, event: Any, began: float
