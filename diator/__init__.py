@@ -1,5 +1,6 @@
 """Diator: a CQRS microframework. Handlers register themselves with decorators on one app object."""
 
+from diator._hooks import Hooks
 from diator._keys import Named
 from diator._places import Place
 from diator.app import Diator, Sender
@@ -32,7 +33,6 @@ from diator.errors import (
     UnreadableMessageError,
     UnsupportedRegistrationError,
 )
-from diator.hooks import Hooks
 from diator.messages import (
     Command,
     DomainEvent,

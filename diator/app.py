@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
+from diator._hooks import Hooks
 from diator._keys import Key
 from diator.containers.find import find_container
 from diator.containers.port import Capability
@@ -18,7 +19,6 @@ from diator.engine.resources import Resources, add_cause
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, NotRunningError, Problem
-from diator.hooks import Hooks
 from diator.messages import Event, Query, Request
 from diator.retry import Retry
 from diator.router import Router, key_of

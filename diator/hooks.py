@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from diator._hooks import Hooks
 from diator.context import Context
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from diator.brokers.envelope import Outgoing
     from diator.brokers.port import Delivery, Outcome, Park
     from diator.messages import Event
+
+__all__ = ["Handled", "Hooks", "Parked", "Published", "Received", "Retried", "Settled"]
 
 
 class Published(NamedTuple):
@@ -67,29 +70,3 @@ class Settled(NamedTuple):
     outcome: "Outcome"
     lost: bool
     """Whether its lease had been lost, so that somebody else has it and nothing was taken down."""
-
-
-class Hooks:
-    """Override what you want to know, and pass an instance: ``Diator(..., hooks=[MyHooks()])``.
-
-    Each method gets one object with the details and runs where the thing happens, so it must be quick. What it raises
-    is logged, and changes nothing.
-    """
-
-    def published(self, details: Published, /) -> None:
-        """Events were handed to the broker."""
-
-    def received(self, details: Received, /) -> None:
-        """Messages were taken from the broker."""
-
-    def handled(self, details: Handled, /) -> None:
-        """A handler has ended."""
-
-    def retried(self, details: Retried, /) -> None:
-        """A message will be delivered again."""
-
-    def parked(self, details: Parked, /) -> None:
-        """A message becomes a dead letter."""
-
-    def settled(self, details: Settled, /) -> None:
-        """The broker has taken down an outcome."""
