@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from diator._keys import Key
 from diator.errors import CallNextError
@@ -30,11 +30,14 @@ class Leaving:
         self.messages: Sequence[Any] = ()
 
 
-class Noted(NamedTuple):
+class Noted:
     """A message, and where its unit of work notes what is to leave."""
 
-    message: Any
-    leaving: Leaving
+    __slots__ = ("leaving", "message")
+
+    def __init__(self, message: Any, leaving: Leaving) -> None:
+        self.message = message
+        self.leaving = leaving
 
 
 class Published(list[Event]):
