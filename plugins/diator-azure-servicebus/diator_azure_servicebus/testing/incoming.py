@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ ACCEPTED = Described(ULong(0x24), [])
 CREDIT = 5000
 
 
-class IncomingLink:
+class IncomingLink(ABC):
     """Puts transfers together to messages, and answers each with a disposition."""
 
     def __init__(self, channel: Channel, attach: Attach, path: str, max_message_bytes: int) -> None:
@@ -55,9 +56,9 @@ class IncomingLink:
             settled = bool(first.settled or transfer.settled)
             self.complete(data, first.message_format or 0, -1 if settled else first.delivery_id or 0)
 
+    @abstractmethod
     def complete(self, data: bytes, message_format: int, delivery_id: int) -> None:
         """Do something with a whole message; the delivery id is -1 where the client wants no answer."""
-        raise NotImplementedError
 
     def answer(self, delivery_id: int, state: Value) -> None:
         """Settle a delivery."""

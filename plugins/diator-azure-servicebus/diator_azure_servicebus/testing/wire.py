@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+from abc import ABC, abstractmethod
 
 from diator_azure_servicebus.testing.errors import DECODE_ERROR, FRAMING_ERROR
 from diator_azure_servicebus.testing.frames import (
@@ -31,7 +32,7 @@ _ANONYMOUS = "ANONYMOUS"
 _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.Protocol, ABC):
     """Reads what arrives and answers at once; nothing here waits.
 
     A subclass gives the five methods whose names start with ``on_``.
@@ -52,21 +53,21 @@ class Wire(asyncio.Protocol):
         self._sasl = False
         self._outbox: list[bytes] = []
 
+    @abstractmethod
     def on_start(self) -> None:
         """Begin."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_end(self) -> None:
         """Clean up; this may happen more than once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_performative(self, channel: int, performative: Performative, payload: bytes) -> None:
         """Handle a frame. ``CodecError`` and ``FrameError`` may be raised."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_malformed(self, condition: str, description: str) -> None:
         """End the connection with an error, within AMQP."""
-        raise NotImplementedError
 
     # -- asyncio
 
