@@ -40,7 +40,7 @@ class Brokerage:
     ) -> None:
         self.broker: Broker = find_broker(broker)
         self.defaults = Defaults(retry, concurrency, timeout, max_deliveries, publish_timeout)
-        hooks = tuple(hooks)
+        hooks = _listed(hooks)
         _refuse_nonsense(self.defaults, hooks)
         self.telling = Telling(hooks)
         self._catalog: Catalog | None = None
@@ -123,6 +123,15 @@ def _refuse_nonsense(defaults: Defaults, hooks: Iterable[Any]) -> None:
     ]
     if problems:
         raise ConfigurationError(problems)
+
+
+def _listed(hooks: Any) -> tuple[Any, ...]:
+    """The hooks one by one. ``Any``: callers may be unchecked."""
+    try:
+        return tuple(hooks)
+    except TypeError:
+        text = f"the app has hooks={hooks!r}"
+        raise ConfigurationError([Problem("hooks", text, "give a list: hooks=[MyHooks()]")]) from None
 
 
 def _odd(hook: object) -> Iterator[tuple[str, str]]:

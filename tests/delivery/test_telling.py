@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from diator import Command, Context, Diator, Hooks, NotificationEvent, Publish, Reject, Retry, contract
+from diator import (
+    Command,
+    ConfigurationError,
+    Context,
+    Diator,
+    Hooks,
+    NotificationEvent,
+    Publish,
+    Reject,
+    Retry,
+    contract,
+)
 from diator.brokers import ACK, Park, RetryAfter
 from diator.hooks import Handled, Parked, Published, Received, Retried, Settled
 from tests.brokered import Flaky, Watch, put
@@ -189,3 +200,9 @@ async def test_spans_may_be_opened_in_a_middleware_and_closed_by_its_end() -> No
         await app.using(headers={"traceparent": "00-1-2-01"}).publish(Joined())
         await watch.settle(1)
     assert spans == ["00-1-2-01"]
+
+
+def test_hooks_without_a_list_are_refused_with_the_way_to_write_them() -> None:
+    hooks: Any = Hooks()
+    with pytest.raises(ConfigurationError, match=r"give a list: hooks=\[MyHooks\(\)\]"):
+        Diator("meetings", broker="memory://", hooks=hooks)
