@@ -1,7 +1,6 @@
 """The broker on Redis Streams. See `RedisBroker`."""
 
 import asyncio
-import contextlib
 import itertools
 import os
 import platform
@@ -23,7 +22,7 @@ from diator_redis._partitions import Partitions
 from diator_redis._publisher import Publisher
 from diator_redis._receiver import Source, StreamReceiver
 from diator_redis._scripts import REPARTITION, REPLAY
-from diator_redis._settings import check_client, optional, pool_of, problem, split
+from diator_redis._settings import check_client, links_to, optional, pool_of, problem, split
 from diator_redis._shared import SharedStreams
 from diator_redis._trimming import Trimmer
 
@@ -143,9 +142,7 @@ class RedisBroker:
             raise
 
     def _open(self) -> None:
-        given = self._address
-        pool: Any = pool_of(given, self._timeout, SETTINGS) if isinstance(given, str) else given.connection_pool
-        links = self._links = Links(pool, self._timeout)
+        links = self._links = links_to(self._address, self._timeout, SETTINGS)
         self._trimmer = Trimmer(links, self._keys, *self._limits)
         self._publisher = Publisher(links, self._keys, self._partitions, self._stamps, self._trimmer.published)
         self._groups = Groups(links, self._keys, self._partitions)
@@ -164,13 +161,7 @@ class RedisBroker:
             await publisher.aclose()
         await self._trimmer.aclose()
         if links is not None:
-            await self._close_links(links)
-
-    async def _close_links(self, links: Links) -> None:
-        await links.aclose()
-        if isinstance(self._address, str):
-            with contextlib.suppress(Exception):
-                await links.pool.aclose()
+            await links.aclose()
 
     def _open_links(self) -> Links:
         if self._links is None:

@@ -6,6 +6,7 @@ the server is silent for too long, so that no exchange costs a task.
 """
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from typing import Any
@@ -140,10 +141,11 @@ class Link:
 
 
 class Links:
-    """The links of one broker: as many as there are exchanges at the same time."""
+    """The links of one broker: as many as there are exchanges at a time. An ``owned`` pool is closed with them."""
 
-    def __init__(self, pool: ConnectionPool, timeout: float) -> None:
+    def __init__(self, pool: ConnectionPool, timeout: float, *, owned: bool = False) -> None:
         self.pool = pool
+        self._owned = owned
         self.timeout = timeout
         """How many seconds the server has to answer."""
         self._free: deque[Link] = deque()
@@ -201,6 +203,9 @@ class Links:
         self._free.clear()
         for link in links:
             await link.aclose()
+        if self._owned:
+            with contextlib.suppress(Exception):  # a server that is away can't be told
+                await self.pool.aclose()
 
 
 class Waiter:

@@ -27,7 +27,7 @@ from diator_redis import _predecessor
 from diator_redis._errors import translate
 from diator_redis._link import Cut, Links, pack
 from diator_redis._publisher import is_small
-from diator_redis._settings import check_client, pool_of, problem, split
+from diator_redis._settings import check_client, links_to, pool_of, problem, split
 
 logger = logging.getLogger("diator.redis")
 
@@ -131,9 +131,7 @@ class RedisPubSubBroker:
     async def connect(self) -> None:
         """Open, and see that the server answers. Raises `~diator.BrokerError`."""
         if not self._opened:
-            given = self._address
-            pool: Any = pool_of(given, self._timeout, SETTINGS) if isinstance(given, str) else given.connection_pool
-            self._links, self._lock = Links(pool, self._timeout), asyncio.Lock()
+            self._links, self._lock = links_to(self._address, self._timeout, SETTINGS), asyncio.Lock()
         self._opened += 1
         try:
             await self._open_links().call(b"PING")
@@ -153,13 +151,7 @@ class RedisPubSubBroker:
         await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
         links, self._links = self._links, None
         if links is not None:
-            await self._close_links(links)
-
-    async def _close_links(self, links: Links) -> None:
-        await links.aclose()
-        if isinstance(self._address, str):
-            with contextlib.suppress(Exception):
-                await links.pool.aclose()
+            await links.aclose()
 
     def _open_links(self) -> Links:
         if self._links is None:

@@ -8,6 +8,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
 
 from diator.errors import ConfigurationError, Problem
+from diator_redis._link import Links
 
 UNLIMITED = 2**31
 """Connections in a pool of our own: two for each receiver, and one for what is published."""
@@ -67,6 +68,13 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
         ) from error
     found: ConnectionPool = pool
     return found
+
+
+def links_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]) -> Links:
+    """Make the links to an address, or over the connections of a client, which stays its owner's to close."""
+    if isinstance(address, str):
+        return Links(pool_of(address, timeout, settings), timeout, owned=True)
+    return Links(address.connection_pool, timeout)
 
 
 def check_client(client: object) -> Redis:
