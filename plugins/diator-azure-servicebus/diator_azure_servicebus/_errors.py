@@ -1,6 +1,8 @@
 """Errors of the SDK, as Diator's: what trying again later can help, and what it can't."""
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceRequestError, ServiceResponseError
 from azure.servicebus import exceptions as sdk
@@ -65,6 +67,8 @@ REFUSED: tuple[type[BaseException], ...] = (
 SDK: tuple[type[BaseException], ...] = (AzureError, OSError, EOFError, asyncio.TimeoutError, ValueError, AttributeError)
 """All that the SDK raises. The last two come out of a handler that is being shut down after a broken connection."""
 
+_CLOSE = 3.0
+"""Seconds that closing may take."""
 _NEVER = ("amqp:not-allowed", "amqp:not-implemented", "amqp:decode-error", "argument-error", "precondition-failed")
 """Conditions that the SDK has no class for and that stay; all others that it has none for may pass."""
 
@@ -84,3 +88,9 @@ def is_temporary(error: BaseException) -> bool:
     if isinstance(error, PERMANENT):
         return False
     return isinstance(error, TEMPORARY) or not any(condition in str(error) for condition in _NEVER)
+
+
+async def quietly(closing: Awaitable[object]) -> None:
+    """Close something of the SDK; a broken connection may make it fail or hang, which changes nothing."""
+    with contextlib.suppress(*SDK):
+        await asyncio.wait_for(closing, _CLOSE)

@@ -11,8 +11,7 @@ from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver
 
 from diator.brokers import Delivery, Subscription
-from diator_azure_servicebus._errors import SDK
-from diator_azure_servicebus._link import quietly
+from diator_azure_servicebus._errors import SDK, quietly
 from diator_azure_servicebus._messages import from_wire
 from diator_azure_servicebus._sdk import fetch, give_back, link_of, take_back
 
@@ -66,8 +65,6 @@ class Held:
 class Fetcher:
     """A receiver of the SDK. ``wake`` is called when something has come, or has failed.
 
-    ``is_shared`` tells whether anything is out that may be settled soon.
-
     ``returned`` is told of each message that came and was given back without having been handed out.
     """
 
@@ -75,11 +72,9 @@ class Fetcher:
         self,
         sdk: ServiceBusReceiver,
         wake: Callable[[], None],
-        is_shared: Callable[[], bool],
         returned: Callable[[Held], object] | None = None,
     ) -> None:
         self.sdk = sdk
-        self._is_shared = is_shared
         self._returned = returned
         self.ready: deque[Held] = deque()
         """What has come and was not handed out."""
@@ -105,7 +100,7 @@ class Fetcher:
         try:
             if self._pausing is not None:
                 await asyncio.wait([self._pausing])
-            messages = await fetch(self.sdk, limit, seconds, self._is_shared)
+            messages = await fetch(self.sdk, limit, seconds)
             link = link_of(self.sdk)
             self.ready.extend(Held(message, link) for message in messages)
             self.came_empty = not messages

@@ -17,9 +17,8 @@ from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutE
 
 from diator.brokers import Ack, Outcome, Park, RetryAfter
 from diator.errors import BrokerError
-from diator_azure_servicebus._errors import SDK, translate
+from diator_azure_servicebus._errors import SDK, quietly, translate
 from diator_azure_servicebus._fetching import Fetcher, Held
-from diator_azure_servicebus._link import quietly
 from diator_azure_servicebus._parking import write
 from diator_azure_servicebus._sdk import give_back
 
@@ -44,7 +43,7 @@ class Lane:
     """One session. ``wake`` is called when something has changed."""
 
     def __init__(self, sdk: ServiceBusReceiver, state: bytes | None, lease: float, wake: Callable[[], None]) -> None:
-        self.fetcher = Fetcher(sdk, wake, lambda: bool(self.out), self._returned)
+        self.fetcher = Fetcher(sdk, wake, self._returned)
         self.out: dict[int, Held] = {}
         """What was handed out and is not settled, by identity."""
         self.lost = False

@@ -2,77 +2,23 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
 from typing import Any
 
-from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusMessage, ServiceBusMessageBatch, ServiceBusSubQueue
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
-from azure.servicebus.exceptions import MessageSizeExceededError, MessagingEntityNotFoundError, ServiceBusError
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusSubQueue
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+from azure.servicebus.exceptions import MessagingEntityNotFoundError, ServiceBusError
 
 from diator.errors import BrokerUnavailableError
-from diator_azure_servicebus._errors import SDK, translate
+from diator_azure_servicebus._errors import SDK, quietly, translate
 from diator_azure_servicebus._sdk import tidy
+from diator_azure_servicebus._sender import Sender
 from diator_azure_servicebus._settings import Settings
 
 _LOOK = 0.02
 """Seconds for which a settlement looks for its answer before the next one may."""
 _DIAL = 5.0
-_CLOSE = 3.0
 """Seconds."""
 _PORT, _EMULATOR_PORT = 5671, 5672
-
-
-class Sender:
-    """What sends to one entity, one call at a time: the SDK takes several, but not when the connection breaks."""
-
-    def __init__(self, sdk: ServiceBusSender, path: str) -> None:
-        self.path = path
-        self._sdk = sdk
-        self._lock = asyncio.Lock()
-
-    async def batch(self) -> ServiceBusMessageBatch:
-        """Make an empty batch of the size that the service takes; opens the sender if need be."""
-        async with self._lock:
-            return await self._sdk.create_message_batch()
-
-    async def batches(self, messages: "list[ServiceBusMessage]") -> "list[ServiceBusMessageBatch | ServiceBusMessage]":
-        """Fill batches, in order. What is too large for any stands alone: the service may take it all the same."""
-        found: list[ServiceBusMessageBatch | ServiceBusMessage] = []
-        current: ServiceBusMessageBatch | None = None
-        for message in messages:
-            if current is None or not _fits(current, message):
-                current = await self.batch()
-                if not _fits(current, message):
-                    found.append(message)
-                    current = None
-                    continue
-                found.append(current)
-        return found
-
-    async def send(self, messages: ServiceBusMessageBatch | ServiceBusMessage, timeout: float) -> None:
-        """Send, and wait until it is stored. Raises what the SDK raises; `BrokerError` if it was never its turn."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        try:
-            await asyncio.wait_for(self._lock.acquire(), timeout)
-        except asyncio.TimeoutError as error:
-            raise BrokerUnavailableError(f"Service Bus, {self.path}: others were sending for {timeout:g} s") from error
-        try:
-            left = max(0.001, deadline - asyncio.get_running_loop().time())
-            await self._sdk.send_messages(messages, timeout=left)
-        finally:
-            self._lock.release()
-
-    async def aclose(self) -> None:
-        """Close, whatever happens."""
-        await quietly(self._sdk.close())
-
-
-def _fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
-    try:
-        batch.add_message(message)
-    except MessageSizeExceededError:
-        return False
-    return True
 
 
 class Link:
@@ -191,12 +137,6 @@ class Link:
             "socket_timeout": _LOOK,
             **self._options,
         }
-
-
-async def quietly(closing: Awaitable[object]) -> None:
-    """Close something of the SDK; a broken connection may make it fail or hang, which changes nothing."""
-    with contextlib.suppress(*SDK):
-        await asyncio.wait_for(closing, _CLOSE)
 
 
 def default_port(connection_string: str | None) -> int:

@@ -10,16 +10,17 @@ from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
 from diator.brokers import Outgoing
 from diator.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, NotPublishedError
 from diator_azure_servicebus._errors import REFUSED, SDK, translate
-from diator_azure_servicebus._link import Link, Sender
+from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._messages import to_wire
 from diator_azure_servicebus._names import path_of
+from diator_azure_servicebus._sender import Sender, Wire
 
 
 class _Parcel(NamedTuple):
     """What leaves in one frame, and the events in it."""
 
     sender: Sender
-    wire: ServiceBusMessageBatch | ServiceBusMessage
+    wire: Wire
     events: Sequence[Outgoing]
 
 
@@ -68,9 +69,11 @@ class Publisher:
     async def _parcels(self, run: list[Outgoing]) -> list[_Parcel]:
         sender = self._link.sender(path_of(run[0].topic, self._settings.prefix))
         wired = [to_wire(message, sessions=self._settings.sessions) for message in run]
+        if len(run) == 1 and len(run[0].data) <= _SMALL:
+            return [_Parcel(sender, wired[0], run)]
         parcels: list[_Parcel] = []
         at = 0
-        for wire in await sender.batches(wired):
+        for wire in await sender.packed(wired):
             count = len(wire) if isinstance(wire, ServiceBusMessageBatch) else 1
             parcels.append(_Parcel(sender, wire, run[at : at + count]))
             if isinstance(wire, ServiceBusMessage):
@@ -104,6 +107,8 @@ class Publisher:
         return None
 
 
+_SMALL = 32_768
+"""Bytes of data that fit into any batch, whatever comes with them."""
 _LARGEST_BATCH = 1_048_576
 """Bytes: no tier takes larger batches, though Premium takes larger messages."""
 

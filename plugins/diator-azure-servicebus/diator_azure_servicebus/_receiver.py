@@ -10,11 +10,11 @@ from azure.servicebus.exceptions import MessageAlreadySettled
 from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
 from diator_azure_servicebus._errors import LOST, SDK, translate
 from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
-from diator_azure_servicebus._link import Sender
 from diator_azure_servicebus._messages import copy_of
 from diator_azure_servicebus._names import copy_id_of
 from diator_azure_servicebus._parking import write
 from diator_azure_servicebus._sdk import give_back
+from diator_azure_servicebus._sender import Sender
 
 _WAIT = 30.0
 """Seconds of one fetch."""
@@ -38,7 +38,7 @@ class QueueReceiver:
         self._tell_closed = closed
         self._woken = asyncio.Event()
         self._out: dict[int, Held] = {}
-        self._fetcher = Fetcher(sdk, self._woken.set, lambda: bool(self._out))
+        self._fetcher = Fetcher(sdk, self._woken.set)
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._settling = Calls()

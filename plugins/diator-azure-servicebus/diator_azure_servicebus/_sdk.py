@@ -1,4 +1,4 @@
-"""What the SDK can do but does not offer: everything private that this plugin uses of it, version 7.15, in one place.
+"""What the SDK can do but does not offer: the private parts of it, version 7.15, that this plugin uses beside `Reader`.
 
 Each function falls back to what is public where a later version has taken away what it needs.
 """
@@ -6,7 +6,6 @@ Each function falls back to what is public where a later version has taken away 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
@@ -16,69 +15,60 @@ from azure.servicebus._pyamqp.error import AMQPConnectionError, AMQPException
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import MessageLockLostError, ServiceBusConnectionError
 
-_LONG, _SHORT, _DRAIN = 0.2, 0.02, 0.05
-"""Seconds of one look at the socket: alone, with others, and for what is still on its way (twice)."""
+from diator_azure_servicebus._reader import Reader
+
+_LOOK, _DRAIN = 0.5, 0.05
+"""Seconds of waiting before the token is looked at again, and for what is still on its way (twice)."""
 _GAP = 0.002
-"""Seconds after a message within which the next one must come to be of the same batch."""
+"""Seconds after messages within which the next one must come to be of the same batch."""
 
 
-async def fetch(
-    receiver: ServiceBusReceiver, limit: int, seconds: float, is_shared: Callable[[], bool] = lambda: False
-) -> list[ServiceBusReceivedMessage]:
+async def fetch(receiver: ServiceBusReceiver, limit: int, seconds: float) -> list[ServiceBusReceivedMessage]:
     """Wait for messages and give at most ``limit``; none after so many seconds. Opens the link where it is closed.
 
     As ``receive_messages``, which waits for another 0.2 s after each message for one more: too long for a handler that
     has nothing to do. It may be cancelled: what had come then is kept for `take_back` and the next call.
-
-    While it looks for a message nobody else can use the connection. So each look is long where it is alone, which is
-    cheap, and short where ``is_shared`` says that something may have to be settled.
     """
     private = cast("Any", receiver)
     if not hasattr(private, "_do_retryable_operation") or not hasattr(private, "_receive_context"):
         return await receiver.receive_messages(limit, seconds)
     private._check_live()
-    work = partial(_fetch, private, limit, is_shared)
     found: list[ServiceBusReceivedMessage] = await private._do_retryable_operation(
-        work, timeout=seconds, operation_requires_timeout=True
+        partial(_fetch, private, limit), timeout=seconds, operation_requires_timeout=True
     )
     return found
 
 
-async def _fetch(
-    private: Any, limit: int, is_shared: Callable[[], bool], timeout: float
-) -> list[ServiceBusReceivedMessage]:
+async def _fetch(private: Any, limit: int, timeout: float) -> list[ServiceBusReceivedMessage]:
     end = time.monotonic() + timeout
     private._receive_context.set()
     try:
         await private._open(timeout)
         handler = private._handler
         came = handler._received_messages
-        if came.empty():
-            await handler._link.flow(link_credit=limit)
-        while came.empty() and time.monotonic() < end:
-            with _looking(handler, _SHORT if is_shared() else _LONG):
-                if not await handler.do_work_async():
-                    break
+        if (missing := limit - came.qsize()) > 0:
+            await _ask(handler._link, missing)
+        while came.empty() and (left := end - time.monotonic()) > 0:
+            if handler._shutdown:
+                break
+            if await handler.client_ready_async():
+                await handler._connection.listen(wait=min(_LOOK, left))
         await _take_what_follows(handler, came, limit)
         return [private._build_received_message(came.get_nowait()) for _ in range(min(limit, came.qsize()))]
     finally:
         private._receive_context.clear()
 
 
-@contextlib.contextmanager
-def _looking(handler: Any, seconds: float) -> Generator[None, None, None]:
-    """Let the client look at its socket for so long at a time."""
-    before = handler._socket_timeout
-    handler._socket_timeout = seconds
-    try:
-        yield
-    finally:
-        handler._socket_timeout = before
+async def _ask(link: Any, number: int) -> None:
+    """Ask for so many messages, unless about as many are on their way."""
+    if not number // 2 < link.current_link_credit <= number:
+        await link.flow(link_credit=number)
 
 
 async def _take_what_follows(handler: Any, came: Any, limit: int) -> None:
-    while 0 < (before := came.qsize()) < limit:
-        await handler._connection.listen(wait=_GAP, batch=limit - before)
+    """Wait for the rest of a batch. One that comes alone is not of any."""
+    while 1 < (before := came.qsize()) < limit:
+        await handler._connection.listen(wait=_GAP)
         if came.qsize() == before:
             return
 
@@ -94,8 +84,11 @@ async def take_back(receiver: ServiceBusReceiver) -> None:
     if handler is None:
         return
     try:
-        with _looking(handler, _DRAIN):
+        before, handler._socket_timeout = handler._socket_timeout, _DRAIN
+        try:
             await private._amqp_transport.drain_and_release_messages_async(handler)
+        finally:
+            handler._socket_timeout = before
     except (AttributeError, AMQPException):
         await private._close_handler()
 
@@ -126,7 +119,7 @@ async def give_back(receiver: ServiceBusReceiver, message: ServiceBusReceivedMes
 
 
 def tidy(sdk: ServiceBusSender | ServiceBusReceiver) -> None:
-    """Let a link be opened and closed by one task at a time, and leave no socket open where opening fails.
+    """Let a link be opened and closed by one task at a time, have it read by one, and leave no socket open.
 
     In version 7.15 each call that finds the connection broken closes the link and opens another, beside the others that
     do the same; and one whose opening is cut short keeps its socket.
@@ -145,17 +138,28 @@ class _Turns:
         self._private = private
         self._opening, self._closing = private._open, private._close_handler
         self._lock = asyncio.Lock()
+        self._reader: Reader | None = None
         private._open, private._close_handler = self._open, self._close
 
     async def _open(self, *args: Any, **kwargs: Any) -> None:
         if self._private._running:
             return
         async with self._lock:
+            if self._private._running:
+                return
+            await self._stop_reading()
             token = _opening.set(self)
             try:
                 await self._opening(*args, **kwargs)
             finally:
                 _opening.reset(token)
+            connection = getattr(self._private._handler, "_connection", None)
+            self._reader = Reader(connection) if Reader.can_read(connection) else None
+
+    async def _stop_reading(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.stop()
 
     async def _close(self) -> None:
         handler = self._private._handler
@@ -167,6 +171,7 @@ class _Turns:
             return
         async with self._lock:
             if self._private._handler is handler:
+                await self._stop_reading()
                 await self._closing()
 
 

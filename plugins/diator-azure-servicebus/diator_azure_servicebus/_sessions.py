@@ -9,10 +9,10 @@ from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import OperationTimeoutError
 
 from diator.brokers import Ack, Delivery, Settlement, Subscription
-from diator_azure_servicebus._errors import SDK, translate
+from diator_azure_servicebus._errors import SDK, quietly, translate
 from diator_azure_servicebus._fetching import LINGER, Calls, Held, stopped
 from diator_azure_servicebus._lane import Lane
-from diator_azure_servicebus._link import Link, quietly
+from diator_azure_servicebus._link import Link
 
 _WAIT = 30.0
 """Seconds for which the service is asked for a session at a time."""

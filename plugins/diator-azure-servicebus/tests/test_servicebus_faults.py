@@ -202,6 +202,42 @@ class TestPublishing:
             await shop.publish(2)
             assert server.counts(shop.queue).active == 3
 
+    async def test_what_is_published_at_the_same_time_leaves_together(self, server: ServiceBusServer) -> None:
+        """And in the order of the calls."""
+        async with opened(server) as shop:
+            await shop.publish(0)
+            seen = server.inject(Point.INCOMING, Action.REFUSE, skip=1_000_000, entity=shop.topic.name)
+            await asyncio.gather(*(shop.publish(at, key="k") for at in range(1, 50)))
+            assert [str(one.message_id) for one in server.messages(shop.queue)] == [f"{at}" for at in range(50)]
+            assert 1_000_000 - seen.skip == 1
+
+    async def test_each_gets_its_own_answer_where_several_that_left_together_are_refused(
+        self, server: ServiceBusServer
+    ) -> None:
+        async with opened(server) as shop:
+            await shop.publish(0)
+            condition = "amqp:not-allowed"  # all of them, and then the first alone
+            server.inject(Point.INCOMING, Action.REFUSE, count=2, entity=shop.topic.name, condition=condition)
+            answers = await asyncio.gather(*(shop.publish(at) for at in range(1, 6)), return_exceptions=True)
+            assert [type(answer) for answer in answers] == [NotPublishedError, *[type(None)] * 4]
+            assert [str(one.message_id) for one in server.messages(shop.queue)] == ["0", "2", "3", "4", "5"]
+
+    async def test_who_has_no_time_left_while_others_send_has_surely_sent_nothing(
+        self, server: ServiceBusServer
+    ) -> None:
+        async with opened(server) as shop:
+            await shop.publish(0)
+            server.inject(Point.INCOMING, Action.HANG_AFTER, entity=shop.topic.name)
+            first = asyncio.ensure_future(shop.broker.publish([shop.message(1)], timeout=1.0))
+            await asyncio.sleep(0.05)
+            with pytest.raises(NotPublishedError) as raised:
+                await shop.broker.publish([shop.message(2)], timeout=0.2)
+            assert (len(raised.value.unsent), raised.value.unknown) == (1, ())
+            with pytest.raises(NotPublishedError):
+                await first
+            await shop.publish(3)
+            assert [str(one.message_id) for one in server.messages(shop.queue)] == ["0", "1", "3"]
+
     async def test_a_missing_topic_is_named_with_the_remedy(self, server: ServiceBusServer) -> None:
         async with opened(server) as shop:
             message = Outgoing("nowhere", shop.message(1).envelope)

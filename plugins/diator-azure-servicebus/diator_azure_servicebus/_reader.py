@@ -1,0 +1,82 @@
+"""One who reads a connection of the SDK for all who listen to it, and lets who writes not wait.
+
+In version 7.15 of the SDK each call that waits for an answer reads the socket itself, frame by frame, each in a task of
+its own, and holds a lock meanwhile that who wants to write needs too. So whoever waits for messages keeps others from
+settling any. With a `Reader` the calls are told when something has come, whoever it is for.
+"""
+
+import asyncio
+from typing import Any
+
+from azure.servicebus._pyamqp.error import AMQPConnectionError, ErrorCondition
+
+_NEEDED = {
+    "connection": ("listen", "_transport", "_process_incoming_frame", "_can_read", "_socket_timeout"),
+    "transport": ("receive_frame", "write", "_write"),
+}
+
+
+class Reader:
+    """Reads until it is stopped, or the connection ends."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._transport = connection._transport
+        self._listen = connection.listen
+        self._came = asyncio.get_running_loop().create_future()
+        self._writing = asyncio.Lock()
+        connection.listen = self._wait
+        self._transport.write = self._write
+        self._task = asyncio.ensure_future(self._run())
+
+    @staticmethod
+    def can_read(connection: Any) -> bool:
+        """Whether the SDK has what this needs of it."""
+        transport = getattr(connection, "_transport", None)
+        return all(hasattr(connection, name) for name in _NEEDED["connection"]) and all(
+            hasattr(transport, name) for name in _NEEDED["transport"]
+        )
+
+    async def _run(self) -> None:
+        connection, receive = self._connection, self._transport.receive_frame
+        try:
+            while connection._can_read():
+                # What has come with the last frame is there at once; so those who wait are told once of all of it.
+                channel, frame = await receive()
+                await connection._process_incoming_frame(channel, frame)
+                self._tell()
+            self._fail(ErrorCondition.ConnectionCloseForced, "The connection was closed.")
+        except Exception as error:  # noqa: BLE001 - whoever listens raises it
+            self._fail(ErrorCondition.SocketError, f"The connection can't be read: {error}", error)
+        finally:
+            self._tell()
+
+    def _fail(self, condition: ErrorCondition, description: str, error: Exception | None = None) -> None:
+        """Have each call raise, as ``listen`` does from then on."""
+        if self._connection._error is None:
+            self._connection._error = AMQPConnectionError(condition, description=description, error=error)
+
+    def _tell(self) -> None:
+        if not self._came.done():
+            self._came.set_result(None)
+
+    async def _wait(self, wait: float | bool = False, batch: int = 1, **_: object) -> None:
+        """In the place of ``Connection.listen``: return when something has come, or after ``wait`` seconds."""
+        await self._listen(batch=0)  # what it does beside reading: raise errors, keep the connection alive
+        if batch == 0:
+            return
+        if self._came.done() and not self._task.done():
+            self._came = asyncio.get_running_loop().create_future()
+        seconds = None if wait is True else self._connection._socket_timeout if wait is False else wait
+        await asyncio.wait({self._came}, timeout=seconds)
+
+    async def _write(self, data: bytes) -> None:
+        """In the place of ``AsyncTransport.write``: the lock is not the one that reading holds."""
+        async with self._writing:
+            await self._transport._write(data)
+
+    async def stop(self) -> None:
+        """Leave the connection as it was: the SDK closes it in its own way."""
+        del self._connection.listen, self._transport.write
+        self._task.cancel()
+        await asyncio.wait({self._task})
