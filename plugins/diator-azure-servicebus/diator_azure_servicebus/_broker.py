@@ -52,7 +52,6 @@ class ServiceBusBroker:
     It can't be changed for a topic that exists.
     ``max_message_bytes`` is what the tier takes in one message. Above 1 MiB (Premium) such messages leave alone.
     ``manage`` says whether ``apply`` may create entities, for which the right *Manage* and aiohttp are needed.
-    ``socket_timeout`` goes to the SDK: the seconds of one look at a connection.
     ``topology`` stands for the management of entities, in tests.
     """
 
@@ -70,7 +69,6 @@ class ServiceBusBroker:
         duplicate_window: float = 0.0,
         max_message_bytes: int = 262_144,
         manage: bool = True,
-        socket_timeout: float | None = None,
         topology: Topology | None = None,
     ) -> None:
         self._settings = Settings(
@@ -83,7 +81,6 @@ class ServiceBusBroker:
             duplicate_window,
             max_message_bytes,
             manage,
-            socket_timeout,
         )
         if problems := self._settings.problems():
             raise ConfigurationError(problems)

@@ -15,7 +15,7 @@ from diator_azure_servicebus._sender import Sender
 from diator_azure_servicebus._settings import Settings
 
 _LOOK = 0.02
-"""Seconds for which a settlement looks for its answer before the next one may."""
+"""Seconds for which the SDK listens at a time. Closing a receiver takes two of them."""
 _DIAL = 5.0
 """Seconds."""
 _PORT, _EMULATOR_PORT = 5671, 5672
@@ -50,7 +50,7 @@ class Link:
         """Give the sender to a queue or topic, which is opened when it is used first and stays open."""
         if path not in self._senders:
             # To the SDK a topic and a queue are the same to send to.
-            sdk = self._client.get_queue_sender(path, **self._options)
+            sdk = self._client.get_queue_sender(path)
             tidy(sdk)
             self._senders[path] = Sender(sdk, path)
         return self._senders[path]
@@ -62,7 +62,7 @@ class Link:
 
     async def probe(self, path: str) -> None:
         """See that a queue or topic is there. Raises what the SDK raises."""
-        sender = self._client.get_queue_sender(path, keep_alive=0, **self._options)
+        sender = self._client.get_queue_sender(path, keep_alive=0)
         tidy(sender)
         try:
             await sender.__aenter__()
@@ -116,12 +116,6 @@ class Link:
             await quietly(self._client.close())
 
     @property
-    def _options(self) -> dict[str, Any]:
-        """Options that the SDK would else take from its own defaults."""
-        timeout = self.settings.socket_timeout
-        return {} if timeout is None else {"socket_timeout": timeout}
-
-    @property
     def _receiving(self) -> dict[str, Any]:
         """Options of receivers.
 
@@ -130,13 +124,7 @@ class Link:
         settlement that is not confirmed is asked for again over the management node while the lock still holds.
         """
         confirmed = max(0.5, min(15.0, self.settings.lease / 4))
-        return {
-            "prefetch_count": 1,
-            "keep_alive": 0,
-            "timeout": confirmed,
-            "socket_timeout": _LOOK,
-            **self._options,
-        }
+        return {"prefetch_count": 1, "keep_alive": 0, "timeout": confirmed, "socket_timeout": _LOOK}
 
 
 def default_port(connection_string: str | None) -> int:

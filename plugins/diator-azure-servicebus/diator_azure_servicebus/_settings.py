@@ -25,7 +25,6 @@ class Settings(NamedTuple):
     duplicate_window: float = 0.0
     max_message_bytes: int = 262_144
     manage: bool = True
-    socket_timeout: float | None = None
 
     def problems(self) -> list[Problem]:
         """Find values that make no sense."""
@@ -36,7 +35,6 @@ class Settings(NamedTuple):
             ("max_hold", self.max_hold >= 0, "0 or more seconds"),
             ("duplicate_window", self.duplicate_window >= 0, "0 or more seconds"),
             ("max_message_bytes", self.max_message_bytes >= 65_536, "65,536 or more"),
-            ("socket_timeout", self.socket_timeout is None or self.socket_timeout > 0, "seconds above 0"),
         )
         return [
             Problem("broker", f"the broker has {name}={getattr(self, name)!r}", f"give {allowed}")
@@ -61,7 +59,6 @@ _READ: Mapping[str, Callable[[str], Any]] = {
     "duplicate_window": float,
     "max_message_bytes": int,
     "manage": _yes_or_no,
-    "socket_timeout": float,
 }
 _VARIABLE = "connection_string_env"
 

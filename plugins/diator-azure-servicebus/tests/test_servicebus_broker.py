@@ -55,7 +55,6 @@ if not NAMESPACE:
                 self.server.connection_string,
                 lease=wanted.lease,
                 duplicate_window=wanted.duplicate_window,
-                socket_timeout=0.02,
                 topology=ServerTopology(self.server),
             )
 

@@ -93,7 +93,7 @@ class Shop:
 
 def new_broker(server: ServiceBusServer, lease: float = 30.0, **options: Any) -> ServiceBusBroker:
     topology = ServerTopology(server)
-    return ServiceBusBroker(server.connection_string, lease=lease, socket_timeout=0.02, topology=topology, **options)
+    return ServiceBusBroker(server.connection_string, lease=lease, topology=topology, **options)
 
 
 @contextlib.asynccontextmanager
