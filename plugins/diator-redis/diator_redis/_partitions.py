@@ -10,15 +10,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from diator.brokers.port import Ack, Delivery, Park, Release, RetryAfter, Settlement, Subscription
+from diator.brokers.port import Delivery, RetryAfter, Settlement, Subscription
 from diator.errors import BrokerError
 from diator_redis._entries import Stream, entries_of
 from diator_redis._groups import Groups, group_of
 from diator_redis._keys import Keys
-from diator_redis._lanes import Hold, Item, Partition, Read, Where
+from diator_redis._lanes import Hold, Partition, Where
 from diator_redis._link import Argument, Links, Waiter, pack
-from diator_redis._parked import reason_of
+from diator_redis._operations import Operation, comes_back, operation_of, sorted_out
 from diator_redis._scripts import PARTITION, TAKE
+from diator_redis._taken import Taken, taken
 
 AHEAD = 1_000
 """So many entries of a partition wait in memory at most, as those behind a retry do; then it is read no further."""
@@ -26,9 +27,6 @@ CHUNK = 64
 """So many entries are read at a time, also where fewer are asked for: no other worker can have them meanwhile."""
 LINGER = 0.05
 """After so many seconds without a call of the receiver the partitions of which nothing is out go to others."""
-
-Operation = tuple[Partition, Item, str, Argument, int, int]
-"""What is to be done with an entry: outcome, its argument, failures, deliveries."""
 
 
 class Partitions:
@@ -166,8 +164,9 @@ class Partitions:
             raise
         for partition in asked:
             partition.renewed = before
-        self._accept(reply, before)
-        await self._shed(int(reply[1]))
+        came = taken(reply, self._streams_of, self._loop.time())
+        self._accept(came, before)
+        await self._shed(came.share)
 
     def _what(self, partition: Partition) -> str:
         if partition.is_stale:
@@ -185,44 +184,24 @@ class Partitions:
             else:
                 del self._owned[number]
 
-    def _accept(self, reply: Any, before: float) -> None:
-        now, _, next_end, lost, free, found = reply
-        self._now = int(now)
-        self._free = list(free)
-        self._next_end = None if next_end < 0 else next_end / 1000
-        for number in lost:
+    def _accept(self, reply: Taken, before: float) -> None:
+        self._now, self._free, self._next_end = reply.now, reply.free, reply.next_end
+        for number in reply.lost:
             self._owned.pop(number, None)
-        for number, token, reads in found:
+        now = self._loop.time()
+        for number, token, reads in reply.found:
             partition = self._owned.get(number)
             if partition is not None and partition.is_stale:
-                partition.token = (
-                    token.decode()
-                )  # a call whose reply was lost may still be on its way: it is fenced off
-            if partition is None or partition.token != token.decode():
-                partition = self._owned[number] = Partition(number, token.decode(), before)
-            partition.add(self._items(number, reads))
-            due = partition.next_due(self._loop.time())
-            if due is not None:
+                # A call whose reply was lost may still be on its way: it is fenced off.
+                partition.token = token
+            if partition is None or partition.token != token:
+                partition = self._owned[number] = Partition(number, token, before)
+            partition.add(reads)
+            for read in reads.values():
+                if read.new:
+                    self._advance(read.new[-1].stream.name, read.new[-1].id)
+            if (due := partition.next_due(now)) is not None:
                 self._loop.call_at(due, self._wake)
-
-    def _items(self, partition: int, reads: Any) -> dict[int, Read]:
-        found: dict[int, Read] = {}
-        for number, (stream, (waiting, new, is_all)) in enumerate(
-            zip(self._streams_of(partition), reads, strict=False), 1
-        ):
-            old = [self._item(stream, number, entry) for entry in waiting]
-            fresh = [Item(stream, number, (entry[0], entry[1]), deliveries=0, stored=1) for entry in new]
-            found[number] = Read(old, fresh, is_all=bool(is_all))
-            if fresh:
-                self._advance(stream.name, fresh[-1].id)
-        return found
-
-    def _item(self, stream: Stream, number: int, entry: Any) -> Item:
-        id_, fields, deliveries, failures, due = entry
-        item = Item(stream, number, (id_, fields), deliveries=deliveries, stored=deliveries)
-        item.failures = failures
-        item.due = self._loop.time() + due / 1000 if due else 0.0
-        return item
 
     async def _shed(self, share: int) -> None:
         """Give up what is over this worker's share: at once what nothing is out of, the rest when it is all back."""
@@ -274,9 +253,9 @@ class Partitions:
             if not self._is_mine(hold):
                 lost.append(delivery)
                 continue
-            operations.append(_operation(hold, outcome))
+            operations.append(operation_of(hold, outcome))
             deliveries.append(settlement)
-        back = [op for op, (_, outcome) in zip(operations, deliveries, strict=True) if _comes_back(outcome)]
+        back = [op for op, (_, outcome) in zip(operations, deliveries, strict=True) if comes_back(outcome)]
         for partition, item, *_ in back:
             partition.mark([item], Where.SETTLING)
         try:
@@ -297,7 +276,7 @@ class Partitions:
 
     def _settled(self, hold: Hold, outcome: Any) -> None:
         item, partition = hold.item, hold.partition
-        if not _comes_back(outcome):
+        if not comes_back(outcome):
             partition.forget(item)
         elif isinstance(outcome, RetryAfter):
             item.failures += 1
@@ -344,7 +323,7 @@ class Partitions:
     ) -> list[int]:
         """Run the script that settles; give the numbers of operations that were refused."""
         before = self._loop.time()
-        groups, places, others = _sorted_out(operations)
+        groups, places, others = sorted_out(operations)
         arguments: list[Argument] = [self._group, self._consumer, int(self._lease * 1000), len(groups), len(others)]
         for (partition, number, outcome, value), ids in groups.items():
             arguments += (partition.number, partition.token, number, outcome, value, len(ids), *ids)
@@ -462,37 +441,3 @@ class Partitions:
             if dead:
                 found.append(keys.dead(topic.name, name))
         return found
-
-
-_Group = tuple[Partition, int, str, int]
-
-
-def _sorted_out(operations: Sequence[Operation]) -> tuple[dict[_Group, list[bytes]], list[list[int]], list[int]]:
-    """Give operations that are the same for many entries, the numbers of each group, and those of the others."""
-    groups: dict[_Group, list[bytes]] = {}
-    places: dict[_Group, list[int]] = {}
-    others: list[int] = []
-    for at, (partition, item, outcome, _, _, deliveries) in enumerate(operations):
-        if outcome in ("ack", "count"):
-            group = (partition, item.number, outcome, int(item.failures > 0) if outcome == "ack" else deliveries)
-            groups.setdefault(group, []).append(item.id)
-            places.setdefault(group, []).append(at)
-        else:
-            others.append(at)
-    return groups, list(places.values()), others
-
-
-def _comes_back(outcome: Any) -> bool:
-    return isinstance(outcome, (RetryAfter, Release))
-
-
-def _operation(hold: Hold, outcome: Any) -> Operation:
-    item, partition = hold.item, hold.partition
-    if isinstance(outcome, Ack):
-        return (partition, item, "ack", "", 0, 0)
-    if isinstance(outcome, Park):
-        return (partition, item, "park", reason_of(outcome), item.failures, item.deliveries + 1)
-    if isinstance(outcome, RetryAfter):
-        delay = max(0, int(outcome.delay * 1000))
-        return (partition, item, "retry", delay, item.failures + 1, item.deliveries + 1)
-    return (partition, item, "count", "", item.failures, item.deliveries)

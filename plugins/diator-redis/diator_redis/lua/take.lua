@@ -4,10 +4,12 @@
 -- with, milliseconds after which a worker is forgotten, then three for each partition that it has: number, token, what to do
 -- ("read", "keep": renew the lease only, "sync": read, and give all that is pending as well,
 -- under the new token).
--- Gives: now, how many partitions are this worker's share, milliseconds until the next lease of another ends (-1: none), the
--- partitions it has lost, those that are free, and for each that has something: number, token, and for each of its streams
--- the entries that wait in place (id, fields, deliveries, failures, milliseconds until it is due), the new ones, and 1 where
--- there are no more.
+-- Gives, in one flat array, since Redis 6 sends each nested one as a packet of its own, so that each list begins with its length:
+-- for each partition that has something: number, token, and the list of its streams, each with 1 where there is no more of it,
+-- the list of what waits in place (id, deliveries, failures, milliseconds until it is due, the list of the fields, -1 long where
+-- the entry was deleted), and the list of what is new (id, the list of the fields); then -1, now, how many partitions are this
+-- worker's share, milliseconds until the next lease of another ends (-1: none), the list of the partitions that it has lost, and
+-- the list of those that are free.
 
 local workers, bell = KEYS[1], KEYS[2]
 local group, consumer, token, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -46,26 +48,54 @@ local function set_lease(p, value)
   for topic = 1, topics do redis.call('HSET', leases(topic), p, value .. ' ' .. expires) end
 end
 
-local function in_place(p, number, name)
-  local found = {}
-  for _, entry in ipairs(redis.call('XPENDING', name, group, '-', '+', 100000)) do
+local given, length = {}, 0
+
+local function give(value)
+  length = length + 1
+  given[length] = value
+end
+
+local function give_all(values)
+  give(#values)
+  for i = 1, #values do
+    length = length + 1
+    given[length] = values[i]
+  end
+end
+
+local function give_in_place(p, number, name, entries)
+  give(#entries)
+  for _, entry in ipairs(entries) do
     local state = redis.call('HGET', state_of(p, number), entry[1]) or ''
     local failures, due = string.match(state, '^(%d+) (%d+)$')
-    found[#found + 1] = {
-      entry[1], fields_of(name, entry[1]) or false, entry[4], tonumber(failures or 0), math.max(0, tonumber(due or 0) - now)
-    }
+    give(entry[1])
+    give(entry[4])
+    give(tonumber(failures or 0))
+    give(math.max(0, tonumber(due or 0) - now))
+    local fields = fields_of(name, entry[1])
+    if fields then give_all(fields) else give(-1) end
   end
-  return found
+end
+
+local function give_new(entries)
+  give(#entries)
+  for i = 1, #entries do
+    give(entries[i][1])
+    give_all(entries[i][2])
+  end
 end
 
 local room = limit
 
--- All that is left to read is read by later calls: only what waits in place must be known at once.
-local function read(p, taking)
-  local found, any = {}, false
-  local taken = 0
+-- All that is left to read is read by later calls: only what waits in place must be known at once. Gives nothing, and takes
+-- nothing, where there is nothing, unless it is to be given whatever there is.
+local function read(p, held, taking, whatever)
+  local before, any, taken = length, whatever, 0
+  give(p)
+  give(held)
+  give(topics * 2)
   for number, name in ipairs(stream_names(p)) do
-    local waiting = taking and in_place(p, number, name) or {}
+    local waiting = taking and redis.call('XPENDING', name, group, '-', '+', 100000) or {}
     local new, is_all = {}, 0
     if room > 0 then
       local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', room, 'STREAMS', name, '>')
@@ -74,10 +104,13 @@ local function read(p, taking)
     end
     any = any or #waiting > 0 or #new > 0 or is_all == 0
     taken = taken + #new
-    found[number] = {waiting, new, is_all}
+    give(is_all)
+    give_in_place(p, number, name, waiting)
+    give_new(new)
   end
   room = math.max(0, room - taken)
-  return found, any
+  if not any then length = before end
+  return any
 end
 
 if redis.call('ZADD', workers, now, consumer) == 1 then
@@ -87,7 +120,7 @@ redis.call('ZREMRANGEBYSCORE', workers, '-inf', now - tonumber(ARGV[8]))
 redis.call('PEXPIRE', workers, 86400000)
 local share = math.ceil(partitions / redis.call('ZCARD', workers))
 
-local lost, free, found, mine, busy = {}, {}, {}, {}, 0
+local lost, free, mine, busy = {}, {}, {}, 0
 for i = 9, #ARGV, 3 do
   local p, held, what = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
   mine[p] = true
@@ -97,10 +130,7 @@ for i = 9, #ARGV, 3 do
     busy = busy + 1
     if what == 'sync' then held = token end
     set_lease(p, held)
-    if what == 'sync' or (what == 'read' and room > 0) then
-      local entries, any = read(p, what == 'sync')
-      if any or what == 'sync' then found[#found + 1] = {p, held, entries} end
-    end
+    if what == 'sync' or (what == 'read' and room > 0) then read(p, held, what == 'sync', what == 'sync') end
   end
 end
 
@@ -115,9 +145,7 @@ for i = 0, partitions - 1 do
       if next_end < 0 or ends - now < next_end then next_end = ends - now end
     elseif busy < share then
       set_lease(p, token)
-      local entries, any = read(p, true)
-      if any then
-        found[#found + 1] = {p, token, entries}
+      if read(p, token, true, false) then
         busy = busy + 1
       else
         empty[#empty + 1] = p
@@ -131,11 +159,21 @@ end
 -- Empty ones are kept as well, up to the share, so that not all workers wake up for each message.
 for _, p in ipairs(empty) do
   if busy < share then
-    found[#found + 1] = {p, token, {}}
+    give(p)
+    give(token)
+    give(0)
     busy = busy + 1
   else
     for topic = 1, topics do redis.call('HDEL', leases(topic), p) end
     free[#free + 1] = p
   end
 end
-return {string.format('%.0f', now), share, next_end, lost, free, found}
+
+give(-1)
+give(string.format('%.0f', now))
+give(share)
+give(next_end)
+give_all(lost)
+give_all(free)
+given[length + 1] = nil -- what was taken back ends here
+return given
