@@ -19,7 +19,7 @@ from diator_redis._lanes import Hold, Partition, Where
 from diator_redis._link import Argument, Links, Waiter, pack
 from diator_redis._operations import Operation, comes_back, operation_of, sorted_out
 from diator_redis._scripts import PARTITION, TAKE
-from diator_redis._taken import Taken, taken
+from diator_redis._taken import Taken, listed, taken
 
 AHEAD = 1_000
 """So many entries of a partition wait in memory at most, as those behind a retry do; then it is read no further."""
@@ -336,10 +336,9 @@ class Partitions:
                 arguments += (partition.number, partition.token, what)
         if away:
             arguments.append("away")
-        reply: tuple[list[int], list[int], list[int]] = await self._links.run(
-            PARTITION, self._keys_of(dead=True), arguments
-        )
-        gone_groups, gone_others, lost = reply
+        reply = iter(await self._links.run(PARTITION, self._keys_of(dead=True), arguments))
+        lists: list[list[int]] = [listed(reply) for _ in range(3)]
+        gone_groups, gone_others, lost = lists
         refused: list[int] = [at for number in gone_groups for at in places[number]]
         refused += [others[number] for number in gone_others]
         gone: set[int] = {*lost, *(operations[at][0].number for at in refused)}

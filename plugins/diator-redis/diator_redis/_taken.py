@@ -29,7 +29,7 @@ def taken(reply: Sequence[Any], streams_of: Callable[[int], Sequence[Stream]], n
     give = values.__next__
     found = [(number, give().decode(), _reads(values, streams_of(number), now)) for number in iter(give, -1)]
     clock, share, next_end = int(give()), int(give()), give()
-    return Taken(found, clock, share, None if next_end < 0 else next_end / 1000, _list(values), _list(values))
+    return Taken(found, clock, share, None if next_end < 0 else next_end / 1000, listed(values), listed(values))
 
 
 def _reads(values: Iterator[Any], streams: Sequence[Stream], now: float) -> dict[int, Read]:
@@ -39,7 +39,7 @@ def _reads(values: Iterator[Any], streams: Sequence[Stream], now: float) -> dict
         stream = streams[number - 1]
         is_all = bool(give())
         waiting = [_waiting(stream, number, values, now) for _ in range(give())]
-        new = [Item(stream, number, (give(), _list(values)), deliveries=0, stored=1) for _ in range(give())]
+        new = [Item(stream, number, (give(), listed(values)), deliveries=0, stored=1) for _ in range(give())]
         found[number] = Read(waiting, new, is_all=is_all)
     return found
 
@@ -53,6 +53,6 @@ def _waiting(stream: Stream, number: int, values: Iterator[Any], now: float) -> 
     return item
 
 
-def _list(values: Iterator[Any]) -> list[Any]:
+def listed(values: Iterator[Any]) -> list[Any]:
     """Take a list that begins with its length."""
     return list(islice(values, next(values)))

@@ -48,3 +48,13 @@ local function done(stream, group, id, own)
   redis.call('XACK', stream, group, id)
   if own then redis.call('XDEL', stream, id) end
 end
+
+-- Lists as one, each behind its length: Redis 6 sends each array in a reply as a packet of its own.
+local function flat(...)
+  local found = {}
+  for _, list in ipairs({...}) do
+    found[#found + 1] = #list
+    for _, value in ipairs(list) do found[#found + 1] = value end
+  end
+  return found
+end

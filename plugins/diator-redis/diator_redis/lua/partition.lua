@@ -4,7 +4,7 @@
 -- token, number of the stream, "ack" (and 1 where there is state) or "count" (and the deliveries), how many ids, these; then
 -- eight for each operation: partition, token, number of the stream, id, outcome, its argument, failures, deliveries; then three
 -- for each partition: number, token, "renew" or "leave". "away" as the last argument: the worker waits for nothing any more.
--- Gives the numbers of groups, of operations, and the partitions, whose lease is not in force.
+-- Gives the numbers of groups, of operations, and the partitions, whose lease is not in force: three lists, in one array.
 
 local workers, bell = KEYS[1], KEYS[2]
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -101,4 +101,4 @@ if rings then
   redis.call('XADD', bell, 'MAXLEN', 10, '*', 'left', consumer)
   redis.call('PEXPIRE', bell, 86400000)
 end
-return {lost_groups, lost_operations, lost_partitions}
+return flat(lost_groups, lost_operations, lost_partitions)

@@ -4,7 +4,7 @@
 -- with, milliseconds after which a worker is forgotten, then three for each partition that it has: number, token, what to do
 -- ("read", "keep": renew the lease only, "sync": read, and give all that is pending as well,
 -- under the new token).
--- Gives, in one flat array, since Redis 6 sends each nested one as a packet of its own, so that each list begins with its length:
+-- Gives, in one array, where each list begins with its length (see `flat`):
 -- for each partition that has something: number, token, and the list of its streams, each with 1 where there is no more of it,
 -- the list of what waits in place (id, deliveries, failures, milliseconds until it is due, the list of the fields, -1 long where
 -- the entry was deleted), and the list of what is new (id, the list of the fields); then -1, now, how many partitions are this
