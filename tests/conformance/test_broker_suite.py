@@ -243,6 +243,13 @@ class RenewsNothing(MemoryReceiver):
         return [delivery for delivery in deliveries if delivery.receipt not in self._leases]
 
 
+@caught_by("the_leases_of_a_key_are_lost_together")
+class RenewsWhatNobodyElseHasTaken(MemoryReceiver):
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
+        lost = await super().renew(deliveries)
+        return [delivery for delivery in lost if delivery.receipt.message.deliveries > delivery.deliveries]
+
+
 @caught_by("settling_after_the_lease_was_lost_changes_nothing", "only_what_was_lost_is_reported")
 class DoesNotTellWhatIsLost(MemoryReceiver):
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:

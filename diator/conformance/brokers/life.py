@@ -149,8 +149,7 @@ class Life(Bench):
         waiting = asyncio.ensure_future(self._ack_in_the_end(receiver, 7))
         await asyncio.sleep(self.quiet)
         await self.cut_connections()
-        await self._publish_in_the_end(broker, 7)
-        await waiting
+        await asyncio.gather(waiting, self._publish_in_the_end(broker, 7))
 
     @case(SAFE)
     async def test_an_outage_is_told_as_one_that_may_pass(self) -> None:

@@ -136,6 +136,24 @@ class Order(Bench):
         await self.after_the_lease(broker)
         await self._comes_in_order([await self.receiver(subscription)], [1, 2, 3, 4])
 
+    @case(ORDERED, short_lease=True)
+    async def test_the_leases_of_a_key_are_lost_together(self) -> None:
+        """Who has lost the first has lost those behind it, also where nobody has taken them yet."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        first, second = await broker.subscribe(subscription), await self.receiver(subscription)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
+        held = await self.receive(first, 3)
+        await self.after_the_lease(broker)
+        taken = await self.take_one(second)
+        assert number(taken) == 0
+        lost = await first.renew(held)
+        assert sorted(numbers(lost)) == numbers(held), "the key is with two receivers"
+        lost = await first.settle([(delivery, ACK) for delivery in held])
+        assert sorted(numbers(lost)) == numbers(held)
+        await self.ack(second, [taken])
+        await self._comes_in_order([second], [1, 2])
+
     @pytest.mark.parametrize("outcome", [ACK, Park("rejected")], ids=["Ack", "Park"])
     @case(ORDERED | Capability.DEAD_LETTERS)
     async def test_what_is_settled_for_good_frees_its_key(self, outcome: Outcome) -> None:
