@@ -154,6 +154,7 @@ class Flaky:
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+        await self.attempt("aclose")
 
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
         self.publications.append((tuple(messages), timeout, wait_for_room))

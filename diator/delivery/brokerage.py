@@ -87,8 +87,12 @@ class Brokerage:
             raise
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self.broker.aclose()
+        """Close the connection. A broker that takes too long is left behind: the program is about to end."""
+        seconds = self.defaults.publish_timeout
+        try:
+            await asyncio.wait_for(self.broker.aclose(), seconds)
+        except asyncio.TimeoutError:
+            logger.warning("the broker has not closed its connection within %g s, and is left as it is", seconds)
 
     def worker(
         self, dispatch: Dispatch, *, only: Collection[str] | None, concurrency: int | None, grace: float

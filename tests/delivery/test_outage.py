@@ -192,6 +192,17 @@ async def test_a_broker_that_hangs_delays_the_start_by_no_more_than_the_publish_
 
 
 @in_virtual_time
+async def test_a_broker_that_does_not_close_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(publish_timeout=2)
+    bench.broker.slow = {"aclose": 1e6}
+    loop = asyncio.get_running_loop()
+    async with bench.app:
+        began = loop.time()
+    assert loop.time() - began == pytest.approx(2, abs=0.1)
+    assert "the broker has not closed its connection within 2 s" in caplog.text
+
+
+@in_virtual_time
 async def test_what_a_broker_refuses_for_good_stops_the_start() -> None:
     bench = Bench()
     bench.broker.break_down("connect", error=lambda: BrokerError("wrong password"))
