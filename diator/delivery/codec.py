@@ -4,6 +4,7 @@ Pydantic models are read and written by pydantic, everything else by msgspec. Wh
 start, not when the command has taken effect.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -49,7 +50,33 @@ def _msgspec(cls: type[Event]) -> Codec:
         raise UnserialisableError(text, "make it a dataclass, an attrs class, a msgspec struct or a pydantic model")
     if found:
         raise UnserialisableError(", ".join(found), _REMEDY)
-    return Codec(_encoder.encode, decoder.decode)
+    return Codec(_refusing(cls, _encoder.encode, msgspec.to_builtins), decoder.decode)
+
+
+def _refusing(cls: type[Event], encode: Callable[[Any], bytes], plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
+    """Refuse NaN and infinity: JSON has neither, and both libraries write null for them, which nobody has meant."""
+
+    def refusing(event: Any) -> bytes:
+        data = encode(event)
+        if b"null" in data:
+            for path, number in _not_finite(plain(event), cls.__qualname__):
+                raise ValueError(f"{path} is {number}, which JSON can't carry; publish a number, or leave it out")
+        return data
+
+    return refusing
+
+
+def _not_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:
+    """The numbers that are none, and where they stand. ``Any``: what an event consists of."""
+    several: Any = value  # the checkers can't agree on what a dict of anything is
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, one in several.items():
+            yield from _not_finite(one, f"{path}.{name}")
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for at, one in enumerate(several):
+            yield from _not_finite(one, f"{path}[{at}]")
 
 
 _REMEDY = (
@@ -123,4 +150,4 @@ def _pydantic(cls: Any) -> Codec:
     def decode(raw: bytes | msgspec.Raw) -> Any:
         return validate(bytes(raw), strict=True)
 
-    return Codec(encode, decode)
+    return Codec(_refusing(cls, encode, lambda event: event.model_dump()), decode)

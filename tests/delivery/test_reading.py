@@ -1,6 +1,7 @@
 """Messages as other processes send them: of other versions, under former names, of unknown types, in both modes."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -224,3 +225,27 @@ def test_models_that_can_not_read_what_they_write_are_refused_at_the_start() -> 
         "ReadAs can't be serialised: ReadAs.user_id is written as 'user_id', and not read by that name",
         "Secret can't be serialised: Secret.password is a secret, which is written as stars",
     ]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf], ids=str)
+async def test_numbers_that_json_lacks_fail_the_command_and_do_not_arrive_as_null(number: float) -> None:
+    @dataclass
+    class Place:
+        latitude: float | None = None
+
+    @contract("trips.moved")
+    @dataclass
+    class Moved(NotificationEvent):
+        places: list[Place]
+
+    class Measured(pydantic.BaseModel, NotificationEvent):
+        degrees: dict[str, float | None]
+
+    app = Diator("trips", broker="memory://")
+    app.publishes(Moved, Measured)
+    async with app:
+        await app.publish(Moved([Place(None), Place(1.0)]), Measured(degrees={"c": None}))
+        with pytest.raises(ValueError, match=rf"Moved\.places\[1\]\.latitude is {number}, which JSON can't carry"):
+            await app.publish(Moved([Place(None), Place(number)]))
+        with pytest.raises(ValueError, match=rf"Measured\.degrees\.c is {number}"):
+            await app.publish(Measured(degrees={"c": number}))
