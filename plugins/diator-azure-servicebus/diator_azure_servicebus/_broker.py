@@ -97,10 +97,12 @@ class ServiceBusBroker:
     def from_url(cls, url: str) -> Self:
         """Make one from its address: ``azure-servicebus://my-namespace?lease=30``.
 
-        ``azure-servicebus://?connection_string_env=NAME`` takes the connection string from the environment. The query
-        may have all settings but ``credential`` and ``topology``. Raises `~diator.ConfigurationError`.
+        ``azure-servicebus://?connection_string_env=NAME`` takes the connection string from the environment, when the
+        broker is opened. The query may have all settings but ``credential`` and ``topology``. Raises
+        `~diator.ConfigurationError`.
         """
-        namespace, settings = read_url(url)
+        given, settings = read_url(url)
+        namespace: Any = given  # a variable is only for addresses: in code the string itself can be given
         return cls(namespace, **settings)
 
     def __repr__(self) -> str:
@@ -202,7 +204,7 @@ class ServiceBusBroker:
         else:
             sdk = await link.receiver(queue)
             retries = link.sender(self._layout.retries_of(subscription))
-            receiver = QueueReceiver(sdk, retries, subscription, self._forget)
+            receiver = QueueReceiver(sdk, retries, subscription, self._settings.lease, self._forget)
         self._receivers[receiver] = None
         return receiver
 

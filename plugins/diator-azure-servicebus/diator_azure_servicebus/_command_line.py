@@ -8,30 +8,34 @@ from diator.app import Diator, brokerage_of, look
 from diator.cli.load import LoadError, load
 from diator.errors import ConfigurationError
 from diator_azure_servicebus._broker import ServiceBusBroker
-from diator_azure_servicebus._plan import commands
+from diator_azure_servicebus._entities import Entity
+from diator_azure_servicebus._plan import commands, server_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; gives 0, or 2 where the app can't be loaded or has no such broker."""
     options = _parser().parse_args(arguments)
     try:
-        lines = plan(load(options.app), options.namespace_name, options.resource_group)
+        entities = entities_of(load(options.app))
     except (LoadError, ConfigurationError) as error:
         sys.stderr.write(f"Error: {error}\n")
         return 2
+    if options.for_test_server:
+        lines = [server_command(entities)]
+    else:
+        lines = list(commands(entities, options.namespace_name, options.resource_group))
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 
-def plan(app: Diator, namespace: str, group: str) -> list[str]:
-    """Give the commands. Raises `LoadError` where the app has another broker, or none."""
+def entities_of(app: Diator) -> Sequence[Entity]:
+    """Give what an app needs. Raises `LoadError` where it has another broker, or none."""
     look(app)
     brokerage = brokerage_of(app)
     if brokerage is None or not isinstance(brokerage.broker, ServiceBusBroker):
         raise LoadError(f"{app!r} has no ServiceBusBroker, so it needs nothing in Service Bus")
     catalog = brokerage.catalog
-    entities = brokerage.broker.entities([one.subscription for one in catalog.consumed], catalog.topics)
-    return list(commands(entities, namespace, group))
+    return brokerage.broker.entities([one.subscription for one in catalog.consumed], catalog.topics)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,4 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("app", metavar="MODULE:APP", help="the app, such as meetings.application:app")
     verb.add_argument("--namespace-name", default="NAMESPACE", help="the namespace, which must exist")
     verb.add_argument("--resource-group", default="RESOURCE_GROUP", help="its resource group")
+    verb.add_argument(
+        "--for-test-server",
+        action="store_true",
+        help="print the one command that starts the test server with the same entities instead",
+    )
     return parser

@@ -29,7 +29,8 @@ class Entity(NamedTuple):
     name: str
     topic: str | None = None
     """Whose subscription it is."""
-    sessions: bool = False
+    sessions: bool | None = None
+    """Whether a queue has sessions; ``None`` where that is the business of somebody else."""
     forward_to: str | None = None
     duplicate_window: float = 0.0
     lock_seconds: float = 60.0
@@ -38,6 +39,14 @@ class Entity(NamedTuple):
     def path(self) -> str:
         """The name in full."""
         return f"{self.topic}/Subscriptions/{self.name}" if self.topic else self.name
+
+
+class _Owner(NamedTuple):
+    """What an entity is for."""
+
+    what: str
+    path: str
+    subscription: str | None
 
 
 class Layout:
@@ -94,16 +103,23 @@ class Layout:
         """Find names that meet in one entity, and what the layout can't do."""
         if self._settings.layout == "queues":
             yield from self._shared_topics(subscriptions)
-        owners: dict[str, str] = {}
-        queues = () if self._settings.layout == "queues" else [one.name for one in subscriptions]
-        names = dict.fromkeys(topic.name for topic in (*topics, *(t for one in subscriptions for t in one.topics)))
-        for kind, name in [*(("topic", name) for name in names), *(("subscription", name) for name in queues)]:
-            what = f"{kind} {name!r}"
-            other = owners.setdefault(path_of(name, self._prefix).lower(), what)
-            if other != what:
-                text = f"{what} and {other} would share the entity {path_of(name, self._prefix)!r} of Service Bus"
-                owner = name if kind == "subscription" else None
-                yield Refusal(text, "give one another name: names differ in more than their case", owner)
+        owners: dict[str, _Owner] = {}
+        refused: set[str | None] = set()
+        for owner in self._owners(subscriptions, topics):
+            other = owners.setdefault(owner.path.lower(), owner)
+            if other.what != owner.what and owner.subscription not in refused:
+                refused.update((owner.subscription,) if owner.subscription else ())
+                text = f"{owner.what} and {other.what} would share the entity {owner.path!r} of Service Bus"
+                alike = "" if owner.path == other.path else ": Service Bus tells no capitals from small letters"
+                yield Refusal(text, f"give one another name{alike}", owner.subscription)
+
+    def _owners(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic]) -> "Iterator[_Owner]":
+        for topic in (*topics, *(topic for one in subscriptions for topic in one.topics)):
+            yield _Owner(f"topic {topic.name!r}", path_of(topic.name, self._prefix), None)
+        for one in subscriptions if self._settings.layout == "topics" else ():
+            yield _Owner(f"subscription {one.name!r}", self.queue_of(one), one.name)
+            if not one.ordered:
+                yield _Owner(f"the queue for retries of {one.name!r}", self.retries_of(one), one.name)
 
     def _shared_topics(self, subscriptions: Sequence[Subscription]) -> Iterator[Refusal]:
         owners: dict[str, str] = {}

@@ -79,7 +79,7 @@ def translate(error: BaseException, what: str) -> BrokerError:
         return error
     if isinstance(error, sdk.MessagingEntityNotFoundError):
         return BrokerError(f"Service Bus has no entity {what!r}; {PLAN}")
-    text = f"Service Bus, {what}: {str(error) or type(error).__name__}"
+    text = f"Service Bus, {what}: {str(error).rstrip('. ') or type(error).__name__}"
     return BrokerUnavailableError(text) if is_temporary(error) else BrokerError(text)
 
 

@@ -69,6 +69,20 @@ class Link:
         finally:
             await quietly(sender.close())
 
+    async def has_sessions(self, queue: str) -> bool:
+        """Tell whether a queue that can be received from has sessions. Raises what the SDK raises."""
+        receiver = self._client.get_queue_receiver(queue, **self._receiving)
+        tidy(receiver)
+        try:
+            await receiver.__aenter__()
+        except ServiceBusError as error:
+            if type(error) is not ServiceBusError or "amqp:not-allowed" not in str(error):
+                raise
+            return True  # it refuses a receiver that asks for no session
+        finally:
+            await quietly(receiver.close())
+        return False
+
     async def probe_subscription(self, topic: str, name: str) -> None:
         """See that a subscription is there. Raises what the SDK raises: where it is not, that it was not found."""
         receiver = self._client.get_subscription_receiver(topic, name, **self._receiving)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 from typing import Any
 
 from azure.servicebus.aio import ServiceBusClient
@@ -9,7 +10,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 
 from diator.errors import ConfigurationError, Problem
 from diator_azure_servicebus._link import Link, default_port
-from diator_azure_servicebus._settings import Settings
+from diator_azure_servicebus._settings import Settings, Variable
 from diator_azure_servicebus._topology import Managing, Probing, Topology
 
 _RETRIES: dict[str, Any] = {"retry_total": 2, "retry_backoff_factor": 0.1, "retry_backoff_max": 5}
@@ -24,39 +25,50 @@ class Opening:
         self._given = given
         self._credential = credential
         self._settings = settings
-        self._string = given if isinstance(given, str) and "=" in given else None
-        if self._string is not None:
-            _check(self._string)
+        if isinstance(given, str) and "=" in given:
+            _check(given)
         elif isinstance(given, str):
-            self._given = given if "." in given else given + _DOMAIN
             _check_name(given)
-        elif not isinstance(given, ServiceBusClient):
+        elif not isinstance(given, (Variable, ServiceBusClient)):
             raise _no_namespace(f"{given!r} is no namespace")
 
     @property
     def namespace(self) -> str:
         """The name of the namespace, without what is secret."""
-        if isinstance(self._given, ServiceBusClient):
-            return self._given.fully_qualified_namespace
-        return str(self._given) if self._string is None else _endpoint(self._string)
+        given = self._given
+        if isinstance(given, ServiceBusClient):
+            return given.fully_qualified_namespace
+        if isinstance(given, Variable):
+            return f"${given.name}"
+        name = str(given)
+        return _endpoint(name) if "=" in name else name if "." in name else name + _DOMAIN
+
+    @property
+    def _string(self) -> str | None:
+        """The connection string, if there is one. Raises `~diator.ConfigurationError` where it can't be used."""
+        if isinstance(self._given, Variable):
+            return _from_environment(self._given.name)
+        return self._given if isinstance(self._given, str) and "=" in self._given else None
 
     def link(self) -> Link:
-        """Make a link. Raises `~diator.ConfigurationError` where azure-identity is needed and not there."""
+        """Make a link. Raises `~diator.ConfigurationError` where the connection string or azure-identity is missing."""
         if isinstance(self._given, ServiceBusClient):
             return Link(self._given, self._settings, owned=False, port=None)
-        if self._string is not None:
-            client = ServiceBusClient.from_connection_string(self._string, **_RETRIES)
+        string = self._string
+        if string is not None:
+            client = ServiceBusClient.from_connection_string(string, **_RETRIES)
         else:
             client = ServiceBusClient(self.namespace, self._credentials(), **_RETRIES)
-        return Link(client, self._settings, owned=True, port=default_port(self._string))
+        return Link(client, self._settings, owned=True, port=default_port(string))
 
     def topology(self, link: Link) -> Topology:
         """Make what looks after entities: over the management interface, where there is one and it may be used."""
-        emulated = self._string is not None and default_port(self._string) != default_port(None)
+        string = self._string
+        emulated = default_port(string) != default_port(None)
         if isinstance(self._given, ServiceBusClient) or emulated or not self._settings.manage:
             return Probing(link)
-        if self._string is not None:
-            return Managing(ServiceBusAdministrationClient.from_connection_string(self._string))
+        if string is not None:
+            return Managing(ServiceBusAdministrationClient.from_connection_string(string))
         credential = self._credential or _identity("azure.identity").DefaultAzureCredential()
         if inspect.iscoroutinefunction(getattr(credential, "get_token", None)):
             return Probing(link)
@@ -86,15 +98,26 @@ def _endpoint(connection_string: str) -> str:
     return ""
 
 
-def _check(connection_string: str) -> None:
+def _from_environment(variable: str) -> str:
+    value = os.environ.get(variable, "")
+    if not value:
+        text = f"the broker's address names the environment variable {variable!r}, which is not set, or empty"
+        raise ConfigurationError([Problem("broker-url", text, "put the connection string of the namespace there")])
+    _check(value, f" in the environment variable {variable!r}")
+    return value
+
+
+def _check(connection_string: str, where: str = "") -> None:
     try:
         ServiceBusClient.from_connection_string(connection_string)
     except ValueError as error:
-        raise _no_namespace(f"the connection string can't be used: {error}") from error
+        raise _no_namespace(f"the connection string{where} can't be used: {error}") from error
+    if "entitypath=" in connection_string.lower():
+        raise _no_namespace(f"the connection string{where} is of one entity (it has EntityPath), not of the namespace")
 
 
 def _check_name(name: str) -> None:
-    if not name or any(character in name for character in "/ ?#@"):
+    if not name or any(character in name for character in "/ ?#@:"):
         raise _no_namespace(f"{name!r} is no name of a namespace")
 
 

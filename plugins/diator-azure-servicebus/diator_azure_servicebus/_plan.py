@@ -1,4 +1,4 @@
-"""The plan: what is to be created in a namespace, as commands of the Azure CLI."""
+"""The plan: what is to be created in a namespace, as commands of the Azure CLI or as the start of the test server."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -31,6 +31,29 @@ def _options(entity: Entity) -> Iterator[str]:
         yield from ("--duplicate-detection-history-time-window", duration(entity.duplicate_window))
     if entity.forward_to is not None:
         yield from ("--forward-to", entity.forward_to)
+
+
+def server_command(entities: Iterable[Entity]) -> str:
+    """Give the command that starts the test server with all of them."""
+    words = ["python", "-m", "diator_azure_servicebus.testing"]
+    for entity in entities:
+        name = f"{entity.topic}/{entity.name}" if entity.topic else entity.name
+        option = "--queue" if entity.kind == "queue" else "--topic"
+        words.append(",".join([f"{option}={name}", *_server_options(entity)]))
+    return shlex.join(words)
+
+
+def _server_options(entity: Entity) -> Iterator[str]:
+    if entity.kind == "queue":
+        yield f"lock={entity.lock_seconds:g}"
+    if entity.kind != "topic":
+        yield f"max-delivery={MAX_DELIVERIES}"
+    if entity.sessions:
+        yield "sessions"
+    if entity.duplicate_window:
+        yield f"duplicates={entity.duplicate_window:g}"
+    if entity.forward_to is not None:
+        yield f"forward={entity.forward_to}"
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from azure.servicebus.exceptions import MessageAlreadySettled
 from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
 from diator_azure_servicebus._errors import LOST, SDK, translate
 from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
+from diator_azure_servicebus._locks import Locks
 from diator_azure_servicebus._messages import copy_of
 from diator_azure_servicebus._names import copy_id_of
 from diator_azure_servicebus._parking import write
@@ -30,11 +31,13 @@ class QueueReceiver:
         sdk: ServiceBusReceiver,
         retries: Sender,
         subscription: Subscription,
+        lease: float,
         closed: "Callable[[QueueReceiver], None]",
     ) -> None:
         self._sdk = sdk
         self._retries = retries
         self._subscription = subscription
+        self._locks = Locks(sdk.entity_path, lease)
         self._tell_closed = closed
         self._woken = asyncio.Event()
         self._out: dict[int, Held] = {}
@@ -89,6 +92,7 @@ class QueueReceiver:
         ready = self._fetcher.ready
         taken = [ready.popleft() for _ in range(min(limit, len(ready)))]
         self._out.update((id(held), held) for held in taken)
+        self._locks.look(taken[0].message.locked_until_utc)
         return [held.delivery(self._subscription) for held in taken]
 
     def _linger(self) -> None:

@@ -93,6 +93,11 @@ async def take_back(receiver: ServiceBusReceiver) -> None:
         await private._close_handler()
 
 
+def is_open(sdk: ServiceBusSender | ServiceBusReceiver) -> bool:
+    """Whether a link is there, as far as anybody knows; the SDK opens it where it is needed."""
+    return bool(getattr(sdk, "_running", True))
+
+
 def link_of(receiver: ServiceBusReceiver) -> object:
     """Give the link that the receiver has now; deliveries belong to the one that they came by."""
     return getattr(getattr(receiver, "_handler", None), "_link", None)

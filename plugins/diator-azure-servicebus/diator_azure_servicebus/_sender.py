@@ -9,7 +9,8 @@ from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError, OperationTimeoutError
 
 from diator.errors import BrokerUnavailableError
-from diator_azure_servicebus._errors import SDK, is_temporary, quietly
+from diator_azure_servicebus._errors import SDK, is_temporary, quietly, translate
+from diator_azure_servicebus._sdk import is_open
 
 Wire = ServiceBusMessage | ServiceBusMessageBatch
 
@@ -60,7 +61,7 @@ class Sender:
         return found
 
     async def send(self, wire: Wire, timeout: float) -> None:
-        """Send, and wait until it is stored. Raises what the SDK raises; `BrokerUnavailableError` if it never left."""
+        """Send, and wait until it is stored. Raises what the SDK raises; `~diator.BrokerError` if it never left."""
         call = _Call(wire, asyncio.get_running_loop().time() + timeout)
         self._waiting.append(call)
         if self._sending is None or self._sending.done():
@@ -85,6 +86,11 @@ class Sender:
         """Send what waits longest, and with it the messages behind it that fit into one batch."""
         calls = [self._waiting.popleft()]
         try:
+            await self._open(calls[0])
+        except SDK as error:
+            _end(calls, translate(error, self.path))  # nothing has left
+            return
+        try:
             wire = await self._gathered(calls)
             await self._send(wire, calls)
         except SDK as error:
@@ -104,6 +110,12 @@ class Sender:
             call.end(error)
         else:
             call.end()
+
+    async def _open(self, call: _Call) -> None:
+        """Open the link where it is closed."""
+        if not is_open(self._sdk):
+            left = call.deadline - asyncio.get_running_loop().time()
+            await asyncio.wait_for(self._sdk.__aenter__(), max(0.001, left))
 
     async def _send(self, wire: Wire, calls: Sequence[_Call]) -> None:
         left = max(call.deadline for call in calls) - asyncio.get_running_loop().time()

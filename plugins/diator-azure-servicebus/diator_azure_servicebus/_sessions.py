@@ -13,6 +13,7 @@ from diator_azure_servicebus._errors import SDK, quietly, translate
 from diator_azure_servicebus._fetching import LINGER, Calls, Held, stopped
 from diator_azure_servicebus._lane import Lane
 from diator_azure_servicebus._link import Link
+from diator_azure_servicebus._locks import Locks
 
 _WAIT = 30.0
 """Seconds for which the service is asked for a session at a time."""
@@ -35,6 +36,7 @@ class SessionReceiver:
         self._queue = queue
         self._subscription = subscription
         self._tell_closed = closed
+        self._locks = Locks(queue, link.settings.lease)
         self._most = link.settings.max_sessions
         self._lanes: list[Lane] = []
         self._of: dict[int, Lane] = {}
@@ -176,6 +178,7 @@ class SessionReceiver:
         if self._closing is not None:
             await quietly(sdk.close())
             return
+        self._locks.look(sdk.session.locked_until_utc)
         self._lanes.append(Lane(sdk, state, self._link.settings.lease, self._wake))
         if not self._is_waiting:
             self._linger()

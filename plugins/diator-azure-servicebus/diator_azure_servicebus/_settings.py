@@ -1,6 +1,6 @@
 """Settings: what can be said of the broker, in code or in the query of its address."""
 
-import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl, urlsplit
@@ -11,6 +11,12 @@ SCHEME = "azure-servicebus"
 Layout = Literal["topics", "queues"]
 LONGEST_LOCK = 300.0
 """Seconds: the service locks a message for five minutes at most (Service Bus quotas)."""
+
+
+class Variable(NamedTuple):
+    """The environment variable that holds the connection string. It is read when the broker is opened."""
+
+    name: str
 
 
 class Settings(NamedTuple):
@@ -63,19 +69,23 @@ _READ: Mapping[str, Callable[[str], Any]] = {
 _VARIABLE = "connection_string_env"
 
 
-def read_url(url: str) -> tuple[str, dict[str, Any]]:
-    """Give the namespace or the connection string of an address, and the settings in its query.
+def read_url(url: str) -> tuple[str | Variable, dict[str, Any]]:
+    """Give the namespace of an address, or where the connection string is, and the settings in its query.
 
     Raises `~diator.ConfigurationError`.
     """
     parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = dict(pairs)
+    for name in query:
+        if [one for one, _ in pairs].count(name) > 1:
+            raise _bad(f"the broker's address has {name!r} more than once")
     variable = query.pop(_VARIABLE, None)
     if parts.scheme != SCHEME or parts.path.strip("/") or parts.fragment or parts.username or parts.password:
         raise _bad(f"{_shown(url)!r} is no address of a namespace: it has more than a name and settings")
     if bool(parts.netloc) == bool(variable):
         raise _bad(f"{_shown(url)!r} must have either a namespace or {_VARIABLE}")
-    return parts.netloc or _from_environment(str(variable)), dict(_setting(*pair) for pair in query.items())
+    return parts.netloc or _variable(str(variable)), dict(_setting(*pair) for pair in query.items())
 
 
 def _setting(name: str, text: str) -> tuple[str, Any]:
@@ -87,17 +97,16 @@ def _setting(name: str, text: str) -> tuple[str, Any]:
         raise _bad(f"the broker's address has {name}={text!r}, which is no such value") from None
 
 
-def _from_environment(variable: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        text = f"the broker's address names the environment variable {variable!r}, which is not set"
-        raise ConfigurationError([Problem("broker-url", text, "put the connection string of the namespace there")])
-    return value
+def _variable(name: str) -> Variable:
+    if not re.fullmatch(r"\w+", name):  # it may be the connection string itself, which is not to be shown
+        raise _bad(f"the broker's address has a {_VARIABLE} that is no name of an environment variable")
+    return Variable(name)
 
 
 def _shown(url: str) -> str:
     """Give an address without what may be a secret."""
-    return url.partition("?")[0] if "@" not in url else f"{SCHEME}://..."
+    name = url.partition("?")[0]
+    return f"{SCHEME}://..." if any(character in name for character in "@=;") else name
 
 
 def _bad(text: str) -> ConfigurationError:

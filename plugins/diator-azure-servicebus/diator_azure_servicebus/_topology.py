@@ -73,6 +73,8 @@ class Probing:
             async with self._turns:
                 if entity.kind == "subscription":
                     await self._link.probe_subscription(str(entity.topic), entity.name)
+                elif entity.sessions is not None:
+                    _check_sessions(entity, await self._link.has_sessions(entity.path))
                 else:
                     await self._link.probe(entity.path)
         except MessagingEntityNotFoundError:
@@ -92,7 +94,7 @@ class Managing:
         self._client = client
 
     async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
-        """Find those that are not there. Raises `~diator.BrokerError` for one that has sessions where it must not."""
+        """Find those that are not there. Raises `~diator.BrokerError` for one that is not as it must be."""
         found: list[Entity] = []
         for entity in entities:
             try:
@@ -141,7 +143,9 @@ class Managing:
             self._client.create_topic(entity.name, support_ordering=True, **options)
         elif entity.kind == "queue":
             lock = timedelta(seconds=entity.lock_seconds)
-            self._client.create_queue(entity.name, requires_session=entity.sessions, lock_duration=lock, **options)
+            self._client.create_queue(
+                entity.name, requires_session=bool(entity.sessions), lock_duration=lock, **options
+            )
         else:
             self._client.create_subscription(str(entity.topic), entity.name, **options)
 
@@ -155,8 +159,20 @@ class Managing:
 
 
 def _check(entity: Entity, there: Any) -> None:
-    if entity.kind == "queue" and bool(there.requires_session) != entity.sessions:
-        text = "has sessions, but its handler is not ordered" if there.requires_session else "has no sessions"
+    """Refuse what would not work, and can't be changed by the app."""
+    if entity.sessions is None:
+        return
+    _check_sessions(entity, bool(there.requires_session))
+    lock = there.lock_duration
+    if isinstance(lock, timedelta) and lock.total_seconds() < entity.lock_seconds:
+        text = f"queue {entity.name!r} locks messages for {lock.total_seconds():g} s, and the broker has"
+        remedy = f"give lease={lock.total_seconds():g}, or the queue a longer lock duration"
+        raise BrokerError(f"{text} lease={entity.lock_seconds:g}; {remedy}")
+
+
+def _check_sessions(entity: Entity, has_sessions: bool) -> None:
+    if has_sessions != entity.sessions:
+        text = "has sessions, but its handler is not ordered" if has_sessions else "has no sessions"
         raise BrokerError(f"queue {entity.name!r} {text}, which can't be changed; delete it, or use another name")
 
 

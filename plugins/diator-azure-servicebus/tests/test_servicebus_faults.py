@@ -238,6 +238,18 @@ class TestPublishing:
             await shop.publish(3)
             assert [str(one.message_id) for one in server.messages(shop.queue)] == ["0", "1", "3"]
 
+    async def test_what_could_not_even_be_sent_is_surely_unsent(self, server: ServiceBusServer) -> None:
+        """The connection was refused: the event may be published again without a doubt."""
+        async with opened(server) as shop:
+            server.go_away()
+            try:
+                with pytest.raises(NotPublishedError) as raised:
+                    await shop.broker.publish([shop.message(1)], timeout=2.0)
+            finally:
+                server.come_back()
+            assert (len(raised.value.unsent), raised.value.unknown) == (1, ())
+            assert isinstance(raised.value.__cause__, BrokerUnavailableError)
+
     async def test_a_missing_topic_is_named_with_the_remedy(self, server: ServiceBusServer) -> None:
         async with opened(server) as shop:
             message = Outgoing("nowhere", shop.message(1).envelope)
@@ -360,6 +372,38 @@ class TestSettling:
             assert not await settle(receiver, delivery, RELEASE)
             again = await take(receiver)
             assert (again.failures, again.deliveries) == (0, 2)
+
+
+class TestQueuesThatAreNotAsTheyMustBe:
+    @pytest.mark.parametrize("ordered", [False, True])
+    async def test_a_lock_that_is_shorter_than_the_lease_is_told_at_the_first_message(
+        self, server: ServiceBusServer, ordered: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with opened(server, ordered=ordered, lease=10.0) as shop:
+            wrong = new_broker(server, lease=60.0)
+            await wrong.connect()
+            shop.others.append(wrong)
+            receiver = await wrong.subscribe(shop.subscription)
+            for at in range(2):
+                await shop.publish(at, key="k")
+                assert not await settle(receiver, await take(receiver), ACK)
+            told = [record.getMessage() for record in caplog.records if record.name == "diator"]
+            assert [f"queue {shop.queue} for 10 s, and the broker has lease=60" in text for text in told] == [True]
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    async def test_sessions_that_are_there_or_not_are_told_at_the_start(
+        self, server: ServiceBusServer, ordered: bool
+    ) -> None:
+        """Without the right to manage, too."""
+        async with opened(server, ordered=ordered) as shop:
+            broker = ServiceBusBroker(server.connection_string)
+            await broker.connect()
+            shop.others.append(broker)
+            assert not await broker.apply([shop.subscription], [shop.topic])
+            other = shop.subscription._replace(ordered=not ordered)
+            with pytest.raises(BrokerError, match="has sessions, but" if ordered else "has no sessions") as raised:
+                await broker.apply([other], [shop.topic])
+            assert not isinstance(raised.value, BrokerUnavailableError)
 
 
 class TestReceiving:

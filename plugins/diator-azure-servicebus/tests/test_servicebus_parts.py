@@ -55,11 +55,23 @@ class TestSettings:
         assert Capability.ORDERED not in broker.capabilities
         assert Capability.DEDUPLICATES in broker.capabilities
 
-    def test_a_connection_string_may_be_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        url = "azure-servicebus://?connection_string_env=SHOP_BUS"
-        assert "'SHOP_BUS', which is not set" in refusal_of(lambda: ServiceBusBroker.from_url(url))
+    async def test_a_connection_string_may_be_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is read when the broker is opened: checking, planning and testing an app need no secret."""
+        broker = ServiceBusBroker.from_url("azure-servicebus://?connection_string_env=SHOP_BUS")
+        assert repr(broker) == "<ServiceBusBroker $SHOP_BUS>"
+        assert not list(broker.validate([MAIL], [ORDERS]))
+        for value, told in [
+            (None, "'SHOP_BUS', which is not set"),
+            ("", "'SHOP_BUS', which is not set, or empty"),
+            ("garbage", "in the environment variable 'SHOP_BUS' can't be used"),
+            (f"{STRING}EntityPath=orders", "is of one entity"),
+        ]:
+            monkeypatch.setenv("SHOP_BUS", value) if value is not None else monkeypatch.delenv("SHOP_BUS", False)
+            with pytest.raises(ConfigurationError, match=told):
+                await broker.connect()
         monkeypatch.setenv("SHOP_BUS", STRING)
-        assert repr(ServiceBusBroker.from_url(url)) == "<ServiceBusBroker 127.0.0.1:5673>"
+        with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:5673"):
+            await broker.connect()
 
     @pytest.mark.parametrize(
         ("url", "told"),
@@ -72,6 +84,10 @@ class TestSettings:
             ("azure-servicebus://", "either a namespace or connection_string_env"),
             ("azure-servicebus://shop/queue", "more than a name and settings"),
             ("azure-servicebus://user:secret@shop", "more than a name and settings"),
+            ("azure-servicebus://Endpoint=sb://shop;SharedAccessKey=secret=", "more than a name and settings"),
+            ("azure-servicebus://?connection_string_env=Endpoint=sb://shop;SharedAccessKey=secret=", "no name of an"),
+            ("azure-servicebus://shop:5671", "is no name of a namespace"),
+            ("azure-servicebus://shop?lease=30&lease=40", "'lease' more than once"),
         ],
     )
     def test_what_an_address_must_not_have_is_refused(self, url: str, told: str) -> None:
@@ -242,7 +258,7 @@ class TestEntities:
     def test_each_handler_has_a_queue_that_its_topics_forward_to(self) -> None:
         found = Layout(Settings(lease=30, duplicate_window=60)).entities([MAIL, BOOK], [ORDERS])
         assert found == [
-            Entity("queue", "shop.mail", lock_seconds=30),
+            Entity("queue", "shop.mail", sessions=False, lock_seconds=30),
             Entity("queue", "shop.book", sessions=True, lock_seconds=30),
             Entity("queue", "shop.mail.retry", forward_to="shop.mail", duplicate_window=600),
             Entity("topic", "orders", duplicate_window=60, lock_seconds=30),
@@ -256,7 +272,7 @@ class TestEntities:
         broker = ServiceBusBroker(STRING, layout="queues", prefix="test.")
         assert [(one.path, one.sessions) for one in broker.entities([BOOK], [BILLS])] == [
             ("test.orders", True),
-            ("test.bills", False),
+            ("test.bills", None),
         ]
         refusals = list(broker.validate([MAIL, BOOK], [ORDERS]))
         assert [refusal.subscription for refusal in refusals] == ["shop.mail", "shop.book"]
@@ -268,6 +284,15 @@ class TestEntities:
         refusals = list(broker.validate([MAIL, loud, Subscription("orders", (BILLS,))], [ORDERS]))
         assert [refusal.subscription for refusal in refusals] == ["SHOP.mail", "orders"]
         assert "would share the entity" in refusals[0].text
+        assert "no capitals" in refusals[0].remedy
+        assert "no capitals" not in refusals[1].remedy
+
+    def test_no_handler_takes_the_queue_for_retries_of_another(self) -> None:
+        retry = Subscription("shop.mail.retry", (BILLS,))
+        (refusal,) = ServiceBusBroker(STRING).validate([MAIL, retry], [])
+        assert refusal.subscription == "shop.mail.retry"
+        assert "the queue for retries of 'shop.mail'" in refusal.text
+        assert not list(ServiceBusBroker(STRING).validate([BOOK, Subscription("shop.book.retry", (BILLS,))], []))
 
     def test_what_an_ordered_handler_can_not_have_is_refused(self) -> None:
         long = BOOK._replace(max_delay=601.0)

@@ -54,7 +54,7 @@ class ServerTopology:
 def _queue(entity: Entity) -> Queue:
     return Queue(
         entity.name,
-        sessions=entity.sessions,
+        sessions=bool(entity.sessions),
         lock_seconds=entity.lock_seconds,
         max_delivery_count=MAX_DELIVERIES,
         forward_to=entity.forward_to,
