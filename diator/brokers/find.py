@@ -4,10 +4,11 @@ A plugin registers an entry point in the group ``diator.brokers``. Its name is a
 called with the whole address and returns a `Broker`. Only the plugin that is needed gets imported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import urlsplit
 
+from diator.brokers.hiding import is_connection_string, is_plain, shown
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import Broker
 from diator.errors import ConfigurationError, Problem
@@ -22,6 +23,16 @@ KNOWN = {
     "azure-servicebus": "azure",
 }
 """Schemes of plugins of ours, and the extra that installs each."""
+
+_MEANT = {
+    "asb": "azure-servicebus",
+    "azure": "azure-servicebus",
+    "sb": "azure-servicebus",
+    "servicebus": "azure-servicebus",
+    "redis+ssl": "rediss",
+    "redis+tls": "rediss",
+}
+"""What other programs call these schemes."""
 
 _WRITE = "give an address such as 'memory://' or 'redis://localhost:6379', or a broker object"
 
@@ -42,7 +53,7 @@ def find_broker(given: object) -> Broker:
         return given
     missing = _missing(given)
     lacks = f": it lacks {', '.join(missing)}" if len(missing) < _MANY else ""
-    text = f"broker={given!r} is no broker{lacks}"
+    text = f"broker={shown(repr(given))} is no broker{lacks}"
     remedy = "pass an address, such as 'redis://localhost:6379', or an object that implements diator.brokers.Broker"
     raise ConfigurationError([Problem("broker-plugin", text, remedy)])
 
@@ -56,17 +67,26 @@ def _missing(given: object) -> list[str]:
 
 
 def _by_address(address: str) -> Broker:
+    if is_connection_string(address):
+        raise ConfigurationError([Problem("broker-plugin", _CONNECTION_STRING, _INTO_A_VARIABLE)])
     try:
         scheme = urlsplit(address).scheme
     except ValueError as error:
-        text = f"the address of the broker can't be read: {error}"  # which may hold a password
-        raise ConfigurationError([Problem("broker-plugin", text, _WRITE)]) from error
+        why = f": {error}" if "@" not in address else ""  # the error may hold a password, and must not be chained
+        text = f"the address of the broker can't be read{why}"
+        raise ConfigurationError([Problem("broker-plugin", text, _WRITE)]) from None
     if scheme == "memory":
         return MemoryBroker.from_url(address)
     installed = {point.name: point for point in entry_points(group=GROUP)}
     if scheme in installed:
         return _load(installed[scheme], address)
     raise ConfigurationError([_no_plugin(scheme, address, sorted(installed))])
+
+
+_CONNECTION_STRING = "the broker's address looks like a connection string, which has a key in it, and is not shown here"
+_INTO_A_VARIABLE = (
+    "put it into an environment variable, and write broker='azure-servicebus://?connection_string_env=NAME'"
+)
 
 
 def _load(point: EntryPoint, address: str) -> Broker:
@@ -81,9 +101,27 @@ def _load(point: EntryPoint, address: str) -> Broker:
 
 
 def _no_plugin(scheme: str, address: str, installed: list[str]) -> Problem:
-    there = ", ".join(["memory", *installed])
-    text = f"no broker plugin for {scheme!r}" if scheme else f"broker={address!r} has no scheme"
-    text = f"{text}; there are plugins for: {there}"
+    there = ["memory", *installed]
+    scheme = scheme or address.partition("://")[0]  # which takes no underscores, as people do
+    if "://" not in address or not is_plain(scheme):
+        named = f"broker={address!r}" if is_plain(address) else "the broker's address"
+        return Problem("broker-plugin", f"{named} has no scheme; there are plugins for: {', '.join(there)}", _WRITE)
+    text = f"no broker plugin for {scheme!r}; there are plugins for: {', '.join(there)}"
     if scheme in KNOWN:
-        return Problem("broker-plugin", text, f'install it: pip install "diator[{KNOWN[scheme]}]"')
-    return Problem("broker-plugin", text, _WRITE)
+        return Problem("broker-plugin", text, _install(scheme))
+    meant = _meant(scheme, there)
+    if meant is None:
+        return Problem("broker-plugin", text, _WRITE)
+    then = "" if meant in there else f" Then {_install(meant)}"
+    return Problem("broker-plugin", text, f"did you mean '{meant}://...'?{then}")
+
+
+def _install(scheme: str) -> str:
+    return f'install it: pip install "diator[{KNOWN[scheme]}]"'
+
+
+def _meant(scheme: str, installed: Iterable[str]) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415 - needed for an error only
+
+    close = get_close_matches(scheme, [*installed, *KNOWN], n=1)
+    return _MEANT.get(scheme) or (close[0] if close else None)

@@ -3,6 +3,7 @@
 from typing import TypedDict
 from urllib.parse import parse_qsl, urlsplit
 
+from diator.brokers.hiding import shown
 from diator.errors import ConfigurationError, Problem
 
 
@@ -51,6 +52,6 @@ def require_sensible(capacity: int, lease: float, duplicate_window: float) -> No
 
 
 def _not_an_address(url: str, why: str) -> ConfigurationError:
-    text = f"{url!r} is no address of the broker in memory: {why}"
+    text = f"{shown(url)!r} is no address of the broker in memory: {why}"
     remedy = "write memory://, or with any of these: memory://?capacity=10000&lease=30&duplicate_window=60"
     return ConfigurationError([Problem("broker", text, remedy)])
