@@ -161,7 +161,7 @@ class Park(NamedTuple):
     """It can't be handled; keep it as a dead letter."""
 
     reason: str
-    """``exhausted``, ``rejected``, ``undecodable``, ``killed its worker``, and what else a person should know."""
+    """``exhausted``, ``rejected``, ``undecodable``, ``delivered`` too often, and what else a person should know."""
     error: str | None = None
     """The exception, as ``module.Class: text``."""
     traceback: str | None = None

@@ -55,6 +55,8 @@ class Consumed(NamedTuple):
     retry: Retry
     concurrency: int
     timeout: float
+    shared: frozenset[str]
+    """Topics on which events of other types are to be expected: contracts name them with ``topic=``."""
 
     @property
     def name(self) -> str:
@@ -198,6 +200,7 @@ class _Survey:
             retry,
             said.concurrency or self.defaults.concurrency,
             said.timeout or self.defaults.timeout,
+            frozenset(entry.topic for entry in self.entries.values() if entry.contract.topic),
         )
 
     def _name(self, registration: Registration) -> str:

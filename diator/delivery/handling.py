@@ -23,6 +23,8 @@ _NEVER = float("inf")
 
 logger = logging.getLogger("diator")
 
+_UNEXPLAINED = "its worker died, or its handler outlasted its lease"
+_RENAMED = "If its event was called so before, say that in its @contract"
 _MOST_IGNORED = 100
 """Types that are told of; there are topics on which anything may come."""
 
@@ -64,13 +66,15 @@ class Handling:
         delivery = job.delivery
         unexplained = delivery.deliveries - delivery.failures - 1
         if unexplained >= self._consumed.subscription.max_deliveries:
-            text = f"killed its worker: it was delivered {delivery.deliveries} times, {unexplained} without an outcome"
+            with suppress(UnreadableMessageError):
+                understand(job)  # so that it can be named
+            text = f"delivered {delivery.deliveries} times, {unexplained} without an outcome: {_UNEXPLAINED}"
             return self._fate.park(job, parked(text, delivery.failures))
         try:
             envelope = job.envelope or understand(job)
             entry = self._consumed.entries.get(envelope.type)
             if entry is None:
-                self._ignore(envelope.type)
+                self._ignore(envelope.type, delivery.topic)
                 return ACK
             context = job.context = context_of(job, self._consumed.name)
             event = decode(envelope, entry)
@@ -136,13 +140,19 @@ class Handling:
         given.__cause__ = failure
         return given
 
-    def _ignore(self, name: str) -> None:
-        """Count a message of a type that nobody here handles; each type is told once."""
+    def _ignore(self, name: str, topic: str) -> None:
+        """Count a message of a type that nobody here handles; each type is told once.
+
+        On a topic that several share that is to be expected. Elsewhere it may be the former name of an event.
+        """
         self.ignored += 1
         if name not in self._ignored and len(self._ignored) < _MOST_IGNORED:
             self._ignored.add(name)
-            text = "%s gets messages of type %r, which no handler here takes; they are acknowledged"
-            logger.info(text, self._consumed.name, name)
+            text = f"{self._consumed.name} gets messages of type {name!r}, which its handler does not take"
+            if topic in self._consumed.shared:
+                logger.info("%s; they are acknowledged", text)
+            else:
+                logger.warning("%s; they are acknowledged, and gone. %s: aliases=(%r,)", text, _RENAMED, name)
 
     def _ring(self) -> None:
         """Cancel what has taken too long."""

@@ -38,6 +38,11 @@ class Job:
         """The id of the event, where it could be read."""
         return self.envelope.id if self.envelope is not None else None
 
+    @property
+    def name(self) -> str | None:
+        """What to call it before people: its id and its type; where it could be read."""
+        return None if self.envelope is None else f"{self.envelope.id} ({self.envelope.type})"
+
 
 def _nothing() -> None: ...
 

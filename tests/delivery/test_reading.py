@@ -82,6 +82,37 @@ async def test_former_names_are_read_and_come_from_their_own_topics_too() -> Non
 
 
 @in_virtual_time
+async def test_a_type_that_nobody_takes_is_warned_of_once_with_the_remedy_for_a_renamed_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        for _ in range(3):
+            await put(bench.broker, "meetings.joined", event("meetings.entered", {"meeting": 1}))
+        await bench.watch.settle(3)
+    assert bench.watch.outcomes() == ["Ack"] * 3
+    (record,) = [record for record in caplog.records if "meetings.entered" in record.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "joined gets messages of type 'meetings.entered', which its handler does not take" in record.getMessage()
+    assert "gone" in record.getMessage()
+    assert "aliases=('meetings.entered',)" in record.getMessage()
+
+
+@in_virtual_time
+async def test_other_types_on_a_topic_that_contracts_share_are_no_reason_to_warn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    caplog.set_level("INFO")
+    async with bench.app, bench.app.worker():
+        await put(bench.broker, "shared", event("meetings.moved", {}))
+        await bench.watch.settle(1)
+    (record,) = [record for record in caplog.records if "meetings.moved" in record.getMessage()]
+    assert record.levelname == "INFO"
+    assert "aliases" not in record.getMessage()
+
+
+@in_virtual_time
 async def test_unknown_types_on_a_shared_topic_are_acknowledged_and_counted() -> None:
     bench = Bench()
     async with bench.app, bench.app.worker() as worker:
