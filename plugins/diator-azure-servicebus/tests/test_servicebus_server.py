@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import itertools
 import random
+import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -40,7 +41,10 @@ from azure.servicebus.exceptions import (
     SessionCannotBeLockedError,
     SessionLockLostError,
 )
-from diator_azure_servicebus import testing
+from diator_azure_servicebus import ServiceBusBroker, testing
+from diator_azure_servicebus._command_line import main as plan
+from diator_azure_servicebus._entities import Entity
+from diator_azure_servicebus._plan import server_command
 from diator_azure_servicebus.testing import (
     Action,
     Counts,
@@ -51,9 +55,12 @@ from diator_azure_servicebus.testing import (
     Subscription,
     Topic,
 )
+from diator_azure_servicebus.testing.__main__ import main as serve
 from diator_azure_servicebus.testing.command_line import read_entities
 from diator_azure_servicebus.testing.frames import AMQP_HEADER, SASL_HEADER, write_frame
 from diator_azure_servicebus.testing.performatives import Begin, Open, Transfer
+
+from diator import Diator, NotificationEvent, contract
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
@@ -712,6 +719,25 @@ class TestRobustness:
             ServiceBusServer(port=server.port).start()
         with pytest.raises(ValueError, match="already"):
             ServiceBusServer([Queue("a"), Topic("A")]).start()
+        with pytest.raises(OverflowError, match="0-65535"):
+            ServiceBusServer(port=70_000).start()
+
+    def test_what_is_forwarded_must_have_a_place_to_go_to(self) -> None:
+        with ServiceBusServer([Queue("retry", forward_to="LATER"), Queue("later")]) as server:
+            assert server.counts("retry").active == 0
+        with pytest.raises(ValueError, match=r"'retry' can't forward.*'nope'"):
+            ServiceBusServer([Queue("retry", forward_to="nope")]).start()
+        topic = Topic("news", [Subscription("mail", forward_to="news/Subscriptions/mail")])
+        with pytest.raises(ValueError, match=r"'news/Subscriptions/mail' can't forward.*cannot be sent to"):
+            ServiceBusServer([topic]).start()
+
+    def test_a_server_that_could_not_start_can_be_started_later(self, server: ServiceBusServer) -> None:
+        late = ServiceBusServer([Queue("q")], port=server.port)
+        with pytest.raises(OSError, match="in use"):
+            late.start()
+        late.port = 0
+        with late:
+            assert late.counts("q") == Counts()
 
 
 class TestCommandLine:
@@ -748,20 +774,123 @@ class TestCommandLine:
             ),
         ]
 
-    @pytest.mark.parametrize("word", ["q,colour=red", ",lock=1", "q,lock=soon"])
-    def test_words_that_mean_nothing_are_refused(self, word: str) -> None:
-        with pytest.raises(ValueError):
+    @pytest.mark.parametrize(
+        ("word", "text"),
+        [
+            ("q,colour=red", "'q' has no option 'colour'; there are: dead-letter-expired"),
+            (",lock=1", "',lock=1' has no name"),
+            ("q,lock=PT1M", "option 'lock' of 'q' is 'PT1M': a number of seconds is expected, such as 60"),
+            ("q,lock=-1", "option 'lock' of 'q' is '-1'"),
+            ("q,max-delivery=0", "option 'max-delivery' of 'q' is '0': a whole number is expected, such as 10"),
+            ("q,sessions=no", "option 'sessions' of 'q' is 'no': it takes no value"),
+        ],
+    )
+    def test_words_that_mean_nothing_are_refused(self, word: str, text: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(text)):
             read_entities([word], [])
 
-    async def test_the_server_runs_as_a_process(self) -> None:
+    @pytest.mark.parametrize(
+        ("words", "text"),
+        [
+            (["news", "news,duplicates=1"], "the topic 'news' is declared twice"),
+            (["news/"], "'news/' has no name"),
+            (["news/mail,ttl=soon"], "option 'ttl' of 'news/mail' is 'soon'"),
+        ],
+    )
+    def test_topics_that_mean_nothing_are_refused(self, words: list[str], text: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(text)):
+            read_entities([], words)
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "text"),
+        [
+            (["--port", "70000"], 2, "argument --port: '70000' is no port: a number from 0 to 65535 is expected"),
+            (["--port", "TAKEN"], 1, "can't listen on --host 127.0.0.1 --port TAKEN: "),
+            (["--host", "a..b"], 1, "can't listen on --host a..b --port 0: "),
+            (["--queue", "a", "--queue", "a"], 2, "the namespace has an entity 'a' already"),
+            (["--queue", "a,lock=PT1M"], 2, "option 'lock' of 'a' is 'PT1M'"),
+            (["--queue", "a,forward=nope"], 2, "'a' can't forward: there is no queue or topic 'nope'"),
+            (["--colour", "red"], 2, "unrecognized arguments: --colour red"),
+        ],
+    )
+    def test_a_mistake_is_one_line(
+        self,
+        server: ServiceBusServer,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        arguments: list[str],
+        code: int,
+        text: str,
+    ) -> None:
+        def leave(_number: int, _handler: object) -> None:
+            """Leave the handlers of the process that runs the tests as they are."""
+
+        monkeypatch.setattr(signal, "signal", leave)
+        taken = str(server.port)
+        with pytest.raises(SystemExit) as raised:
+            serve(["--port", "0", *(each.replace("TAKEN", taken) for each in arguments)])
+        out, err = capsys.readouterr()
+        assert (raised.value.code, out, err.count("\n")) == (code, "", 1)
+        assert err.startswith(f"Error: {text.replace('TAKEN', taken)}")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_the_server_runs_as_a_process_until_a_signal(self, number: signal.Signals) -> None:
         command = [sys.executable, "-m", "diator_azure_servicebus.testing", "--port", "0", "--queue", "orders"]
-        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
         assert process.stdout is not None
         string = (await process.stdout.readline()).decode().strip()
         started = time.monotonic()
         async with ServiceBusClient.from_connection_string(string) as client:
             async with client.get_queue_sender("orders", keep_alive=0) as sender:
                 await sender.send_messages(ServiceBusMessage("a"))
-        assert time.monotonic() - started < 10
-        process.send_signal(signal.SIGTERM)
-        assert await process.wait() == 0
+                assert time.monotonic() - started < 10
+                process.send_signal(number)
+                rest = await asyncio.wait_for(process.communicate(), 5)
+        assert (process.returncode, rest) == (0, (b"", b""))
+
+
+class TestPlan:
+    def test_the_plan_of_an_app_starts_a_server(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        module: Any = ModuleType("servicebus_planned")
+        app = module.app = Diator("shop", broker=ServiceBusBroker("shop", lease=30, duplicate_window=600))
+
+        @contract("shop.sold", key="number")
+        @dataclass(frozen=True)
+        class Sold(NotificationEvent):
+            number: int
+
+        @app.on_event(ordered=False)
+        async def mail(event: Sold) -> None: ...
+
+        @app.on_event
+        async def book(event: Sold) -> None: ...
+
+        monkeypatch.setitem(sys.modules, "servicebus_planned", module)
+        assert plan(["plan", "servicebus_planned:app", "--for-test-server"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        command, *words = line.split(" --")
+        assert command == "python -m diator_azure_servicebus.testing"
+        queues, topics = ([word[6:] for word in words if word.startswith(kind)] for kind in ("queue=", "topic="))
+        entities = read_entities(queues, topics)
+        assert sorted(entities, key=lambda each: each.name) == [
+            Queue("shop.book", sessions=True, lock_seconds=30, max_delivery_count=1000),
+            Queue("shop.mail", lock_seconds=30, max_delivery_count=1000),
+            Queue("shop.mail.retry", duplicate_window=600, max_delivery_count=1000, forward_to="shop.mail"),
+            Topic(
+                "shop.sold",
+                (
+                    Subscription("shop.mail", max_delivery_count=1000, forward_to="shop.mail"),
+                    Subscription("shop.book", max_delivery_count=1000, forward_to="shop.book"),
+                ),
+                duplicate_window=600,
+            ),
+        ]
+        with ServiceBusServer(entities) as server:
+            assert server.counts("shop.sold/shop.mail") == Counts()
+
+    def test_the_plan_quotes_for_a_shell(self) -> None:
+        line = server_command([Entity("queue", "a queue", sessions=True)])
+        assert line == "python -m diator_azure_servicebus.testing '--queue=a queue,lock=60,max-delivery=1000,sessions'"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from diator_azure_servicebus.testing.declarations import Accepted, Entity, Filter, Queue, Subscription, Topic
 
@@ -15,7 +16,7 @@ An entity is a name, then options with commas between:
   max-delivery=COUNT    failed deliveries until a message is dead-lettered (10)
   ttl=SECONDS           how long messages live
   dead-letter-expired   messages that have lived too long are dead-lettered
-  forward=NAME          all messages go on to this queue or topic
+  forward=NAME          all messages go on to this queue or topic, which is declared too, in any order
   duplicates=SECONDS    a message id is taken once within this time (queue, topic)
   max-bytes=BYTES       the largest message (queue, topic)
   subject=A|B           takes only these subjects (subscription)
@@ -23,17 +24,49 @@ An entity is a name, then options with commas between:
 Example:
   --queue orders,lock=5 --topic news,duplicates=60 --topic "news/mail,subject=Sold|Paid,property.to=|mail"
 """
-_SHARED: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "sessions": ("sessions", lambda _text: True),
-    "lock": ("lock_seconds", float),
-    "max-delivery": ("max_delivery_count", int),
-    "ttl": ("default_ttl", float),
-    "dead-letter-expired": ("dead_letter_on_expiry", lambda _text: True),
-    "forward": ("forward_to", str),
+
+
+class _Option(NamedTuple):
+    """What an option sets, and how its value is read."""
+
+    attribute: str
+    read: Callable[[str], Any]
+    expected: str
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError(text)
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _flag(text: str) -> bool:
+    if text:
+        raise ValueError(text)
+    return True
+
+
+_SECONDS = "a number of seconds is expected, such as 60"
+_COUNT = "a whole number is expected, such as 10"
+_SHARED = {
+    "sessions": _Option("sessions", _flag, "it takes no value"),
+    "lock": _Option("lock_seconds", _seconds, _SECONDS),
+    "max-delivery": _Option("max_delivery_count", _count, _COUNT),
+    "ttl": _Option("default_ttl", _seconds, _SECONDS),
+    "dead-letter-expired": _Option("dead_letter_on_expiry", _flag, "it takes no value"),
+    "forward": _Option("forward_to", str, "the name of a queue or topic is expected"),
 }
-_INLET: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "duplicates": ("duplicate_window", float),
-    "max-bytes": ("max_message_bytes", int),
+_INLET = {
+    "duplicates": _Option("duplicate_window", _seconds, _SECONDS),
+    "max-bytes": _Option("max_message_bytes", _count, _COUNT),
 }
 
 
@@ -47,34 +80,44 @@ class _Words:
     @classmethod
     def split(cls, text: str) -> _Words:
         name, *options = text.split(",")
-        if not name:
+        if not all(name.split("/")):
             raise ValueError(f"{text!r} has no name")
         pairs = [option.partition("=") for option in options]
         return cls(name, {key.strip(): value for key, _, value in pairs})
 
-    def pick(self, *known: dict[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
-        merged = {key: entry for table in known for key, entry in table.items()}
-        unknown = [key for key in self.options if key not in merged]
+    def pick(self, *known: dict[str, _Option]) -> dict[str, Any]:
+        options = {key: option for table in known for key, option in table.items()}
+        unknown = [key for key in self.options if key not in options]
         if unknown:
-            raise ValueError(f"{self.name!r} has no option {unknown[0]!r}; there are: {', '.join(sorted(merged))}")
-        return {merged[key][0]: merged[key][1](value) for key, value in self.options.items()}
+            raise ValueError(f"{self.name!r} has no option {unknown[0]!r}; there are: {', '.join(sorted(options))}")
+        return {options[key].attribute: self._read(key, options[key]) for key in self.options}
+
+    def _read(self, key: str, option: _Option) -> Any:
+        try:
+            return option.read(self.options[key])
+        except ValueError:
+            text = f"option {key!r} of {self.name!r} is {self.options[key]!r}: {option.expected}"
+            raise ValueError(text) from None
 
 
 def read_entities(queues: Iterable[str], topics: Iterable[str]) -> list[Entity]:
     """Make the entities that ``--queue`` and ``--topic`` declare; see ``HELP`` for the form.
 
     Raises:
-        ValueError: An option is unknown, or its value is no number.
+        ValueError: An option is unknown, its value is not what is expected, or a topic is declared twice.
     """
     found: list[Entity] = [_queue(_Words.split(text)) for text in queues]
     by_name: dict[str, Topic] = {}
+    whole: set[str] = set()
     for words in map(_Words.split, topics):
         name, slash, subscription = words.name.partition("/")
         topic = by_name.get(name, Topic(name))
         if slash:
-            words.name = subscription
-            by_name[name] = replace(topic, subscriptions=(*topic.subscriptions, _subscription(words)))
+            by_name[name] = replace(topic, subscriptions=(*topic.subscriptions, _subscription(subscription, words)))
+        elif name in whole:
+            raise ValueError(f"the topic {name!r} is declared twice")
         else:
+            whole.add(name)
             by_name[name] = replace(topic, **words.pick(_INLET))
     return [*found, *by_name.values()]
 
@@ -83,10 +126,10 @@ def _queue(words: _Words) -> Queue:
     return replace(Queue(words.name), **words.pick(_SHARED, _INLET))
 
 
-def _subscription(words: _Words) -> Subscription:
+def _subscription(name: str, words: _Words) -> Subscription:
     conditions = {key: value for key, value in words.options.items() if key == "subject" or key.startswith("property.")}
     words.options = {key: value for key, value in words.options.items() if key not in conditions}
-    declared = replace(Subscription(words.name), **words.pick(_SHARED))
+    declared = replace(Subscription(name), **words.pick(_SHARED))
     return replace(declared, filters=(_filter(conditions),)) if conditions else declared
 
 

@@ -144,6 +144,19 @@ class Namespace:
             targets = [self._target(entity.name, subscription) for subscription in entity.subscriptions]
         self._inlets[entity.name.lower()] = Inlet(entity.name, entity, backlog, targets)
 
+    def check(self) -> None:
+        """See that all that is forwarded has a place to go to.
+
+        Raises:
+            ValueError: An entity forwards to what is not there, or to a subscription.
+        """
+        for target in (each for inlet in self._inlets.values() for each in inlet.targets):
+            try:
+                if target.onward is not None:
+                    target.onward()
+            except RefusalError as refusal:
+                raise ValueError(f"{target.store.path!r} can't forward: {refusal.description}") from None
+
     def add_subscription(self, topic: str, subscription: Subscription) -> None:
         """Create a subscription of a topic. It gets what is sent from now on.
 

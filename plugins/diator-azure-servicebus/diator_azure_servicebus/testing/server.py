@@ -31,8 +31,8 @@ class ServiceBusServer:
     it listens from entering to leaving. Everything is kept in memory. Methods may be called from any thread; they
     return when the server's thread has done it, and raise ``RuntimeError`` while the server does not run.
 
-    Not covered: TLS and web sockets, checks of tokens, transactions, auto-forwarding, partitions, rules over AMQP, the
-    administration client.
+    Not covered: TLS and web sockets, checks of tokens, transactions, partitions, rules over AMQP, the administration
+    client.
 
     Args:
         entities: The queues and topics there are at the start.
@@ -63,8 +63,9 @@ class ServiceBusServer:
         """Begin to listen.
 
         Raises:
-            OSError: The port is taken.
-            ValueError: Two entities have one name.
+            OSError: The port is taken, or the host is not known.
+            OverflowError: There is no such port.
+            ValueError: Two entities have one name, or one forwards to what is not there.
             RuntimeError: It runs already.
         """
         if self._node is not None:
@@ -230,24 +231,28 @@ class ServiceBusServer:
     def _run(self, started: Future[None]) -> None:
         try:
             asyncio.run(self._serve(started))
-        except (OSError, ValueError) as cause:
-            started.set_exception(cause)
-        finally:
-            self._node = None
+        except BaseException as cause:
+            if started.done():
+                raise
+            started.set_exception(cause)  # whatever it is: `start` waits for it
 
     async def _serve(self, started: Future[None]) -> None:
         loop = asyncio.get_running_loop()
         node = Node(loop, self._max_frame_size)
         for entity in self._entities:
             node.namespace.add(entity)
+        node.namespace.check()
         await self._listen(node)
         self._stop = asyncio.Event()
         self._node = node
         started.set_result(None)
-        await _sweep(node, self._stop)
-        if self._listener is not None:
-            self._listener.close()
-        await _close(node)
+        try:
+            await _sweep(node, self._stop)
+            if self._listener is not None:
+                self._listener.close()
+            await _close(node)
+        finally:
+            self._node = None
 
     async def _listen(self, node: Node) -> None:
         self._listener = await node.loop.create_server(lambda: Connection(node), self.host, self.port)
