@@ -105,10 +105,7 @@ class Service:
             return ["it is stopping"]
         if worker is None:
             return ["it has not started yet"]
-        if worker.is_ready:
-            return []
-        idle = [consumer.name for consumer in worker.consumers if not consumer.is_receiving]
-        return [f"{name} receives nothing" for name in idle] or ["the broker does not answer"]
+        return worker.hindrances
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import suppress
 from random import uniform
 from typing import Any, TypeVar
 
-from diator.errors import BrokerUnavailableError
+from diator.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
 
@@ -17,62 +17,107 @@ _FIRST, _LONGEST = 0.1, 5.0
 """Seconds between tries."""
 OUT_OF_NOWHERE = "a call was cancelled, and nobody here has asked for that"
 """What is said of a driver that raises a cancel of its own."""
+_ALL_BACK = 2 * _LONGEST
+"""Seconds in which all that was tried should work again when a broker is back."""
 _MOST_REASONS = 10
 """How many reasons are told in one outage; there are errors that say something else each time."""
 
 
 class Outage:
-    """What a worker knows of its broker: there, or away since when.
+    """What a worker knows of its broker: all works, or what fails since when.
 
-    It is away while anything that has failed has not worked since, so that what still works does not belie it.
-    ``lossy`` is a broker that delivers at most once.
+    It lasts while anything that has failed has not worked since, so that what still works does not belie it. ``lossy``
+    is a broker that delivers at most once.
     """
 
     def __init__(self, *, lossy: bool = False) -> None:
         self._meanwhile = "what is published meanwhile may be lost" if lossy else "nothing is lost meanwhile"
         self._since = 0.0
-        self._broken: set[tuple[str, str]] = set()
+        self._broken: dict[tuple[str, str], str] = {}
+        """The reason, by what fails for whom."""
         self._told: set[str] = set()
+        self._away = False
+        """Whether any of it is a broker that can't be reached, and nothing that it refuses."""
+        self._recovered: set[str] = set()
+        """For whom all works again, since that was told last."""
+        self._telling: asyncio.TimerHandle | None = None
 
     @property
     def is_on(self) -> bool:
-        """Whether the broker is away."""
+        """Whether anything fails."""
         return bool(self._broken)
 
     def has(self, what: str, who: str) -> bool:
         """Whether this has failed, and has not worked since."""
         return (what, who) in self._broken
 
+    def troubles(self, who: str) -> list[str]:
+        """What fails for somebody, in words."""
+        return [_in_words(what, who, reason) for (what, other), reason in self._broken.items() if other == who]
+
     def down(self, what: str, who: str, error: BaseException) -> None:
         """Note that something has failed; said where all was well before, or the reason is another one."""
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailableError)
         if not self._broken:
             self._since = asyncio.get_running_loop().time()
-        self._broken.add((what, who))
+        self._away = self._away or not refused
+        self._broken[what, who] = reason
         if reason not in self._told and len(self._told) < _MOST_REASONS:
             self._told.add(reason)
-            text = "the broker can't %s for %s (%s); trying again until it can, %s"
-            logger.warning(text, what, who, reason, self._meanwhile)
+            text = f"{_in_words(what, who, reason)}; trying again until it can"
+            if refused:  # such as a queue that is gone, which gets nothing of what is published
+                logger.error("%s", text)
+            else:
+                logger.warning("%s, %s", text, self._meanwhile)
 
     def up(self, what: str, who: str) -> None:
         """Note that something has worked."""
-        if (what, who) in self._broken:
-            self.forget(what, who)
-            if not self._broken:
-                seconds = asyncio.get_running_loop().time() - self._since
-                logger.warning("the broker is back after %.1f s", seconds)
+        if (what, who) not in self._broken:
+            return
+        away, seconds = self._away, asyncio.get_running_loop().time() - self._since
+        self.forget(what, who)
+        if self._broken:
+            self._has_recovered(who)
+        elif away:
+            logger.warning("the broker is back after %.1f s", seconds)
+        else:
+            logger.warning("%s works again after %.1f s", who, seconds)
 
     def forget(self, what: str, who: str) -> None:
         """Note that nobody tries this any more."""
-        self._broken.discard((what, who))
+        self._broken.pop((what, who), None)
         if not self._broken:
             self._told.clear()
+            self._recovered.clear()
+            self._away = False
+            if self._telling is not None:
+                self._telling.cancel()
+                self._telling = None
 
     def forget_all(self, who: str) -> None:
         """Note that somebody tries nothing of what has failed any more."""
         for what, other in tuple(self._broken):
             if other == who:
                 self.forget(what, who)
+
+    def _has_recovered(self, who: str) -> None:
+        """Tell in a while for whom the broker works again, unless it works for all by then."""
+        self._recovered.add(who)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_ALL_BACK, self._tell_recovered)
+
+    def _tell_recovered(self) -> None:
+        self._telling = None
+        well = sorted(self._recovered - {who for _, who in self._broken})
+        self._recovered.clear()
+        if well:
+            left = "; ".join(_in_words(what, who, reason) for (what, who), reason in self._broken.items())
+            logger.warning("the broker works again for %s; still %s", ", ".join(well), left)
+
+
+def _in_words(what: str, who: str, reason: str) -> str:
+    return f"the broker can't {what} for {who} ({reason})"
 
 
 class Backoff:

@@ -22,6 +22,8 @@ from diator.retry import is_count, is_seconds
 
 logger = logging.getLogger("diator")
 
+_ITSELF = "the worker"
+
 Calls = Callable[[Consumed, FollowUps], Mapping[type, Call]]
 """Compiles what a consumer calls for each class of events."""
 
@@ -93,6 +95,17 @@ class Worker:
         """Whether every consumer is connected, and the broker is there."""
         return bool(self._applied and all(c.is_receiving for c in self.consumers) and not self._outage.is_on)
 
+    @property
+    def hindrances(self) -> list[str]:
+        """What keeps it from being ready, in words."""
+        idle = {
+            consumer.name: [f"{consumer.name} receives nothing"]
+            for consumer in self.consumers
+            if not consumer.is_receiving
+        }
+        names = [_ITSELF, *(consumer.name for consumer in self.consumers)]
+        return [text for name in names for text in self._outage.troubles(name) or idle.get(name, [])]
+
     def stop(self) -> None:
         """Take no more messages; what runs may finish within the grace time."""
         assert self._stopping is not None, "a worker is stopped after it was entered"
@@ -129,9 +142,9 @@ class Worker:
         try:
             created = await asyncio.wait_for(self._apply(), self._publisher.timeout)
         except BrokerUnavailableError as error:
-            self._outage.down("create subscriptions", "the worker", error)
+            self._outage.down("create subscriptions", _ITSELF, error)
         except asyncio.TimeoutError as error:
-            self._outage.down("create subscriptions", "the worker", error)
+            self._outage.down("create subscriptions", _ITSELF, error)
         else:
             for name in created:
                 logger.info("created %s", name)
@@ -139,7 +152,7 @@ class Worker:
     async def _apply(self) -> Sequence[str]:
         created = await self._broker.apply(self._subscriptions, self._catalog.topics)
         self._applied = True
-        self._outage.up("create subscriptions", "the worker")
+        self._outage.up("create subscriptions", _ITSELF)
         return created
 
     async def _keep(self, consumer: Consumer) -> None:
@@ -166,7 +179,7 @@ class Worker:
         if not running.cancelled():
             running.result()
         if not self._stopping.is_set():
-            raise BrokerError(OUT_OF_NOWHERE)
+            raise BrokerUnavailableError(OUT_OF_NOWHERE)
 
 
 def _chosen(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diator import BrokerError, BrokerUnavailableError, Diator, NotificationEvent, PublishError, contract
-from diator.brokers import Capability
+from diator.brokers import Capability, Receiver, Subscription
 from diator.delivery.worker import Worker
 from tests.brokered import Flaky, Watch
 from tests.virtual_time import in_virtual_time
@@ -20,9 +20,22 @@ class Joined(NotificationEvent):
     number: int = 1
 
 
+class Incomplete(Flaky):
+    """A broker at which somebody has deleted queues."""
+
+    def __init__(self, *gone: str) -> None:
+        super().__init__()
+        self.gone = set(gone)
+
+    async def subscribe(self, subscription: Subscription, /) -> Receiver:
+        if subscription.name in self.gone:
+            raise BrokerError(f"there is no queue {subscription.name!r}")
+        return await super().subscribe(subscription)
+
+
 class Bench:
-    def __init__(self, **options: Any) -> None:
-        self.broker, self.watch = Flaky(), Watch()
+    def __init__(self, broker: Flaky | None = None, **options: Any) -> None:
+        self.broker, self.watch = broker or Flaky(), Watch()
         self.app = Diator("meetings", broker=self.broker, hooks=[self.watch], **options)
         self.got: list[int] = []
 
@@ -97,6 +110,49 @@ async def test_an_outage_is_told_once_per_change_of_state(caplog: pytest.LogCapt
             assert ready(worker)
     texts = told(caplog)
     assert ["can't" in text for text in texts] == [True, False] * 3, texts
+
+
+@in_virtual_time
+async def test_what_a_broker_refuses_is_no_outage_and_nobody_is_told_that_nothing_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Incomplete("second")
+    bench = Bench(broker)
+    async with bench.app, bench.app.worker() as worker:
+        await asyncio.sleep(60)
+        trouble = "the broker can't subscribe for second (BrokerError: there is no queue 'second')"
+        assert worker.hindrances == [trouble]
+        assert not ready(worker)
+        (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert (record.levelname, record.getMessage()) == ("ERROR", f"{trouble}; trying again until it can")
+        broker.gone.clear()
+        await asyncio.sleep(10)
+        assert ready(worker)
+        assert worker.hindrances == []
+        await bench.works()
+    assert "second works again after" in told(caplog)[-1]
+
+
+@in_virtual_time
+async def test_who_works_again_is_told_while_others_do_not(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Incomplete("second")
+    bench = Bench(broker)
+    async with bench.app, bench.app.worker() as worker:
+        await asyncio.sleep(10)
+        broker.break_down("receive")
+        await bench.app.publish(Joined())
+        await asyncio.sleep(60)
+        assert [text.partition(" (")[0] for text in worker.hindrances] == [
+            "the broker can't receive messages for first",
+            "the broker can't subscribe for second",
+        ]
+        broker.mend()
+        await asyncio.sleep(60)
+        still = "still the broker can't subscribe for second (BrokerError: there is no queue 'second')"
+        assert told(caplog)[2:] == [f"the broker works again for first; {still}"]
+        broker.gone.clear()
+        await asyncio.sleep(10)
+        assert "is back" in told(caplog)[-1]
 
 
 @in_virtual_time
