@@ -13,6 +13,10 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 _KEYS = frozenset({"time", "level", "logger", "message", "exception", "stack"})
 
 
+_DRIVERS = ("azure", "msal", "redis")
+"""Loggers of the libraries that plugins for brokers bring. At INFO some tell each step of each connection."""
+
+
 class Level(str, enum.Enum):
     """How much is logged."""
 
@@ -24,12 +28,15 @@ class Level(str, enum.Enum):
 
 
 def set_up(level: Level, *, as_json: bool) -> None:
-    """Log to stderr, warnings and what threads raise included."""
+    """Log to stderr, warnings and what threads raise included; drivers of brokers from WARNING up, unless debugging."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
+    if level is Level.INFO:
+        for name in _DRIVERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     threading.excepthook = _log_of_thread
 

@@ -187,6 +187,35 @@ def test_the_log_level_says_how_much_is_logged(tmp_path: Path) -> None:
     assert worker.err == []
 
 
+CHATTY = QUICK + (
+    "for name in ('azure.servicebus._pyamqp', 'redis', 'elsewhere', 'meetings.parts'):\n"
+    "    for level in ('debug', 'info', 'warning'):\n"
+    "        getattr(logging.getLogger(name), level)('%s says %s', name, level)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("level", "of_drivers", "of_others"),
+    [
+        ("debug", ["debug", "info", "warning"], ["debug", "info", "warning"]),
+        ("info", ["warning"], ["info", "warning"]),
+        ("warning", ["warning"], ["warning"]),
+        ("error", [], []),
+    ],
+)
+def test_drivers_of_brokers_are_quieter_than_the_app(
+    tmp_path: Path, level: str, of_drivers: list[str], of_others: list[str]
+) -> None:
+    write(tmp_path, CHATTY)
+    with running(tmp_path, "--log-level", level) as worker:
+        worker.wait_for("handled 1")
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 0
+    for name in ("azure.servicebus._pyamqp", "redis", "elsewhere", "meetings.parts"):
+        said = [line.rpartition(" ")[2] for line in worker.err if f"{name} says" in line]
+        assert said == (of_others if name in ("elsewhere", "meetings.parts") else of_drivers), name
+
+
 # Probes
 
 
