@@ -41,7 +41,7 @@ class Target:
             end_with_problems(error.problems)
 
     def operate(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
-        """Do something at the broker; ends with exit code 1 where that is away or refuses."""
+        """Do something at the broker; ends with exit code 1 where that is away or refuses, or can't be used so."""
 
         async def connected() -> T:
             async with self._operations as operations:
@@ -49,6 +49,8 @@ class Target:
 
         try:
             return asyncio.run(connected())
+        except ConfigurationError as error:  # such as a library that connecting needs
+            end_with_problems(error.problems)
         except BrokerError as error:
             fail(f"{type(error).__name__}: {error}")
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from diator.brokers import DeadLetter, Envelope, MemoryBroker, Outgoing, Park, Subscription, Topic
-from diator.errors import BrokerError, BrokerUnavailableError
+from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem
 
 APP = """
 from held import broker
@@ -42,8 +42,11 @@ class HeldBroker(MemoryBroker):
         self.gone: set[str] = set()
         self.tried: list[str] = []
         self.away = False
+        self.unfit: Problem | None = None
 
     async def connect(self) -> None:
+        if self.unfit:
+            raise ConfigurationError([self.unfit])
         if self.away:
             raise BrokerUnavailableError("connection refused by nowhere:1")
         await super().connect()

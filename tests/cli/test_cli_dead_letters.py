@@ -15,7 +15,7 @@ import pytest
 
 from diator import Diator, NotificationEvent, Retry, contract
 from diator.brokers import MemoryBroker, Park
-from diator.errors import BrokerError, BrokerUnavailableError
+from diator.errors import BrokerError, BrokerUnavailableError, Problem
 from tests.cli.held import APP, MAIL, NOTE, HeldBroker, held
 from tests.cli.prompt import Outcome, run, write
 
@@ -334,6 +334,18 @@ def test_a_broker_that_is_away_is_an_error(tmp_path: Path, broker: HeldBroker) -
     done = letters(tmp_path, "list")
     assert (done.code, done.stdout) == (1, "")
     assert done.stderr == "Error: BrokerUnavailableError: connection refused by nowhere:1\n"
+
+
+@pytest.mark.parametrize(
+    "command", [("dead-letters", "list"), ("subscriptions", "list"), ("subscriptions", "apply")], ids=" ".join
+)
+def test_what_connecting_lacks_is_told_as_a_problem(
+    tmp_path: Path, broker: HeldBroker, command: tuple[str, str]
+) -> None:
+    broker.unfit = Problem("broker", "the broker needs a library", "install it")
+    done = run(tmp_path, *command, "meetings:app")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == "error: the broker needs a library [broker]\n    -> install it\n"
 
 
 def test_an_app_without_a_broker_is_an_error(tmp_path: Path) -> None:
