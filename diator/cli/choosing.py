@@ -1,7 +1,7 @@
 """Which dead letters a command is about: its options, and what fits them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Annotated, NamedTuple
@@ -11,6 +11,7 @@ import typer
 from diator.cli.arguments import printable
 from diator.cli.operating import Target, fail
 from diator.delivery.operations import Letter, Operations, Wanted
+from diator.errors import BrokerError
 
 SubscriptionOption = Annotated[
     list[str] | None,
@@ -64,26 +65,40 @@ class Chosen(NamedTuple):
     """Whether there are more than the limit."""
     missing: Sequence[str]
     """The ids that were asked for and that none has."""
+    absent: Sequence[str]
+    """The subscriptions without a dead letter that the broker does not have."""
 
 
 def choose(target: Target, subscriptions: Sequence[str] | None, wanted: Wanted, limit: int | None) -> Chosen:
     """Read the dead letters that fit. All are read before any is touched: one that fails again is not seen twice."""
     of = target.named(subscriptions)
 
-    async def read(operations: Operations) -> list[Letter]:
+    async def read(operations: Operations) -> tuple[list[Letter], Sequence[str]]:
         found: list[Letter] = []
         async with aclosing(operations.letters(of, wanted)) as letters:
             async for letter in letters:
                 found.append(letter)
                 if limit is not None and len(found) > limit:
                     break
-        return found
+        owners = {letter.consumed.name for letter in found}
+        return found, await _absent(operations, {one.name for one in of} - owners)
 
-    found = target.operate(read)
+    found, absent = target.operate(read)
     more = limit is not None and len(found) > limit
     letters = found[:limit]
     missing = [] if more else [*_missing(wanted, letters)]
-    return Chosen(letters, more, missing)
+    return Chosen(letters, more, missing, absent)
+
+
+async def _absent(operations: Operations, names: Collection[str]) -> Sequence[str]:
+    """Which of these subscriptions there are not; none where the broker does not tell."""
+    if not names:
+        return ()
+    try:
+        standing = await operations.status()
+    except BrokerError:
+        return ()
+    return [one.name for one, status in standing if one.name in names and not status.exists]
 
 
 def _missing(wanted: Wanted, letters: Sequence[Letter]) -> Sequence[str]:
@@ -93,6 +108,13 @@ def _missing(wanted: Wanted, letters: Sequence[Letter]) -> Sequence[str]:
         *(f"id {one!r}" for one in wanted.ids if one not in ids),
         *(f"message id {one!r}" for one in wanted.message_ids if one not in message_ids),
     ]
+
+
+def tell_absent(chosen: Chosen, target: str) -> None:
+    """Say which subscriptions have no dead letters because there is no such subscription."""
+    if chosen.absent:
+        names = ", ".join(chosen.absent)
+        typer.echo(f"the broker has no {names}; create it with: diator subscriptions apply {target}", err=True)
 
 
 def tell_missing(chosen: Chosen) -> None:

@@ -19,12 +19,13 @@ from diator.cli.choosing import (
     SubscriptionOption,
     choose,
     refuse_ambiguous,
+    tell_absent,
     tell_missing,
 )
 from diator.cli.letters import print_pages, summary_of, table_of
 from diator.cli.operating import Target, fail
 from diator.cli.tables import print_tables
-from diator.delivery.operations import Letter, Operations, Wanted
+from diator.delivery.operations import ALL, Letter, Operations, Wanted
 from diator.errors import BrokerUnavailableError
 
 dead_letters = typer.Typer(
@@ -53,16 +54,22 @@ def list_(
     limit: LimitOption = _MOST_LISTED,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters, subscription by subscription, the oldest first."""
+    """List dead letters, subscription by subscription, the oldest first.
+
+    The exit code is 1 where an --id or --message-id is not there.
+    """
     wanted = Wanted(ids or (), message_id or (), older_than, newer_than, error)
     chosen = choose(Target(target, changing=False), subscription, wanted, limit)
     if as_json:
         document = {"app": target, "dead_letters": [summary_of(letter) for letter in chosen.letters]}
         typer.echo(json.dumps(document, indent=2))
     else:
-        print_tables(table_of(chosen.letters), otherwise="No dead letters.")
+        otherwise = "No dead letters." if wanted == ALL else "No dead letter fits."
+        print_tables(table_of(chosen.letters), otherwise=otherwise)
     if chosen.more:
         typer.echo(f"there are more than {limit}; see them with a higher --limit", err=True)
+    tell_absent(chosen, target)
+    tell_missing(chosen)
 
 
 @dead_letters.command("show")
@@ -87,6 +94,8 @@ def show(
         print_pages(chosen.letters, as_json=as_json, target=target)
     if chosen.more:
         typer.echo(f"there are more than {limit}; see them with a higher --limit", err=True)
+    if not chosen.letters:
+        tell_absent(chosen, target)
     tell_missing(chosen)
     if not chosen.letters:
         fail("no dead letter fits")
@@ -163,6 +172,7 @@ def _touch(
     refuse_ambiguous(wanted, chosen.letters)
     if not chosen.letters:
         typer.echo("No dead letter fits.")
+        tell_absent(chosen, name)
     elif dry_run:
         print_tables(table_of(chosen.letters), otherwise="")
         typer.echo(f"Would {verb.present} {_counted(chosen.letters)}.")

@@ -32,9 +32,9 @@ def letters(folder: Path, command: str, *options: str) -> Outcome:
     return run(folder, "dead-letters", command, "meetings:app", *options)
 
 
-def listed(folder: Path, *options: str) -> list[dict[str, Any]]:
+def listed(folder: Path, *options: str, code: int = 0) -> list[dict[str, Any]]:
     done = letters(folder, "list", "--json", *options)
-    assert done.code == 0, done.stderr
+    assert done.code == code, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)["dead_letters"]
     return found
 
@@ -47,8 +47,30 @@ def message_ids(folder: Path, *options: str) -> list[str]:
 
 
 def test_without_dead_letters_the_list_says_so(tmp_path: Path, broker: HeldBroker) -> None:
+    run(tmp_path, "subscriptions", "apply", "meetings:app")
     done = letters(tmp_path, "list")
     assert (done.code, done.stdout, done.stderr) == (0, "No dead letters.\n", "")
+
+
+def test_where_nothing_fits_the_list_does_not_say_that_there_is_nothing(tmp_path: Path, broker: HeldBroker) -> None:
+    broker.park(1)
+    broker.park(2, of=MAIL)
+    done = letters(tmp_path, "list", "--error", "zzz")
+    assert (done.code, done.stdout, done.stderr) == (0, "No dead letter fits.\n", "")
+    done = letters(tmp_path, "list", "--id", "99")
+    assert (done.code, done.stdout) == (1, "No dead letter fits.\n")
+    assert done.stderr == "Error: no dead letter that fits has the id '99'\n"
+    assert listed(tmp_path, "--message-id", "elsewhere", code=1) == []
+
+
+def test_a_subscription_that_the_broker_does_not_have_is_told(tmp_path: Path, broker: HeldBroker) -> None:
+    told = "create it with: diator subscriptions apply meetings:app\n"
+    for command in (("list",), ("replay", "--yes")):
+        done = letters(tmp_path, *command)
+        assert (done.code, done.stderr) == (0, f"the broker has no meetings.note, meetings.mail; {told}")
+    broker.park(1)
+    assert letters(tmp_path, "list").stderr == f"the broker has no meetings.mail; {told}"
+    assert letters(tmp_path, "list", "-s", "meetings.note").stderr == ""
 
 
 def test_the_list_is_a_table_of_all_subscriptions(tmp_path: Path, broker: HeldBroker) -> None:
@@ -93,7 +115,7 @@ def test_filters_choose_and_all_must_fit(tmp_path: Path, broker: HeldBroker) -> 
     assert message_ids(tmp_path, "--error", "deadlockerror") == ["event-4"]
     assert message_ids(tmp_path, "--error", "no such meeting") == ["event-1", "event-2"]
     assert message_ids(tmp_path, "--error", "CloudEvent") == ["event-3"]
-    assert message_ids(tmp_path, "--error", "no such meeting", "--message-id", "event-4") == []
+    assert listed(tmp_path, "--error", "no such meeting", "--message-id", "event-4", code=1) == []
     assert message_ids(tmp_path, "--limit", "2") == ["event-1", "event-2"]
     assert letters(tmp_path, "list", "--limit", "2").stderr == "there are more than 2; see them with a higher --limit\n"
     assert letters(tmp_path, "list", "--limit", "4").stderr == ""
@@ -173,6 +195,7 @@ def test_show_gives_json_for_tools(tmp_path: Path, broker: HeldBroker) -> None:
 
 
 def test_show_of_what_is_not_there_fails(tmp_path: Path, broker: HeldBroker) -> None:
+    run(tmp_path, "subscriptions", "apply", "meetings:app")
     done = letters(tmp_path, "show", "--message-id", "event-1")
     assert (done.code, done.stdout) == (1, "")
     assert done.stderr == "Error: no dead letter that fits has the message id 'event-1'\n"
@@ -375,7 +398,7 @@ def test_an_app_with_errors_is_listed_and_nothing_of_it_is_changed(tmp_path: Pat
     broker.park(1)
     done = letters(tmp_path, "list")
     assert (done.code, "event-1" in done.stdout) == (0, True)
-    assert done.stderr == "1 problem; see: diator check meetings:app\n"
+    assert done.stderr.startswith("1 problem; see: diator check meetings:app\n")
     refused = letters(tmp_path, "replay", "--yes")
     assert (refused.code, broker.tried) == (1, [])
     assert "lost asks for missing: int" in refused.stderr
