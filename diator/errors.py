@@ -134,25 +134,38 @@ class NotPublishedError(BrokerError):
         self.unsent, self.unknown = tuple(unsent), tuple(unknown)
 
     def __str__(self) -> str:
-        why = f": {self.__cause__}" if self.__cause__ else ""
-        return f"{len(self.unsent)} messages were not published, {len(self.unknown)} may have been{why}"
+        counts = ((len(self.unsent), "{} were not published"), (len(self.unknown), "{} may have been"))
+        told = ", ".join(text.format(number) for number, text in counts if number)
+        return f"of the messages, {told}" + (f": {self.__cause__}" if self.__cause__ else "")
 
 
 class PublishError(DiatorError):
     """The broker did not take all events. What the command has changed stands.
 
     ``unsent`` did not leave, and may be published again; of ``unknown`` nobody knows, since the connection broke.
+    ``refused`` tells that the cause is no outage: the broker would not take them another time either.
     """
 
-    def __init__(self, unsent: "Sequence[Event]", unknown: "Sequence[Event]" = (), reason: str = "") -> None:
+    def __init__(
+        self, unsent: "Sequence[Event]", unknown: "Sequence[Event]" = (), reason: str = "", *, refused: bool = False
+    ) -> None:
         super().__init__(unsent, unknown, reason)
-        self.unsent, self.unknown, self.reason = tuple(unsent), tuple(unknown), reason
+        self.unsent, self.unknown, self.reason, self.refused = tuple(unsent), tuple(unknown), reason, refused
 
     def __str__(self) -> str:
-        counts = f"{len(self.unsent)} did not leave, of {len(self.unknown)} nobody knows"
+        counts = ((len(self.unsent), "{} did not leave"), (len(self.unknown), "of {} nobody knows"))
+        told = ", ".join(text.format(number) for number, text in counts if number)
         names = ", ".join(dict.fromkeys(type(event).__qualname__ for event in (*self.unsent, *self.unknown)))
-        text = f"events were not published ({names}): {counts}: {self.reason or 'the broker gave no reason'}"
-        return f"{text}; what was committed stands: publish those in `unsent` again when the broker is back"
+        reason = self.reason.rstrip(" .;:") or "the broker gave no reason"
+        return f"events were not published ({names}): {told}: {reason}; what was committed stands: {self._remedy}"
+
+    @property
+    def _remedy(self) -> str:
+        if self.refused:
+            return "mend the cause first, the broker would refuse them again"
+        if self.unsent:
+            return "publish those in `unsent` again when the broker is back"
+        return "those in `unknown` may have arrived, and would arrive twice if they were published again"
 
 
 class UnreadableMessageError(DiatorError):

@@ -12,7 +12,13 @@ from diator.brokers.port import Broker
 from diator.context import NO_HEADERS, TRACE, current, new_id, traced
 from diator.delivery.catalog import Entry, entry_of
 from diator.delivery.telling import Telling
-from diator.errors import MessageTooLargeError, NotPublishedError, PublishError
+from diator.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    MessageTooLargeError,
+    NotPublishedError,
+    PublishError,
+)
 from diator.hooks import Published
 from diator.messages import Event
 
@@ -115,7 +121,9 @@ def publish_error(error: NotPublishedError, messages: Sequence[Outgoing], events
     unsent, unknown = (
         [of[message.id] for message in part if message.id in of] for part in (error.unsent, error.unknown)
     )
-    return PublishError(unsent, unknown, str(error.__cause__ or ""))
+    cause = error.__cause__
+    refused = isinstance(cause, BrokerError) and not isinstance(cause, BrokerUnavailableError)
+    return PublishError(unsent, unknown, str(cause or ""), refused=refused)
 
 
 def _own(headers: Mapping[Any, Any]) -> str | None:

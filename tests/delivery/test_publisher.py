@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from diator import (
+    BrokerError,
     BrokerUnavailableError,
     CallNext,
     Command,
@@ -207,6 +208,50 @@ async def test_publish_error_tells_what_did_not_leave_and_what_nobody_knows_and_
     assert isinstance(error.__cause__, NotPublishedError)
     assert isinstance(error.__cause__.__cause__, BrokerUnavailableError)
     assert not bench.watch.of("published")
+
+
+@pytest.mark.parametrize(
+    ("unknown", "cause", "why", "remedy"),
+    [
+        (
+            False,
+            BrokerUnavailableError("amqp:socket-error."),
+            "(Sent): 1 did not leave: amqp:socket-error",
+            "publish those in `unsent` again when the broker is back",
+        ),
+        (
+            True,
+            BrokerUnavailableError("cut off"),
+            "(Sent): of 1 nobody knows: cut off",
+            "those in `unknown` may have arrived, and would arrive twice if they were published again",
+        ),
+        (
+            False,
+            BrokerError("there is no topic 'sent'"),
+            "(Sent): 1 did not leave: there is no topic 'sent'",
+            "mend the cause first, the broker would refuse them again",
+        ),
+    ],
+    ids=["away", "cut off", "refused"],
+)
+@in_virtual_time
+async def test_publish_error_says_what_to_do_about_its_cause_and_nothing_of_none(
+    unknown: bool, cause: BrokerError, why: str, remedy: str
+) -> None:
+    bench = Bench()
+
+    async def fail(messages: Sequence[Outgoing]) -> None:
+        unsent = () if unknown else messages
+        raise NotPublishedError(unsent, messages if unknown else ()) from cause
+
+    bench.broker.publishing = fail
+    async with bench.app, bench.app.worker():
+        with pytest.raises(PublishError) as caught:
+            await bench.app.publish(Sent("a"))
+    assert str(caught.value) == f"events were not published {why}; what was committed stands: {remedy}"
+    assert caught.value.refused is not isinstance(cause, BrokerUnavailableError)
+    count = "1 may have been" if unknown else "1 were not published"
+    assert str(caught.value.__cause__) == f"of the messages, {count}: {cause}"
 
 
 @in_virtual_time
