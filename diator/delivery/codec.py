@@ -5,7 +5,7 @@ start, not when the command has taken effect.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,7 +41,8 @@ def codec_of(cls: type[Event]) -> Codec:
 
 def _msgspec(cls: type[Event]) -> Codec:
     try:
-        found = list(_unknown(msgspec.inspect.type_info(cls), cls.__qualname__, set()))
+        info: Any = msgspec.inspect.type_info(cls)
+        found = list(_unknown(info, cls.__qualname__, set()))
         decoder = msgspec.json.Decoder(cls)
     except (TypeError, NameError) as error:
         raise UnserialisableError(f"msgspec says: {error}", _REMEDY) from error
@@ -50,7 +51,43 @@ def _msgspec(cls: type[Event]) -> Codec:
         raise UnserialisableError(text, "make it a dataclass, an attrs class, a msgspec struct or a pydantic model")
     if found:
         raise UnserialisableError(", ".join(found), _REMEDY)
-    return Codec(_refusing(cls, _encoder.encode, msgspec.to_builtins), decoder.decode)
+
+    def field_of(event: Any, name: str) -> bytes:
+        return _encoder.encode(getattr(event, name))
+
+    encode = _naming(cls, _encoder.encode, [field.name for field in getattr(info, "fields", ())], field_of)
+    return Codec(_refusing(cls, encode, msgspec.to_builtins), decoder.decode)
+
+
+def _naming(
+    cls: type[Event],
+    encode: Callable[[Any], bytes],
+    fields: Iterable[str],
+    field_of: Callable[[Any, str], bytes],
+) -> Callable[[Any], bytes]:
+    """Have what can't be encoded told with the class of events and the field; the libraries name neither."""
+
+    def naming(event: Any) -> bytes:
+        try:
+            return encode(event)
+        except _VALUES as error:
+            what = ", ".join(f"{cls.__qualname__}.{name}" for name in fields if _fails(field_of, event, name))
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{what or cls.__qualname__} can't be published: {error}") from error
+
+    return naming
+
+
+_VALUES = (TypeError, ValueError)
+"""What encoders raise for values that JSON can't carry."""
+
+
+def _fails(field_of: Callable[[Any, str], bytes], event: Any, name: str) -> bool:
+    try:
+        field_of(event, name)
+    except _VALUES:
+        return True
+    return False
 
 
 def _refusing(cls: type[Event], encode: Callable[[Any], bytes], plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
@@ -147,7 +184,11 @@ def _pydantic(cls: Any) -> Codec:
     def encode(event: Any) -> bytes:
         return dump(event, by_alias=True)
 
+    def field_of(event: Any, name: str) -> bytes:
+        return dump(event, include={name})
+
     def decode(raw: bytes | msgspec.Raw) -> Any:
         return validate(bytes(raw), strict=True)
 
-    return Codec(_refusing(cls, encode, lambda event: event.model_dump()), decode)
+    naming = _naming(cls, encode, list(cls.model_fields), field_of)
+    return Codec(_refusing(cls, naming, lambda event: event.model_dump()), decode)

@@ -169,9 +169,10 @@ async def test_an_event_that_is_too_large_rolls_the_command_back() -> None:
 async def test_a_value_that_can_not_be_encoded_rolls_the_command_back() -> None:
     bench = Bench()
     async with bench.app, bench.app.worker():
-        with pytest.raises(UnicodeEncodeError):
+        with pytest.raises(ValueError, match=r"Joined\.text can't be published: .*surrogates") as caught:
             await bench.app.send(Join(("\ud800",)))
-    assert "scope 1 undone by UnicodeEncodeError" in bench.journal.lines
+    assert isinstance(caught.value.__cause__, UnicodeEncodeError)
+    assert "scope 1 undone by ValueError" in bench.journal.lines
     assert not bench.broker.publications
 
 

@@ -258,6 +258,40 @@ def test_models_that_can_not_read_what_they_write_are_refused_at_the_start() -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(object(), TypeError), ("\ud800", ValueError)],
+    ids=["object", "text"],
+)
+async def test_values_that_json_lacks_are_told_with_their_event_and_field(value: Any, kind: type[Exception]) -> None:
+    @contract("trips.noted")
+    @dataclass
+    class Noted(NotificationEvent):
+        number: int
+        details: Any
+
+    app = Diator("trips", broker="memory://")
+    app.publishes(Noted)
+    async with app:
+        with pytest.raises(kind, match=r"Noted\.details can't be published: .") as raised:
+            await app.publish(Noted(1, {"a": [value]}))
+        assert type(raised.value) is kind
+        assert raised.value.__cause__ is not None
+        await app.publish(Noted(1, {"a": []}))
+
+
+async def test_values_that_pydantic_can_not_carry_are_told_with_their_event_and_field() -> None:
+    class Tagged(pydantic.BaseModel, NotificationEvent):
+        number: int
+        tags: Any
+
+    app = Diator("trips", broker="memory://")
+    app.publishes(Tagged)
+    async with app:
+        with pytest.raises(ValueError, match=r"Tagged\.tags can't be published: .*object"):
+            await app.publish(Tagged(number=1, tags=[object()]))
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf], ids=str)
 async def test_numbers_that_json_lacks_fail_the_command_and_do_not_arrive_as_null(number: float) -> None:
     @dataclass
