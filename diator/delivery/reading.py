@@ -47,9 +47,14 @@ def decode(envelope: Envelope, entry: Entry) -> Any:
         return entry.codec.decode(envelope.data)
     except Exception as error:
         known, got = entry.contract.version, envelope.diatorversion
-        newer = f", of version {got}, where {known} is known," if got > known else ""
-        text = f"the data of {envelope.type}{newer} does not fit {entry.cls.__qualname__}: {error}"
-        raise UnreadableMessageError(text) from error
+        other = f", of version {got}, where {known} is known," if got != known else ""
+        text = f"the data of {envelope.type}{other} does not fit {entry.cls.__qualname__}: {error}"
+        remedy = "; give the field a default to read such messages" if any(m in str(error) for m in _MISSING) else ""
+        raise UnreadableMessageError(text + remedy) from error
+
+
+_MISSING = ("missing required field", "type=missing")
+"""What msgspec and pydantic say of a message that lacks a field."""
 
 
 def _headers_of(envelope: Envelope) -> Mapping[str, str]:

@@ -72,6 +72,30 @@ async def test_a_higher_version_is_tried_and_unknown_fields_are_ignored() -> Non
 
 
 @in_virtual_time
+async def test_a_field_that_an_older_message_lacks_is_told_with_both_versions_and_the_remedy() -> None:
+    @contract("meetings.moved", version=2)
+    class Moved(pydantic.BaseModel, NotificationEvent):
+        room: str
+
+    bench = Bench()
+
+    @bench.app.on_event(subscription="moved")
+    async def moved(event: Moved) -> None: ...
+
+    async with bench.app, bench.app.worker():
+        await put(bench.broker, "meetings.joined", event("meetings.joined", {}, diatorversion=1))
+        await put(bench.broker, "meetings.moved", event("meetings.moved", {}, diatorversion=1))
+        await put(bench.broker, "meetings.joined", event("meetings.joined", {"meeting": "x"}, diatorversion=2))
+        await bench.watch.settle(3)
+        joined, same, other = [letter.why.reason for letter in await letters(bench.broker)]
+    for reason in (joined, other):
+        assert "of version 1, where 2 is known, does not fit" in reason
+        assert reason.endswith("; give the field a default to read such messages")
+    assert "version" not in same
+    assert "default" not in same
+
+
+@in_virtual_time
 async def test_former_names_are_read_and_come_from_their_own_topics_too() -> None:
     bench = Bench()
     async with bench.app, bench.app.worker():
