@@ -127,7 +127,7 @@ def _announce_json(consumed: Sequence[Consumed]) -> None:
             "timeout": one.timeout,
             "ordered": one.subscription.ordered,
         }
-        logger.info("consuming %s", one.name, extra=extra)
+        logger.info("to be consumed: %s", one.name, extra=extra)
 
 
 def _end(code: int, text: str, as_json: bool) -> NoReturn:

@@ -66,7 +66,7 @@ class Service:
         self._warn_of_memory()
         async with worker:
             self._worker = worker
-            logger.info("consuming %s; end with SIGTERM or SIGINT", ", ".join(one.name for one in worker.consumed))
+            logger.info("the worker has started; end it with SIGTERM or SIGINT")
             await worker.wait()
 
     def _warn_of_memory(self) -> None:

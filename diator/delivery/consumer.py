@@ -1,6 +1,7 @@
 """The consumer: one subscription in one worker, for as long as that lives."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 
 from diator.brokers.port import Receiver
@@ -11,6 +12,8 @@ from diator.delivery.outage import Backoff, unless_stopped
 from diator.delivery.serving import Serving
 from diator.delivery.shared import Shared
 from diator.errors import BrokerError
+
+logger = logging.getLogger("diator")
 
 
 class Consumer:
@@ -57,6 +60,7 @@ class Consumer:
                 if receiver is not None:
                     outage.up("be used", self.name)
                     outage.up("subscribe", self.name)
+                    logger.info("consuming %s", self.name)
                 return receiver
         return None
 

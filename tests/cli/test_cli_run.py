@@ -280,7 +280,9 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> Non
         assert body["reasons"][0] == f"the broker can't create subscriptions for the worker {away}"
         assert "meetings.note" in body["reasons"][1]
         assert get(port, "/healthz")[0] == 200
+        assert not [line for line in worker.err if "consuming" in line]
         (tmp_path / "away").unlink()
+        worker.wait_for("consuming meetings.note")
         worker.wait_for("handled 1")
         worker.wait_for("the broker is back")
         assert get(port, "/readyz")[0] == 200
