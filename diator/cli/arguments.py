@@ -7,7 +7,7 @@ import typer
 
 from diator.app import Diator
 from diator.cli.load import LoadError, load
-from diator.errors import ConfigurationError, Problem
+from diator.errors import BrokerError, ConfigurationError, Problem
 
 AppArgument = Annotated[
     str,
@@ -55,6 +55,11 @@ def problem_text(problem: Problem) -> str:
     """A problem with its place and its remedy."""
     where = f"{short_path(problem.place.file)}:{problem.place.line}: " if problem.place else ""
     return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.remedy}"
+
+
+def broker_text(error: BrokerError, target: str) -> str:
+    """What a broker says. Of commands it writes ``module:app``, since it does not know what the app is called here."""
+    return f"{type(error).__name__}: {error}".replace("module:app", target)
 
 
 class Policy(Protocol):

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from diator.app import Diator, look
-from diator.cli.arguments import count, load_or_refuse, problem_text
+from diator.cli.arguments import broker_text, count, load_or_refuse, problem_text
 from diator.delivery.catalog import Consumed
 from diator.delivery.operations import Operations, named
 from diator.errors import BrokerError, ConfigurationError, Problem
@@ -22,6 +22,7 @@ class Target:
     """
 
     def __init__(self, name: str, *, changing: bool) -> None:
+        self._name = name
         try:
             app = load_or_refuse(name)
             problems = errors_of(app)
@@ -52,7 +53,7 @@ class Target:
         except ConfigurationError as error:  # such as a library that connecting needs
             end_with_problems(error.problems)
         except BrokerError as error:
-            fail(f"{type(error).__name__}: {error}")
+            fail(broker_text(error, self._name))
 
 
 def errors_of(app: Diator) -> Sequence[Problem]:

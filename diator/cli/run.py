@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from diator.app import Diator
-from diator.cli.arguments import AppArgument, problem_text, refuse, retry_text
+from diator.cli.arguments import AppArgument, broker_text, problem_text, refuse, retry_text
 from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
 from diator.cli.logs import Level, set_up
@@ -71,7 +71,7 @@ def run(
     except ConfigurationError as error:
         _end_with_problems(error.problems, json_logs)
     except BrokerError as error:
-        _end(1, f"the broker refuses to serve {target}: {type(error).__name__}: {error}", json_logs)
+        _end(1, f"the broker refuses to serve {target}: {broker_text(error, target)}", json_logs)
     except Exception:
         logger.critical("%s has broken down", target, exc_info=True)
         raise typer.Exit(3) from None

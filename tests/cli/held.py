@@ -47,6 +47,8 @@ class HeldBroker(MemoryBroker):
     async def connect(self) -> None:
         if self.unfit:
             raise ConfigurationError([self.unfit])
+        if "connect" in self.failing:
+            raise self.failing["connect"]
         if self.away:
             raise BrokerUnavailableError("connection refused by nowhere:1")
         await super().connect()

@@ -359,6 +359,12 @@ def test_a_broker_that_is_away_is_an_error(tmp_path: Path, broker: HeldBroker) -
     assert done.stderr == "Error: BrokerUnavailableError: connection refused by nowhere:1\n"
 
 
+def test_what_a_broker_says_of_the_app_names_it(tmp_path: Path, broker: HeldBroker) -> None:
+    broker.failing = {"connect": BrokerError("the queue is missing: run `diator-x plan module:app`")}
+    done = letters(tmp_path, "list")
+    assert done.stderr == "Error: BrokerError: the queue is missing: run `diator-x plan meetings:app`\n"
+
+
 @pytest.mark.parametrize(
     "command", [("dead-letters", "list"), ("subscriptions", "list"), ("subscriptions", "apply")], ids=" ".join
 )
