@@ -92,6 +92,7 @@ class ServiceBusBroker:
         self._topology: Topology | None = topology
         self._receivers: dict[Receiver, None] = {}
         self._letters: dict[str, DeadLetters] = {}
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -165,17 +166,22 @@ class ServiceBusBroker:
         await self._link.dial()
 
     async def aclose(self) -> None:
-        """Close everything that was opened."""
-        if not self._opened:
-            return
-        self._opened -= 1
+        """Close everything that was opened. A cancel does not stop it, and another call waits for its end."""
         if self._opened:
-            return
-        link, self._link = self._link, None
-        letters, self._letters = list(self._letters.values()), {}
-        await asyncio.gather(*(one.aclose() for one in self._receivers), *(one.aclose() for one in letters))
-        if self._topology is not None:
-            await self._topology.aclose()
+            self._opened -= 1
+            if not self._opened:
+                closing = self._close(self._link, self._topology, [*self._receivers, *self._letters.values()])
+                self._link, self._letters = None, {}
+                self._closing = asyncio.ensure_future(closing)
+        if self._closing is not None and not self._closing.done():
+            await asyncio.shield(self._closing)
+
+    async def _close(
+        self, link: Link | None, topology: Topology | None, others: "Sequence[Receiver | DeadLetters]"
+    ) -> None:
+        await asyncio.gather(*(one.aclose() for one in others))
+        if topology is not None:
+            await topology.aclose()
         if link is not None:
             await link.aclose()
 

@@ -95,6 +95,7 @@ class Fetcher:
         """Fetch, unless it is done already."""
         if not self.is_busy:
             self._task = asyncio.ensure_future(self._run(limit, seconds))
+            self._task.add_done_callback(lambda _: self._wake())
 
     async def _run(self, limit: int, seconds: float) -> None:
         try:
@@ -106,8 +107,11 @@ class Fetcher:
             self.came_empty = not messages
         except SDK as error:
             self.error = error
-        finally:
-            self._wake()
+
+    def drop_expired(self) -> None:
+        """Let go of what has waited for longer than its lock: it is somebody else's by now."""
+        while self.ready and self.ready[0].expired:
+            self.ready.popleft()
 
     def take_error(self) -> BaseException | None:
         """Give the error of the last fetch, once."""
@@ -123,15 +127,16 @@ class Fetcher:
     async def _pause(self, task: "asyncio.Task[None] | None", before: "asyncio.Task[None] | None") -> None:
         if before is not None:
             await asyncio.wait([before])
-        await self.stop(task)
+        if task is not None:
+            await stopped(task)
         await quietly(take_back(self.sdk))
         ready, self.ready = self.ready, deque()
         await self.give_back(ready)
 
-    async def stop(self, task: "asyncio.Task[None] | None" = None) -> None:
+    async def stop(self) -> None:
         """End the fetch that runs."""
-        if (task := task or self._task) is not None:
-            await stopped(task)
+        if self._task is not None:
+            await stopped(self._task)
 
     async def give_back(self, several: Iterable[Held]) -> None:
         """Give messages back, as far as the connection lets us; the others come again when their lock ends."""

@@ -10,9 +10,9 @@ from azure.servicebus.exceptions import MessagingEntityNotFoundError, ServiceBus
 
 from diator.errors import BrokerUnavailableError
 from diator_azure_servicebus._errors import SDK, quietly, translate
-from diator_azure_servicebus._sdk import tidy
 from diator_azure_servicebus._sender import Sender
 from diator_azure_servicebus._settings import Settings
+from diator_azure_servicebus._turns import tidy
 
 _LOOK = 0.02
 """Seconds for which the SDK listens at a time. Closing a receiver takes two of them."""
@@ -102,7 +102,7 @@ class Link:
         receiver = self._client.get_queue_receiver(
             path, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait, **self._receiving
         )
-        tidy(receiver)
+        tidy(receiver, 2 * wait)
         try:
             await receiver.__aenter__()
         except BaseException:

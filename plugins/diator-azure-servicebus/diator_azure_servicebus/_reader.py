@@ -10,8 +10,10 @@ from typing import Any
 
 from azure.servicebus._pyamqp.error import AMQPConnectionError, ErrorCondition
 
+_LISTEN = 0.5
+"""Seconds of one call that does not say how long: who listens is told when something comes, and need not look often."""
 _NEEDED = {
-    "connection": ("listen", "_transport", "_process_incoming_frame", "_can_read", "_socket_timeout"),
+    "connection": ("listen", "_transport", "_process_incoming_frame", "_can_read"),
     "transport": ("receive_frame", "write", "_write"),
 }
 
@@ -25,6 +27,7 @@ class Reader:
         self._listen = connection.listen
         self._came = asyncio.get_running_loop().create_future()
         self._writing = asyncio.Lock()
+        self._is_stopped = False
         connection.listen = self._wait
         self._transport.write = self._write
         self._task = asyncio.ensure_future(self._run())
@@ -46,6 +49,10 @@ class Reader:
                 await connection._process_incoming_frame(channel, frame)
                 self._tell()
             self._fail(ErrorCondition.ConnectionCloseForced, "The connection was closed.")
+        except asyncio.CancelledError:
+            if not self._is_stopped:  # as all tasks are at the end of an event loop: nobody reads any more
+                self._fail(ErrorCondition.ConnectionCloseForced, "Reading was cancelled.")
+            raise
         except Exception as error:  # noqa: BLE001 - whoever listens raises it
             self._fail(ErrorCondition.SocketError, f"The connection can't be read: {error}", error)
         finally:
@@ -67,7 +74,7 @@ class Reader:
             return
         if self._came.done() and not self._task.done():
             self._came = asyncio.get_running_loop().create_future()
-        seconds = None if wait is True else self._connection._socket_timeout if wait is False else wait
+        seconds = None if wait is True else _LISTEN if wait is False else wait
         await asyncio.wait({self._came}, timeout=seconds)
 
     async def _write(self, data: bytes) -> None:
@@ -78,5 +85,6 @@ class Reader:
     async def stop(self) -> None:
         """Leave the connection as it was: the SDK closes it in its own way."""
         del self._connection.listen, self._transport.write
+        self._is_stopped = True
         self._task.cancel()
         await asyncio.wait({self._task})

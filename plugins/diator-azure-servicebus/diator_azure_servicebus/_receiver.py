@@ -14,7 +14,7 @@ from diator_azure_servicebus._locks import Locks
 from diator_azure_servicebus._messages import copy_of
 from diator_azure_servicebus._names import copy_id_of
 from diator_azure_servicebus._parking import write
-from diator_azure_servicebus._sdk import give_back
+from diator_azure_servicebus._sdk import ensure_open, give_back
 from diator_azure_servicebus._sender import Sender
 
 _WAIT = 30.0
@@ -53,6 +53,7 @@ class QueueReceiver:
         try:
             while self._closing is None:
                 self._woken.clear()
+                self._fetcher.drop_expired()
                 if self._fetcher.ready:
                     return self._hand_out(limit)
                 if error := self._fetcher.take_error():
@@ -66,13 +67,22 @@ class QueueReceiver:
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many at the same time; give those whose lock was lost."""
         with self._settling:
+            await self._reopen()
             done = await asyncio.gather(*(self._settle(*one) for one in settlements), return_exceptions=True)
         return _lost([delivery for delivery, _ in settlements], done)
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
         """Renew locks; give those that were lost already."""
+        await self._reopen()
         done = await asyncio.gather(*(self._renew(one) for one in deliveries), return_exceptions=True)
         return _lost(deliveries, done)
+
+    async def _reopen(self) -> None:
+        """Open the link again where it broke, once for all that need it."""
+        try:
+            await ensure_open(self._sdk)
+        except SDK as error:
+            raise translate(error, self._sdk.entity_path) from error
 
     async def aclose(self) -> None:
         """Give back what was not settled, and close."""
@@ -155,18 +165,22 @@ class QueueReceiver:
         if held.settled:
             return False
         if held.lost or held.expired:
-            return True
+            return self._lose(held)
         try:
             async with self._bound:
                 await self._sdk.renew_message_lock(held.message)
         except MessageAlreadySettled:
             return False
         except LOST:
-            held.lost = True
-            return True
+            return self._lose(held)
         except SDK as error:
             raise translate(error, self._sdk.entity_path) from error
         return False
+
+    def _lose(self, held: Held) -> bool:
+        held.lost = True
+        self._out.pop(id(held), None)
+        return True
 
 
 def _seconds_until(moment: datetime) -> float:

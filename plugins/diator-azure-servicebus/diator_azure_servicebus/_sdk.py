@@ -1,12 +1,11 @@
-"""What the SDK can do but does not offer: the private parts of it, version 7.15, that this plugin uses beside `Reader`.
+"""What the SDK can do but does not offer. `Reader` and `Turns` use private parts of it as well, and nothing else does.
+
+All is written for version 7.15.
 
 Each function falls back to what is public where a later version has taken away what it needs.
 """
 
-import asyncio
-import contextlib
 import time
-from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
 
@@ -15,10 +14,8 @@ from azure.servicebus._pyamqp.error import AMQPConnectionError, AMQPException
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import MessageLockLostError, ServiceBusConnectionError
 
-from diator_azure_servicebus._reader import Reader
-
-_LOOK, _DRAIN = 0.5, 0.05
-"""Seconds of waiting before the token is looked at again, and for what is still on its way (twice)."""
+_LOOK, _DRAIN = 0.5, 0.1
+"""Seconds of waiting before the token is looked at again, and for what is still on its way."""
 _GAP = 0.002
 """Seconds after messages within which the next one must come to be of the same batch."""
 
@@ -76,21 +73,38 @@ async def _take_what_follows(handler: Any, came: Any, limit: int) -> None:
 async def take_back(receiver: ServiceBusReceiver) -> None:
     """Take no more messages, and give back those that are on their way: as ``close`` does, but the link stays open.
 
-    Without it a message could lie in the socket of a receiver that nobody asks, locked. Takes up to twice the socket
-    timeout. Where it can't be done the receiver is closed; it opens a new link when it is asked again.
+    Without it a message could lie in the socket of a receiver that nobody asks, locked. Takes 0.1 s after the last that
+    comes. Where it can't be done the receiver is closed; it opens a new link when it is asked again.
     """
     private = cast("Any", receiver)
     handler = getattr(private, "_handler", None)
     if handler is None:
         return
     try:
-        before, handler._socket_timeout = handler._socket_timeout, _DRAIN
-        try:
-            await private._amqp_transport.drain_and_release_messages_async(handler)
-        finally:
-            handler._socket_timeout = before
+        if handler._link.current_link_credit > 0:
+            await handler._link.flow(link_credit=0, drain=True)
+            await _until_nothing_comes(handler)
+        await private._amqp_transport.drain_and_release_messages_async(handler)
     except (AttributeError, AMQPException):
         await private._close_handler()
+
+
+async def _until_nothing_comes(handler: Any) -> None:
+    """Wait until no message has come for a while. Other frames don't count: settlements may be confirmed meanwhile."""
+    before, ends = -1, 0.0
+    while True:
+        count, now = handler._received_messages.qsize(), time.monotonic()
+        if count != before:
+            before, ends = count, now + _DRAIN
+        if now >= ends:
+            return
+        await handler._connection.listen(wait=ends - now)
+
+
+async def ensure_open(sdk: ServiceBusSender | ServiceBusReceiver) -> None:
+    """Open the link where it is closed. The SDK does so for sending and receiving, and not for settling."""
+    if not is_open(sdk):
+        await sdk.__aenter__()
 
 
 def is_open(sdk: ServiceBusSender | ServiceBusReceiver) -> bool:
@@ -121,67 +135,3 @@ async def give_back(receiver: ServiceBusReceiver, message: ServiceBusReceivedMes
         return True
     await receiver.abandon_message(message)
     return False
-
-
-def tidy(sdk: ServiceBusSender | ServiceBusReceiver) -> None:
-    """Let a link be opened and closed by one task at a time, have it read by one, and leave no socket open.
-
-    In version 7.15 each call that finds the connection broken closes the link and opens another, beside the others that
-    do the same; and one whose opening is cut short keeps its socket.
-    """
-    private = cast("Any", sdk)
-    if all(hasattr(private, name) for name in ("_open", "_close_handler", "_create_handler")):
-        _Turns(private)
-
-
-_opening: "ContextVar[_Turns | None]" = ContextVar("diator_azure_servicebus_opening", default=None)
-"""What is being opened in this task, and in those that it has started for that."""
-
-
-class _Turns:
-    def __init__(self, private: Any) -> None:
-        self._private = private
-        self._opening, self._closing = private._open, private._close_handler
-        self._lock = asyncio.Lock()
-        self._reader: Reader | None = None
-        private._open, private._close_handler = self._open, self._close
-
-    async def _open(self, *args: Any, **kwargs: Any) -> None:
-        if self._private._running:
-            return
-        async with self._lock:
-            if self._private._running:
-                return
-            await self._stop_reading()
-            token = _opening.set(self)
-            try:
-                await self._opening(*args, **kwargs)
-            finally:
-                _opening.reset(token)
-            connection = getattr(self._private._handler, "_connection", None)
-            self._reader = Reader(connection) if Reader.can_read(connection) else None
-
-    async def _stop_reading(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            await reader.stop()
-
-    async def _close(self) -> None:
-        handler = self._private._handler
-        if _opening.get() is self:  # and has failed
-            try:
-                await self._closing()
-            finally:
-                await _hang_up(handler)
-            return
-        async with self._lock:
-            if self._private._handler is handler:
-                await self._stop_reading()
-                await self._closing()
-
-
-async def _hang_up(handler: Any) -> None:
-    transport = getattr(getattr(handler, "_connection", None), "_transport", None)
-    if transport is not None:
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(transport.close(), 1.0)

@@ -10,7 +10,7 @@ from azure.servicebus.exceptions import MessageSizeExceededError, OperationTimeo
 
 from diator.errors import BrokerUnavailableError
 from diator_azure_servicebus._errors import SDK, is_temporary, quietly, translate
-from diator_azure_servicebus._sdk import is_open
+from diator_azure_servicebus._sdk import ensure_open, is_open
 
 Wire = ServiceBusMessage | ServiceBusMessageBatch
 
@@ -86,6 +86,12 @@ class Sender:
         """Send what waits longest, and with it the messages behind it that fit into one batch."""
         calls = [self._waiting.popleft()]
         try:
+            await self._send_with_others(calls)
+        finally:  # the event loop ends, where any has no answer yet
+            _end(calls, OperationTimeoutError(message="sending was cancelled"))
+
+    async def _send_with_others(self, calls: list[_Call]) -> None:
+        try:
             await self._open(calls[0])
         except SDK as error:
             _end(calls, translate(error, self.path))  # nothing has left
@@ -94,28 +100,25 @@ class Sender:
             wire = await self._gathered(calls)
             await self._send(wire, calls)
         except SDK as error:
-            if len(calls) > 1 and not is_temporary(error):  # each gets its own answer, and none that of another
-                for call in calls:
-                    await self._send_alone(call)
-            _end(calls, error)
-        except BaseException:  # the event loop ends
-            _end(calls, OperationTimeoutError(message="sending was cancelled"))
-            raise
-        _end(calls)
-
-    async def _send_alone(self, call: _Call) -> None:
-        try:
-            await self._send(call.wire, [call])
-        except SDK as error:
-            call.end(error)
+            if len(calls) == 1 or is_temporary(error):
+                _end(calls, error)
+                return
         else:
-            call.end()
+            _end(calls)
+            return
+        for call in calls:  # each gets its own answer, and none that of another
+            try:
+                await self._send(call.wire, [call])
+            except SDK as error:
+                call.end(error)
+            else:
+                call.end()
 
     async def _open(self, call: _Call) -> None:
         """Open the link where it is closed."""
+        left = call.deadline - asyncio.get_running_loop().time()
         if not is_open(self._sdk):
-            left = call.deadline - asyncio.get_running_loop().time()
-            await asyncio.wait_for(self._sdk.__aenter__(), max(0.001, left))
+            await asyncio.wait_for(ensure_open(self._sdk), max(0.001, left))
 
     async def _send(self, wire: Wire, calls: Sequence[_Call]) -> None:
         left = max(call.deadline for call in calls) - asyncio.get_running_loop().time()

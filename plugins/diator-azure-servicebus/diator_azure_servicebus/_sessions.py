@@ -110,7 +110,10 @@ class SessionReceiver:
         for result in done:
             if isinstance(result, BaseException):
                 raise result
-        return [one for one in deliveries if one.receipt.lost]
+        lost = [one for one in deliveries if one.receipt.lost]
+        for one in lost:
+            self._of.pop(id(one.receipt), None)
+        return lost
 
     async def aclose(self) -> None:
         """Give up all sessions, and with them what was not settled."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -111,6 +112,60 @@ async def opened(
         server.clear_faults()
         for broker in (*shop.others, shop.broker):
             await broker.aclose()
+
+
+class Line:
+    """A line to the server that takes ``delay`` seconds each way, and hangs up politely, as load balancers do."""
+
+    def __init__(self, server: ServiceBusServer, delay: float = 0.0) -> None:
+        self._port = server.port
+        self._delay = delay
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Line:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(self._delay + 0.05)
+
+    @property
+    def connection_string(self) -> str:
+        """What to connect with."""
+        port = self._server.sockets[0].getsockname()[1]
+        names = "SharedAccessKeyName=Root;SharedAccessKey=any;UseDevelopmentEmulator=true;"
+        return f"Endpoint=sb://127.0.0.1:{port};{names}"
+
+    def hang_up(self) -> None:
+        """Say on all connections that nothing more comes."""
+        for client in self._clients:
+            client.write_eof()
+        self._clients.clear()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._clients.add(writer)
+        self._start(self._pass_on(reader, back))
+        self._start(self._pass_on(there, writer))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        later = asyncio.get_running_loop().call_later
+        try:
+            while data := await reader.read(65_536):
+                later(self._delay, writer.write, data)
+        finally:
+            self._clients.discard(writer)
+            later(self._delay, writer.close)
 
 
 async def take(receiver: Receiver, limit: int = 1) -> Delivery:
@@ -372,6 +427,131 @@ class TestSettling:
             assert not await settle(receiver, delivery, RELEASE)
             again = await take(receiver)
             assert (again.failures, again.deliveries) == (0, 2)
+
+
+class TestLinks:
+    async def test_settling_and_renewing_connect_again_by_themselves(self, server: ServiceBusServer) -> None:
+        """Nobody need ask for messages: a handler that takes long keeps its message through an outage."""
+        async with opened(server) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1, 2)
+            first, second = await take(receiver), await take(receiver)
+            server.go_away()
+            with pytest.raises(BrokerUnavailableError):
+                await receiver.renew([first, second])
+            server.come_back()
+            assert not await receiver.renew([first, second])
+            server.go_away()
+            with pytest.raises(BrokerUnavailableError):
+                await receiver.settle([(first, ACK)])
+            server.come_back()
+            assert not await receiver.settle([(first, ACK), (second, ACK)])
+            assert server.counts(shop.queue).locked == 0
+
+    async def test_a_connection_that_is_not_answered_once_holds_nobody_up_for_long(
+        self, server: ServiceBusServer
+    ) -> None:
+        async with opened(server) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1)
+            delivery = await take(receiver)
+            server.inject(Point.ATTACH, Action.HANG_BEFORE, entity=shop.queue)
+            server.cut("SBReceiver")
+            began = asyncio.get_running_loop().time()
+            with contextlib.suppress(BrokerUnavailableError):
+                await receiver.renew([delivery])
+            assert not await settle(receiver, delivery, ACK)
+            assert asyncio.get_running_loop().time() - began < 15
+            await shop.publish(2)
+            assert number(await take(receiver)) == 2
+
+    async def test_a_receiver_that_nobody_asks_keeps_nothing_however_slow_the_line(
+        self, server: ServiceBusServer
+    ) -> None:
+        """Also while confirmations of settlements come."""
+        async with Line(server, 0.03) as line, opened(server) as shop:
+            slow = ServiceBusBroker(line.connection_string)
+            await slow.connect()
+            shop.others.append(slow)
+            receiver = await slow.subscribe(shop.subscription)
+            await shop.publish(0, 1, 2, 3)
+            held = [await take(receiver) for _ in range(4)]
+
+            async def acknowledge(delivery: Delivery, after: float) -> None:
+                await asyncio.sleep(after)
+                await receiver.settle([(delivery, ACK)])
+
+            settling = [asyncio.ensure_future(acknowledge(one, 0.045 + 0.008 * at)) for at, one in enumerate(held)]
+            await asyncio.sleep(0.115)
+            await shop.publish(4)
+            await asyncio.gather(*settling)
+            await asyncio.sleep(0.6)
+            assert (server.counts(shop.queue).active, server.counts(shop.queue).locked) == (1, 0)
+
+    async def test_connections_that_the_peer_ends_are_closed_here_too(self, server: ServiceBusServer) -> None:
+        async with Line(server) as line, opened(server) as shop:
+            broker = ServiceBusBroker(line.connection_string)
+            await broker.connect()
+            shop.others.append(broker)
+            receiver = await broker.subscribe(shop.subscription)
+            open_at_first = 0
+            gc.disable()
+            try:
+                for at in range(12):
+                    await broker.publish([shop.message(at)], timeout=PATIENCE)
+                    assert not await settle(receiver, await take(receiver), ACK)
+                    open_at_first = open_at_first or len(os.listdir("/proc/self/fd"))
+                    line.hang_up()
+                    await asyncio.sleep(0.05)
+                assert len(os.listdir("/proc/self/fd")) <= open_at_first + 4
+            finally:
+                gc.enable()
+
+    async def test_closing_that_is_cancelled_goes_on(self, server: ServiceBusServer) -> None:
+        async with opened(server) as shop:
+            before = {one.container_id for one in server.connections()}
+            broker = new_broker(server)
+            await broker.connect()
+            await broker.subscribe(shop.subscription)
+            await broker.publish([shop.message(1)], timeout=PATIENCE)
+            closing = asyncio.ensure_future(broker.aclose())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            await broker.aclose()
+            await asyncio.sleep(0.1)
+            assert {one.container_id for one in server.connections()} == before
+
+    async def test_nothing_is_opened_again_behind_closing(self, server: ServiceBusServer) -> None:
+        async with opened(server) as shop:
+            before = {one.container_id for one in server.connections()}
+            broker = new_broker(server)
+            await broker.connect()
+            await broker.publish([shop.message(1)], timeout=PATIENCE)
+            server.inject(Point.INCOMING, Action.HANG_BEFORE, entity=shop.topic.name)
+            publishing = asyncio.ensure_future(broker.publish([shop.message(2)], timeout=PATIENCE))
+            await asyncio.sleep(0.1)
+            await broker.aclose()
+            with pytest.raises(NotPublishedError):
+                await publishing
+            await asyncio.sleep(1.5)
+            assert {one.container_id for one in server.connections()} == before
+
+    async def test_who_cancels_all_tasks_gets_an_answer_from_those_that_he_starts_then(
+        self, server: ServiceBusServer
+    ) -> None:
+        """As at the end of an event loop: nobody reads the connections any more, and nobody waits for that."""
+        async with opened(server) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1)
+            delivery = await take(receiver)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            began = asyncio.get_running_loop().time()
+            assert not await settle(receiver, delivery, ACK)
+            with contextlib.suppress(NotPublishedError):  # a task of the SDK was cancelled with the others
+                await shop.publish(2)
+            assert asyncio.get_running_loop().time() - began < PATIENCE / 2
 
 
 class TestQueuesThatAreNotAsTheyMustBe:
