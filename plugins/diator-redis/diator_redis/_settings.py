@@ -49,6 +49,7 @@ def split(url: str, settings: Mapping[str, Callable[[str], Any]]) -> tuple[str, 
 def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:
     """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for what is unknown."""
     known = ", ".join(sorted(settings))
+    _check_port(url)
     # A Link has a timer of its own; what redis-py does for a timeout costs a task for each command on older Pythons.
     defaults: dict[str, Any] = {
         "socket_timeout": None,
@@ -68,6 +69,17 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
         ) from error
     found: ConnectionPool = pool
     return found
+
+
+def _check_port(url: str) -> None:
+    """Refuse a port that is none. It may be a part of the password, which must not be shown."""
+    try:
+        urlsplit(url).port  # noqa: B018 - looked at for its error
+    except ValueError:
+        raise problem(
+            "the broker's address has a port that is no number",
+            "write redis://host:6379/0; a user or password with / # ? @ or : is percent-encoded, such as %23 for #",
+        ) from None
 
 
 def links_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]) -> Links:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -368,6 +369,15 @@ def test_an_address_that_is_wrong_says_how_it_is_right(url: str) -> None:
     (problem,) = raised.value.problems
     assert problem.code == "broker-url"
     assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cret", "redis://me:s3cr/t@host:6379", "redis://:s3c#ret@host:6379/0", "rediss://:s3cr?t@host"]
+)
+def test_a_password_that_is_not_encoded_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="percent-encoded") as raised:
+        RedisBroker.from_url(url)
+    assert "s3c" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_something_that_is_no_client_is_refused() -> None:
