@@ -21,6 +21,7 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.amqp import AmqpAnnotatedMessage
 from diator_azure_servicebus import ServiceBusBroker
+from diator_azure_servicebus._reader import Reader
 from diator_azure_servicebus.testing import Action, Point, ServerTopology, ServiceBusServer, hasty_sdk
 
 from diator import Diator, NotificationEvent, PublishError, Retry, contract
@@ -506,6 +507,18 @@ class TestLinks:
                 assert len(os.listdir("/proc/self/fd")) <= open_at_first + 4
             finally:
                 gc.enable()
+
+    async def test_an_sdk_without_what_the_reader_needs_is_used_as_it_is(
+        self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Reader, "can_read", lambda _: False)
+        async with opened(server, ordered=True) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(*range(20), key="k")
+            for at in range(20):
+                delivery = await take(receiver)
+                assert number(delivery) == at
+                assert not await settle(receiver, delivery, ACK)
 
     async def test_closing_that_is_cancelled_goes_on(self, server: ServiceBusServer) -> None:
         async with opened(server) as shop:
