@@ -107,6 +107,23 @@ async def ensure_open(sdk: ServiceBusSender | ServiceBusReceiver) -> None:
         await sdk.__aenter__()
 
 
+def tell_roles_apart(session: Any) -> None:
+    """Give a confirmation to the links that it is for: its role is that of who settles (AMQP 1.0, part 2, 2.7.6).
+
+    In version 7.15 the confirmation that delivery 3 is a dead letter also passes for the answer to request 3 of the
+    management node. That has no outcome that way, and waits for ever.
+    """
+    if not hasattr(session, "_input_handles"):
+        return
+
+    async def incoming(frame: Any) -> None:
+        for link in tuple(session._input_handles.values()):
+            if link.role != frame[0]:
+                await link._incoming_disposition(frame)
+
+    session._incoming_disposition = incoming
+
+
 def is_open(sdk: ServiceBusSender | ServiceBusReceiver) -> bool:
     """Whether a link is there, as far as anybody knows; the SDK opens it where it is needed."""
     return bool(getattr(sdk, "_running", True))

@@ -14,6 +14,7 @@ from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import OperationTimeoutError, ServiceBusConnectionError
 
 from diator_azure_servicebus._reader import Reader
+from diator_azure_servicebus._sdk import tell_roles_apart
 
 _PATIENCE = 10.0
 """Seconds that opening may take; it takes half a second."""
@@ -69,6 +70,7 @@ class Turns:
                 _opening.reset(token)
                 if before is not self._connection:
                     await _hang_up(before)
+            tell_roles_apart(getattr(self._private._handler, "_session", None))
             connection = self._connection
             self._reader = Reader(connection) if Reader.can_read(connection) else None
 

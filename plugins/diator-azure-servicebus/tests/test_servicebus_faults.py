@@ -511,7 +511,10 @@ class TestLinks:
     async def test_an_sdk_without_what_the_reader_needs_is_used_as_it_is(
         self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Reader, "can_read", lambda _: False)
+        def no(_: object) -> bool:
+            return False
+
+        monkeypatch.setattr(Reader, "can_read", no)
         async with opened(server, ordered=True) as shop:
             receiver = await shop.receiver()
             await shop.publish(*range(20), key="k")
@@ -519,6 +522,19 @@ class TestLinks:
                 delivery = await take(receiver)
                 assert number(delivery) == at
                 assert not await settle(receiver, delivery, ACK)
+
+    async def test_confirmations_of_settlements_are_no_answers_to_renewals(self, server: ServiceBusServer) -> None:
+        """Both have numbers that begin at 0, in one session of AMQP."""
+        async with opened(server) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(*range(60))
+            held: list[Delivery] = []
+            while len(held) < 60:
+                held += await asyncio.wait_for(receiver.receive(60), PATIENCE)
+            assert not await receiver.renew(held[:1])
+            parking = receiver.settle([(delivery, Park("rejected")) for delivery in held[10:]])
+            renewing = [receiver.renew(held[:10]) for _ in range(5)]
+            assert not any(await asyncio.wait_for(asyncio.gather(parking, *renewing), PATIENCE))
 
     async def test_closing_that_is_cancelled_goes_on(self, server: ServiceBusServer) -> None:
         async with opened(server) as shop:
