@@ -19,8 +19,6 @@ from diator_azure_servicebus._sender import Sender
 
 _WAIT = 30.0
 """Seconds of one fetch."""
-_AT_ONCE = 1_000
-"""Settlements that run at the same time: all of a batch, since each waits for the service to answer."""
 
 
 class QueueReceiver:
@@ -45,7 +43,6 @@ class QueueReceiver:
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._settling = Calls()
-        self._bound = asyncio.Semaphore(_AT_ONCE)
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         """Wait for messages, and give at most ``limit`` of them; none if the receiver is closed meanwhile."""
@@ -118,10 +115,9 @@ class QueueReceiver:
         if held.settled:
             return False
         try:
-            async with self._bound:
-                if not held.lost and not held.expired:
-                    await self._carry_out(held, delivery, outcome)
-                    held.settled = True
+            if not held.lost and not held.expired:
+                await self._carry_out(held, delivery, outcome)
+                held.settled = True
         except MessageAlreadySettled:
             held.settled = True
         except LOST:
@@ -167,8 +163,7 @@ class QueueReceiver:
         if held.lost or held.expired:
             return self._lose(held)
         try:
-            async with self._bound:
-                await self._sdk.renew_message_lock(held.message)
+            await self._sdk.renew_message_lock(held.message)
         except MessageAlreadySettled:
             return False
         except LOST:

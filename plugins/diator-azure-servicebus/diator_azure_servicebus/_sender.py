@@ -10,7 +10,7 @@ from azure.servicebus.exceptions import MessageSizeExceededError, OperationTimeo
 
 from diator.errors import BrokerUnavailableError
 from diator_azure_servicebus._errors import SDK, is_temporary, quietly, translate
-from diator_azure_servicebus._sdk import ensure_open, is_open
+from diator_azure_servicebus._sdk import is_open
 
 Wire = ServiceBusMessage | ServiceBusMessageBatch
 
@@ -118,7 +118,7 @@ class Sender:
         """Open the link where it is closed."""
         left = call.deadline - asyncio.get_running_loop().time()
         if not is_open(self._sdk):
-            await asyncio.wait_for(ensure_open(self._sdk), max(0.001, left))
+            await asyncio.wait_for(self._sdk.__aenter__(), max(0.001, left))
 
     async def _send(self, wire: Wire, calls: Sequence[_Call]) -> None:
         left = max(call.deadline for call in calls) - asyncio.get_running_loop().time()
