@@ -4,33 +4,43 @@ The attributes are those of CloudEvents 1.0 (https://github.com/cloudevents/spec
 extensions for partitioning and distributed tracing, and five of Diator's own, whose names begin with ``diator``. A
 broker that has headers of its own carries an event in *binary mode*: attributes as headers, the data as the body. One
 that has none carries it in *structured mode*: one JSON document (cloudevents/formats/json-format.md). `read` takes
-both.
+both, and all that the format allows: Diator's own form in one call of msgspec, other forms attribute by attribute.
 """
 
+import base64
+import re
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from diator.errors import UnreadableMessageError
 
 JSON = "application/json"
+BOM = b"\xef\xbb\xbf"
+"""What some programs write before JSON."""
 STRUCTURED = "application/cloudevents+json"
 """The content type of a body in structured mode."""
+
+
+_ABSENT = msgspec.Raw(b"null")
+"""The data of an event that has no member ``data``."""
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The attributes of one event, and its data as JSON."""
 
     specversion: Literal["1.0"]
-    id: str
+    id: _Text
     """Identifies the event; the same each time that it is published, so that duplicates can be told."""
-    source: str
+    source: _Text
     """The app that published it."""
-    type: str
+    type: _Text
     """The wire name of its class."""
-    time: datetime | None = None
+    time: _Moment | None = None
     """When it was published; as in RFC 3339 on the wire."""
     datacontenttype: str = JSON
     partitionkey: str | None = None
@@ -46,7 +56,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     diatorcausation: str | None = None
     diatorheaders: str | None = None
     """What the sender attached with ``app.using(headers=...)``, as a JSON object: names of attributes are narrower."""
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = _ABSENT
 
     @property
     def has_json(self) -> bool:
@@ -59,6 +69,7 @@ ATTRIBUTES = tuple(name for name in Envelope.__struct_fields__ if name != "data"
 _NUMBERS = frozenset({"diatorversion"})
 
 _structured = msgspec.json.Decoder(Envelope)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
@@ -113,12 +124,106 @@ def read(headers: Mapping[str, str], body: bytes) -> Envelope:
     Raises `UnreadableMessageError` for what is no CloudEvent. Its data may be of any kind; see `Envelope.has_json`.
     """
     try:
-        return _from_headers(headers, body) if "specversion" in headers else _structured.decode(body)
+        return _from_headers(headers, body) if "specversion" in headers else _from_document(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UnreadableMessageError(f"it is no CloudEvent: {error}") from error
 
 
+def _from_document(body: bytes) -> Envelope:
+    if b'"data_base64"' not in body:  # which the struct does not know
+        try:
+            return _structured.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # what is wrong is found below, if anything is
+    return _tolerantly(body)
+
+
 def _from_headers(headers: Mapping[str, str], body: bytes) -> Envelope:
     known = {name: headers[name] for name in ATTRIBUTES if name in headers}
-    attributes = {name: int(value) if name in _NUMBERS else value for name, value in known.items()}
-    return msgspec.convert({**attributes, "data": msgspec.Raw(body)}, Envelope)
+    try:
+        attributes = {name: int(value) if name in _NUMBERS else value for name, value in known.items()}
+        return msgspec.convert({**attributes, "data": msgspec.Raw(body)}, Envelope)
+    except ValueError:
+        return _envelope(known, msgspec.Raw(body))
+
+
+# What other programs write: each attribute on its own, so that an error names it.
+
+_REQUIRED = ("specversion", "id", "source", "type")
+_TEXTS = frozenset({"specversion", "id", "source", "type", "time", "datacontenttype"})
+"""Attributes whose type the specification fixes. Extensions may come as any of its simple types."""
+_INTEGER = re.compile(r"-?[0-9]+")
+_LEAP = re.compile(r"(.{10}[Tt ]\d\d:\d\d:)60((?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d))", re.ASCII)
+_SHOWN = 100
+"""Characters of a value that an error shows."""
+
+
+def _tolerantly(body: bytes) -> Envelope:
+    """Read any document that the JSON format of CloudEvents allows."""
+    members = _members.decode(body.removeprefix(BOM))
+    attributes = {name: msgspec.json.decode(members[name]) for name in ATTRIBUTES if name in members}
+    return _envelope(attributes, _data_of(members))
+
+
+def _data_of(members: Mapping[str, msgspec.Raw]) -> msgspec.Raw:
+    encoded = msgspec.json.decode(members.get("data_base64", _ABSENT))
+    if encoded is None:
+        return members.get("data", _ABSENT)
+    if bytes(members.get("data", _ABSENT)) != b"null":
+        raise ValueError("it has both data and data_base64; expected one of them")
+    try:
+        return msgspec.Raw(base64.b64decode(encoded, validate=True).removeprefix(BOM))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its data_base64 is no text in base 64: {error}") from error
+
+
+def _envelope(attributes: Mapping[str, Any], data: msgspec.Raw) -> Envelope:
+    """Build an envelope of attributes that may be null, and extensions of any simple type. Names what is wrong."""
+    given: dict[str, Any] = {name: _normal(name, value) for name, value in attributes.items() if value is not None}
+    for name in _REQUIRED:
+        if not given.get(name):
+            raise ValueError(f"it has no {name}, which every event must have")
+    if given["specversion"] != "1.0":
+        raise ValueError(f"its specversion is {_show(given['specversion'])}, where '1.0' was expected")
+    return Envelope(**given, data=data)
+
+
+def _normal(name: str, value: object) -> object:
+    """Give an attribute the type that the envelope has for it."""
+    if name in _NUMBERS:
+        return _number(name, value)
+    if not isinstance(value, str):
+        if name in _TEXTS or not isinstance(value, (bool, int)):
+            raise ValueError(f"its {name} is {_show(value)}, where a text was expected")
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    return _moment(value) if name == "time" else value
+
+
+def _number(name: str, value: object) -> int:
+    try:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str) and _INTEGER.fullmatch(value):
+            return int(value)
+    except ValueError:  # more digits than Python reads
+        pass
+    raise ValueError(f"its {name} is {_show(value)}, where an integer was expected")
+
+
+def _moment(text: str) -> datetime:
+    """Read a timestamp of RFC 3339. A leap second, which Python can't hold, is the second after it."""
+    try:
+        leap = _LEAP.fullmatch(text)
+        moment = msgspec.convert("59".join(leap.groups()) if leap else text, _Moment)
+        if leap is None:
+            return moment
+        if moment.astimezone(timezone.utc).timetuple()[3:5] == (23, 59):
+            return moment + timedelta(seconds=1)
+    except (ValueError, OverflowError):  # told below
+        pass
+    raise ValueError(f"its time is {_show(text)}, where a timestamp as in RFC 3339 was expected, with its offset")
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

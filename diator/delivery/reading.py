@@ -1,14 +1,16 @@
 """Reading: from bytes to an event and its context. Whatever is wrong becomes an `UnreadableMessageError`."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from diator.brokers.envelope import JSON, Envelope, read
+from diator.brokers.envelope import BOM, JSON, Envelope, read
 from diator.context import NO_HEADERS, Context
 from diator.delivery.catalog import Entry
+from diator.delivery.codec import Codec
 from diator.delivery.lanes import Job
 from diator.errors import UnreadableMessageError
 
@@ -44,13 +46,34 @@ def decode(envelope: Envelope, entry: Entry) -> Any:
     if envelope.datacontenttype != JSON and not envelope.has_json:
         raise UnreadableMessageError(f"its data is {envelope.datacontenttype!r}, where {JSON!r} was expected")
     try:
-        return entry.codec.decode(envelope.data)
+        return _decoded(entry.codec, envelope.data)
     except Exception as error:
         known, got = entry.contract.version, envelope.diatorversion
         other = f", of version {got}, where {known} is known," if got != known else ""
         text = f"the data of {envelope.type}{other} does not fit {entry.cls.__qualname__}: {error}"
         remedy = "; give the field a default to read such messages" if any(m in str(error) for m in _MISSING) else ""
         raise UnreadableMessageError(text + remedy) from error
+
+
+def _decoded(codec: Codec, data: msgspec.Raw) -> Any:
+    try:
+        return codec.decode(data)
+    except Exception:
+        if (other := _other_form(bytes(data))) is not None:
+            with suppress(Exception):  # told as it came
+                return codec.decode(other)
+        raise
+
+
+def _other_form(data: bytes) -> bytes | None:
+    """Give JSON that stands in a text, which is how SDKs write data that is text to them, or behind a mark."""
+    plain = data.removeprefix(BOM)
+    if plain.lstrip()[:1] != b'"':
+        return plain if plain is not data else None
+    try:
+        return msgspec.json.decode(plain, type=str).encode()
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
 
 
 _MISSING = ("missing required field", "type=missing")
