@@ -156,7 +156,7 @@ class Diator(Router):
         self._refuse_second_entry()
         self._loop = asyncio.get_running_loop()
         try:
-            dispatch = self._dispatch or self._compiled()
+            dispatch = self._compiled() if self._dispatch is None or self._dispatch.is_outdated() else self._dispatch
             await self._resources.start()
             await self._connect()
         except BaseException:

@@ -60,9 +60,7 @@ class Brokerage:
     def open(self, name: str | None) -> Publisher:
         """Give what publishes, for an app that was checked."""
         source = name or "diator"
-        self._publisher = Publisher(
-            self.broker, source, self.catalog.entries, self.defaults.publish_timeout, self.telling
-        )
+        self._publisher = Publisher(self.broker, source, self.catalog, self.defaults.publish_timeout, self.telling)
         return self._publisher
 
     @property

@@ -71,6 +71,9 @@ class Catalog(NamedTuple):
     consumed: tuple[Consumed, ...]
     topics: tuple[Topic, ...]
     """Where this app publishes to."""
+    handled: Mapping[type[Event], Registration]
+    """The classes that handlers name, each with the first of its handlers; subscriptions are of these and of their
+    subclasses, as far as they were defined at the start."""
     problems: tuple[Problem, ...]
 
 
@@ -120,7 +123,15 @@ class _Survey:
         topics = self._topics(entry for cls in published if (entry := self.entries.get(cls)))
         self._subscriptions_are_unique(consumed)
         self.problems.extend(self._refusals(consumed, topics))
-        return Catalog(self.entries, consumed, topics, tuple(self.problems))
+        return Catalog(self.entries, consumed, topics, self._handled(consumed), tuple(self.problems))
+
+    def _handled(self, consumed: Iterable[Consumed]) -> dict[type[Event], Registration]:
+        found: dict[type[Event], Registration] = {}
+        for one in consumed:
+            for cls in self.checked.classes[one.registration]:
+                if issubclass(cls, Event):
+                    found.setdefault(cls, one.registration)
+        return found
 
     def _published(self) -> Iterator[type[Event]]:
         declared = [

@@ -10,13 +10,16 @@ import msgspec
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker
 from diator.context import NO_HEADERS, TRACE, current, new_id, traced
-from diator.delivery.catalog import Entry, entry_of
+from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.telling import Telling
+from diator.engine.hints import show
 from diator.errors import (
     BrokerError,
     BrokerUnavailableError,
+    ConfigurationError,
     MessageTooLargeError,
     NotPublishedError,
+    Problem,
     PublishError,
 )
 from diator.hooks import Published
@@ -26,21 +29,33 @@ from diator.messages import Event
 class Publisher:
     """Makes messages of events and hands them to the broker: the ``Sending`` of an app (see `diator.engine.events`)."""
 
-    def __init__(
-        self, broker: Broker, source: str, entries: dict[type[Event], Entry], timeout: float, telling: Telling
-    ) -> None:
+    def __init__(self, broker: Broker, source: str, catalog: Catalog, timeout: float, telling: Telling) -> None:
         self.broker = broker
         self.timeout = timeout
         """Seconds that publishing may take."""
         self.telling = telling
         self._source = source
-        self._entries = entries
+        self._entries = catalog.entries
+        self._handled = catalog.handled
         self._limit = broker.max_message_bytes
 
     def admit(self, cls: type[Event]) -> None:
-        """Get ready for a class of events. Raises `ConfigurationError` where it can't be serialised."""
-        if cls not in self._entries:
-            self._entries[cls] = entry_of(cls)
+        """Get ready for a class of events.
+
+        Raises `ConfigurationError` where it can't be serialised, and where a handler of this app would miss it: its
+        subscription was made of the classes that were defined at the start.
+        """
+        if cls in self._entries:
+            return
+        entry = entry_of(cls)
+        base = next((base for base in cls.__mro__ if base in self._handled), None)
+        if base is not None:
+            handler = self._handled[base]
+            text = f"{show(cls)} was published, and was not defined when the app started: {handler.name}, which handles"
+            text = f"{text} {show(base)}, would miss it"
+            remedy = f"import {cls.__module__} before the app starts, or start the app again"
+            raise ConfigurationError([Problem("late-event", text, remedy, handler.place)])
+        self._entries[cls] = entry
 
     def wire_name(self, cls: type[Event]) -> str:
         """What a class of events is called on the wire."""

@@ -41,6 +41,8 @@ class Dispatch:
         self.calls: dict[type, Call] = {}
         """What ``app.send`` looks up: nothing but the call."""
         self.event_calls: dict[EventKey, EventCall] = {}
+        self._reach = checked.reach
+        self._watched = watch is not None
         self._compiler = Compiler(checked.reach, resources, app, watch, sending)
         self._compile(checked)
 
@@ -59,6 +61,13 @@ class Dispatch:
         else:
             self.plans[cls] = plan
             self.calls[cls] = plan.call
+
+    def is_outdated(self) -> bool:
+        """Whether an app that starts has to be compiled anew: events were defined that no plan of it knows.
+
+        What is watched stays, since it belongs to whoever watches.
+        """
+        return not self._watched and self._reach.is_outdated()
 
     def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Call:
         """Compile what a worker calls for a brokered event; it sets the context itself."""

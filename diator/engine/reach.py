@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from diator._keys import Key
+from diator.engine.families import family_of
 from diator.engine.wiring import Wired
 from diator.messages import BROKERED, DomainEvent, Event, Message
 
@@ -74,8 +75,12 @@ class Reach:
     def family(self, event: type[Event]) -> frozenset[type[Event]]:
         """A class of events and its subclasses, as far as they are defined by now."""
         if event not in self._families:
-            self._families[event] = frozenset({event, *_subclasses(event)})
+            self._families[event] = family_of(event)
         return self._families[event]
+
+    def is_outdated(self) -> bool:
+        """Whether subclasses were defined since these answers were given."""
+        return any(not family_of(event) <= family for event, family in self._families.items())
 
 
 def brokered(events: Iterable[type[Event]]) -> Iterator[type[Event]]:
@@ -83,9 +88,3 @@ def brokered(events: Iterable[type[Event]]) -> Iterator[type[Event]]:
     for event in events:
         if event is not Event and (issubclass(event, BROKERED) or not issubclass(event, DomainEvent)):
             yield event
-
-
-def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)
