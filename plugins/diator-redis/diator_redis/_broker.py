@@ -134,7 +134,7 @@ class RedisBroker:
             self._open()
         self._opened += 1
         try:
-            await self._open_links().call(b"PING")
+            await self._open_links().greet()
         except BrokerUnavailableError:
             raise
         except BrokerError:
@@ -181,7 +181,7 @@ class RedisBroker:
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
-        self._open_links()
+        await self._open_links().greet()  # the server may have been away when `connect` asked
         created: list[str] = []
         for subscription in subscriptions:
             self._known.update(topic.name for topic in subscription.topics)

@@ -6,7 +6,7 @@ from typing import Any
 
 from diator.brokers.port import Status, Subscription
 from diator.errors import BrokerError
-from diator_redis._entries import Stream
+from diator_redis._entries import Stream, as_mapping
 from diator_redis._keys import Keys
 from diator_redis._link import Links, checked, pack
 from diator_redis._scripts import BACKLOG
@@ -34,10 +34,14 @@ class Groups:
     async def partitions_of(self, topic: str) -> int:
         """Give the number of partitions of one topic, which is stored with it by whoever comes first."""
         name = self._keys.topic(topic)
-        _, stored = await self._links.send(
-            pack(b"HSETNX", name, b"partitions", self._default), pack(b"HGET", name, b"partitions")
-        )
-        if not checked(stored).isdigit() or not 0 < int(stored) <= 10_000:
+        stored = await self._links.call(b"HGET", name, b"partitions")
+        if stored is None:  # only then, as a server without memory refuses all that writes
+            set_first, stored = await self._links.send(
+                pack(b"HSETNX", name, b"partitions", self._default), pack(b"HGET", name, b"partitions")
+            )
+            checked(set_first)
+            stored = checked(stored)
+        if stored is None or not stored.isdigit() or not 0 < int(stored) <= 10_000:
             raise BrokerError(f"{name!r} says that topic {topic!r} has {stored!r} partitions, which is no such number")
         return int(stored)
 
@@ -70,19 +74,29 @@ class Groups:
 
     async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
         """Create the groups that are missing, to read what comes after ``position``, and name them."""
-        streams = await self.streams(subscription)
         group = group_of(subscription)
+        missing = await self._without(group, await self.streams(subscription))
         commands = [
             pack(b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.own else position, b"MKSTREAM")
-            for stream in streams
+            for stream in missing
         ]
         created: list[str] = []
-        for stream, reply in zip(streams, await self._links.send(*commands) if commands else (), strict=True):
+        for stream, reply in zip(missing, await self._links.send(*commands) if commands else (), strict=True):
             if isinstance(reply, Exception) and str(reply).startswith("BUSYGROUP"):
                 continue
             checked(reply)
             created.append(f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}")
         return created
+
+    async def _without(self, group: bytes, streams: Sequence[Stream]) -> Sequence[Stream]:
+        """Give the streams that lack a group.
+
+        A server without memory refuses to create even what is there, and its workers must start to make room.
+        """
+        if not streams:
+            return streams
+        replies = await self._links.send(*(pack(b"XINFO", b"GROUPS", stream.name) for stream in streams))
+        return [stream for stream, reply in zip(streams, replies, strict=True) if group not in _names_in(reply)]
 
     async def restore(self, subscription: Subscription) -> None:
         """Create again what somebody deleted, and tell of it; whatever is in the streams now is delivered."""
@@ -127,6 +141,13 @@ class Groups:
             count, position = count + int(reply[0]), bytes(reply[1])
             if not position:
                 return count
+
+
+def _names_in(groups: Any) -> set[bytes]:
+    """Give the names in a reply to XINFO GROUPS, of RESP2 or RESP3; none where there is no such stream."""
+    if isinstance(groups, Exception):
+        return set()
+    return {(group if hasattr(group, "items") else as_mapping(group))[b"name"] for group in groups}
 
 
 def group_of(subscription: Subscription) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool
 
-from diator_redis._errors import is_breaking, translate
+from diator.errors import BrokerError
+from diator_redis._errors import NO_CLUSTER, POOL_IS_EMPTY, is_breaking, is_reply, translate
 from diator_redis._scripts import Script
 
 Argument = bytes | str | int | float
@@ -92,7 +93,12 @@ class Link:
                 return connection
             await self.drop()
         self._expired = False
-        await asyncio.wait_for(self._connect(), timeout)
+        try:
+            await asyncio.wait_for(self._connect(), timeout)
+        except asyncio.TimeoutError as error:
+            if self._connection is None and not _has_room(self._pool):  # a pool that waits for a free connection
+                raise redis_errors.ConnectionError(f"{POOL_IS_EMPTY[1]} within {timeout:g} s") from error
+            raise redis_errors.TimeoutError(f"no connection within {timeout:g} s") from error
         self.opened += 1
         return self._connection
 
@@ -197,6 +203,13 @@ class Links:
             reply = (await self.send(pack(b"EVAL", script.text, len(keys), *keys, *arguments)))[0]
         return checked(reply)
 
+    async def greet(self) -> None:
+        """See that the server answers, and is no node of a cluster. Raises `~diator.BrokerError`."""
+        answer, about = await self.send(pack(b"PING"), pack(b"HELLO"))
+        checked(answer)
+        if not isinstance(about, Exception) and _field(about, b"mode") == b"cluster":  # an old server knows no HELLO
+            raise BrokerError(NO_CLUSTER)
+
     async def aclose(self) -> None:
         """Close all of them."""
         links, self._all = self._all, set()
@@ -254,11 +267,23 @@ def checked(reply: Any) -> Any:
     return reply
 
 
+def _field(mapping: Any, name: bytes) -> Any:
+    """Give a value of a mapping in a reply, which RESP2 writes as a list."""
+    pairs = mapping if hasattr(mapping, "items") else dict(zip(mapping[::2], mapping[1::2], strict=False))
+    return pairs.get(name)
+
+
 async def _reply(connection: Any) -> Any:
     try:
         return await connection.read_response(disable_decoding=True, timeout=math.inf, disconnect_on_error=False)
-    except redis_errors.ResponseError as error:
+    except redis_errors.RedisError as error:
+        if not is_reply(error):
+            raise
         return error
+
+
+def _has_room(pool: Any) -> bool:
+    return bool(pool.can_get_connection())
 
 
 async def _get_connection(pool: Any) -> Any:

@@ -5,9 +5,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis import exceptions as redis_errors
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 
 from diator.errors import ConfigurationError, Problem
+from diator_redis._errors import NO_CLUSTER
 from diator_redis._link import Links
 
 UNLIMITED = 2**31
@@ -91,6 +92,8 @@ def links_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]
 
 def check_client(client: object) -> Redis:
     """Refuse what is no client of redis-py for asyncio. Raises `~diator.ConfigurationError`."""
+    if isinstance(client, RedisCluster):
+        raise problem(f"{client!r} is a client of a Redis Cluster", NO_CLUSTER)
     if not isinstance(client, Redis):
         raise problem(
             f"{client!r} is neither an address nor a client of redis.asyncio",
