@@ -1,10 +1,18 @@
-"""Runs the Python blocks of the README and of the documents, each page from top to bottom as one module."""
+"""Runs the Python blocks of the README and of the documents, and spreads the whole suite over processes.
 
+The blocks of a page run from top to bottom as one module. The suite runs in one process for each core; tests that are
+named on the command line run in one, where ``-s`` and a debugger work.
+"""
+
+import os
 import sys
 from types import ModuleType
 
+import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 
 def run_block(example: Example) -> None:
@@ -21,3 +29,25 @@ pytest_collect_file = Sybil(
     patterns=["*.md"],
     excludes=["**/.venv/**"],
 ).pytest()
+
+
+class ByTest(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Gives each test to the process that is free next, and the blocks of a page to one: later ones use earlier ones.
+
+    That is what marks of the group ``loadgroup`` are for, which pytest-xdist 3.8 does not see with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        page, _, _ = nodeid.partition("::")
+        return page if page.endswith(".md") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByTest:
+    """Return what spreads the tests."""
+    return ByTest(config, log)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of processes: one for each core, or none besides this one if tests are named."""
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return (os.cpu_count() or 1) if is_whole else 0

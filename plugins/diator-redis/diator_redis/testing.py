@@ -11,6 +11,7 @@
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -248,10 +249,12 @@ class Proxy:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port below those that systems give to clients, so that none takes it while the server is stopped."""
+    while True:
+        port = random.randrange(15_000, 32_000)  # noqa: S311 - hides nothing
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _close(one: socket.socket) -> None:

@@ -452,7 +452,8 @@ class Shop:
         worker.terminate()
         code = worker.wait(PATIENCE)
         notes = self.folder / f"{worker.pid}.notes"
-        assert code == 0 or (code == -signal.SIGTERM and not notes.read_text()), self.log()  # it had not yet begun
+        has_begun = notes.exists() and notes.read_text()
+        assert code == 0 or (code == -signal.SIGTERM and not has_begun), self.log()
         self.workers.remove(worker)
 
     def replace_dead(self) -> None:
