@@ -31,12 +31,14 @@ Errors of handlers, middlewares and factories are never wrapped: they reach the 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diator._keys import Key
 from diator._places import Place
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from diator.brokers.envelope import Outgoing
     from diator.messages import Event
 
@@ -181,11 +183,32 @@ class Reject(Exception):  # noqa: N818 - an order, not an error
 
 
 class RetryLater(Exception):  # noqa: N818 - an order, not an error
-    """Raised by a handler of a brokered event: deliver it again after so many seconds. It counts as an attempt."""
+    """Raised by a handler of a brokered event: deliver it again after so many seconds, or after a `timedelta`.
 
-    def __init__(self, seconds: float) -> None:
+    It counts as an attempt. A time that has passed means at once. Raises `TypeError` for what is no time, and
+    `ValueError` for one that is not finite.
+    """
+
+    def __init__(self, seconds: "float | timedelta") -> None:
         super().__init__(seconds)
-        self.seconds = seconds
+        self.seconds = _seconds(seconds)
+        """How long to wait, from 0 up."""
+
+
+def _seconds(given: Any) -> float:
+    """The seconds of a delay. ``Any``: callers may be unchecked."""
+    from datetime import timedelta  # noqa: PLC0415 - slow to import, and needed after a failure only
+
+    value = given.total_seconds() if isinstance(given, timedelta) else given
+    how = "give a number of seconds or a timedelta, as in RetryLater(30) or RetryLater(timedelta(minutes=5))"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"RetryLater got {given!r}; {how}")
+    if not -_ENDLESS < value < _ENDLESS:
+        raise ValueError(f"RetryLater got {given!r}, which is no finite time; {how}")
+    return float(max(0, min(value, _MAX_SECONDS)))
+
+
+_ENDLESS, _MAX_SECONDS = float("inf"), 1e12
 
 
 class ContainerError(DiatorError):

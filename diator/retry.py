@@ -11,9 +11,10 @@ class Retry:
     """A policy for brokered events: ``Retry(attempts=5, delay=1.0, never=(ValidationError,))``.
 
     A handler is tried at most ``attempts`` times. The first retry waits ``delay`` seconds, each later one ``factor``
-    times as long, never longer than ``max_delay`` seconds; each wait is shortened or lengthened at random by up to
-    ``jitter`` of itself, so that many failures at once do not come back at once. After an error of a class in
-    ``never`` there is no retry. Then the message is parked as a dead letter.
+    times as long; each wait is shortened or lengthened at random by up to ``jitter`` of itself, so that many failures
+    at once do not come back at once, and none is longer than ``max_delay`` seconds. After an error of a class in
+    ``never`` there is no retry, also where it stands in an `ExceptionGroup`. Then the message is parked as a dead
+    letter.
 
     Raises `ConfigurationError` for numbers that make no sense.
     """
@@ -58,23 +59,25 @@ class Retry:
     @property
     def longest(self) -> float:
         """The longest delay that this policy can ask for, in seconds."""
-        if self.attempts < 2:
-            return 0.0
-        try:
-            last = self.delay * self.factor ** (self.attempts - 2)
-        except OverflowError:
-            last = self.max_delay
-        return float(min(self.max_delay, last)) * (1 + self.jitter)
+        return 0.0 if self.attempts < 2 else min(self.max_delay, self._before_jitter(self.attempts - 1) * self._most)
 
     def delay_after(self, attempt: int) -> float:
         """The seconds to wait after an attempt, counted from 1, has failed."""
         from random import uniform  # noqa: PLC0415 - slow to import, and needed after a failure only
 
+        delay = self._before_jitter(attempt)
+        # A limit on the result would have all that fail at once come back at once, when their delay is at its limit.
+        return uniform(delay * (1 - self.jitter), min(self.max_delay, delay * self._most))  # noqa: S311 - hides nothing
+
+    @property
+    def _most(self) -> float:
+        return 1 + self.jitter
+
+    def _before_jitter(self, attempt: int) -> float:
         try:
-            delay = min(self.max_delay, self.delay * self.factor ** (attempt - 1))
+            return float(min(self.max_delay, self.delay * self.factor ** (attempt - 1)))
         except OverflowError:
-            delay = self.max_delay
-        return float(delay) * (1 + self.jitter * uniform(-1, 1))  # noqa: S311 - spreads load, hides nothing
+            return float(self.max_delay)
 
     def __repr__(self) -> str:
         return f"Retry({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"

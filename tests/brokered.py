@@ -39,7 +39,7 @@ class Watch(Hooks):
         self._note("received", details, str(len(details.deliveries)))
 
     def handled(self, details: Handled, /) -> None:
-        self._note("handled", details, type(details.error).__name__ if details.error else "well")
+        self._note("handled", details, type(details.error).__name__ if details.error is not None else "well")
 
     def retried(self, details: Retried, /) -> None:
         self._note("retried", details, details.subscription)

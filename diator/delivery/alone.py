@@ -1,5 +1,6 @@
 """Alone: each message is handled in a context of its own, though one task handles many of them, one after another."""
 
+import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
@@ -12,22 +13,37 @@ Call = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 @types.coroutine
-def alone(call: Call, context: Context, event: Any) -> Generator[Any, Any, None]:
-    """Handle one event. What its handler sets in context variables is gone afterwards, as if a task had run it."""
+def alone(call: Call, context: Context, event: Any) -> Generator[Any, Any, BaseException | None]:
+    """Handle one event, and give what its handler raised. What it sets in context variables is gone afterwards.
+
+    What is given came out of the handler, and what is raised came from outside: a `GeneratorExit` may be either.
+    """
     run = copy_context().run
     run(current.set, context)
-    handling = run(call, event)
+    is_closed = False
     try:
+        handling = run(call, event)
         waits_for = run(handling.send, None)
         while True:
             try:
                 got = yield waits_for
-            except GeneratorExit:
-                handling.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 - it is passed on
+            except BaseException as error:
+                if isinstance(error, GeneratorExit) and not _is_result_of(waits_for, error):
+                    is_closed = True
+                    handling.close()
+                    raise
                 waits_for = run(handling.throw, error)
             else:
                 waits_for = run(handling.send, got)
     except StopIteration:
-        return
+        return None
+    except BaseException as error:
+        if is_closed or isinstance(error, KeyboardInterrupt):  # a person's
+            raise
+        return error
+
+
+def _is_result_of(future: Any, error: GeneratorExit) -> bool:
+    """Whether an error is that of what the handler has waited for, such as a task of its own."""
+    done = isinstance(future, asyncio.Future) and future.done() and not future.cancelled()
+    return done and future.exception() is error

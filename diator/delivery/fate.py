@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable
+from types import TracebackType
 from typing import Any
 
 from diator.brokers.port import ACK, Outcome, Park, RetryAfter
 from diator.context import Context
 from diator.delivery.lanes import Job
-from diator.delivery.outcomes import after_failure, in_words
+from diator.delivery.outcomes import after_failure
 from diator.delivery.telling import Telling
+from diator.delivery.texts import described
 from diator.errors import Reject
 from diator.hooks import Handled, Parked, Retried, Settled
 from diator.retry import Retry
@@ -39,12 +41,12 @@ class Fate:
         outcome = after_failure(error, attempt, self._retry)
         what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
         if self._lossy:
-            logger.error("%s; the broker delivers at most once, so it is lost", what, exc_info=error)
+            logger.error("%s; the broker delivers at most once, so it is lost", what, exc_info=_for_log(error))
             return ACK
         if isinstance(outcome, Park):
             return self.park(job, outcome, error)
         assert isinstance(outcome, RetryAfter)
-        logger.warning("%s (%s); again in %.3g s", what, in_words(error), outcome.delay)
+        logger.warning("%s (%s); again in %.3g s", what, described(error), outcome.delay)
         if self._telling.hears("retried"):
             self._telling.tell("retried", Retried(self._name, job.context, outcome.delay, error))
         return outcome
@@ -52,7 +54,7 @@ class Fate:
     def park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
         """Make a message a dead letter, where the broker keeps such."""
         text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
-        told = None if isinstance(error, Reject) else error  # a rejection says all in its reason
+        told = None if error is None or isinstance(error, Reject) else _for_log(error)  # its reason says it all
         logger.error(text, self._name, job.name or "that can't be read", why.reason, exc_info=told)
         if self._telling.hears("parked"):
             self._telling.tell("parked", Parked(self._name, job.context, why))
@@ -81,3 +83,8 @@ class Fate:
             for job, outcome in settled:
                 gone = id(job.delivery) in lost
                 self._telling.tell("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))
+
+
+def _for_log(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """What a log record takes for an error, and not the error itself: logging would ask whether that is true."""
+    return type(error), error, error.__traceback__

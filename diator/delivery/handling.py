@@ -102,13 +102,8 @@ class Handling:
         self._running[task] = job
         if self._alarm is None:
             self._alarm = self._loop.call_at(job.deadline, self._ring)
-        failure: BaseException | None = None
         try:
-            await alone(call, context, event)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises decides what becomes of its message
-            failure = error
+            failure: BaseException | None = await alone(call, context, event)
         finally:
             job.task = None
             del self._running[task]

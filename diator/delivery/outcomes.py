@@ -1,53 +1,76 @@
 """What becomes of a message after its handler has failed, or where it can't be handled at all."""
 
-import math
-import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from diator.brokers.port import Outcome, Park, RetryAfter
+from diator.delivery.texts import (
+    class_name_of,
+    full_name_and_text,
+    reason_of_rejection,
+    recordable,
+    traceback_of,
+)
 from diator.errors import Reject, RetryLater
-from diator.retry import Retry
+from diator.retry import Retry, is_seconds
 
 _LONGEST = 365 * 24 * 3600.0
 """Seconds that a retry may wait: an outcome with a time that a broker can't write down would come back for ever."""
 
 
 def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
-    """Retry, as the policy or the handler wants it, or park."""
-    if isinstance(error, Reject):
-        return parked(f"rejected: {getattr(error, 'reason', None) or in_words(error)}", attempt, error)
-    if isinstance(error, retry.never):
-        return parked(f"never retried after {type(error).__qualname__}", attempt, error)
+    """Retry, as the policy or the handler wants it, or park.
+
+    What stands in a group counts as if it had been raised by itself: `Reject` before ``never``, that before
+    `RetryLater`, of which the longest counts.
+    """
+    errors = list(_with_members(error))
+    for one in errors:
+        if issubclass(type(one), Reject):
+            return parked(f"rejected: {reason_of_rejection(one)}", attempt, error)
+    for one in errors:
+        if issubclass(type(one), retry.never):
+            return parked(f"never retried after {class_name_of(one)}", attempt, error)
     if attempt >= retry.attempts:
         return parked(f"exhausted after {attempt} attempts", attempt, error)
-    if isinstance(error, RetryLater):
-        seconds = _seconds(getattr(error, "seconds", None))
-        if seconds is not None:
-            return RetryAfter(min(seconds, _LONGEST))
-    return RetryAfter(min(retry.delay_after(attempt), _LONGEST))
+    seconds = max(_delays_asked_for(errors), default=None)
+    return RetryAfter(min(retry.delay_after(attempt) if seconds is None else seconds, _LONGEST))
 
 
-def _seconds(value: object) -> float | None:
-    """A delay that a handler has asked for; none where it makes no sense, since handlers are not checked."""
-    if not isinstance(value, (int, float)):
-        return None
+def _with_members(error: BaseException) -> Iterator[BaseException]:
+    """An error, and all that stand in it where it is a group of errors, at any depth."""
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            left += reversed(_members(one))
+
+
+def _members(error: BaseException) -> list[BaseException]:
+    """Those of a group, told by its name: until Python 3.11 the class is one of the package ``exceptiongroup``."""
+    if not any(cls.__name__ == "BaseExceptionGroup" for cls in type(error).__mro__):
+        return []
     try:
-        return max(0.0, float(value)) if math.isfinite(value) else None
-    except OverflowError:  # whole numbers may be larger than all others
-        return None
+        members: Iterable[object] = getattr(error, "exceptions", ())
+        return [member for member in members if isinstance(member, BaseException)]
+    except Exception:  # noqa: BLE001 - classes of errors can do anything, and this must not come back for ever
+        return []
 
 
-def in_words(error: BaseException) -> str:
-    """The class of an error and what it says, if it can say anything."""
-    try:
-        return f"{type(error).__qualname__}: {error}"
-    except Exception as broken:  # noqa: BLE001 - an error that can't be shown must not come back for ever
-        return f"{type(error).__qualname__}, whose text raised {type(broken).__qualname__}"
+def _delays_asked_for(errors: Iterable[BaseException]) -> Iterator[float]:
+    """The delays of all that are `RetryLater`; one that was made without its constructor may have no sensible one."""
+    for error in errors:
+        if issubclass(type(error), RetryLater):
+            seconds: Any = error.__dict__.get("seconds")
+            if is_seconds(seconds):
+                yield float(min(seconds, _LONGEST))  # whole numbers may be larger than all others
 
 
 def parked(reason: str, attempts: int = 0, error: BaseException | None = None) -> Park:
     """A dead letter with everything that is known of it."""
+    reason = recordable(reason)
     if error is None:
         return Park(reason, attempts=attempts)
-    kind = type(error)
-    text = "".join(traceback.format_exception(kind, error, error.__traceback__))
-    return Park(reason, f"{kind.__module__}.{in_words(error)}", text, attempts)
+    return Park(reason, full_name_and_text(error), traceback_of(error), attempts)

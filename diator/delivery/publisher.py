@@ -99,8 +99,9 @@ class Publisher:
                 data=msgspec.Raw(entry.codec.encode(event)),
             ),
         )
-        if self._limit is not None and len(message.structured) > self._limit:
-            raise MessageTooLargeError(f"{type(event).__qualname__} {event_id}", len(message.structured), self._limit)
+        size = len(message.structured)  # encoded here: what can't be must fail the unit, not the sending after it
+        if self._limit is not None and size > self._limit:
+            raise MessageTooLargeError(f"{type(event).__qualname__} {event_id}", size, self._limit)
         return message
 
     async def publish(self, events: Sequence[Event]) -> None:
@@ -146,5 +147,10 @@ def _own(headers: Mapping[Any, Any]) -> str | None:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"the header {name!r} is {value!r}; headers that travel with brokered events are texts")
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError as error:
+            text = f"the header {name!r} is {value!r}, which holds half a character (a lone surrogate)"
+            raise ValueError(f"{text}; decode it with errors='replace', or send it in base64") from error
     own = {name: value for name, value in headers.items() if name not in TRACE}
     return msgspec.json.encode(own).decode() if own else None

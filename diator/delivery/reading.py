@@ -12,6 +12,7 @@ from diator.context import NO_HEADERS, Context
 from diator.delivery.catalog import Entry
 from diator.delivery.codec import Codec
 from diator.delivery.lanes import Job
+from diator.delivery.texts import text_of
 from diator.errors import UnreadableMessageError
 
 _headers = msgspec.json.Decoder(dict[str, str])
@@ -47,11 +48,14 @@ def decode(envelope: Envelope, entry: Entry) -> Any:
         raise UnreadableMessageError(f"its data is {envelope.datacontenttype!r}, where {JSON!r} was expected")
     try:
         return _decoded(entry.codec, envelope.data)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a class of events raises for data that it does not like
         known, got = entry.contract.version, envelope.diatorversion
         other = f", of version {got}, where {known} is known," if got != known else ""
-        text = f"the data of {envelope.type}{other} does not fit {entry.cls.__qualname__}: {error}"
-        remedy = "; give the field a default to read such messages" if any(m in str(error) for m in _MISSING) else ""
+        text = f"the data of {envelope.type}{other} does not fit {entry.cls.__qualname__}: {text_of(error)}"
+        missing = any(mark in text for mark in _MISSING)
+        remedy = "; give the field a default to read such messages" if missing else ""
         raise UnreadableMessageError(text + remedy) from error
 
 

@@ -229,4 +229,7 @@ async def _cancelled(tasks: "Iterable[asyncio.Future[Any]]") -> None:
 def _raise_first(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+            if isinstance(error, Exception):
+                raise error
+            # As it is, asyncio would end the loop with it once more, or nothing would start the consumer again.
+            raise RuntimeError(f"a task was ended by {type(error).__qualname__}") from error

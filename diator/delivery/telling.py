@@ -39,5 +39,7 @@ class Telling:
         for method in self._heard[name]:
             try:
                 method(details)
-            except Exception:  # a hook must not decide what becomes of a message
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # a hook must not decide what becomes of a message, nor cancel who publishes one
                 logger.exception("the hook %s of %s failed", name, type(getattr(method, "__self__", method)).__name__)

@@ -176,8 +176,8 @@ class Worker:
         assert self._stopping is not None
         running = asyncio.ensure_future(consumer.run(self._stopping, self._left))
         await asyncio.wait({running})
-        if not running.cancelled():
-            running.result()
+        if not running.cancelled() and (error := running.exception()) is not None:
+            raise error
         if not self._stopping.is_set():
             raise BrokerUnavailableError(OUT_OF_NOWHERE)
 

@@ -63,5 +63,6 @@ class _Job:
             return None
         try:
             return self._call()
-        except StopIteration as error:  # a future can't hold it: who awaits it would wait for ever
-            raise RuntimeError("the handler raised StopIteration") from error
+        except (StopIteration, GeneratorExit) as error:
+            # A future can't hold the first, and the second would close the coroutines that await it, half-way.
+            raise RuntimeError(f"the handler raised {type(error).__name__}") from error

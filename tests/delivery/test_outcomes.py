@@ -1,7 +1,10 @@
 """What becomes of a message that fails: retried by its policy, or a dead letter with everything that is known."""
 
 import asyncio
+import sys
 from dataclasses import dataclass
+from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -43,6 +46,80 @@ class Wordless(Reject):
 class Timeless(RetryLater):
     def __init__(self) -> None:
         Exception.__init__(self)
+
+
+class Silent(Exception):
+    def __str__(self) -> Any:
+        return None  # noqa: PLE0307 - that is what is wrong with it
+
+    __repr__ = __str__
+
+
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+    __repr__ = __str__
+
+
+class Untrue(Exception):
+    def __bool__(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not to be compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Grudging(Reject):
+    def __init__(self) -> None:
+        Exception.__init__(self)
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        raise ValueError("no reason")
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    meeting: int
+
+
+def circle() -> Exception:
+    first, second = Broken("first"), Broken("second")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+HALF = "caf\udce9.txt"  # as os.fsdecode returns it for a name that is not UTF-8
+Nameless = type("Nameless", (Exception,), {"__module__": HALF, "__qualname__": HALF})
+Unplaced = type("Unplaced", (Exception,), {"__module__": None})
+
+ODD: list[BaseException] = [
+    Unspeakable(),
+    Silent(),
+    Leaving(),
+    Untrue(),
+    Grudging(),
+    Frozen(1),
+    circle(),
+    Nameless(),
+    Unplaced(),
+    NotAnException("odd"),
+    Wordless(),
+    Timeless(),
+    StopIteration(),
+    StopAsyncIteration(),
+    GeneratorExit(),
+    SystemExit(3),
+    asyncio.CancelledError("nobody has asked for that"),
+    Broken(HALF),
+    Broken("before\0after"),
+    Broken("x" * 300_000),
+    Reject(HALF),
+    Reject(Unspeakable()),  # type: ignore[arg-type]
+]
 
 
 def failing_app(broker: Flaky, watch: Watch, error: BaseException, **options: Any) -> Diator:
@@ -142,12 +219,36 @@ async def test_retry_later_takes_the_place_of_the_delay_and_counts_as_an_attempt
         assert [details.delay for details in watch.of("retried")] == [70, 70]
 
 
-@pytest.mark.parametrize("seconds", ["soon", None, float("nan"), float("inf"), -5, 1e400, 10**400])
-def test_retry_later_with_nonsense_is_a_retry_all_the_same(seconds: Any) -> None:
+@pytest.mark.parametrize(
+    ("delay", "seconds"), [(timedelta(minutes=2), 120.0), (0, 0.0), (-5, 0.0), (timedelta(seconds=-1), 0.0), (2.5, 2.5)]
+)
+@in_virtual_time
+async def test_retry_later_takes_seconds_or_a_timedelta(delay: Any, seconds: float) -> None:
+    broker, watch = Flaky(), Watch()
+    app = failing_app(broker, watch, RetryLater(delay), retry=Retry(attempts=2, delay=9))
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(1)
+        assert [details.delay for details in watch.of("retried")] == [seconds]
+
+
+@pytest.mark.parametrize("delay", ["soon", None, True, float("nan"), float("inf"), -float("inf"), 1e400, object()])
+def test_retry_later_refuses_what_is_no_time(delay: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^RetryLater got .*; give a number of seconds or a timedelta"):
+        RetryLater(delay)
+
+
+class Unmade(RetryLater):
+    def __init__(self, seconds: Any) -> None:
+        self.seconds = seconds
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, float("nan"), float("inf"), -5, 1e400])
+def test_a_retry_later_that_its_constructor_has_not_checked_is_a_retry_all_the_same(seconds: Any) -> None:
     @in_virtual_time
     async def scenario() -> None:
         broker, watch = Flaky(), Watch()
-        app = failing_app(broker, watch, RetryLater(seconds), retry=Retry(attempts=2, delay=3, jitter=0))
+        app = failing_app(broker, watch, Unmade(seconds), retry=Retry(attempts=2, delay=3, jitter=0))
         async with app, app.worker():
             await app.publish(Joined())
             await watch.settle(2, within=60)
@@ -158,7 +259,8 @@ def test_retry_later_with_nonsense_is_a_retry_all_the_same(seconds: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("error", "retry"), [(RetryLater(1e300), Retry()), (Broken(), Retry(delay=1e300, max_delay=1e300))]
+    ("error", "retry"),
+    [(RetryLater(1e300), Retry()), (RetryLater(10**400), Retry()), (Broken(), Retry(delay=1e300, max_delay=1e300))],
 )
 @in_virtual_time
 async def test_a_delay_is_never_longer_than_brokers_can_write_down(error: Exception, retry: Retry) -> None:
@@ -171,7 +273,7 @@ async def test_a_delay_is_never_longer_than_brokers_can_write_down(error: Except
     assert details.outcome.delay == 365 * 24 * 3600
 
 
-@pytest.mark.parametrize("error", [Unspeakable(), NotAnException("odd"), Wordless(), Timeless(), StopIteration()])
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
 def test_whatever_a_handler_raises_ends_as_a_dead_letter(error: BaseException) -> None:
     @in_virtual_time
     async def scenario() -> None:
@@ -183,6 +285,9 @@ def test_whatever_a_handler_raises_ends_as_a_dead_letter(error: BaseException) -
             (letter,) = await letters(broker)
             assert letter.why.error
             assert letter.why.traceback
+            for text in (letter.why.reason, letter.why.error, letter.why.traceback):
+                assert "\0" not in text
+                assert len(text.encode()) < 40_000
             assert len(broker.receivers) == 1, "the consumer broke down"
             assert not watch.of("settled")[-1].lost
 
@@ -347,3 +452,110 @@ def test_a_policy_never_asks_for_more_than_its_longest_delay() -> None:
                 assert 0 <= retry.delay_after(attempt) <= retry.longest
     assert Retry(attempts=1).longest == 0
     assert RetryAfter(Retry(jitter=0).delay_after(1)) == RetryAfter(1.0)
+
+
+def test_jitter_never_asks_for_more_than_the_longest_delay_and_still_spreads_there() -> None:
+    retry = Retry(attempts=20, delay=10, max_delay=20, jitter=0.5)
+    delays = [retry.delay_after(10) for _ in range(200)]
+    assert all(10 <= delay <= 20 for delay in delays)
+    assert max(delays) - min(delays) > 5
+    assert retry.longest == 20
+
+
+# ------------------------------------------------------------------------------------------------- groups of errors
+
+
+def group(*errors: BaseException) -> BaseException:
+    """A group as task groups raise it; of the package ``exceptiongroup``, before Python has them."""
+    module: Any = import_module("builtins" if sys.version_info >= (3, 11) else "exceptiongroup")
+    made: BaseException = module.BaseExceptionGroup("unhandled errors in a TaskGroup", errors)
+    return made
+
+
+NEVER = Retry(attempts=3, delay=7, jitter=0, never=(KeyError,))
+
+
+@pytest.mark.parametrize(
+    ("errors", "outcome"),
+    [
+        ([Reject("over")], "rejected: over"),
+        ([group(Broken(), group(Reject("over")))], "rejected: over"),
+        ([KeyError("no")], "never retried after KeyError"),
+        ([Broken(), group(KeyError("no"))], "never retried after KeyError"),
+        ([KeyError("no"), Reject("over")], "rejected: over"),
+        ([RetryLater(30), KeyError("no")], "never retried after KeyError"),
+        ([RetryLater(30)], RetryAfter(30.0)),
+        ([RetryLater(30), group(RetryLater(40)), Broken()], RetryAfter(40.0)),
+        ([Broken(), ValueError()], RetryAfter(7.0)),
+        ([asyncio.CancelledError()], RetryAfter(7.0)),
+    ],
+)
+def test_what_stands_in_a_group_counts_as_if_it_were_raised_by_itself(
+    errors: list[BaseException], outcome: RetryAfter | str
+) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = failing_app(broker, watch, group(*errors), retry=NEVER)
+        async with app, app.worker():
+            await app.publish(Joined())
+            await watch.settle(1)
+            settled = watch.of("settled")[0].outcome
+            if isinstance(outcome, str):
+                assert settled.reason == outcome
+                assert "unhandled errors in a TaskGroup" in settled.error
+            else:
+                assert settled == outcome
+
+    scenario()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has no task groups")
+@in_virtual_time
+async def test_a_rejection_in_a_task_group_is_seen() -> None:
+    broker, watch = Flaky(), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch])
+
+    async def reject() -> None:
+        raise Reject("over")
+
+    @app.on_event
+    async def joined(event: Joined) -> None:
+        newer: Any = asyncio
+        async with newer.TaskGroup() as tasks:
+            tasks.create_task(asyncio.sleep(100))
+            tasks.create_task(reject())
+
+    async with app, app.worker():
+        await app.publish(Joined())
+        await watch.settle(1)
+        assert [letter.why.reason for letter in await letters(broker)] == ["rejected: over"]
+
+
+# ------------------------------------------------------------------------------------- what no handler may do to others
+
+
+@pytest.mark.parametrize(
+    "error", [GeneratorExit(), SystemExit(1), asyncio.CancelledError(), StopIteration(), StopAsyncIteration()], ids=repr
+)
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_no_error_of_a_handler_silences_its_subscription(error: BaseException, in_a_thread: bool) -> None:
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = Diator("meetings", broker=broker, hooks=[watch], concurrency=2, retry=Retry(attempts=1))
+        handled: list[int] = []
+
+        def take(event: Joined) -> None:
+            if event.meeting < 5:
+                raise error
+            handled.append(event.meeting)
+
+        app.on_event(thread=in_a_thread)(take)
+        async with app, app.worker():
+            await app.publish(*(Joined(number) for number in range(10)))
+            await watch.settle(10)
+            assert sorted(handled) == [5, 6, 7, 8, 9]
+            assert len(await letters(broker)) == 5
+            assert len(broker.receivers) == 1, "the consumer broke down"
+
+    asyncio.run(scenario())

@@ -338,3 +338,38 @@ async def test_numbers_that_json_lacks_fail_the_command_and_do_not_arrive_as_nul
             await app.publish(Moved([Place(None), Place(number)]))
         with pytest.raises(ValueError, match=rf"Measured\.degrees\.c is {number}"):
             await app.publish(Measured(degrees={"c": number}))
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+@pytest.mark.parametrize("error", [Mute(), ValueError("caf\udce9"), SystemExit(1), GeneratorExit()], ids=repr)
+def test_whatever_an_event_raises_when_it_is_made_of_data_becomes_a_dead_letter(error: BaseException) -> None:
+    @contract("meetings.ended")
+    @dataclass(frozen=True)
+    class Ended(NotificationEvent):
+        def __post_init__(self) -> None:
+            if handling:
+                raise error
+
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = Diator("meetings", broker=broker, hooks=[watch])
+
+        @app.on_event
+        async def ended(event: Ended) -> None: ...
+
+        async with app, app.worker():
+            published = Ended()
+            handling.append(True)
+            await app.publish(published)
+            await watch.settle(1)
+            (letter,) = await letters(broker)
+            assert letter.why.reason.startswith("undecodable: the data of meetings.ended does not fit")
+            assert len(broker.receivers) == 1, "the consumer broke down"
+
+    handling: list[bool] = []
+    scenario()

@@ -44,23 +44,25 @@ class Broken(Exception):
 class Bad(Hooks):
     """Raises whatever it is told."""
 
+    error: BaseException = Broken()
+
     def published(self, details: Published, /) -> None:
-        raise Broken
+        raise self.error
 
     def received(self, details: Received, /) -> None:
-        raise Broken
+        raise self.error
 
     def handled(self, details: Handled, /) -> None:
-        raise Broken
+        raise self.error
 
     def retried(self, details: Retried, /) -> None:
-        raise Broken
+        raise self.error
 
     def parked(self, details: Parked, /) -> None:
-        raise Broken
+        raise self.error
 
     def settled(self, details: Settled, /) -> None:
-        raise Broken
+        raise self.error
 
 
 def an_app(broker: Flaky, *hooks: Hooks) -> Diator:
@@ -129,17 +131,24 @@ async def test_each_hook_is_told_with_its_details() -> None:
     assert not any(one.lost for one in settled)
 
 
-@in_virtual_time
-async def test_a_hook_that_raises_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    broker, watch = Flaky(), Watch()
-    app = an_app(broker, Bad(), watch)
-    async with app, app.worker():
-        await app.send(Join())
-        await watch.settle(3)
-    assert sorted(watch.outcomes()) == ["Ack", "Park", "RetryAfter"]
+@pytest.mark.parametrize("error", [Broken(), asyncio.CancelledError(), SystemExit(), GeneratorExit()], ids=repr)
+def test_a_hook_that_raises_is_logged_and_changes_nothing(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch, bad = Flaky(), Watch(), Bad()
+        bad.error = error
+        app = an_app(broker, bad, watch)
+        async with app, app.worker():
+            await app.send(Join())
+            await watch.settle(3)
+        assert sorted(watch.outcomes()) == ["Ack", "Park", "RetryAfter"]
+        assert len(broker.receivers) == 1
+
+    scenario()
     for name in ("published", "received", "handled", "retried", "parked", "settled"):
         assert f"the hook {name} of Bad failed" in caplog.text
-    assert len(broker.receivers) == 1
 
 
 @in_virtual_time

@@ -1,0 +1,68 @@
+"""Texts of what has failed, as every broker can record them: whole characters only, and not too many."""
+
+import traceback
+from collections.abc import Callable
+
+_MAX_SHORT, _MAX_TRACEBACK = 4_000, 32_000
+"""Characters. An error may quote a whole response, and a dead letter is kept for a long time."""
+
+
+def recordable(text: str, limit: int = _MAX_SHORT) -> str:
+    """Return a text as any broker can record it.
+
+    Half characters (lone surrogates, as `os.fsdecode` returns for a file name that is not UTF-8) and zeros are written
+    as escapes, and what is over the limit loses its middle.
+    """
+    whole = str.encode(text, "utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    if len(whole) <= limit:
+        return whole
+    half = limit // 2
+    return f"{whole[:half]}\n[... {len(whole) - 2 * half:,} characters left out ...]\n{whole[-half:]}"
+
+
+def class_name_of(error: BaseException) -> str:
+    """Return the name of the class of an error."""
+    return recordable(_attempt(lambda: f"{type(error).__qualname__}", "an error whose class has no name"))
+
+
+def described(error: BaseException) -> str:
+    """Return the class of an error and what it says, if it can say anything."""
+    return recordable(f"{class_name_of(error)}{_said(error)}")
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says."""
+    return recordable(_attempt(lambda: f"{error}", f"an error of class {class_name_of(error)}, which has no text"))
+
+
+def full_name_and_text(error: BaseException) -> str:
+    """Return what `described` does, with the module of the class."""
+    module = _attempt(lambda: f"{type(error).__module__}.", "")
+    return recordable(f"{module}{class_name_of(error)}{_said(error)}")
+
+
+def reason_of_rejection(error: BaseException) -> str:
+    """Return the reason that a `Reject` gives, or what it says where it gives none."""
+    reason = _attempt(lambda: str(getattr(error, "reason", None) or ""), "")
+    return recordable(reason or described(error))
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of an error, with its causes."""
+    lines = lambda: "".join(traceback.format_exception(type(error), error, error.__traceback__))  # noqa: E731
+    return recordable(_attempt(lines, "its traceback could not be formatted"), _MAX_TRACEBACK)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f": {error}"
+    except BaseException as broken:  # noqa: BLE001 - an error that can't be shown must not come back for ever
+        return f", whose text raised {class_name_of(broken)}"
+
+
+def _attempt(make: Callable[[], str], otherwise: str) -> str:
+    """Return the text that is made of an error, or another where making it fails: classes of errors can do anything."""
+    try:
+        return make()
+    except BaseException:  # noqa: BLE001 - as above
+        return otherwise
