@@ -394,3 +394,14 @@ async def test_a_key_of_another_kind_than_text_is_written_as_text() -> None:
         await app.publish(Numbered(7), Numbered(None), Numbered(0))
     (messages, _, _) = broker.publications[0]
     assert [message.key for message in messages] == ["7", None, "0"]
+
+
+@pytest.mark.parametrize("headers", [{"file": "caf\udce9"}, {"caf\udce9": "x"}, {"traceparent": "\udce9"}])
+@in_virtual_time
+async def test_headers_that_no_broker_can_carry_roll_the_command_back(headers: dict[str, str]) -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        with pytest.raises(ValueError, match=r"the header '.*, which holds half a character \(a lone surrogate\)"):
+            await bench.app.using(headers=headers).send(Join())
+    assert "scope 1 undone by ValueError" in bench.journal.lines
+    assert not bench.broker.publications
