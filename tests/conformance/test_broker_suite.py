@@ -26,7 +26,7 @@ from diator.brokers import (
     Subscription,
     Topic,
 )
-from diator.brokers.memory.queues import Message, Queue
+from diator.brokers.memory.queues import Lane, Message, Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.conformance import BrokerSuite, Wanted
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
@@ -306,6 +306,54 @@ class TakesThoughClosed(MemoryReceiver):
     def close(self) -> None:
         closed, self._queue.take = self._queue.take, lambda limit: closed(limit)[1:]  # type: ignore[method-assign]
         super().close()
+
+
+# Brokers that strand what others have left.
+
+STRANDS = "nothing_is_stranded_when_receivers_leave"
+
+
+@caught_by(STRANDS)
+class HandsOutOnlyTheBacklogOfOneKey(Queue):
+    def take(self, limit: int) -> list[Message]:
+        long = [one for one in self._ready if isinstance(one, Lane) and len(one.waiting) > 64]
+        if long:
+            self._ready.clear()
+            self._ready.append(long[0])
+        return super().take(limit)
+
+
+@caught_by(STRANDS)
+class ForgetsOtherKeysOfAReceiverThatCloses(MemoryReceiver):
+    def close(self) -> None:
+        held = list(self._leases)
+        for lease in held:
+            if lease.message.lane is not held[0].message.lane:
+                del self._leases[lease]
+        super().close()
+
+
+@caught_by(STRANDS)
+class LosesWhatADeadReceiverHad(MemoryReceiver):
+    def _expire(self, now: float) -> None:
+        for lease in list(self._leases)[1:]:
+            del self._leases[lease]
+        super()._expire(now)
+
+
+@caught_by(STRANDS)
+class GivesBackOnlyAPage(Queue):
+    def give_back(self, messages: Sequence[Message]) -> None:
+        super().give_back(messages[:64])
+
+
+@caught_by(STRANDS)
+class KeepsAKeyThatWasReleasedBehindARetry(Settling):
+    """Lets the first of a key come again, and forgets those that were released with it."""
+
+    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+        if outcome != RELEASE:
+            super()._settle(message, outcome, released)
 
 
 # Queues that are wrong.

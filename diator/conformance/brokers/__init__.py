@@ -2,12 +2,13 @@
 
 In reading order: `bench` (what the author of a plugin writes, and how a case gets its broker), `messages` (what cases
 send), then the cases: `publishing`, `receiving`, `settling`, `leases`, `order`, `letters`, `room`, `life`, `crowd`, and
-`programs` (random ones, for which hypothesis must be installed).
+`leaving` and `programs` (random ones, for which hypothesis must be installed).
 """
 
 from diator.conformance.brokers.bench import Wanted
 from diator.conformance.brokers.crowd import Crowd
 from diator.conformance.brokers.leases import Leases
+from diator.conformance.brokers.leaving import Leaving
 from diator.conformance.brokers.letters import Letters
 from diator.conformance.brokers.life import Life
 from diator.conformance.brokers.order import Order
@@ -21,7 +22,7 @@ __all__ = ["BrokerSuite", "Wanted"]
 
 
 # pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
-class BrokerSuite(Programs, Crowd, Room, Letters, Order, Leases, Settling, Receiving, Publishing, Life):
+class BrokerSuite(Programs, Leaving, Crowd, Room, Letters, Order, Leases, Settling, Receiving, Publishing, Life):
     """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
 
     A case whose capabilities the broker declares must pass. If one of them is not declared, the case checks that

@@ -109,6 +109,11 @@ class Bench:
         """Break all connections to the broker, which stays up. Optional: without it, the cases that need it skip."""
         pytest.skip("the author has written no cut_connections")
 
+    @property
+    def can_cut(self) -> bool:
+        """Whether the author has written `cut_connections`."""
+        return type(self).cut_connections is not Bench.cut_connections
+
     async def stop_server(self) -> None:
         """Make the broker unreachable, until `start_server`. Optional: without it, the cases that need it skip."""
         pytest.skip("the author has written no stop_server and start_server")

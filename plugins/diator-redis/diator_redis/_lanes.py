@@ -130,8 +130,8 @@ class Partition:
     def _merge(self) -> None:
         """Join the streams by when their entries were published; the order within a stream stands above that."""
         while True:
-            if any(not self._unmerged.get(number) for number in self._unfinished):
-                return  # what this stream has next is not known yet
+            if self.is_blocked:
+                return
             queues = [queue for queue in self._unmerged.values() if queue]
             if not queues:
                 return
@@ -252,6 +252,11 @@ class Partition:
     def has_more(self) -> bool:
         """Whether there are entries that were not read yet."""
         return bool(self._unfinished)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing more can be handed out before it is known what one of the streams has next."""
+        return any(not self._unmerged.get(number) for number in self._unfinished)
 
     def has_ready(self, now: float) -> bool:
         """Whether something could be handed out."""

@@ -123,7 +123,7 @@ class Partitions:
 
     async def read(self, limit: int, wait: float) -> None:
         """Take what there is, or wait for at most ``wait`` seconds until there may be something, and take that."""
-        size = max(limit, CHUNK)
+        size = min(max(limit, CHUNK), AHEAD)
         if await self._has_taken(size):
             return
         if await self._block(wait):
@@ -171,10 +171,12 @@ class Partitions:
     def _what(self, partition: Partition) -> str:
         if partition.is_stale:
             return "sync"
-        return "read" if partition.stock() < CHUNK and self._reads_on(partition, new=True) else "keep"
+        if self._reads_on(partition):
+            return "more"
+        return "read" if partition.stock() < CHUNK and not partition.is_draining and partition.size < AHEAD else "keep"
 
-    def _reads_on(self, partition: Partition, *, new: bool = False) -> bool:
-        return (new or partition.has_more) and not partition.is_draining and partition.size < AHEAD
+    def _reads_on(self, partition: Partition) -> bool:
+        return partition.has_more and not partition.is_draining and (partition.size < AHEAD or partition.is_blocked)
 
     def _unknown(self) -> None:
         """After a lost reply: what nothing is out of is leased again, what else may be pending is asked for."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diator.brokers.port import Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
+from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
 from diator_redis._entries import Receipt, Stream, delivery_of, entries_of
 from diator_redis._groups import Groups
 from diator_redis._keys import Keys
@@ -39,6 +39,7 @@ class SharedStreams:
         self._hot: list[Stream] = []
         self._turn = 0
         self._taken: list[Delivery] = []
+        self._wanted = False
         self.wake: Callable[[], None] = lambda: None
         self._groups: Groups | None = None
         self._subscription: Subscription | None = None
@@ -70,10 +71,12 @@ class SharedStreams:
     # Reading.
 
     def enter(self) -> None:
-        """Nothing depends on who waits."""
+        """Somebody waits for messages now."""
+        self._wanted = True
 
     def exit(self) -> None:
-        """Nothing depends on who waits."""
+        """Nobody waits any more."""
+        self._wanted = False
 
     async def prepare(self, limit: int) -> None:
         """What was read can be handed out as it is."""
@@ -196,7 +199,11 @@ class SharedStreams:
 
     async def keep(self) -> float | None:
         """Bring back what is due and what dead workers had; give the seconds until the next is due."""
-        if self._taken:
+        if self._taken and not self._wanted:
+            # A worker that has enough to do asks for no more; others may be idle.
+            spare, self._taken = self._taken, []
+            await self.settle([(delivery, RELEASE) for delivery in spare])
+        elif self._taken:
             lost = {id(delivery) for delivery in await self.renew(tuple(self._taken))}
             self._taken = [delivery for delivery in self._taken if id(delivery) not in lost]
         await self._follow()

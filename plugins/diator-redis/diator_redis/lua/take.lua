@@ -2,8 +2,8 @@
 -- KEYS: workers, bell, then four for each topic: leases, events, again, state; the last three are names that get ":<partition>".
 -- ARGV: group, consumer, token for new leases, milliseconds of a lease, partitions, how many entries, the partition to begin
 -- with, milliseconds after which a worker is forgotten, then three for each partition that it has: number, token, what to do
--- ("read", "keep": renew the lease only, "sync": read, and give all that is pending as well,
--- under the new token).
+-- ("read", "more": read, and say so where nothing more is there, "keep": renew the lease only, "sync": read, and give all that is
+-- pending as well, under the new token).
 -- Gives, in one array, where each list begins with its length (see `flat`):
 -- for each partition that has something: number, token, and the list of its streams, each with 1 where there is no more of it,
 -- the list of what waits in place (id, deliveries, failures, milliseconds until it is due, the list of the fields, -1 long where
@@ -130,7 +130,8 @@ for i = 9, #ARGV, 3 do
     busy = busy + 1
     if what == 'sync' then held = token end
     set_lease(p, held)
-    if what == 'sync' or (what == 'read' and room > 0) then read(p, held, what == 'sync', what == 'sync') end
+    local whatever = what == 'sync' or what == 'more'
+    if whatever or (what == 'read' and room > 0) then read(p, held, what == 'sync', whatever) end
   end
 end
 
