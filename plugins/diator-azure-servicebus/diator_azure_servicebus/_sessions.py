@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from azure.servicebus.aio import ServiceBusReceiver
-from azure.servicebus.exceptions import OperationTimeoutError
+from azure.servicebus.exceptions import OperationTimeoutError, SessionLockLostError
 
 from diator.brokers import Ack, Delivery, Settlement, Subscription
 from diator_azure_servicebus._errors import SDK, quietly, translate
@@ -172,8 +172,8 @@ class SessionReceiver:
                 await quietly(sdk.close())
                 raise
             await self._opened(sdk, state)
-        except OperationTimeoutError:
-            pass  # there was none
+        except (OperationTimeoutError, SessionLockLostError):
+            pass  # there was none, or its lock ended while it was opened
         except SDK as error:
             self._error = error
 
