@@ -110,7 +110,10 @@ class Lives:
         return ()
 
     async def settle(self, receiver: Receiver, settlements: Sequence[Settlement]) -> set[int]:
-        """Settle, and give the numbers of those whose lease was lost. What was acknowledged need not come again, though it may if the connection broke."""
+        """Settle, and give the numbers of those whose lease was lost.
+
+        What was acknowledged need not come again, though it may if the connection broke.
+        """
         if not settlements:
             return set()
         acknowledged = {number(delivery) for delivery, outcome in settlements if outcome is ACK}
