@@ -199,9 +199,6 @@ class _Survey:
         if not self._classes(registration):
             text = f"{registration.name} handles {', '.join(map(show, self.checked.classes[registration]))}"
             self._add(registration, "no-events", f"{text}, of which no class is defined", "name classes of events")
-        for key in wired.required:
-            text = f"{registration.name} asks for {key}, which a sender brings; a brokered event has no sender"
-            self._add(registration, "missing-dependency", text, f"register {key} with the container")
         names = {name: entry for entry in entries for name in entry.names}
         return Consumed(
             registration,

@@ -10,12 +10,12 @@ from typing import Any
 
 from diator._keys import Key
 from diator.context import current
+from diator.engine.brought import not_brought
 from diator.engine.events import Plain, Rule
 from diator.engine.signature import EMPTY
 from diator.engine.threads import finished, in_thread, is_awaitable
 from diator.engine.unit import CLOSED, Once, Unit, Work
 from diator.engine.wiring import Argument, Source, Wired
-from diator.errors import NotProvidedError
 
 # Any: handlers of all signatures and results meet here.
 Function = Callable[..., Any]
@@ -255,6 +255,5 @@ def _provided(argument: Argument, unit: Unit) -> Any:
     assert argument.key is not None
     found = unit.provided.get(argument.key, argument.default)
     if found is EMPTY:
-        text = f"{argument.key} is needed from the sender, for an event that was defined after the app started"
-        raise NotProvidedError(f"{text}; import the module of every event before the app starts")
+        raise not_brought(argument.key)  # of an event that was defined after the start: others are looked at before
     return found

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from diator._keys import Key
 from diator._places import Place
 from diator.containers.port import Container
+from diator.engine.brought import Below, asked_key, needed_below, refused_in_a_worker, without_sender
 from diator.engine.claims import claimed
 from diator.engine.events import is_brokered, needs_broker
 from diator.engine.hints import show
@@ -43,11 +44,22 @@ def check(registry: Registry, container: Container | None, app: object, has_brok
     wirer = Wirer(app, container, registry.provided, problems)
     handlers = {record: wirer.handler(record, signature) for record, signature in registry.handlers.items()}
     layers = {layer: wirer.layer(layer, signature) for layer, signature in registry.layers.items()}
+    asked = {key for wired in chain(handlers.values(), layers.values()) for key in wired.keys}
+    below = needed_below(container, asked, registry.provided)
+    handlers = {record: _with_below(wired, below) for record, wired in handlers.items()}
+    layers = {layer: _with_below(wired, below) for layer, wired in layers.items()}
     classes = {record: claimed(record, signature) or () for record, signature in registry.handlers.items()}
     reach = Reach(_domain_handlers(handlers, classes), layers.values())
     problems.extend(_events(registry, handlers, classes, reach, has_broker))
     problems.extend(_container(container, registry, chain(handlers.items(), layers.items())))
+    in_workers = without_sender(handlers, layers, classes, reach)
+    problems.extend(refused_in_a_worker(in_workers, container, registry.provided, below))
     return Checked(tuple(problems), handlers, layers, classes, reach, registry, container)
+
+
+def _with_below(wired: Wired, below: Below) -> Wired:
+    needed = dict.fromkeys(value for key in wired.keys for value in below.get(key, ()))
+    return wired._replace(below=tuple(needed)) if needed else wired
 
 
 def _domain_handlers(
@@ -106,20 +118,13 @@ def _container(
             asked.setdefault(key, record)
     found = container.validate(asked.keys(), registry.provided.keys())
     for error in found.errors:
-        asker = asked.get(_asked_key(error))
+        asker = asked.get(asked_key(error))
         needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
         yield Problem("container", f"{needs}{_text(error)}", _remedy(error), None if asker is None else asker.place)
     for error in found.warnings:
-        asker = asked.get(_asked_key(error))
+        asker = asked.get(asked_key(error))
         place = None if asker is None else asker.place
         yield Problem("container", _text(error), _remedy(error), place, "warning")
-
-
-def _asked_key(error: ContainerError) -> Key:
-    """The key that led to an error: the first of its path."""
-    path: tuple[Key, ...] = getattr(error, "path", ())
-    key: Key = path[0] if path else getattr(error, "key", Key(None))
-    return key
 
 
 def _text(error: ContainerError) -> str:

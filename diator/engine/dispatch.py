@@ -43,7 +43,7 @@ class Dispatch:
         self.event_calls: dict[EventKey, EventCall] = {}
         self._reach = checked.reach
         self._watched = watch is not None
-        self._compiler = Compiler(checked.reach, resources, app, watch, sending)
+        self._compiler = Compiler(checked.reach, resources, app, watch, sending, checked.registry.provided)
         self._compile(checked)
 
     def _compile(self, checked: Checked) -> None:

@@ -12,13 +12,14 @@ A handler that needs none of this is its own plan: ``send`` then returns the cor
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Protocol
 
 from diator._keys import Key
 from diator.context import current, next_context
+from diator.engine.brought import telling_what_was_not_brought
 from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
 from diator.engine.events import EventTable, Plain, Publishing, Rule, Sending, Step
 from diator.engine.reach import Following, Needs, Reach
@@ -83,14 +84,12 @@ class Plan:
             return partial(_in_context, call, headers, correlation_id)
         return call
 
-    def refuse_missing(self, provided: Mapping[Key, object], message: object) -> Any:
+    def refuse_missing(self, provided: Mapping[Key, object], message: object, *, streams: bool = False) -> Any:
         """Raise `NotProvidedError` where the sender does not bring what something in reach needs."""
         missing = sorted(map(str, self.needs.required - provided.keys()))
         if missing:
-            name, verb = (
-                (type(message).__qualname__, "send") if isinstance(message, Message) else ("this event", "publish")
-            )
-            how = f"await app.using(provide={{{missing[0]}: ...}}).{verb}(...)"
+            values = ", ".join(f"{key}: ..." for key in missing)
+            name, how = _sent(message, f"app.using(provide={{{values}}})", streams=streams)
             raise NotProvidedError(f"{name} needs {', '.join(missing)} from its sender: {how}")
 
     def link(self, call: Call, *, specialise: bool = False) -> Call:
@@ -116,8 +115,10 @@ class Compiler:
         app: object,
         watch: Watch | None = None,
         sending: Publishing | None = None,
+        brought: Collection[Key] = (),
     ) -> None:
         self._sending = sending
+        self._brought = brought
         self._reach = reach
         self._resources = resources
         self._app = app
@@ -164,6 +165,7 @@ class Compiler:
         if sending is not None and sends:
             call = _encoding(call, sending)
         work = self._inside(inner, opening(call) if wired.streams else call)
+        work = self._telling(work, needs)
         if delivered and inner:
             work = _unforgiving(work)
         if sending is not None and sends:
@@ -191,14 +193,14 @@ class Compiler:
         needs = Needs((*following.handlers, *following.layers))
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
         if self._sending is not None and self._reach.sends(published):
-            work = _encoding(_all_events(self._table.work), self._sending, published=True)
+            work = _encoding(self._telling(_all_events(self._table.work), needs), self._sending, published=True)
             plan = self._sending_plan(work, self._around, needs, self._sending)
             if not self._around and all(cls in self._table.brokered for cls in classes):
                 plan.call = self._sending.publish  # nothing in process has to do with them
             return plan
         if all(cls in self._table.plain for cls in classes):
             return Plan(None, _plain_events(self._table.plain), self._around, needs)
-        work = _all_events(self._table.work)
+        work = self._telling(_all_events(self._table.work), needs)
         return Plan(work, self._resources.unit(work, bool(needs.keys)), self._around, needs)
 
     def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
@@ -223,6 +225,9 @@ class Compiler:
         work = compile_call(wired, rule, self._app)
         return self._watch.handler(registration, work) if self._watch else work
 
+    def _telling(self, work: Work, needs: Needs) -> Work:
+        return telling_what_was_not_brought(work, self._brought) if self._brought and needs.keys else work
+
     def _inside(self, layers: Iterable[Wired], work: Work) -> Work:
         for layer in reversed(tuple(layers)):
             work = compile_layer(layer, work, self._app)
@@ -230,6 +235,16 @@ class Compiler:
 
     def _around_event(self, cls: type[Event], work: Work) -> Work:
         return self._inside(self._reach.layers_of(cls), work)
+
+
+def _sent(message: Any, sender: str, *, streams: bool) -> tuple[str, str]:
+    """The name of what is sent or, from ``publish``, of the events, and how to send it."""
+    if streams:
+        return type(message).__qualname__, f"async with {sender}.stream(...) as rows"
+    if isinstance(message, Message):
+        return type(message).__qualname__, f"await {sender}.send(...)"
+    names = dict.fromkeys(type(event).__qualname__ for event in message)
+    return ", ".join(names), f"await {sender}.publish(...)"
 
 
 def _link(layer: Wired, app: object) -> Link:

@@ -61,6 +61,8 @@ class Wired(NamedTuple):
     timeout: float | None = None
     wraps: tuple[type[Message], ...] = ()
     """For a middleware: the messages that it wraps."""
+    below: tuple[Key, ...] = ()
+    """The values of senders without which the container can't give what is asked of it."""
 
     @property
     def raises(self) -> bool:
@@ -79,6 +81,12 @@ class Wired(NamedTuple):
     @property
     def required(self) -> Iterator[Key]:
         """What a sender has to provide."""
+        yield from self.asked_of_senders
+        yield from self.below
+
+    @property
+    def asked_of_senders(self) -> Iterator[Key]:
+        """What it asks for itself, and only senders bring."""
         for argument in (*self.constructor, *self.arguments):
             if argument.source is Source.SENDER and argument.default is EMPTY and argument.key is not None:
                 yield argument.key

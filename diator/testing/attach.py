@@ -239,7 +239,7 @@ class _Replacing:
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         own = [key for key in keys if key not in self._replaced]
-        return self._inner.validate(own, provided) if self._inner else Validation()
+        return self._inner.validate(own, {**self._declared, **dict.fromkeys(provided)}) if self._inner else Validation()
 
     def scope(self, provided: Mapping[Key, object], /) -> _Scope:
         # What `app.provides` declares may reach the container's own factories, as it does when a sender brings it.

@@ -743,6 +743,7 @@ class ValidatesNothing(ReferenceContainer):
     "finds_an_object_that_would_outlive_what_it_holds",
     "finds_what_is_missing_further_below",
     "finds_what_is_missing_further_below_for_every_key",
+    "finds_what_needs_a_value_that_senders_bring",
 )
 class ValidatesKeysOnly(ReferenceContainer):
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
@@ -750,7 +751,22 @@ class ValidatesKeysOnly(ReferenceContainer):
         return Validation([DependencyNotFoundError(key) for key in missing])
 
 
-@caught_by("finds_all_keys_that_are_missing", "finds_what_is_missing_further_below_for_every_key")
+@caught_by("finds_what_needs_a_value_that_senders_bring")
+class RemembersWhatWasOnceProvided(ReferenceContainer):
+    def __init__(self, registrations: Sequence[Registration]) -> None:
+        super().__init__(registrations)
+        self.brought: set[Key] = set()
+
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+        self.brought.update(provided)
+        return super().validate(keys, self.brought)
+
+
+@caught_by(
+    "finds_all_keys_that_are_missing",
+    "finds_what_is_missing_further_below_for_every_key",
+    "finds_what_needs_a_value_that_senders_bring",
+)
 class TellsTheFirstProblemOnly(ReferenceContainer):
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         return Validation(super().validate(keys, provided).errors[:1])
@@ -758,6 +774,7 @@ class TellsTheFirstProblemOnly(ReferenceContainer):
 
 @caught_by(
     "a_provided_value_reaches_factories",
+    "finds_what_needs_a_value_that_senders_bring",
     "what_a_sender_provides_reaches_factories",
     "what_senders_provide_is_not_missing",
 )
@@ -766,7 +783,11 @@ class ForgetsWhatIsProvided(ReferenceContainer):
         return super().validate(keys, ())
 
 
-@caught_by("finds_what_is_missing_further_below", "finds_what_is_missing_further_below_for_every_key")
+@caught_by(
+    "finds_what_is_missing_further_below",
+    "finds_what_is_missing_further_below_for_every_key",
+    "finds_what_needs_a_value_that_senders_bring",
+)
 class TellsNoPath(ReferenceContainer):
     def walk(self, key: Key, path: tuple[Key, ...], provided: Collection[Key]) -> Iterator[ContainerError]:
         for error in super().walk(key, path, provided):

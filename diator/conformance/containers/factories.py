@@ -20,6 +20,7 @@ from diator.conformance.containers.services import (
     Work,
 )
 from diator.containers.port import Capability
+from diator.engine.brought import asked_key
 
 
 async def make_config() -> Config:
@@ -119,6 +120,21 @@ class Factories(Bench):
             assert (await one.resolve(Key(Billing))).tenant.request is first
             assert (await two.resolve(Key(Billing))).tenant.request is second
             assert await one.resolve(Key(Request)) is first
+
+    @case(Capability.PROVIDED)
+    def test_finds_what_needs_a_value_that_senders_bring(self) -> None:
+        """Where nothing is brought, such as in a worker, every key that needs it is told, however deep it is."""
+        given = [Key(Request)]
+        services = (Tenant, Billing, Config)
+        container = self.build(*(self.register(cls) for cls in services), provided=given)
+        keys = [Key(cls) for cls in services]
+        assert not container.validate(keys, given).errors
+        found = container.validate(keys, ())
+        if Capability.DEEP_VALIDATION in container.capabilities:
+            assert {asked_key(error) for error in found.errors} == {Key(Tenant), Key(Billing)}
+        else:
+            assert found.warnings or found.errors, "what validate() could not look into is a warning"
+        assert not container.validate(keys, given).errors
 
     @case(Capability.PROVIDED)
     async def test_a_provided_value_never_reaches_a_later_scope(self) -> None:

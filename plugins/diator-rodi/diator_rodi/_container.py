@@ -74,7 +74,7 @@ class RodiContainer:
         walk.run([key for key in keys if key not in provided])
         warnings = tuple(walk.warnings.values())
         if not walk.errors:
-            walk.run([key_of(hint) for hint in registered])
+            walk.run([key_of(hint) for hint in registered], asked=False)
         errors = walk.errors or self._build()
         if not errors and self._services is None:
             self._checked = dict(self._container)

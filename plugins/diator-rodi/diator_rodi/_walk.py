@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from diator.containers import Key, Lifetime
+from diator.containers import Key, Lifetime, is_placeholder
 from diator.errors import (
     ContainerError,
     DependencyCycleError,
@@ -26,13 +26,15 @@ class Walk:
         self.warnings: dict[Key, UnsupportedRegistrationError] = {}
         self._registered = registered
         self._provided = provided
+        self._asked = True
         self._seen: Seen = set()
         """What was looked through for one key, and for which singleton above it."""
         self._sound: Seen = set()
         """What was looked through for all keys, and nothing was wrong below."""
 
-    def run(self, keys: Collection[Key]) -> None:
-        """Go to all that these keys need."""
+    def run(self, keys: Collection[Key], *, asked: bool = True) -> None:
+        """Go to all that these keys need, which are ``asked`` for, or else only have to be such as rodi can build."""
+        self._asked = asked
         for key in keys:
             self._seen, count = set(self._sound), len(self.errors)
             self._to(hint_of(key), (), None)
@@ -60,6 +62,8 @@ class Walk:
             remedy = "hint each parameter with names of the module; with @rodi.inject() they may be local to a function"
             self.errors.append(UnsupportedRegistrationError(key, reason, remedy))
             return
+        if self._asked and key not in self._provided and self._is_placeholder(hint):
+            refused.append(_not_given(key, path))
         self.errors.extend(refused)
         if refused:
             return
@@ -70,6 +74,9 @@ class Walk:
             keeper = key
         for need in needs:
             self._to(need, (*path, key), keeper)
+
+    def _is_placeholder(self, hint: Any) -> bool:
+        return is_placeholder(function_of(next(layers(self._registered[hint]))))
 
     def _takes_scope(self, layer: Any) -> bool:
         function = function_of(layer)
@@ -83,6 +90,12 @@ class Walk:
         if unexpected_need:
             return UnsupportedRegistrationError(path[-1], *unexpected_need)
         return DependencyNotFoundError(key, path)
+
+
+def _not_given(key: Key, path: Path) -> UnsupportedRegistrationError:
+    reason = f"it needs {key}, whose factory gives none" if path else "its factory gives none"
+    remedy = f"declare app.provides({key}), and send with app.using(provide={{{key}: ...}})"
+    return UnsupportedRegistrationError(path[0] if path else key, reason, remedy)
 
 
 def _opaque(key: Key, lifetime: Lifetime) -> UnsupportedRegistrationError:

@@ -7,7 +7,7 @@ import pytest
 import rodi
 from diator_rodi import RodiContainer
 
-from diator import Named
+from diator import Named, NotProvidedError
 
 # pyright: reportUnknownMemberType=false
 # rodi's own hints leave out the arguments of types.
@@ -51,4 +51,4 @@ def hint_of(key: Key) -> Any:
 
 
 def not_brought() -> object:
-    raise LookupError("no sender brought it")
+    raise NotProvidedError("no sender brought it")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from wireup import ScopedAsyncContainer
 
 from diator import Named
-from diator.containers import Key, Lifetime, Validation
+from diator.containers import Key, Lifetime, Validation, is_placeholder
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
 from diator_wireup._registrations import Hinted, Registrations, is_config
 
@@ -31,6 +31,7 @@ class Check:
         for key in keys:
             if self._registrations.knows(key):
                 self._walk(key)
+                self._refuse_placeholders(key, key, set())
             elif key not in self._provided:
                 self._errors.append(DependencyNotFoundError(key))
         return Validation(self._errors, self._warnings)
@@ -60,6 +61,18 @@ class Check:
             self._look_at_parameter(key, parameter, needs.get(parameter.name))
         for need in needs.values():
             self._walk(need)
+
+    def _refuse_placeholders(self, asked: Key, key: Key, seen: set[Key]) -> None:
+        """Refuse a key, if what only senders bring is needed below it, and they do not."""
+        if key in seen or key in self._provided or is_config(key) or self._registrations.is_abstract(key):
+            return
+        seen.add(key)
+        factory = self._registrations.factory(key).factory
+        if is_placeholder(factory):
+            reason = "its factory gives none" if key == asked else f"it needs {key}, whose factory gives none"
+            self._refuse(asked, reason, f"declare app.provides({key}), and send with app.using(provide={{{key}: ...}})")
+        for need in self._registrations.needs(key).values():
+            self._refuse_placeholders(asked, need, seen)
 
     def _look_at_factory(self, key: Key) -> None:
         function = self._registrations.factory(key).factory

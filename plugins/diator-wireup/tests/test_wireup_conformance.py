@@ -7,6 +7,7 @@ from diator_wireup import WireupContainer
 from wireup import Inject, create_async_container, injectable
 from wireup.errors import WireupError
 
+from diator import NotProvidedError
 from diator.conformance import ContainerSuite, Kind, RefusedByLibraryError, Registration
 from diator.containers import Container, Key
 
@@ -36,9 +37,10 @@ def injectable_of(one: Registration) -> object:
 
 def brought(key: Key) -> object:
     def not_brought() -> object:
-        raise LookupError(key)
+        raise NotProvidedError(str(key))
 
-    return injectable(giving(key.hint, not_brought), lifetime="scoped", qualifier=key.qualifier)
+    not_brought.__annotations__["return"] = key.hint
+    return injectable(not_brought, lifetime="scoped", qualifier=key.qualifier)
 
 
 def giving(hint: Any, make: Callable[[], object]) -> Callable[[], object]:

@@ -432,13 +432,13 @@ def brought() -> User:
     raise NotProvidedError("send with app.using(provide={User: ...})")
 
 
-async def test_a_factory_whose_value_was_not_brought_says_what_its_author_wrote() -> None:
+async def test_a_value_that_was_not_brought_is_named_before_anything_runs() -> None:
     app = asking(of(brought, scoped(Audit)), work_with_audit)
     app.provides(User)
     user = User()
     async with app:
         assert await app.using(provide={User: user}).send(Work()) is user
-        with pytest.raises(NotProvidedError, match="send with"):
+        with pytest.raises(NotProvidedError, match="Work needs User from its sender"):
             await app.send(Work())
 
 
