@@ -19,8 +19,9 @@ counts a failure, `Park` makes it a dead letter, `RELEASE` gives it back at once
 many, in order, on the receiver that gave them, and may be repeated after an error or a cancel: what was settled then
 stays as it is, and may be told as lost. It may overlap with ``receive``. It returns the deliveries whose lease was
 lost: of those nothing is changed, since somebody else has them. A retry comes back to its own subscription only, never
-through the topic, and is no duplicate of itself. What is parked and what is acknowledged changes place in one step that
-no crash can come between.
+through the topic, and is no duplicate of itself. An outcome that can't be recorded is an error that is no outage, and
+leaves its delivery as it was: the others, and it with another outcome, are settled by calls that follow. What is parked
+and what is acknowledged changes place in one step that no crash can come between.
 
 *Leases.* A delivery belongs to its receiver for ``lease`` seconds, and longer each time that it is renewed. Then it is
 delivered again, ``deliveries`` higher by one, also when the process that had it was killed. One that has run out while

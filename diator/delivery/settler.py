@@ -1,19 +1,27 @@
 """The settler: outcomes are collected and taken down by the broker in batches."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from diator.brokers.port import Delivery, Outcome, Settlement
+from diator.brokers.port import Delivery, Outcome, Park, Release, RetryAfter, Settlement
 from diator.delivery.lanes import Job
 from diator.delivery.outage import Backoff, Outage
-from diator.errors import BrokerError
+from diator.errors import BrokerError, BrokerUnavailableError
+
+logger = logging.getLogger("diator")
 
 WITHIN = 0.05
 """Seconds that an outcome waits at most for others to go with."""
 _MOST = 100
 """Outcomes that are worth a call."""
+_MAX_FRUITLESS = 30
+"""Tries of what the broker refuses, about two minutes in all: a person may mend it, and others may wait behind it."""
+
+
+Decided = tuple[Job, Outcome]
 
 
 class Settles(Protocol):
@@ -31,14 +39,16 @@ class Settler:
         self,
         name: str,
         receiver: Settles,
-        settled: Callable[[Sequence[tuple[Job, Outcome]], Collection[int]], None],
+        settled: Callable[[Sequence[Decided], Collection[int]], None],
         outage: Outage,
     ) -> None:
         self._name = name
         self._receiver = receiver
         self._settled = settled
         self._outage = outage
-        self._waiting: list[tuple[Job, Outcome]] = []
+        self._waiting: list[Decided] = []
+        self._fruitless = 0
+        """How often in a row nothing could be recorded, though the broker was there."""
         self._wake = asyncio.Event()
         self._resting = asyncio.Event()
         self._resting.set()
@@ -83,16 +93,83 @@ class Settler:
             self._timer.cancel()
         self._resting.clear()
         try:
-            lost = await self._receiver.settle([(job.delivery, outcome) for job, outcome in batch])
+            await self._settle(batch)
         except BrokerError as error:
-            self._outage.down("settle messages", self._name, error)
-            self._waiting = [*batch, *self._waiting]
+            self._outage.down(_SETTLE, self._name, error)
             return False
-        except BaseException:
-            self._waiting = [*batch, *self._waiting]
-            raise
         finally:
+            self._waiting = [*batch, *self._waiting]
             self._resting.set()
-        self._outage.up("settle messages", self._name)
-        self._settled(batch, {id(delivery) for delivery in lost} if lost else ())
+        self._outage.up(_SETTLE, self._name)
         return True
+
+    async def _settle(self, batch: list[Decided]) -> None:
+        """Settle a batch, and take out of it what the broker has recorded."""
+        try:
+            lost = await self._receiver.settle([(job.delivery, outcome) for job, outcome in batch])
+        except BrokerUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it may concern one of them alone
+            await self._settle_each(batch, error)
+        else:
+            self._settled(tuple(batch), {id(delivery) for delivery in lost} if lost else ())
+            batch.clear()
+            self._fruitless = 0
+
+    async def _settle_each(self, batch: list[Decided], error: Exception) -> None:
+        """Settle one at a time, so that an outcome that can't be recorded takes no other with it.
+
+        Where none can be, the broker or the receiver may be at fault: the error is raised, and all of them wait on, for
+        a while. Of others that can't, nothing is recorded: they are delivered again when their leases end, at most so
+        often as the subscription allows.
+        """
+        failed: list[Decided] = []
+        total = len(batch)
+        for job, outcome in tuple(batch):
+            if job.key is not None and any(job.key == other.key for other, _ in failed):
+                failed.append((job, outcome))  # it must not come before the one that has failed
+                continue
+            try:
+                recorded, lost = await self._settle_alone(job, outcome)
+            except BrokerUnavailableError:
+                raise
+            except Exception as again:  # noqa: BLE001 - as above
+                failed.append((job, outcome))
+                error = again
+            else:
+                batch.remove((job, outcome))
+                self._fruitless = 0
+                self._settled([(job, recorded)], {id(delivery) for delivery in lost})
+        if len(failed) == total and self._may_be_all(failed, error):
+            raise error
+        for job, outcome in failed:
+            logger.error(_NOT_RECORDED, self._name, outcome, job.name, "it is delivered again", exc_info=error)
+        batch.clear()
+        self._settled(failed, {id(job.delivery) for job, _ in failed})
+
+    def _may_be_all(self, failed: list[Decided], error: Exception) -> bool:
+        """Whether the broker or the receiver may be unable to record anything, and not these few outcomes alone."""
+        self._fruitless += 1
+        if all(isinstance(outcome, Release) for _, outcome in failed):
+            return False  # their leases end, and nobody need be told of that
+        return self._fruitless < _MAX_FRUITLESS if isinstance(error, BrokerError) else len(failed) > 1
+
+    async def _settle_alone(self, job: Job, outcome: Outcome) -> tuple[Outcome, Collection[Delivery]]:
+        """Settle one; as a dead letter that says little where what is to be recorded of it can't be."""
+        settle = self._receiver.settle
+        try:
+            return outcome, await settle([(job.delivery, outcome)])
+        except BrokerUnavailableError:
+            raise
+        except Exception as error:
+            if not isinstance(outcome, (Park, RetryAfter)):
+                raise
+            text = f"its outcome could not be recorded ({type(error).__name__}); the log of the worker says more"
+            instead = Park(text, attempts=job.delivery.failures + 1)
+            lost = await settle([(job.delivery, instead)])
+            logger.exception(_NOT_RECORDED, self._name, outcome, job.name, "it becomes a dead letter")
+            return instead, lost
+
+
+_SETTLE = "settle messages"
+_NOT_RECORDED = "%s: the broker can't record %r for message %s; %s"

@@ -481,6 +481,56 @@ class ReplaysACopy(Queue):
         return replayed
 
 
+class WritesDown(MemoryReceiver):
+    """Settles one after the other, and writes them down where that is."""
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        lost: list[Delivery] = []
+        for settlement in settlements:
+            try:
+                lost += await super().settle([settlement])
+            except UnicodeEncodeError as error:
+                await self.cannot_write(settlement, error)
+        return lost
+
+    async def cannot_write(self, settlement: Settlement, error: UnicodeEncodeError) -> None:
+        raise error
+
+
+NOT_WRITABLE = "an_outcome_that_cannot_be_recorded_takes_nothing_with_it"
+
+
+@caught_by(NOT_WRITABLE)
+class TellsOfAnOutageForWhatCannotBeWritten(WritesDown):
+    async def cannot_write(self, settlement: Settlement, error: UnicodeEncodeError) -> None:
+        raise BrokerUnavailableError(str(error)) from error
+
+
+@caught_by(NOT_WRITABLE)
+class DropsWhatCannotBeWritten(WritesDown):
+    async def cannot_write(self, settlement: Settlement, error: UnicodeEncodeError) -> None:
+        await super().settle([(settlement[0], ACK)])
+
+
+@caught_by(NOT_WRITABLE)
+class ForgetsTheLeaseOfWhatCannotBeWritten(WritesDown):
+    async def cannot_write(self, settlement: Settlement, error: UnicodeEncodeError) -> None:
+        del self._leases[settlement[0].receipt]
+        raise error
+
+
+@caught_by(NOT_WRITABLE)
+class TakesNothingMoreAfterwards(WritesDown):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        if self._closed:
+            raise BrokerError("closed")
+        return await super().settle(settlements)
+
+    async def cannot_write(self, settlement: Settlement, error: UnicodeEncodeError) -> None:
+        self.close()
+        raise error
+
+
 # Brokers that publish wrongly.
 
 

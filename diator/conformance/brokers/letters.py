@@ -4,13 +4,16 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from diator.brokers.port import Broker, Capability, DeadLetter, Park, Subscription
+from diator.brokers.port import ACK, Broker, Capability, DeadLetter, Park, Receiver, Settlement, Subscription
 from diator.conformance.brokers.bench import Bench, case
-from diator.conformance.brokers.messages import messages, number_of, numbers
+from diator.conformance.brokers.messages import messages, number, number_of, numbers
 from diator.conformance.brokers.publishing import ODD, odd_message
+from diator.errors import BrokerUnavailableError
 
 LETTERS = Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS
 EXHAUSTED = Park("exhausted", "shop.orders.OutOfStockError: no bolts", "Traceback (most recent call last): ...", 5)
+HALF_CHARACTERS = {"a file name": "caf\udce9.txt", "a half of a pair": "\ud83e"}
+"""Texts that Python has and UTF-8 has not."""
 
 
 class Letters(Bench):
@@ -42,6 +45,36 @@ class Letters(Bench):
         await self._park(broker, subscription, 1, Park("undecodable"))
         (letter,) = await self.letters(broker, subscription)
         assert letter.why == Park("undecodable", None, None, 0)
+
+    @pytest.mark.parametrize("text", HALF_CHARACTERS.values(), ids=HALF_CHARACTERS.keys())
+    @case(LETTERS)
+    async def test_an_outcome_that_cannot_be_recorded_takes_nothing_with_it(self, text: str) -> None:
+        """It is an error that is no outage, or is recorded in other words; the others are settled, and it can be."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        first, second, third = await self.take(receiver, 3)
+        odd = Park(f"rejected: {text}", f"module.Error: {text}", f"Traceback: {text}", 1)
+        if not await self._records(receiver, [(first, ACK), (second, odd), (third, ACK)]):
+            assert await self._records(receiver, [(first, ACK), (third, ACK)])
+            if not await self._records(receiver, [(second, odd)]):
+                assert await self._records(receiver, [(second, Park("rejected"))])
+        letters = await self.letters(broker, subscription)
+        assert [number_of(letter) for letter in letters] == [number(second)]
+        await receiver.aclose()
+        await self.nothing_comes(await self.receiver(subscription))
+
+    @staticmethod
+    async def _records(receiver: Receiver, settlements: list[Settlement]) -> bool:
+        """Settle; false where an error says that it can't be done."""
+        try:
+            await receiver.settle(settlements)
+        except BrokerUnavailableError as error:
+            pytest.fail(f"what can't be written down is told as an outage, which would be ridden out for ever: {error}")
+        except Exception:  # noqa: BLE001 - any other error is permanent
+            return False
+        return True
 
     @case(LETTERS)
     async def test_dead_letters_are_read_from_the_oldest_on(self) -> None:
