@@ -15,6 +15,8 @@ logger = logging.getLogger("diator")
 
 _FIRST, _LONGEST = 0.1, 5.0
 """Seconds between tries."""
+CREATE = "create subscriptions"
+"""What fails before a worker has subscriptions; see `Creation`."""
 OUT_OF_NOWHERE = "a call was cancelled, and nobody here has asked for that"
 """What is said of a driver that raises a cancel of its own."""
 _ALL_BACK = 2 * _LONGEST
@@ -31,7 +33,7 @@ class Outage:
     """
 
     def __init__(self, *, lossy: bool = False) -> None:
-        self._meanwhile = "what is published meanwhile may be lost" if lossy else "nothing is lost meanwhile"
+        self._lossy = lossy
         self._since = 0.0
         self._broken: dict[tuple[str, str], str] = {}
         """The reason, by what fails for whom."""
@@ -69,7 +71,19 @@ class Outage:
             if refused:  # such as a queue that is gone, which gets nothing of what is published
                 logger.error("%s", text)
             else:
-                logger.warning("%s, %s", text, self._meanwhile)
+                logger.warning("%s; %s", text, self._meanwhile)
+
+    @property
+    def _meanwhile(self) -> str:
+        """What becomes of messages, as far as that is known here: a server may lose what it had stored."""
+        if self._lossy:
+            return "what is published meanwhile may be lost"
+        if any(what == CREATE for what, _ in self._broken):
+            return (
+                "what this process publishes to them waits until they exist; what other processes publish before that "
+                "is not delivered to new ones"
+            )
+        return "messages that the broker keeps are handled then"
 
     def up(self, what: str, who: str) -> None:
         """Note that something has worked."""
@@ -121,15 +135,15 @@ def _in_words(what: str, who: str, reason: str) -> str:
 
 
 class Backoff:
-    """Waits between the tries of one thing: 0.1 s at first, twice as long each time, at most 5 s."""
+    """Waits between the tries of one thing: 0.1 s at first, twice as long each time, at most ``longest``."""
 
-    def __init__(self) -> None:
-        self._next = _FIRST
+    def __init__(self, longest: float = _LONGEST) -> None:
+        self._next, self._longest = _FIRST, longest
 
     async def wait(self, stopping: asyncio.Event | None = None) -> None:
         """Sleep before the next try, or until ``stopping`` is set."""
         seconds = self._next * uniform(0.8, 1.2)  # noqa: S311 - spreads load, hides nothing
-        self._next = min(self._next * 2, _LONGEST)
+        self._next = min(self._next * 2, self._longest)
         if stopping is None:
             await asyncio.sleep(seconds)
             return

@@ -9,12 +9,13 @@ import msgspec
 
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker
+from diator.brokers.shielding import shielded
 from diator.context import NO_HEADERS, TRACE, current, new_id, traced
 from diator.delivery.catalog import Catalog, entry_of
+from diator.delivery.creation import Creations
 from diator.delivery.telling import Telling
 from diator.engine.hints import show
 from diator.errors import (
-    BrokerError,
     BrokerUnavailableError,
     ConfigurationError,
     MessageTooLargeError,
@@ -34,6 +35,8 @@ class Publisher:
         self.timeout = timeout
         """Seconds that publishing may take."""
         self.telling = telling
+        self.creations = Creations()
+        """The subscriptions that the workers of this process are creating: what is published to them waits."""
         self._source = source
         self._entries = catalog.entries
         self._handled = catalog.handled
@@ -124,11 +127,18 @@ class Publisher:
         inside = context is not None and context.subscription is not None
         began = time.monotonic()
         try:
-            await self.broker.publish(messages, timeout=self.timeout, wait_for_room=not inside)
+            if self.creations:
+                await shielded(self._send_when_created(messages, wait_for_room=not inside))
+            else:
+                await self.broker.publish(messages, timeout=self.timeout, wait_for_room=not inside)
         except NotPublishedError as error:
             raise publish_error(error, messages, events) from error
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
+
+    async def _send_when_created(self, messages: Sequence[Outgoing], *, wait_for_room: bool) -> None:
+        left = await self.creations.wait(messages, self.timeout)
+        await self.broker.publish(messages, timeout=left, wait_for_room=wait_for_room)
 
 
 def publish_error(error: NotPublishedError, messages: Sequence[Outgoing], events: Sequence[Event]) -> PublishError:
@@ -138,7 +148,7 @@ def publish_error(error: NotPublishedError, messages: Sequence[Outgoing], events
         [of[message.id] for message in part if message.id in of] for part in (error.unsent, error.unknown)
     )
     cause = error.__cause__
-    refused = isinstance(cause, BrokerError) and not isinstance(cause, BrokerUnavailableError)
+    refused = cause is not None and not isinstance(cause, BrokerUnavailableError)
     return PublishError(unsent, unknown, str(cause or ""), refused=refused)
 
 

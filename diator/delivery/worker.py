@@ -7,13 +7,14 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from diator.brokers.port import Broker, Capability, Subscription
+from diator.brokers.port import Broker, Capability
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed
 from diator.delivery.consumer import Consumer
+from diator.delivery.creation import ITSELF, Creation
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.operations import named
-from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, Outage, unless_stopped
+from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, Outage
 from diator.delivery.publisher import Publisher
 from diator.delivery.shared import Shared
 from diator.delivery.watchdog import Watchdog
@@ -21,8 +22,6 @@ from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationErro
 from diator.retry import is_count, is_seconds
 
 logger = logging.getLogger("diator")
-
-_ITSELF = "the worker"
 
 Calls = Callable[[Consumed, FollowUps], Mapping[type, Call]]
 """Compiles what a consumer calls for each class of events."""
@@ -60,7 +59,7 @@ class Worker:
         self._stopping: asyncio.Event | None = None
         self._until: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._applied = False
+        self._creation: Creation | None = None
 
     async def __aenter__(self) -> Self:
         """Start. Raises `BrokerError` where the broker refuses the subscriptions for good."""
@@ -68,10 +67,11 @@ class Worker:
             raise NotRunningError("a worker can be entered once; call app.worker() again")
         self._stopping = asyncio.Event()
         self._outage = Outage(lossy=Capability.ACKNOWLEDGED not in self._broker.capabilities)
-        await self._apply_now()
+        creation = await self._create_subscriptions()
         shared = Shared(self._broker, self._outage, self._publisher.telling, asyncio.Lock())
         self.consumers = [self._consumer(consumed, shared) for consumed in self.consumed]
-        self._tasks = [asyncio.ensure_future(self._keep(consumer)) for consumer in self.consumers]
+        self._tasks = [asyncio.ensure_future(self._keep(consumer, creation)) for consumer in self.consumers]
+        self._tasks.append(asyncio.ensure_future(creation.run(self._stopping)))
         self._watchdog = Watchdog((one.name, one.registration.target) for one in self.consumed)
         self._watchdog.start()
         return self
@@ -93,7 +93,8 @@ class Worker:
     @property
     def is_ready(self) -> bool:
         """Whether every consumer is connected, and the broker is there."""
-        return bool(self._applied and all(c.is_receiving for c in self.consumers) and not self._outage.is_on)
+        created = self._creation is not None and self._creation.is_done
+        return bool(created and all(c.is_receiving for c in self.consumers) and not self._outage.is_on)
 
     @property
     def hindrances(self) -> list[str]:
@@ -103,7 +104,7 @@ class Worker:
             for consumer in self.consumers
             if not consumer.is_receiving
         }
-        names = [_ITSELF, *(consumer.name for consumer in self.consumers)]
+        names = [ITSELF, *(consumer.name for consumer in self.consumers)]
         return [text for name in names for text in self._outage.troubles(name) or idle.get(name, [])]
 
     def stop(self) -> None:
@@ -112,6 +113,8 @@ class Worker:
         if not self._stopping.is_set():
             self._until = asyncio.get_running_loop().time() + self._grace
             self._stopping.set()
+            if self._creation is not None:
+                self._creation.give_up()
 
     def stop_at_once(self) -> None:
         """Take no more messages, and cancel what runs: it is given back."""
@@ -133,36 +136,27 @@ class Worker:
         follow_ups.guard = consumer
         return consumer
 
-    @property
-    def _subscriptions(self) -> list[Subscription]:
-        return [one.subscription for one in self.consumed]
-
-    async def _apply_now(self) -> None:
-        """Create what is missing; where the broker is away, later."""
+    async def _create_subscriptions(self) -> Creation:
+        """Create what is missing; where the broker is unavailable, later. What this process publishes waits for it."""
+        subscriptions = [one.subscription for one in self.consumed]
+        creation = self._creation = Creation(
+            self._broker, subscriptions, self._catalog.topics, self._publisher.timeout, self._outage
+        )
+        self._publisher.creations.add(creation)
         try:
-            created = await asyncio.wait_for(self._apply(), self._publisher.timeout)
-        except BrokerUnavailableError as error:
-            self._outage.down("create subscriptions", _ITSELF, error)
-        except asyncio.TimeoutError as error:
-            self._outage.down("create subscriptions", _ITSELF, error)
-        else:
-            for name in created:
-                logger.info("created %s", name)
+            await creation.attempt()
+        except BaseException:
+            creation.give_up()
+            raise
+        return creation
 
-    async def _apply(self) -> Sequence[str]:
-        created = await self._broker.apply(self._subscriptions, self._catalog.topics)
-        self._applied = True
-        self._outage.up("create subscriptions", _ITSELF)
-        return created
-
-    async def _keep(self, consumer: Consumer) -> None:
+    async def _keep(self, consumer: Consumer, creation: Creation) -> None:
         """Run a consumer until the worker stops, whatever happens."""
         assert self._stopping is not None
+        await asyncio.wait({creation.ended})
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                if not self._applied:
-                    await unless_stopped(self._apply(), self._stopping)
                 await self._run(consumer)
             except BrokerError as error:
                 self._outage.down("be used", consumer.name, error)

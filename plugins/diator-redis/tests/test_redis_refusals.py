@@ -215,6 +215,53 @@ async def test_the_user_that_the_readme_names_may_do_all_that_is_needed(server: 
         assert refused == []
 
 
+# A server that has nothing.
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5])
+@pytest.mark.parametrize("runs", [False, True])
+async def test_what_is_published_to_an_empty_server_is_handled(seconds: float, runs: bool) -> None:
+    """It comes after the app (``runs``: again, without what it had), and nothing that it confirms is lost."""
+    confirmed, handled = list[int](), list[int]()
+    with RedisServer() as server:
+        app = Diator("app", broker=RedisBroker(server.url, lease=2, timeout=0.5))
+
+        @app.on_event
+        async def plain(event: Placed) -> None:
+            handled.append(event.number)
+
+        @app.on_event
+        async def keyed(event: Moved) -> None:
+            handled.append(event.number)
+
+        async def publish() -> None:
+            number = 0
+            while True:
+                number += 1
+                try:
+                    await app.publish(Placed(number) if number % 2 else Moved(str(number % 7), number))
+                except PublishError:
+                    await asyncio.sleep(0.01)
+                else:
+                    confirmed.append(number)
+                    await asyncio.sleep(0.001)
+
+        if not runs:
+            server.kill()
+        async with app, app.worker() as worker:
+            if runs:
+                await app.publish(Placed(-1), Moved("a", -2))
+                await until(lambda: sorted(handled) == [-2, -1])
+                server.kill()
+            publishing = asyncio.ensure_future(publish())
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(server.start)
+            await until(lambda: worker.is_ready and len(confirmed) > 50)
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+            await until(lambda: set(confirmed) <= set(handled))
+
+
 # What is said of messages that a server refused.
 
 

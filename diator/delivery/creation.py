@@ -1,0 +1,122 @@
+"""Creating subscriptions: what a process publishes to them waits until they exist, since it would be dropped before."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+
+from diator.brokers.envelope import Outgoing
+from diator.brokers.port import Broker, Subscription, Topic
+from diator.delivery.outage import CREATE, Backoff, Outage, unless_stopped
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+
+logger = logging.getLogger("diator")
+
+ITSELF = "the worker"
+"""Who it is that creates them, in words."""
+_LONGEST = 1.0
+"""Seconds between tries: what is published waits meanwhile."""
+
+
+class Creation:
+    """The subscriptions of one worker, from its start until they exist or the worker has ended."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        subscriptions: Sequence[Subscription],
+        topics: Sequence[Topic],
+        timeout: float,
+        outage: Outage,
+    ) -> None:
+        self._broker = broker
+        self._subscriptions, self._topics = subscriptions, topics
+        self._timeout = timeout
+        self._outage = outage
+        self.topics = frozenset(topic.name for one in subscriptions for topic in one.topics)
+        """The names of those topics of which the subscriptions get something."""
+        self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Whether they were created, once that is known."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the subscriptions exist."""
+        return self.ended.done() and self.ended.result()
+
+    @property
+    def trouble(self) -> str:
+        """What keeps them from being created, in words."""
+        return "; ".join(self._outage.troubles(ITSELF))
+
+    async def attempt(self) -> bool:
+        """Try once; false where the broker is unavailable. Raises `BrokerError` for what it refuses for good."""
+        try:
+            created = await asyncio.wait_for(self._broker.apply(self._subscriptions, self._topics), self._timeout)
+        except asyncio.TimeoutError:
+            self._outage.down(CREATE, ITSELF, BrokerUnavailableError(f"no answer within {self._timeout:g} s"))
+            return False
+        except BrokerUnavailableError as error:
+            self._outage.down(CREATE, ITSELF, error)
+            return False
+        for name in created:
+            logger.info("created %s", name)
+        self._end(created=True)
+        self._outage.up(CREATE, ITSELF)
+        return True
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Try until they exist, or ``stopping`` is set."""
+        backoff = Backoff(_LONGEST)
+        while not self.is_done and not stopping.is_set():
+            await backoff.wait(stopping)
+            try:
+                await unless_stopped(self.attempt(), stopping)
+            except BrokerError as error:
+                self._outage.down(CREATE, ITSELF, error)
+            except Exception:
+                logger.exception("creating subscriptions has failed; it is tried again")
+
+    def give_up(self) -> None:
+        """Wait for them no longer: the worker has ended."""
+        self._end(created=False)
+
+    def _end(self, *, created: bool) -> None:
+        if not self.ended.done():
+            self.ended.set_result(created)
+
+
+class Creations:
+    """Those of all workers of one app, for whoever publishes."""
+
+    def __init__(self) -> None:
+        self._pending: set[Creation] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._pending)
+
+    def add(self, creation: Creation) -> None:
+        """Hold back what is published to its topics until it has ended."""
+        self._pending.add(creation)
+        creation.ended.add_done_callback(lambda _: self._pending.discard(creation))
+
+    async def wait(self, messages: Sequence[Outgoing], timeout: float) -> float:
+        """Wait until the subscriptions exist that get these messages, and give the seconds that are left.
+
+        Raises `NotPublishedError` where they do not exist within ``timeout`` seconds, or their worker has ended.
+        """
+        topics = {message.topic for message in messages}
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout
+        while waits := [one for one in self._pending if not topics.isdisjoint(one.topics)]:
+            done, _ = await asyncio.wait(
+                [one.ended for one in waits], timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                raise NotPublishedError(messages) from _unavailable(waits, f"do not exist after {timeout:g} s")
+            if not all(one.result() for one in done):
+                raise NotPublishedError(messages) from _unavailable(waits, "were not created before their worker ended")
+        return max(ends - loop.time(), 0.001)
+
+
+def _unavailable(waits: Collection[Creation], what: str) -> BrokerUnavailableError:
+    reasons = "; ".join(dict.fromkeys(one.trouble for one in waits if one.trouble))
+    return BrokerUnavailableError(f"the subscriptions of this process {what}" + (f": {reasons}" if reasons else ""))
