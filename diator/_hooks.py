@@ -1,6 +1,11 @@
 """The base of hooks. It stands apart from what they are told, which apps without hooks need not import."""
 
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from diator._places import caller, place_in
+from diator.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from diator.hooks import Handled, Parked, Published, Received, Retried, Settled
@@ -30,3 +35,29 @@ class Hooks:
 
     def settled(self, details: "Settled", /) -> None:
         """The broker has taken down an outcome."""
+
+
+NAMES = ("published", "received", "handled", "retried", "parked", "settled")
+"""What a hook is told."""
+
+
+def are_hooks(given: Any) -> bool:
+    """Return whether these are hooks, each an instance. ``Any``: callers may be unchecked."""
+    return isinstance(given, tuple) and all(isinstance(hook, Hooks) for hook in given)
+
+
+def ensure_plain_hooks(hooks: Iterable[Hooks]) -> None:
+    """Raise `ConfigurationError` for a hook with an async method, which would never be awaited."""
+    problems = [
+        Problem(
+            "hooks",
+            f"Diator got the hook {hook!r}, whose method {name} is async",
+            "make it a plain function: it runs where the thing happens",
+            place_in(caller()),
+        )
+        for hook in hooks
+        for name in NAMES
+        if inspect.iscoroutinefunction(getattr(hook, name))
+    ]
+    if problems:
+        raise ConfigurationError(problems)

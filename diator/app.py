@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
-from diator._hooks import Hooks
+from diator._headers import sealed_headers
+from diator._hooks import Hooks, are_hooks, ensure_plain_hooks
 from diator._keys import Key
 from diator.containers.find import find_container
 from diator.containers.port import Capability
@@ -20,6 +21,7 @@ from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
+from diator.options import COUNT, ID, NAME, POSITIVE, Rule, is_iterable, optional, require
 from diator.retry import Retry
 from diator.router import Router, key_of
 
@@ -73,6 +75,18 @@ class Diator(Router):
         hooks: Iterable[Hooks] = (),
     ) -> None:
         super().__init__()
+        listed: Any = tuple(hooks) if is_iterable(hooks) else hooks  # Any: callers may be unchecked
+        given = {
+            "name": name,
+            "retry": retry,
+            "concurrency": concurrency,
+            "event_timeout": event_timeout,
+            "max_deliveries": max_deliveries,
+            "publish_timeout": publish_timeout,
+            "hooks": listed,
+        }
+        require("Diator", _OPTIONS, given)
+        ensure_plain_hooks(listed)
         self.name = name
         self._brokerage: Brokerage | None = None
         if broker is not None:
@@ -85,7 +99,7 @@ class Diator(Router):
                 timeout=event_timeout,
                 max_deliveries=max_deliveries,
                 publish_timeout=publish_timeout,
-                hooks=hooks,
+                hooks=listed,
             )
         self._container = None if container is None else find_container(container)
         self._resources = Resources(self._container)
@@ -244,10 +258,16 @@ class Diator(Router):
     ) -> "Sender":
         """Give a sender with the same verbs that brings values, headers and a correlation id to what it sends.
 
-        Raises `ConfigurationError` for a value that the app does not declare with ``provides``.
+        Headers and ids travel with brokered events: they are texts without control characters and lone surrogates, an
+        id of 1 to 1,000 characters, headers of 32,000 in all.
+
+        Raises `ConfigurationError` for such a text that could not travel, and for a value that the app does not declare
+        with ``provides``.
         """
         if not isinstance(provide, (Mapping, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]  # may be unchecked
             raise ConfigurationError([_no_mapping(provide)])
+        sealed = None if headers is None else sealed_headers(headers)
+        require("app.using", {"correlation_id": optional(ID)}, {"correlation_id": correlation_id})
         # Any: a key of `provide` is a hint (see Router.provides).
         provided = {key_of(hint): value for hint, value in provide.items()} if provide else NO_VALUES
         unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
@@ -256,7 +276,7 @@ class Diator(Router):
             raise ConfigurationError(
                 [Problem("provided", text, f"declare it before the start: app.provides({unknown[0]})")]
             )
-        return Sender(self._running, provided, headers, correlation_id)
+        return Sender(self._running, provided, sealed, correlation_id)
 
     def _running(self) -> Dispatch:
         if self._dispatch is None or not self._loop or self._calls is not self._dispatch.calls:
@@ -286,6 +306,17 @@ class Diator(Router):
         if self._state == "has ended" and container is not None and Capability.REOPENS not in container.capabilities:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
+
+
+_OPTIONS = {
+    "name": optional(NAME),
+    "retry": optional(Rule(lambda value: isinstance(value, Retry), "a policy, as in retry=Retry(attempts=3)")),
+    "concurrency": COUNT,
+    "event_timeout": POSITIVE,
+    "max_deliveries": COUNT,
+    "publish_timeout": POSITIVE,
+    "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks"),
+}
 
 
 def _no_broker(text: str) -> Problem:

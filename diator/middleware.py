@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from typing_extensions import TypeVar
 
 from diator.messages import Request
+from diator.options import FLAG, POSITIVE, Rule, optional, require
 
 # Any: a middleware wraps messages of many types, whose results have nothing in common, unless it says otherwise.
 M_contra = TypeVar("M_contra", contravariant=True, default=Any)
@@ -47,6 +48,7 @@ class LoggingMiddleware:
     def __init__(
         self, logger: logging.Logger | None = None, *, level: int = logging.INFO, payload: bool = False
     ) -> None:
+        require("LoggingMiddleware", _LOGGING, {"logger": logger, "level": level, "payload": payload})
         self._logger = logger or logging.getLogger("diator")
         self._level = level
         self._payload = payload
@@ -80,6 +82,13 @@ class LoggingMiddleware:
         self._logger.log(level, text, *values, extra=extra)
 
 
+_LOGGING = {
+    "logger": optional(Rule(lambda value: isinstance(value, (logging.Logger, logging.LoggerAdapter)), "a logger")),
+    "level": Rule(lambda value: isinstance(value, int) and not isinstance(value, bool), "a level such as logging.INFO"),
+    "payload": FLAG,
+}
+
+
 class TimeoutMiddleware:
     """Cancels what takes longer than ``seconds``, closes its unit of work and raises `TimeoutError`.
 
@@ -87,8 +96,7 @@ class TimeoutMiddleware:
     """
 
     def __init__(self, seconds: float) -> None:
-        if not seconds > 0:
-            raise ValueError(f"seconds={seconds!r}: give a number above 0")
+        require("TimeoutMiddleware", {"seconds": POSITIVE}, {"seconds": seconds})
         self.seconds = seconds
 
     async def __call__(self, message: Request[Any], call_next: CallNext) -> Any:

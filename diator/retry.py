@@ -1,12 +1,13 @@
 """How often, and after what delays, a message is tried again."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from diator._places import caller, place_in
-from diator.errors import ConfigurationError, Problem
+from diator.options import SECONDS, Rule, is_count, is_iterable, is_seconds, require
 
 
+@dataclass(frozen=True, slots=True, init=False)
 class Retry:
     """A policy for brokered events: ``Retry(attempts=5, delay=1.0, never=(ValidationError,))``.
 
@@ -19,7 +20,12 @@ class Retry:
     Raises `ConfigurationError` for numbers that make no sense.
     """
 
-    __slots__ = ("attempts", "delay", "factor", "jitter", "max_delay", "never")
+    attempts: int
+    delay: float
+    factor: float
+    max_delay: float
+    jitter: float
+    never: tuple[type[Exception], ...]
 
     def __init__(
         self,
@@ -30,31 +36,17 @@ class Retry:
         jitter: float = 0.1,
         never: Iterable[type[Exception]] = (),
     ) -> None:
-        self.attempts = attempts
-        self.delay = delay
-        self.factor = factor
-        self.max_delay = max_delay
-        self.jitter = jitter
-        given: Any = never  # callers may be unchecked
-        self.never: tuple[type[Exception], ...] = tuple(given) if _is_iterable(given) else _NO_CLASSES
-        wrong = self._wrong()
-        if wrong:
-            text, remedy = wrong
-            raise ConfigurationError([Problem("retry", f"Retry got {text}", remedy, place_in(caller()))])
-
-    def _wrong(self) -> tuple[str, str] | None:
-        if not is_count(self.attempts):
-            return f"attempts={self.attempts!r}", "count the first try too: give a whole number from 1 up"
-        for name, least in (("delay", 0), ("factor", 1), ("max_delay", 0)):
-            value: Any = getattr(self, name)  # callers may be unchecked
-            if not is_seconds(value) or value < least:
-                return f"{name}={value!r}", f"give a number from {least} up"
-        if not is_seconds(self.jitter) or not 0 <= self.jitter <= 1:
-            return f"jitter={self.jitter!r}", "give a share of the delay, from 0 to 1"
-        never: tuple[Any, ...] = self.never
-        if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in never):
-            return "a never that holds no classes", "give classes of exceptions, as in never=(ValueError,)"
-        return None
+        given: dict[str, Any] = {  # Any: callers may be unchecked
+            "attempts": attempts,
+            "delay": delay,
+            "factor": factor,
+            "max_delay": max_delay,
+            "jitter": jitter,
+            "never": tuple(never) if is_iterable(never) else never,
+        }
+        require("Retry", _RULES, given, "retry")
+        for name, value in given.items():
+            object.__setattr__(self, name, value)  # as frozen dataclasses do
 
     @property
     def longest(self) -> float:
@@ -79,22 +71,16 @@ class Retry:
         except OverflowError:
             return float(self.max_delay)
 
-    def __repr__(self) -> str:
-        return f"Retry({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+def _are_errors(never: Any) -> bool:
+    return isinstance(never, tuple) and all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in never)
 
 
-_NO_CLASSES: Any = (None,)
-
-
-def _is_iterable(value: object) -> bool:
-    return isinstance(value, Iterable)
-
-
-def is_count(value: Any) -> bool:
-    """Whether something is a whole number from 1 up. ``Any``: callers may be unchecked."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def is_seconds(value: Any) -> bool:
-    """Whether something is a finite number from 0 up. ``Any``: callers may be unchecked."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+_RULES = {
+    "attempts": Rule(is_count, "a whole number from 1 up, which counts the first attempt too,"),
+    "delay": SECONDS,
+    "factor": Rule(lambda value: is_seconds(value) and value >= 1, "a number from 1 up"),
+    "max_delay": SECONDS,
+    "jitter": Rule(lambda value: is_seconds(value) and value <= 1, "a share of the delay, from 0 to 1,"),
+    "never": Rule(_are_errors, "classes of exceptions, as in never=(ValueError,),"),
+}

@@ -13,6 +13,7 @@ from diator.engine.records import BY_DEFAULT, Consuming, Kind, Layer, Promise, R
 from diator.engine.registry import Registry
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
+from diator.options import NAME, Rule, require
 from diator.retry import Retry
 
 T = TypeVar("T")
@@ -96,6 +97,7 @@ class Router(Decorators):
         Raises `ConfigurationError` where both have a handler of one request, or the router is included already.
         """
         place = place_in(caller())
+        require("include", {"prefix": _PREFIX}, {"prefix": prefix})
         if not hasattr(router, "_registry"):
             text = f"include got {router!r}, which is no router"
             raise ConfigurationError([Problem("include", text, "pass the Router itself, such as module.router", place)])
@@ -160,6 +162,9 @@ class Router(Decorators):
         declared: type[Message] | None = message
         registration = Registration(kind, handler, declared, timeout, thread, place_in(frame), consuming)
         self._registry.add_handler(registration, _names(frame))
+
+
+_PREFIX = Rule(lambda value: value == "" or NAME.fits(value), "a text without white space, as in prefix='billing.',")
 
 
 def key_of(hint: Any) -> Key:

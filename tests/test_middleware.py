@@ -10,6 +10,7 @@ import pytest
 from diator import (
     CallNext,
     Command,
+    ConfigurationError,
     Context,
     Diator,
     LoggingMiddleware,
@@ -265,5 +266,5 @@ def test_a_middleware_with_its_parameters_swapped_is_refused() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_timeout_of_nothing_is_refused(seconds: float) -> None:
-    with pytest.raises(ValueError, match="give a number above 0"):
+    with pytest.raises(ConfigurationError, match=r"TimeoutMiddleware got seconds=.* above 0"):
         TimeoutMiddleware(seconds)

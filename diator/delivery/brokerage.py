@@ -1,10 +1,8 @@
 """The brokerage: everything of an app that has to do with its broker, and nothing of it in an app without one."""
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
@@ -13,13 +11,13 @@ from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
-from diator.delivery.telling import NAMES, Telling
+from diator.delivery.telling import Telling
 from diator.delivery.worker import Worker
 from diator.engine.check import Checked
 from diator.engine.dispatch import Dispatch
-from diator.errors import BrokerUnavailableError, ConfigurationError, Problem
+from diator.errors import BrokerUnavailableError
 from diator.hooks import Hooks
-from diator.retry import Retry, is_count, is_seconds
+from diator.retry import Retry
 
 logger = logging.getLogger("diator")
 
@@ -40,8 +38,6 @@ class Brokerage:
     ) -> None:
         self.broker: Broker = find_broker(broker)
         self.defaults = Defaults(retry, concurrency, timeout, max_deliveries, publish_timeout)
-        hooks = _listed(hooks)
-        _refuse_nonsense(self.defaults, hooks)
         self.telling = Telling(hooks)
         self._catalog: Catalog | None = None
         self._publisher: Publisher | None = None
@@ -105,42 +101,3 @@ class Brokerage:
         return Worker(
             self.broker, self.catalog, self._publisher, calls, only=only, concurrency=concurrency, grace=grace
         )
-
-
-def _refuse_nonsense(defaults: Defaults, hooks: Iterable[Any]) -> None:
-    """Raise `ConfigurationError` for options of the app that make no sense. ``Any``: callers may be unchecked."""
-    named = {"event_timeout": defaults.timeout, "publish_timeout": defaults.publish_timeout}
-    counted = {"concurrency": defaults.concurrency, "max_deliveries": defaults.max_deliveries}
-    wrong = [f"{name}={value!r}" for name, value in named.items() if not is_seconds(value) or value == 0]
-    wrong += [f"{name}={value!r}" for name, value in counted.items() if not is_count(value)]
-    problems: list[Problem] = []
-    if wrong:
-        text = f"the app has {', '.join(wrong)}"
-        problems.append(Problem("consuming", text, "give seconds above 0, and whole numbers from 1 up"))
-    policy: Any = defaults.retry
-    if not isinstance(policy, Retry):
-        problems.append(Problem("retry", f"the app has retry={policy!r}", "give a policy: retry=Retry(attempts=3)"))
-    problems += [
-        Problem("hooks", f"the app has hooks=[{hook!r}]: {why}", how) for hook in hooks for why, how in _odd(hook)
-    ]
-    if problems:
-        raise ConfigurationError(problems)
-
-
-def _listed(hooks: Any) -> tuple[Any, ...]:
-    """The hooks one by one. ``Any``: callers may be unchecked."""
-    try:
-        return tuple(hooks)
-    except TypeError:
-        text = f"the app has hooks={hooks!r}"
-        raise ConfigurationError([Problem("hooks", text, "give a list: hooks=[MyHooks()]")]) from None
-
-
-def _odd(hook: object) -> Iterator[tuple[str, str]]:
-    """What is wrong with a hook, and the remedy."""
-    if not isinstance(hook, Hooks):
-        yield "it is no object of a subclass of Hooks", "derive its class from diator.Hooks, and pass an instance"
-        return
-    for name in NAMES:
-        if inspect.iscoroutinefunction(getattr(hook, name)):
-            yield f"its method {name} is async", "make it a plain function: it runs where the thing happens"

@@ -4,11 +4,9 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from diator.hooks import Hooks
+from diator._hooks import NAMES, Hooks
 
 logger = logging.getLogger("diator")
-
-NAMES = ("published", "received", "handled", "retried", "parked", "settled")
 
 
 class Telling:

@@ -18,8 +18,8 @@ from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, Outage
 from diator.delivery.publisher import Publisher
 from diator.delivery.shared import Shared
 from diator.delivery.watchdog import Watchdog
-from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotRunningError, Problem
-from diator.retry import is_count, is_seconds
+from diator.errors import BrokerError, BrokerUnavailableError, NotRunningError
+from diator.options import COUNT, SECONDS, Rule, are_names, optional, require
 
 logger = logging.getLogger("diator")
 
@@ -49,9 +49,8 @@ class Worker:
         self._catalog = catalog
         self._publisher = publisher
         self._calls = calls
-        if not is_seconds(grace):
-            text = f"a worker was asked for with grace={grace!r}"
-            raise ConfigurationError([Problem("consuming", text, "give seconds, from 0 up")])
+        given = {"only": only, "concurrency": concurrency, "grace": grace}
+        require("app.worker", _OPTIONS, given, "consuming")
         self._grace = grace
         self.consumed = _chosen(catalog.consumed, only, concurrency)
         """What this worker consumes."""
@@ -176,12 +175,16 @@ class Worker:
             raise BrokerUnavailableError(OUT_OF_NOWHERE)
 
 
+_OPTIONS = {
+    "only": optional(Rule(lambda value: isinstance(value, str) or are_names(value), "names of subscriptions")),
+    "concurrency": optional(COUNT),
+    "grace": SECONDS,
+}
+
+
 def _chosen(
     consumed: Sequence[Consumed], only: Collection[str] | None, concurrency: int | None
 ) -> tuple[Consumed, ...]:
-    if concurrency is not None and not is_count(concurrency):
-        text = f"a worker was asked for with concurrency={concurrency!r}"
-        raise ConfigurationError([Problem("consuming", text, "give a whole number of messages, from 1 up")])
     if only is None:
         chosen = consumed
     else:

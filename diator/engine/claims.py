@@ -10,6 +10,7 @@ from diator.engine.returns import is_surely_final, may_return, returned, row_of
 from diator.engine.signature import EMPTY, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import BROKERED, Command, DomainEvent, Event, Message, Query
+from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, one_of, option_problems, optional
 from diator.retry import Retry
 
 _KINDS: tuple[tuple[type[Message], str], ...] = ((Command, "a command"), (Query, "a query"), (Event, "an event"))
@@ -50,6 +51,7 @@ def is_settled(registration: Registration, signature: Signature) -> bool:
 
 def problems_of(registration: Registration, signature: Signature) -> Iterator[Problem]:
     """What can be told of a handler as soon as its hints are resolved."""
+    yield from _options_fit(registration)
     found = _shape(registration, signature) or _message(registration, signature)
     if found:
         yield found
@@ -158,9 +160,6 @@ def _way_of_running(registration: Registration, signature: Signature) -> Iterato
     if registration.thread and signature.runs != "sync":
         text = f"{what} is an {signature.runs} function and registered with thread=True"
         yield _problem(registration, "handler", text, "drop thread=True, or write it with plain `def`")
-    if registration.timeout is not None and not _is_duration(registration.timeout):
-        text = f"{what} has timeout={registration.timeout!r}"
-        yield _problem(registration, "handler", text, "give seconds above 0, or drop the timeout")
     if registration.timeout is not None and _blocks(registration, signature):
         text = f"{what} has a timeout, but blocks the event loop, so nothing can end it"
         yield _problem(registration, "handler", text, "write it with `async def`, or add thread=True")
@@ -180,30 +179,23 @@ def _consuming_fits(registration: Registration, classes: tuple[type[Message], ..
     if classes and not all(issubclass(cls, BROKERED) for cls in classes):
         text = f"event handler {registration.name} has {', '.join(given)}, but handles domain events, in process"
         yield _problem(registration, "consuming", text, "drop it, or make the event a NotificationEvent or ECSTEvent")
-    for name, value in given.items():
-        wanted = _wrong_option(name, value)
-        if wanted:
-            text = f"event handler {registration.name} has {name}={value!r}"
-            yield _problem(registration, "consuming", text, f"give {wanted}")
 
 
-def _wrong_option(name: str, value: object) -> str | None:
-    """What an option should have been; none if it is right."""
-    match name:
-        case "subscription":
-            right = isinstance(value, str) and value != "" and not any(letter.isspace() for letter in value)
-            return None if right else "a name without white space, as in subscription='billing.send-invoice'"
-        case "retry":
-            return None if isinstance(value, Retry) else "a policy, as in retry=Retry(attempts=3)"
-        case "concurrency":
-            right = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            return None if right else "a whole number of messages, from 1 up"
-        case "ordered":
-            return None if isinstance(value, bool) else "True or False"
-        case "delivery":
-            return None if value in get_args(Promise) else f"one of {', '.join(map(repr, get_args(Promise)))}"
-        case _:
-            return None  # a timeout is looked at for handlers of all kinds
+_OPTIONS = {"timeout": optional(POSITIVE), "thread": FLAG}
+_CONSUMING = {
+    "subscription": optional(NAME),
+    "retry": optional(Rule(lambda value: isinstance(value, Retry), "a policy, as in retry=Retry(attempts=3),")),
+    "concurrency": optional(COUNT),
+    "ordered": optional(FLAG),
+    "delivery": optional(one_of(*get_args(Promise))),
+}
+
+
+def _options_fit(registration: Registration) -> Iterator[Problem]:
+    who = f"{registration.kind.value} handler {registration.name}"
+    given = {"timeout": registration.timeout, "thread": registration.thread}
+    yield from option_problems(who, _OPTIONS, given, "handler", registration.place)
+    yield from option_problems(who, _CONSUMING, registration.consuming._asdict(), "consuming", registration.place)
 
 
 def _events_readable(registration: Registration) -> Iterator[Problem]:
@@ -254,10 +246,6 @@ def _result_fits(registration: Registration, signature: Signature) -> Iterator[P
 def _blocks(registration: Registration, signature: Signature) -> bool:
     in_place = signature.runs == "sync" and not registration.thread
     return in_place and not is_wrapped(registration.target) and is_surely_final(signature.returns)
-
-
-def _is_duration(seconds: object) -> bool:
-    return isinstance(seconds, (int, float)) and seconds > 0
 
 
 def _problem(registration: Registration, code: str, text: str, remedy: str) -> Problem:

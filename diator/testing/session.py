@@ -11,6 +11,7 @@ from diator.app import Diator, Sender
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
 from diator.messages import Event, Query, Request
+from diator.options import FLAG, SECONDS, require
 from diator.testing.activity import is_own
 from diator.testing.attach import attached, has_broker, running
 from diator.testing.entries import Entry
@@ -26,6 +27,7 @@ def session(
     app: Diator, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
 ) -> "Session":
     """Make a session; see ``app.testing``."""
+    require("app.testing", {"delays": FLAG}, {"delays": delays})
     return Session(app, Stage(broker, delays), replacements("app.testing", replace))
 
 
@@ -80,6 +82,8 @@ class Session(Seen):
         handler has failed for good, unless ``allow_failures``. A failure is told once: the next call tells of new ones.
         """
         __tracebackhide__ = True
+        given = {"timeout": timeout, "allow_failures": allow_failures}
+        require("session.settled", {"timeout": SECONDS, "allow_failures": FLAG}, given)
         if not self._is_open:
             raise NotRunningError("session.settled() was called outside of its block; wait inside: async with session")
         activity = self._watcher.activity

@@ -1,5 +1,6 @@
 """The twin: what an app has to do with its broker, once more for a test, and maybe with another broker."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from diator.brokers.memory import MemoryBroker
@@ -7,7 +8,6 @@ from diator.brokers.port import Capability
 from diator.delivery.brokerage import Brokerage
 from diator.delivery.catalog import Consumed
 from diator.engine.check import Checked
-from diator.retry import Retry
 from diator.testing.activity import Activity
 
 
@@ -63,5 +63,4 @@ def _broker(own: Brokerage, broker: object | None) -> object:
 
 
 def _tried_at_once(consumed: Consumed) -> Consumed:
-    retry = consumed.retry
-    return consumed._replace(retry=Retry(attempts=retry.attempts, delay=0.0, never=retry.never))
+    return consumed._replace(retry=replace(consumed.retry, delay=0.0))

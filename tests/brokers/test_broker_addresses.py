@@ -3,6 +3,7 @@
 import traceback
 
 import pytest
+from hypothesis import given, strategies
 
 from diator import ConfigurationError, Diator
 from diator.errors import Problem
@@ -58,7 +59,6 @@ def test_what_may_be_a_password_is_not_shown(address: object) -> None:
 
 def test_what_is_not_secret_is_shown() -> None:
     assert "broker='localhost:6379' has no scheme" in refused("localhost:6379").text
-    assert "'memory://***@localhost'" in refused("memory://user:SECRET@localhost").text
     assert "redis://***@localhost:6379/0" in refused(Dsn()).text
 
 
@@ -85,3 +85,109 @@ def test_a_scheme_that_resembles_none_is_told_what_there_is() -> None:
     problem = refused("smoke://shop")
     assert "no broker plugin for 'smoke'; there are plugins for: memory" in problem.text
     assert "memory://" in problem.remedy
+
+
+WRONG_ANYWHERE = {
+    "?leese=1": "unknown",
+    "?lease=1&lease=2": "more than once",
+    "?lease=": "lease=''",
+    "?lease=soon": "lease='soon'",
+    "?lease=nan": "lease='nan'",
+    "?lease=inf": "lease='inf'",
+    "?lease=-1": "lease=-1",
+    "?lease=0": "lease=0",
+    "?lease=1e99": "lease=1e+99",
+    "?lease=1_0": "lease='1_0'",
+    "?lease=%20 5": "white space",
+    "?lease=%205": "lease=' 5'",
+    "?lease=٣": "lease=",
+    "?lease=true": "lease='true'",
+    "?lease": "can't be read",
+    "?&&lease=1": "can't be read",
+    "?lease=%ff": "can't be read",
+    "#SECRET": "a # or an @",
+    "#": "a # or an @",
+    "?lease=1@SECRET": "a # or an @",
+    "\n": "white space",
+}
+
+
+@pytest.mark.parametrize("base", ["memory://", "redis://localhost/0", "azure-servicebus://shop"])
+@pytest.mark.parametrize("rest", WRONG_ANYWHERE)
+def test_what_is_wrong_in_any_address_is_refused_alike(base: str, rest: str) -> None:
+    if base.startswith("redis") and rest == "?leese=1":
+        pytest.skip("what the plugin does not know is left to redis-py, which refuses it in its own words")
+    assert WRONG_ANYWHERE[rest] in refused(base + rest).text
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("redis:/host", "no // after its scheme"),
+        ("redis:host", "no // after its scheme"),
+        ("memory:", "no // after its scheme"),
+        ("redis://", "no host"),
+        ("redis:///0", "no host"),
+        ("redis://:SECRET@/0", "no host"),
+        ("redis://host/abc", "no number of a database"),
+        ("redis://host/0/1", "no number of a database"),
+        ("redis://host/-1", "no number of a database"),
+        ("redis://host/1.0", "no number of a database"),
+        ("redis://host?db=abc", "a db that is no number"),
+        ("redis://host/0?db=1", "'db' as a setting"),
+        ("redis://host?host=other", "'host' as a setting"),
+        ("redis://host?port=6380", "'port' as a setting"),
+        ("redis://:SECRET@host?password=SECRET", "'password' as a setting"),
+        ("redis://host:0", "port 0"),
+        ("redis://host:", "no port after its colon"),
+        ("redis://host:65536", "a port that is no number"),
+        ("redis://host:abc", "a port that is no number"),
+        ("redis://::1:6379", "a port that is no number"),
+        ("redis://[::1", "can't be read"),
+        ("redis://SECRET@host", "a user and no password"),
+        ("redis://a,b:6379", "no host, or one with characters"),
+        ("redis+pubsub://host/abc", "no number of a database"),
+        ("unix://", "no path of a socket"),
+        ("unix://run/redis.sock", "a host, where a socket has a path only"),
+        ("unix:///run/redis.sock?db=abc", "a db that is no number"),
+        ("azure-servicebus:shop", "no // after its scheme"),
+        ("azure-servicebus:/shop", "no // after its scheme"),
+        ("azure-servicebus://shop/queue", "more than the name"),
+        ("azure-servicebus://SECRET@shop", "more than the name"),
+        ("azure-servicebus://shop?sessions=1", "not true or false"),
+        ("azure-servicebus://shop?max_sessions=1.5", "not a whole number"),
+        ("azure-servicebus://?connection_string_env=", "no name of an environment variable"),
+        ("memory://something", "a host or a path"),
+        ("memory:///something", "a host or a path"),
+    ],
+)
+def test_an_address_that_would_lead_somewhere_else_is_refused(address: str, why: str) -> None:
+    assert why in refused(address).text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://localhost",
+        "redis://localhost/",
+        "redis://localhost:6379/15?lease=5.5&prefix=my%20shop&socket_connect_timeout=3",
+        "redis://[::1]:6379/0",
+        "redis://:p%40%2F%3A%23%3F@localhost/0?max_length=none&max_age=1e3",
+        "redis://user:@localhost",
+        "rediss://user:password@redis.example.com:6380/0",
+        "redis://localhost?db=3",
+        "redis+pubsub://localhost/0?wire=diator-0.1&tls=true",
+        "unix:///run/redis.sock?db=1",
+        "azure-servicebus://shop.servicebus.windows.net?lease=30&layout=queues&sessions=FALSE",
+        "azure-servicebus://?connection_string_env=SHOP_BUS",
+        "memory://?capacity=5&lease=1&duplicate_window=0",
+        "memory://",
+    ],
+)
+def test_addresses_that_are_right_are_taken(address: str) -> None:
+    Diator("shop", broker=address)
+
+
+@given(strategies.text(min_size=1, max_size=12), strategies.sampled_from(["redis", "rediss", "redis+pubsub"]))
+def test_a_password_that_is_not_encoded_never_shows_in_an_error(text: str, scheme: str) -> None:
+    refused(f"{scheme}://:SECRET{text}SECRET@localhost/x")  # with a path that is no database

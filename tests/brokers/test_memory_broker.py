@@ -55,16 +55,16 @@ def test_an_address_gives_the_settings() -> None:
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("memory://?capcity=5", "'capcity' is no parameter of it"),
-        ("memory://?capacity=", "capacity='' is no number of the right kind"),
-        ("memory://?capacity=1.5", "capacity='1.5' is no number of the right kind"),
-        ("memory://?lease=long", "lease='long' is no number of the right kind"),
-        ("memory://?lease=nan", "lease is nan, where more than 0 seconds was expected"),
-        ("memory://?lease=-1", "lease is -1.0, where more than 0 seconds was expected"),
-        ("memory://?capacity=0", "capacity is 0, where 1 or more messages was expected"),
-        ("memory://?duplicate_window=-1", "duplicate_window is -1.0, where 0 or more seconds was expected"),
-        ("memory://localhost/7", "it has no host and no path"),
-        ("redis://", "it has no host and no path"),
+        ("memory://?capcity=5", "unknown setting 'capcity'"),
+        ("memory://?capacity=", "capacity='', which is not a whole number"),
+        ("memory://?capacity=1.5", "capacity='1.5', which is not a whole number"),
+        ("memory://?lease=long", "lease='long', which is not a number"),
+        ("memory://?lease=nan", "lease='nan', which is not a number"),
+        ("memory://?lease=-1", "lease=-1.0, where a number of seconds above 0"),
+        ("memory://?capacity=0", "capacity=0, where a whole number from 1 up was expected"),
+        ("memory://?duplicate_window=-1", "duplicate_window=-1.0, where a number of seconds from 0"),
+        ("memory://localhost/7", "has a host or a path"),
+        ("redis://", "has a host or a path"),
     ],
 )
 def test_a_wrong_address_is_refused_with_what_is_allowed(address: str, why: str) -> None:

@@ -1,11 +1,12 @@
 """Settings: what can be said of the broker, in code or in the query of its address."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
-from urllib.parse import parse_qsl, urlsplit
 
-from diator.errors import ConfigurationError, Problem
+from diator.brokers.address import Parse, a_flag, a_number, a_whole_number, bad_address, read_address
+from diator.errors import Problem
+from diator.options import COUNT, FLAG, SECONDS, TEXT, Rule, is_count, is_seconds, one_of, option_problems
 
 SCHEME = "azure-servicebus"
 Layout = Literal["topics", "queues"]
@@ -34,39 +35,39 @@ class Settings(NamedTuple):
 
     def problems(self) -> list[Problem]:
         """Find values that make no sense."""
-        checks = (
-            ("layout", self.layout in get_args(Layout), "'topics' or 'queues'"),
-            ("lease", 0 < self.lease <= LONGEST_LOCK, f"seconds above 0, and at most {LONGEST_LOCK:g}"),
-            ("max_sessions", self.max_sessions >= 1, "1 or more"),
-            ("max_hold", self.max_hold >= 0, "0 or more seconds"),
-            ("duplicate_window", self.duplicate_window >= 0, "0 or more seconds"),
-            ("max_message_bytes", self.max_message_bytes >= 65_536, "65,536 or more"),
-        )
-        return [
-            Problem("broker", f"the broker has {name}={getattr(self, name)!r}", f"give {allowed}")
-            for name, fits, allowed in checks
-            if not fits
-        ]
+        return option_problems("ServiceBusBroker", _OPTIONS, self._asdict(), "broker")
 
 
-def _yes_or_no(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
+_OPTIONS = {
+    "layout": one_of(*get_args(Layout)),
+    "prefix": TEXT,
+    "lease": Rule(
+        lambda value: is_seconds(value) and 0 < value <= LONGEST_LOCK,
+        f"a number of seconds above 0, and at most {LONGEST_LOCK:g}",
+    ),
+    "sessions": FLAG,
+    "max_sessions": COUNT,
+    "max_hold": SECONDS,
+    "duplicate_window": SECONDS,
+    "max_message_bytes": Rule(lambda value: is_count(value) and value >= 65_536, "a whole number from 65,536 up"),
+    "manage": FLAG,
+}
 
 
-_READ: Mapping[str, Callable[[str], Any]] = {
+_VARIABLE = "connection_string_env"
+_READ: Mapping[str, Parse] = {
     "layout": str,
     "prefix": str,
-    "lease": float,
-    "sessions": _yes_or_no,
-    "max_sessions": int,
-    "max_hold": float,
-    "duplicate_window": float,
-    "max_message_bytes": int,
-    "manage": _yes_or_no,
+    "lease": a_number,
+    "sessions": a_flag,
+    "max_sessions": a_whole_number,
+    "max_hold": a_number,
+    "duplicate_window": a_number,
+    "max_message_bytes": a_whole_number,
+    "manage": a_flag,
+    _VARIABLE: str,
 }
-_VARIABLE = "connection_string_env"
+_FORMS = f"{SCHEME}://my-namespace, or {SCHEME}://?{_VARIABLE}=NAME for a connection string in the environment"
 
 
 def read_url(url: str) -> tuple[str | Variable, dict[str, Any]]:
@@ -74,41 +75,18 @@ def read_url(url: str) -> tuple[str | Variable, dict[str, Any]]:
 
     Raises `~diator.ConfigurationError`.
     """
-    parts = urlsplit(url)
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    query = dict(pairs)
-    for name in query:
-        if [one for one, _ in pairs].count(name) > 1:
-            raise _bad(f"the broker's address has {name!r} more than once")
-    variable = query.pop(_VARIABLE, None)
-    if parts.scheme != SCHEME or parts.path.strip("/") or parts.fragment or parts.username or parts.password:
-        raise _bad(f"{_shown(url)!r} is no address of a namespace: it has more than a name and settings")
-    if bool(parts.netloc) == bool(variable):
-        raise _bad(f"{_shown(url)!r} must have either a namespace or {_VARIABLE}")
-    return parts.netloc or _variable(str(variable)), dict(_setting(*pair) for pair in query.items())
-
-
-def _setting(name: str, text: str) -> tuple[str, Any]:
-    if name not in _READ:
-        raise _bad(f"the broker's address has an unknown setting {name!r}")
-    try:
-        return name, _READ[name](text)
-    except ValueError:
-        raise _bad(f"the broker's address has {name}={text!r}, which is no such value") from None
+    address = read_address(url, _READ, _FORMS)
+    parts, settings = address.parts, dict(address.settings)
+    variable = settings.pop(_VARIABLE, None)
+    if parts.scheme != SCHEME or parts.path.strip("/") or not re.fullmatch(r"[\w.-]*", parts.netloc, re.ASCII):
+        raise address.refuse("has more than the name of a namespace and settings", f"write {_FORMS}")
+    if bool(parts.netloc) == (variable is not None):
+        raise address.refuse(f"must have either a namespace or {_VARIABLE}", f"write {_FORMS}")
+    return parts.netloc or _variable(str(variable)), settings
 
 
 def _variable(name: str) -> Variable:
     if not re.fullmatch(r"\w+", name):  # it may be the connection string itself, which is not to be shown
-        raise _bad(f"the broker's address has a {_VARIABLE} that is no name of an environment variable")
+        text = f"the broker's address has a {_VARIABLE} that is no name of an environment variable"
+        raise bad_address(text, f"write {_FORMS}")
     return Variable(name)
-
-
-def _shown(url: str) -> str:
-    """Give an address without what may be a secret."""
-    name = url.partition("?")[0]
-    return f"{SCHEME}://..." if any(character in name for character in "@=;") else name
-
-
-def _bad(text: str) -> ConfigurationError:
-    forms = f"{SCHEME}://my-namespace, or {SCHEME}://?{_VARIABLE}=NAME for a connection string in the environment"
-    return ConfigurationError([Problem("broker-url", text, f"write {forms}; settings are: {', '.join(_READ)}")])

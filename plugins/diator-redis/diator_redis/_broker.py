@@ -5,14 +5,15 @@ import itertools
 import os
 import platform
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from redis.asyncio import Redis
 
+from diator.brokers.address import Parse, a_number, a_whole_number, or_none
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from diator.options import COUNT, POSITIVE, TEXT, optional, require
 from diator_redis._entries import as_mapping
 from diator_redis._groups import Groups
 from diator_redis._keys import Keys, Stamps, partition_of
@@ -22,20 +23,30 @@ from diator_redis._partitions import Partitions
 from diator_redis._publisher import Publisher
 from diator_redis._receiver import Source, StreamReceiver
 from diator_redis._scripts import REPARTITION, REPLAY
-from diator_redis._settings import check_client, links_to, optional, pool_of, problem, split
+from diator_redis._settings import check_client, links_to, pool_of, split
 from diator_redis._shared import SharedStreams
 from diator_redis._trimming import Trimmer
 
-SETTINGS: dict[str, Callable[[str], Any]] = {
+SETTINGS: dict[str, Parse] = {
     "prefix": str,
-    "lease": float,
-    "partitions": int,
-    "max_length": optional(int),
-    "max_age": optional(float),
-    "abandoned_after": float,
-    "timeout": float,
+    "lease": a_number,
+    "partitions": a_whole_number,
+    "max_length": or_none(a_whole_number),
+    "max_age": or_none(a_number),
+    "abandoned_after": a_number,
+    "timeout": a_number,
 }
 """What an address may say of the broker, and how it is read."""
+
+_OPTIONS = {
+    "prefix": TEXT,
+    "lease": POSITIVE,
+    "partitions": COUNT,
+    "max_length": optional(COUNT),
+    "max_age": optional(POSITIVE),
+    "abandoned_after": POSITIVE,
+    "timeout": POSITIVE,
+}
 
 LARGEST = 16 * 1024 * 1024
 """Redis takes strings up to 512 MB, but holds up everybody else while a script copies one."""
@@ -69,10 +80,9 @@ class RedisBroker:
         abandoned_after: float = 86_400.0,
         timeout: float = 5.0,
     ) -> None:
-        positive = {"lease": lease, "partitions": partitions, "timeout": timeout, "abandoned_after": abandoned_after}
-        for name, value in positive.items():
-            if not value > 0:
-                raise problem(f"{name}={value!r} is not above zero", f"give a positive {name}")
+        given = {"prefix": prefix, "lease": lease, "partitions": partitions, "max_length": max_length}
+        given |= {"max_age": max_age, "abandoned_after": abandoned_after, "timeout": timeout}
+        require("RedisBroker", _OPTIONS, given, "broker")
         if isinstance(url_or_client, str):
             pool_of(url_or_client, timeout, SETTINGS)
         else:
@@ -235,8 +245,7 @@ class RedisBroker:
         The topics of one ordered subscription must have the same number. Raises `~diator.BrokerError` where something
         is left.
         """
-        if partitions < 1:
-            raise problem(f"partitions={partitions!r} is not above zero", "give a positive number")
+        require("repartition", {"partitions": COUNT}, {"partitions": partitions}, "broker")
         keys = [self._keys.topic(topic), self._keys.events(topic)]
         busy = await self._open_links().run(REPARTITION, keys, [partitions, self._partitions])
         if busy:

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
 from diator.brokers import shielded
+from diator.brokers.address import Parse, a_flag, a_number
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import (
     Ack,
@@ -23,30 +24,26 @@ from diator.brokers.port import (
     Topic,
 )
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError, UnreadableMessageError
+from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
 from diator_redis._errors import translate
 from diator_redis._link import Cut, Links, pack
 from diator_redis._publisher import is_small
-from diator_redis._settings import check_client, links_to, pool_of, problem, split
+from diator_redis._settings import check_client, links_to, pool_of, split
 
 logger = logging.getLogger("diator.redis")
 
 Wire = Literal["cloudevents", "diator-0.1"]
 
 
-def _as_bool(text: str) -> bool:
-    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
-        raise ValueError(text)
-    return text.lower() in {"true", "1", "yes"}
-
-
-SETTINGS: dict[str, Callable[[str], Any]] = {
+SETTINGS: dict[str, Parse] = {
     "prefix": str,
     "wire": str,
     "channel_prefix": str,
-    "timeout": float,
-    "tls": _as_bool,
+    "timeout": a_number,
+    "tls": a_flag,
 }
+_OPTIONS = {"prefix": TEXT, "wire": one_of(*get_args(Wire)), "channel_prefix": TEXT, "timeout": POSITIVE}
 LARGEST = 8 * 1024 * 1024
 """Redis disconnects a subscriber that is 8 MB behind for a minute (``client-output-buffer-limit``)."""
 
@@ -76,8 +73,8 @@ class RedisPubSubBroker:
         channel_prefix: str = "python_diator_channel",
         timeout: float = 5.0,
     ) -> None:
-        if wire not in ("cloudevents", "diator-0.1"):
-            raise problem(f"wire={wire!r} is no wire format", "give 'cloudevents' or 'diator-0.1'")
+        given = {"prefix": prefix, "wire": wire, "channel_prefix": channel_prefix, "timeout": timeout}
+        require("RedisPubSubBroker", _OPTIONS, given, "broker")
         if isinstance(url_or_client, str):
             pool_of(url_or_client, timeout, SETTINGS)
         else:

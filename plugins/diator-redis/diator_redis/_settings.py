@@ -1,23 +1,24 @@
 """Addresses: a plugin's own settings are taken off the query, the rest goes to redis-py."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 
+from diator.brokers.address import Address, Parse, read_address
 from diator.errors import ConfigurationError, Problem
 from diator_redis._errors import NO_CLUSTER
 from diator_redis._link import Links
 
+_SERVER = "redis://localhost:6379/0"
+_SOCKET = "unix:///run/redis.sock"
+_HOST = re.compile(r"[\w.:%-]+")
+
 UNLIMITED = 2**31
 """Connections in a pool of our own: two for each receiver, and one for what is published."""
-
-
-def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Read a value that may also be ``none``."""
-    return lambda text: None if text.lower() == "none" else read(text)
 
 
 def problem(text: str, remedy: str) -> ConfigurationError:
@@ -25,32 +26,60 @@ def problem(text: str, remedy: str) -> ConfigurationError:
     return ConfigurationError([Problem("broker-url", text, remedy)])
 
 
-def split(url: str, settings: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+def split(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]:
     """Give an address without the settings in its query, and these. Raises `~diator.ConfigurationError`."""
-    parts = urlsplit(url)
-    rest: list[tuple[str, str]] = []
-    found: dict[str, Any] = {}
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in settings:
-            rest.append((name, text))
-            continue
-        try:
-            found[name] = settings[name](text)
-        except ValueError as error:
-            raise problem(
-                f"the broker's address has {name}={text!r}, which is no such value",
-                f"write {name}=<value> as documented",
-            ) from error
-    bare = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(rest), parts.fragment))
-    if parts.scheme == "unix" and not parts.netloc:
-        bare = bare if bare.startswith("unix://") else f"unix://{bare.removeprefix('unix:')}"
-    return bare, found
+    address = _read(url, settings)
+    parts = address.parts
+    bare = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return f"{bare}?{urlencode(address.rest)}" if address.rest else bare, dict(address.settings)
+
+
+def _read(url: str, settings: Mapping[str, Parse]) -> Address:
+    """Take an address apart, and refuse what redis-py would read as another one than was meant."""
+    socket = url.lower().startswith("unix:")
+    address = read_address(url, settings, _SOCKET if socket else _SERVER, leave_rest=True)
+    if socket:
+        _check_socket(address)
+    else:
+        _check_server(address)
+    if address.parts.username and address.parts.password is None:
+        how = "write redis://:PASSWORD@host for a password alone, redis://USER:PASSWORD@host for both"
+        raise address.refuse("has a user and no password", f"{how}, redis://USER:@host for a user without one")
+    return address
+
+
+def _check_server(address: Address) -> None:
+    parts, write = address.parts, f"write {_SERVER}"
+    if not parts.hostname or not _HOST.fullmatch(parts.hostname):
+        raise address.refuse("has no host, or one with characters that no host has", write)
+    if not re.fullmatch(r"/?|/\d{1,9}", parts.path, re.ASCII):
+        raise address.refuse("has a path that is no number of a database", f"{write}, where 0 is the database")
+    twice = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
+    twice |= {"host": parts.hostname, "port": "6379", "path": "/"}
+    for name, given in twice.items():
+        if name in address.rest and given:
+            raise address.refuse(f"has {name!r} as a setting, which stands before the ?", f"{write}, without {name}=")
+    _check_database(address)
+
+
+def _check_socket(address: Address) -> None:
+    parts, write = address.parts, f"write {_SOCKET}, with three slashes"
+    if parts.netloc.rpartition("@")[2]:
+        raise address.refuse("has a host, where a socket has a path only", write)
+    if not parts.path.strip("/"):
+        raise address.refuse("has no path of a socket", write)
+    _check_database(address)
+
+
+def _check_database(address: Address) -> None:
+    if not re.fullmatch(r"\d{1,9}", address.rest.get("db", "0"), re.ASCII):
+        raise address.refuse("has a db that is no number of a database", "write db=0, say")
 
 
 def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:
     """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for what is unknown."""
     known = ", ".join(sorted(settings))
-    _check_port(url)
+    _read(url, {})
     # A Link has a timer of its own; what redis-py does for a timeout costs a task for each command on older Pythons.
     defaults: dict[str, Any] = {
         "socket_timeout": None,
@@ -70,17 +99,6 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
         ) from error
     found: ConnectionPool = pool
     return found
-
-
-def _check_port(url: str) -> None:
-    """Refuse a port that is none. It may be a part of the password, which must not be shown."""
-    try:
-        urlsplit(url).port  # noqa: B018 - looked at for its error
-    except ValueError:
-        raise problem(
-            "the broker's address has a port that is no number",
-            "write redis://host:6379/0; a user or password with / # ? @ or : is percent-encoded, such as %23 for #",
-        ) from None
 
 
 def links_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]) -> Links:

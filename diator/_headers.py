@@ -1,0 +1,43 @@
+"""Headers that a sender attaches: checked once, where they are given, so that what is sent can be read."""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from diator._places import caller, place_in
+from diator.errors import ConfigurationError, Problem
+from diator.options import is_readable
+
+_MAX_CHARACTERS = 32_000
+"""Of all headers together. Azure Service Bus takes 64 KiB of properties with a message, those of Diator included."""
+
+
+def sealed_headers(headers: Any) -> Mapping[str, str]:
+    """Return a copy of the headers, which the sender can't change any more. ``Any``: callers may be unchecked.
+
+    Raises `ConfigurationError`, which shows no value: it may be a token.
+    """
+    problems = list(_wrong(headers))
+    if problems:
+        place = place_in(caller())
+        raise ConfigurationError([Problem("headers", f"app.using got {text}", fix, place) for text, fix in problems])
+    return MappingProxyType(dict(headers))
+
+
+def _wrong(headers: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(headers, Mapping):
+        yield f"headers of the class {type(headers).__qualname__}", 'pass a mapping: headers={"X-Tenant": "acme"}'
+        return
+    for name, value in headers.items():
+        if not is_readable(name) or not name:
+            text = f"headers with the name {name!r}"
+            yield text, "use a text that is not empty, without control characters and lone surrogates"
+        elif not isinstance(value, str):
+            text = f"the header {name!r} with a value of the class {type(value).__qualname__}"
+            yield text, "pass a text, since headers travel with brokered events: str(value)"
+        elif not is_readable(value):
+            text = f"the header {name!r} with a control character or a lone surrogate in its value"
+            yield text, "encode the value, for example with urllib.parse.quote"
+    size = sum(len(part) for pair in headers.items() for part in pair if isinstance(part, str))
+    if size > _MAX_CHARACTERS:
+        yield f"headers of {size:,} characters", f"pass at most {_MAX_CHARACTERS:,}, and carry the rest in the message"

@@ -1,0 +1,112 @@
+"""Options: what each may be, so that a wrong one is refused at the call that sets it, with its name and its value.
+
+Plugins use the same rules for their own options.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from diator._places import Place, caller, place_in
+from diator.errors import ConfigurationError, Problem
+
+MAX_SECONDS = 1e9
+"""Seconds that an option may have, about 30 years: clocks and brokers count in milliseconds and smaller."""
+
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and lone surrogates: what a broker, a log or a terminal can't carry."""
+
+
+_MAX_ID = 1_000
+_MAX_SHOWN = 200
+"""Characters of a value that an error shows."""
+
+
+class Rule(NamedTuple):
+    """What an option may be."""
+
+    fits: Callable[[Any], bool]  # Any: callers may be unchecked
+    expected: str
+    """What was expected, as in "a whole number from 1 up"."""
+
+
+def is_count(value: Any) -> bool:
+    """Return whether something is a whole number from 1 up. ``Any``: callers may be unchecked."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_seconds(value: Any) -> bool:
+    """Return whether something is a number of seconds that a clock can count. ``Any``: callers may be unchecked."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_SECONDS
+
+
+def is_readable(value: Any) -> bool:
+    """Return whether something is a text without control characters and lone surrogates, which may be empty."""
+    return isinstance(value, str) and _UNREADABLE.search(value) is None
+
+
+COUNT = Rule(is_count, "a whole number from 1 up")
+SECONDS = Rule(is_seconds, f"a number of seconds from 0 to {MAX_SECONDS:,.0f}")
+POSITIVE = Rule(
+    lambda value: is_seconds(value) and value > 0, f"a number of seconds above 0, and at most {MAX_SECONDS:,.0f},"
+)
+ID = Rule(
+    lambda value: is_readable(value) and 1 <= len(value) <= _MAX_ID,
+    f"a text of 1 to {_MAX_ID:,} characters without control characters and lone surrogates",
+)
+FLAG = Rule(lambda value: isinstance(value, bool), "True or False")
+TEXT = Rule(is_readable, "a text without control characters and lone surrogates")
+NAME = Rule(
+    lambda value: is_readable(value) and value != "" and not any(letter.isspace() for letter in value),
+    "a name without white space and control characters",
+)
+
+
+def optional(rule: Rule) -> Rule:
+    """Return the same rule for an option that may also be ``None``."""
+    return Rule(lambda value: value is None or rule.fits(value), f"{rule.expected}, or None")
+
+
+def one_of(*allowed: str) -> Rule:
+    """Return the rule for an option that is one of a few texts."""
+    return Rule(lambda value: isinstance(value, str) and value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
+def option_problems(
+    who: str, rules: Mapping[str, Rule], given: Mapping[str, object], code: str = "option", place: Place | None = None
+) -> list[Problem]:
+    """Return a problem for each option that breaks its rule. ``who`` got them, as in "app.worker"."""
+    return [
+        Problem(
+            code,
+            f"{who} got {name}={_shown(given[name])}, where {rule.expected} was expected",
+            f"set {name} to {rule.expected}",
+            place,
+        )
+        for name, rule in rules.items()
+        if not rule.fits(given[name])
+    ]
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - it is wrong anyway, and what is wrong with it is told
+        text = f"a {type(value).__qualname__}, whose repr raised {type(error).__qualname__}"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def require(who: str, rules: Mapping[str, Rule], given: Mapping[str, object], code: str = "option") -> None:
+    """Raise `ConfigurationError` with a problem for each option that breaks its rule."""
+    if not all(rule.fits(given[name]) for name, rule in rules.items()):
+        raise ConfigurationError(option_problems(who, rules, given, code, place_in(caller())))
+
+
+def are_names(value: Any) -> bool:
+    """Return whether something is a collection of texts, and no text itself. ``Any``: callers may be unchecked."""
+    return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(one, str) for one in value)
+
+
+def is_iterable(value: Any) -> bool:
+    """Return whether something can be gone through. ``Any``: callers may be unchecked."""
+    return isinstance(value, Iterable)
