@@ -315,7 +315,7 @@ _OPTIONS = {
     "event_timeout": POSITIVE,
     "max_deliveries": COUNT,
     "publish_timeout": POSITIVE,
-    "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks"),
+    "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks, as in hooks=[MyHooks()],"),
 }
 
 

@@ -12,7 +12,8 @@ from diator.delivery.texts import (
     traceback_of,
 )
 from diator.errors import Reject, RetryLater
-from diator.retry import Retry, is_seconds
+from diator.options import is_seconds
+from diator.retry import Retry
 
 _LONGEST = 365 * 24 * 3600.0
 """Seconds that a retry may wait: an outcome with a time that a broker can't write down would come back for ever."""
