@@ -35,9 +35,14 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def is_number(value: Any) -> bool:
+    """Return whether something is a finite number from 0 up. ``Any``: callers may be unchecked."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
 def is_seconds(value: Any) -> bool:
     """Return whether something is a number of seconds that a clock can count. ``Any``: callers may be unchecked."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_SECONDS
+    return is_number(value) and bool(value <= MAX_SECONDS)
 
 
 def is_readable(value: Any) -> bool:

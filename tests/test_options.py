@@ -125,7 +125,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
         {
             "attempts": NO_COUNTS,
             "delay": NO_SECONDS,
-            "factor": [0, 0.5, *NO_SECONDS],
+            "factor": [0, 0.5, *(value for value in NO_SECONDS if value not in (10**400, 1e300))],
             "max_delay": NO_SECONDS,
             "jitter": [1.5, 2, *NO_SECONDS],
             "never": [5, ValueError, (3,), (ValueError(),), "ValueError", None],

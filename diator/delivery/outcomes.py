@@ -12,7 +12,7 @@ from diator.delivery.texts import (
     traceback_of,
 )
 from diator.errors import Reject, RetryLater
-from diator.options import is_seconds
+from diator.options import is_number
 from diator.retry import Retry
 
 _LONGEST = 365 * 24 * 3600.0
@@ -65,7 +65,7 @@ def _delays_asked_for(errors: Iterable[BaseException]) -> Iterator[float]:
     for error in errors:
         if issubclass(type(error), RetryLater):
             seconds: Any = error.__dict__.get("seconds")
-            if is_seconds(seconds):
+            if is_number(seconds):
                 yield float(min(seconds, _LONGEST))  # whole numbers may be larger than all others
 
 

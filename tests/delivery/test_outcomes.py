@@ -443,7 +443,7 @@ def test_undecodable_becomes_a_dead_letter_with_the_original_bytes(body: bytes, 
 
 def test_a_policy_never_asks_for_more_than_its_longest_delay() -> None:
     for retry in (
-        Retry(attempts=2000, delay=1e300, factor=1e300, max_delay=50, jitter=1),
+        Retry(attempts=2000, delay=1e9, factor=1e300, max_delay=50, jitter=1),
         Retry(attempts=10**9, factor=1.5),
         Retry(attempts=2, delay=0),
     ):
