@@ -15,6 +15,7 @@ from diator.containers.find import find_container
 from diator.containers.port import Capability
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
+from diator.engine.events import ensure_may_wait
 from diator.engine.plan import Call, Plan
 from diator.engine.resources import Resources, add_cause
 from diator.engine.stream import Stream
@@ -26,6 +27,8 @@ from diator.retry import Retry
 from diator.router import Router, key_of
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from diator.delivery.brokerage import Brokerage
     from diator.delivery.operations import Operations
     from diator.delivery.worker import Worker
@@ -229,11 +232,14 @@ class Diator(Router):
         result: Coroutine[Any, Any, R] = call(request)
         return result
 
-    def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
+    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
         """Have events handled that no command has raised, in one unit of work.
 
-        Raises at once what `send` does, and `ConfigurationError` for an event that needs a message broker.
+        ``after`` delays brokered events: seconds, or a timedelta. Raises at once what `send` does, and
+        `ConfigurationError` for an event that needs a message broker; what it raises for ``after``, see `Publish`.
         """
+        if after is not None:
+            return self.using().publish(*events, after=after)
         try:
             call = self._event_calls[type(events[0]) if len(events) == 1 else frozenset(map(type, events))]
         except KeyError:
@@ -285,8 +291,8 @@ class Diator(Router):
 
     def _compiled(self) -> Dispatch:
         checked = self._checked()
-        sending = None if self._brokerage is None else self._brokerage.open(self.name)
-        return Dispatch(checked, self._resources, self, sending=sending)
+        sender = None if self._brokerage is None else self._brokerage.open(self.name)
+        return Dispatch(checked, self._resources, self, sender=sender)
 
     def _checked(self) -> Checked:
         checked = look(self)
@@ -364,9 +370,13 @@ class Sender:
         result: Coroutine[Any, Any, R] = self._call(self._running().plan_of(request))(request)
         return result
 
-    def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
+    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
         """Do what ``app.publish`` does."""
-        result: Coroutine[Any, Any, None] = self._call(self._running().plan_of_events(events))(events)
+        plan = self._running().plan_of_events(events)
+        for event in events:
+            ensure_may_wait(event, after)
+        call = plan.using(self._provided, self._headers, self._correlation_id, after=after)
+        result: Coroutine[Any, Any, None] = call(events)
         return result
 
     def stream(self, query: Query[R], /) -> Stream[R]:

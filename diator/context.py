@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 E_contra = TypeVar("E_contra", contravariant=True)
 
@@ -45,14 +45,20 @@ TRACE = ("traceparent", "tracestate")
 class Publish(Protocol[E_contra]):
     """Collects the events of a handler that declares them: ``publish: Publish[UserJoined | UserWarned]``.
 
-    They are handled after the handler has returned. In a test any callable fits, such as a list's ``append``.
+    They are handled after the handler has returned. In a test use `diator.testing.FakePublish`.
     """
 
-    def __call__(self, event: E_contra, /) -> None:
+    def __call__(
+        self, event: E_contra, /, *, after: "float | timedelta | None" = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Collect an event.
 
-        Raises `~diator.UndeclaredEventError` for an event that the hint does not name, and
-        `~diator.LatePublishError` after the handler has returned.
+        A brokered event may be delivered ``after`` some seconds, or a timedelta, and carry ``headers`` of its own
+        beside those of the sender.
+
+        Raises `~diator.UndeclaredEventError` for an event that the hint does not name,
+        `~diator.LatePublishError` after the handler has returned, `~diator.InvalidMessageError` for a domain event
+        with a delay or headers, and `~diator.ConfigurationError` if the broker can't deliver later.
         """
         ...
 

@@ -14,7 +14,7 @@ import punq
 import pytest
 
 from diator import Command, Diator, DomainEvent, Publish
-from diator.testing import record
+from diator.testing import FakePublish, record
 
 # The application
 
@@ -74,8 +74,8 @@ class FakeMeetingApi(MeetingApi):
 @pytest.mark.asyncio
 async def test_a_handler_alone() -> None:
     meetings = FakeMeetingApi()
-    events: list[UserCameLate] = []
-    await join_meeting(JoinMeeting(meeting_id=1, user_id=8, is_late=True), meetings, events.append)
+    events = FakePublish()
+    await join_meeting(JoinMeeting(meeting_id=1, user_id=8, is_late=True), meetings, events)
     assert meetings.joined == [(1, 8)]
     assert events == [UserCameLate(8)]
 

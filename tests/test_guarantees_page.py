@@ -105,6 +105,16 @@ LINES = (
         ("test_a_duplicate_is_dropped", "test_duplicate_detection_recognises_the_follow_ups_of_a_second_run"),
     ),
     Line(
+        "an event is published with `after=`",
+        Capability.SCHEDULES,
+        "delivered when it is due",
+        "rejected",
+        (
+            "test_a_scheduled_message_is_delivered_when_it_is_due",
+            "test_a_scheduled_message_takes_its_place_when_it_is_due",
+        ),
+    ),
+    Line(
         "a worker crashes",
         A,
         "delivered again when the lease ends",

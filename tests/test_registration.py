@@ -10,6 +10,7 @@ import pytest
 
 from diator import Command, Diator, DomainEvent, Publish, Query, Router
 from diator.engine.records import Kind, Registration
+from diator.testing import FakePublish
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,8 @@ async def test_a_decorated_handler_stays_callable_by_itself() -> None:
         publish(Happened("doubled"))
         return command.number * 2
 
-    published: list[Happened] = []
-    assert await handler(Double(), published.append) == 42
+    published = FakePublish()
+    assert await handler(Double(), published) == 42
     assert published == [Happened("doubled")]
 
 

@@ -76,11 +76,13 @@ _encoder = msgspec.json.Encoder()
 class Outgoing:
     """One event on its way to a topic."""
 
-    __slots__ = ("_structured", "envelope", "topic")
+    __slots__ = ("_structured", "due", "envelope", "topic")
 
-    def __init__(self, topic: str, envelope: Envelope) -> None:
+    def __init__(self, topic: str, envelope: Envelope, *, due: datetime | None = None) -> None:
         self.topic = topic
         self.envelope = envelope
+        self.due = due
+        """When its handlers may get it; ``None`` for at once."""
         self._structured: bytes | None = None
 
     @property

@@ -81,6 +81,8 @@ class Capability(enum.Flag):
     """A message whose id was published to the topic not long ago is dropped."""
     BOUNDED = enum.auto()
     """A full queue makes publishing wait, so that memory does not grow."""
+    SCHEDULES = enum.auto()
+    """A message is delivered when it is `due`, not before; without it, publishing with a delay is rejected."""
 
 
 class Topic(NamedTuple):

@@ -1,14 +1,14 @@
 """Follow-ups: the brokered events that a handler of a brokered event publishes. They leave before the ack."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 from uuid import NAMESPACE_OID, uuid5
 
-from diator.brokers.envelope import Outgoing
-from diator.context import Context, current
+from diator._keys import Key
+from diator.context import Context
 from diator.delivery.outage import Backoff, Outage
 from diator.delivery.publisher import Publisher
+from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import BrokerUnavailableError, NotPublishedError, PublishError
 from diator.messages import Event
 
@@ -30,11 +30,14 @@ class Guard(Protocol):
 
 
 class FollowUps:
-    """The ``Sending`` of one subscription (see `diator.engine.events`).
+    """The `diator.engine.events.EventSender` of one subscription.
 
     Ids derive from what was delivered, so that those of a second run are the same, and duplicate detection can tell. A
     broker that is away is an outage, not a failure of the handler: only the sending is tried again.
     """
+
+    keys: Collection[Key] = ()
+    begin = None
 
     def __init__(self, publisher: Publisher, subscription: str, outage: Outage) -> None:
         self._publisher = publisher
@@ -47,38 +50,36 @@ class FollowUps:
         """Get ready for a class of events."""
         self._publisher.admit(cls)
 
-    def encode(self, events: Sequence[Event], published: bool) -> list[Outgoing]:  # noqa: ARG002 - the protocol's
-        """Make messages of events."""
-        context = current.get()
-        assert context is not None, "a consumer sets a context"
-        numbers: Counter[type[Event]] = Counter()
-        messages: list[Outgoing] = []
-        for event in events:
-            numbers[type(event)] += 1
-            event_id = self._id_of(context, type(event), numbers[type(event)])
-            cause, correlation, headers = context.message_id, context.correlation_id, context.headers
-            messages.append(self._publisher.seal(event, event_id, cause, correlation, headers))
-        return messages
+    def collect(self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None) -> None:
+        """Append an event that the handler published. Raises as `Publisher.collect` does."""
+        cls = type(event)
+        before = next((one.number for one in reversed(unit.outbound) if type(one.event) is cls), 0)
+        event_id = self._id_of(unit.context, cls, before + 1)
+        seconds = self._publisher.seconds_of(after, event)
+        unit.outbound.append(Outbound(event, event_id, seconds, headers, number=before + 1))
+
+    async def hand_over(self, unit: SendingUnit) -> None:
+        """Seal what is outbound."""
+        await self._publisher.hand_over(unit)
 
     def _id_of(self, context: Context, cls: type[Event], number: int) -> str:
         name = self._publisher.wire_name(cls)
         return str(uuid5(NAMESPACE_OID, f"{context.message_id}\n{self._subscription}\n{name}\n{number}"))
 
-    async def send(self, messages: Sequence[Outgoing], events: Sequence[Event]) -> None:
-        """Hand messages to the broker, for as long as it takes.
+    async def send(self, unit: SendingUnit) -> None:
+        """Hand what is outbound to the broker, for as long as it takes.
 
-        Raises `PublishError` where the broker refuses them for good, `SendingEndedError` where the lease is lost.
+        Raises `PublishError` if the broker refuses it for good, `SendingEndedError` if the lease is lost.
         """
-        context = current.get()
-        if context is not None and self.guard is not None:
-            self.guard.spare(context)
+        if self.guard is not None:
+            self.guard.spare(unit.context)
         backoff = Backoff()
-        left, of = list(messages), dict(zip((message.id for message in messages), events, strict=True))
+        left: Sequence[Outbound] = unit.outbound
         while True:
             try:
-                await self._publisher.send(left, [of[message.id] for message in left])
+                await self._publisher.publish(left, wait_for_room=False)
             except PublishError as error:
-                left = self._left(error, left)
+                left = self._left(error, left, unit.context)
                 if not left:
                     return
                 await backoff.wait()
@@ -86,15 +87,14 @@ class FollowUps:
                 self._outage.up("publish", self._subscription)
                 return
 
-    def _left(self, error: PublishError, left: list[Outgoing]) -> list[Outgoing]:
+    def _left(self, error: PublishError, left: Sequence[Outbound], context: Context) -> list[Outbound]:
         """What is to be sent again; raises where that is of no use."""
         failed = error.__cause__
         assert isinstance(failed, NotPublishedError)
-        context = current.get()
-        if context is None or self.guard is None or not isinstance(failed.__cause__, BrokerUnavailableError):
+        if self.guard is None or not isinstance(failed.__cause__, BrokerUnavailableError):
             raise error
         if not self.guard.holds(context):
             raise SendingEndedError from error
         self._outage.down("publish", self._subscription, failed.__cause__)
         again = {message.id for message in (*failed.unsent, *failed.unknown)}
-        return [message for message in left if message.id in again]
+        return [one for one in left if one.id in again]

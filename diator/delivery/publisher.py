@@ -1,22 +1,25 @@
 """Publishing: brokered events become messages inside the unit of work, and leave when it has closed well."""
 
 import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 
 import msgspec
 
+from diator._keys import Key
 from diator.brokers.envelope import Envelope, Outgoing
-from diator.brokers.port import Broker
+from diator.brokers.port import Broker, Capability
 from diator.brokers.shielding import shielded
-from diator.context import NO_HEADERS, TRACE, current, new_id, traced
+from diator.context import TRACE, Context, new_id
 from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.creation import Creations
 from diator.delivery.telling import Telling
 from diator.engine.hints import show
+from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import (
     BrokerUnavailableError,
     ConfigurationError,
+    InvalidMessageError,
     MessageTooLargeError,
     NotPublishedError,
     Problem,
@@ -24,10 +27,14 @@ from diator.errors import (
 )
 from diator.hooks import Published
 from diator.messages import Event
+from diator.retry import is_seconds
 
 
 class Publisher:
-    """Makes messages of events and hands them to the broker: the ``Sending`` of an app (see `diator.engine.events`)."""
+    """Makes messages of events and hands them to the broker: an `diator.engine.events.EventPublisher`."""
+
+    keys: Collection[Key] = ()
+    begin = None
 
     def __init__(self, broker: Broker, source: str, catalog: Catalog, timeout: float, telling: Telling) -> None:
         self.broker = broker
@@ -63,75 +70,87 @@ class Publisher:
         """What a class of events is called on the wire."""
         return self._entries[cls].contract.name
 
-    def encode(self, events: Sequence[Event], published: bool) -> list[Outgoing]:
-        """Make messages of events, caused by the message of the context, or about themselves if ``published``.
+    def collect(self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None) -> None:
+        """Append an event that a handler published.
 
-        Raises `MessageTooLargeError`, and what a codec raises for values that it can't carry.
+        Raises `InvalidMessageError` for a delay that makes no sense, `ConfigurationError` if the broker has no delays.
         """
-        context = current.get()
-        assert context is not None, "plans that send set a context"
-        cause = context.causation_id if published else context.message_id
-        first = context.message_id if published and len(events) == 1 else None
-        correlation, headers = context.correlation_id, context.headers
-        return [self.seal(event, first or new_id(), cause, correlation, headers) for event in events]
+        unit.outbound.append(Outbound(event, new_id(), self.seconds_of(after, event), headers))
 
-    def seal(
-        self, event: Event, event_id: str, cause: str | None, correlation: str, headers: Mapping[str, str]
-    ) -> Outgoing:
-        """Make the message of one event."""
+    def collect_published(self, unit: SendingUnit, events: Sequence[Event], after: Delay | None) -> None:
+        """Append the events of one ``app.publish``. The first has the id of the context, so they all correlate."""
+        for number, event in enumerate(events):
+            event_id = new_id() if number else unit.context.message_id
+            unit.outbound.append(Outbound(event, event_id, self.seconds_of(after, event), caused=False))
+
+    def seconds_of(self, after: Delay | None, event: Event) -> float | None:
+        """The delay of an event in seconds. Raises as `collect` does."""
+        if after is None:
+            return None
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        name = type(event).__qualname__
+        if not is_seconds(seconds):
+            text = f"{name} was published with after={after!r}"
+            raise InvalidMessageError(f"{text}; expected seconds from 0 up, or a timedelta that is not negative")
+        if Capability.SCHEDULES not in self.broker.capabilities:
+            text = f"{name} was published with after={after!r}, but {self.broker!r} can't deliver an event later"
+            remedy = "publish it without after, or use a broker that can: memory, Redis Streams, Azure Service Bus"
+            raise ConfigurationError([Problem("no-schedule", text, remedy)])
+        return seconds
+
+    async def hand_over(self, unit: SendingUnit) -> None:
+        """Seal what is outbound. Raises `MessageTooLargeError`, and what a codec raises for values it can't carry."""
+        for outbound in unit.outbound:
+            outbound.message = self._seal(outbound, unit.context)
+
+    def _seal(self, outbound: Outbound, context: Context) -> Outgoing:
+        event = outbound.event
         entry = self._entries[type(event)]
         contract = entry.contract
         key = None if contract.key is None else getattr(event, contract.key)
+        now, headers = datetime.now(timezone.utc), context.headers
+        if outbound.headers:
+            headers = {**headers, **outbound.headers}
         message = Outgoing(
             entry.topic,
             Envelope(
                 specversion="1.0",
-                id=event_id,
+                id=outbound.id,
                 source=self._source,
                 type=contract.name,
-                time=datetime.now(timezone.utc),
+                time=now,
                 partitionkey=None if key is None else str(key),
                 traceparent=headers.get("traceparent") if headers else None,
                 tracestate=headers.get("tracestate") if headers else None,
                 diatorkind=entry.kind,
                 diatorversion=contract.version,
-                diatorcorrelation=correlation,
-                diatorcausation=cause,
+                diatorcorrelation=context.correlation_id,
+                diatorcausation=context.message_id if outbound.caused else context.causation_id,
                 diatorheaders=_own(headers) if headers else None,
                 data=msgspec.Raw(entry.codec.encode(event)),
             ),
+            due=None if outbound.after is None else now + timedelta(seconds=outbound.after),
         )
         size = len(message.structured)  # encoded here: what can't be must fail the unit, not the sending after it
         if self._limit is not None and size > self._limit:
-            raise MessageTooLargeError(f"{type(event).__qualname__} {event_id}", size, self._limit)
+            raise MessageTooLargeError(f"{type(event).__qualname__} {outbound.id}", size, self._limit)
         return message
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        """Send events that no command has raised. Those of one call have one correlation."""
-        cause, correlation, headers = None, None, NO_HEADERS
-        context = current.get()
-        if context is not None:
-            cause, correlation = context.message_id, context.correlation_id
-            headers = traced(None, context.headers)
-        messages: list[Outgoing] = []
-        for event in events:
-            event_id = new_id()
-            correlation = correlation or event_id
-            messages.append(self.seal(event, event_id, cause, correlation, headers))
-        await self.send(messages, events)
+    async def send(self, unit: SendingUnit) -> None:
+        """Hand what is outbound to the broker, which a cancel does not interrupt. Raises `PublishError`."""
+        await self.publish(unit.outbound, wait_for_room=unit.context.subscription is None)
 
-    async def send(self, messages: Sequence[Outgoing], events: Sequence[Event]) -> None:
-        """Hand messages to the broker, which a cancel does not interrupt. Raises `PublishError`."""
-        context = current.get()
-        inside = context is not None and context.subscription is not None
+    async def publish(self, outbound: Sequence[Outbound], *, wait_for_room: bool) -> None:
+        """Hand some events of a unit to the broker. Raises `PublishError`."""
+        messages: list[Outgoing] = [one.message for one in outbound]
         began = time.monotonic()
         try:
             if self.creations:
-                await shielded(self._send_when_created(messages, wait_for_room=not inside))
+                await shielded(self._send_when_created(messages, wait_for_room=wait_for_room))
             else:
-                await self.broker.publish(messages, timeout=self.timeout, wait_for_room=not inside)
+                await self.broker.publish(messages, timeout=self.timeout, wait_for_room=wait_for_room)
         except NotPublishedError as error:
-            raise publish_error(error, messages, events) from error
+            raise publish_error(error, outbound) from error
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
 
@@ -140,9 +159,9 @@ class Publisher:
         await self.broker.publish(messages, timeout=left, wait_for_room=wait_for_room)
 
 
-def publish_error(error: NotPublishedError, messages: Sequence[Outgoing], events: Sequence[Event]) -> PublishError:
+def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> PublishError:
     """Tell in events what a broker tells in messages."""
-    of = {message.id: event for message, event in zip(messages, events, strict=True)}
+    of = {one.id: one.event for one in outbound}
     unsent, unknown = (
         [of[message.id] for message in part if message.id in of] for part in (error.unsent, error.unknown)
     )

@@ -193,7 +193,7 @@ def _class_call(wired: Wired, rule: Rule | None, app: object) -> Work:
             events.allowed = CLOSED
             unit.events.extend(events)
         if collects and rule:
-            rule.collect(instance.events, unit.events)
+            rule.collect(instance.events, unit)
         return result
 
     return call

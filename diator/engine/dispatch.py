@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from diator.engine.check import Checked
-from diator.engine.events import Publishing, Sending, is_brokered
+from diator.engine.events import EventPublisher, EventSender, is_brokered
 from diator.engine.hints import generic_origin, show
 from diator.engine.plan import Call, Compiler, Plan, Watch
 from diator.engine.records import Kind, Registration
@@ -32,7 +32,7 @@ class Dispatch:
         resources: Resources,
         app: object,
         watch: Watch | None = None,
-        sending: Publishing | None = None,
+        sender: EventPublisher | None = None,
     ) -> None:
         self.resources = resources
         self.plans: dict[type, Plan] = {}
@@ -43,7 +43,7 @@ class Dispatch:
         self.event_calls: dict[EventKey, EventCall] = {}
         self._reach = checked.reach
         self._watched = watch is not None
-        self._compiler = Compiler(checked.reach, resources, app, watch, sending, checked.registry.provided)
+        self._compiler = Compiler(checked.reach, resources, app, watch, sender, checked.registry.provided)
         self._compile(checked)
 
     def _compile(self, checked: Checked) -> None:
@@ -69,9 +69,9 @@ class Dispatch:
         """
         return not self._watched and self._reach.is_outdated()
 
-    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Call:
+    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Call:
         """Compile what a worker calls for a brokered event; it sets the context itself."""
-        plan = self._compiler.delivered(registration, wired, cls, sending)
+        plan = self._compiler.delivered(registration, wired, cls, sender)
         return plan.link(plan.unit, specialise=True)
 
     def plan_of(self, request: object) -> Plan:

@@ -1,11 +1,12 @@
 """Domain events inside a unit of work: who may publish which, and which handlers run for a class of events."""
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from diator._keys import Key
 from diator.engine.hints import show
 from diator.engine.records import Kind, Registration
-from diator.engine.unit import CLOSED, Published, Work
+from diator.engine.unit import CLOSED, Delay, Published, SendingUnit, Unit, Work
 from diator.errors import (
     ConfigurationError,
     DiatorError,
@@ -20,31 +21,53 @@ Plain = Callable[[Any], Coroutine[Any, Any, None]]
 """A handler that needs nothing but the event."""
 
 
-class Sending(Protocol):
-    """How brokered events leave a unit of work. The core has no broker: this is what it knows of one."""
+class EventSender(Protocol):
+    """Where the brokered events of a unit of work go. The engine has no broker: this is what it knows of one.
 
-    def admit(self, cls: type[Event], /) -> None:
-        """Get ready for a class of brokered events. Raises `ConfigurationError` where it can't be serialised."""
+    A unit passes three points: `begin`, before anything else runs inside it; `collect`, whenever a handler publishes;
+    and the end, which is `hand_over` inside the unit and `send` after it.
+    """
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """What it resolves from the unit, such as a database session."""
         ...
 
-    def encode(self, events: Sequence[Event], published: bool, /) -> Sequence[Any]:
-        """Make messages of brokered events, inside of the unit of work: what fails here fails it.
+    @property
+    def begin(self) -> Callable[[Any, SendingUnit], Awaitable[bool]] | None:
+        """Called with the message before inner middlewares and handler; they do not run where it answers false.
 
-        The context is that of the command that raised them or, where they were ``published``, their own.
-        ``Any``: what it makes is for `send` alone.
+        ``None`` compiles nothing into the plans.
         """
         ...
 
-    async def send(self, messages: Sequence[Any], events: Sequence[Event], /) -> None:
-        """Hand messages to the broker, after the unit has closed well. Raises `PublishError`."""
+    def admit(self, cls: type[Event], /) -> None:
+        """Get ready for a class of brokered events. Raises `ConfigurationError` if it can't be serialized."""
+        ...
+
+    def collect(
+        self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None, /
+    ) -> None:
+        """Append an event to ``unit.outbound``. Raises `InvalidMessageError` for a delay or headers it can't carry."""
+        ...
+
+    async def hand_over(self, unit: SendingUnit, /) -> None:
+        """Seal what is outbound, before inner middlewares return, since one of them may commit.
+
+        What fails here fails the unit.
+        """
+        ...
+
+    async def send(self, unit: SendingUnit, /) -> None:
+        """Hand what is outbound to the broker, after the unit has completed. Raises `PublishError`."""
         ...
 
 
-class Publishing(Sending, Protocol):
-    """How an app sends brokered events, also those that no command has raised."""
+class EventPublisher(EventSender, Protocol):
+    """The sender of an app, which also takes events that no command raised."""
 
-    async def publish(self, events: Sequence[Event], /) -> None:
-        """Encode and send events that no command has raised, where nothing in process has to do with them."""
+    def collect_published(self, unit: SendingUnit, events: Sequence[Event], after: Delay | None, /) -> None:
+        """Append the events of one ``app.publish`` to ``unit.outbound``; the context of the unit is theirs."""
         ...
 
 
@@ -59,8 +82,8 @@ class Step(NamedTuple):
 class EventTable:
     """The handlers of each class of domain events, looked up by exact class once that has been admitted."""
 
-    def __init__(self, around: Callable[[type[Event], Work], Work], sending: Publishing | None = None) -> None:
-        self.sending = sending
+    def __init__(self, around: Callable[[type[Event], Work], Work], sender: EventPublisher | None = None) -> None:
+        self.sender = sender
         """Where brokered events go; none in an app without a broker."""
         self.steps: list[Step] = []
         self.work: dict[type, tuple[Work, ...]] = {}
@@ -76,10 +99,10 @@ class EventTable:
         """
         if cls in self.work:
             return
-        if self.sending is not None and is_brokered(cls):
-            self.sending.admit(cls)
-            self.brokered.add(cls)
-            self.work[cls] = ()  # it is handled where the broker delivers it
+        if self.sender is not None and is_brokered(cls):
+            if cls not in self.brokered:  # it is handled where the broker delivers it
+                self.sender.admit(cls)
+                self.brokered.add(cls)
             return
         if not issubclass(cls, DomainEvent) or is_brokered(cls):
             raise ConfigurationError([needs_broker(cls, "was published")])
@@ -109,7 +132,7 @@ def needs_broker(cls: type[Event], what: str) -> Problem:
 class Rule:
     """What one handler may publish."""
 
-    __slots__ = ("_declared", "_handler", "_plain_only", "_table", "allowed", "publish")
+    __slots__ = ("_brokered", "_declared", "_handler", "_plain_only", "_table", "allowed", "publish")
 
     def __init__(
         self, handler: Registration, declared: tuple[type[Event], ...], table: EventTable, plain: bool
@@ -119,22 +142,35 @@ class Rule:
         self._table = table
         self._plain_only = plain
         self.allowed: set[type] = set()
-        """The classes that were let through before."""
+        """The classes of domain events that were let through before."""
+        self._brokered: set[type] = set()
         self.publish = self._publish()
         """`Publish` as a function of `Published` and the event, to be bound for each message.
 
         A bound method is the one callable with a state that the interpreter calls as fast as a function.
         """
 
-    def _publish(self) -> Callable[[Published, Event], None]:
-        def publish(events: Published, event: Event, /) -> None:
-            if type(event) not in events.allowed:
-                if events.allowed is CLOSED:
-                    raise LatePublishError(_too_late(event))
-                self.admit(event)
-            events.append(event)
+    def _publish(self) -> Callable[..., None]:
+        def publish(
+            events: Published, event: Event, /, *, after: Delay | None = None, headers: Mapping[str, str] | None = None
+        ) -> None:
+            if type(event) in events.allowed and after is None and headers is None:
+                events.append(event)
+            elif events.allowed is CLOSED:
+                raise LatePublishError(_too_late(event))
+            elif self._is_brokered(event):
+                events.unit.collect(event, after, headers)
+            else:
+                ensure_may_wait(event, after, headers)
+                events.append(event)
 
         return publish
+
+    def _is_brokered(self, event: Event) -> bool:
+        cls = type(event)
+        if cls not in self._brokered and cls not in self.allowed:
+            self.admit(event)
+        return cls in self._brokered
 
     def admit(self, event: object) -> None:
         """Let a class of events through, or raise for it. Called once for each class."""
@@ -150,7 +186,7 @@ class Rule:
         if self._plain_only and cls not in self._table.plain:
             text = f"{show(cls)} was defined after the app started and reaches handlers that its plans do not know"
             raise DiatorError(f"{text}; import the module of every event before the app starts")
-        self.allowed.add(cls)
+        (self._brokered if cls in self._table.brokered else self.allowed).add(cls)
 
     def _undeclared(self, cls: type[Event]) -> str:
         if self._handler.kind is Kind.QUERY:
@@ -161,12 +197,22 @@ class Rule:
         more = f"Publish[{' | '.join(map(show, (*self._declared, cls)))}]"
         return f"{self._handler} published {show(cls)}, but declares {declared}; hint its parameter as {more}"
 
-    def collect(self, raised: Iterable[Event] | None, events: list[Event]) -> None:
+    def collect(self, raised: Iterable[Event] | None, unit: Unit) -> None:
         """Take over the ``events`` of a class handler."""
         for event in raised or ():
-            if type(event) not in self.allowed:
-                self.admit(event)
-            events.append(event)
+            if self._is_brokered(event):
+                unit.collect(event)
+            else:
+                unit.events.append(event)
+
+
+def ensure_may_wait(event: Event, after: Delay | None, headers: Mapping[str, str] | None = None) -> None:
+    """Raise `InvalidMessageError` for options that only a brokered event can have."""
+    if (after is None and headers is None) or is_brokered(type(event)):
+        return
+    option = f"after={after!r}" if after is not None else f"headers={headers!r}"
+    text = f"{type(event).__qualname__} was published with {option}, but a domain event is handled in its unit of work"
+    raise InvalidMessageError(f"{text}; publish it without, or make it a NotificationEvent, which leaves over a broker")
 
 
 def _too_late(event: Event) -> str:

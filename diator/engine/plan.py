@@ -12,7 +12,7 @@ A handler that needs none of this is its own plan: ``send`` then returns the cor
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Protocol
@@ -21,19 +21,21 @@ from diator._keys import Key
 from diator.context import current, next_context
 from diator.engine.brought import telling_what_was_not_brought
 from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
-from diator.engine.events import EventTable, Plain, Publishing, Rule, Sending, Step
+from diator.engine.events import EventPublisher, EventSender, EventTable, Plain, Rule, Step
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
 from diator.engine.resources import Resources
-from diator.engine.unit import CLOSED, NO_VALUES, Leaving, Noted, Published, Unit, Work, opening
+from diator.engine.unit import CLOSED, NO_VALUES, Delay, Published, SendingUnit, Unit, Work, opening
 from diator.engine.wiring import Source, Wired
 from diator.errors import DiatorError, NotProvidedError
-from diator.messages import BROKERED, Event, Message
+from diator.messages import Event, Message
 from diator.middleware import TimeoutMiddleware
 
 # Any: handlers of all signatures and results meet here.
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
 Link = Callable[[Call], Call]
+Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
+"""Puts the events of one ``app.publish`` into their unit of work, with their delay."""
 
 
 class Watch(Protocol):
@@ -73,12 +75,17 @@ class Plan:
         headers: Mapping[str, str] | None = None,
         correlation_id: str | None = None,
         *,
+        after: Delay | None = None,
         specialise: bool = False,
     ) -> Call:
-        """Give the call that brings these values and sets this context; ``specialise`` one that is used often."""
+        """Give the call that brings these values and sets this context; ``specialise`` one that is used often.
+
+        ``after`` delays the events of a plan that publishes some.
+        """
         if not self.needs.required <= provided.keys():
             return partial(self.refuse_missing, provided)
         unit = partial(self.unit, provided=provided) if provided and self.work else self.unit
+        unit = unit if after is None else partial(unit, after=after)
         call = self.link(unit, specialise=specialise)
         if self.needs.context or headers or correlation_id:
             return partial(_in_context, call, headers, correlation_id)
@@ -114,17 +121,17 @@ class Compiler:
         resources: Resources,
         app: object,
         watch: Watch | None = None,
-        sending: Publishing | None = None,
+        sender: EventPublisher | None = None,
         brought: Collection[Key] = (),
     ) -> None:
-        self._sending = sending
+        self._sender = sender
         self._brought = brought
         self._reach = reach
         self._resources = resources
         self._app = app
         self._watch = watch
         self._around: tuple[Link, ...] = (watch.call,) if watch else ()
-        self._table = EventTable(self._around_event, sending)
+        self._table = EventTable(self._around_event, sender)
 
     def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
         """Compile a handler of domain events; before every plan that may reach it."""
@@ -135,11 +142,11 @@ class Compiler:
     def request(self, registration: Registration, wired: Wired, cls: type[Message]) -> Plan:
         """Compile the plan of a command or query."""
         limit = [] if wired.timeout is None else [_linked(TimeoutMiddleware(wired.timeout))]
-        return self._around_handler(registration, wired, cls, limit, self._sending)
+        return self._around_handler(registration, wired, cls, limit, self._sender)
 
-    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Plan:
-        """Compile the plan of a brokered event for one of its handlers; who delivers it limits its time."""
-        return self._around_handler(registration, wired, cls, [], sending, delivered=True)
+    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Plan:
+        """Compile the plan of a brokered event for one of its handlers; the worker limits its time."""
+        return self._around_handler(registration, wired, cls, [], sender, delivered=True)
 
     def _around_handler(
         self,
@@ -147,7 +154,7 @@ class Compiler:
         wired: Wired,
         cls: type[Message],
         links: list[Link],
-        sending: Sending | None,
+        sender: EventSender | None,
         *,
         delivered: bool = False,
     ) -> Plan:
@@ -157,29 +164,35 @@ class Compiler:
         needs = Needs((wired, *layers, *following.handlers, *following.layers))
         links += [_link(layer, self._app) for layer in reversed(layers) if layer.outer]
         links.extend(self._around)
-        sends = sending is not None and self._sends(wired, following)
+        begins = delivered and sender is not None and sender.begin is not None
+        sends = sender is not None and (begins or self._sends(wired, following))
         direct = None if inner or self._watch or sends else self._direct(registration, wired, following)
         if direct:
             return Plan(None, direct, links, needs)
         call = self._call(registration, wired)
-        if sending is not None and sends:
-            call = _encoding(call, sending)
+        if sender is not None and sends:
+            call = _handing_over(call, sender)
         work = self._inside(inner, opening(call) if wired.streams else call)
         work = self._telling(work, needs)
         if delivered and inner:
             work = _unforgiving(work)
-        if sending is not None and sends:
-            return self._sending_plan(work, links, needs, sending)
+        if sender is not None and sends:
+            return self._sending_plan(work, links, needs, sender)
         return Plan(work, self._resources.unit(work, bool(needs.keys)), links, needs)
 
     def _sends(self, wired: Wired, following: Following) -> bool:
         """Whether brokered events may leave because of a handler; `Event` itself means any."""
         return self._reach.sends(cls for member in (wired, *following.handlers) for cls in member.publishes)
 
-    def _sending_plan(self, work: Work, links: Iterable[Link], needs: Needs, sending: Sending) -> Plan:
-        needs.context = True  # what is sent tells what caused it
-        unit = self._resources.unit(_noting(work), bool(needs.keys))
-        return Plan(work, _send_after(unit, sending), links, needs)
+    def _sending_plan(
+        self, work: Work, links: Iterable[Link], needs: Needs, sender: EventSender, take: Take | None = None
+    ) -> Plan:
+        needs.context = True  # an outbound event names what caused it
+        needs.keys |= frozenset(sender.keys)
+        if sender.begin is not None:
+            work = _beginning(work, sender.begin)
+        run = self._resources.unit(work, bool(needs.keys))
+        return Plan(work, _sending(run, sender, self._resources, take), links, needs)
 
     def events(self, classes: Iterable[type[Event]]) -> Plan:
         """Compile the plan of events that no command raised. It is called with all of them.
@@ -192,12 +205,11 @@ class Compiler:
         following = self._reach.following(classes)
         needs = Needs((*following.handlers, *following.layers))
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
-        if self._sending is not None and self._reach.sends(published):
-            work = _encoding(self._telling(_all_events(self._table.work), needs), self._sending, published=True)
-            plan = self._sending_plan(work, self._around, needs, self._sending)
-            if not self._around and all(cls in self._table.brokered for cls in classes):
-                plan.call = self._sending.publish  # nothing in process has to do with them
-            return plan
+        if self._sender is not None and self._reach.sends(published):
+            work = _handing_over(self._telling(_all_events(self._table.work), needs), self._sender)
+            return self._sending_plan(
+                work, self._around, needs, self._sender, _taking(self._table.brokered, self._sender)
+            )
         if all(cls in self._table.plain for cls in classes):
             return Plan(None, _plain_events(self._table.plain), self._around, needs)
         work = self._telling(_all_events(self._table.work), needs)
@@ -321,52 +333,62 @@ def _forgiven(event: Event, failure: BaseException) -> BaseException:
     return error
 
 
-def _encoding(call: Work, sending: Sending, *, published: bool = False) -> Work:
-    """Turn the brokered events of a unit into messages when all its handlers have run.
+def _handing_over(call: Work, sender: EventSender) -> Work:
+    """Seal the brokered events of a unit when all its handlers have run."""
 
-    ``published`` where the events themselves, and no command, are what the context is about.
-    """
-
-    async def work(message: Any, unit: Unit) -> Any:
+    async def work(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
         result = await call(message, unit)
-        if unit.events:
-            leaving = unit.leaving
-            leaving.events = [event for event in unit.events if isinstance(event, BROKERED)]
-            leaving.messages = sending.encode(leaving.events, published)
+        if unit.outbound:
+            await sender.hand_over(unit)
         return result
 
     return work
 
 
-def _noting(work: Work) -> Work:
-    async def noting(noted: Noted, unit: Unit) -> Any:
-        unit.leaving = noted.leaving
-        result = await work(noted.message, unit)
-        if unit.failure is not None:  # a middleware has put a result in the place of an error
-            noted.leaving.messages = ()
-        return result
+def _beginning(work: Work, begin: Callable[[Any, SendingUnit], Awaitable[bool]]) -> Work:
+    """Ask the sender before anything else runs inside the unit, whether it is to run at all."""
 
-    return noting
+    async def beginning(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
+        return await work(message, unit) if await begin(message, unit) else None
+
+    return beginning
 
 
-def _send_after(
-    unit: Callable[..., Coroutine[Any, Any, Any]], sending: Sending
+def _sending(
+    run: Callable[..., Coroutine[Any, Any, Any]], sender: EventSender, resources: Resources, take: Take | None = None
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Hand what a unit of work leaves behind to the broker, once the unit has closed well."""
+    """Make the unit that owns its brokered events, and hand them to the broker once it has completed."""
 
-    async def plan(message: Any, **provided: Any) -> Any:
-        leaving = Leaving()
-        result = await unit(Noted(message, leaving), **provided)
-        if leaving.messages:
-            await sending.send(leaving.messages, leaving.events)
+    async def plan(message: Any, provided: Mapping[Key, object] = NO_VALUES, after: Delay | None = None) -> Any:
+        context = current.get()
+        assert context is not None, "plans that send set a context"
+        unit = SendingUnit(resources.resolve, provided, context, sender)
+        if take is not None:
+            take(unit, message, after)
+        result = await run(message, provided, unit)
+        if unit.outbound:
+            resources.enter()
+            try:
+                await sender.send(unit)
+            finally:
+                resources.leave()
         return result
 
     return plan
 
 
+def _taking(brokered: Container[type], sender: EventPublisher) -> Take:
+    """Give the unit of one ``app.publish`` those of its events that leave."""
+
+    def take(unit: SendingUnit, events: Sequence[Event], after: Delay | None) -> None:
+        sender.collect_published(unit, [event for event in events if type(event) in brokered], after)
+
+    return take
+
+
 def _all_events(steps: Mapping[type, tuple[Work, ...]]) -> Work:
     async def work(events: Iterable[Event], unit: Unit) -> None:
-        unit.events.extend(events)
+        unit.events.extend(event for event in events if type(event) in steps)  # the others leave over the broker
         await _handle_events(unit, steps)
 
     return work

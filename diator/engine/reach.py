@@ -56,7 +56,8 @@ class Reach:
                 if id(wired) not in found:
                     found[id(wired)] = wired
                     waiting.extend(wired.publishes)
-        classes = {cls for event in seen for cls in self.family(event)}
+        # A brokered event is handled in a unit of its own, where the broker delivers it.
+        classes = {cls for event in seen for cls in self.family(event) if not issubclass(cls, BROKERED)}
         return Following(tuple(found.values()), self.layers_of(*classes) if self._layers else ())
 
     def matching(self, event: type[Event]) -> tuple[Wired, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from diator._keys import Key
 from diator.containers.port import Capability, Container, Resolver
-from diator.engine.unit import NO_VALUES, Noted, Resolve, Unit, Work
+from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
 from diator.errors import DiatorError, NotRunningError
 
 logger = logging.getLogger("diator")
@@ -37,7 +37,10 @@ class Resources:
         self._all_ended: asyncio.Future[None] | None = None
 
     def unit(self, work: Work, uses_container: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
-        """Give the unit of work around ``work``: a function of the message and of what the sender provides."""
+        """Give the unit of work around ``work``: a function of the message and of what the sender provides.
+
+        A third argument is the unit itself, for a caller that has made it.
+        """
         if not uses_container or self.container is None:
             return partial(self._without_scope, work)
         if Capability.SCOPED in self.container.capabilities:
@@ -84,7 +87,7 @@ class Resources:
             self._all_ended.set_result(None)
 
     async def _wait(self) -> None:
-        if self._under_way:
+        while self._under_way:
             logger.info("the app ends; it waits for %d units of work before it closes its container", self._under_way)
             self._all_ended = asyncio.get_running_loop().create_future()
             try:
@@ -92,33 +95,40 @@ class Resources:
             finally:
                 self._all_ended = None
 
-    async def _without_scope(self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES) -> Any:
-        return await work(message, Unit(self.resolve, provided))
+    async def _without_scope(
+        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
+    ) -> Any:
+        return await work(message, unit or Unit(self.resolve, provided))
 
     def _in_root_or_scope(
-        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES
+        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
     ) -> Coroutine[Any, Any, Any]:
         assert self.container is not None
         scoped = provided and Capability.PROVIDED in self.container.capabilities
-        return (self._in_scope if scoped else self._in_root)(work, message, provided)
+        return (self._in_scope if scoped else self._in_root)(work, message, provided, unit)
 
-    async def _in_root(self, work: Work, message: Any, provided: Mapping[Key, object]) -> Any:
+    async def _in_root(self, work: Work, message: Any, provided: Mapping[Key, object], unit: Unit | None) -> Any:
         self._under_way += 1
         try:
-            return await work(message, Unit(self.resolve, provided))
+            return await work(message, unit or Unit(self.resolve, provided))
         finally:
             self.leave()
 
-    async def _in_scope(self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES) -> Any:
+    async def _in_scope(
+        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
+    ) -> Any:
         """Run a unit of work in a scope of its own."""
         assert self.container is not None
         if self.resolve is _after_the_end:
-            begun = message.message if isinstance(message, Noted) else message
-            raise NotRunningError(_TOO_LATE.format(what=f"{type(begun).__qualname__} was begun"))
+            raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
         self._under_way += 1
         try:
             scope = self.container.scope(provided)
-            unit = Unit((await scope.__aenter__()).resolve, provided)
+            resolve = (await scope.__aenter__()).resolve
+            if unit is None:
+                unit = Unit(resolve, provided)
+            else:
+                unit.open(resolve)
             try:
                 result = await work(message, unit)
             except BaseException as error:

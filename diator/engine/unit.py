@@ -1,12 +1,17 @@
 """The unit of work as it runs: its events, what has failed it, and how a middleware inside goes on."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diator._keys import Key
-from diator.errors import CallNextError
+from diator.errors import CallNextError, DiatorError
 from diator.messages import Event, Message
+
+if TYPE_CHECKING:
+    from diator.context import Context
+    from diator.engine.events import EventSender
 
 # Any: handlers of all signatures and results meet here.
 Resolve = Callable[[Key], Awaitable[Any]]
@@ -20,57 +25,112 @@ CLOSED: frozenset[type] = frozenset()
 """What may be published once the handler has returned."""
 
 
-class Leaving:
-    """The brokered events of one unit of work, and the messages that they became."""
-
-    __slots__ = ("events", "messages")
-
-    def __init__(self) -> None:
-        self.events: Sequence[Event] = ()
-        self.messages: Sequence[Any] = ()
+Delay = float | timedelta
+"""How long an event is to wait before its handlers get it: seconds, or a timedelta."""
 
 
-class Noted:
-    """A message, and where its unit of work notes what is to leave."""
+class Outbound:
+    """A brokered event of a unit of work, from the moment it is published until it is handed over."""
 
-    __slots__ = ("leaving", "message")
+    __slots__ = ("after", "caused", "event", "headers", "id", "message", "number")
 
-    def __init__(self, message: Any, leaving: Leaving) -> None:
-        self.message = message
-        self.leaving = leaving
+    def __init__(
+        self,
+        event: Event,
+        event_id: str,
+        after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        number: int = 1,
+        caused: bool = True,
+    ) -> None:
+        self.event = event
+        self.id = event_id
+        self.after = after
+        """The seconds that it is to wait before its handlers get it."""
+        self.headers = headers
+        """What travels with this event alone."""
+        self.number = number
+        """Counts the events of one class in a unit that was delivered, from 1."""
+        self.caused = caused
+        """Whether the message of the context caused it; otherwise the context is its own."""
+        self.message: Any = None
+        """What the event has become, once it is sealed. ``Any``: the sender makes it, and nothing else reads it."""
 
 
 class Published(list[Event]):
-    """What one handler has published for one message."""
+    """The domain events that one handler has published for one message."""
 
-    __slots__ = ("allowed",)
+    __slots__ = ("allowed", "unit")
 
     allowed: set[type] | frozenset[type]
-    """The classes of events that it may publish, as far as they were let through before."""
+    """The classes of domain events that it may publish, as far as they were let through before."""
+    unit: "Unit"
+    """The unit of work, which takes the brokered events; not set in plans that have none."""
 
 
 class Unit:
     """One unit of work."""
 
-    __slots__ = ("events", "failure", "leaving", "provided", "resolve")
-
-    leaving: "Leaving"
-    """What leaves when the unit has closed; set only in plans that can send."""
+    __slots__ = ("events", "failure", "provided", "resolve")
 
     def __init__(self, resolve: Resolve, provided: Mapping[Key, object]) -> None:
         self.events: list[Event] = []
         """The domain events of this unit, a list that grows while it is walked."""
-        self.resolve = _overlay(resolve, provided) if provided else resolve
         self.provided = provided
         self.failure: BaseException | None = None
         """What was raised inside, whether or not a middleware has let it through."""
+        self.open(resolve)
+
+    def open(self, resolve: Resolve) -> None:
+        """Resolve dependencies with ``resolve`` from now on, after the values of the sender."""
+        self.resolve = _overlay(resolve, self.provided) if self.provided else resolve
 
     def published(self) -> Published:
         """Make the list that collects what one handler publishes; it joins ``events`` when that handler has ended.
 
         Who watches an app (`diator.engine.plan.Watch`) puts a list of its own here.
         """
-        return Published()
+        published = Published()
+        published.unit = self
+        return published
+
+    def collect(
+        self,
+        event: Event,
+        after: Delay | None = None,  # noqa: ARG002 - a unit that can send uses it
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - the same
+    ) -> None:
+        """Take over a brokered event. Raises `DiatorError`: in this unit of work no handler declares one."""
+        text = f"{type(event).__qualname__} was defined after the app started, so the unit of work can't publish it"
+        raise DiatorError(f"{text}; import the module of every event before the app starts")
+
+    def fail(self, error: BaseException) -> None:
+        """Remember the first error, whether or not a middleware lets it through."""
+        if self.failure is None:
+            self.failure = error
+
+
+class SendingUnit(Unit):
+    """A unit of work that may publish brokered events, and owns them until they are handed over."""
+
+    __slots__ = ("context", "outbound", "sender")
+
+    def __init__(self, resolve: Resolve, provided: Mapping[Key, object], context: "Context", sender: "EventSender"):
+        super().__init__(resolve, provided)
+        self.context = context
+        self.sender = sender
+        self.outbound: list[Outbound] = []
+        """The brokered events, in the order of publishing."""
+
+    def collect(self, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None) -> None:
+        """Take over a brokered event. Raises what its sender says of its delay or its headers."""
+        self.sender.collect(self, event, after, headers)
+
+    def fail(self, error: BaseException) -> None:
+        """Remember the first error, and publish nothing."""
+        super().fail(error)
+        self.outbound.clear()
 
 
 def _overlay(resolve: Resolve, provided: Mapping[Key, object]) -> Resolve:
@@ -120,8 +180,7 @@ class Once:
         try:
             return await work(message, self._unit)
         except BaseException as error:
-            if self._unit.failure is None:
-                self._unit.failure = error
+            self._unit.fail(error)
             raise
         finally:
             self._under_way = False

@@ -14,6 +14,7 @@ from diator.testing.entries import Entry, show
 if TYPE_CHECKING:
     from diator.brokers.envelope import Outgoing
     from diator.delivery.catalog import Consumed
+    from diator.engine.unit import Outbound
 
 Way = tuple[str, str]
 """From a message, by its id, to one subscription."""
@@ -33,6 +34,7 @@ class Activity(Hooks):
         """The dead letters of what this app has published, in the order in which they came about."""
         self._entries = entries
         self._consumed: dict[str, Consumed] = {}
+        self._collected: dict[Outbound, Entry] = {}
         self._published: dict[str, Entry] = {}
         self._taken: set[str] = set()
         self._deduplicates = False
@@ -61,9 +63,15 @@ class Activity(Hooks):
                 del self._calls[id(entry)]
             self._wake()
 
-    def encoded(self, message: "Outgoing", entry: Entry) -> None:
-        """Learn which message an event has become. One that is tried again may have the id of the first try."""
-        self._published[message.id] = entry
+    def collected(self, outbound: "Outbound", entry: Entry) -> None:
+        """Learn the entry of an event that a unit of work has taken over."""
+        self._collected[outbound] = entry
+
+    def sealed(self, outbound: "Outbound", context: Context) -> None:
+        """Learn which message it has become. One that is tried again may have the id of the first try."""
+        entry = self._collected.pop(outbound)
+        entry.context = context
+        self._published[outbound.id] = entry
 
     def leaves(self, message: "Outgoing") -> None:
         """Expect a message at every subscription that handles it."""

@@ -23,7 +23,7 @@ from diator.containers.port import Capability, Container, Lifetime, Resolver, Va
 from diator.delivery.brokerage import Brokerage
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch
-from diator.engine.events import Publishing, Sending
+from diator.engine.events import EventPublisher, EventSender
 from diator.engine.hints import class_of, split
 from diator.engine.plan import Call
 from diator.engine.records import Registration
@@ -126,20 +126,20 @@ def _compile(app: Diator, watcher: Watcher, twin: Twin | None, replaced: Mapping
         resources.resolve = _Resolver(app._resources, replaced).resolve  # of a container without scopes, or none
     if twin is None:
         return Dispatch(checked, resources, app, watcher)
-    return _Delivering(checked, resources, app, watcher, watcher.publishing(twin.open(app.name)))
+    return _Delivering(checked, resources, app, watcher, watcher.publisher(twin.open(app.name)))
 
 
 class _Delivering(Dispatch):
     """Watches what the handlers of brokered events send, too."""
 
     def __init__(
-        self, checked: Checked, resources: Resources, app: Diator, watcher: Watcher, sending: Publishing
+        self, checked: Checked, resources: Resources, app: Diator, watcher: Watcher, sender: EventPublisher
     ) -> None:
-        super().__init__(checked, resources, app, watcher, sending)
+        super().__init__(checked, resources, app, watcher, sender)
         self._watcher = watcher
 
-    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sending: Sending) -> Call:
-        return super().delivered(registration, wired, cls, self._watcher.sending(sending))
+    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Call:
+        return super().delivered(registration, wired, cls, self._watcher.sender(sender))
 
 
 def _with_advice(problem: Problem) -> Problem:

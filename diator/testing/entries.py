@@ -1,6 +1,6 @@
 """Entries: what is written down of one message that was sent, published or handled, and the tree of many."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -11,6 +11,8 @@ from diator.engine.records import Registration
 from diator.messages import Message
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from diator.brokers.port import Park
 
 M_co = TypeVar("M_co", bound=Message, covariant=True, default=Message)
@@ -47,6 +49,10 @@ class Entry(Generic[M_co]):
     delivery. None for what stays in the process, and for what has not left it."""
     why: "Park | None" = None
     """Of a dead letter, the reason and how often it was tried."""
+    after: "float | timedelta | None" = None
+    """Of a brokered event, the delay that it was published with."""
+    headers: Mapping[str, str] | None = None
+    """Of a brokered event, the headers that it was published with; those of its sender are in ``context``."""
 
     @property
     def attempt(self) -> int:

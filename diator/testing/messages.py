@@ -1,6 +1,7 @@
 """Messages: what tests assert on. What fails shows everything that happened."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Generic, TypeVar, cast, overload
 
 from diator.engine.hints import show
@@ -116,11 +117,13 @@ class FakePublish(Messages[Event]):
         self._taken: list[Entry[Event]] = []
         super().__init__("published", self._taken, self._taken)
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(
+        self, event: Event, /, *, after: float | timedelta | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Take an event. Raises `~diator.InvalidMessageError` for what is none."""
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are not all typed
             raise InvalidMessageError(f"published {event!r}, which is no event; expected an instance of Event")
-        self._taken.append(Entry("published", event, done=True))
+        self._taken.append(Entry("published", event, done=True, after=after, headers=headers))
 
 
 def _did(entry: Entry, by: object) -> bool:

@@ -1,11 +1,13 @@
 """Sending, watched: which message each brokered event has become, and which of them the broker has taken."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from diator.context import Context, current
-from diator.engine.events import Publishing, Sending
+from diator._keys import Key
+from diator.context import Context
+from diator.engine.events import EventPublisher, EventSender
+from diator.engine.unit import Delay, SendingUnit
 from diator.errors import NotPublishedError
 from diator.messages import Event
 from diator.testing.activity import Activity
@@ -13,38 +15,51 @@ from diator.testing.entries import Entry
 
 
 class SeenSending:
-    """A `diator.engine.events.Sending` that writes down what another one does.
+    """A `diator.engine.events.EventSender` that writes down what another one does.
 
-    ``entries`` gives those of the events that leave the unit of work which ends here.
+    With ``at_once``, events that were published with a delay leave without it.
     """
 
-    def __init__(
-        self, sending: Sending, activity: Activity, entries: Callable[[Sequence[Event]], Sequence[Entry]]
-    ) -> None:
-        self._sending = sending
+    def __init__(self, sender: EventSender, activity: Activity, *, at_once: bool) -> None:
+        self._sender = sender
         self._activity = activity
-        self._entries = entries
+        self._at_once = at_once
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """What it resolves from the unit."""
+        return self._sender.keys
+
+    @property
+    def begin(self) -> Callable[[Any, SendingUnit], Awaitable[bool]] | None:
+        """What runs before anything else inside the unit."""
+        return self._sender.begin
 
     def admit(self, cls: type[Event], /) -> None:
         """Get ready for a class of events."""
-        self._sending.admit(cls)
+        self._sender.admit(cls)
 
-    def encode(self, events: Sequence[Event], published: bool, /) -> Sequence[Any]:
-        """Make messages of events, and note which is which."""
-        messages = self._sending.encode(events, published)
-        context = current.get()
-        assert context is not None, "plans that send set a context"
-        for message, entry in zip(messages, self._entries(events), strict=True):
-            entry.context = _context_of(message, context)
-            self._activity.encoded(message, entry)
-        return messages
+    def collect(
+        self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None, /
+    ) -> None:
+        """Take over an event. The unit of a watched handler has written it down."""
+        self._sender.collect(unit, event, after, headers)
 
-    async def send(self, messages: Sequence[Any], events: Sequence[Event], /) -> None:
+    async def hand_over(self, unit: SendingUnit, /) -> None:
+        """Seal what is outbound, and note what its handlers will get."""
+        for outbound in unit.outbound if self._at_once else ():
+            outbound.after = None
+        await self._sender.hand_over(unit)
+        for outbound in unit.outbound:
+            self._activity.sealed(outbound, _context_of(outbound.message, unit.context))
+
+    async def send(self, unit: SendingUnit, /) -> None:
         """Hand messages to the broker. They are waited for from now on: they may be handled before this returns."""
+        messages = [outbound.message for outbound in unit.outbound]
         for message in messages:
             self._activity.leaves(message)
         try:
-            await self._sending.send(messages, events)
+            await self._sender.send(unit)
         except BaseException as error:
             lost = _not_sent(error, messages)
             for message in lost:
@@ -59,17 +74,28 @@ class SeenSending:
 
 
 class SeenPublishing(SeenSending):
-    """The same of a `diator.engine.events.Publishing`."""
+    """The same of a `diator.engine.events.EventPublisher`.
+
+    ``entries`` are those of the events of the ``app.publish`` that runs.
+    """
 
     def __init__(
-        self, sending: Publishing, activity: Activity, entries: Callable[[Sequence[Event]], Sequence[Entry]]
+        self,
+        sender: EventPublisher,
+        activity: Activity,
+        entries: Callable[[Sequence[Event]], Sequence[Entry]],
+        *,
+        at_once: bool,
     ) -> None:
-        super().__init__(sending, activity, entries)
-        self._publishing = sending
+        super().__init__(sender, activity, at_once=at_once)
+        self._publisher = sender
+        self._entries = entries
 
-    async def publish(self, events: Sequence[Event], /) -> None:
-        """Do what an app that nobody watches does, in fewer steps; one that is watched takes all of them."""
-        await self._publishing.publish(events)
+    def collect_published(self, unit: SendingUnit, events: Sequence[Event], after: Delay | None, /) -> None:
+        """Take over the events of one ``app.publish``, which are written down already."""
+        self._publisher.collect_published(unit, events, after)
+        for outbound, entry in zip(unit.outbound, self._entries(events), strict=True):
+            self._activity.collected(outbound, entry)
 
 
 def _context_of(message: Any, context: Context) -> Context:

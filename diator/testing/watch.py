@@ -1,14 +1,14 @@
 """The watcher: goes around every send and every handler of an app, and writes down what they do."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 
 from diator.context import Context, current
-from diator.engine.events import Publishing, Sending, is_brokered
+from diator.engine.events import EventPublisher, EventSender, is_brokered
 from diator.engine.plan import Call
 from diator.engine.records import Registration
-from diator.engine.unit import Published, StreamUnit, Unit, Work
+from diator.engine.unit import Delay, Published, SendingUnit, StreamUnit, Unit, Work
 from diator.errors import RetryLater
 from diator.messages import Event, Message
 from diator.testing.activity import Activity
@@ -47,7 +47,8 @@ _current: ContextVar[_Frame | None] = ContextVar("diator.testing", default=None)
 class Watcher:
     """A `diator.engine.plan.Watch` that keeps entries, in the order in which things began.
 
-    With ``at_once``, handlers that ask to be tried again later are tried again at once.
+    With ``at_once``, handlers that ask to be tried again later are tried again at once, and events with a delay
+    leave at once.
     """
 
     def __init__(self, *, at_once: bool = False) -> None:
@@ -56,13 +57,13 @@ class Watcher:
         """What goes over the broker, and what is under way."""
         self.at_once = at_once
 
-    def sending(self, sending: Sending) -> Sending:
+    def sender(self, sender: EventSender) -> EventSender:
         """Write down what leaves over the broker from a handler that it was delivered to."""
-        return SeenSending(sending, self.activity, _published_here)
+        return SeenSending(sender, self.activity, at_once=self.at_once)
 
-    def publishing(self, sending: Publishing) -> Publishing:
+    def publisher(self, sender: EventPublisher) -> EventPublisher:
         """Write down what leaves over the broker otherwise."""
-        return SeenPublishing(sending, self.activity, _published_here)
+        return SeenPublishing(sender, self.activity, _published_here, at_once=self.at_once)
 
     def call(self, call: Call) -> Call:
         """Write down what is sent, published with ``app.publish``, or delivered by the broker."""
@@ -121,28 +122,42 @@ class Watcher:
 
     def _unit(self, frame: _Frame, unit: Unit) -> Unit:
         """The unit of work as one handler sees it: what the handler raises is written down on its way."""
-        return _SeenUnit(unit, lambda event: self._raised(event, frame, unit))
+        return _SeenUnit(unit, self.activity, lambda event: self._raised(event, frame, unit))
 
-    def _raised(self, event: Event, frame: _Frame, unit: Unit) -> None:
-        frame.raised.append(_Raised(self._add("published", event, frame.entry), unit))
+    def _raised(self, event: Event, frame: _Frame, unit: Unit) -> Entry:
+        entry = self._add("published", event, frame.entry)
+        if not is_brokered(type(event)):
+            frame.raised.append(_Raised(entry, unit))
+        return entry
 
 
-Write = Callable[[Event], None]
+Write = Callable[[Event], Entry]
 
 
 class _SeenUnit(Unit):
     """A unit of work for one handler, whose events are written down where it raises them."""
 
-    __slots__ = ("_write",)
+    __slots__ = ("_activity", "_unit", "_write")
 
-    def __init__(self, unit: Unit, write: Write) -> None:
+    def __init__(self, unit: Unit, activity: Activity, write: Write) -> None:
         super().__init__(unit.resolve, {})
         self.provided = unit.provided
         self.events = _Events(unit.events, write)
+        self._unit = unit
+        self._activity = activity
         self._write = write
 
     def published(self) -> Published:
-        return _Published(self._write)
+        published = _Published(self._write)
+        published.unit = self
+        return published
+
+    def collect(self, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None) -> None:
+        self._unit.collect(event, after, headers)
+        assert isinstance(self._unit, SendingUnit), "no other takes over an event"
+        entry = self._write(event)
+        entry.after, entry.headers = after, headers
+        self._activity.collected(self._unit.outbound[-1], entry)
 
 
 class _Published(Published):
@@ -244,16 +259,10 @@ def _event_entry(frame: _Frame, registration: Registration, message: Message, un
 
 
 def _published_here(events: Sequence[Event]) -> list[Entry]:
-    """The entries of the brokered events that a unit of work, which ends here, has raised.
-
-    Units that failed before, and were tried again by a middleware, come first among what was raised.
-    """
+    """The entries of the brokered events of the ``app.publish`` that runs here."""
     frame = _current.get()
     assert frame is not None
-    waiting = [raised.entry for raised in frame.raised if raised.entry.context is None]
-    found: list[Entry] = []
-    for event in reversed(events):
-        entry = next(entry for entry in reversed(waiting) if entry.message is event)
-        waiting.remove(entry)
-        found.append(entry)
-    return found[::-1]
+    brokered = [
+        raised.entry for raised in frame.raised if raised.unit is None and is_brokered(type(raised.entry.message))
+    ]
+    return brokered[: len(events)]

@@ -17,9 +17,9 @@ from diator.testing.watch import Watcher
 watchers = []
 
 
-def watched(checked, resources, app, sending=None):
+def watched(checked, resources, app, sender=None):
     watchers.append(Watcher())
-    return Dispatch(checked, resources, app, watchers[-1], sending and watchers[-1].publishing(sending))
+    return Dispatch(checked, resources, app, watchers[-1], sender and watchers[-1].publisher(sender))
 
 
 diator.app.Dispatch = watched

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any, Generic, TypeVar
 
 import attrs
@@ -35,6 +36,7 @@ from diator import (
 from diator.containers import Container
 from diator.delivery.worker import Worker
 from diator.engine.records import Registration
+from diator.testing import FakePublish
 
 X = TypeVar("X")
 
@@ -367,8 +369,7 @@ assert_type(JoinedHandler(), JoinedHandler)
 async def call_event_handlers() -> None:
     await joined(Joined(1), Repo())
     await joined(Joined(1), repo=Repo())
-    published: list[Event] = []
-    await either(Warned(1), published.append)
+    await either(Warned(1), FakePublish())
 
 
 # --- publishing: a collector of more fits where less is raised
@@ -377,7 +378,7 @@ async def call_event_handlers() -> None:
 @app.command
 async def publishes(command: JoinMeeting, publish: Publish[Joined | Warned]) -> Meeting:
     publish(Joined(1))
-    publish(Warned(1))
+    publish(Warned(1), after=timedelta(minutes=1), headers={"X-Tenant": "t"})
     return Meeting(1)
 
 
@@ -386,8 +387,7 @@ def narrower(publish: Publish[Joined]) -> None:
 
 
 async def test_of_a_handler(everything: Publish[Event]) -> None:
-    published: list[Event] = []
-    assert_type(await publishes(JoinMeeting(), published.append), Meeting)
+    assert_type(await publishes(JoinMeeting(), FakePublish()), Meeting)
     narrower(everything)
 
 

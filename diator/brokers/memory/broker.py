@@ -3,13 +3,16 @@
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime, timezone
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 
 from typing_extensions import Self
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.memory.address import require_sensible, settings_of
-from diator.brokers.memory.clock import Clock
+from diator.brokers.memory.clock import Alarm, Clock
 from diator.brokers.memory.queues import Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.brokers.memory.topics import MemoryTopic
@@ -44,6 +47,9 @@ class MemoryBroker:
         self._topics: dict[str, MemoryTopic] = {}
         self._receivers: dict[MemoryReceiver, None] = {}
         self._dropped: set[str] = set()
+        self._scheduled: list[tuple[float, int, Outgoing]] = []
+        self._numbers = count()
+        self._alarm = Alarm(self._clock, self._put_due)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -54,7 +60,7 @@ class MemoryBroker:
     def capabilities(self) -> Capability:
         """Everything but `Capability.DURABLE`; `Capability.DEDUPLICATES` if there is a ``duplicate_window``."""
         kept = Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY | Capability.DEAD_LETTERS
-        kept |= Capability.ORDERED | Capability.BOUNDED
+        kept |= Capability.ORDERED | Capability.BOUNDED | Capability.SCHEDULES
         return kept | Capability.DEDUPLICATES if self._duplicate_window else kept
 
     @property
@@ -77,6 +83,7 @@ class MemoryBroker:
             self._clock.start()
             for queue in self._queues.values():
                 queue.start()
+            self._put_due(self._clock.now())
         else:
             self._require_this_loop()
         self._connections += 1
@@ -94,15 +101,16 @@ class MemoryBroker:
             topic.stop()
         for queue in self._queues.values():
             queue.stop()
+        self._alarm.cancel()
         self._clock.stop()
 
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
         """Store messages. Raises `NotPublishedError`; each message is in all its subscriptions, or in none."""
-        left = deque(messages)
         try:
             self._require_open()
         except BrokerError as error:
             raise NotPublishedError(messages) from error
+        left = deque(message for message in messages if message.due is None or not self._schedule(message, message.due))
         self._put(left, wait_for_room)
         if left:
             await shielded(self._put_in_time(left, timeout))
@@ -151,6 +159,22 @@ class MemoryBroker:
         """Delete one for good; false where it is gone."""
         queue = self._queues.get(subscription.name)
         return queue is not None and queue.letters.pop(letter.id, None) is not None
+
+    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+        """Keep a message until it is due; false if it is."""
+        seconds = (due - datetime.now(timezone.utc)).total_seconds()
+        if seconds <= 0:
+            return False
+        heappush(self._scheduled, (self._clock.now() + seconds, next(self._numbers), message))
+        self._alarm.set(self._scheduled[0][0])
+        return True
+
+    def _put_due(self, now: float) -> None:
+        """Publish what is due; it goes beyond a full queue, since no publisher is there to wait."""
+        while self._scheduled and self._scheduled[0][0] <= now:
+            self._put(deque([heappop(self._scheduled)[2]]), wait_for_room=False)
+        if self._scheduled:
+            self._alarm.set(self._scheduled[0][0])
 
     def _put(self, left: deque[Outgoing], wait_for_room: bool = True) -> None:
         """Store messages, and take them off; stops at the first that has to wait."""

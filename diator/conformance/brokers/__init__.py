@@ -1,8 +1,8 @@
 """The suite for broker plugins.
 
 In reading order: `bench` (what the author of a plugin writes, and how a case gets its broker), `messages` (what cases
-send), then the cases: `publishing`, `receiving`, `settling`, `leases`, `order`, `letters`, `room`, `life`, `crowd`, and
-`leaving` and `programs` (random ones, for which hypothesis must be installed).
+send), then the cases: `publishing`, `scheduling`, `receiving`, `settling`, `leases`, `order`, `letters`, `room`,
+`life`, `crowd`, and `leaving` and `programs` (random ones, for which hypothesis must be installed).
 """
 
 from diator.conformance.brokers.bench import Wanted
@@ -16,13 +16,16 @@ from diator.conformance.brokers.programs import Programs
 from diator.conformance.brokers.publishing import Publishing
 from diator.conformance.brokers.receiving import Receiving
 from diator.conformance.brokers.room import Room
+from diator.conformance.brokers.scheduling import Scheduling
 from diator.conformance.brokers.settling import Settling
 
 __all__ = ["BrokerSuite", "Wanted"]
 
 
 # pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
-class BrokerSuite(Programs, Leaving, Crowd, Room, Letters, Order, Leases, Settling, Receiving, Publishing, Life):
+class BrokerSuite(
+    Programs, Leaving, Crowd, Room, Letters, Order, Leases, Settling, Receiving, Scheduling, Publishing, Life
+):
     """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
 
     A case whose capabilities the broker declares must pass. If one of them is not declared, the case checks that
