@@ -12,15 +12,17 @@ _MAX_CHARACTERS = 32_000
 """Of all headers together. Azure Service Bus takes 64 KiB of properties with a message, those of Diator included."""
 
 
-def sealed_headers(headers: Any) -> Mapping[str, str]:
+def sealed_headers(headers: Any, verb: str = "app.using") -> Mapping[str, str]:
     """Return a copy of the headers, which the sender can't change any more. ``Any``: callers may be unchecked.
+
+    ``verb`` is what the headers were passed to.
 
     Raises `ConfigurationError`, which shows no value: it may be a token.
     """
     problems = list(_wrong(headers))
     if problems:
         place = place_in(caller())
-        raise ConfigurationError([Problem("headers", f"app.using got {text}", fix, place) for text, fix in problems])
+        raise ConfigurationError([Problem("headers", f"{verb} got {text}", fix, place) for text, fix in problems])
     return MappingProxyType(dict(headers))
 
 

@@ -54,9 +54,9 @@ class FollowUps:
         """Append an event that the handler published. Raises as `Publisher.collect` does."""
         cls = type(event)
         before = next((one.number for one in reversed(unit.outbound) if type(one.event) is cls), 0)
-        event_id = self._id_of(unit.context, cls, before + 1)
-        seconds = self._publisher.seconds_of(after, event)
-        unit.outbound.append(Outbound(event, event_id, seconds, headers, number=before + 1))
+        outbound = self._publisher.outbound(event, self._id_of(unit.context, cls, before + 1), after, headers)
+        outbound.number = before + 1
+        unit.outbound.append(outbound)
 
     async def hand_over(self, unit: SendingUnit) -> None:
         """Seal what is outbound."""

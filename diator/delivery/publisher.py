@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
+from diator._headers import sealed_headers
 from diator._keys import Key
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker, Capability
@@ -27,7 +28,7 @@ from diator.errors import (
 )
 from diator.hooks import Published
 from diator.messages import Event
-from diator.retry import is_seconds
+from diator.options import is_seconds
 
 
 class Publisher:
@@ -73,20 +74,25 @@ class Publisher:
     def collect(self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None) -> None:
         """Append an event that a handler published.
 
-        Raises `InvalidMessageError` for a delay that makes no sense, `ConfigurationError` if the broker has no delays.
+        Raises `InvalidMessageError` for a delay that makes no sense, `ConfigurationError` for headers that make none,
+        and if the broker has no delays.
         """
-        unit.outbound.append(Outbound(event, new_id(), self.seconds_of(after, event), headers))
+        unit.outbound.append(self.outbound(event, new_id(), after, headers))
 
     def collect_published(self, unit: SendingUnit, events: Sequence[Event], after: Delay | None) -> None:
         """Append the events of one ``app.publish``. The first has the id of the context, so they all correlate."""
         for number, event in enumerate(events):
             event_id = new_id() if number else unit.context.message_id
-            unit.outbound.append(Outbound(event, event_id, self.seconds_of(after, event), caused=False))
+            outbound = self.outbound(event, event_id, after, None)
+            outbound.caused = False
+            unit.outbound.append(outbound)
 
-    def seconds_of(self, after: Delay | None, event: Event) -> float | None:
-        """The delay of an event in seconds. Raises as `collect` does."""
-        if after is None:
-            return None
+    def outbound(self, event: Event, event_id: str, after: Delay | None, headers: Mapping[str, str] | None) -> Outbound:
+        """Make what a unit of work owns of an event. Raises as `collect` does."""
+        sealed = None if headers is None else sealed_headers(headers, "publish")
+        return Outbound(event, event_id, None if after is None else self._seconds(after, event), sealed)
+
+    def _seconds(self, after: Delay, event: Event) -> float:
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
         name = type(event).__qualname__
         if not is_seconds(seconds):

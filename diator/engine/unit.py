@@ -35,14 +35,7 @@ class Outbound:
     __slots__ = ("after", "caused", "event", "headers", "id", "message", "number")
 
     def __init__(
-        self,
-        event: Event,
-        event_id: str,
-        after: float | None = None,
-        headers: Mapping[str, str] | None = None,
-        *,
-        number: int = 1,
-        caused: bool = True,
+        self, event: Event, event_id: str, after: float | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         self.event = event
         self.id = event_id
@@ -50,9 +43,9 @@ class Outbound:
         """The seconds that it is to wait before its handlers get it."""
         self.headers = headers
         """What travels with this event alone."""
-        self.number = number
+        self.number = 1
         """Counts the events of one class in a unit that was delivered, from 1."""
-        self.caused = caused
+        self.caused = True
         """Whether the message of the context caused it; otherwise the context is its own."""
         self.message: Any = None
         """What the event has become, once it is sealed. ``Any``: the sender makes it, and nothing else reads it."""

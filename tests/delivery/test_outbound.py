@@ -244,6 +244,20 @@ async def test_a_delay_that_makes_no_sense_is_rejected_at_the_call(after: Any) -
             await app.publish(Joined("a"), after=after)
 
 
+@pytest.mark.parametrize("headers", [{"a": 5}, {"": "x"}, {"a": "\ud800"}, ["a"]])
+async def test_headers_that_make_no_sense_are_rejected_at_the_call(headers: Any) -> None:
+    app = Diator("meetings", broker="memory://")
+
+    @app.command
+    async def join(command: Join, publish: Publish[Joined]) -> str:
+        publish(Joined(command.text), headers=headers)
+        return "done"
+
+    async with app:
+        with pytest.raises(ConfigurationError, match="publish got "):
+            await app.send(Join())
+
+
 class NoSchedules(MemoryBroker):
     @property
     def capabilities(self) -> Capability:
