@@ -293,3 +293,12 @@ class Broker(Protocol):
     async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
         """Delete one for good; false where it is gone. Raises `~diator.BrokerError`."""
         ...
+
+
+@runtime_checkable
+class FindsUnsubscribed(Protocol):
+    """What a broker may do besides: tell where messages get lost. Diator warns, once for each topic."""
+
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return those of these topics that surely have no subscription now. Raises `~diator.BrokerError`."""
+        ...

@@ -14,6 +14,7 @@ from diator.brokers.shielding import shielded
 from diator.context import TRACE, Context, new_id
 from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.creation import Creations
+from diator.delivery.dropped import DroppedTopics
 from diator.delivery.telling import Telling
 from diator.engine.hints import show
 from diator.engine.unit import Delay, Outbound, SendingUnit
@@ -44,6 +45,7 @@ class Publisher:
         self.telling = telling
         self.creations = Creations()
         """The subscriptions that the workers of this process are creating: what is published to them waits."""
+        self._dropped = DroppedTopics(broker)
         self._source = source
         self._entries = catalog.entries
         self._handled = catalog.handled
@@ -159,6 +161,8 @@ class Publisher:
             raise publish_error(error, outbound) from error
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
+        if self._dropped.are_new(messages):
+            await self._dropped.look(messages)
 
     async def _send_when_created(self, messages: Sequence[Outgoing], *, wait_for_room: bool) -> None:
         left = await self.creations.wait(messages, self.timeout)

@@ -1,7 +1,6 @@
 """The broker in memory passes the suite for plugins; and what is particular about it."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
@@ -83,17 +82,6 @@ def test_the_remedy_of_a_wrong_address_names_every_parameter() -> None:
 def test_all_that_is_wrong_with_the_settings_is_told() -> None:
     with pytest.raises(ConfigurationError, match="2 problems"):
         MemoryBroker(capacity=0, lease=0)
-
-
-async def test_a_topic_without_subscription_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    broker = await opened()
-    with caplog.at_level(logging.WARNING, "diator"):
-        await broker.publish(messages(3, BILLS), timeout=1)
-        await broker.publish(messages(3, BILLS), timeout=1)
-        await broker.publish(messages(3, ORDERS), timeout=1)
-    (record,) = caplog.records
-    assert "'bills', which has no subscription" in record.getMessage()
-    assert "apply" in record.getMessage()
 
 
 async def test_publishing_awaits_nothing_where_there_is_room() -> None:

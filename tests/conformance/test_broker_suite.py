@@ -594,6 +594,21 @@ class IsInterruptedByACancel(WrongBroker):
             await super().publish([message], timeout=timeout, wait_for_room=wait_for_room)
 
 
+@caught_by("topics_without_a_subscription_are_found")
+class TakesEmptyTopicsForUnsubscribed(WrongBroker):
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        return [name for name in topics if not any(queue.size for queue in self._queues_of(name))]
+
+    def _queues_of(self, name: str) -> Sequence[Queue]:
+        return self._topics[name].queues if name in self._topics else ()
+
+
+@caught_by("topics_without_a_subscription_are_found")
+class KnowsOnlyWhatItHasSeen(WrongBroker):
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        return [name for name in topics if name not in self._topics and not name.endswith("never")]
+
+
 @caught_by("a_duplicate_is_dropped")
 class DropsNoDuplicates(WrongBroker):
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:

@@ -1,8 +1,7 @@
 """The broker in memory: what it offers, its addresses, and the port."""
 
-import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from heapq import heappop, heappush
@@ -19,8 +18,6 @@ from diator.brokers.memory.topics import MemoryTopic
 from diator.brokers.port import Capability, DeadLetter, Receiver, Refusal, Status, Subscription, Topic
 from diator.brokers.shielding import shielded
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
-
-logger = logging.getLogger("diator")
 
 
 class MemoryBroker:
@@ -46,7 +43,6 @@ class MemoryBroker:
         self._queues: dict[str, Queue] = {}
         self._topics: dict[str, MemoryTopic] = {}
         self._receivers: dict[MemoryReceiver, None] = {}
-        self._dropped: set[str] = set()
         self._scheduled: list[tuple[float, int, Outgoing]] = []
         self._numbers = count()
         self._alarm = Alarm(self._clock, self._put_due)
@@ -176,14 +172,16 @@ class MemoryBroker:
         if self._scheduled:
             self._alarm.set(self._scheduled[0][0])
 
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return those of these topics that have no subscription."""
+        return [name for name in topics if name not in self._topics]
+
     def _put(self, left: deque[Outgoing], wait_for_room: bool = True) -> None:
         """Store messages, and take them off; stops at the first that has to wait."""
         while left:
             message = left[0]
             topic = self._topics.get(message.topic)
-            if topic is None:
-                self._drop(message)
-            elif not topic.knows(message):
+            if topic is not None and not topic.knows(message):
                 if wait_for_room and topic.crowded:
                     return
                 topic.put(message)
@@ -231,15 +229,6 @@ class MemoryBroker:
 
     def _forget(self, receiver: MemoryReceiver) -> None:
         self._receivers.pop(receiver, None)
-
-    def _drop(self, message: Outgoing) -> None:
-        if message.topic not in self._dropped:
-            self._dropped.add(message.topic)
-            logger.warning(
-                "published to %r, which has no subscription: such messages are dropped; start a worker that handles "
-                "them in this process, or call `apply` of the broker in memory before",
-                message.topic,
-            )
 
     def _no_room(self, topic: MemoryTopic, name: str, timeout: float) -> BrokerError:
         if not self._connections:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from diator.brokers.envelope import Envelope, Outgoing
-from diator.brokers.port import Capability
+from diator.brokers.port import Capability, FindsUnsubscribed
 from diator.conformance.brokers.bench import Bench, Wanted, case
 from diator.conformance.brokers.messages import envelope_of, message, messages, number, numbers
 from diator.errors import NotPublishedError
@@ -106,6 +106,24 @@ class Publishing(Bench):
         await broker.publish(messages(1, self.topic(), first=7), timeout=self.patience)
         assert numbers(await self.take(receiver, 1)) == [7]
         await self.nothing_comes(receiver)
+
+    @case()
+    async def test_topics_without_a_subscription_are_found(self) -> None:
+        """A broker that has `FindsUnsubscribed` tells them from those that a worker listens to, whatever is in them."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        if not isinstance(broker, FindsUnsubscribed):
+            pytest.skip("the broker has no unsubscribed()")
+        receiver = await self.receiver(subscription)
+        taken, other, third = self.topic(), self.topic("nothing"), self.topic("never")
+        for topic in (taken, other):
+            for key in (None, "a"):
+                await broker.publish(messages(1, topic, key=key), timeout=self.patience)
+        await self.ack(receiver, await self.take(receiver, 2))
+        for _ in range(2):  # looking creates nothing
+            found = await broker.unsubscribed([taken.name, other.name, third.name])
+            assert sorted(found) == sorted([other.name, third.name])
+        assert not list(await broker.unsubscribed([taken.name]))
 
     @case(Capability.ACKNOWLEDGED)
     async def test_a_subscription_gets_all_from_the_time_that_it_was_applied(self) -> None:

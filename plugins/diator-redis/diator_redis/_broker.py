@@ -5,7 +5,7 @@ import itertools
 import os
 import platform
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 from redis.asyncio import Redis
 
@@ -197,6 +197,11 @@ class RedisBroker:
             self._known.update(topic.name for topic in subscription.topics)
             created += await self._groups.create(subscription)
         return created
+
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return those of these topics that have no subscription. Raises `~diator.BrokerError`."""
+        self._open_links()
+        return await self._groups.unsubscribed(topics)
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
         """Tell how subscriptions stand. Raises `~diator.BrokerError`."""

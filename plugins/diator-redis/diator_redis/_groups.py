@@ -1,7 +1,7 @@
 """What must exist: how many partitions a topic has, and a consumer group on each stream for each subscription."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diator.brokers.port import Status, Subscription
@@ -97,6 +97,16 @@ class Groups:
             return streams
         replies = await self._links.send(*(pack(b"XINFO", b"GROUPS", stream.name) for stream in streams))
         return [stream for stream, reply in zip(streams, replies, strict=True) if group not in _names_in(reply)]
+
+    async def unsubscribed(self, topics: Iterable[str]) -> list[str]:
+        """Give those topics that no group reads: each subscription has one on the stream of what has no key."""
+        names = list(topics)
+        replies = await self._links.send(*(pack(b"XINFO", b"GROUPS", self._keys.events(name)) for name in names))
+        found: list[str] = []
+        for name, reply in zip(names, replies, strict=True):
+            if (isinstance(reply, Exception) and "no such key" in str(reply)) or not checked(reply):
+                found.append(name)
+        return found
 
     async def restore(self, subscription: Subscription) -> None:
         """Create again what somebody deleted, and tell of it; whatever is in the streams now is delivered."""

@@ -203,12 +203,15 @@ class Links:
             reply = (await self.send(pack(b"EVAL", script.text, len(keys), *keys, *arguments)))[0]
         return checked(reply)
 
-    async def greet(self) -> None:
-        """See that the server answers, and is no node of a cluster. Raises `~diator.BrokerError`."""
+    async def greet(self, *, is_cluster_fine: bool = False) -> bool:
+        """See that the server answers, and tell whether it is a node of a cluster. Raises `~diator.BrokerError`."""
         answer, about = await self.send(pack(b"PING"), pack(b"HELLO"))
         checked(answer)
-        if not isinstance(about, Exception) and _field(about, b"mode") == b"cluster":  # an old server knows no HELLO
+        # An old server knows no HELLO.
+        in_cluster = not isinstance(about, Exception) and field_of(about, b"mode") == b"cluster"
+        if in_cluster and not is_cluster_fine:
             raise BrokerError(NO_CLUSTER)
+        return in_cluster
 
     async def aclose(self) -> None:
         """Close all of them."""
@@ -267,7 +270,7 @@ def checked(reply: Any) -> Any:
     return reply
 
 
-def _field(mapping: Any, name: bytes) -> Any:
+def field_of(mapping: Any, name: bytes) -> Any:
     """Give a value of a mapping in a reply, which RESP2 writes as a list."""
     pairs = mapping if hasattr(mapping, "items") else dict(zip(mapping[::2], mapping[1::2], strict=False))
     return pairs.get(name)

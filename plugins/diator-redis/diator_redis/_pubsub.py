@@ -27,7 +27,7 @@ from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
 from diator_redis._errors import translate
-from diator_redis._link import Cut, Links, pack
+from diator_redis._link import Cut, Links, checked, field_of, pack
 from diator_redis._publisher import is_small
 from diator_redis._settings import check_client, links_to, pool_of, split
 
@@ -228,6 +228,17 @@ class RedisPubSubBroker:
         """Note that they are known; there is nothing to create, as a channel exists while somebody listens."""
         self._applied.update(subscription.name for subscription in subscriptions)
         return ()
+
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return those of these topics to which nobody listens now. Raises `~diator.BrokerError`."""
+        links, names = self._open_links(), list(topics)
+        if self._wire == "diator-0.1" or await links.greet(is_cluster_fine=True):
+            return ()  # who listens to patterns, or at another node of a cluster, is not known by channel
+        channels = [self._channel(name).encode() for name in names]
+        counts, patterns = await links.send(pack(b"PUBSUB", b"NUMSUB", *channels), pack(b"PUBSUB", b"NUMPAT"))
+        if checked(patterns):
+            return ()
+        return [name for name, channel in zip(names, channels, strict=True) if not field_of(checked(counts), channel)]
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
         """Tell which were applied here: the server knows none."""

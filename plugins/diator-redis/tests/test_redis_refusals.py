@@ -262,6 +262,48 @@ async def test_what_is_published_to_an_empty_server_is_handled(seconds: float, r
             await until(lambda: set(confirmed) <= set(handled))
 
 
+# Topics without a subscription.
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+pubsub"])
+async def test_a_topic_without_a_subscription_is_told_once(
+    scheme: str, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Diator("app", broker=server.url.replace("redis", scheme))
+    app.publishes(Moved)
+
+    @app.on_event(delivery="at-most-once")
+    async def hint(event: Placed) -> None: ...
+
+    def told() -> list[str]:
+        return [one.getMessage() for one in caplog.records if "no subscription" in one.getMessage()]
+
+    async with app:
+        await app.publish(Moved("a", 1))
+        await app.publish(Moved("a", 2))
+        (text,) = told()
+        assert "'refusals.moved'" in text
+        async with app.worker() as worker:
+            await until(lambda: worker.is_ready)
+            await app.publish(Placed(1), Moved("a", 3))
+            await app.publish(Placed(1))
+            assert told() == [text]
+
+
+async def test_a_user_who_may_only_publish_is_not_bothered(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Diator("app", broker=f"redis://writer:pw@127.0.0.1:{server.port}")
+    app.publishes(Placed)
+    rules = ("on", ">pw", "~*", "+xadd", "+ping", "+hget", "+evalsha", "+eval", "+hset")
+    async with redis_at(server.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "writer", *rules)
+    async with app:
+        await app.publish(Placed(1))
+        await app.publish(Placed(2))
+    assert [one.getMessage() for one in caplog.records] == []
+
+
 # What is said of messages that a server refused.
 
 
