@@ -107,6 +107,7 @@ class _Survey:
         self.defaults = defaults
         self.problems: list[Problem] = []
         self.entries: dict[type[Event], Entry] = {}
+        self.refused: set[type[Event]] = set()
 
     def catalog(self) -> Catalog:
         handlers = [
@@ -159,11 +160,12 @@ class _Survey:
         return list(dict.fromkeys(found))
 
     def _describe(self, cls: type[Event], registration: Registration | None) -> None:
-        if cls in self.entries:
+        if cls in self.entries or cls in self.refused:
             return
         try:
             self.entries[cls] = entry_of(cls)
         except ConfigurationError as error:
+            self.refused.add(cls)
             place = registration.place if registration else self.checked.registry.published.get(cls)
             self.problems.extend(Problem(p.code, p.text, p.remedy, place) for p in error.problems)
 

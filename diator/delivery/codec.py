@@ -1,7 +1,8 @@
 """Codecs: one event class to JSON and back, chosen and built when the app starts.
 
-Pydantic models are read and written by pydantic, everything else by msgspec. What neither can carry is told at the
-start, not when the command has taken effect.
+Pydantic models are read and written by pydantic, everything else by msgspec. What can't be carried there and back
+unchanged is told at the start, from what the library says of the class (`structs`, `models`) and from a trial
+(`trial`); where only the event can tell, because a field may hold anything, it fails its command.
 """
 
 import math
@@ -10,8 +11,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from diator.delivery import models, structs
+from diator.delivery.trial import differences, trial
 from diator.engine.hints import show
-from diator.messages import Event
 
 _encoder = msgspec.json.Encoder()
 
@@ -32,35 +34,65 @@ class UnserialisableError(Exception):
         self.what, self.remedy = what, remedy
 
 
-def codec_of(cls: type[Event]) -> Codec:
-    """Build the codec of a class. Raises `UnserialisableError`."""
+def codec_of(cls: Any) -> Codec:
+    """Build the codec of a class, or of a generic one with its arguments. Raises `UnserialisableError`.
+
+    A trial with values made up shows what validators and ``__post_init__`` of the class do to them.
+    """
+    # Any: `Paid[Money]` is no class.
     if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_dump_json"):
         return _pydantic(cls)
     return _msgspec(cls)
 
 
-def _msgspec(cls: type[Event]) -> Codec:
+def _msgspec(cls: Any) -> Codec:
     try:
-        info: Any = msgspec.inspect.type_info(cls)
-        found = list(_unknown(info, cls.__qualname__, set()))
+        look = structs.Look(cls)
         decoder = msgspec.json.Decoder(cls)
     except (TypeError, NameError) as error:
         raise UnserialisableError(f"msgspec says: {error}", _REMEDY) from error
-    if found == [f"{cls.__qualname__} is {show(cls)}"]:
+    if look.wrong == [f"{show(cls)} is {show(cls)}"]:
         text = "it is no data class"
         raise UnserialisableError(text, "make it a dataclass, an attrs class, a msgspec struct or a pydantic model")
-    if found:
-        raise UnserialisableError(", ".join(found), _REMEDY)
+    if look.wrong:
+        raise UnserialisableError(", ".join(look.wrong), _REMEDY)
 
     def field_of(event: Any, name: str) -> bytes:
         return _encoder.encode(getattr(event, name))
 
-    encode = _naming(cls, _encoder.encode, [field.name for field in getattr(info, "fields", ())], field_of)
-    return Codec(_refusing(cls, encode, msgspec.to_builtins), decoder.decode)
+    encode = _naming(cls, _encoder.encode, [field.name for field in getattr(look.info, "fields", ())], field_of)
+    codec = Codec(_refusing(cls, encode, msgspec.to_builtins), decoder.decode)
+    return _tried(cls, codec, structs.schema_of(cls), look)
+
+
+def _tried(cls: Any, codec: Codec, schema: dict[str, Any] | None, look: "structs.Look | models.Look") -> Codec:
+    """Try a codec. Raises `UnserialisableError` where something arrives that was not published."""
+    outcome = trial(show(cls), schema, codec)
+    if outcome.changed:
+        raise UnserialisableError(", ".join(outcome.changed), _CHANGED)
+    if look.untyped or (look.has_code and not outcome.tried):
+        return codec._replace(encode=_proving(cls, codec))
+    return codec
+
+
+def _proving(cls: Any, codec: Codec) -> Callable[[Any], bytes]:
+    """Read each event before it leaves, where the class does not tell what its fields hold: ``Any`` for example."""
+
+    def proving(event: Any) -> bytes:
+        data = codec.encode(event)
+        try:
+            after = codec.decode(data)
+        except Exception as error:
+            raise ValueError(f"{show(cls)} can't be published: its handlers could not read it: {error}") from error
+        for _, text in differences(event, after, show(cls)):
+            raise ValueError(f"{show(cls)} can't be published: {text}; hint the field as what it holds")
+        return data
+
+    return proving
 
 
 def _naming(
-    cls: type[Event],
+    cls: Any,
     encode: Callable[[Any], bytes],
     fields: Iterable[str],
     field_of: Callable[[Any, str], bytes],
@@ -71,9 +103,9 @@ def _naming(
         try:
             return encode(event)
         except _VALUES as error:
-            what = ", ".join(f"{cls.__qualname__}.{name}" for name in fields if _fails(field_of, event, name))
+            what = ", ".join(f"{show(cls)}.{name}" for name in fields if _fails(field_of, event, name))
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{what or cls.__qualname__} can't be published: {error}") from error
+            raise kind(f"{what or show(cls)} can't be published: {error}") from error
 
     return naming
 
@@ -90,13 +122,13 @@ def _fails(field_of: Callable[[Any, str], bytes], event: Any, name: str) -> bool
     return False
 
 
-def _refusing(cls: type[Event], encode: Callable[[Any], bytes], plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
+def _refusing(cls: Any, encode: Callable[[Any], bytes], plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
     """Refuse NaN and infinity: JSON has neither, and both libraries write null for them, which nobody has meant."""
 
     def refusing(event: Any) -> bytes:
         data = encode(event)
         if b"null" in data:
-            for path, number in _not_finite(plain(event), cls.__qualname__):
+            for path, number in _not_finite(plain(event), show(cls)):
                 raise ValueError(f"{path} is {number}, which JSON can't carry; publish a number, or leave it out")
         return data
 
@@ -117,52 +149,17 @@ def _not_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:
 
 
 _REMEDY = (
-    "give the field a type that JSON can carry (text, numbers, dates, UUID, Decimal, enums, collections, data classes);"
-    " a union of classes needs msgspec structs with a tag, or a pydantic model"
+    "give the field a type that JSON can carry (text, numbers, dates, UUID, Decimal, enums, collections, data classes)"
+    " and a name without underscore in front; a union of classes needs msgspec structs with a tag, or a pydantic model"
 )
-
-
-def _unknown(info: Any, path: str, seen: set[int]) -> Iterator[str]:
-    """The fields whose type msgspec knows nothing of. ``Any``: its descriptions of types are many."""
-    if isinstance(info, msgspec.inspect.CustomType):
-        yield f"{path} is {show(info.cls)}"
-        return
-    described: type | None = getattr(info, "cls", None)
-    if described is not None and hasattr(info, "fields"):
-        if id(described) in seen:
-            return
-        seen.add(id(described))
-        for field in info.fields:
-            yield from _unknown(field.type, f"{path}.{field.name}", seen)
-        return
-    for inner in _inner(info):
-        yield from _unknown(inner, path, seen)
-
-
-def _inner(info: Any) -> Iterator[Any]:
-    for name in ("item_type", "key_type", "value_type"):
-        if hasattr(info, name):
-            yield getattr(info, name)
-    for name in ("item_types", "types"):
-        yield from getattr(info, name, ())
-
-
-def _unread(cls: Any) -> Iterator[str]:
-    """The fields that pydantic writes in a way that it does not read. ``Any``: pydantic may not be installed."""
-    by_name = any(cls.model_config.get(option) for option in ("populate_by_name", "validate_by_name"))
-    secret = _secrets(cls)
-    for name, field in cls.model_fields.items():
-        written = field.serialization_alias or name
-        aliases = getattr(field.validation_alias, "choices", [field.validation_alias])
-        if written not in aliases and not (written == name and (by_name or field.validation_alias is None)):
-            yield f"{show(cls)}.{name} is written as {written!r}, and not read by that name"
-        elif written in secret:
-            yield f"{show(cls)}.{name} is a secret, which is written as stars"
-
-
-def _secrets(cls: Any) -> set[str]:
-    properties: dict[str, Any] = cls.model_json_schema(mode="serialization").get("properties", {})
-    return {name for name, schema in properties.items() if schema.get("writeOnly")}
+_CHANGED = (
+    "have the field read as it is written: look at the validators, serialisers and `__post_init__` of its class, at"
+    " aliases, and at defaults that are made anew"
+)
+_MODEL_REMEDY = (
+    "write and read the field alike: one `Field(alias=...)` for both ways, a discriminator for a union, no `exclude`,"
+    " SecretStr or iterator; keys of a dict must be texts, numbers, dates or enums of texts"
+)
 
 
 def _pydantic(cls: Any) -> Codec:
@@ -174,21 +171,22 @@ def _pydantic(cls: Any) -> Codec:
         raise UnserialisableError(f"pydantic says: {error.message}", _REMEDY) from error
     except NameError as error:
         raise UnserialisableError(f"pydantic says: {error}", _REMEDY) from error
-    unread = list(_unread(cls))
-    if unread:
-        remedy = "give the field one alias for both ways, `Field(alias=...)`, or let it be read by its name too"
-        raise UnserialisableError(", ".join(unread), remedy)
+    look = models.Look(cls)
+    if look.wrong:
+        raise UnserialisableError(", ".join(look.wrong), _MODEL_REMEDY)
     dump: Callable[..., bytes] = cls.__pydantic_serializer__.to_json
     validate: Callable[..., Any] = cls.__pydantic_validator__.validate_json
+    strict = not look.is_early
 
     def encode(event: Any) -> bytes:
-        return dump(event, by_alias=True)
+        return dump(event, by_alias=True, round_trip=True)
 
     def field_of(event: Any, name: str) -> bytes:
-        return dump(event, include={name})
+        return dump(event, include={name}, round_trip=True)
 
     def decode(raw: bytes | msgspec.Raw) -> Any:
-        return validate(bytes(raw), strict=True)
+        return validate(bytes(raw), strict=strict)
 
     naming = _naming(cls, encode, list(cls.model_fields), field_of)
-    return Codec(_refusing(cls, naming, lambda event: event.model_dump()), decode)
+    codec = Codec(_refusing(cls, naming, lambda event: event.model_dump()), decode)
+    return _tried(cls, codec, models.schema_of(cls), look)

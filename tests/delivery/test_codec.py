@@ -1,0 +1,664 @@
+"""What events carry, of each library: there and back unchanged, or refused at the start with field and fix."""
+
+import dataclasses
+import datetime as dt
+import enum
+import itertools
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Json, SecretBytes, SecretStr
+from pydantic.alias_generators import to_camel
+
+from diator import ConfigurationError, Diator, ECSTEvent, Event, NotificationEvent, Retry
+
+T = TypeVar("T")
+NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 6)  # noqa: DTZ001 - pydantic has a class of its own for time zones
+
+
+async def trip(event: Event, hint: Any = None) -> Any:
+    """Publish an event to a handler of it, and give what arrives."""
+    app, got = Diator("meetings", broker="memory://", retry=Retry(attempts=1)), list[Any]()
+
+    async def take(event: Any) -> None:
+        got.append(event)
+
+    app.add_event_handler(take, hint or type(event))
+    async with app.testing() as session:
+        await session.publish(event)
+        await session.settled()
+    return got[0]
+
+
+def refusal(cls: Any) -> str:
+    """What the start says of a class, once, with the fix."""
+    app = Diator("meetings", broker="memory://")
+    app.publishes(cls)
+
+    async def take(event: Any) -> None: ...
+
+    app.add_event_handler(take, cls)
+    (problem,) = [problem for problem in app.check() if problem.severity == "error"]
+    assert problem.code == "codec"
+    assert cls.__name__ in problem.text
+    assert problem.remedy
+    assert problem.place is not None
+    return problem.text
+
+
+# Pydantic
+
+
+class Before(BaseModel, ECSTEvent):
+    at: dt.datetime
+    wait: tuple[dt.timedelta, ...] = ()
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def upgrade(cls, data: Any) -> Any:
+        return data
+
+
+class Wrap(BaseModel, ECSTEvent):
+    at: dt.datetime
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def upgrade(cls, data: Any, handler: Any) -> Any:
+        return handler(data)
+
+
+class FieldBefore(BaseModel, ECSTEvent):
+    at: Annotated[set[dt.date], pydantic.BeforeValidator(lambda value: value)]
+    other: Annotated[uuid.UUID, pydantic.WrapValidator(lambda value, handler: handler(value))]
+
+
+class InnerBefore(BaseModel):
+    at: dt.datetime
+
+    @pydantic.field_validator("at", mode="before")
+    @classmethod
+    def upgrade(cls, value: Any) -> Any:
+        return value
+
+
+class Nested(BaseModel, ECSTEvent):
+    inner: list[InnerBefore | None]
+    by_name: dict[str, InnerBefore]
+
+
+class Aliased(BaseModel, ECSTEvent):
+    model_config = ConfigDict(populate_by_name=True)
+    meeting: int = Field(alias="meetingId")
+    room: str = Field(validation_alias=AliasChoices("room", "place", AliasPath("a", 0)))
+    inner: "list[AliasedInner]"
+
+
+class AliasedInner(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+    user_id: int
+
+
+Aliased.model_rebuild()
+
+
+class Computed(BaseModel, ECSTEvent):
+    model_config = ConfigDict(extra="forbid")
+    number: int
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def double(self) -> int:
+        return 2 * self.number
+
+
+class WithJson(BaseModel, ECSTEvent):
+    numbers: Json[list[int]]
+
+
+class Bytes(BaseModel, ECSTEvent):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    data: bytes
+
+
+class WithPrivate(BaseModel, ECSTEvent):
+    number: int
+    _double: int = 0
+
+    def model_post_init(self, context: Any) -> None:
+        self._double = 2 * self.number
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    lives: int
+
+
+class Card(BaseModel):
+    number: str
+
+
+class Cash(BaseModel):
+    amount: int
+
+
+class Choices(BaseModel, ECSTEvent):
+    tagged: Annotated[Cat | Dog, Field(discriminator="kind")]
+    by_kind: Cat | Dog
+    by_fields: Card | Cash
+    scalar: int | str | float | None
+    several: list[int] | list[dt.date]
+    literal: Literal["a", 1] | None
+
+
+class Extra(BaseModel, ECSTEvent):
+    model_config = ConfigDict(extra="allow")
+
+
+class UpperCase(BaseModel, ECSTEvent):
+    name: str
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def upper(cls, value: str) -> str:
+        return value.upper()
+
+
+@dataclass(frozen=True)
+class Plain:
+    at: dt.datetime
+    seats: tuple[int, ...] = ()
+
+
+class HoldsPlain(BaseModel, ECSTEvent):
+    inner: Plain
+    several: frozenset[Plain]
+
+
+# Others
+
+
+@dataclass(frozen=True)
+class Defaults(ECSTEvent):
+    number: int = field(kw_only=True)
+    made: uuid.UUID = field(default_factory=uuid.uuid4)
+    double: int = field(init=False, default=0)
+    day: dt.date | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "double", 2 * self.number)
+
+
+@attrs.define
+class Attrs(ECSTEvent):
+    number: int = attrs.field(converter=int, validator=attrs.validators.gt(0), on_setattr=attrs.setters.validate)
+    tags: frozenset[str] = attrs.field(converter=frozenset, factory=frozenset, alias="labels")
+    total: int = attrs.field(init=False, default=3)
+
+
+ATTRS: Any = Attrs  # the type checkers know the converter, and not what it gives
+
+
+class Struct(ECSTEvent, msgspec.Struct, rename="camel", tag="s", omit_defaults=True, forbid_unknown_fields=True):
+    meeting_id: int
+    room_name: str = "none"
+    others: "list[Struct]" = []
+
+
+class Point(NamedTuple):
+    x: int
+    y: float = 0.5
+
+
+@dataclass(frozen=True)
+class Keys(ECSTEvent):
+    by_number: dict[int, Point]
+    by_day: dict[dt.date, int]
+    by_float: dict[float, int]
+
+
+@dataclass(frozen=True)
+class Paid(ECSTEvent, Generic[T]):
+    amount: T
+
+
+@dataclass(frozen=True)
+class DayPaid(Paid[dt.date]):
+    pass
+
+
+@dataclass(frozen=True)
+class PrivateDataclass(ECSTEvent):
+    _tenant: str
+
+
+CARRIED: list[Event] = [
+    Before(at=NOW, wait=(dt.timedelta(seconds=1),)),
+    Wrap(at=NOW),
+    FieldBefore(at={NOW.date()}, other=uuid.uuid4()),
+    Nested(inner=[InnerBefore(at=NOW), None], by_name={"a": InnerBefore(at=NOW)}),
+    Aliased.model_validate({"meeting": 1, "room": "r", "inner": [{"user_id": 2}]}),
+    Computed(number=2),
+    WithJson.model_validate({"numbers": "[1, 2]"}),
+    Bytes(data=b"\xff"),
+    WithPrivate(number=2),
+    Choices(
+        tagged=Dog(lives=1), by_kind=Dog(lives=1), by_fields=Cash(amount=3), scalar=1.0, several=[NOW.date()], literal=1
+    ),
+    Choices(tagged=Cat(lives=1), by_kind=Cat(lives=1), by_fields=Card(number="4"), scalar="1", several=[], literal="a"),
+    Extra.model_validate({"anything": ["a", 1]}),
+    UpperCase(name="a"),
+    HoldsPlain(inner=Plain(NOW, (1,)), several=frozenset({Plain(NOW)})),
+    Defaults(number=2, day=NOW.date()),
+    ATTRS(1, ("a",)),
+    Struct(1, others=[Struct(2, "r")]),
+    Keys({1: Point(1)}, {NOW.date(): 1}, {0.5: 1}),
+    DayPaid(NOW.date()),
+    PrivateDataclass("acme"),
+]
+
+
+@pytest.mark.parametrize("event", CARRIED, ids=lambda event: type(event).__name__)
+async def test_events_arrive_as_they_were_published(event: Event) -> None:
+    got = await trip(event)
+    assert got == event
+    assert repr(got) == repr(event)
+
+
+# What is refused
+
+
+class Key(BaseModel):
+    token: SecretStr
+
+
+class Secret(BaseModel, ECSTEvent):
+    key: Key
+
+
+class Secrets(BaseModel, ECSTEvent):
+    keys: dict[str, list[SecretBytes | None]]
+
+
+class InnerRenamed(BaseModel):
+    number: int = Field(default=0, serialization_alias="N")
+
+
+class Renamed(BaseModel, ECSTEvent):
+    inner: dict[str, tuple[InnerRenamed, ...]]
+
+
+class RenamedGeneric(BaseModel, Generic[T]):
+    held: T
+
+
+class RenamedInGeneric(BaseModel, ECSTEvent):
+    inner: RenamedGeneric[list[InnerRenamed]]
+
+
+class ReadByPath(BaseModel, ECSTEvent):
+    number: int = Field(validation_alias=AliasPath("a", 0))
+
+
+class ExcludedBase(BaseModel):
+    note: str = Field(default="", exclude=True)
+
+
+class Excluded(ExcludedBase, ECSTEvent):
+    number: int = 0
+
+
+class OneWayBytes(BaseModel, ECSTEvent):
+    model_config = ConfigDict(ser_json_bytes="base64")
+    data: list[bytes]
+
+
+class SecondsBase(BaseModel):
+    model_config = ConfigDict(ser_json_timedelta="float")
+
+
+class Seconds(SecondsBase, ECSTEvent):
+    wait: dt.timedelta | None
+
+
+class Constants(BaseModel, ECSTEvent):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    numbers: list[float]
+
+
+class OneWay(BaseModel, ECSTEvent):
+    price: float
+
+    @pydantic.field_serializer("price")
+    def rounded(self, price: float) -> str:
+        return f"{price:.2f} EUR"
+
+
+class OneWayModel(BaseModel):
+    price: float
+
+    @pydantic.model_serializer
+    def written(self) -> dict[str, Any]:
+        return {"cents": self.price * 100}
+
+
+class HoldsOneWay(BaseModel, ECSTEvent):
+    several: list[OneWayModel]
+
+
+class Growing(BaseModel, ECSTEvent):
+    number: int
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def grow(cls, value: int) -> int:
+        return value + 1
+
+
+class MadeAnew(BaseModel, ECSTEvent):
+    number: int
+    _made: uuid.UUID = pydantic.PrivateAttr(default_factory=uuid.uuid4)
+
+
+class TupleKeys(BaseModel, ECSTEvent):
+    seats: list[dict[tuple[int, str], bool]]
+
+
+class NoneKeys(BaseModel, ECSTEvent):
+    seats: dict[int | None, bool]
+
+
+class Level(enum.Enum):
+    LOW = 1
+    HIGH = 2
+
+
+class EnumKeys(BaseModel, ECSTEvent):
+    seats: dict[Level, bool]
+
+
+class Size(enum.Enum):
+    SMALL = (1, 2)
+
+
+class TupleEnum(BaseModel, ECSTEvent):
+    size: Size
+
+
+class EnumLiteral(BaseModel, ECSTEvent):
+    level: Literal[Level.LOW]
+
+
+class Mile(BaseModel):
+    length: int
+
+
+class Kilometre(BaseModel):
+    length: int
+
+
+class Lookalikes(BaseModel, ECSTEvent):
+    distance: list[Mile | Kilometre]
+
+
+class DayOrText(BaseModel, ECSTEvent):
+    value: dt.date | str
+
+
+class ListOrTuple(BaseModel, ECSTEvent):
+    value: list[int] | tuple[int, ...]
+
+
+class Iterated(BaseModel, ECSTEvent):
+    numbers: Iterable[int]
+
+
+@dataclass
+class GrowingDataclass(ECSTEvent):
+    number: int
+
+    def __post_init__(self) -> None:
+        self.number += 1
+
+
+@dataclass
+class GrowingInner:
+    number: int
+
+    def __post_init__(self) -> None:
+        self.number += 1
+
+
+@dataclass
+class HoldsGrowing(ECSTEvent):
+    inner: dict[str, list[GrowingInner]]
+
+
+class GrowingStruct(ECSTEvent, msgspec.Struct):
+    number: int
+
+    def __post_init__(self) -> None:
+        self.number += 1
+
+
+@dataclass
+class WithInitVar(ECSTEvent):
+    number: int
+    start: dataclasses.InitVar[int]
+
+
+@attrs.frozen
+class Private(ECSTEvent):
+    user: int
+    _tenant: str = "none"
+
+
+@attrs.frozen
+class PrivateInner:
+    _tenant: str
+
+
+@dataclass(frozen=True)
+class HoldsPrivate(ECSTEvent):
+    inner: list[PrivateInner | None]
+
+
+@dataclass(frozen=True)
+class TupleKeysDataclass(ECSTEvent):
+    seats: dict[tuple[int, str], bool]
+
+
+@dataclass(frozen=True)
+class BoolKeys(ECSTEvent):
+    seats: dict[bool, int]
+
+
+class Rights(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclass(frozen=True)
+class Granted(ECSTEvent):
+    rights: Rights
+
+
+@dataclass
+class Unhashable:
+    number: int
+
+
+@dataclass(frozen=True)
+class SetOfUnhashable(ECSTEvent):
+    several: frozenset[Unhashable]
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (Secret, "Secret.key.token is a secret"),
+    (Secrets, "Secrets.keys is a secret"),
+    (Renamed, "Renamed.inner.number is written as 'N'"),
+    (RenamedInGeneric, "RenamedInGeneric.inner.held.number is written as 'N'"),
+    (ReadByPath, "ReadByPath.number is written as 'number'"),
+    (Excluded, "Excluded.note is excluded"),
+    (OneWayBytes, "OneWayBytes.data is written as base64"),
+    (Seconds, "Seconds.wait is written as a number"),
+    (Constants, "Constants.numbers is written as what JSON has not"),
+    (OneWay, "can't be read as it is written"),
+    (HoldsOneWay, "can't be read as it is written"),
+    (Growing, "Growing.number is 8, and arrives as 9"),
+    (MadeAnew, "MadeAnew._made is UUID"),
+    (TupleKeys, r"TupleKeys.seats has keys (tuple)"),
+    (NoneKeys, r"NoneKeys.seats has keys (nullable)"),
+    (EnumKeys, r"EnumKeys.seats has keys (enum)"),
+    (TupleEnum, "TupleEnum.size is the enum Size"),
+    (EnumLiteral, "EnumLiteral.level is the literal <Level.LOW: 1>"),
+    (Lookalikes, "Lookalikes.distance may be Mile or Kilometre"),
+    (DayOrText, "DayOrText.value may be date or str"),
+    (ListOrTuple, "ListOrTuple.value may be list or tuple"),
+    (Iterated, "Iterated.numbers is an iterator"),
+    (GrowingDataclass, "GrowingDataclass.number is 8, and arrives as 9"),
+    (HoldsGrowing, "number is 8, and arrives as 9"),
+    (GrowingStruct, "GrowingStruct.number is 8, and arrives as 9"),
+    (WithInitVar, "InitVar"),
+    (Private, "Private._tenant is private"),
+    (HoldsPrivate, "HoldsPrivate.inner._tenant is private"),
+    (TupleKeysDataclass, r"TupleKeysDataclass.seats has keys (tuple)"),
+    (BoolKeys, r"BoolKeys.seats has keys (bool)"),
+    (Granted, "Granted.rights is the flag Rights"),
+    (SetOfUnhashable, "SetOfUnhashable.several is a set of what can't be hashed"),
+]
+
+
+@pytest.mark.parametrize(("cls", "text"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
+def test_what_events_cannot_carry_is_refused_at_the_start(cls: Any, text: str) -> None:
+    assert text in refusal(cls)
+
+
+# What only the event can tell
+
+
+@dataclass(frozen=True)
+class Anything(ECSTEvent):
+    data: dict[str, Any]
+
+
+class AnythingModel(BaseModel, ECSTEvent):
+    data: list[Any]
+
+
+@dataclass(frozen=True)
+class Abstract(NotificationEvent):
+    users: Sequence[int]
+
+
+@dataclass(frozen=True)
+class AbstractPaid(Paid[Sequence[int]]):
+    pass
+
+
+class AbstractModel(RenamedGeneric[Sequence[int]], ECSTEvent):
+    pass
+
+
+class Rounded(BaseModel, ECSTEvent):
+    price: float
+
+    @pydantic.field_serializer("price")
+    def rounded(self, price: float) -> float:
+        return round(price, 6)
+
+
+@dataclass(frozen=True)
+class Inner:
+    number: int
+
+
+class Late(BaseModel, ECSTEvent):
+    code: str = Field(pattern="^[A-Z]{3}$")
+    at: dt.datetime | None
+
+    @pydantic.field_validator("code")
+    @classmethod
+    def reverse(cls, value: str) -> str:
+        return value[::-1]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Anything({"a": [1, None, {"b": "c"}]}), AnythingModel(data=["a", 1]), Abstract([1]), Rounded(price=0.25)],
+    ids=lambda event: type(event).__name__,
+)
+async def test_fields_that_hold_anything_carry_what_json_can(event: Event) -> None:
+    assert await trip(event) == event
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (Anything({"a": NOW}), r"Anything.data\['a'\] is datetime.*arrives as '2026"),
+        (Anything({"a": {"b": (1,)}}), r"Anything.data\['a'\]\['b'\] is \(1,\), and arrives as \[1\]"),
+        (Anything({"a": [Inner(1)]}), r"Anything.data\['a'\]\[0\] is Inner\(number=1\)"),
+        (AnythingModel(data=[NOW]), r"AnythingModel.data\[0\] is datetime"),
+        (Paid((1,)), r"Paid.amount is \(1,\), and arrives as \[1\]"),
+        (AbstractPaid((1,)), r"AbstractPaid.amount is \(1,\), and arrives as \[1\]"),
+        (AbstractModel(held=(1,)), r".*held is \(1,\), and arrives as \[1\]"),
+        (Abstract((1,)), r"Abstract.users is \(1,\), and arrives as \[1\]"),
+        (Rounded(price=1 / 3), r"Rounded.price is 0.333"),
+        (Extra.model_validate({"at": NOW}), r"Extra.__pydantic_extra__\['at'\] is datetime"),
+        (Late(code="ABC", at=None), r"Late.code is 'CBA', and arrives as 'ABC'"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
+)
+async def test_what_a_field_that_holds_anything_would_change_fails_the_command(event: Event, text: str) -> None:
+    with pytest.raises(ValueError, match=text) as caught:
+        await trip(event)
+    assert "can't be published" in str(caught.value)
+
+
+def test_a_validator_that_refuses_what_was_made_up_is_no_problem() -> None:
+    class Picky(BaseModel, ECSTEvent):
+        number: int
+
+        @pydantic.field_validator("number")
+        @classmethod
+        def only_one(cls, value: int) -> int:
+            if value != 1:
+                raise KeyError(value)
+            return value
+
+    app = Diator("meetings", broker="memory://")
+    app.publishes(Picky)
+    assert not app.check()
+
+
+def test_events_that_hold_their_like_are_tried_too() -> None:
+    counter = itertools.count()
+
+    class Tree(BaseModel, ECSTEvent):
+        label: str
+        inner: "list[Tree]" = []
+        other: "Tree | None" = None
+        number: int = Field(default_factory=lambda: next(counter), exclude=True)
+
+    assert "Tree.number is excluded" in refusal(Tree)
+
+
+async def test_every_problem_of_an_event_that_can_not_be_started_is_raised() -> None:
+    app = Diator("meetings", broker="memory://")
+    for cls in (Secret, Excluded, Private):
+        app.publishes(cls)
+    with pytest.raises(ConfigurationError) as caught:
+        async with app:
+            pass
+    assert len(caught.value.problems) == 3
