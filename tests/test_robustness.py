@@ -8,6 +8,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -23,6 +24,7 @@ from diator import (
     DiatorError,
     DomainEvent,
     Message,
+    NotificationEvent,
     NotRunningError,
     Publish,
     Query,
@@ -65,10 +67,10 @@ async def test_a_handler_in_a_thread_that_raises_stop_iteration_ends() -> None:
             await asyncio.wait_for(app.send(Go()), 5)
 
 
-async def test_a_handler_that_waits_for_a_thread_is_called_off_by_a_cancel() -> None:
+async def test_a_handler_for_which_no_thread_can_be_started_fails_and_does_not_run_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     app, ran, release = Diator(), list[int](), threading.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(1))
 
     @app.command(thread=True)
     def go(command: Go) -> str:
@@ -76,17 +78,114 @@ async def test_a_handler_that_waits_for_a_thread_is_called_off_by_a_cancel() -> 
         release.wait(10)
         return ""
 
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     async with app:
         first = asyncio.ensure_future(app.send(Go(1)))
-        await asyncio.sleep(0.01)
-        second = asyncio.ensure_future(app.send(Go(2)))
-        await asyncio.sleep(0.01)
-        second.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await second
+        while not ran:  # noqa: ASYNC110 - a thread sets no event of asyncio
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match=r"beside 1 that run: can't start new thread; limit what runs at once"):
+            await app.send(Go(2))
+        monkeypatch.undo()
         release.set()
         await first
-    assert ran == [1]
+        await app.send(Go(3))
+    assert ran == [1, 3]
+
+
+async def test_no_handler_waits_for_a_thread_however_many_run() -> None:
+    app, together = Diator(), threading.Barrier(60)
+
+    @app.command(thread=True, timeout=30)
+    def go(command: Go) -> str:
+        together.wait(20)  # only once all of them run
+        return str(command.number)
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with app:
+        assert len(await asyncio.gather(*(app.send(Go(number)) for number in range(60)))) == 60
+
+
+async def test_a_handler_in_a_thread_may_block_on_another_one() -> None:
+    app, loop = Diator(), asyncio.get_running_loop()
+
+    @app.command(thread=True)
+    def go(command: Go, app: Diator) -> str:
+        if command.number:
+            return asyncio.run_coroutine_threadsafe(app.send(Go(command.number - 1)), loop).result(20)
+        return "done"
+
+    async with app:
+        assert await asyncio.gather(*(app.send(Go(20)) for _ in range(3))) == ["done"] * 3
+
+
+def threads_of_apps() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("diator")]
+
+
+async def test_threads_are_the_apps_own_and_end_with_it() -> None:
+    app, other, names = Diator(), Diator(), list[str]()
+
+    for one in (app, other):
+
+        @one.command(thread=True)
+        def go(command: Go) -> str:
+            names.append(threading.current_thread().name)
+            return VARIABLE.get()
+
+    async with other:
+        for _ in range(2):  # an app may be entered again
+            async with app:
+                VARIABLE.set("of the sender")
+                assert await app.send(Go()) == "of the sender"
+                assert await app.send(Go()) == "of the sender"
+                assert await other.send(Go()) == "of the sender"
+                assert len(threads_of_apps()) == 2
+            assert len(threads_of_apps()) == 1
+    assert not threads_of_apps()
+    assert all(name.startswith("diator") for name in names)
+
+
+VARIABLE: ContextVar[str] = ContextVar("variable")
+
+
+async def test_the_end_waits_for_handlers_in_threads() -> None:
+    app, release, done = Diator(), threading.Event(), list[int]()
+
+    @app.command(thread=True)
+    def go(command: Go) -> str:
+        release.wait(10)
+        done.append(command.number)
+        return ""
+
+    async with app:
+        sending = asyncio.ensure_future(app.send(Go(1)))
+        await asyncio.sleep(0.05)
+        asyncio.get_running_loop().call_later(0.05, release.set)
+    assert done == [1]
+    await sending
+    assert not threads_of_apps()
+
+
+@dataclass(frozen=True)
+class Came(NotificationEvent):
+    number: int
+
+
+async def test_a_worker_runs_as_many_handlers_in_threads_as_its_concurrency_says() -> None:
+    app, together, runs = Diator("app", broker="memory://", concurrency=40, event_timeout=15), threading.Barrier(40), []
+
+    @app.on_event(thread=True)
+    def came(event: Came) -> None:
+        runs.append(event.number)
+        together.wait(10)
+
+    async with app.testing() as session:
+        await session.publish(*(Came(number) for number in range(40)))
+        await session.settled()
+    assert sorted(runs) == list(range(40))
 
 
 async def test_what_a_handler_in_a_thread_gives_is_awaited_if_it_can_be() -> None:

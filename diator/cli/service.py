@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
 from types import FrameType
 
@@ -108,9 +108,8 @@ class Service:
         return worker.hindrances
 
 
-@contextmanager
-def signals(heed: Heed) -> Generator[None]:
-    """Have SIGTERM and SIGINT told to the event loop, with how many came so far; the third ends the process.
+def signals(heed: Heed) -> ExitStack:
+    """Have SIGTERM and SIGINT told to the event loop until the block ends; the third ends the process.
 
     These are handlers of the interpreter, not of the loop: the third signal works while something blocks the loop.
     """
@@ -125,8 +124,7 @@ def signals(heed: Heed) -> Generator[None]:
         loop.call_soon_threadsafe(heed, signal.Signals(number), came)
 
     before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    stack = ExitStack()  # no generator: `contextlib` sets the traceback of what passes through one
+    for number, handler in before.items():
+        stack.callback(signal.signal, number, handler)
+    return stack

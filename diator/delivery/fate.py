@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable
-from types import TracebackType
 from typing import Any
 
 from diator.brokers.port import ACK, Outcome, Park, RetryAfter
@@ -11,7 +10,7 @@ from diator.context import Context
 from diator.delivery.lanes import Job
 from diator.delivery.outcomes import after_failure
 from diator.delivery.telling import Telling
-from diator.delivery.texts import described
+from diator.delivery.texts import described, is_recordable, traceback_of
 from diator.errors import Reject
 from diator.hooks import Handled, Parked, Retried, Settled
 from diator.retry import Retry
@@ -41,7 +40,7 @@ class Fate:
         outcome = after_failure(error, attempt, self._retry)
         what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
         if self._lossy:
-            logger.error("%s; the broker delivers at most once, so it is lost", what, exc_info=_for_log(error))
+            _log_error("%s; the broker delivers at most once, so it is lost", what, error=error)
             return ACK
         if isinstance(outcome, Park):
             return self.park(job, outcome, error)
@@ -54,8 +53,8 @@ class Fate:
     def park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
         """Make a message a dead letter, where the broker keeps such."""
         text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
-        told = None if error is None or isinstance(error, Reject) else _for_log(error)  # its reason says it all
-        logger.error(text, self._name, job.name or "that can't be read", why.reason, exc_info=told)
+        told = None if isinstance(error, Reject) else error  # a rejection says all in its reason
+        _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
         if self._telling.hears("parked"):
             self._telling.tell("parked", Parked(self._name, job.context, why))
         return ACK if self._lossy else why
@@ -85,6 +84,10 @@ class Fate:
                 self._telling.tell("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))
 
 
-def _for_log(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """What a log record takes for an error, and not the error itself: logging would ask whether that is true."""
-    return type(error), error, error.__traceback__
+def _log_error(text: str, *values: object, error: BaseException | None) -> None:
+    """Log an error with its traceback; as text where handlers that write UTF-8 would drop the record otherwise."""
+    if error is None or not is_recordable(error):
+        more = "" if error is None else "\n" + traceback_of(error)
+        logger.error(f"{text}%s", *values, more)  # noqa: G004 - the text is one of two
+    else:  # not the error itself: logging would ask whether that is true
+        logger.error(text, *values, exc_info=(type(error), error, error.__traceback__))

@@ -1,6 +1,7 @@
 """What becomes of a message after its handler has failed, or where it can't be handled at all."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from diator.brokers.port import Outcome, Park, RetryAfter
@@ -25,7 +26,7 @@ def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
     What stands in a group counts as if it had been raised by itself: `Reject` before ``never``, that before
     `RetryLater`, of which the longest counts.
     """
-    errors = list(_with_members(error))
+    errors = list(with_members(error))
     for one in errors:
         if issubclass(type(one), Reject):
             return parked(f"rejected: {reason_of_rejection(one)}", attempt, error)
@@ -38,8 +39,8 @@ def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
     return RetryAfter(min(retry.delay_after(attempt) if seconds is None else seconds, _LONGEST))
 
 
-def _with_members(error: BaseException) -> Iterator[BaseException]:
-    """An error, and all that stand in it where it is a group of errors, at any depth."""
+def with_members(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and all that stand in it where it is a group of errors, at any depth."""
     left, seen = [error], set[int]()
     while left:
         one = left.pop()
@@ -64,9 +65,10 @@ def _delays_asked_for(errors: Iterable[BaseException]) -> Iterator[float]:
     """The delays of all that are `RetryLater`; one that was made without its constructor may have no sensible one."""
     for error in errors:
         if issubclass(type(error), RetryLater):
-            seconds: Any = error.__dict__.get("seconds")
-            if is_number(seconds):
-                yield float(min(seconds, _LONGEST))  # whole numbers may be larger than all others
+            with suppress(Exception):  # it may be a property, which can do anything
+                seconds: Any = getattr(error, "seconds", None)
+                if is_number(seconds):
+                    yield float(min(seconds, _LONGEST))  # whole numbers may be larger than all others
 
 
 def parked(reason: str, attempts: int = 0, error: BaseException | None = None) -> Park:

@@ -49,8 +49,16 @@ def reason_of_rejection(error: BaseException) -> str:
 
 def traceback_of(error: BaseException) -> str:
     """Return the traceback of an error, with its causes."""
-    lines = lambda: "".join(traceback.format_exception(type(error), error, error.__traceback__))  # noqa: E731
-    return recordable(_attempt(lines, "its traceback could not be formatted"), _MAX_TRACEBACK)
+    return recordable(_attempt(lambda: _formatted(error), "its traceback could not be formatted"), _MAX_TRACEBACK)
+
+
+def is_recordable(error: BaseException) -> bool:
+    """Return whether the traceback of an error can be written as it is."""
+    return _attempt(lambda: _formatted(error).encode().decode(), "") != ""
+
+
+def _formatted(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
 def _said(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from diator.context import current
 from diator.engine.brought import not_brought
 from diator.engine.events import Plain, Rule
 from diator.engine.signature import EMPTY
-from diator.engine.threads import finished, in_thread, is_awaitable
+from diator.engine.threads import Threads, finished, is_awaitable
 from diator.engine.unit import CLOSED, Once, Unit, Work
 from diator.engine.wiring import Argument, Source, Wired
 
@@ -24,11 +24,11 @@ Supply = tuple[Key | None, Make | None]
 """Where an argument comes from: a key that the unit resolves, or a function of the unit; neither means `Publish`."""
 
 
-def compile_call(wired: Wired, rule: Rule | None, app: object) -> Work:
+def compile_call(wired: Wired, rule: Rule | None, app: object, threads: Threads) -> Work:
     """Compile the call of one handler inside a unit of work."""
     if isinstance(wired.target, type):
-        return _class_call(wired, rule, app)
-    function = _function(wired.target, wired)
+        return _class_call(wired, rule, app, threads)
+    function = _function(wired.target, wired, threads)
     supplies = _supplies(wired.arguments, app)
     return _publishing_call(function, supplies, rule) if rule else _plain_call(function, supplies)
 
@@ -47,15 +47,15 @@ def compile_layer(wired: Wired, work: Work, app: object) -> Work:
     return layer
 
 
-def compile_plain(wired: Wired) -> Plain | None:
+def compile_plain(wired: Wired, threads: Threads) -> Plain | None:
     """Compile a handler that needs nothing but its message to an ordinary coroutine function; none for others."""
     if wired.arguments or wired.constructor or wired.key or wired.publishes or wired.has_events or wired.streams:
         return None
     target = wired.target
     if isinstance(target, type):
-        return _plain_class(target, wired)
+        return _plain_class(target, wired, threads)
     if wired.thread:
-        return _threaded(lambda: target)
+        return _threaded(threads, lambda: target)
     plain: Plain = target if wired.runs == "async" else _sync_to_async(target, wired.may_await)
     return plain
 
@@ -84,7 +84,7 @@ async def _nothing(key: Key) -> Any:
     raise AssertionError(key)
 
 
-def _plain_class(cls: Any, wired: Wired) -> Plain:
+def _plain_class(cls: Any, wired: Wired, threads: Threads) -> Plain:
     if wired.runs == "async":
 
         async def build_and_handle(message: Any) -> Any:
@@ -92,13 +92,13 @@ def _plain_class(cls: Any, wired: Wired) -> Plain:
 
         return build_and_handle
     if wired.thread:
-        return _threaded(lambda: cls().handle)
+        return _threaded(threads, lambda: cls().handle)
     return _sync_to_async(lambda *message: cls().handle(*message), wired.may_await)
 
 
-def _threaded(make: Callable[[], Function]) -> Plain:
+def _threaded(threads: Threads, make: Callable[[], Function]) -> Plain:
     async def run(message: Any) -> Any:
-        return await in_thread(make(), (message,))
+        return await threads.run(make(), (message,))
 
     return run
 
@@ -171,12 +171,12 @@ def _publishing_call(function: Function, supplies: tuple[Supply, ...], rule: Rul
     return call
 
 
-def _class_call(wired: Wired, rule: Rule | None, app: object) -> Work:
+def _class_call(wired: Wired, rule: Rule | None, app: object, threads: Threads) -> Work:
     """A class handler: taken from the container or built for each message; its ``events`` are read after success."""
     build = with_keywords(wired.target, wired.constructor)
     constructor, supplies = _supplies(wired.constructor, app), _supplies(wired.arguments, app)
     keywords = any(argument.keyword for argument in wired.arguments)
-    key, collects, run = wired.key, wired.has_events, _runner(wired)
+    key, collects, run = wired.key, wired.has_events, _runner(wired, threads)
 
     async def call(message: Any, unit: Unit) -> Any:
         events = unit.published()
@@ -209,19 +209,19 @@ async def _arguments(supplies: tuple[Supply, ...], unit: Unit, publish: Function
     return found
 
 
-def _function(target: Function, wired: Wired) -> Function:
+def _function(target: Function, wired: Wired, threads: Threads) -> Function:
     """The target as something to await, whichever way it runs."""
     function = with_keywords(target, wired.arguments)
     if wired.runs == "async":
         return function
-    run = _runner(wired)
+    run = _runner(wired, threads)
     return lambda *arguments: run(function, arguments)
 
 
-def _runner(wired: Wired) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any]]:
+def _runner(wired: Wired, threads: Threads) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any]]:
     """How to call a function that runs in one of the three ways: as a coroutine, here, or in a thread."""
     if wired.thread:
-        return in_thread
+        return threads.run
     if wired.runs == "async":
         return lambda function, arguments: function(*arguments)
     return _run_sync

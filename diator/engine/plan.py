@@ -136,7 +136,7 @@ class Compiler:
     def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
         """Compile a handler of domain events; before every plan that may reach it."""
         rule = Rule(registration, wired.publishes, self._table, plain=False) if wired.raises else None
-        plain = None if self._watch else compile_plain(wired)
+        plain = None if self._watch else compile_plain(wired, self._resources.threads)
         self._table.steps.append(Step(classes, self._handler(registration, wired, rule), plain))
 
     def request(self, registration: Registration, wired: Wired, cls: type[Message]) -> Plan:
@@ -218,10 +218,12 @@ class Compiler:
     def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
         """A plan that needs no unit of work; none where one is needed."""
         if not wired.raises:
-            return compile_plain(wired)
+            return compile_plain(wired, self._resources.threads)
         only_publishes = [argument.source for argument in wired.arguments] == [Source.PUBLISH]
         is_function = not isinstance(wired.target, type) and wired.runs == "async"
-        handlers_are_plain = not following.layers and all(compile_plain(handler) for handler in following.handlers)
+        handlers_are_plain = not following.layers and all(
+            compile_plain(handler, self._resources.threads) for handler in following.handlers
+        )
         if only_publishes and is_function and handlers_are_plain and not wired.arguments[0].keyword:
             rule = Rule(registration, wired.publishes, self._table, plain=True)
             return _publishing(wired.target, rule, self._table.plain)
@@ -234,7 +236,7 @@ class Compiler:
         return _with_events(self._handler(registration, wired, rule), self._table.work)
 
     def _handler(self, registration: Registration, wired: Wired, rule: Rule | None) -> Work:
-        work = compile_call(wired, rule, self._app)
+        work = compile_call(wired, rule, self._app, self._resources.threads)
         return self._watch.handler(registration, work) if self._watch else work
 
     def _telling(self, work: Work, needs: Needs) -> Work:

@@ -13,6 +13,7 @@ from typing import Any
 
 from diator._keys import Key
 from diator.containers.port import Capability, Container, Resolver
+from diator.engine.threads import Threads
 from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
 from diator.errors import DiatorError, NotRunningError
 
@@ -24,10 +25,12 @@ Scope = AbstractAsyncContextManager[Resolver]
 class Resources:
     """The container, while the app runs."""
 
-    __slots__ = ("_all_ended", "_under_way", "container", "resolve", "root")
+    __slots__ = ("_all_ended", "_under_way", "container", "resolve", "root", "threads")
 
     def __init__(self, container: Container | None) -> None:
         self.container = container
+        self.threads = Threads()
+        """In which sync handlers run."""
         self.root: Scope | None = None
         """The one scope of a container that has no scopes of its own."""
         self.resolve: Resolve = _after_the_end
@@ -67,6 +70,7 @@ class Resources:
         """Wait for the units of work that use the container, then close it and what `start` has opened."""
         try:
             await self._wait()
+            await self.threads.stop()
         finally:
             root, self.root, self.resolve = self.root, None, _after_the_end
             try:

@@ -1,7 +1,6 @@
 """Streams: the rows of a query, read inside a block that is its unit of work."""
 
-from collections.abc import AsyncIterator, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -35,7 +34,7 @@ class Rows(Generic[R_co]):
             raise NotRunningError(
                 "a row was asked for after its block had ended; read inside `async with app.stream(...)`"
             )
-        with _in(self._context):
+        with _In(self._context):
             try:
                 return await anext(self._source)
             except StopAsyncIteration:
@@ -48,21 +47,28 @@ class Rows(Generic[R_co]):
     async def aclose(self) -> None:
         """Take no more rows."""
         self._open = False
-        with _in(self._context):
+        with _In(self._context):
             await close_rows(self._source)
 
 
-@contextmanager
-def _in(context: Context | None) -> Generator[None, None, None]:
-    """Set the context for a while: rows are asked for from where another one may stand."""
-    if context is None:
-        yield
-        return
-    token = current.set(context)
-    try:
-        yield
-    finally:
-        current.reset(token)
+class _In:
+    """Sets the context for a while: rows are asked for from where another one may stand.
+
+    No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
+    """
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: Context | None) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        if self._context is not None:
+            self._token = current.set(self._context)
+
+    def __exit__(self, *error: object) -> None:
+        if self._context is not None:
+            current.reset(self._token)
 
 
 async def close_rows(rows: object) -> None:
@@ -100,7 +106,7 @@ class Stream(Generic[R_co]):
             raise NotRunningError("a stream was entered twice; call app.stream(...) for each block")
         self._context = next_context(*self._headers) if self._plan.needs.context or any(self._headers) else None
         try:
-            with _in(self._context):
+            with _In(self._context):
                 source = await self._plan.link(self._open)(self._query)
         except BaseException as error:
             await self._close(error)
@@ -145,7 +151,7 @@ class Stream(Generic[R_co]):
                 await self._rows.aclose()
         finally:
             if self._unit is not None:
-                with _in(self._context):
+                with _In(self._context):
                     await close_rows(self._unit.rows)
 
     async def _leave(self, error: BaseException | None) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from diator.brokers.port import Ack, Park
@@ -52,16 +52,18 @@ class Activity(Hooks):
 
     # What the app does
 
-    @contextmanager
-    def under_way(self, *entries: Entry) -> Generator[None]:
-        """Count what is sent or published as under way, while the block lasts."""
+    def under_way(self, *entries: Entry) -> ExitStack:
+        """Count what is sent or published as under way, from now until the block ends."""
+        # No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
         self._calls.update((id(entry), entry) for entry in entries)
-        try:
-            yield
-        finally:
-            for entry in entries:
-                del self._calls[id(entry)]
-            self._wake()
+        stack = ExitStack()
+        stack.callback(self._has_ended, entries)
+        return stack
+
+    def _has_ended(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            del self._calls[id(entry)]
+        self._wake()
 
     def collected(self, outbound: "Outbound", entry: Entry) -> None:
         """Learn the entry of an event that a unit of work has taken over."""

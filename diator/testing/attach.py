@@ -8,8 +8,8 @@ the app when the block has ended, and an app that is not tested has no hook for 
 # pyright: reportPrivateUsage=false
 
 import dataclasses
-from collections.abc import AsyncGenerator, Collection, Generator, Hashable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
@@ -38,9 +38,8 @@ from diator.testing.watch import Watcher
 _watched: WeakSet[Diator] = WeakSet()
 
 
-@contextmanager
-def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage: Stage = AS_IT_IS) -> Generator[None]:
-    """Have an app watched, and its dependencies and its broker replaced, while the block lasts; running or not.
+def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage: Stage = AS_IT_IS) -> ExitStack:
+    """Have an app watched, and its dependencies and its broker replaced, until the block ends; running or not.
 
     Raises `ConfigurationError` for what can't be replaced and for what is wrong with the app, `DiatorError` for an app
     that is watched already.
@@ -56,9 +55,8 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
     if brokerage is not None:
         brokerage.telling.add(watcher.activity)
     _install(app, dispatch, twin)
-    try:
-        yield
-    finally:
+
+    def detach() -> None:
         _watched.discard(app)
         app._registry.closed = closed
         app._brokerage = brokerage
@@ -68,27 +66,25 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
         if is_running(app):
             _install(app, own or app._compiled(), brokerage)
 
+    # No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
+    stack = ExitStack()
+    stack.callback(detach)
+    return stack
+
 
 def is_running(app: Diator) -> bool:
     """Whether an app is inside of its ``async with``."""
     return app._loop is not None
 
 
-@asynccontextmanager
-async def running(app: Diator) -> AsyncGenerator[None]:
-    """Have an attached app run, and its broker connected, while the block lasts. One that runs is not ended."""
+async def start(app: Diator, stack: AsyncExitStack) -> None:
+    """Have an attached app run, and its broker connected, until the stack is left. One that runs is not ended."""
     if not is_running(app):
-        async with app:
-            yield
-    elif app._brokerage is None:
-        yield
-    else:
+        await stack.enter_async_context(app)
+    elif app._brokerage is not None:
         broker = app._brokerage
         await broker.connect()
-        try:
-            yield
-        finally:
-            await broker.close()
+        stack.push_async_callback(broker.close)
 
 
 def has_broker(app: Diator) -> bool:
@@ -122,6 +118,7 @@ def _compile(app: Diator, watcher: Watcher, twin: Twin | None, replaced: Mapping
     if problems:
         raise ConfigurationError(problems)
     resources = Resources(given)
+    resources.threads = app._resources.threads
     if given:
         resources.resolve = _Resolver(app._resources, replaced).resolve  # of a container without scopes, or none
     if twin is None:

@@ -1,7 +1,7 @@
 """`record`: an app recorded while a block lasts, and what can be read off it."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from itertools import chain
 from types import TracebackType
 from typing import Any
@@ -105,7 +105,7 @@ class Record(Seen):
     def __init__(self, app: Diator, replace: Mapping[Any, object]) -> None:
         super().__init__(app, Watcher())
         self._replace = replace
-        self._attached: AbstractContextManager[None] | None = None
+        self._attached: ExitStack | None = None
         self._stack = AsyncExitStack()
 
     def __enter__(self) -> Self:

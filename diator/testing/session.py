@@ -13,7 +13,7 @@ from diator.errors import NotRunningError
 from diator.messages import Event, Query, Request
 from diator.options import FLAG, SECONDS, require
 from diator.testing.activity import is_own
-from diator.testing.attach import attached, has_broker, running
+from diator.testing.attach import attached, has_broker, start
 from diator.testing.entries import Entry
 from diator.testing.recording import Seen, replacements
 from diator.testing.twin import Stage
@@ -105,7 +105,7 @@ class Session(Seen):
         self._stack = AsyncExitStack()
         async with AsyncExitStack() as stack:
             stack.enter_context(attached(self._app, self._watcher, self._replace, self._stage))
-            await stack.enter_async_context(running(self._app))
+            await start(self._app, stack)
             if has_broker(self._app):
                 await stack.enter_async_context(self._app.worker(grace=0.0))
             self._stack = stack.pop_all()

@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 from diator.context import Context, current
+from diator.delivery.outcomes import with_members
 from diator.engine.events import EventPublisher, EventSender, is_brokered
 from diator.engine.plan import Call
 from diator.engine.records import Registration
@@ -92,9 +93,9 @@ class Watcher:
         assert context is not None, "a consumer sets a context"
         try:
             return await _within(_Frame(self.activity.cause_of(context), [], context), call(event))
-        except RetryLater as later:
-            if self.at_once:
-                raise RetryLater(0.0) from later
+        except BaseException as error:
+            if self.at_once and any(isinstance(one, RetryLater) for one in with_members(error)):
+                raise _at_once(error) from error
             raise
 
     def handler(self, registration: Registration, work: Work) -> Work:
@@ -266,3 +267,10 @@ def _published_here(events: Sequence[Event]) -> list[Entry]:
         raised.entry for raised in frame.raised if raised.unit is None and is_brokered(type(raised.entry.message))
     ]
     return brokered[: len(events)]
+
+
+def _at_once(error: Any) -> Any:
+    """An error that asks for a later retry as one that asks for it now. ``Any``: it may be a group of some package."""
+    if isinstance(error, RetryLater):
+        return RetryLater(0.0)
+    return error.derive([*map(_at_once, error.exceptions)]) if hasattr(error, "derive") else error

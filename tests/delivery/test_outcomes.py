@@ -274,7 +274,9 @@ async def test_a_delay_is_never_longer_than_brokers_can_write_down(error: Except
 
 
 @pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
-def test_whatever_a_handler_raises_ends_as_a_dead_letter(error: BaseException) -> None:
+def test_whatever_a_handler_raises_ends_as_a_dead_letter(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     @in_virtual_time
     async def scenario() -> None:
         broker, watch = Flaky(), Watch()
@@ -292,6 +294,8 @@ def test_whatever_a_handler_raises_ends_as_a_dead_letter(error: BaseException) -
             assert not watch.of("settled")[-1].lost
 
     scenario()
+    assert "becomes a dead letter" in caplog.text
+    assert caplog.text.encode(), "handlers of logs that write UTF-8 would drop a record"
 
 
 @in_virtual_time
