@@ -17,6 +17,7 @@ from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.events import ensure_may_wait
 from diator.engine.plan import Call, Plan
+from diator.engine.registry import Registry
 from diator.engine.resources import Resources, add_cause
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
@@ -337,10 +338,15 @@ def _no_mapping(provide: object) -> Problem:
 def look(app: Diator) -> Checked:
     """Look an app through, for tools: what is registered, how it is wired, what is wrong. Runs none of its code."""
     # What an app keeps to itself is read in this one place.
-    registry, container = app._registry, app._container  # pyright: ignore[reportPrivateUsage]
+    registry, container = registry_of(app), app._container  # pyright: ignore[reportPrivateUsage]
     brokerage = app._brokerage  # pyright: ignore[reportPrivateUsage]
     checked = check(registry, container, app, brokerage is not None)
     return checked if brokerage is None else brokerage.check(checked, app.name)
+
+
+def registry_of(router: Router) -> Registry:
+    """Give what is registered on a router or an app, for tools."""
+    return router._registry  # pyright: ignore[reportPrivateUsage]
 
 
 def brokerage_of(app: Diator) -> "Brokerage | None":

@@ -35,7 +35,10 @@ class Router(Decorators):
         After ``timeout`` seconds its unit of work is cancelled and `TimeoutError` raised. A sync handler blocks the
         event loop, unless ``thread`` is true; a thread that has begun can't be stopped, and is waited for.
 
-        Raises `ConfigurationError` for what is wrong with it: a duplicate, a hint that is no command, a wrong result.
+        What is wrong with it, such as a duplicate, a hint that is no command or a wrong result, is told by
+        ``app.check()`` and at the start, with all other problems and the line of each.
+
+        Raises `ConfigurationError` for a wrong option, and once the app has been started or the router is included.
         """
         # Any: handlers have signatures of their own, which the decorators check, and `Registry` reads.
         self._add(Kind.COMMAND, handler, message, timeout, thread)
@@ -94,7 +97,7 @@ class Router(Decorators):
         A router may be included in several apps, and once in each. ``prefix`` goes before the names of its
         subscriptions: ``app.include(router, prefix="billing.")``.
 
-        Raises `ConfigurationError` where both have a handler of one request, or the router is included already.
+        Raises `ConfigurationError` where the router is included already, or is no router.
         """
         place = place_in(caller())
         require("include", {"prefix": _PREFIX}, {"prefix": prefix})
@@ -129,7 +132,7 @@ class Router(Decorators):
     def requests(self) -> RequestMap:
         """The handler of each command and query.
 
-        Raises `ConfigurationError` while a hint can't be resolved.
+        Raises `ConfigurationError` while something is wrong with a handler, or a hint can't be resolved.
         """
         self._settle()
         return RequestMap(dict(self._registry.requests))  # type: ignore[arg-type]  # only requests are claimed there
@@ -138,7 +141,7 @@ class Router(Decorators):
     def events(self) -> EventMap:
         """The handlers of each event, in the order of registration.
 
-        Raises `ConfigurationError` while a hint can't be resolved.
+        Raises `ConfigurationError` while something is wrong with a handler, or a hint can't be resolved.
         """
         self._settle()
         handlers = self._registry.handlers.items()

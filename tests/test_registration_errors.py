@@ -1,9 +1,10 @@
 """What is wrong with a registration is refused at its line, or found by the check: what, where, and what to do."""
 
+import asyncio
 import functools
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -54,6 +55,15 @@ def refused(error: pytest.ExceptionInfo[ConfigurationError]) -> Problem:
     if problem.place is not None:
         assert f"at {problem.place}" in str(error.value)
     return problem
+
+
+def only(app: Diator) -> Problem:
+    """The one error that the check finds, and that the start raises too."""
+    errors = [problem for problem in app.check() if problem.severity == "error"]
+    with pytest.raises(ConfigurationError) as caught:
+        asyncio.run(app.__aenter__())
+    assert list(caught.value.problems) == errors
+    return refused(caught)
 
 
 @dataclass(frozen=True)
@@ -111,26 +121,24 @@ def test_a_second_handler_of_a_request_is_refused_at_its_line_and_names_both_pla
     async def first(command: Join) -> int:
         return 1
 
-    with pytest.raises(ConfigurationError) as caught:
+    @app.command  # the second
+    async def second(command: Join) -> int:
+        return 2
 
-        @app.command  # the second
-        async def second(command: Join) -> int:
-            return 2
-
-    problem = refused(caught)
+    problem = only(app)
     assert problem.code == "duplicate-handler"
     assert problem.place == decorated_at("the second")
     assert "command Join has a second handler, second" in problem.text
     assert f"first, registered at {decorated_at('the first')}" in problem.text
-    assert [registration.name for registration in app.requests.values()] == ["first"]
+    with pytest.raises(ConfigurationError, match="has a second handler"):
+        _ = app.requests
 
 
 def test_the_same_function_twice_names_the_two_lines_that_registered_it() -> None:
     app = Diator()
     app.add_command(join)  # once
-    with pytest.raises(ConfigurationError) as caught:
-        app.add_command(join)  # twice
-    problem = refused(caught)
+    app.add_command(join)  # twice
+    problem = only(app)
     assert problem.place == at("twice")
     assert str(at("once")) in problem.text
 
@@ -138,9 +146,8 @@ def test_the_same_function_twice_names_the_two_lines_that_registered_it() -> Non
 def test_one_event_handler_is_not_registered_twice_for_one_event() -> None:
     app = Diator()
     app.add_event_handler(hear)  # heard once
-    with pytest.raises(ConfigurationError) as caught:
-        app.add_event_handler(hear, Joined)  # heard twice
-    problem = refused(caught)
+    app.add_event_handler(hear, Joined)  # heard twice
+    problem = only(app)
     assert problem.code == "duplicate-handler"
     assert "event handler hear is registered for Joined twice" in problem.text
     assert str(at("heard once")) in problem.text
@@ -157,12 +164,12 @@ def test_two_methods_of_one_object_and_one_method_of_two_objects_are_different_h
     app.add_event_handler(service.first)
     app.add_event_handler(service.second)
     app.add_event_handler(Service().first)
-    with pytest.raises(ConfigurationError, match="twice"):
-        app.add_event_handler(service.first)
     assert len(app.events[Joined]) == 3
+    app.add_event_handler(service.first)
+    assert "twice" in only(app).text
 
 
-def test_a_duplicate_in_an_included_router_is_refused_and_nothing_of_it_is_taken() -> None:
+def test_a_duplicate_in_an_included_router_names_both_places() -> None:
     app, router = Diator(), Router()
     app.add_command(join)  # in the app
 
@@ -174,13 +181,11 @@ def test_a_duplicate_in_an_included_router_is_refused_and_nothing_of_it_is_taken
     async def other(command: Join) -> int:
         return 2
 
-    with pytest.raises(ConfigurationError) as caught:
-        app.include(router)
-    problem = refused(caught)
+    app.include(router)
+    problem = only(app)
     assert problem.code == "duplicate-handler"
     assert problem.place == decorated_at("in the router")
     assert str(at("in the app")) in problem.text
-    assert list(app.requests) == [Join]
 
 
 duplicates = Diator()
@@ -303,18 +308,18 @@ def test_only_classes_of_events_are_declared_as_published() -> None:
 
 @pytest.mark.parametrize("thing", ["join", 5, object(), Dep()])
 def test_what_can_not_be_called_is_no_handler(thing: Any) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Diator().add_command(thing)  # no handler
-    problem = refused(caught)
+    app = Diator()
+    app.add_command(thing)  # no handler
+    problem = only(app)
     assert problem.code == "handler"
     assert f"@app.command got {thing!r}, which can't be called" in problem.text
     assert problem.place == at("no handler")
 
 
 def test_a_class_without_handle_is_no_handler() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Diator().add_event_handler(Dep)  # no handle
-    problem = refused(caught)
+    app = Diator()
+    app.add_event_handler(Dep)  # no handle
+    problem = only(app)
     assert problem.code == "handler"
     assert "event handler Dep has no method `handle`" in problem.text
     assert "async def handle(self, event: MyEvent)" in problem.remedy
@@ -323,18 +328,18 @@ def test_a_class_without_handle_is_no_handler() -> None:
 
 def test_a_handler_of_a_request_that_is_no_class_is_refused() -> None:
     for declared in ("Join", 5, Join()):
-        with pytest.raises(ConfigurationError) as caught:
-            Diator().add_command(join, declared)
-        problem = refused(caught)
+        app = Diator()
+        app.add_command(join, declared)
+        problem = only(app)
         assert problem.code == "message-hint"
         assert f"join is registered for {declared!r}, which is no class of command" in problem.text
 
 
 def test_a_builtin_is_refused_with_a_reason() -> None:
     for builtin in (print, dict, iter):  # not all of which tell their parameters
-        with pytest.raises(ConfigurationError) as caught:
-            Diator().add_command(builtin)
-        assert f"command handler {builtin.__name__} " in refused(caught).text
+        app = Diator()
+        app.add_command(builtin)
+        assert f"command handler {builtin.__name__} " in only(app).text
 
 
 @pytest.mark.parametrize(
@@ -361,9 +366,9 @@ def test_a_message_of_the_wrong_kind_is_refused(register: str, message: Any, tex
     by_hint = functools.partial(handler)
     handler.__annotations__["message"] = message
     for declared in ((), (message,)):
-        with pytest.raises(ConfigurationError) as caught:
-            getattr(Diator(), register)(by_hint, *declared)
-        problem = refused(caught)
+        app = Diator()
+        getattr(app, register)(by_hint, *declared)
+        problem = only(app)
         assert problem.code in ("message-kind", "message-hint")
         assert "handler" in problem.text
         assert text in problem.text
@@ -373,9 +378,9 @@ def test_a_message_of_the_wrong_kind_is_refused(register: str, message: Any, tex
 def test_a_handler_that_takes_another_message_than_it_is_registered_for_is_refused() -> None:
     async def join_too(command: Join) -> None: ...  # join too
 
-    with pytest.raises(ConfigurationError) as caught:
-        Diator().add_command(join_too, Leave)
-    problem = refused(caught)
+    app = Diator()
+    app.add_command(join_too, Leave)
+    problem = only(app)
     assert problem.code == "message-hint"
     assert "join_too is registered for Leave, but takes command: Join" in problem.text
     assert "hint the first parameter as Leave" in problem.remedy
@@ -400,8 +405,6 @@ def test_the_place_of_a_decorated_handler_is_its_own_and_not_the_decorators() ->
 def test_ways_of_running_that_can_not_be_are_refused() -> None:
     async def coroutine(command: Join) -> int: ...  # type: ignore[empty-body]
 
-    def plain(command: Join) -> int: ...  # type: ignore[empty-body]
-
     def generator(query: Find) -> Iterator[str]:
         yield ""
 
@@ -414,23 +417,18 @@ def test_ways_of_running_that_can_not_be_are_refused() -> None:
     async def rows_of_an_event(event: Joined) -> AsyncIterator[None]:
         yield
 
-    app = Diator()
-    cases: list[tuple[Any, str, str]] = [
-        (lambda: app.add_command(coroutine, thread=True), "registered with thread=True", "plain `def`"),
-        (lambda: app.add_query(rows, thread=True), "registered with thread=True", "plain `def`"),
-        (lambda: app.add_query(rows, timeout=1), "is streamed and has a timeout", "around the block"),
-        (lambda: app.add_query(generator), "is a generator function", "for app.stream"),
-        (lambda: app.add_command(rows_of_a_command), "only a query can be streamed", "make it a query"),
-        (lambda: app.add_event_handler(rows_of_an_event), "only a query can be streamed", "make it a query"),
+    cases: list[tuple[Callable[[Diator], None], str, str]] = [
+        (lambda app: app.add_command(coroutine, thread=True), "registered with thread=True", "plain `def`"),
+        (lambda app: app.add_query(rows, thread=True), "registered with thread=True", "plain `def`"),
+        (lambda app: app.add_query(rows, timeout=1), "is streamed and has a timeout", "around the block"),
+        (lambda app: app.add_query(generator), "is a generator function", "for app.stream"),
+        (lambda app: app.add_command(rows_of_a_command), "only a query can be streamed", "make it a query"),
+        (lambda app: app.add_event_handler(rows_of_an_event), "only a query can be streamed", "make it a query"),
     ]
-    durations: tuple[Any, ...] = (0, -1, float("nan"), "5")
-    for seconds in durations:
-        register = functools.partial(app.add_command, plain, timeout=seconds)
-        cases.append((register, f"timeout={seconds!r}", "above 0"))
     for register, text, remedy in cases:
-        with pytest.raises(ConfigurationError) as caught:
-            register()
-        problem = caught.value.problems[0]
+        app = Diator()
+        register(app)
+        problem = app.check()[0]
         assert problem.code == "handler"
         assert text in problem.text
         assert remedy in problem.remedy
@@ -438,13 +436,26 @@ def test_ways_of_running_that_can_not_be_are_refused() -> None:
         assert problem.place.file == __file__
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), "5"])
+def test_a_wrong_option_is_refused_at_its_line(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"timeout={seconds!r}") as caught:
+        Diator().add_command(join, timeout=seconds)
+    problem = refused(caught)
+    assert problem.code == "handler"
+    assert "above 0" in problem.remedy
+    assert problem.place is not None
+    assert problem.place.file == __file__
+
+
 def test_all_that_is_wrong_with_a_handler_is_told_at_once() -> None:
     async def handler(command: Join) -> str: ...  # type: ignore[empty-body]
 
+    app = Diator()
+    app.add_command(handler, timeout=5, thread=True)
     with pytest.raises(ConfigurationError) as caught:
-        Diator().add_command(handler, timeout=0, thread=True)
-    assert [problem.code for problem in caught.value.problems] == ["handler", "handler", "result"]
-    assert str(caught.value).startswith("3 problems:\n")
+        asyncio.run(app.__aenter__())
+    assert [problem.code for problem in caught.value.problems] == ["handler", "result"]
+    assert str(caught.value).startswith("2 problems:\n")
 
 
 def test_a_class_that_can_not_be_built_is_found_unless_the_container_knows_it() -> None:
@@ -475,9 +486,9 @@ def test_events_that_are_a_method_are_refused_before_any_message() -> None:
 
         async def handle(self, command: Join) -> int: ...  # type: ignore[empty-body]
 
-    with pytest.raises(ConfigurationError) as caught:
-        Diator().add_command(Handler)
-    problem = refused(caught)
+    app = Diator()
+    app.add_command(Handler)
+    problem = only(app)
     assert "Handler.events is a method" in problem.text
     assert "@property" in problem.remedy
 
@@ -522,9 +533,9 @@ def test_a_result_that_is_surely_wrong_is_refused_at_its_line(promised: Any, ret
     async def handler(command: Any) -> Any: ...  # wrong result
 
     handler.__annotations__["return"] = returned
-    with pytest.raises(ConfigurationError) as caught:
-        Diator().add_command(handler, Ask)
-    problem = refused(caught)
+    app = Diator()
+    app.add_command(handler, Ask)
+    problem = only(app)
     assert problem.code == "result"
     assert "handler returns " in problem.text
     assert "but Ask promises " in problem.text
@@ -572,16 +583,20 @@ def test_what_a_sync_handler_returns_to_be_awaited_is_looked_through() -> None:
 
     def wrong(command: Join) -> Awaitable[str]: ...  # type: ignore[empty-body]
 
-    Diator().add_command(right)
-    with pytest.raises(ConfigurationError, match="wrong returns str, but Join promises int"):
-        Diator().add_command(wrong)
+    app = Diator()
+    app.add_command(right)
+    assert app.check() == []
+    app = Diator()
+    app.add_command(wrong)
+    assert "wrong returns str, but Join promises int" in only(app).text
 
 
 def test_an_event_handler_that_returns_something_is_refused() -> None:
     async def handler(event: Joined) -> int: ...  # type: ignore[empty-body]
 
-    with pytest.raises(ConfigurationError, match="handler returns int, but an event handler returns None"):
-        Diator().add_event_handler(handler)
+    app = Diator()
+    app.add_event_handler(handler)
+    assert "handler returns int, but an event handler returns None" in only(app).text
 
 
 def test_the_rows_of_a_stream_are_checked() -> None:
@@ -591,9 +606,12 @@ def test_the_rows_of_a_stream_are_checked() -> None:
     async def wrong(query: Find) -> AsyncIterator[int]:
         yield 1
 
-    Diator().add_query(right)
-    with pytest.raises(ConfigurationError, match="wrong returns int, but Find promises str"):
-        Diator().add_query(wrong)
+    app = Diator()
+    app.add_query(right)
+    assert app.check() == []
+    app = Diator()
+    app.add_query(wrong)
+    assert "wrong returns int, but Find promises str" in only(app).text
 
 
 results = Diator()
@@ -650,6 +668,38 @@ def test_a_dependency_that_the_container_lacks_names_the_parameter() -> None:
     assert (code, place) == ("missing-dependency", at("asks too"))
     assert "asks asks for dep: Dep, which the container has no provider for" in text
     assert "register Dep with the container" in remedy
+
+
+def test_several_mistakes_are_told_together_each_with_its_line() -> None:
+    app, router = Diator(), Router()
+
+    @app.command  # mistake 1
+    async def one(command: Join) -> str: ...  # type: ignore[empty-body]
+
+    @app.command  # mistake 2
+    async def two(command: Join) -> int: ...  # type: ignore[empty-body]
+
+    async def three(query: Leave, dep: Dep) -> int: ...  # type: ignore[empty-body]  # mistake 3
+
+    router.add_query(three)
+
+    @router.on_event  # mistake 4
+    async def four(event: Joined, dep: Dep) -> None: ...
+
+    app.include(router)
+    app.add_command("five")  # mistake 5
+    found = [(problem.code, problem.place) for problem in app.check()]
+    assert found == [
+        ("result", at("mistake 1")),
+        ("duplicate-handler", decorated_at("mistake 2")),
+        ("message-kind", at("mistake 3")),
+        ("handler", at("mistake 5")),
+        ("missing-dependency", at("mistake 3")),
+        ("missing-dependency", at("mistake 4")),
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        asyncio.run(app.__aenter__())
+    assert [(problem.code, problem.place) for problem in caught.value.problems] == found
 
 
 async def test_the_start_raises_all_errors_at_once() -> None:

@@ -1,13 +1,20 @@
 """``diator check``: everything that is wrong with an app."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
+from diator.app import Diator, brokerage_of, look
 from diator.cli.arguments import AppArgument, JsonOption, count, load_or_refuse, problem_text, short_path
+from diator.cli.routers import never_included
+from diator.engine.check import Checked
+from diator.engine.records import Kind
 from diator.errors import ConfigurationError, Problem
+
+Counts = dict[str, int]
+"""How many of each were checked."""
 
 StrictOption = Annotated[bool, typer.Option("--strict", help="Let warnings fail the check too.")]
 
@@ -17,32 +24,57 @@ def check(target: AppArgument, as_json: JsonOption = False, strict: StrictOption
 
     The exit code is 0 where the app can start, 1 where it can't, 2 where it could not be loaded.
     """
+    found: Counts | None = None
     try:
-        problems: Sequence[Problem] = load_or_refuse(target).check()
-        complete = True
+        app = load_or_refuse(target)
+        checked = look(app)
+        found = _counts(app, checked)
+        problems: Sequence[Problem] = [*checked.problems, *_nothing_to_do(found), *never_included(target)]
     except ConfigurationError as error:  # raised by the line that registers: the rest has not been looked at
-        problems, complete = error.problems, False
+        problems = error.problems
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     if as_json:
-        typer.echo(json.dumps(_document(target, problems, complete), indent=2))
+        typer.echo(json.dumps(_document(target, problems, found), indent=2))
     else:
         for problem in problems:
             typer.echo(problem_text(problem))
-        typer.echo(_summary(target, errors, warnings, complete))
+        if found is not None:
+            typer.echo(f"checked {', '.join(count(number, noun[:-1]) for noun, number in found.items())}")
+        typer.echo(_summary(target, errors, warnings, complete=found is not None))
     raise typer.Exit(1 if errors or (strict and warnings) else 0)
 
 
-def _summary(target: str, errors: int, warnings: int, complete: bool) -> str:
+def _counts(app: Diator, checked: Checked) -> Counts:
+    registry, brokerage = checked.registry, brokerage_of(app)
+    handled = [cls for record, classes in checked.classes.items() if record.kind is Kind.EVENT for cls in classes]
+    published = [cls for wired in checked.handlers.values() for cls in wired.publishes]
+    return {
+        "requests": len(registry.requests),
+        "events": len({*handled, *published, *registry.published}),
+        "handlers": len(registry.handlers),
+        "subscriptions": len(brokerage.catalog.consumed) if brokerage else 0,
+        "middlewares": len(registry.layers),
+    }
+
+
+def _nothing_to_do(found: Counts) -> Iterator[Problem]:
+    if not found["handlers"]:
+        remedy = "import the modules that register them, and include their routers"
+        yield Problem("no-handlers", "the app has no handlers", remedy, severity="warning")
+
+
+def _summary(target: str, errors: int, warnings: int, *, complete: bool) -> str:
     if not complete:
         return f"{target}: {count(errors, 'error')}; correct this first, the rest of the app has not been checked yet"
     return f"{target}: {count(errors, 'error')}, {count(warnings, 'warning')}"
 
 
-def _document(target: str, problems: Sequence[Problem], complete: bool) -> dict[str, object]:
+def _document(target: str, problems: Sequence[Problem], found: Counts | None) -> dict[str, object]:
     return {
         "app": target,
-        "complete": complete,
+        "complete": found is not None,
+        "checked": found,
         "problems": [
             {
                 "severity": problem.severity,

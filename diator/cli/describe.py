@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diator.app import Diator, brokerage_of, look
-from diator.cli.arguments import short_path
+from diator.cli.arguments import refuse, short_path
 from diator.cli.describe_brokered import subscription_of, wire_of
 from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request, Subscription
 from diator.cli.names import Names, type_text
@@ -19,13 +19,17 @@ from diator.engine.reach import Needs
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.signature import EMPTY, Parameter
 from diator.engine.wiring import Argument, Source, Wired
+from diator.errors import ConfigurationError
 from diator.messages import DomainEvent, ECSTEvent, Event, Message, NotificationEvent
 from diator.router import key_of
 
 
 def describe(app: Diator) -> Description:
-    """Describe an app."""
+    """Describe an app, or end with exit code 2 where it is not clear which messages a handler takes."""
     checked = look(app)
+    if checked.registry.unclear:
+        errors = [problem for problem in checked.problems if problem.severity == "error"]
+        refuse(f"there are handlers of which it is not clear what they handle: {ConfigurationError(errors)}")
     return _Describer(checked, brokerage_of(app)).description()
 
 

@@ -42,19 +42,22 @@ def check(registry: Registry, container: Container | None, app: object, has_brok
     """Look through everything that is registered. Runs no handler and no factory."""
     problems = [*registry.settle(), *registry.subclassed()]
     wirer = Wirer(app, container, registry.provided, problems)
-    handlers = {record: wirer.handler(record, signature) for record, signature in registry.handlers.items()}
+    wired = {record: wirer.handler(record, signature) for record, signature in registry.handlers.items()}
     layers = {layer: wirer.layer(layer, signature) for layer, signature in registry.layers.items()}
-    asked = {key for wired in chain(handlers.values(), layers.values()) for key in wired.keys}
-    below = needed_below(container, asked, registry.provided)
-    handlers = {record: _with_below(wired, below) for record, wired in handlers.items()}
-    layers = {layer: _with_below(wired, below) for layer, wired in layers.items()}
-    classes = {record: claimed(record, signature) or () for record, signature in registry.handlers.items()}
+    below = needed_below(container, _asked(wired.values(), layers.values()), registry.provided)
+    handlers = {record: _with_below(one, below) for record, one in wired.items() if record not in registry.unclear}
+    layers = {layer: _with_below(one, below) for layer, one in layers.items()}
+    classes = {record: claimed(record, registry.handlers[record]) or () for record in handlers}
     reach = Reach(_domain_handlers(handlers, classes), layers.values())
     problems.extend(_events(registry, handlers, classes, reach, has_broker))
-    problems.extend(_container(container, registry, chain(handlers.items(), layers.items())))
+    problems.extend(_container(container, registry, chain(wired.items(), layers.items())))
     in_workers = without_sender(handlers, layers, classes, reach)
     problems.extend(refused_in_a_worker(in_workers, container, registry.provided, below))
     return Checked(tuple(problems), handlers, layers, classes, reach, registry, container)
+
+
+def _asked(*wired: Iterable[Wired]) -> set[Key]:
+    return {key for one in chain(*wired) for key in one.keys}
 
 
 def _with_below(wired: Wired, below: Below) -> Wired:

@@ -42,6 +42,8 @@ def is_settled(registration: Registration, signature: Signature) -> bool:
     """Whether every hint could be evaluated, that of the result and what the message promises included."""
     if signature.vague or any(signature.unresolved):
         return False
+    if signature.unreadable is not None:
+        return True  # and reading it again would tell nothing new
     try:
         result_of(message_hint(registration, signature))
     except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
@@ -49,13 +51,13 @@ def is_settled(registration: Registration, signature: Signature) -> bool:
     return True
 
 
+def unclear(registration: Registration, signature: Signature) -> Problem | None:
+    """Why it can't be told which messages a handler takes, if so."""
+    return _shape(registration, signature) or _message(registration, signature)
+
+
 def problems_of(registration: Registration, signature: Signature) -> Iterator[Problem]:
-    """What can be told of a handler as soon as its hints are resolved."""
-    yield from _options_fit(registration)
-    found = _shape(registration, signature) or _message(registration, signature)
-    if found:
-        yield found
-        return
+    """What is wrong with a handler that is clear, as far as its hints are resolved."""
     yield from _way_of_running(registration, signature)
     yield from _events_readable(registration)
     yield from _consuming_fits(registration, claimed(registration, signature))
@@ -191,7 +193,8 @@ _CONSUMING = {
 }
 
 
-def _options_fit(registration: Registration) -> Iterator[Problem]:
+def options_fit(registration: Registration) -> Iterator[Problem]:
+    """What is wrong with the options that a handler was registered with, whatever the handler."""
     who = f"{registration.kind.value} handler {registration.name}"
     given = {"timeout": registration.timeout, "thread": registration.thread}
     yield from option_problems(who, _OPTIONS, given, "handler", registration.place)

@@ -1,10 +1,10 @@
 """The registrations of one app or router: what is in, what is refused, and when nothing more is taken."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from diator._keys import Key
 from diator._places import Place
-from diator.engine.claims import claimed, is_settled, problems_of, same_request
+from diator.engine.claims import claimed, is_settled, options_fit, problems_of, same_request, unclear
 from diator.engine.hints import show
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read
@@ -15,12 +15,15 @@ from diator.messages import Event, Message
 class Registry:
     """Handlers and middlewares in the order of registration, each with what its hints say.
 
-    A handler is read when it is registered, so that what is wrong is refused at that very line. Hints that can't be
-    resolved there (forward references) are read once more by `settle`.
+    A handler is read when it is registered, where the names of its hints are known. Hints that can't be resolved there
+    (forward references) are read once more by `settle`, which judges all handlers, so that all that is wrong is told at
+    once, each with its line. Options that are wrong, and what is registered too late, are refused at that very line.
     """
 
     def __init__(self) -> None:
         self.handlers: dict[Registration, Signature] = {}
+        self.unclear: set[Registration] = set()
+        """The handlers of which `settle` can't tell which messages they take."""
         self.layers: dict[Layer, Signature] = {}
         self.published: dict[type[Event], Place] = {}
         self.provided: dict[Key, Place] = {}
@@ -34,22 +37,20 @@ class Registry:
         self._by_target: dict[object, list[Registration]] = {}
 
     def add_handler(self, registration: Registration, names: Mapping[str, object]) -> None:
-        """Take a handler in. Raises `ConfigurationError` for what can be told of it now, duplicates included."""
+        """Take a handler in. Raises `ConfigurationError` where it is too late, and for wrong options."""
         self.refuse_if_closed(f"handler {registration.name}", registration.registered)
-        signature = read(registration.target, names) if callable(registration.target) else NOTHING
-        problems = [*problems_of(registration, signature), *self._duplicates(registration, signature)]
-        if problems:
-            raise ConfigurationError(problems)
+        wrong = list(options_fit(registration))
+        if wrong:
+            raise ConfigurationError(wrong)
+        signature = _read(registration, names)
+        self.handlers[registration] = signature
         if not is_settled(registration, signature):
             self._names[registration] = dict(names)
-        self._take(registration, signature)
 
     def add_layer(self, layer: Layer, names: Mapping[str, object]) -> None:
         """Take a middleware in."""
         self.refuse_if_closed(f"middleware {layer.name}", layer.registered)
-        signature = (
-            read(layer.target, names) if callable(layer.target) and not isinstance(layer.target, type) else NOTHING
-        )
+        signature = _read(layer, names)
         if any(signature.unresolved):
             self._names[layer] = dict(names)
         self.layers[layer] = signature
@@ -61,11 +62,12 @@ class Registry:
             text = "it is the one that includes" if other is self else f"it was included at {self._included[other]}"
             text = f"a router can't be included here: {text}"
             raise ConfigurationError([Problem("include", text, "include each router once", place)])
-        problems = [p for handler, signature in other.handlers.items() for p in self._duplicates(handler, signature)]
-        if problems:
-            raise ConfigurationError(problems)
+        again = next((handler for handler in other.handlers if handler in self.handlers), None)
+        if again is not None:
+            text = f"a router can't be included here: {again} is in already, by way of another router"
+            raise ConfigurationError([Problem("include", text, "include each router once", place)])
         for handler, signature in other.handlers.items():
-            self._take(handler, signature)
+            self.handlers[handler] = signature
             self.prefixes[handler] = prefix + other.prefixes.get(handler, "")
         self.layers.update(other.layers)
         self.published.update(other.published)
@@ -82,42 +84,48 @@ class Registry:
             raise ConfigurationError([Problem("late-registration", text, remedy, place)])
 
     def settle(self) -> Iterator[Problem]:
-        """Read once more what could not be resolved at its line; yield what is wrong with it, each time anew."""
+        """Read once more what could not be resolved at its line; yield what is wrong with handlers, each time anew."""
+        yield from self._read_again()
+        self.requests, self._by_target, self.unclear = {}, {}, set()
+        for registration, signature in self.handlers.items():
+            yield from guarded(registration, self._problems(registration, signature))
+
+    def _read_again(self) -> Iterator[Problem]:
         for record, names in list(self._names.items()):
-            signature = read(record.target, names)
-            unresolved = list(signature.unresolved)
-            yield from (_unresolved(record, parameter) for parameter in unresolved)
-            if unresolved:
-                continue
+            signature = _read(record, names)
             if isinstance(record, Layer):
                 self.layers[record] = signature
-                problems = []
             else:
-                problems = self._settle_handler(record, signature)
-                yield from problems
-            if not problems:
+                self.handlers[record] = signature
+            unresolved = list(signature.unresolved)
+            yield from (_unresolved(record, parameter) for parameter in unresolved)
+            if not unresolved and (isinstance(record, Layer) or is_settled(record, signature)):
                 del self._names[record]
 
-    def _settle_handler(self, record: Registration, signature: Signature) -> list[Problem]:
-        known = claimed(record, self.handlers[record]) is not None
-        problems = [*problems_of(record, signature), *(() if known else self._duplicates(record, signature))]
-        if not problems:
-            self._take(record, signature)
-        return problems
+    def _problems(self, registration: Registration, signature: Signature) -> Iterator[Problem]:
+        self.unclear.add(registration)
+        if signature.unreadable is not None:
+            raise signature.unreadable
+        found = unclear(registration, signature)
+        if found is not None:
+            yield found
+            return
+        yield from problems_of(registration, signature)
+        yield from self._duplicates(registration, signature)
+        self._claim(registration, signature)
+        self.unclear.discard(registration)
 
     def close(self, reason: str) -> None:
         """Take nothing more, and let go of the names that hints were looked up in."""
         self.closed = reason
         self._names.clear()
 
-    def _take(self, registration: Registration, signature: Signature) -> None:
-        self.handlers[registration] = signature
+    def _claim(self, registration: Registration, signature: Signature) -> None:
         if registration.kind is Kind.EVENT:
-            same = self._by_target.setdefault(_identity(registration.target), [])
-            if registration not in same:
-                same.append(registration)
-        else:
-            self.requests.update(dict.fromkeys(claimed(registration, signature) or (), registration))
+            self._by_target.setdefault(_identity(registration.target), []).append(registration)
+            return
+        for cls in claimed(registration, signature) or ():
+            self.requests.setdefault(cls, registration)
 
     def _duplicates(self, new: Registration, signature: Signature) -> Iterator[Problem]:
         for cls in claimed(new, signature) or ():
@@ -152,6 +160,31 @@ class Registry:
                     yield Problem(
                         "request-subclass", text, "give both a common base that no handler takes", registration.place
                     )
+
+
+def _read(record: Registration | Layer, names: Mapping[str, object]) -> Signature:
+    target = record.target
+    try:
+        if not callable(target) or (isinstance(record, Layer) and isinstance(target, type)):
+            return NOTHING
+        return read(target, names)
+    except Exception as error:  # noqa: BLE001 - what is registered may be any object, and answers as it likes
+        return NOTHING._replace(unreadable=error)
+
+
+def guarded(record: Registration | Layer, problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield what is wrong with a handler or middleware; where looking fails, that is what is wrong with it."""
+    try:
+        yield from problems
+    except Exception as error:  # noqa: BLE001 - classes and hints of the user's may raise anything
+        yield unreadable(record, error)
+
+
+def unreadable(record: Registration | Layer, error: Exception) -> Problem:
+    """The problem of a handler or middleware that raises an error where it is looked at."""
+    text = f"{record.name} can't be inspected ({type(error).__name__}: {error})"
+    remedy = "correct its parameters, hints and message, so that looking at them raises nothing"
+    return Problem("unreadable", text, remedy, record.place)
 
 
 def _unresolved(record: Registration | Layer, parameter: Parameter) -> Problem:

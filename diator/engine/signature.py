@@ -73,6 +73,8 @@ class Signature(NamedTuple):
 
     vague: bool = False
     """Whether the hint of the result could not be evaluated."""
+    unreadable: Exception | None = None
+    """What was raised where it was looked at."""
 
     @property
     def unresolved(self) -> Iterator[Parameter]:

@@ -262,8 +262,8 @@ def test_options_of_brokered_events_are_refused_for_domain_events(options: dict[
 
     async def noted(event: Noted) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="handles domain events"):
-        app.add_event_handler(noted, **options)
+    app.add_event_handler(noted, **options)
+    assert "handles domain events" in only(app, "consuming").text
 
 
 @pytest.mark.parametrize(
@@ -397,8 +397,8 @@ def test_a_handler_of_mixed_kinds_is_refused() -> None:
 
     async def mixed(event: Noted | Joined) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="domain events run in process"):
-        app.add_event_handler(mixed)
+    app.add_event_handler(mixed)
+    assert "domain events run in process" in only(app, "message-kind").text
 
 
 @pytest.mark.parametrize("register", ["on_event", "publishes", "publish"])
