@@ -10,9 +10,10 @@ from azure.servicebus.exceptions import MessagingEntityNotFoundError
 
 from diator.brokers import DeadLetter, Subscription
 from diator.errors import BrokerError
+from diator_azure_servicebus._copies import copy_of
 from diator_azure_servicebus._errors import SDK, quietly, translate
 from diator_azure_servicebus._link import Link
-from diator_azure_servicebus._messages import copy_of, from_wire
+from diator_azure_servicebus._messages import from_wire
 from diator_azure_servicebus._parking import read
 from diator_azure_servicebus._sdk import fetch, give_back, link_of, take_back
 from diator_azure_servicebus._sender import Sender

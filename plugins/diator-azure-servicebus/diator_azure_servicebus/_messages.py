@@ -13,7 +13,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.amqp import AmqpMessageBodyType
 
 from diator.brokers import Outgoing, Subscription
-from diator.brokers.envelope import STRUCTURED
+from diator.brokers.envelope import ATTRIBUTES, STRUCTURED
 from diator_azure_servicebus._names import LONGEST_ID, message_id_of, partition_of, session_of
 
 PREFIX = "cloudEvents:"
@@ -27,8 +27,6 @@ OWN = (FAILURES, DELIVERIES, "DeadLetterReason", "DeadLetterErrorDescription")
 
 _ROOM = 16_384
 """Bytes of attributes that are carried as properties."""
-_LONGEST_TTL = timedelta(days=40)
-"""Above it there is none: the wire has 32 bits for milliseconds."""
 
 
 class Content(NamedTuple):
@@ -76,38 +74,11 @@ def from_wire(message: ServiceBusReceivedMessage, subscription: Subscription) ->
         return Content(topic, headers, b"", failures, deliveries, f"unreadable: {type(error).__name__}: {error}")
 
 
-def copy_of(
-    message: ServiceBusReceivedMessage,
-    message_id: str,
-    *,
-    failures: int = 0,
-    deliveries: int = 0,
-    delay: float = 0.0,
-) -> ServiceBusMessage:
-    """Make a copy to be delivered again after ``delay`` seconds, which differs in what `OWN` says only."""
-    raw = message.application_properties or {}
-    properties: dict[str | bytes, Any] = {_text(name): value for name, value in raw.items() if _text(name) not in OWN}
-    properties.update({name: str(count) for name, count in ((FAILURES, failures), (DELIVERIES, deliveries)) if count})
-    lives = message.time_to_live
-    return ServiceBusMessage(
-        body_of(message),
-        message_id=message_id,
-        session_id=message.session_id,
-        partition_key=message.session_id or message.partition_key,
-        subject=message.subject,
-        content_type=message.content_type,
-        correlation_id=message.correlation_id,
-        to=message.to,
-        reply_to=message.reply_to,
-        time_to_live=lives if lives is not None and lives < _LONGEST_TTL else None,
-        scheduled_enqueue_time_utc=datetime.now(timezone.utc) + timedelta(seconds=delay) if delay > 0 else None,
-        application_properties=properties,
-    )
-
-
 def text_properties(message: ServiceBusReceivedMessage) -> dict[str, str]:
-    """Give the application properties as texts."""
-    return {_text(name): _text(value) for name, value in (message.application_properties or {}).items()}
+    """Give the application properties as texts, as the CloudEvents AMQP binding writes them; null is none."""
+    raw: Mapping[Any, Any] = message.application_properties or {}
+    found = {text_of(name): value for name, value in raw.items() if value is not None}
+    return {name: _READ.get(name, text_of)(value) for name, value in found.items()}
 
 
 def body_of(message: ServiceBusReceivedMessage) -> bytes:
@@ -129,8 +100,6 @@ def _headers(properties: Mapping[str, str], content_type: str | None) -> dict[st
         for name, value in properties.items()
         if name.startswith(prefix)
     }
-    if headers.get("time", "").isdigit():  # a timestamp on the wire comes in milliseconds
-        headers["time"] = datetime.fromtimestamp(int(headers["time"]) / 1000, timezone.utc).isoformat()
     if content_type:
         headers["datacontenttype"] = content_type
     return headers
@@ -142,8 +111,27 @@ def _topic_of(headers: Mapping[str, str], subscription: Subscription) -> str | N
     return next((topic.name for topic in subscription.topics if kind in topic.types), None)
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def text_of(value: object) -> str:
+    """Give the name or value of a property as a text; what is none is not needed, and must not be in the way."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _needed(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else text_of(value)
+
+
+def _moment(value: object) -> str:
+    """Give a time as a text. As a timestamp it comes in milliseconds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (_EPOCH + timedelta(milliseconds=value)).isoformat()
+    return _needed(value)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_READ = {prefix + name: _moment if name == "time" else _needed for prefix in PREFIXES for name in ATTRIBUTES}
+"""How attributes of events are read. All others may hold what is no text."""
 
 
 def _number(text: str | None) -> int:

@@ -8,10 +8,10 @@ from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import MessageAlreadySettled
 
 from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
+from diator_azure_servicebus._copies import copy_of
 from diator_azure_servicebus._errors import LOST, SDK, translate
 from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
 from diator_azure_servicebus._locks import Locks
-from diator_azure_servicebus._messages import copy_of
 from diator_azure_servicebus._names import copy_id_of
 from diator_azure_servicebus._parking import write
 from diator_azure_servicebus._sdk import ensure_open, give_back
@@ -145,7 +145,7 @@ class QueueReceiver:
             return
         until = await self._sdk.renew_message_lock(held.message)
         failures = held.failures + 1
-        message_id = str(held.message.message_id or f"{held.sequence}")
+        message_id = f"{held.message.message_id}\n{held.sequence}"  # other programs may give many messages one id
         copy = copy_of(
             held.message,
             copy_id_of(message_id, self._subscription.name, failures),

@@ -1,8 +1,8 @@
-"""What the SDK can do but does not offer. `Reader` and `Turns` use private parts of it as well, and nothing else does.
+"""What the SDK can do but does not offer.
 
-All is written for version 7.15.
-
-Each function falls back to what is public where a later version has taken away what it needs.
+`Reader`, `Turns`, `Copy` and `keep_payloads` use private parts of it as well, and nothing else does. All is
+written for version 7.15. Each function falls back to what is public where a later version has taken away what it
+needs.
 """
 
 import time

@@ -9,10 +9,11 @@ from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError, OperationTimeoutError
 
 from diator.errors import BrokerUnavailableError
+from diator_azure_servicebus._copies import Copy
 from diator_azure_servicebus._errors import SDK, is_temporary, quietly, translate
 from diator_azure_servicebus._sdk import is_open
 
-Wire = ServiceBusMessage | ServiceBusMessageBatch
+Wire = ServiceBusMessage | ServiceBusMessageBatch | Copy
 
 
 class _Call:
@@ -122,7 +123,14 @@ class Sender:
 
     async def _send(self, wire: Wire, calls: Sequence[_Call]) -> None:
         left = max(call.deadline for call in calls) - asyncio.get_running_loop().time()
+        if isinstance(wire, Copy):
+            wire = await self._alone(wire)
         await self._sdk.send_messages(wire, timeout=max(0.001, left))
+
+    async def _alone(self, copy: Copy) -> ServiceBusMessage | ServiceBusMessageBatch:
+        """Make a batch of one: only there can be sent what is encoded already."""
+        batch = await self._sdk.create_message_batch()
+        return batch if copy.put_into(batch) else copy.plain()
 
     async def _gathered(self, calls: list[_Call]) -> Wire:
         first = calls[0].wire
@@ -149,6 +157,8 @@ def _fits(batch: ServiceBusMessageBatch, wire: Wire) -> bool:
     """Put a message into a batch, if it is one and has room there."""
     if isinstance(wire, ServiceBusMessageBatch):
         return False
+    if isinstance(wire, Copy):
+        return wire.put_into(batch)
     try:
         batch.add_message(wire)
     except MessageSizeExceededError:

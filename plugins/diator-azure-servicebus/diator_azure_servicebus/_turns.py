@@ -13,6 +13,7 @@ from typing import Any, cast
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import OperationTimeoutError, ServiceBusConnectionError
 
+from diator_azure_servicebus._payloads import keep_payloads
 from diator_azure_servicebus._reader import Reader
 from diator_azure_servicebus._sdk import tell_roles_apart
 
@@ -25,10 +26,15 @@ _opening: "ContextVar[Turns | None]" = ContextVar("diator_azure_servicebus_openi
 
 
 def tidy(sdk: ServiceBusSender | ServiceBusReceiver, patience: float = _PATIENCE) -> None:
-    """Have a link opened and closed in turns, and read by one task. Opening may take ``patience`` seconds."""
+    """Have a link opened and closed in turns, read by one task, and its messages kept as they came.
+
+    Opening may take ``patience`` seconds.
+    """
     private = cast("Any", sdk)
     if all(hasattr(private, name) for name in _NEEDED):
         Turns(private, patience)
+    if isinstance(sdk, ServiceBusReceiver):
+        keep_payloads(sdk)
 
 
 class Turns:

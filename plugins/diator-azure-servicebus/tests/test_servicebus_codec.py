@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 from azure.servicebus._pyamqp._decode import decode_payload
-from diator_azure_servicebus.testing.decoding import MAX_DEPTH, decode, skip
-from diator_azure_servicebus.testing.encoding import encode
-from diator_azure_servicebus.testing.frames import Frame, FrameError, FrameReader, write_frame
-from diator_azure_servicebus.testing.messages import read_batch, read_message, write_answer
-from diator_azure_servicebus.testing.performatives import Attach, Flow, Open, Transfer, read_performative
-from diator_azure_servicebus.testing.values import (
+from diator_azure_servicebus._amqp.decoding import MAX_DEPTH, decode, skip
+from diator_azure_servicebus._amqp.encoding import encode
+from diator_azure_servicebus._amqp.values import (
     Array,
     Byte,
     Char,
@@ -31,6 +28,9 @@ from diator_azure_servicebus.testing.values import (
     UShort,
     Value,
 )
+from diator_azure_servicebus.testing.frames import Frame, FrameError, FrameReader, write_frame
+from diator_azure_servicebus.testing.messages import read_batch, read_message, write_answer
+from diator_azure_servicebus.testing.performatives import Attach, Flow, Open, Transfer, read_performative
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from diator_azure_servicebus._amqp.values import Described, Symbol, Value
 from diator_azure_servicebus.testing.errors import NOT_ALLOWED, RefusalError
-from diator_azure_servicebus.testing.values import Described, Symbol, Value
 
 SESSION_FILTER = "com.microsoft:session-filter"
 CBS = "$cbs"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from diator_azure_servicebus._amqp.values import Int, Value
 from diator_azure_servicebus.testing.addresses import path_of_address
 from diator_azure_servicebus.testing.errors import NOT_IMPLEMENTED, RefusalError
 from diator_azure_servicebus.testing.faults import Point
 from diator_azure_servicebus.testing.messages import Message, write_answer
-from diator_azure_servicebus.testing.values import Int, Value
 
 if TYPE_CHECKING:
     from diator_azure_servicebus.testing.connection import Connection

@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
+from diator_azure_servicebus._amqp.values import CodecError, Symbol, ULong, Value
 from diator_azure_servicebus.testing.addresses import SESSION_FILTER, replace_filter
 from diator_azure_servicebus.testing.errors import RefusalError, error
 from diator_azure_servicebus.testing.incoming import IncomingLink, PublishLink
@@ -22,7 +23,6 @@ from diator_azure_servicebus.testing.performatives import (
     Flow,
     Transfer,
 )
-from diator_azure_servicebus.testing.values import CodecError, Symbol, ULong, Value
 
 if TYPE_CHECKING:
     from diator_azure_servicebus.testing.connection import Connection

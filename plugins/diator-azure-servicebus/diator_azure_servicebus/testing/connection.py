@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from diator_azure_servicebus._amqp.values import CodecError
 from diator_azure_servicebus.testing.attaching import on_attach
 from diator_azure_servicebus.testing.channel import Channel
 from diator_azure_servicebus.testing.errors import RefusalError, error
@@ -23,7 +24,6 @@ from diator_azure_servicebus.testing.performatives import (
     Performative,
     Transfer,
 )
-from diator_azure_servicebus.testing.values import CodecError
 from diator_azure_servicebus.testing.wire import Wire
 
 if TYPE_CHECKING:

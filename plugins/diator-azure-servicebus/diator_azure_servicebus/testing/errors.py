@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from diator_azure_servicebus.testing.values import Described, Symbol, ULong
+from diator_azure_servicebus._amqp.values import Described, Symbol, ULong
 
 NOT_FOUND = "amqp:not-found"
 NOT_ALLOWED = "amqp:not-allowed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from diator_azure_servicebus.testing.values import CodecError, Value
+from diator_azure_servicebus._amqp.values import CodecError, Value
 
 T = TypeVar("T")
 

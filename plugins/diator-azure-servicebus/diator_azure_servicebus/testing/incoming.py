@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from diator_azure_servicebus._amqp.values import CodecError, Described, ULong, Value
 from diator_azure_servicebus.testing.errors import DECODE_ERROR, SIZE_EXCEEDED, RefusalError, error
 from diator_azure_servicebus.testing.faults import Point
 from diator_azure_servicebus.testing.messages import BATCH_FORMAT, Message, read_batch, read_message
 from diator_azure_servicebus.testing.performatives import RECEIVER, Attach, Disposition, Flow, Transfer
-from diator_azure_servicebus.testing.values import CodecError, Described, ULong, Value
 
 if TYPE_CHECKING:
     from diator_azure_servicebus.testing.channel import Channel

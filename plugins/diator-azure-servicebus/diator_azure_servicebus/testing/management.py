@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from uuid import UUID
 
+from diator_azure_servicebus._amqp.values import Array, CodecError, Int, Symbol, Timestamp, Value
 from diator_azure_servicebus.testing.errors import (
     ARGUMENT_ERROR,
     NOT_ALLOWED,
@@ -19,7 +20,6 @@ from diator_azure_servicebus.testing.namespace import Namespace
 from diator_azure_servicebus.testing.sessions import Sessions
 from diator_azure_servicebus.testing.stored import now
 from diator_azure_servicebus.testing.stores import Outcome, Store
-from diator_azure_servicebus.testing.values import Array, CodecError, Int, Symbol, Timestamp, Value
 
 if TYPE_CHECKING:
     from diator_azure_servicebus.testing.connection import Connection

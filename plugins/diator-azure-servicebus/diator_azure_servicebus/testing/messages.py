@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from diator_azure_servicebus.testing.decoding import decode, skip
-from diator_azure_servicebus.testing.encoding import encode
+from diator_azure_servicebus._amqp.decoding import decode, skip
+from diator_azure_servicebus._amqp.encoding import encode
+from diator_azure_servicebus._amqp.values import CodecError, Described, UByte, UInt, ULong, Value
 from diator_azure_servicebus.testing.fields import Fields
-from diator_azure_servicebus.testing.values import CodecError, Described, UByte, UInt, ULong, Value
 
 BATCH_FORMAT = 0x80013700
 """The message-format of a transfer whose data sections are one whole message each."""

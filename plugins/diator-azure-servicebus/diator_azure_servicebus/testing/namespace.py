@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from diator_azure_servicebus._amqp.values import Value
 from diator_azure_servicebus.testing.declarations import Entity, Queue, Subscription
 from diator_azure_servicebus.testing.errors import NOT_ALLOWED, NOT_FOUND, SIZE_EXCEEDED, RefusalError
 from diator_azure_servicebus.testing.messages import Message
 from diator_azure_servicebus.testing.stored import now
 from diator_azure_servicebus.testing.stores import Store
 from diator_azure_servicebus.testing.timers import Timers
-from diator_azure_servicebus.testing.values import Value
 
 DEAD_LETTERS = "$DeadLetterQueue"
 TRANSFER_DEAD_LETTERS = "$Transfer/$DeadLetterQueue"

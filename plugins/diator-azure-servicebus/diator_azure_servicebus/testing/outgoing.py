@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from diator_azure_servicebus._amqp.values import Described, ULong, Value
 from diator_azure_servicebus.testing.errors import LOCK_LOST, NOT_IMPLEMENTED, SESSION_LOCK_LOST, RefusalError, error
 from diator_azure_servicebus.testing.faults import Point
 from diator_azure_servicebus.testing.performatives import SENDER, Attach, Disposition, Flow, Transfer
 from diator_azure_servicebus.testing.stored import Stored
 from diator_azure_servicebus.testing.stores import Outcome
-from diator_azure_servicebus.testing.values import Described, ULong, Value
 
 if TYPE_CHECKING:
     from diator_azure_servicebus.testing.channel import Channel

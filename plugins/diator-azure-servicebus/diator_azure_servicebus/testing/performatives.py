@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from diator_azure_servicebus.testing.decoding import decode
-from diator_azure_servicebus.testing.encoding import encode
-from diator_azure_servicebus.testing.fields import Fields
-from diator_azure_servicebus.testing.values import (
+from diator_azure_servicebus._amqp.decoding import decode
+from diator_azure_servicebus._amqp.encoding import encode
+from diator_azure_servicebus._amqp.values import (
     Array,
     CodecError,
     Described,
@@ -23,6 +22,7 @@ from diator_azure_servicebus.testing.values import (
     UShort,
     Value,
 )
+from diator_azure_servicebus.testing.fields import Fields
 
 SENDER = False
 RECEIVER = True

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from uuid import UUID
 
+from diator_azure_servicebus._amqp.values import Int, Symbol, Timestamp, Value
 from diator_azure_servicebus.testing.messages import Message
-from diator_azure_servicebus.testing.values import Int, Symbol, Timestamp, Value
 
 _SEQUENCE_NUMBER = Symbol("x-opt-sequence-number")
 _ENQUEUE_SEQUENCE = Symbol("x-opt-enqueue-sequence-number")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from diator_azure_servicebus._amqp.values import Value
 from diator_azure_servicebus.testing.stored import Stored
-from diator_azure_servicebus.testing.values import Value
 
 if TYPE_CHECKING:
     from diator_azure_servicebus.testing.connection import Connection

@@ -8,6 +8,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 
+from diator_azure_servicebus._amqp.values import CodecError
 from diator_azure_servicebus.testing.errors import DECODE_ERROR, FRAMING_ERROR
 from diator_azure_servicebus.testing.frames import (
     AMQP_FRAME,
@@ -26,7 +27,6 @@ from diator_azure_servicebus.testing.performatives import (
     sasl_mechanisms,
     sasl_outcome,
 )
-from diator_azure_servicebus.testing.values import CodecError
 
 _ANONYMOUS = "ANONYMOUS"
 _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)

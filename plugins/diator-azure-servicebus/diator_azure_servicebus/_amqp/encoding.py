@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from diator_azure_servicebus.testing.values import (
+from diator_azure_servicebus._amqp.values import (
     Array,
     Byte,
     Char,
