@@ -1,10 +1,18 @@
-"""Errors of the SDK, as Diator's: what trying again later can help, and what it can't."""
+"""Errors of the SDK, as Diator's. Only what is known to pass is temporary; all else is for good."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+import socket
+import ssl
+from collections.abc import Awaitable, Generator
 
-from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 from azure.servicebus import exceptions as sdk
 
 from diator.errors import BrokerError, BrokerUnavailableError
@@ -21,9 +29,14 @@ TEMPORARY: tuple[type[BaseException], ...] = (
     sdk.SessionCannotBeLockedError,
     ServiceRequestError,
     ServiceResponseError,
-    OSError,
-    EOFError,
+    ConnectionError,
+    socket.gaierror,
+    TimeoutError,
     asyncio.TimeoutError,
+    EOFError,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLSyscallError,
 )
 """Classes, with all that derive from them, after which another attempt can succeed."""
 
@@ -64,33 +77,108 @@ REFUSED: tuple[type[BaseException], ...] = (
 )
 """What the service answers with when it has stored nothing of what was sent."""
 
-SDK: tuple[type[BaseException], ...] = (AzureError, OSError, EOFError, asyncio.TimeoutError, ValueError, AttributeError)
-"""All that the SDK raises. The last two come out of a handler that is being shut down after a broken connection."""
-
+_PASSING = frozenset(
+    {
+        "amqp:internal-error",
+        "amqp:illegal-state",
+        "amqp:resource-locked",
+        "amqp:connection:forced",
+        "amqp:link:detach-forced",
+        "amqp:link:transfer-limit-exceeded",
+        "amqp:session:errant-link",
+        "amqp:session:unattached-handle",
+        "amqp:client-error",
+        "amqp:socket-error",
+        "amqp:unknown-error",
+        "com.microsoft:container-close",
+        "com.microsoft:entity-updated",
+        "com.microsoft:message-wait-timeout",
+        "com.microsoft:operation-cancelled",
+        "com.microsoft:partition-not-owned",
+        "com.microsoft:server-busy",
+        "com.microsoft:timeout",
+    }
+)
+"""Conditions that the SDK has no class for, or not always, after which another attempt can succeed."""
+_BROKEN = (
+    "has already been shutdown",
+    "'NoneType' object ",
+    "Link already closed",
+    "Invalid link",
+    "handler is not initialized",
+    "Management links are already open or opening",
+    "Did not receive reciprocal protocol header",
+    "Found no matching pending transfer",
+)
+"""What the SDK says in errors of Python's own when its connection broke meanwhile, and it has put its parts away."""
+_BUILT_IN = (ValueError, AttributeError, TypeError, RuntimeError)
+_FOREVER = "CERTIFICATE_VERIFY_FAILED"
 _CLOSE = 3.0
 """Seconds that closing may take."""
-_NEVER = ("amqp:not-allowed", "amqp:not-implemented", "amqp:decode-error", "argument-error", "precondition-failed")
-"""Conditions that the SDK has no class for and that stay; all others that it has none for may pass."""
 
 
 def translate(error: BaseException, what: str) -> BrokerError:
-    """Give the error of Diator that says the same; to be raised ``from`` the original. ``what`` names the entity."""
+    """Give the error of Diator that says the same, and has the original as its cause. ``what`` names the entity.
+
+    Only what is known to pass is an outage. All else is for good: what is wrong in a message, in this program or in the
+    SDK does not get better by trying again.
+    """
     if isinstance(error, BrokerError):
         return error
+    translated = _translated(error, what)
+    translated.__cause__ = error
+    return translated
+
+
+def _translated(error: BaseException, what: str) -> BrokerError:
     if isinstance(error, sdk.MessagingEntityNotFoundError):
         return BrokerError(f"Service Bus has no entity {what!r}; {PLAN}")
     text = f"Service Bus, {what}: {str(error).rstrip('. ') or type(error).__name__}"
-    return BrokerUnavailableError(text) if is_temporary(error) else BrokerError(text)
+    if is_temporary(error):
+        return BrokerUnavailableError(text)
+    return BrokerError(text if isinstance(error, AzureError) else f"{text} ({type(error).__name__})")
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Generator[None, None, None]:
+    """Have whatever is raised be an error of Diator."""
+    try:
+        yield
+    except BrokerError:
+        raise
+    except Exception as error:
+        raise translate(error, what) from error
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether trying again later can help."""
-    if isinstance(error, PERMANENT):
+    """Whether trying again later can help, as far as is known."""
+    if isinstance(error, PERMANENT) or _FOREVER in str(error):
         return False
-    return isinstance(error, TEMPORARY) or not any(condition in str(error) for condition in _NEVER)
+    if isinstance(error, TEMPORARY) or type(error) is OSError:  # itself: no route, no network
+        return True
+    if isinstance(error, HttpResponseError):
+        return _is_passing_status(error.status_code)
+    if isinstance(error, sdk.ServiceBusError):
+        return _may_pass(error)
+    return isinstance(error, _BUILT_IN) and any(text in str(error) for text in _BROKEN)
+
+
+def _may_pass(error: sdk.ServiceBusError) -> bool:
+    """Look at the condition of an error that the SDK has no class for, or at the error that it stands for."""
+    condition: object = getattr(error, "_condition", None)
+    if condition is not None:
+        return str(getattr(condition, "value", condition)) in _PASSING
+    inner: object = getattr(error, "inner_exception", None)
+    if isinstance(inner, BaseException):
+        return is_temporary(inner)
+    return _is_passing_status(getattr(error, "_status_code", None))
+
+
+def _is_passing_status(status: object) -> bool:
+    return isinstance(status, int) and (status in (408, 429) or status >= 500)
 
 
 async def quietly(closing: Awaitable[object]) -> None:
     """Close something of the SDK; a broken connection may make it fail or hang, which changes nothing."""
-    with contextlib.suppress(*SDK):
+    with contextlib.suppress(Exception):
         await asyncio.wait_for(closing, _CLOSE)

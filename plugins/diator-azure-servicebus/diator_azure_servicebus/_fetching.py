@@ -11,7 +11,7 @@ from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver
 
 from diator.brokers import Delivery, Subscription
-from diator_azure_servicebus._errors import SDK, quietly
+from diator_azure_servicebus._errors import quietly
 from diator_azure_servicebus._messages import from_wire
 from diator_azure_servicebus._sdk import fetch, give_back, link_of, take_back
 
@@ -105,7 +105,7 @@ class Fetcher:
             link = link_of(self.sdk)
             self.ready.extend(Held(message, link) for message in messages)
             self.came_empty = not messages
-        except SDK as error:
+        except Exception as error:  # noqa: BLE001 - raised by `receive`
             self.error = error
 
     def drop_expired(self) -> None:

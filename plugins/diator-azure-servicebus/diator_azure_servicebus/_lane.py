@@ -17,7 +17,7 @@ from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutE
 
 from diator.brokers import Ack, Outcome, Park, RetryAfter
 from diator.errors import BrokerError
-from diator_azure_servicebus._errors import SDK, quietly, translate
+from diator_azure_servicebus._errors import LOST, is_temporary, quietly, translate
 from diator_azure_servicebus._fetching import Fetcher, Held
 from diator_azure_servicebus._parking import write
 from diator_azure_servicebus._sdk import give_back
@@ -150,7 +150,9 @@ class Lane:
             pass
         except (ServiceBusServerBusyError, OperationTimeoutError) as error:
             raise translate(error, self.path) from error
-        except SDK:
+        except Exception as error:
+            if not isinstance(error, LOST) and not is_temporary(error):
+                raise translate(error, self.path) from error
             self.lose()  # a session does not outlive its connection
             return True
         held.settled = True
@@ -184,7 +186,7 @@ class Lane:
 
     async def _forget(self, held: Held) -> None:
         if self._state.failures.pop(held.sequence, None) is not None:
-            with contextlib.suppress(*SDK):  # what stays there does no harm
+            with contextlib.suppress(Exception):  # what stays there does no harm
                 await self._save()
 
     async def _save(self) -> None:
@@ -202,7 +204,9 @@ class Lane:
             await self._sdk.session.renew_lock()
         except (ServiceBusServerBusyError, OperationTimeoutError) as error:
             raise translate(error, self.path) from error
-        except SDK:
+        except Exception as error:
+            if not isinstance(error, LOST) and not is_temporary(error):
+                raise translate(error, self.path) from error
             self.lose()
         return self.lost
 
@@ -222,7 +226,7 @@ class Lane:
         while self.is_held and not self.lost:
             await asyncio.sleep(min(self._lease / 3, max(0.0, self._state.due - time.time())))
             if not self.out and self.is_held:
-                with contextlib.suppress(Exception):  # it is tried again, or is lost
+                with contextlib.suppress(BrokerError):  # it is tried again, or is lost
                     await self.renew()
         self._wake()
 

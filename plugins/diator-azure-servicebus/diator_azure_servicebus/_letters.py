@@ -11,7 +11,7 @@ from azure.servicebus.exceptions import MessagingEntityNotFoundError
 from diator.brokers import DeadLetter, Subscription
 from diator.errors import BrokerError
 from diator_azure_servicebus._copies import copy_of
-from diator_azure_servicebus._errors import SDK, quietly, translate
+from diator_azure_servicebus._errors import quietly, translated
 from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._messages import from_wire
 from diator_azure_servicebus._parking import read
@@ -65,10 +65,9 @@ class DeadLetters:
     async def _page(self, first: int, count: int) -> list[ServiceBusReceivedMessage]:
         async with self._lock:
             try:
-                receiver = await self._opened()
-                return await receiver.peek_messages(count, sequence_number=first)
-            except SDK as error:
-                raise translate(error, self._queue) from error
+                with translated(self._queue):
+                    receiver = await self._opened()
+                    return await receiver.peek_messages(count, sequence_number=first)
             except BrokerError as error:
                 if isinstance(error.__cause__, MessagingEntityNotFoundError):
                     return []
@@ -80,10 +79,8 @@ class DeadLetters:
         if not page or page[0].sequence_number != number:
             return False
         async with self._lock:
-            try:
+            with translated(self._queue):
                 return await self._find(number, act)
-            except SDK as error:
-                raise translate(error, self._queue) from error
 
     async def _find(self, number: int, act: Callable[[ServiceBusReceivedMessage], Awaitable[None]]) -> bool:
         """Receive until it comes, and give all others back."""

@@ -9,7 +9,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.exceptions import MessagingEntityNotFoundError, ServiceBusError
 
 from diator.errors import BrokerUnavailableError
-from diator_azure_servicebus._errors import SDK, quietly, translate
+from diator_azure_servicebus._errors import quietly, translate
 from diator_azure_servicebus._sender import Sender
 from diator_azure_servicebus._settings import Settings
 from diator_azure_servicebus._turns import tidy
@@ -114,11 +114,10 @@ class Link:
         tidy(receiver)
         try:
             await receiver.__aenter__()
-        except SDK as error:
+        except BaseException as error:
             await quietly(receiver.close())
-            raise translate(error, path) from error
-        except BaseException:
-            await quietly(receiver.close())
+            if isinstance(error, Exception):
+                raise translate(error, path) from error
             raise
         return receiver
 

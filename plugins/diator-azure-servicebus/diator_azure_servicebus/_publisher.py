@@ -9,7 +9,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
 
 from diator.brokers import Outgoing
 from diator.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, NotPublishedError
-from diator_azure_servicebus._errors import REFUSED, SDK, translate
+from diator_azure_servicebus._errors import REFUSED, translate
 from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._messages import to_wire
 from diator_azure_servicebus._names import path_of
@@ -59,11 +59,9 @@ class Publisher:
         try:
             for run in runs:
                 parcels += await asyncio.wait_for(self._parcels(run), left)
-        except SDK as error:
+        except Exception as error:  # noqa: BLE001 - translated
             what = path_of(messages[0].topic, self._settings.prefix)
             raise NotPublishedError(messages) from translate(error, what)
-        except BrokerError as error:
-            raise NotPublishedError(messages) from error
         return parcels
 
     async def _parcels(self, run: list[Outgoing]) -> list[_Parcel]:
@@ -98,9 +96,8 @@ class Publisher:
                 await parcel.sender.send(parcel.wire, left)
             except BrokerError as error:
                 return _Failure([*parcel.events, *rest], [], error)
-            except SDK as error:
+            except Exception as error:  # noqa: BLE001 - raised by `publish`
                 cause = translate(error, parcel.sender.path)
-                cause.__cause__ = error
                 if isinstance(error, REFUSED):
                     return _Failure([*parcel.events, *rest], [], cause)
                 return _Failure(rest, parcel.events, cause)

@@ -9,7 +9,7 @@ from azure.servicebus.exceptions import MessageAlreadySettled
 
 from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
 from diator_azure_servicebus._copies import copy_of
-from diator_azure_servicebus._errors import LOST, SDK, translate
+from diator_azure_servicebus._errors import LOST, translate, translated
 from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
 from diator_azure_servicebus._locks import Locks
 from diator_azure_servicebus._names import copy_id_of
@@ -54,7 +54,7 @@ class QueueReceiver:
                 if self._fetcher.ready:
                     return self._hand_out(limit)
                 if error := self._fetcher.take_error():
-                    raise translate(error, self._sdk.entity_path) from error
+                    raise translate(error, self._sdk.entity_path)
                 self._fetcher.start(limit, _WAIT)
                 await self._woken.wait()
             return ()
@@ -76,10 +76,8 @@ class QueueReceiver:
 
     async def _reopen(self) -> None:
         """Open the link again where it broke, once for all that need it."""
-        try:
+        with translated(self._sdk.entity_path):
             await ensure_open(self._sdk)
-        except SDK as error:
-            raise translate(error, self._sdk.entity_path) from error
 
     async def aclose(self) -> None:
         """Give back what was not settled, and close."""
@@ -114,16 +112,15 @@ class QueueReceiver:
         held: Held = delivery.receipt
         if held.settled:
             return False
-        try:
-            if not held.lost and not held.expired:
-                await self._carry_out(held, delivery, outcome)
+        with translated(self._sdk.entity_path):
+            try:
+                if not held.lost and not held.expired:
+                    await self._carry_out(held, delivery, outcome)
+                    held.settled = True
+            except MessageAlreadySettled:
                 held.settled = True
-        except MessageAlreadySettled:
-            held.settled = True
-        except LOST:
-            pass
-        except SDK as error:
-            raise translate(error, self._sdk.entity_path) from error
+            except LOST:
+                pass
         held.lost = not held.settled
         self._out.pop(id(held), None)
         return held.lost
@@ -162,14 +159,13 @@ class QueueReceiver:
             return False
         if held.lost or held.expired:
             return self._lose(held)
-        try:
-            await self._sdk.renew_message_lock(held.message)
-        except MessageAlreadySettled:
-            return False
-        except LOST:
-            return self._lose(held)
-        except SDK as error:
-            raise translate(error, self._sdk.entity_path) from error
+        with translated(self._sdk.entity_path):
+            try:
+                await self._sdk.renew_message_lock(held.message)
+            except MessageAlreadySettled:
+                return False
+            except LOST:
+                return self._lose(held)
         return False
 
     def _lose(self, held: Held) -> bool:

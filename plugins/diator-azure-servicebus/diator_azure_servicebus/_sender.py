@@ -10,7 +10,7 @@ from azure.servicebus.exceptions import MessageSizeExceededError, OperationTimeo
 
 from diator.errors import BrokerUnavailableError
 from diator_azure_servicebus._copies import Copy
-from diator_azure_servicebus._errors import SDK, is_temporary, quietly, translate
+from diator_azure_servicebus._errors import is_temporary, quietly, translate
 from diator_azure_servicebus._sdk import is_open
 
 Wire = ServiceBusMessage | ServiceBusMessageBatch | Copy
@@ -94,13 +94,13 @@ class Sender:
     async def _send_with_others(self, calls: list[_Call]) -> None:
         try:
             await self._open(calls[0])
-        except SDK as error:
+        except Exception as error:  # noqa: BLE001 - raised by `send`
             _end(calls, translate(error, self.path))  # nothing has left
             return
         try:
             wire = await self._gathered(calls)
             await self._send(wire, calls)
-        except SDK as error:
+        except Exception as error:  # noqa: BLE001 - raised by `send`
             if len(calls) == 1 or is_temporary(error):
                 _end(calls, error)
                 return
@@ -110,7 +110,7 @@ class Sender:
         for call in calls:  # each gets its own answer, and none that of another
             try:
                 await self._send(call.wire, [call])
-            except SDK as error:
+            except Exception as error:  # noqa: BLE001 - raised by `send`
                 call.end(error)
             else:
                 call.end()

@@ -9,7 +9,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import OperationTimeoutError, SessionLockLostError
 
 from diator.brokers import Ack, Delivery, Settlement, Subscription
-from diator_azure_servicebus._errors import SDK, quietly, translate
+from diator_azure_servicebus._errors import quietly, translate
 from diator_azure_servicebus._fetching import LINGER, Calls, Held, stopped
 from diator_azure_servicebus._lane import Lane
 from diator_azure_servicebus._link import Link
@@ -61,7 +61,7 @@ class SessionReceiver:
                     return deliveries
                 if self._error is not None:
                     error, self._error = self._error, None
-                    raise translate(error, self._queue) from error
+                    raise translate(error, self._queue)
                 self._tidy()
                 self._ask(limit)
                 await self._woken.wait()
@@ -174,7 +174,7 @@ class SessionReceiver:
             await self._opened(sdk, state)
         except (OperationTimeoutError, SessionLockLostError):
             pass  # there was none, or its lock ended while it was opened
-        except SDK as error:
+        except Exception as error:  # noqa: BLE001 - raised by `receive`
             self._error = error
 
     async def _opened(self, sdk: ServiceBusReceiver, state: bytes | None) -> None:

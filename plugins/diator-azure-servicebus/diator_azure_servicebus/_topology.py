@@ -11,7 +11,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 
 from diator.errors import BrokerError
 from diator_azure_servicebus._entities import MAX_DELIVERIES, Entity
-from diator_azure_servicebus._errors import PLAN, SDK, translate
+from diator_azure_servicebus._errors import PLAN, translate, translated
 from diator_azure_servicebus._link import Link
 
 _AT_ONCE = 8
@@ -69,19 +69,21 @@ class Probing:
         """Nothing is open."""
 
     async def _is_there(self, entity: Entity) -> bool:
-        try:
-            async with self._turns:
-                if entity.kind == "subscription":
-                    await self._link.probe_subscription(str(entity.topic), entity.name)
-                elif entity.sessions is not None:
-                    _check_sessions(entity, await self._link.has_sessions(entity.path))
-                else:
-                    await self._link.probe(entity.path)
-        except MessagingEntityNotFoundError:
-            return False
-        except SDK as error:
-            raise translate(error, entity.path) from error
+        with translated(entity.path):
+            try:
+                await self._probe(entity)
+            except MessagingEntityNotFoundError:
+                return False
         return True
+
+    async def _probe(self, entity: Entity) -> None:
+        async with self._turns:
+            if entity.kind == "subscription":
+                await self._link.probe_subscription(str(entity.topic), entity.name)
+            elif entity.sessions is not None:
+                _check_sessions(entity, await self._link.has_sessions(entity.path))
+            else:
+                await self._link.probe(entity.path)
 
 
 class Managing:

@@ -37,7 +37,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diator import Context, Diator, NotificationEvent, Retry, contract
-from diator.brokers import ACK, Delivery, Park, Receiver, RetryAfter, Subscription, Topic
+from diator.brokers import ACK, Delivery, Envelope, Outgoing, Park, Receiver, RetryAfter, Subscription, Topic
+from diator.errors import BrokerError, BrokerUnavailableError
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
@@ -332,6 +333,81 @@ async def test_a_foreign_event_is_retried_parked_and_replayed_beside_others(serv
         await until(lambda: server.counts("foreign.mail").locked == 0)
         assert (counts.active, counts.dead) == (0, 0)
     assert times == {datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=timezone.utc)}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    "error", [TypeError("a bug"), ValueError("a bug"), AttributeError("a bug"), KeyError("a bug")], ids=repr
+)
+async def test_a_bug_is_no_outage_and_holds_up_no_other_message(
+    server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch, error: Exception, ordered: bool
+) -> None:
+    """It is told with its class, for good; the others of the same call are settled, and it is with another outcome."""
+    name = f"shop{uuid4().hex[:8]}"
+    mail = Subscription(f"{name}.mail", (Topic(f"{name}.sold", True, ("sold",)),), ordered=ordered)
+    broker = ServiceBusBroker(server.connection_string, topology=ServerTopology(server))
+    await broker.connect()
+    try:
+        await broker.apply([mail], mail.topics)
+        publish(server, mail.topics[0].name, *(foreign({}, message_id=f"{one}", session_id="key") for one in range(3)))
+        receiver = await broker.subscribe(mail)
+        first, second, third = await take(receiver, 3)
+
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        place = "_lane.Lane._save" if ordered else "_receiver.copy_of"
+        monkeypatch.setattr(f"diator_azure_servicebus.{place}", fail)
+        with pytest.raises(BrokerError, match=rf"a bug.*\({type(error).__name__}\)") as raised:
+            await receiver.settle([(first, ACK), (second, RetryAfter(0.0)), (third, ACK)])
+        assert not isinstance(raised.value, BrokerUnavailableError)
+        assert raised.value.__cause__ is error
+        monkeypatch.undo()
+        assert not await receiver.settle([(second, Park("why"))])
+        assert not await receiver.settle([(third, ACK)])
+        counts = server.counts(mail.name)
+        assert (counts.active, counts.locked, counts.dead) == (0, 0, 1)
+    finally:
+        await broker.aclose()
+
+
+async def test_a_bug_while_receiving_or_sending_is_told_and_passes(
+    server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"shop{uuid4().hex[:8]}"
+    topic = Topic(f"{name}.sold", True, ("sold",))
+    subscriptions = [Subscription(f"{name}.{one}", (topic,), ordered=one == "book") for one in ("mail", "book")]
+    broker = ServiceBusBroker(server.connection_string, topology=ServerTopology(server))
+    await broker.connect()
+    try:
+        await broker.apply(subscriptions, [topic])
+
+        async def fail(*_: object, **__: object) -> None:
+            raise TypeError("a bug")
+
+        for one in subscriptions:
+            receiver = await broker.subscribe(one)
+            await receiver.aclose()
+            with monkeypatch.context() as patch:
+                patch.setattr("diator_azure_servicebus._fetching.fetch", fail)
+                patch.setattr("diator_azure_servicebus._link.Link.session", fail)
+                receiver = await broker.subscribe(one)
+                with pytest.raises(BrokerError, match=r"a bug \(TypeError\)"):
+                    await asyncio.wait_for(receiver.receive(1), 5)
+                await receiver.aclose()
+        event = Outgoing(topic.name, Envelope(specversion="1.0", id="1", source="shop", type="sold", partitionkey="k"))
+        with monkeypatch.context() as patch:
+            patch.setattr("azure.servicebus.aio.ServiceBusSender.send_messages", fail)
+            results = await asyncio.gather(
+                *(broker.publish([event], timeout=5) for _ in range(3)), return_exceptions=True
+            )
+        assert [type(one).__name__ for one in results] == ["NotPublishedError"] * 3
+        assert {str(one.__cause__) for one in results if isinstance(one, BaseException)} == {
+            f"Service Bus, {topic.name}: a bug (TypeError)"
+        }
+        await broker.publish([event], timeout=5)
+    finally:
+        await broker.aclose()
 
 
 def exists(server: ServiceBusServer, path: str) -> bool:
