@@ -124,9 +124,12 @@ def _needed(value: object) -> str:
 
 def _moment(value: object) -> str:
     """Give a time as a text. As a timestamp it comes in milliseconds."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool):
+        return _needed(value)
+    try:
         return (_EPOCH + timedelta(milliseconds=value)).isoformat()
-    return _needed(value)
+    except OverflowError as error:
+        raise ValueError(f"its time is {value} ms after 1970, where one of the years 1 to 9999 was expected") from error
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

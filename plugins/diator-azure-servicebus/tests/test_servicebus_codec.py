@@ -214,7 +214,7 @@ def test_a_message_keeps_what_belongs_to_its_sender() -> None:
 
 def test_a_dead_letter_keeps_the_types_of_its_properties() -> None:
     message = read_message(section(0x74, {"small": Int(5), "name": Symbol("s")}) + section(0x75, b""))
-    buried = message.with_application_properties(DeadLetterReason="why")
+    buried = message.with_application_properties({"DeadLetterReason": "why"})
     again = read_message(buried.write({}, 0, None))
     assert shape(dict(again.application_properties)) == shape(
         {"small": Int(5), "name": Symbol("s"), "DeadLetterReason": "why"}

@@ -683,9 +683,8 @@ class TestReceiving:
                 client.get_queue_sender(shop.queue, keep_alive=0) as sender,
             ):
                 await sender.send_messages(AmqpAnnotatedMessage(value_body={"a": 1}))
-                await sender.send_messages(
-                    ServiceBusMessage(b"{}", application_properties={"cloudEvents:time": "9" * 40})
-                )
+                late: Any = {"TYPE": "TIMESTAMP", "VALUE": 2**62}
+                await sender.send_messages(ServiceBusMessage(b"{}", application_properties={"cloudEvents:time": late}))
                 await sender.send_messages(AmqpAnnotatedMessage(value_body="text"))
             damages: list[str | None] = []
             for _ in range(3):
@@ -693,6 +692,7 @@ class TestReceiving:
                 damages.append(delivery.damage)
                 assert not await receiver.settle([(delivery, Park("undecodable"))])
             assert [bool(damage) for damage in damages] == [True, True, False]
+            assert "its time is 4611686018427387904 ms after 1970" in str(damages[1])
 
 
 class TestWorkers:

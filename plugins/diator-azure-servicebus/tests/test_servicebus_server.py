@@ -26,6 +26,7 @@ from azure.servicebus import (
     ServiceBusReceiveMode,
     ServiceBusSubQueue,
 )
+from azure.servicebus._pyamqp.error import AMQPError
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import (
     MessageLockLostError,
@@ -122,6 +123,14 @@ async def bench(server: ServiceBusServer) -> AsyncIterator[Bench]:
 async def one(receiver: ServiceBusReceiver, wait: float = 5) -> ServiceBusReceivedMessage:
     (message,) = await receiver.receive_messages(max_message_count=1, max_wait_time=wait)
     return message
+
+
+def ignore(*_: object, **__: object) -> None:
+    """Look at no answer."""
+
+
+def message_tokens(message: ServiceBusReceivedMessage) -> Any:
+    return {"TYPE": "ARRAY", "VALUE": [message.lock_token]}
 
 
 async def nothing(receiver: ServiceBusReceiver, wait: float = 0.3) -> None:
@@ -257,9 +266,55 @@ class TestMessages:
         assert [len(each) for each in got] == [5, 5]
         assert sorted(body(message) for part in got for message in part) == [str(n).encode() for n in range(10)]
 
+    @pytest.mark.parametrize("over_management", [False, True])
+    async def test_settling_may_change_properties(self, bench: Bench, over_management: bool) -> None:
+        """SDKs of other languages offer it. The one of Python has it in parts of its own only."""
+        bench.queue()
+        sender, receiver = await bench.pair()
+        await sender.send_messages(ServiceBusMessage("a", application_properties={"kept": True, "changed": 1}))
+
+        async def settle(outcome: str, status: str, **changes: Any) -> None:
+            message: Any = await one(receiver)
+            private: Any = receiver
+            if over_management:
+                body = {"disposition-status": status, "lock-tokens": message_tokens(message), **changes["body"]}
+                ask = private._mgmt_request_response_with_retry
+                await ask(b"com.microsoft:update-disposition", body, ignore)
+                return
+            settling = private._handler.settle_messages_async(
+                message._delivery_id, message._delivery_tag, outcome, await_outcome=True, **changes["state"]
+            )
+            with contextlib.suppress(ServiceBusError):
+                await settling
+
+        changed = {"changed": 2, "added": "x"}
+        await settle(
+            "modified",
+            "abandoned",
+            state={"delivery_failed": True, "message_annotations": changed},
+            body={"properties-to-modify": changed},
+        )
+        (stored,) = bench.server.messages(bench.name)
+        assert stored.application_properties == {"kept": True, "changed": 2, "added": "x"}
+        assert stored.delivery_count == 1
+        info = {"DeadLetterReason": "why", "DeadLetterErrorDescription": "text", "added": "y"}
+        await settle(
+            "rejected",
+            "suspended",
+            state={"error": AMQPError(b"com.microsoft:dead-letter", None, info)},
+            body={
+                "deadletter-reason": "why",
+                "deadletter-description": "text",
+                "properties-to-modify": {"added": "y"},
+            },
+        )
+        (dead,) = bench.server.messages(bench.name, dead=True)
+        assert dead.application_properties == {"kept": True, "changed": 2, **info}
+
     async def test_an_entity_that_is_not_there(self, bench: Bench) -> None:
+        """The words are those of the service: other SDKs know the error by them."""
         bench.name = "nowhere"
-        with pytest.raises(MessagingEntityNotFoundError):
+        with pytest.raises(MessagingEntityNotFoundError, match=r"The messaging entity 'nowhere' could not be found\."):
             await bench.sender()
         with pytest.raises(MessagingEntityNotFoundError):
             await bench.receiver()
@@ -809,7 +864,7 @@ class TestCommandLine:
             (["--host", "a..b"], 1, "can't listen on --host a..b --port 0: "),
             (["--queue", "a", "--queue", "a"], 2, "the namespace has an entity 'a' already"),
             (["--queue", "a,lock=PT1M"], 2, "option 'lock' of 'a' is 'PT1M'"),
-            (["--queue", "a,forward=nope"], 2, "'a' can't forward: there is no queue or topic 'nope'"),
+            (["--queue", "a,forward=nope"], 2, "'a' can't forward: The messaging entity 'nope' could not be found"),
             (["--colour", "red"], 2, "unrecognized arguments: --colour red"),
         ],
     )

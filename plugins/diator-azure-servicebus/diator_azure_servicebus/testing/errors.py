@@ -54,6 +54,11 @@ class RefusalError(Exception):
         self.description = description
 
 
+def not_found(path: str) -> str:
+    """Say that there is no such entity in the words of the service: SDKs for JavaScript know it by them alone."""
+    return f"The messaging entity '{path}' could not be found."
+
+
 def error(condition: str, description: str) -> Described:
     """Build an AMQP error (part 2, section 2.8.14).
 

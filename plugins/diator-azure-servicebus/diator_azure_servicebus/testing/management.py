@@ -17,6 +17,7 @@ from diator_azure_servicebus.testing.errors import (
 from diator_azure_servicebus.testing.faults import Point
 from diator_azure_servicebus.testing.messages import Message, read_message, read_value, write_answer
 from diator_azure_servicebus.testing.namespace import Namespace
+from diator_azure_servicebus.testing.outgoing import as_properties
 from diator_azure_servicebus.testing.sessions import Sessions
 from diator_azure_servicebus.testing.stored import now
 from diator_azure_servicebus.testing.stores import Outcome, Store
@@ -131,9 +132,13 @@ def _update_disposition(request: Request) -> Answer:
     except ValueError as cause:
         raise RefusalError(ARGUMENT_ERROR, f"{status!r} is no disposition") from cause
     request.check_session()
-    told = [request.maybe(f"deadletter-{part}", str) or "" for part in ("reason", "description")]
+    a_map: type[dict[Value, Value]] = dict
+    properties = as_properties(request.maybe("properties-to-modify", a_map))
+    for name, part in (("DeadLetterReason", "reason"), ("DeadLetterErrorDescription", "description")):
+        if outcome is Outcome.DEAD_LETTER and (told := request.maybe(f"deadletter-{part}", str)) is not None:
+            properties[name] = told
     for token in request.many("lock-tokens", UUID):
-        request.store.settle(token, outcome, *told)
+        request.store.settle(token, outcome, properties)
     return {}
 
 

@@ -73,7 +73,7 @@ class Message:
         """The body's data sections, joined; empty where the body is of another kind."""
         return b"".join(read_data(self.body))
 
-    def with_application_properties(self, **added: str) -> Message:
+    def with_application_properties(self, added: Mapping[str, Value]) -> Message:
         """Make a copy with more application properties."""
         properties: dict[Value, Value] = {**self.application_properties}
         properties.update(added.items())

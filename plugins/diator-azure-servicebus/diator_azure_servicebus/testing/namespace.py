@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from diator_azure_servicebus._amqp.values import Value
 from diator_azure_servicebus.testing.declarations import Entity, Queue, Subscription
-from diator_azure_servicebus.testing.errors import NOT_ALLOWED, NOT_FOUND, SIZE_EXCEEDED, RefusalError
+from diator_azure_servicebus.testing.errors import NOT_ALLOWED, NOT_FOUND, SIZE_EXCEEDED, RefusalError, not_found
 from diator_azure_servicebus.testing.messages import Message
 from diator_azure_servicebus.testing.stored import now
 from diator_azure_servicebus.testing.stores import Store
@@ -178,7 +178,7 @@ class Namespace:
         if inlet is None:
             if path.lower() in self._stores:
                 raise RefusalError(NOT_ALLOWED, f"{path!r} cannot be sent to")
-            raise RefusalError(NOT_FOUND, f"there is no queue or topic {path!r}")
+            raise RefusalError(NOT_FOUND, not_found(path))
         return inlet
 
     def store(self, path: str) -> Store:
@@ -191,7 +191,7 @@ class Namespace:
         if store is None:
             if path.lower() in self._inlets:
                 raise RefusalError(NOT_ALLOWED, f"{path!r} is a topic: receive from its subscriptions")
-            raise RefusalError(NOT_FOUND, f"there is no queue or subscription {path!r}")
+            raise RefusalError(NOT_FOUND, not_found(path))
         return store
 
     def backlog(self, path: str) -> Store:

@@ -134,8 +134,8 @@ class ConsumerLink(OutgoingLink):
                 self.channel.send(Disposition(SENDER, delivery_id, delivery_id, True, outcome).write())
 
         def apply() -> None:
-            outcome, reason, description = read_outcome(state)
-            self.store.settle(token, outcome, reason, description)
+            outcome, properties = read_outcome(state)
+            self.store.settle(token, outcome, properties)
             answer(Described(ULong(0x25), []) if outcome is Outcome.DEAD_LETTER else state)
 
         def refuse(refusal: RefusalError) -> None:
@@ -155,33 +155,40 @@ class ConsumerLink(OutgoingLink):
             self.store.leave_session(session_id)
 
 
-def read_outcome(state: Value) -> tuple[Outcome, str, str]:
-    """Read a delivery state (part 3, section 3.4); return the outcome, and a dead letter's reason and description.
+def read_outcome(state: Value) -> tuple[Outcome, dict[str, Value]]:
+    """Read a delivery state (part 3, section 3.4); return the outcome, and the properties that it gives the message.
 
     Raises:
         RefusalError: It is no terminal state.
     """
     if state is None:
-        return Outcome.RELEASE, "", ""
+        return Outcome.RELEASE, {}
     if not isinstance(state, Described) or not isinstance(state.value, list):
         raise RefusalError(NOT_IMPLEMENTED, f"{state!r} is no delivery state")
     simple = {0x24: Outcome.COMPLETE, 0x26: Outcome.RELEASE}
-    code = state.descriptor
+    code, fields = state.descriptor, state.value
     if isinstance(code, int) and code in simple:
-        return simple[code], "", ""
+        return simple[code], {}
     if code == 0x27:
-        undeliverable = len(state.value) > 1 and state.value[1] is True
-        return (Outcome.DEFER if undeliverable else Outcome.ABANDON), "", ""
+        undeliverable = len(fields) > 1 and fields[1] is True
+        return Outcome.DEFER if undeliverable else Outcome.ABANDON, as_properties(
+            fields[2] if len(fields) > 2 else None
+        )
     if code == 0x25:
-        return Outcome.DEAD_LETTER, *_reason(state.value)
+        return Outcome.DEAD_LETTER, _why(fields)
     raise RefusalError(LOCK_LOST, f"{state!r} settles nothing")
 
 
-def _reason(fields: list[Value]) -> tuple[str, str]:
+def as_properties(value: Value) -> dict[str, Value]:
+    """Read a map of application properties, whose names may be symbols; those that are null are left out."""
+    if not isinstance(value, dict):
+        return {}
+    return {str(name): one for name, one in value.items() if one is not None}
+
+
+def _why(fields: list[Value]) -> dict[str, Value]:
+    """Read the error of a rejected message: its info is why it is dead, and what else is to be said of it."""
     cause = fields[0] if fields else None
     if not isinstance(cause, Described) or not isinstance(cause.value, list):
-        return "", ""
-    info = cause.value[2] if len(cause.value) > 2 else None
-    if not isinstance(info, dict):
-        return "", ""
-    return str(info.get("DeadLetterReason") or ""), str(info.get("DeadLetterErrorDescription") or "")
+        return {}
+    return as_properties(cause.value[2] if len(cause.value) > 2 else None)

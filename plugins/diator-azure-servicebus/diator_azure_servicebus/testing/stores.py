@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Protocol
 from uuid import UUID
 
+from diator_azure_servicebus._amqp.values import Value
 from diator_azure_servicebus.testing.declarations import Queue, Subscription
 from diator_azure_servicebus.testing.errors import MESSAGE_NOT_FOUND, NOT_ALLOWED, RefusalError
 from diator_azure_servicebus.testing.locks import Locks
@@ -15,6 +17,8 @@ from diator_azure_servicebus.testing.messages import Message
 from diator_azure_servicebus.testing.sessions import Lane, Sessions
 from diator_azure_servicebus.testing.stored import Counts, State, Stored, now
 from diator_azure_servicebus.testing.timers import Timers
+
+_NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 class Outcome(Enum):
@@ -191,8 +195,13 @@ class Store:
 
     # -- what becomes of it
 
-    def settle(self, token: UUID, outcome: Outcome, reason: str = "", description: str = "") -> None:
+    def settle(self, token: UUID, outcome: Outcome, properties: Mapping[str, Value] = _NOTHING) -> None:
         """Carry out what a receiver has decided.
+
+        Args:
+            token: The lock.
+            outcome: What becomes of the message.
+            properties: Application properties that it gets, or gets anew; of a dead letter why it is one.
 
         Raises:
             RefusalError: The lock is lost, or a dead letter is to be dead-lettered.
@@ -202,12 +211,15 @@ class Store:
         stored = self._locks.unlock(token)
         if outcome is Outcome.COMPLETE:
             del self.messages[stored.sequence]
-        elif outcome is Outcome.ABANDON:
+            return
+        if properties:
+            stored.message = stored.message.with_application_properties(properties)
+        if outcome is Outcome.ABANDON:
             self._fail(stored)
         elif outcome is Outcome.DEFER:
             stored.state = State.DEFERRED
         elif outcome is Outcome.DEAD_LETTER:
-            self._bury(stored, reason, description)
+            self._move_to_dead_letters(stored)
         else:
             self._make_ready(stored)
 
@@ -306,14 +318,17 @@ class Store:
             del self.messages[stored.sequence]
 
     def _bury(self, stored: Stored, reason: str, description: str) -> None:
+        told = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
+        stored.message = stored.message.with_application_properties(told)
+        self._move_to_dead_letters(stored)
+
+    def _move_to_dead_letters(self, stored: Stored) -> None:
         del self.messages[stored.sequence]
         if self.dead_letters is not None:
-            self.dead_letters.adopt(stored, reason, description)
+            self.dead_letters.adopt(stored)
 
-    def adopt(self, stored: Stored, reason: str, description: str) -> None:
+    def adopt(self, stored: Stored) -> None:
         """Take over a message as a dead letter. It keeps its number and its count of deliveries."""
-        told = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
-        stored.message = stored.message.with_application_properties(**told)
         stored.state = State.ACTIVE
         stored.expires = None
         self.messages[stored.sequence] = stored
