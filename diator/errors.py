@@ -138,7 +138,8 @@ class NotPublishedError(BrokerError):
     def __str__(self) -> str:
         counts = ((len(self.unsent), "{} were not published"), (len(self.unknown), "{} may have been"))
         told = ", ".join(text.format(number) for number, text in counts if number)
-        return f"of the messages, {told}" + (f": {self.__cause__}" if self.__cause__ else "")
+        cause = self.__cause__
+        return f"of the messages, {told}" + (f": {str(cause) or type(cause).__name__}" if cause else "")
 
 
 class PublishError(DiatorError):

@@ -59,7 +59,7 @@ def problem_text(problem: Problem) -> str:
 
 def broker_text(error: BrokerError, target: str) -> str:
     """What a broker says. Of commands it writes ``module:app``, since it does not know what the app is called here."""
-    return f"{type(error).__name__}: {error}".replace("module:app", target)
+    return f"{type(error).__name__}: {error}".removesuffix(": ").replace("module:app", target)
 
 
 class Policy(Protocol):

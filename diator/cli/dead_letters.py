@@ -229,8 +229,8 @@ def _report(verb: _Verb, outcome: _Outcome) -> None:
     for letter in outcome.gone:
         typer.echo(f"{letter.consumed.name}: {letter.dead.id} was gone already", err=True)
     for letter, error in outcome.failed:
-        text = f"{letter.consumed.name}: {letter.dead.id} was not {verb.past}: {type(error).__name__}: {error}"
-        typer.echo(printable(text), err=True)
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        typer.echo(printable(f"{letter.consumed.name}: {letter.dead.id} was not {verb.past}: {said}"), err=True)
     if outcome.untried:
         typer.echo(f"The broker is away, so {_counted(outcome.untried)} were not tried.", err=True)
     if outcome.failed or outcome.untried:

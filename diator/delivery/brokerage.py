@@ -12,6 +12,7 @@ from diator.delivery.follow_up import FollowUps
 from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
 from diator.delivery.telling import Telling
+from diator.delivery.texts import described
 from diator.delivery.worker import Worker
 from diator.engine.check import Checked
 from diator.engine.dispatch import Dispatch
@@ -71,11 +72,14 @@ class Brokerage:
 
     async def connect(self) -> None:
         """Connect. Where the broker is away the app starts all the same: it may be back before it is needed."""
+        seconds = self.defaults.publish_timeout
+        text = "the broker can't be reached (%s); the app starts without it, and publishing fails meanwhile"
         try:
-            await asyncio.wait_for(self.broker.connect(), self.defaults.publish_timeout)
-        except (BrokerUnavailableError, asyncio.TimeoutError) as error:
-            text = "the broker can't be reached (%s: %s); the app starts without it, and publishing fails meanwhile"
-            logger.warning(text, type(error).__name__, error)
+            await asyncio.wait_for(self.broker.connect(), seconds)
+        except BrokerUnavailableError as error:
+            logger.warning(text, described(error))
+        except asyncio.TimeoutError:
+            logger.warning(text, f"no answer within {seconds:g} s")
         except asyncio.CancelledError:
             await self.broker.aclose()
             raise

@@ -1,6 +1,7 @@
 """The intake: how many messages a consumer takes, and when."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from diator.brokers.port import Delivery, Receiver
@@ -9,6 +10,8 @@ from diator.delivery.lanes import Job, Lanes
 from diator.delivery.outage import Backoff
 from diator.delivery.shared import Shared
 from diator.errors import BrokerError
+
+logger = logging.getLogger("diator")
 
 _MOST = 100
 """Messages that are worth one call, and that a worker takes ahead of handling them."""
@@ -182,6 +185,9 @@ class Intake:
                 await self._shared.broker.status([self._subscription])
             except BrokerError:
                 continue
+            except Exception:
+                logger.exception("%s: asking whether the broker is back has failed", self._subscription.name)
+                return
             self._shared.outage.up(_RECEIVE, self._subscription.name)
             return
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from random import uniform
 from typing import Any, TypeVar
 
+from diator.delivery.texts import described
 from diator.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class Outage:
 
     def down(self, what: str, who: str, error: BaseException) -> None:
         """Note that something has failed; said where all was well before, or the reason is another one."""
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        reason = described(error)
         refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailableError)
         if not self._broken:
             self._since = asyncio.get_running_loop().time()

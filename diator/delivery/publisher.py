@@ -16,6 +16,7 @@ from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.creation import Creations
 from diator.delivery.dropped import DroppedTopics
 from diator.delivery.telling import Telling
+from diator.delivery.texts import text_of
 from diator.engine.hints import show
 from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import (
@@ -177,7 +178,7 @@ def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> Pub
     )
     cause = error.__cause__
     refused = cause is not None and not isinstance(cause, BrokerUnavailableError)
-    return PublishError(unsent, unknown, str(cause or ""), refused=refused)
+    return PublishError(unsent, unknown, text_of(cause) if cause else "", refused=refused)
 
 
 def _own(headers: Mapping[str, str]) -> str | None:

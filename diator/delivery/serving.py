@@ -18,6 +18,7 @@ from diator.delivery.leases import Leases
 from diator.delivery.reading import understand
 from diator.delivery.settler import Settler
 from diator.delivery.shared import Shared
+from diator.delivery.texts import described
 from diator.errors import BrokerError, UnreadableMessageError
 from diator.hooks import Received
 
@@ -210,11 +211,13 @@ class Serving:
             await self._close()
 
     async def _close(self) -> None:
-        name = self._consumed.name
+        name, text = self._consumed.name, "%s did not end well (%s); what it had comes again when its lease ends"
         try:
             await asyncio.wait_for(self._receiver.aclose(), _LAST)
-        except (BrokerError, asyncio.TimeoutError) as error:
-            logger.warning("%s did not end well (%s); what it had comes again when its lease ends", name, error)
+        except BrokerError as error:
+            logger.warning(text, name, described(error))
+        except asyncio.TimeoutError:
+            logger.warning(text, name, f"its receiver did not close within {_LAST:g} s")
         self._outage.forget_all(name)
 
 

@@ -31,8 +31,9 @@ def described(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Return what an error says."""
-    return recordable(_attempt(lambda: f"{error}", f"an error of class {class_name_of(error)}, which has no text"))
+    """Return what an error says, or its class where it says nothing."""
+    text = _attempt(lambda: f"{error}", f"an error of class {class_name_of(error)}, which has no text")
+    return recordable(text) or class_name_of(error)
 
 
 def full_name_and_text(error: BaseException) -> str:
@@ -63,7 +64,7 @@ def _formatted(error: BaseException) -> str:
 
 def _said(error: BaseException) -> str:
     try:
-        return f": {error}"
+        return f": {error}".removesuffix(": ")
     except BaseException as broken:  # noqa: BLE001 - an error that can't be shown must not come back for ever
         return f", whose text raised {class_name_of(broken)}"
 

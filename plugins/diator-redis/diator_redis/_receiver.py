@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from diator.brokers.port import Delivery, RetryAfter, Settlement
-from diator.errors import BrokerError
-from diator_redis._errors import is_missing_group
+from diator.errors import BrokerError, BrokerUnavailableError
+from diator_redis._errors import in_words, is_missing_group
 
 logger = logging.getLogger("diator.redis")
 
@@ -198,6 +198,7 @@ class Keeper:
         self._next = self._loop.time()
         self._poked = asyncio.Event()
         self._ended = False
+        self._reported = ""
         self._task = self._loop.create_task(self._run())
 
     def expect(self, delay: float) -> None:
@@ -219,13 +220,28 @@ class Keeper:
             self._next = self._loop.time() + self._period
             try:
                 due = await self._call()
-            except BrokerError as error:
+            except BrokerUnavailableError as error:
                 # `receive` meets the same outage and raises it; here it is only tried again.
                 logger.debug("the upkeep of a subscription failed: %s", error)
+            except Exception as error:  # noqa: BLE001 - without upkeep retries would stay away, and nobody would know
+                self._report(error)
             else:
+                self._reported = ""
                 if due is not None:
                     self.expect(due)
             await self._sleep()
+
+    def _report(self, error: Exception) -> None:
+        """Log what is no outage, once for as long as it is the same."""
+        text = repr(error)
+        if text != self._reported:
+            self._reported = text
+            logger.error(
+                "the upkeep of a subscription failed, so retries and messages of dead workers do not come back; it is "
+                "tried again, and this is logged once: %s",
+                in_words(error),
+                exc_info=error,
+            )
 
     async def _sleep(self) -> None:
         while not self._ended and (left := self._next - self._loop.time()) > 0:

@@ -473,3 +473,52 @@ async def test_publishing_says_that_trying_again_is_of_no_use(server: RedisServe
         with pytest.raises(PublishError, match="WRONGTYPE") as raised:
             await app.publish(Placed(1))
         assert raised.value.refused
+
+
+# Entries that somebody deletes.
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("outcome", ["reject", "retry", "exhausted", "given back"])
+async def test_a_dead_letter_that_is_announced_is_kept(
+    keyed: bool, outcome: str, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = 1 if outcome == "exhausted" else 3
+    app = Diator("app", broker=server.url, retry=Retry(attempts=attempts, delay=0.2, jitter=0.0))
+    runs = list[int]()
+    deleted = asyncio.Event()
+
+    async def handle(number: int) -> None:
+        runs.append(number)
+        await (asyncio.sleep(60) if outcome == "given back" else deleted.wait())
+        raise Reject("not this one") if outcome == "reject" else ValueError("not now")
+
+    if keyed:
+
+        @app.on_event
+        async def moved(event: Moved) -> None:
+            await handle(event.number)
+    else:
+
+        @app.on_event
+        async def placed(event: Placed) -> None:
+            await handle(event.number)
+
+    async with redis_at(server.url) as client, app:
+        async with app.worker(grace=0):
+            await app.publish(Moved("a", 1) if keyed else Placed(1))
+            await until(lambda: runs)
+            for name in await client.keys("*:events*"):
+                for id_, _ in await client.xrange(name):
+                    await client.xdel(name, id_)
+            deleted.set()
+            if outcome != "given back":
+                await until(lambda: "becomes a dead letter" in caplog.text)
+        async with app.worker():
+            await until(lambda: "becomes a dead letter" in caplog.text)
+            await asyncio.sleep(0.3)
+        async with app.operations() as operations:
+            letters = [letter async for letter in operations.letters()]
+    assert len(letters) == 1
+    assert runs == [1] * (3 if keyed and outcome == "retry" else 1)  # what waits in place is in memory
+    assert caplog.text.count("becomes a dead letter") == 1

@@ -7,6 +7,9 @@ local function milliseconds()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- What takes the place of an entry that somebody deleted while a worker had it, or while it waited: it becomes a dead letter.
+local DELETED = {'x', 'its entry was deleted from the stream'}
+
 -- The fields of one entry, or nil where somebody deleted it.
 local function fields_of(stream, id)
   local found = redis.call('XRANGE', stream, id, id)

@@ -18,7 +18,7 @@ end
 for i = 4, #KEYS do
   local stream, own = KEYS[i], i - 3 > shared
   for _, entry in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', limit)) do
-    local fields = fields_of(stream, entry[1]) or {'x', 'its entry was deleted from the stream'}
+    local fields = fields_of(stream, entry[1]) or DELETED
     redis.call('XADD', again, '*', unpack(recounted(fields, count(fields, 'f'), count(fields, 'd') + entry[4])))
     done(stream, group, entry[1], own)
     moved = moved + 1

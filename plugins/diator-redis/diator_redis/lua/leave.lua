@@ -8,10 +8,8 @@ for i = 2, #KEYS do
   local pending = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)
   if not pending.err then
     for _, entry in ipairs(pending) do
-      local fields = fields_of(stream, entry[1])
-      if fields then
-        redis.call('XADD', KEYS[1], '*', unpack(recounted(fields, count(fields, 'f'), count(fields, 'd'))))
-      end
+      local fields = fields_of(stream, entry[1]) or DELETED
+      redis.call('XADD', KEYS[1], '*', unpack(recounted(fields, count(fields, 'f'), count(fields, 'd'))))
       done(stream, group, entry[1], own)
       moved = moved + 1
     end

@@ -69,7 +69,7 @@ for i = at, after - 1, 8 do
   elseif outcome == 'park' then
     -- Once more after its reply was lost: it is parked, and not pending any more.
     if #redis.call('XPENDING', stream, group, id, id, 1) == 1 then
-      local fields = fields_of(stream, id) or {'x', 'its entry was deleted from the stream'}
+      local fields = fields_of(stream, id) or DELETED
       redis.call('XADD', key(topic, 5), '*', 'w', argument, unpack(recounted(fields, failures, deliveries)))
       done(stream, group, id, own)
       redis.call('HDEL', state, id)

@@ -23,14 +23,11 @@ for i = 4, #ARGV, 6 do
   local stream = KEYS[number + 4]
   local own, name = number > shared, stream .. '/' .. id
   local mine = #redis.call('XPENDING', stream, group, id, id, 1, consumer) == 1
-  local fields = mine and outcome ~= 'ack' and fields_of(stream, id)
+  local fields = mine and outcome ~= 'ack' and (fields_of(stream, id) or DELETED)
   if not mine then
     if not repeated(outcome, name) then lost[#lost + 1] = (i - 4) / 6 end
   elseif outcome == 'ack' then
     done(stream, group, id, own)
-  elseif not fields then
-    redis.call('XACK', stream, group, id)
-    lost[#lost + 1] = (i - 4) / 6
   else
     if outcome == 'release' then
       redis.call('XADD', again, '*', unpack(recounted(fields, failures, deliveries)))
