@@ -11,6 +11,8 @@ from typing_extensions import Self
 from diator._headers import sealed_headers
 from diator._hooks import Hooks, are_hooks, ensure_plain_hooks
 from diator._keys import Key
+from diator._shielding import shielded
+from diator.containers.closing import add_cause
 from diator.containers.find import find_container
 from diator.containers.port import Capability
 from diator.engine.check import Checked, check
@@ -18,7 +20,7 @@ from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.events import ensure_may_wait
 from diator.engine.plan import Call, Plan
 from diator.engine.registry import Registry
-from diator.engine.resources import Resources, add_cause
+from diator.engine.resources import Resources
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, NotRunningError, Problem
@@ -190,7 +192,8 @@ class Diator(Router):
     ) -> None:
         """End: take no more messages, wait for the units of work that use the container, and close it.
 
-        An error of closing becomes a cause of the block's own, if that has one.
+        A cancel ends the waiting; it is raised when everything is closed. An error of closing becomes a cause of the
+        block's own, if that has one.
         """
         self._calls, self._event_calls = {}, {}
         self._state = "has ended"
@@ -216,7 +219,7 @@ class Diator(Router):
             await self._resources.stop()
         finally:
             if self._brokerage is not None:
-                await self._brokerage.close()
+                await shielded(self._brokerage.close())
 
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Have a command or a query handled, in a unit of work of its own, and give its result.

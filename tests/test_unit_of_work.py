@@ -410,8 +410,10 @@ async def test_a_cancel_while_the_scope_closes_wins_over_the_error_of_the_handle
         task = asyncio.ensure_future(app.send(Book()))
         await journal.closing.wait()
         task.cancel()
+        journal.may_close.set()
         with pytest.raises(asyncio.CancelledError):
             await task
+    assert journal.lines == ["scope 1 opens", "scope 1 undone by Broken", "container closed"]
 
 
 async def test_a_cancel_undoes_the_scope() -> None:

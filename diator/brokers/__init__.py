@@ -1,5 +1,6 @@
 """Brokers: the port that plugins implement (`port`), what travels (`envelope`), and how a plugin is found (`find`)."""
 
+from diator._shielding import shielded
 from diator.brokers.envelope import Envelope, Outgoing, read
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import (
@@ -22,7 +23,6 @@ from diator.brokers.port import (
     Subscription,
     Topic,
 )
-from diator.brokers.shielding import shielded
 
 __all__ = [
     "ACK",

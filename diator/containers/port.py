@@ -21,8 +21,8 @@ reach the container's own factories too.
 *Errors.* Library errors become `~diator.ContainerError`, raised ``from`` the original. What a user's factory or
 constructor raises passes through unchanged.
 
-*Closing.* ``aclose`` closes the singletons and may be called more than once. With `Capability.REOPENS` the container
-can be used again afterwards, its singletons built anew, also in another event loop.
+*Closing.* ``aclose`` closes the singletons, by the same rule, and may be called more than once. With
+`Capability.REOPENS` the container can be used again afterwards, its singletons built anew, also in another event loop.
 """
 
 import enum

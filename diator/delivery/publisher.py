@@ -8,9 +8,9 @@ import msgspec
 
 from diator._headers import sealed_headers
 from diator._keys import Key
+from diator._shielding import shielded
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker, Capability
-from diator.brokers.shielding import shielded
 from diator.context import TRACE, Context, new_id
 from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.creation import Creations

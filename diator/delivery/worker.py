@@ -7,6 +7,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from diator._shielding import shielded
 from diator.brokers.port import Broker, Capability
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed
@@ -82,9 +83,9 @@ class Worker:
         self.stop()
         try:
             await self.wait()
-        except BaseException:
+        except BaseException as error:
             self.stop_at_once()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await shielded(asyncio.gather(*self._tasks, return_exceptions=True), error)
             raise
         finally:
             self._watchdog.stop()

@@ -18,6 +18,7 @@ from types import FunctionType, MethodType
 from typing import Any, Protocol
 
 from diator._keys import Key
+from diator._shielding import shielded
 from diator.context import current, next_context
 from diator.engine.brought import telling_what_was_not_brought
 from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
@@ -371,9 +372,11 @@ def _sending(
         if unit.outbound:
             resources.enter()
             try:
-                await sender.send(unit)
+                await (sender.send(unit) if unit.cancelled is None else shielded(sender.send(unit), unit.cancelled))
             finally:
                 resources.leave()
+        if unit.cancelled is not None:
+            raise unit.cancelled
         return result
 
     return plan

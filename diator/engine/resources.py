@@ -1,7 +1,8 @@
 """Resources: the container as units of work see it, and how a unit closes what it has opened.
 
 Three rules hold around any container: a resource can't swallow an error; the error of the handler wins over one from
-closing, which becomes its cause; and a cancellation during closing wins over both.
+closing, which becomes its cause; and a cancellation during closing is raised when everything is closed, and wins over
+both.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ from functools import partial
 from typing import Any
 
 from diator._keys import Key
+from diator._shielding import Shield, shielded
+from diator.containers.closing import add_cause
 from diator.containers.port import Capability, Container, Resolver
 from diator.engine.threads import Threads
 from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
@@ -67,18 +70,26 @@ class Resources:
             self.resolve = (await self.root.__aenter__()).resolve
 
     async def stop(self) -> None:
-        """Wait for the units of work that use the container, then close it and what `start` has opened."""
+        """Wait for the units of work that use the container, then close it and what `start` has opened.
+
+        A cancel ends the waiting, but not the closing.
+        """
         try:
-            await self._wait()
-            await self.threads.stop()
-        finally:
-            root, self.root, self.resolve = self.root, None, _after_the_end
             try:
-                if root is not None:
-                    await root.__aexit__(None, None, None)
+                await self._wait()
             finally:
-                if self.container is not None:
-                    await self.container.aclose()
+                await self.threads.stop()
+        finally:
+            await shielded(self._close())
+
+    async def _close(self) -> None:
+        root, self.root, self.resolve = self.root, None, _after_the_end
+        try:
+            if root is not None:
+                await root.__aexit__(None, None, None)
+        finally:
+            if self.container is not None:
+                await self.container.aclose()
 
     def enter(self) -> None:
         """Count a unit of work that uses the container."""
@@ -141,13 +152,21 @@ class Resources:
                 raise
             failure, unit.failure = unit.failure, None
             if failure is None:
-                await scope.__aexit__(None, None, None)
+                await _close_well(scope, unit)
             else:  # a middleware has put a result in the place of an error: the work is undone all the same
                 await _close_knowing(scope, failure)
                 del failure
             return result
         finally:
             self.leave()
+
+
+async def _close_well(scope: Scope, unit: Unit) -> None:
+    """Close the scope of a unit that has not failed."""
+    shield = Shield()
+    await shield.run(scope.__aexit__(None, None, None))
+    if shield.cancelled is not None:
+        unit.cancel(shield.cancelled)
 
 
 async def close_after(scope: Scope, error: BaseException) -> None:
@@ -162,27 +181,19 @@ async def close_after(scope: Scope, error: BaseException) -> None:
 
 async def _close_knowing(scope: Scope, error: BaseException) -> None:
     try:
+        await shielded(_told(scope, error), error)
+    finally:
+        del error  # as above
+
+
+async def _told(scope: Scope, error: BaseException) -> None:
+    try:
         await scope.__aexit__(type(error), error, error.__traceback__)
     except BaseException as closing:
         if closing is not error:
             raise
     finally:
         del error  # as above
-
-
-def add_cause(error: BaseException, closing: BaseException) -> None:
-    """Put an error of closing at the end of what has led to an error.
-
-    At the end, since the causes and contexts that an error has already are what its reader looks for first.
-    """
-    seen = {id(closing)}
-    last: BaseException | None = error
-    while last is not None:
-        if id(last) in seen or (type(last), last.args) == (type(closing), closing.args):
-            return  # an error object that is raised again and again would get one more each time
-        seen.add(id(last))
-        error, last = last, last.__cause__ or (None if last.__suppress_context__ else last.__context__)
-    error.__cause__ = closing
 
 
 async def _without_a_scope(key: Key) -> Any:

@@ -5,9 +5,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from diator._keys import Key
+from diator._shielding import shielded
+from diator.containers.closing import add_cause
 from diator.context import Context, current, next_context
 from diator.engine.plan import Plan
-from diator.engine.resources import Resources, Scope, add_cause, close_after
+from diator.engine.resources import Resources, Scope, close_after
 from diator.engine.unit import StreamUnit
 from diator.errors import CallNextError, NotRunningError
 from diator.messages import Query
@@ -109,7 +111,7 @@ class Stream(Generic[R_co]):
             with _In(self._context):
                 source = await self._plan.link(self._open)(self._query)
         except BaseException as error:
-            await self._close(error)
+            await shielded(self._close(error), error)
             raise
         self._rows = Rows(source, self._context, self._unit)
         return self._rows
@@ -117,7 +119,7 @@ class Stream(Generic[R_co]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._close(error)
+        await shielded(self._close(error), error)
 
     async def _open(self, query: Any) -> Any:
         """Open the scope and call the handler: what the middlewares wrap."""

@@ -103,16 +103,22 @@ class Unit:
         if self.failure is None:
             self.failure = error
 
+    def cancel(self, error: BaseException) -> None:
+        """Raise the cancel that came while the unit closed without an error."""
+        raise error
+
 
 class SendingUnit(Unit):
     """A unit of work that may publish brokered events, and owns them until they are handed over."""
 
-    __slots__ = ("context", "outbound", "sender")
+    __slots__ = ("cancelled", "context", "outbound", "sender")
 
     def __init__(self, resolve: Resolve, provided: Mapping[Key, object], context: "Context", sender: "EventSender"):
         super().__init__(resolve, provided)
         self.context = context
         self.sender = sender
+        self.cancelled: BaseException | None = None
+        """The cancel that came while the unit closed without an error."""
         self.outbound: list[Outbound] = []
         """The brokered events, in the order of publishing."""
 
@@ -124,6 +130,10 @@ class SendingUnit(Unit):
         """Remember the first error, and publish nothing."""
         super().fail(error)
         self.outbound.clear()
+
+    def cancel(self, error: BaseException) -> None:
+        """Have the cancel raised when the events are handed over: what is committed belongs together with them."""
+        self.cancelled = error
 
 
 def _overlay(resolve: Resolve, provided: Mapping[Key, object]) -> Resolve:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
+from itertools import product
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
@@ -16,7 +17,7 @@ from typing_extensions import Self, get_type_hints, is_protocol
 from diator import Named
 from diator.conformance import CannotExpressError, ContainerSuite, Kind, RefusedByLibraryError, Registration
 from diator.conformance.containers.resources import HandlerError
-from diator.containers import Capability, Container, Key, Lifetime, Validation
+from diator.containers import Capability, Container, Key, Lifetime, Validation, close_in_reverse
 from diator.errors import (
     ContainerError,
     DependencyCycleError,
@@ -72,7 +73,8 @@ class ReferenceScope:
         return await self.close(error)
 
     async def close(self, error: BaseException | None) -> bool | None:
-        return await self.shelf.stack.__aexit__(*_triple(error))
+        await close_in_reverse(exits_of(self.shelf), leave, error)
+        return None
 
     async def resolve(self, key: Key, /) -> Any:
         if self.left:
@@ -114,6 +116,17 @@ class ReferenceScope:
                 return await stack.enter_async_context(asynccontextmanager(registration.source)(**arguments))
             case _:
                 return registration.source(**arguments)
+
+
+def exits_of(shelf: Shelf) -> Any:
+    return vars(shelf.stack)["_exit_callbacks"]
+
+
+async def leave(opened: tuple[bool, Callable[..., Any]], error: BaseException | None) -> None:
+    is_sync, leave = opened
+    left = leave(*_triple(error))
+    if not is_sync:
+        await left
 
 
 def _triple(error: BaseException | None) -> tuple[Any, Any, Any]:
@@ -187,7 +200,7 @@ class ReferenceContainer:
 
     async def aclose(self) -> None:
         shelf, self.shelf = self.shelf, Shelf()
-        await shelf.stack.aclose()
+        await close_in_reverse(exits_of(shelf), leave, None)
 
 
 class TestReferenceContainer(ContainerSuite):
@@ -259,6 +272,7 @@ class ScopedObjectsAreNotKept(ReferenceScope):
     "a_singleton_is_built_once_for_scopes_that_run_together",
     "a_singleton_outlives_scopes",
     "a_singleton_resource_is_closed_by_aclose_and_only_once",
+    "singletons_see_what_has_failed_to_close_before_them",
 )
 class SingletonsAreScoped(ReferenceScope):
     def shelf_of(self, registration: Registration) -> Shelf | None:
@@ -279,7 +293,10 @@ class ScopesHaveNoLock(ReferenceScope):
         return await super().give(key)
 
 
-@caught_by("a_singleton_resource_is_closed_by_aclose_and_only_once")
+@caught_by(
+    "a_singleton_resource_is_closed_by_aclose_and_only_once",
+    "singletons_see_what_has_failed_to_close_before_them",
+)
 class AcloseForgetsToClose(ReferenceContainer):
     async def aclose(self) -> None:
         self.shelf = Shelf()
@@ -509,7 +526,15 @@ class TextIsNoHint(ReferenceContainer):
         return super().needs(registration)
 
 
-@caught_by("resources_close_in_reverse_order")
+@caught_by(
+    "a_cancellation_that_closing_raises_is_a_failure",
+    "a_resource_that_raises_another_error_replaces_none",
+    "a_resource_that_swallows_a_failure_to_close_does_not_undo_it",
+    "a_resource_that_swallows_the_error_hides_it_from_no_other",
+    "resources_close_in_reverse_order",
+    "resources_close_under_a_cancel_that_is_repeated",
+    "what_closes_after_a_failure_sees_it",
+)
 class ClosesInOpeningOrder(ReferenceScope):
     async def close(self, error: BaseException | None) -> bool | None:
         callbacks: Any = vars(self.shelf.stack)["_exit_callbacks"]
@@ -544,7 +569,12 @@ class OpensEverything(ReferenceScope):
         return self
 
 
-@caught_by("a_resource_sees_the_error", "the_error_is_thrown_into_the_resource")
+@caught_by(
+    "a_resource_sees_the_error",
+    "a_resource_that_raises_another_error_replaces_none",
+    "a_resource_that_swallows_the_error_hides_it_from_no_other",
+    "the_error_is_thrown_into_the_resource",
+)
 class HidesTheError(ReferenceScope):
     async def close(self, error: BaseException | None) -> bool | None:
         return await super().close(None)
@@ -576,9 +606,13 @@ class SwallowsTheError(ReferenceScope):
 
 
 @caught_by(
+    "a_resource_that_raises_another_error_replaces_none",
+    "a_resource_that_swallows_a_failure_to_close_does_not_undo_it",
     "an_error_of_closing_fails_the_command",
     "an_error_of_closing_is_raised_and_the_others_close",
     "an_error_of_the_handler_wins_over_one_of_closing",
+    "several_that_fail_to_close_are_all_reported",
+    "what_closes_after_a_failure_sees_it",
 )
 class SwallowsErrorsOfClosing(ReferenceScope):
     async def close(self, error: BaseException | None) -> bool | None:
@@ -588,7 +622,14 @@ class SwallowsErrorsOfClosing(ReferenceScope):
             return None
 
 
-@caught_by("an_error_of_closing_is_raised_and_the_others_close")
+@caught_by(
+    "a_cancellation_that_closing_raises_is_a_failure",
+    "a_resource_that_raises_another_error_replaces_none",
+    "a_resource_that_swallows_a_failure_to_close_does_not_undo_it",
+    "an_error_of_closing_is_raised_and_the_others_close",
+    "several_that_fail_to_close_are_all_reported",
+    "what_closes_after_a_failure_sees_it",
+)
 class StopsClosingAtTheFirstError(ReferenceScope):
     async def close(self, error: BaseException | None) -> bool | None:
         self.left = True
@@ -612,7 +653,10 @@ class DoesNotCloseAfterAnError(ReferenceScope):
         return await super().close(error)
 
 
-@caught_by("a_cancelled_handler_has_its_resources_closed_and_they_may_await")
+@caught_by(
+    "a_cancelled_handler_has_its_resources_closed_and_they_may_await",
+    "resources_close_under_a_cancel_that_is_repeated",
+)
 class DoesNotCloseAfterACancellation(ReferenceScope):
     async def close(self, error: BaseException | None) -> bool | None:
         if isinstance(error, asyncio.CancelledError):
@@ -620,13 +664,73 @@ class DoesNotCloseAfterACancellation(ReferenceScope):
         return await super().close(error)
 
 
-@caught_by("a_cancellation_of_closing_wins")
+@caught_by("a_cancellation_that_closing_raises_is_a_failure")
 class IgnoresACancellationOfClosing(ReferenceScope):
     async def close(self, error: BaseException | None) -> bool | None:
         try:
             return await super().close(error)
         except asyncio.CancelledError:
             return None
+
+
+@caught_by(
+    "a_cancellation_that_closing_raises_is_a_failure",
+    "a_resource_that_swallows_a_failure_to_close_does_not_undo_it",
+    "a_resource_that_swallows_the_error_hides_it_from_no_other",
+)
+class ClosesAsNestedBlocksWould(ReferenceScope):
+    async def close(self, error: BaseException | None) -> bool | None:
+        return await self.shelf.stack.__aexit__(*_triple(error))
+
+
+@caught_by(
+    "a_cancellation_that_closing_raises_is_a_failure",
+    "a_resource_that_swallows_a_failure_to_close_does_not_undo_it",
+    "what_closes_after_a_failure_sees_it",
+)
+class TellsOfTheErrorOfTheHandlerOnly(ReferenceScope):
+    async def close(self, error: BaseException | None) -> bool | None:
+        async def close(opened: tuple[bool, Callable[..., Any]], _: BaseException | None) -> None:
+            await leave(opened, error)
+
+        await close_in_reverse(exits_of(self.shelf), close, error)
+        return None
+
+
+@caught_by("several_that_fail_to_close_are_all_reported")
+class ReportsOneErrorOfClosing(ReferenceScope):
+    async def close(self, error: BaseException | None) -> bool | None:
+        try:
+            return await super().close(error)
+        except Exception as closing:
+            closing.__cause__ = None
+            raise
+
+
+@caught_by("singletons_see_what_has_failed_to_close_before_them")
+class SingletonsCloseEachForItself(ReferenceContainer):
+    async def aclose(self) -> None:
+        shelf, self.shelf = self.shelf, Shelf()
+        failures: list[Exception] = []
+        while exits_of(shelf):
+            try:
+                await leave(exits_of(shelf).pop(), None)
+            except Exception as failure:  # noqa: BLE001
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+
+@caught_by(
+    "a_cancellation_of_closing_wins",
+    "resources_close_under_a_cancel_that_is_repeated",
+    and_more=True,
+)
+class ClosesInATaskThatIsCancelled(ReferenceScope):
+    async def close(self, error: BaseException | None) -> bool | None:
+        closing = asyncio.ensure_future(super().close(error))
+        asyncio.get_running_loop().call_later(0.002, closing.cancel)
+        return await closing
 
 
 @caught_by(
@@ -718,7 +822,11 @@ class ForgetsALifetime(ReferenceContainer):
         return Lifetime.TRANSIENT
 
 
-@caught_by("looking_opens_no_resource", "looking_runs_no_factory")
+@caught_by(
+    "a_resource_that_raises_another_error_replaces_none",
+    "looking_opens_no_resource",
+    "looking_runs_no_factory",
+)
 class LooksByCalling(ReferenceContainer):
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         for key in keys:
@@ -892,7 +1000,8 @@ def cases() -> dict[str, list[dict[str, Any]]]:
     for name in dir(ContainerSuite):
         if name.startswith("test_"):
             marks = [mark.args for mark in getattr(getattr(ContainerSuite, name), "pytestmark", [])]
-            found[name] = [{marks[0][0]: value} for value in marks[0][1]] if marks else [{}]
+            names = [mark[0] for mark in marks]
+            found[name] = [dict(zip(names, values, strict=True)) for values in product(*(mark[1] for mark in marks))]
     return found
 
 

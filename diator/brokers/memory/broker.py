@@ -9,6 +9,7 @@ from itertools import count
 
 from typing_extensions import Self
 
+from diator._shielding import shielded
 from diator.brokers.envelope import Outgoing
 from diator.brokers.memory.address import require_sensible, settings_of
 from diator.brokers.memory.clock import Alarm, Clock
@@ -16,7 +17,6 @@ from diator.brokers.memory.queues import Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.brokers.memory.topics import MemoryTopic
 from diator.brokers.port import Capability, DeadLetter, Receiver, Refusal, Status, Subscription, Topic
-from diator.brokers.shielding import shielded
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
 

@@ -2,9 +2,10 @@
 
 In reading order: `registration` (what a case asks the plugin's author to register), `bench` (how a case gets its
 container, and what happens if the container can't do it), `services` and `resources` (what the cases register), then
-the cases: `lifetimes`, `concurrency`, `factories`, `teardown`, `failures`, `startup`, `keys`.
+the cases: `lifetimes`, `concurrency`, `factories`, `teardown`, `closing`, `failures`, `startup`, `keys`.
 """
 
+from diator.conformance.containers.closing import Closing
 from diator.conformance.containers.concurrency import Concurrency
 from diator.conformance.containers.factories import Factories
 from diator.conformance.containers.failures import Failures
@@ -22,7 +23,7 @@ from diator.conformance.containers.teardown import Teardown
 __all__ = ["CannotExpressError", "ContainerSuite", "Kind", "RefusedByLibraryError", "Registration"]
 
 
-class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Failures, Startup, Keys):
+class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Closing, Failures, Startup, Keys):
     """What every container plugin must do. Subclass it as ``Test...``, and write ``container``.
 
     A case whose capabilities the plugin declares must pass. If one of them is not declared, the case checks that

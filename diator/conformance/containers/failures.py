@@ -115,23 +115,27 @@ class Failures(Bench):
 
     @case()
     async def test_a_cancellation_of_closing_wins(self) -> None:
-        """Who cancels a command while it closes gets the cancellation, not the error of its handler."""
-        closing = asyncio.Event()
+        """Who cancels a command while it closes gets the cancellation, not the error of its handler, once it closed."""
+        log: list[str] = []
+        closing, may_close = asyncio.Event(), asyncio.Event()
 
         async def session() -> AsyncIterator[Session]:
             try:
                 yield Session()
             finally:
                 closing.set()
-                await asyncio.Event().wait()
+                await may_close.wait()
+                log.append("closed")
 
         container = self.build(self.register(Session, session))
         async with app_of(container, _raising(HandlerError())) as app:
             task = asyncio.create_task(app.send(Work()))
             await first_of(closing, task)
             task.cancel()
+            asyncio.get_running_loop().call_later(0.01, may_close.set)
             with pytest.raises(asyncio.CancelledError):
                 await task
+        assert log == ["closed"]
 
     @pytest.mark.parametrize(
         "error", [ValueError(), LookupError(), TypeError(), RecursionError(), ImportError()], ids=repr

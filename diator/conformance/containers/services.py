@@ -155,3 +155,21 @@ class Engine:
 @dataclass(frozen=True)
 class Work(Command[object]):
     """The command of cases that run a whole app."""
+
+
+class Outer:
+    """A resource that others need."""
+
+
+class Middle:
+    """Between the two."""
+
+    def __init__(self, outer: Outer) -> None:
+        self.outer = outer
+
+
+class Inner:
+    """Needs the two others."""
+
+    def __init__(self, middle: Middle) -> None:
+        self.middle = middle

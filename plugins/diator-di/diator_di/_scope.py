@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -13,7 +12,7 @@ from di.api.executor import SupportsTaskGraph
 from di.exceptions import IncompatibleDependencyError
 from typing_extensions import Self
 
-from diator.containers import Key
+from diator.containers import Key, close_in_reverse
 from diator.errors import ScopeClosedError
 
 if TYPE_CHECKING:
@@ -161,23 +160,13 @@ class Stack:
         return value
 
     async def close(self, error: BaseException | None) -> None:
-        """Close everything, the last opened first, whatever happens to one of them. Raises what closing has raised.
+        """Close everything, as `~diator.containers.close_in_reverse` says."""
+        await close_in_reverse(self.exits, _leave, error)
 
-        A cancellation wins; of several errors, each is the cause of the next.
-        """
-        failures: list[BaseException] = []
-        while self.exits:
-            leave, awaits = self.exits.pop()
-            seen = error if error is not None or not failures else failures[0]
-            try:
-                left = leave(*((None, None, None) if seen is None else (type(seen), seen, seen.__traceback__)))
-                if awaits:
-                    await left
-            except BaseException as raised:  # noqa: BLE001 - raised below
-                if raised is not seen:
-                    failures.append(raised)
-        failures.sort(key=lambda failure: not isinstance(failure, Exception))
-        for earlier, later in pairwise(failures):
-            later.__cause__ = later.__cause__ or earlier
-        if failures:
-            raise failures[-1]
+
+# Any: the exit of a context manager, or of an asynchronous one.
+async def _leave(opened: tuple[Callable[..., Any], bool], error: BaseException | None) -> None:
+    leave, awaits = opened
+    left = leave(*((None, None, None) if error is None else (type(error), error, error.__traceback__)))
+    if awaits:
+        await left

@@ -706,10 +706,10 @@ async def test_of_several_errors_of_closing_none_is_lost() -> None:
         raise FirstError
 
     scope = DiContainer(with_binds((Session, session), (Transaction, transaction))).scope({})
-    with pytest.raises(SecondError) as raised:
+    with pytest.raises(FirstError) as raised:
         async with scope:
             await scope.resolve(Key(Transaction))
-    assert isinstance(raised.value.__cause__, FirstError)
+    assert isinstance(raised.value.__cause__, SecondError)
 
 
 async def test_a_cancellation_of_closing_wins_and_the_others_are_closed() -> None:

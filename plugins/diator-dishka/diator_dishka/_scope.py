@@ -1,17 +1,17 @@
 """One scope of a dishka container, and how it closes."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from dishka import AsyncContainer
+from dishka.container_objects import Exit
 from dishka.exception_base import DishkaError
-from dishka.exceptions import ExitError
 from typing_extensions import Self
 
-from diator.containers import Key
+from diator.containers import Key, close_in_reverse
 from diator.errors import ContainerError, DependencyCycleError, ScopeClosedError
 from diator_dishka._check import Check
 from diator_dishka._graph import Graph, to_dishka
@@ -95,33 +95,27 @@ class DishkaScope:
 
 
 async def close(container: AsyncContainer, error: BaseException | None) -> None:
-    """Close everything in a container, whatever happens to the closing of one resource.
+    """Close everything in a container, and in those that close with it, as `close_in_reverse` says.
 
-    dishka goes on after an `Exception`, but not after a cancellation: it is asked again for what is left.
+    dishka itself would not tell those that close after one that failed.
     """
+    resources: list[Exit] = []
+    level: AsyncContainer | None = container
+    while level is not None:
+        # Private: there is no other way to close resources one by one.
+        resources[:0] = level._exits  # pyright: ignore[reportPrivateUsage]
+        level._exits.clear()  # pyright: ignore[reportPrivateUsage]
+        level = level.parent_container if level.parent_closer is not None else None
     try:
-        return await container.__aexit__(None, error, None)
-    except ExitError as group:
-        failures = [failure for failure in _ungrouped(group) if failure is not error]
-    except BaseException as interruption:
-        if interruption is not error:
-            with suppress(Exception):  # the cancellation wins
-                await close(container, error)
-            raise
-        return await close(container, error)
-    # Not in the clause above, where dishka's group, which holds the error, would become its context.
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ExitError("several resources failed to close", failures)
-    return None
+        await close_in_reverse(resources, _send, error)
+    finally:
+        await container.close()  # which finds no resources, and forgets what was built
 
 
-def _ungrouped(group: Any) -> Iterator[Exception]:
-    """The errors in an `ExitError`; each scope that dishka skipped wraps its own into one more."""
-    # Any: the base of this class is of another package on Python 3.10, which a type checker need not find.
-    for failure in group.exceptions:
-        if isinstance(failure, ExitError):
-            yield from _ungrouped(failure)
-        else:
-            yield failure
+async def _send(opened: Exit, error: BaseException | None) -> None:
+    generator, async_generator = opened
+    with suppress(StopIteration, StopAsyncIteration):
+        if async_generator is not None:
+            await async_generator.asend(error)
+        elif generator is not None:
+            generator.send(error)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 from svcs import Container, RegisteredService, Registry
 from svcs.exceptions import ServiceNotFoundError
 
-from diator.containers import Key
+from diator.containers import Key, close_in_reverse
 from diator.errors import DependencyCycleError, DependencyNotFoundError, ScopeClosedError, UnsupportedRegistrationError
 from diator_svcs._keys import key_of, service_type
 
@@ -48,8 +48,10 @@ class SvcsScope(Container):
         if self._on_close:
             managers = self._by_readiness()
             self._on_close.clear()
-            await _close(managers, kind, error, traceback)
-        await self.aclose()
+            try:
+                await close_in_reverse(managers, _leave, error)
+            finally:
+                await self.aclose()
 
     async def resolve(self, key: Key, /) -> Any:
         """Build a service, or give the one that this scope has built."""
@@ -85,20 +87,12 @@ class SvcsScope(Container):
         return [manager for service in self._instantiated for manager in noted.get(service, ())]
 
 
-async def _close(
-    managers: list[Any], kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-) -> None:
-    """Leave context managers as nested ``with`` blocks would, but let none of them swallow the error."""
-    while managers:
-        manager = managers.pop()
-        try:
-            if hasattr(manager, "__aexit__"):
-                await manager.__aexit__(kind, error, traceback)
-            else:
-                manager.__exit__(kind, error, traceback)
-        except BaseException as failure:
-            await _close(managers, type(failure), failure, failure.__traceback__)
-            raise
+async def _leave(manager: Any, error: BaseException | None) -> None:
+    told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+    if hasattr(manager, "__aexit__"):
+        await manager.__aexit__(*told)
+    else:
+        manager.__exit__(*told)
 
 
 def _circle(error: RecursionError) -> list[Key]:

@@ -5,11 +5,11 @@ from collections.abc import Collection, Hashable, Mapping
 from wireup import AsyncContainer
 from wireup.ioc.types import ConfigInjectionRequest, InjectableQualifier
 
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import Capability, Key, Lifetime, Validation, close_in_reverse
 from diator.errors import ConfigurationError, Problem
 from diator_wireup._check import Check
 from diator_wireup._registrations import Registrations, marker_of
-from diator_wireup._scope import WireupScope, close
+from diator_wireup._scope import WireupScope, finish
 
 
 class WireupContainer:
@@ -68,7 +68,7 @@ class WireupContainer:
     async def aclose(self) -> None:
         """Close the singletons. They are built anew if they are asked for again."""
         try:
-            await close(self._registrations.singleton_resources, None)
+            await close_in_reverse(self._registrations.singleton_resources, finish, None)
         finally:
             self._registrations.forget_singletons()
 

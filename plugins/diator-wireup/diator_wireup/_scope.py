@@ -7,11 +7,11 @@ from typing import Any
 
 from typing_extensions import Self
 from wireup import AsyncContainer, ScopedAsyncContainer
-from wireup.errors import ContainerCloseError, WireupError
+from wireup.errors import WireupError
 from wireup.ioc.factory_compiler import CompiledFactory
-from wireup.ioc.types import ContainerObjectIdentifier, ExitStack, ExitStackEntry
+from wireup.ioc.types import ContainerObjectIdentifier, ExitStackEntry
 
-from diator.containers import Key
+from diator.containers import Key, close_in_reverse
 from diator.errors import ContainerError, ScopeClosedError
 from diator_wireup._registrations import Registrations, id_of
 
@@ -47,10 +47,10 @@ class WireupScope:
         if not resources:
             return
         try:
-            await close(resources, error)
+            await close_in_reverse(resources, finish, error)
         finally:
             if error is not None:
-                error.__traceback__ = traceback  # else it would end among the resources that it was thrown into
+                error.with_traceback(traceback)  # else it would end among the resources that it was thrown into
 
     async def resolve(self, key: Key, /) -> Any:
         """Give the object for a key. Raises as `diator.containers.port.Resolver` says."""
@@ -78,33 +78,8 @@ class WireupScope:
             return await compiled.factory(self._opened)
 
 
-async def close(resources: ExitStack, error: BaseException | None) -> None:
-    """Close resources, the last one opened first, whatever happens to the closing of one of them.
-
-    Each sees what has failed the work, or else the first that failed to close: none commits after a failure.
-    """
-    failures: list[Exception] = []
-    interruption: BaseException | None = None
-    while resources:
-        try:
-            await _finish(resources.pop(), error)
-        except BaseException as raised:  # noqa: BLE001 - raised below
-            if raised is error:
-                continue
-            if isinstance(raised, Exception):
-                failures.append(raised)
-            else:
-                interruption = raised
-            error = raised if error is None else error
-    if interruption is not None:
-        raise interruption
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ContainerCloseError("several resources failed to close", failures)
-
-
-async def _finish(entry: ExitStackEntry, error: BaseException | None) -> None:
+async def finish(entry: ExitStackEntry, error: BaseException | None) -> None:
+    """Have the generator of a resource go on: after its ``yield``, or with an error there."""
     resource: Any = entry[0]  # Any: which of the two kinds of generators it is, wireup tells beside it
     try:
         if entry[1]:

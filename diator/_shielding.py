@@ -1,0 +1,141 @@
+"""Shielding: work that runs to its end in the task of its caller, however often that task is cancelled meanwhile."""
+
+import asyncio
+import types
+from collections.abc import Awaitable, Generator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def shielded(work: Awaitable[T], failure: BaseException | None = None, /) -> T:
+    """Await something to its end; a cancel that comes meanwhile is raised afterwards, with what failed as its cause.
+
+    It stays in the caller's task, and what it starts itself may still cancel it, such as a timeout around one of its
+    awaits. ``failure`` is what has failed before: if that is a cancel, it may be repeated.
+
+    For plugins: ``publish`` of a broker must not be interrupted half-way.
+    """
+    shield = Shield(failure)
+    result = await shield.run(work)
+    if shield.cancelled is not None:
+        raise shield.cancelled
+    return result
+
+
+class Shield:
+    """Awaits something to its end and keeps a cancel that came meanwhile, for who has more to do before raising it.
+
+    A cancel comes from inside, and is passed on, if ``task.cancel()`` is called in a context that descends from the one
+    inside, as in the timers and tasks that were started there. Every other one comes from outside and is kept, also if
+    it is repeated at each await, as the cancel scopes of anyio do.
+    """
+
+    __slots__ = ("_early", "_messages", "_outer", "cancelled")
+
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self._messages: list[object] = [*failure.args] if isinstance(failure, asyncio.CancelledError) else []
+        """Those of cancels from outside: a scope of anyio that ends within the coroutine repeats the one around it."""
+        self._early = False
+        """Whether the task was cancelled before the coroutine had to wait."""
+        self._outer: Shield | None = None
+        self.cancelled: asyncio.CancelledError | None = None
+        """What to raise for the cancels from outside."""
+
+    async def run(self, work: Awaitable[T], /) -> T:
+        """Await something to its end. Where it fails, the cancel that came meanwhile is raised from that."""
+        self._outer = _current.get()
+        _current.set(self)
+        try:
+            result: T = await _driven(work.__await__(), self)
+        except BaseException as failure:
+            if self.cancelled is None:
+                raise
+            raise self.cancelled from failure
+        finally:
+            _current.set(self._outer)  # not with a token: an abandoned coroutine is closed in any context
+        return result
+
+    def begin_to_wait(self) -> None:
+        """Take a cancel that the task has not yet delivered for one from outside."""
+        self._early = getattr(asyncio.current_task(), "_must_cancel", False)
+
+    def keeps(self, message: object) -> bool:
+        """Keep a cancel if it comes from outside, and tell whether it does."""
+        if self._early:
+            self._early = False
+        elif self._is_around() and message not in self._messages:
+            return False
+        if message is not None and message not in self._messages:
+            self._messages.append(message)
+        if self.cancelled is None or self.cancelled.args:  # one of asyncio, without a message, outweighs those of anyio
+            self.cancelled = asyncio.CancelledError(*() if message is None else (message,))
+        return True
+
+    def _is_around(self) -> bool:
+        shield = _current.get()
+        while shield is not None and shield is not self:
+            shield = shield._outer
+        return shield is self
+
+
+_current: ContextVar[Shield | None] = ContextVar("diator.shield", default=None)
+
+
+class _Wait(asyncio.Future[None]):
+    """What the task waits for in place of what the coroutine waits for: ``task.cancel()`` cancels this."""
+
+    def __init__(self, inner: "asyncio.Future[Any]", shield: Shield) -> None:
+        super().__init__(loop=inner.get_loop())
+        self._inner = inner
+        self._shield = shield
+        inner.add_done_callback(self._wake)
+
+    def _wake(self, _: "asyncio.Future[Any]") -> None:
+        if not self.done():
+            self.set_result(None)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Called in the context of whoever calls ``task.cancel()``; True means that there is no more to do."""
+        return self._shield.keeps(msg) or self._inner.cancel(msg)
+
+
+@types.coroutine
+def _driven(work: Generator[Any, Any, T], shield: Shield) -> Generator[Any, Any, T]:
+    """Do what a task does with a coroutine, but let the task wait for something else."""
+    try:
+        waits_for = work.send(None)
+        shield.begin_to_wait()
+        while True:
+            try:
+                yield from _wait(waits_for, shield)
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - a cancel from inside, which is passed on
+                waits_for = work.throw(error)
+            else:
+                waits_for = work.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def _wait(waits_for: Any, shield: Shield) -> Generator[Any, Any, None]:
+    if waits_for is None:  # asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        inner: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(_finish, inner)
+        yield from _Wait(inner, shield)
+        inner.result()
+    elif getattr(waits_for, "_asyncio_future_blocking", None):
+        waits_for._asyncio_future_blocking = False  # as a task does: the future was awaited, not just yielded
+        yield from _Wait(waits_for, shield)
+    else:
+        yield waits_for  # the task says what is wrong with it
+
+
+def _finish(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
