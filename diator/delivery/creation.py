@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker, Subscription, Topic
 from diator.delivery.outage import CREATE, Backoff, Outage, unless_stopped
-from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from diator.errors import BrokerUnavailableError, NotPublishedError
 
 logger = logging.getLogger("diator")
 
@@ -70,10 +70,8 @@ class Creation:
             await backoff.wait(stopping)
             try:
                 await unless_stopped(self.attempt(), stopping)
-            except BrokerError as error:
+            except Exception as error:  # noqa: BLE001 - logged as what it is, which may be a fault of the plugin
                 self._outage.down(CREATE, ITSELF, error)
-            except Exception:
-                logger.exception("creating subscriptions has failed; it is tried again")
 
     def give_up(self) -> None:
         """Wait for them no longer: the worker has ended."""

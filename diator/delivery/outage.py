@@ -61,7 +61,7 @@ class Outage:
     def down(self, what: str, who: str, error: BaseException) -> None:
         """Note that something has failed; said where all was well before, or the reason is another one."""
         reason = described(error)
-        refused = isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailableError)
+        refused = not isinstance(error, BrokerUnavailableError)
         if not self._broken:
             self._since = asyncio.get_running_loop().time()
         self._away = self._away or not refused
@@ -70,7 +70,7 @@ class Outage:
             self._told.add(reason)
             text = f"{_in_words(what, who, reason)}; trying again until it can"
             if refused:  # such as a queue that is gone, which gets nothing of what is published
-                logger.error("%s", text)
+                logger.error("%s", text, exc_info=None if isinstance(error, BrokerError) else error)
             else:
                 logger.warning("%s; %s", text, self._meanwhile)
 

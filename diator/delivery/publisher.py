@@ -16,10 +16,11 @@ from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.creation import Creations
 from diator.delivery.dropped import DroppedTopics
 from diator.delivery.telling import Telling
-from diator.delivery.texts import text_of
+from diator.delivery.texts import described, text_of
 from diator.engine.hints import show
 from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import (
+    BrokerError,
     BrokerUnavailableError,
     ConfigurationError,
     InvalidMessageError,
@@ -160,6 +161,11 @@ class Publisher:
                 await self.broker.publish(messages, timeout=self.timeout, wait_for_room=wait_for_room)
         except NotPublishedError as error:
             raise publish_error(error, outbound) from error
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises
+            # A fault of the plugin, which is no outage. How far it came is not known.
+            failed = NotPublishedError((), messages)
+            failed.__cause__ = error
+            raise publish_error(failed, outbound) from failed
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
         if self._dropped.are_new(messages):
@@ -178,7 +184,14 @@ def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> Pub
     )
     cause = error.__cause__
     refused = cause is not None and not isinstance(cause, BrokerUnavailableError)
-    return PublishError(unsent, unknown, text_of(cause) if cause else "", refused=refused)
+    return PublishError(unsent, unknown, _reason(cause), refused=refused)
+
+
+def _reason(cause: BaseException | None) -> str:
+    """What is said of a cause: errors of Diator explain themselves, others are named."""
+    if cause is None:
+        return ""
+    return text_of(cause) if isinstance(cause, BrokerError) else described(cause)
 
 
 def _own(headers: Mapping[str, str]) -> str | None:

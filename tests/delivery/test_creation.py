@@ -213,11 +213,10 @@ async def test_what_is_no_outage_is_told_as_an_error_and_tried_again(
         shop.broker.break_down("apply", error=error)
         await asyncio.sleep(30)
         assert not worker.is_ready
-        assert any(
-            str(error()) in f"{one.getMessage()} {one.exc_info}"
-            for one in caplog.records
-            if one.levelno >= logging.ERROR
-        )
+        (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+        assert str(error()) in record.getMessage()
+        assert (record.exc_info is not None) is isinstance(error(), ValueError)
+        assert str(error()) in worker.hindrances[0]
         shop.broker.mend()
         await shop.app.publish(Joined(1))
         await shop.handle([1])

@@ -257,6 +257,24 @@ async def test_publish_error_says_what_to_do_about_its_cause_and_nothing_of_none
 
 
 @in_virtual_time
+async def test_a_fault_of_a_plugin_is_no_outage_and_what_became_of_the_events_is_unknown() -> None:
+    bench = Bench()
+    bench.broker.break_down("publish", error=lambda: ZeroDivisionError("a bug"))
+    async with bench.app, bench.app.worker():
+        for publishing in (bench.app.publish(Sent("a")), bench.app.send(Join(("a",)))):
+            with pytest.raises(
+                PublishError, match=r"ZeroDivisionError: a bug.*the broker would refuse them again"
+            ) as caught:
+                await publishing
+            assert caught.value.unsent == ()
+            assert caught.value.unknown
+            assert caught.value.refused
+            failed = caught.value.__cause__
+            assert isinstance(failed, NotPublishedError)
+            assert isinstance(failed.__cause__, ZeroDivisionError)
+
+
+@in_virtual_time
 async def test_what_did_not_leave_can_be_published_again() -> None:
     bench = Bench()
     async with bench.app, bench.app.worker():
