@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
+from diator._coroutines import marked
 from diator._headers import sealed_headers
 from diator._hooks import Hooks, are_hooks, ensure_plain_hooks
 from diator._keys import Key
@@ -221,6 +222,7 @@ class Diator(Router):
             if self._brokerage is not None:
                 await shielded(self._brokerage.close())
 
+    @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Have a command or a query handled, in a unit of work of its own, and give its result.
 
@@ -236,6 +238,7 @@ class Diator(Router):
         result: Coroutine[Any, Any, R] = call(request)
         return result
 
+    @marked
     def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
         """Have events handled that no command has raised, in one unit of work.
 
@@ -374,11 +377,13 @@ class Sender:
         self._headers = headers
         self._correlation_id = correlation_id
 
+    @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Do what ``app.send`` does."""
         result: Coroutine[Any, Any, R] = self._call(self._running().plan_of(request))(request)
         return result
 
+    @marked
     def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
         """Do what ``app.publish`` does."""
         plan = self._running().plan_of_events(events)

@@ -175,7 +175,8 @@ class Came(NotificationEvent):
 
 
 async def test_a_worker_runs_as_many_handlers_in_threads_as_its_concurrency_says() -> None:
-    app, together, runs = Diator("app", broker="memory://", concurrency=40, event_timeout=15), threading.Barrier(40), []
+    app = Diator("app", broker="memory://", concurrency=40, event_timeout=15)
+    together, runs = threading.Barrier(40), list[int]()
 
     @app.on_event(thread=True)
     def came(event: Came) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Protocol
 
+from diator._coroutines import as_coroutine_function, marked
 from diator._keys import Key
 from diator._shielding import shielded
 from diator.context import current, next_context
@@ -64,8 +65,8 @@ class Plan:
     ) -> None:
         self.work = work
         """What runs inside the unit of work; none for a plan that has no such thing."""
-        self.unit = unit
         self.links = tuple(links)
+        self.unit = as_coroutine_function(unit) if self.links else unit  # a middleware gets it as its call_next
         self.needs = needs
         self.call: Call = self.using(specialise=True)
         """What ``app.send`` calls."""
@@ -266,14 +267,14 @@ def _link(layer: Wired, app: object) -> Link:
     if not layer.arguments:
         return _linked(layer.target)
     target, arguments = with_keywords(layer.target, layer.arguments), own_arguments(layer, app)
-    return lambda call: lambda message: target(message, call, *arguments())
+    return lambda call: marked(lambda message: target(message, call, *arguments()))
 
 
 def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Link:
     # The method itself: calling the object looks up __call__ each time.
     plain = hasattr(target, "__code__") or hasattr(target, "__func__")
     function: Callable[..., Coroutine[Any, Any, Any]] = target if plain else target.__call__  # type: ignore[operator]
-    return lambda call: lambda message: function(message, call)
+    return lambda call: marked(lambda message: function(message, call))
 
 
 def _publishing(

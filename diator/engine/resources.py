@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
+from diator._coroutines import marked
 from diator._keys import Key
 from diator._shielding import Shield, shielded
 from diator.containers.closing import add_cause
@@ -115,6 +116,7 @@ class Resources:
     ) -> Any:
         return await work(message, unit or Unit(self.resolve, provided))
 
+    @marked
     def _in_root_or_scope(
         self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
     ) -> Coroutine[Any, Any, Any]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from diator._coroutines import marked
 from diator._keys import Key
 from diator.errors import CallNextError, DiatorError
 from diator.messages import Event, Message
@@ -164,6 +165,7 @@ def opening(call: Work) -> Work:
     return work
 
 
+@marked
 class Once:
     """The ``call_next`` of a middleware inside the unit of work: usable once, and remembers what has failed."""
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import Self
 
+from diator._coroutines import marked
 from diator.app import Diator, Sender
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
@@ -52,10 +53,12 @@ class Session(Seen):
         """Everything, in the order in which it began."""
         return tuple(filter(is_own, self._watcher.entries))
 
+    @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Do what ``app.send`` does."""
         return self._app.send(request)
 
+    @marked
     def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
         """Do what ``app.publish`` does."""
         return self._app.publish(*events)
