@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from typing_extensions import Concatenate  # noqa: UP035 - that of typing takes no ellipsis on 3.10
 
+from diator.engine.decorating import ensure_decorator
 from diator.engine.hints import class_of, members
 from diator.engine.records import Promise
 from diator.messages import Command, Event, Message, Query
@@ -185,8 +186,9 @@ class Decorators:
     def command(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
     @overload
     def command(self, *, timeout: float | None = ..., thread: bool = ...) -> CommandHandler: ...
-    def command(self, target: Any = None, **options: Any) -> Any:
+    def command(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register the handler of a command: bare, with the command's class, or with options; see `add_command`."""
+        ensure_decorator(self, Decorators, "command", (target, *more), options)
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_command, target, **options)
         return CommandHandler(self.add_command, **options)(target)
@@ -203,8 +205,9 @@ class Decorators:
     def query(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
     @overload
     def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
-    def query(self, target: Any = None, **options: Any) -> Any:
+    def query(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register the handler of a query: bare, with the query's class, or with options; see `add_query`."""
+        ensure_decorator(self, Decorators, "query", (target, *more), options)
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_query, target, **options)
         return QueryHandler(self.add_query, **options)(target)
@@ -245,8 +248,9 @@ class Decorators:
         ordered: bool | None = ...,
         delivery: Promise | None = ...,
     ) -> EventHandler: ...
-    def on_event(self, target: Any = None, **options: Any) -> Any:
+    def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
+        ensure_decorator(self, Decorators, "on_event", (target, *more), options)
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_event_handler, target, **options)
         return EventHandler(self.add_event_handler, **options)(target)

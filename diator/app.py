@@ -12,6 +12,7 @@ from diator._coroutines import marked
 from diator._headers import sealed_headers
 from diator._hooks import Hooks, are_hooks, ensure_plain_hooks
 from diator._keys import Key
+from diator._misuse import AsyncOnly, ensure_loop, other_loop
 from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.containers.find import find_container
@@ -24,7 +25,7 @@ from diator.engine.registry import Registry
 from diator.engine.resources import Resources
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
-from diator.errors import ConfigurationError, NotRunningError, Problem
+from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
 from diator.options import COUNT, ID, NAME, POSITIVE, Rule, is_iterable, optional, require
 from diator.retry import Retry
@@ -51,7 +52,7 @@ _START = """the app {state}; use it inside its `async with` block, for example i
 """
 
 
-class Diator(Router):
+class Diator(AsyncOnly, Router):
     """A CQRS application: handlers register on it, and messages are sent through it while it runs.
 
     ``name`` tells apps apart, and begins the names of its subscriptions. ``container`` builds the dependencies of
@@ -67,6 +68,8 @@ class Diator(Router):
 
     An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
     """
+
+    _how = "async with app"
 
     def __init__(
         self,
@@ -196,6 +199,7 @@ class Diator(Router):
         A cancel ends the waiting; it is raised when everything is closed. An error of closing becomes a cause of the
         block's own, if that has one.
         """
+        ensure_loop(self._loop, f"{self!r} was left")
         self._calls, self._event_calls = {}, {}
         self._state = "has ended"
         try:
@@ -234,7 +238,10 @@ class Diator(Router):
         try:
             call = self._calls[type(request)]
         except KeyError:
-            call = self._running().plan_of(request).call
+            try:
+                call = self._running().plan_of(request).call
+            except DiatorError as error:
+                raise error from None  # the failed look-up is no business of the caller
         result: Coroutine[Any, Any, R] = call(request)
         return result
 
@@ -250,7 +257,10 @@ class Diator(Router):
         try:
             call = self._event_calls[type(events[0]) if len(events) == 1 else frozenset(map(type, events))]
         except KeyError:
-            call = self._running().plan_of_events(events).call
+            try:
+                call = self._running().plan_of_events(events).call
+            except DiatorError as error:
+                raise error from None  # as in `send`
         result: Coroutine[Any, Any, None] = call(events)
         return result
 
@@ -294,6 +304,8 @@ class Diator(Router):
     def _running(self) -> Dispatch:
         if self._dispatch is None or not self._loop or self._calls is not self._dispatch.calls:
             raise NotRunningError(_START.format(state=self._state))
+        if _running_loop() not in (None, self._loop):
+            raise NotRunningError(other_loop(f"{self!r} was used"))
         return self._dispatch
 
     def _compiled(self) -> Dispatch:
@@ -330,6 +342,13 @@ _OPTIONS = {
     "publish_timeout": POSITIVE,
     "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks, as in hooks=[MyHooks()],"),
 }
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None  # a coroutine may be made in a thread, to be run in the loop of the app
 
 
 def _no_broker(text: str) -> Problem:

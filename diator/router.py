@@ -1,9 +1,10 @@
 """Routers: registrations that an app, or another router, can include."""
 
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diator._keys import Key, Named
+from diator._misuse import missing_attribute
 from diator._places import caller, place_in
 from diator._typing import Decorators
 from diator.engine.claims import claimed
@@ -17,6 +18,10 @@ from diator.options import NAME, Rule, require
 from diator.retry import Retry
 
 T = TypeVar("T")
+
+
+_NOTHING: Any = object()
+"""What `Router.middleware` was not given. ``Any``: it stands for a middleware."""
 
 
 class Router(Decorators):
@@ -74,8 +79,16 @@ class Router(Decorators):
         consuming = Consuming(subscription, retry, concurrency, timeout, ordered, delivery)
         self._add(Kind.EVENT, handler, event, timeout, thread, consuming)
 
-    def middleware(self, middleware: T, /) -> T:
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            raise missing_attribute(self, name)
+
+    def middleware(self, middleware: T = _NOTHING, /) -> T:
         """Register a middleware; see `add_middleware`."""
+        if middleware is _NOTHING:
+            text = "@app.middleware was written with parentheses and nothing in them"
+            raise ConfigurationError([Problem("middleware", text, "write @app.middleware alone", place_in(caller()))])
         self.add_middleware(middleware)
         return middleware
 

@@ -74,6 +74,8 @@ class Brokerage:
         """Connect. Where the broker is away the app starts all the same: it may be back before it is needed."""
         seconds = self.defaults.publish_timeout
         text = "the broker can't be reached (%s); the app starts without it, and publishing fails meanwhile"
+        if self._publisher is not None:
+            self._publisher.loop = asyncio.get_running_loop()
         try:
             await asyncio.wait_for(self.broker.connect(), seconds)
         except BrokerUnavailableError as error:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from typing_extensions import Self
 
+from diator._misuse import AsyncOnly
 from diator.brokers.envelope import Envelope, read
 from diator.brokers.port import Broker, Capability, DeadLetter, Status, Topic
 from diator.delivery.catalog import Consumed
@@ -57,11 +58,13 @@ class Wanted(NamedTuple):
 ALL = Wanted()
 
 
-class Operations:
+class Operations(AsyncOnly):
     """The broker of one app, opened with ``async with``; ``timeout`` is what one answer of it may take, in seconds.
 
     Raises `BrokerUnavailableError` where it is away, and `BrokerError` for what it refuses.
     """
+
+    _how = "async with app.operations() as operations"
 
     def __init__(
         self, broker: Broker, consumed: Sequence[Consumed], topics: Sequence[Topic], *, timeout: float

@@ -1,5 +1,6 @@
 """Publishing: brokered events become messages inside the unit of work, and leave when it has closed well."""
 
+import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -8,6 +9,7 @@ import msgspec
 
 from diator._headers import sealed_headers
 from diator._keys import Key
+from diator._misuse import ensure_loop
 from diator._shielding import shielded
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker, Capability
@@ -45,6 +47,8 @@ class Publisher:
         self.timeout = timeout
         """Seconds that publishing may take."""
         self.telling = telling
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the broker was opened in, while it is open."""
         self.creations = Creations()
         """The subscriptions that the workers of this process are creating: what is published to them waits."""
         self._dropped = DroppedTopics(broker)
@@ -109,7 +113,11 @@ class Publisher:
         return seconds
 
     async def hand_over(self, unit: SendingUnit) -> None:
-        """Seal what is outbound. Raises `MessageTooLargeError`, and what a codec raises for values it can't carry."""
+        """Seal what is outbound. Raises `MessageTooLargeError`, and what a codec raises for values it can't carry.
+
+        Raises `NotRunningError` in another event loop than that of the broker.
+        """
+        ensure_loop(self.loop, "events were published")
         for outbound in unit.outbound:
             outbound.message = self._seal(outbound, unit.context)
 

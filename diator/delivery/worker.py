@@ -7,6 +7,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from diator._misuse import AsyncOnly
 from diator._shielding import shielded
 from diator.brokers.port import Broker, Capability
 from diator.delivery.alone import Call
@@ -28,12 +29,14 @@ Calls = Callable[[Consumed, FollowUps], Mapping[type, Call]]
 """Compiles what a consumer calls for each class of events."""
 
 
-class Worker:
+class Worker(AsyncOnly):
     """Handles the brokered events of an app: ``async with app.worker()``. Made by ``app.worker(...)``.
 
     Entering creates the subscriptions that are missing and starts to receive; where the broker is away it goes on
     trying. Leaving stops receiving, lets handlers finish within the grace time, and gives back the rest.
     """
+
+    _how = "async with app.worker()"
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from diator.containers.port import Container
 from diator.engine.brought import Below, asked_key, needed_below, refused_in_a_worker, without_sender
 from diator.engine.claims import claimed
 from diator.engine.events import is_brokered, needs_broker
+from diator.engine.fields import unmade
 from diator.engine.hints import show
 from diator.engine.reach import Reach, brokered
 from diator.engine.records import Kind, Layer, Registration
@@ -50,6 +51,8 @@ def check(registry: Registry, container: Container | None, app: object, has_brok
     classes = {record: claimed(record, registry.handlers[record]) or () for record in handlers}
     reach = Reach(_domain_handlers(handlers, classes), layers.values())
     problems.extend(_events(registry, handlers, classes, reach, has_broker))
+    published = chain.from_iterable(one.publishes for one in wired.values())
+    problems.extend(unmade(chain(registry.published, published, chain.from_iterable(classes.values()))))
     problems.extend(_container(container, registry, chain(wired.items(), layers.items())))
     in_workers = without_sender(handlers, layers, classes, reach)
     problems.extend(refused_in_a_worker(in_workers, container, registry.provided, below))

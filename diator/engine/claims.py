@@ -100,9 +100,10 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
         )
     if registration.declared is None and first.hint is EMPTY:
         text = f"{kind.value} handler {registration.name} takes {first.name!r}, which has no hint"
-        return _problem(
-            registration, "message-hint", text, f"say which {kind.value} it takes: {first.name}: My{kind.value.title()}"
-        )
+        how = f"{first.name}: My{kind.value.title()}"
+        if registration.name == "<lambda>":  # which can't have hints
+            how = f"{kind.decorator.lstrip('@')}(My{kind.value.title()})(lambda ...)"
+        return _problem(registration, "message-hint", text, f"say which {kind.value} it takes: {how}")
     hint = message_hint(registration, signature)
     if len(classes) < len(members(hint)):
         source = f"takes {first}" if registration.declared is None else f"is registered for {hint!r}"

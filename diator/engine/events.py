@@ -21,6 +21,10 @@ Plain = Callable[[Any], Coroutine[Any, Any, None]]
 """A handler that needs nothing but the event."""
 
 
+_NOTHING: Any = object()
+"""Where ``publish`` was given no event. ``Any``: it stands for one."""
+
+
 class EventSender(Protocol):
     """Where the brokered events of a unit of work go. The engine has no broker: this is what it knows of one.
 
@@ -152,8 +156,15 @@ class Rule:
 
     def _publish(self) -> Callable[..., None]:
         def publish(
-            events: Published, event: Event, /, *, after: Delay | None = None, headers: Mapping[str, str] | None = None
+            events: Published,
+            event: Event = _NOTHING,
+            /,
+            *more: Event,
+            after: Delay | None = None,
+            headers: Mapping[str, str] | None = None,
         ) -> None:
+            if more or event is _NOTHING:
+                raise TypeError(_one_by_one(len(more) + (event is not _NOTHING)))
             if type(event) in events.allowed and after is None and headers is None:
                 events.append(event)
             elif events.allowed is CLOSED:
@@ -164,6 +175,7 @@ class Rule:
                 ensure_may_wait(event, after, headers)
                 events.append(event)
 
+        publish.__qualname__ = "publish"  # what Python says of keywords
         return publish
 
     def _is_brokered(self, event: Event) -> bool:
@@ -178,7 +190,9 @@ class Rule:
             text = f"{self._handler.name} published the class {show(event)}; publish an instance: {show(event)}(...)"
             raise InvalidMessageError(text)
         if not isinstance(event, Event):
-            raise InvalidMessageError(f"{self._handler.name} published {event!r}, which is no event")
+            text = f"{self._handler.name} published {event!r}, which is no event"
+            many = isinstance(event, (list, tuple, set, frozenset))
+            raise InvalidMessageError(f"{text}; publish each: for event in events: publish(event)" if many else text)
         cls = type(event)
         if not isinstance(event, self._declared):
             raise UndeclaredEventError(self._undeclared(cls))
@@ -213,6 +227,10 @@ def ensure_may_wait(event: Event, after: Delay | None, headers: Mapping[str, str
     option = f"after={after!r}" if after is not None else f"headers={headers!r}"
     text = f"{type(event).__qualname__} was published with {option}, but a domain event is handled in its unit of work"
     raise InvalidMessageError(f"{text}; publish it without, or make it a NotificationEvent, which leaves over a broker")
+
+
+def _one_by_one(count: int) -> str:
+    return f"publish got {count} events, where one was expected; call it for each: publish(first), then publish(second)"
 
 
 def _too_late(event: Event) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from diator._coroutines import marked
 from diator._keys import Key
+from diator._misuse import ensure_loop
 from diator._shielding import Shield, shielded
 from diator.containers.closing import add_cause
 from diator.containers.port import Capability, Container, Resolver
@@ -29,7 +30,7 @@ Scope = AbstractAsyncContextManager[Resolver]
 class Resources:
     """The container, while the app runs."""
 
-    __slots__ = ("_all_ended", "_under_way", "container", "resolve", "root", "threads")
+    __slots__ = ("_all_ended", "_loop", "_under_way", "container", "resolve", "root", "threads")
 
     def __init__(self, container: Container | None) -> None:
         self.container = container
@@ -42,6 +43,7 @@ class Resources:
         self._under_way = 0
         """How many units of work use the container."""
         self._all_ended: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def unit(self, work: Work, uses_container: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Give the unit of work around ``work``: a function of the message and of what the sender provides.
@@ -64,6 +66,7 @@ class Resources:
 
     async def start(self) -> None:
         """Open the one scope of a container that has no scopes of its own."""
+        self._loop = asyncio.get_running_loop()
         if self.container is None or Capability.SCOPED in self.container.capabilities:
             self.resolve = _without_a_scope
         else:
@@ -84,7 +87,7 @@ class Resources:
             await shielded(self._close())
 
     async def _close(self) -> None:
-        root, self.root, self.resolve = self.root, None, _after_the_end
+        root, self.root, self.resolve, self._loop = self.root, None, _after_the_end, None
         try:
             if root is not None:
                 await root.__aexit__(None, None, None)
@@ -93,7 +96,8 @@ class Resources:
                 await self.container.aclose()
 
     def enter(self) -> None:
-        """Count a unit of work that uses the container."""
+        """Count a unit of work that uses the container. Raises `NotRunningError` in another event loop."""
+        ensure_loop(self._loop, "a message was sent")
         self._under_way += 1
 
     def leave(self) -> None:
@@ -125,7 +129,7 @@ class Resources:
         return (self._in_scope if scoped else self._in_root)(work, message, provided, unit)
 
     async def _in_root(self, work: Work, message: Any, provided: Mapping[Key, object], unit: Unit | None) -> Any:
-        self._under_way += 1
+        self.enter()
         try:
             return await work(message, unit or Unit(self.resolve, provided))
         finally:
@@ -138,7 +142,7 @@ class Resources:
         assert self.container is not None
         if self.resolve is _after_the_end:
             raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
-        self._under_way += 1
+        self.enter()
         try:
             scope = self.container.scope(provided)
             resolve = (await scope.__aenter__()).resolve

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from diator._keys import Key
+from diator._misuse import AsyncOnly
 from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.context import Context, current, next_context
@@ -80,8 +81,18 @@ async def close_rows(rows: object) -> None:
         await close()
 
 
-class Stream(Generic[R_co]):
+_OPEN_FIRST = """a stream was {what}; its rows are read inside a block, which is their unit of work:
+
+    async with app.stream(query) as rows:
+        async for row in rows:
+            ...
+"""
+
+
+class Stream(AsyncOnly, Generic[R_co]):
     """One reading of a streaming query: ``async with app.stream(query) as rows``."""
+
+    _how = "async with app.stream(query) as rows"
 
     __slots__ = ("_context", "_headers", "_plan", "_provided", "_query", "_resources", "_rows", "_scope", "_unit")
 
@@ -102,6 +113,14 @@ class Stream(Generic[R_co]):
         self._unit: StreamUnit | None = None
         self._scope: Scope | None = None
         self._rows: Rows[R_co] | None = None
+
+    if not TYPE_CHECKING:
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError(_OPEN_FIRST.format(what="read without being opened"))
+
+        def __await__(self) -> NoReturn:
+            raise TypeError(_OPEN_FIRST.format(what="awaited"))
 
     async def __aenter__(self) -> Rows[R_co]:
         if self._unit is not None:

@@ -290,6 +290,9 @@ def _wrapped(parameter: Parameter) -> tuple[type[Message], ...]:
 def _layer_shape(layer: Layer, signature: Signature) -> Problem | None:
     if isinstance(layer.target, type):
         text = f"@app.middleware got the class {show(layer.target)}, where something to call was expected"
+        if issubclass(layer.target, Message):
+            remedy = f"write @app.middleware alone, and hint its first parameter: message: {show(layer.target)}"
+            return Problem("middleware", text, remedy, layer.place)
         return Problem(
             "middleware", text, f"pass an instance: app.add_middleware({show(layer.target)}(...))", layer.place
         )

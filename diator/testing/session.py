@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from typing_extensions import Self
 
 from diator._coroutines import marked
+from diator._misuse import AsyncOnly
 from diator.app import Diator, Sender
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
@@ -32,13 +33,15 @@ def session(
     return Session(app, Stage(broker, delays), replacements("app.testing", replace))
 
 
-class Session(Seen):
+class Session(AsyncOnly, Seen):
     """An app in a test, recorded and with a worker: ``async with app.testing() as session``.
 
     It has what a record has, of everything that the app itself has begun in the block, whoever has called it. Messages
     that others have put on the broker are handled, but neither shown nor waited for. Leaving the block cancels what
     still runs.
     """
+
+    _how = "async with app.testing() as session"
 
     def __init__(self, app: Diator, stage: Stage, replace: Mapping[Any, object]) -> None:
         super().__init__(app, Watcher(at_once=not stage.delays))
@@ -56,16 +59,16 @@ class Session(Seen):
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Do what ``app.send`` does."""
-        return self._app.send(request)
+        return self._entered().send(request)
 
     @marked
     def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
         """Do what ``app.publish`` does."""
-        return self._app.publish(*events)
+        return self._entered().publish(*events)
 
     def stream(self, query: Query[R], /) -> Stream[R]:
         """Do what ``app.stream`` does."""
-        return self._app.stream(query)
+        return self._entered().stream(query)
 
     def using(
         self,
@@ -77,6 +80,13 @@ class Session(Seen):
         """Do what ``app.using`` does."""
         # Any: a key of `provide` is a hint (see Router.provides).
         return self._app.using(provide=provide, headers=headers, correlation_id=correlation_id)
+
+    def _entered(self) -> Diator:
+        if not self._is_open:
+            raise NotRunningError(
+                "the session is not open; use it inside its block: async with app.testing() as session"
+            )
+        return self._app
 
     async def settled(self, timeout: float = 10.0, *, allow_failures: bool = False) -> None:
         """Wait until all that the app has begun has ended, here and over the broker, retries and follow-ups included.

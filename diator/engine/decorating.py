@@ -1,0 +1,54 @@
+"""What decorators must not be given: told at their line, with what to write instead."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from diator._places import caller, place_in
+from diator.engine.hints import class_of, show
+from diator.errors import ConfigurationError, Problem
+from diator.messages import Message
+
+_ADD = {"command": "add_command", "query": "add_query", "on_event": "add_event_handler"}
+
+
+def ensure_decorator(owner: Any, base: type, verb: str, given: tuple[Any, ...], options: Mapping[str, object]) -> None:
+    """Raise `ConfigurationError` for several messages, for an option that is none, and where there is no app.
+
+    ``Any``: callers may be unchecked.
+    """
+    if not isinstance(owner, base):
+        _refuse(f"@{verb} was called on the class itself", f"make an app first: app = Diator(), then @app.{verb}")
+    if len(given) > 1:
+        names = " | ".join(map(_name, given))
+        one = f"name one class, or a union: @app.{verb}({names})" if verb == "on_event" else "write a handler for each"
+        _refuse(f"@app.{verb} got {', '.join(map(_name, given))}, where one class was expected", one)
+    target = given[0]
+    if isinstance(target, (list, tuple, set, frozenset, str)):
+        names = "MyMessage" if isinstance(target, str) else " | ".join(map(_name, target)) or "MyMessage"
+        _refuse(f"@app.{verb} got {target!r}, where a class was expected", f"pass the class: @app.{verb}({names})")
+    if isinstance(target, Message):
+        name = show(type(target))
+        _refuse(f"@app.{verb} got {target!r}, where a class was expected", f"pass the class: @app.{verb}({name})")
+    _ensure_known(owner, verb, options)
+
+
+def _ensure_known(owner: Any, verb: str, options: Mapping[str, object]) -> None:
+    if not options:
+        return
+    parameters = inspect.signature(getattr(owner, _ADD[verb])).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            how = f"did you mean {close[0]}?" if close else f"options are: {', '.join(known)}"
+            _refuse(f"@app.{verb} got {name}={options[name]!r}, which is no option of it", how)
+
+
+def _name(given: Any) -> str:
+    return show(given) if class_of(given) is not None else repr(given)
+
+
+def _refuse(text: str, remedy: str) -> NoReturn:
+    raise ConfigurationError([Problem("handler", text, remedy, place_in(caller()))])

@@ -1,0 +1,51 @@
+"""Messages that can't be made: with annotations and no ``@dataclass``, and abstract ones."""
+
+import inspect
+from abc import ABCMeta
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from typing_extensions import Format, get_annotations
+
+from diator.engine.hints import show
+from diator.errors import Problem
+from diator.messages import Message, Request
+
+_MARKS = ("__dataclass_fields__", "__attrs_attrs__")
+
+
+def unmade(classes: Iterable[type[Message]]) -> Iterator[Problem]:
+    """Find classes of messages whose annotations are no fields, and requests that are abstract."""
+    for cls in dict.fromkeys(classes):
+        names = _no_fields(cls)
+        if names:
+            text = (
+                f"{show(cls)} (of {cls.__module__}) annotates {', '.join(names)}, but has no constructor that takes it"
+            )
+            remedy = f"put @dataclass(frozen=True) above class {cls.__name__}, or annotate constants as ClassVar"
+            yield Problem("message-fields", text, remedy)
+        elif issubclass(cls, Request) and inspect.isabstract(cls):
+            missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+            text = f"{show(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
+            yield Problem("message-fields", text, "register the handler for a class that can be made")
+
+
+def _no_fields(cls: type[Any]) -> list[str]:
+    """The annotations of a class, and of its bases, that its constructor does not know: those of `object`, say."""
+    if type(cls) not in (type, ABCMeta):
+        return []  # its metaclass makes fields of them, as those of pydantic and msgspec do
+    constructor = next((base for base in cls.__mro__ if _constructs(base)), object)
+    below = cls.__mro__[: cls.__mro__.index(constructor)]
+    if constructor is not object and not any(mark in vars(constructor) for mark in _MARKS):
+        return []  # it is the author's own, and may do anything with them
+    return [
+        name
+        for base in reversed(below)
+        for name, hint in get_annotations(base, format=Format.FORWARDREF).items()
+        if "ClassVar" not in str(hint) and not name.startswith("_")
+    ]
+
+
+def _constructs(base: type[Any]) -> bool:
+    own = vars(base)
+    return "__init__" in own or ("__new__" in own and base is not object) or any(mark in own for mark in _MARKS)

@@ -1,0 +1,378 @@
+"""What a first try gets wrong: each is told with what to write instead, and without what is inside of Diator."""
+
+import asyncio
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+
+from diator import (
+    Command,
+    ConfigurationError,
+    Diator,
+    DomainEvent,
+    InvalidMessageError,
+    NotificationEvent,
+    NotRunningError,
+    Publish,
+    Query,
+    Router,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Join(Command[None]):
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Find(Query[int]): ...
+
+
+@dataclass(frozen=True)
+class Rows(Query[int]): ...
+
+
+@dataclass(frozen=True)
+class Joined(DomainEvent):
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Left(NotificationEvent):
+    name: str = ""
+
+
+def make_app(doing: Callable[[Any], object] = lambda publish: None) -> Diator:
+    app = Diator("shop", broker="memory://")
+    app.publishes(Joined, Left)
+
+    @app.command
+    async def join(command: Join, publish: Publish[Joined]) -> None:
+        doing(publish)
+
+    @app.query
+    async def find(query: Find) -> int:
+        return 1
+
+    @app.query
+    async def rows(query: Rows) -> AsyncIterator[int]:
+        yield 1
+
+    @app.on_event
+    async def joined(event: Joined) -> None: ...
+
+    @app.on_event
+    async def left(event: Left) -> None: ...
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("doing", "told"),
+    [
+        (lambda publish: publish(Joined(), Joined()), "publish got 2 events.* call it for each"),
+        (lambda publish: publish(Joined(), Joined(), Joined()), "publish got 3 events"),
+        (lambda publish: publish(), "publish got 0 events"),
+        (lambda publish: publish([Joined()]), r"for event in events: publish\(event\)"),
+        (lambda publish: publish(Joined), r"publish an instance: Joined\(\.\.\.\)"),
+        (lambda publish: publish(None), "None, which is no event"),
+        (lambda publish: publish(Find()), "which is no event"),
+    ],
+)
+async def test_publishing_something_else_than_one_event(doing: Callable[[Any], object], told: str) -> None:
+    async with make_app(doing) as app:
+        with pytest.raises((TypeError, InvalidMessageError), match=told) as caught:
+            await app.send(Join())
+        assert "Rule" not in str(caught.value)
+
+
+async def test_publishing_a_list() -> None:
+    events: Any = [Joined(), Left()]
+    async with make_app() as app:
+        with pytest.raises(InvalidMessageError, match=r"write app\.publish\(\*events\)"):
+            await app.publish(events)
+
+
+async def test_a_stream_that_is_not_opened() -> None:
+    async with make_app() as app:
+        stream: Any = app.stream(Rows())
+        with pytest.raises(TypeError, match=r"async with app\.stream\(query\) as rows"):
+            async for _ in stream:
+                pass
+        with pytest.raises(TypeError, match=r"was awaited.*\n*.*async with app\.stream"):
+            await stream
+        with pytest.raises(TypeError, match="plain `with`"), stream:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("make", "how"),
+    [
+        (lambda app: app, "async with app$"),
+        (lambda app: app.testing(), r"async with app\.testing\(\) as session"),
+        (lambda app: app.operations(), r"async with app\.operations\(\) as operations"),
+    ],
+)
+def test_a_plain_with(make: Callable[[Diator], Any], how: str) -> None:
+    with pytest.raises(TypeError, match=how), make(make_app()):
+        pass
+
+
+async def test_a_worker_in_a_plain_with() -> None:
+    async with make_app() as app:
+        worker: Any = app.worker()
+        with pytest.raises(TypeError, match=r"async with app\.worker\(\)"), worker:
+            pass
+
+
+USES: list[Callable[[Any], Any]] = [
+    lambda app: app.send(Join()),
+    lambda app: app.send(Find()),
+    lambda app: app.publish(Joined()),
+    lambda app: app.publish(Left()),
+    lambda app: app.publish(Joined(), Left()),
+    lambda app: app.stream(Rows()),
+    lambda app: app.using().send(Join()),
+    lambda app: app.using().publish(Joined()),
+    lambda app: app.using().stream(Rows()),
+    lambda app: app.worker(),
+]
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_before_the_start_and_after_the_end(use: Callable[[Any], Any]) -> None:
+    app = make_app()
+    for state in ("has not been started", "has ended"):
+        with pytest.raises(NotRunningError, match=f"the app {state}; use it inside its `async with` block") as caught:
+            use(app)
+        assert "KeyError" not in "".join(traceback.format_exception(caught.value))
+        async with app:
+            pass
+
+
+async def test_the_failed_look_up_is_not_told() -> None:
+    wrong: list[Any] = [Join, Joined(), Rows(), 5]
+    async with make_app() as app:
+        for message in wrong:
+            with pytest.raises(InvalidMessageError) as caught:
+                await app.send(message)
+            assert "KeyError" not in "".join(traceback.format_exception(caught.value))
+        with pytest.raises(InvalidMessageError) as caught:
+            await app.publish(wrong[0])
+        assert "KeyError" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_session_outside_of_its_block() -> None:
+    session = make_app().testing()
+    for use in (lambda: session.send(Join()), lambda: session.publish(Joined()), lambda: session.stream(Rows())):
+        with pytest.raises(NotRunningError, match=r"async with app\.testing\(\) as session"):
+            use()
+
+
+async def enter(manager: Any) -> None:
+    async with manager:
+        pass
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda app: app.publish(Left()),
+        lambda app: app.using(headers={"a": "b"}).send(Join()),
+        lambda app: enter(app.stream(Rows())),
+        lambda app: enter(app.worker()),
+        lambda app: enter(app.testing()),
+        enter,
+        lambda app: app.__aexit__(None, None, None),
+    ],
+)
+async def test_another_event_loop(use: Callable[[Any], Awaitable[None]]) -> None:
+    async def elsewhere() -> None:
+        await use(app)
+
+    async with make_app() as app:
+        with pytest.raises(NotRunningError, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+        assert await app.send(Find()) == 1
+
+
+async def test_a_coroutine_made_in_a_thread_runs_in_the_loop_of_the_app() -> None:
+    loop = asyncio.get_running_loop()
+    async with make_app() as app:
+        result = await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(app.send(Find()), loop).result(5))
+    assert result == 1
+
+
+async def test_a_container_in_another_event_loop() -> None:
+    import punq
+
+    container = punq.Container()
+    container.register(dict, instance={})
+    app = Diator(container=container)
+
+    @app.command
+    async def join(command: Join, service: dict) -> None: ...  # type: ignore[type-arg]
+
+    async with app:
+        sending = app.send(Join())
+        with pytest.raises(NotRunningError, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(sending))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Bare(Command[None]):
+    name: str
+
+
+class BareEvent(DomainEvent):
+    name: str = "x"
+
+
+class Below(Join):
+    age: int
+
+
+class BareGeneric(Command[None], Generic[T]):
+    item: T
+
+
+class Abstract(Command[None], ABC):
+    @abstractmethod
+    def total(self) -> int: ...
+
+
+class Constant(Command[None]):
+    LIMIT: ClassVar[int] = 5
+
+
+class Own(Command[None]):
+    name: str
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class BelowOwn(Own):
+    age: int = 3
+
+
+class Base(Command[None]):
+    kind: ClassVar[str] = "base"
+
+
+@dataclass
+class Derived(Base):
+    name: str
+
+
+@attrs.define
+class Attrs(Command[None]):
+    name: str
+
+
+class Model(pydantic.BaseModel, Command[None]):
+    name: str
+
+
+class Struct(msgspec.Struct, Command[None]):
+    name: str
+
+
+@pytest.mark.parametrize("cls", [Bare, Below, BareGeneric, Abstract])
+def test_a_message_that_can_not_be_made(cls: Any) -> None:
+    app = Diator()
+    app.add_command(make_handler(cls))
+    problems = app.check()
+    assert [problem.code for problem in problems] == ["message-fields"]
+    assert cls.__name__ in problems[0].text
+    assert ("abstract" if cls is Abstract else "@dataclass") in problems[0].text + problems[0].remedy
+
+
+def test_an_event_without_dataclass_wherever_it_is_named() -> None:
+    handled, published, declared = Diator(), Diator(), Diator()
+
+    async def on(event: BareEvent) -> None: ...
+
+    async def join(command: Join, publish: Publish[BareEvent]) -> None: ...
+
+    handled.add_event_handler(on)
+    published.add_command(join)
+    declared.publishes(BareEvent)
+    for app in (handled, published, declared):
+        assert "message-fields" in [problem.code for problem in app.check()]
+
+
+@pytest.mark.parametrize("cls", [Join, Constant, Own, BelowOwn, Derived, Attrs, Model, Struct])
+def test_messages_that_can_be_made(cls: Any) -> None:
+    app = Diator()
+    app.add_command(make_handler(cls))
+    assert app.check() == []
+
+
+def make_handler(cls: Any) -> Any:
+    async def handler(command: Any) -> None: ...
+
+    handler.__annotations__ = {"command": cls, "return": None}
+    return handler
+
+
+async def join(command: Join) -> None: ...
+
+
+async def greet(event: Joined) -> None: ...
+
+
+ANY: Any = Diator
+DECORATORS: list[tuple[Callable[[Any], object], str]] = [
+    (lambda app: app.command(Join, Find), "got Join, Find, where one class.*write a handler for each"),
+    (lambda app: app.on_event(Joined, Left), r"@app\.on_event\(Joined \| Left\)"),
+    (lambda app: app.on_event([Joined, Left]), r"@app\.on_event\(Joined \| Left\)"),
+    (lambda app: app.command("Join"), "'Join', where a class was expected"),
+    (lambda app: app.command(Join()), r"pass the class: @app\.command\(Join\)"),
+    (lambda app: app.command(timout=5)(join), "timout=5, which is no option.*did you mean timeout"),
+    (lambda app: app.query(Find, retry=5), "retry=5, which is no option.*options are: timeout, thread"),
+    (lambda app: app.on_event(concurency=5), "did you mean concurrency"),
+    (lambda app: app.command(lambda command: None), r"app\.command\(MyCommand\)\(lambda"),
+    (lambda app: app.command(5), "5, which can't be called"),
+    (lambda app: app.middleware(), "write @app.middleware alone"),
+    (lambda app: ANY.command(join), r"make an app first: app = Diator\(\)"),
+    (lambda app: app.command(app.command(join)), "has a second handler"),
+    (lambda app: app.query(join), "use @app.command"),
+    (lambda app: app.include(Router), "which is no router"),
+]
+
+
+@pytest.mark.parametrize(("use", "told"), DECORATORS)
+def test_a_decorator_that_is_given_something_else(use: Callable[[Any], object], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"(?s){told}") as caught:
+        use(Diator())
+    (problem,) = caught.value.problems
+    assert problem.place is not None
+    assert problem.place.file.endswith("test_first_use.py")
+
+
+def test_a_message_in_the_place_of_a_middleware() -> None:
+    app = Diator()
+    app.add_middleware(Join)
+    (problem,) = app.check()
+    assert "hint its first parameter: message: Join" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("run", "diator run"), ("start", "async with app"), ("event", "@app.on_event"), ("emit", "publish")],
+)
+def test_names_that_other_frameworks_have(name: str, how: str) -> None:
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*{how}"):
+        getattr(Diator(), name)
+    assert not hasattr(Diator(), "__wrapped__")
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
+        getattr(Router(), "nonsense")  # noqa: B009
