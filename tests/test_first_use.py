@@ -225,7 +225,7 @@ async def test_a_container_in_another_event_loop() -> None:
     async with app:
         sending = app.send(Join())
         with pytest.raises(NotRunningError, match="another event loop"):
-            await asyncio.to_thread(lambda: asyncio.run(sending))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            await asyncio.to_thread(lambda: asyncio.run(sending))  # pyright: ignore[reportArgumentType]
 
 
 class Bare(Command[None]):

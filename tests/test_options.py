@@ -20,6 +20,7 @@ from diator import (
     ConfigurationError,
     Diator,
     Hooks,
+    InvalidMessageError,
     LoggingMiddleware,
     NotificationEvent,
     Retry,
@@ -85,6 +86,13 @@ async def a_worker(**options: Any) -> None:
 async def settling(**options: Any) -> None:
     async with brokered().testing() as session:
         await session.settled(**options)
+
+
+async def publishing(**options: Any) -> None:
+    app = brokered()
+    app.publishes(Joined)
+    async with app:
+        await app.publish(Joined(), **options)
 
 
 HANDLERS = {"timeout": OPTIONAL_SECONDS, "thread": NO_FLAGS}
@@ -159,6 +167,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
         lambda **options: brokered().testing().using(**options),
         {"provide": [5], "headers": [5, {"a": 5}], "correlation_id": [5, "", "\ud800"]},
     ),
+    "publish": (Diator.publish, publishing, {"after": without_none(SECONDS)}),
     "settled": (Session.settled, settling, {"timeout": SECONDS, "allow_failures": NO_FLAGS}),
     "add_command": (Router.add_command, lambda **options: Router().add_command(join, **options), HANDLERS),
     "add_query": (
@@ -261,7 +270,7 @@ CASES = [
 
 @pytest.mark.parametrize(("make", "option", "value"), CASES)
 async def test_a_wrong_option_is_refused_with_its_name(make: Callable[..., Any], option: str, value: object) -> None:
-    with pytest.raises((ConfigurationError, TypeError)) as caught:
+    with pytest.raises((ConfigurationError, InvalidMessageError, TypeError)) as caught:
         made = make(**{option: value})
         if inspect.iscoroutine(made):
             await made
@@ -274,7 +283,7 @@ async def test_a_wrong_option_is_refused_with_its_name(make: Callable[..., Any],
 def test_every_option_has_values_that_are_tried(name: str) -> None:
     target, _, options = WRONG[name]
     parameters = inspect.signature(target).parameters.values()
-    names = {p.name for p in parameters if p.name != "self" and p.kind is not p.POSITIONAL_ONLY}
+    names = {p.name for p in parameters if p.name != "self" and p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
     assert names - {option for of, option in FREE if of == name} == {key for key in options if options[key]}
 
 
