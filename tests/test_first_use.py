@@ -352,8 +352,10 @@ DECORATORS: list[tuple[Callable[[Any], object], str]] = [
 
 @pytest.mark.parametrize(("use", "told"), DECORATORS)
 def test_a_decorator_that_is_given_something_else(use: Callable[[Any], object], told: str) -> None:
+    app = Diator()
     with pytest.raises(ConfigurationError, match=f"(?s){told}") as caught:
-        use(Diator())
+        use(app)
+        raise ConfigurationError(app.check())  # what is wrong with a handler itself is told with all else, at the start
     (problem,) = caught.value.problems
     assert problem.place is not None
     assert problem.place.file.endswith("test_first_use.py")

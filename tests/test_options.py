@@ -23,6 +23,7 @@ from diator import (
     InvalidMessageError,
     LoggingMiddleware,
     NotificationEvent,
+    Query,
     Retry,
     Router,
     TimeoutMiddleware,
@@ -63,7 +64,15 @@ class Joined(NotificationEvent):
     name: str = ""
 
 
+@dataclass(frozen=True)
+class Find(Query[int]): ...
+
+
 async def join(command: Join) -> None: ...
+
+
+async def find(query: Find) -> int:
+    return 1
 
 
 async def greet(event: Joined) -> None: ...
@@ -93,6 +102,19 @@ async def publishing(**options: Any) -> None:
     app.publishes(Joined)
     async with app:
         await app.publish(Joined(), **options)
+
+
+def registering(add: Callable[..., None], handler: Any) -> Callable[..., None]:
+    """Register a handler; what is wrong with it is told at the start, with all else."""
+
+    def make(**options: Any) -> None:
+        app = Diator("shop", broker="memory://")
+        add(app, handler, **options)
+        problems = app.check()
+        if problems:
+            raise ConfigurationError(problems)
+
+    return make
 
 
 HANDLERS = {"timeout": OPTIONAL_SECONDS, "thread": NO_FLAGS}
@@ -169,15 +191,15 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "publish": (Diator.publish, publishing, {"after": without_none(SECONDS)}),
     "settled": (Session.settled, settling, {"timeout": SECONDS, "allow_failures": NO_FLAGS}),
-    "add_command": (Router.add_command, lambda **options: Router().add_command(join, **options), HANDLERS),
+    "add_command": (Router.add_command, registering(Router.add_command, join), HANDLERS),
     "add_query": (
         Router.add_query,
-        lambda **options: Router().add_query(join, **options),
+        registering(Router.add_query, find),
         HANDLERS,
     ),
     "add_event_handler": (
         Router.add_event_handler,
-        lambda **options: Router().add_event_handler(greet, **options),
+        registering(Router.add_event_handler, greet),
         {
             **HANDLERS,
             "subscription": without_none(NO_NAMES),
@@ -343,8 +365,8 @@ def test_what_is_taken_as_seconds_is_a_number_that_a_clock_can_count(value: Any)
         lambda: TimeoutMiddleware(value),
         lambda: MemoryBroker(lease=value),
         lambda: RedisBroker(timeout=value),
-        lambda: Router().add_command(join, timeout=value),
-        lambda: Router().add_event_handler(greet, timeout=value),
+        lambda: registering(Router.add_command, join)(timeout=value),
+        lambda: registering(Router.add_event_handler, greet)(timeout=value),
     ):
         if fits:
             make()
