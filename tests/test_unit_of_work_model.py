@@ -5,6 +5,7 @@ The model is the other half of this module: a few dozen lines of ordinary, synch
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from hypothesis import strategies as st
 from diator import CallNext, Command, Diator, DomainEvent, Event, Publish
 from diator.containers import Key
 from tests.journal import Journal, Session
+
+PROOFS = int(os.environ.get("DIATOR_PROOFS", "1"))
+"""How much of a long proof is done: a short version in every run of the tests, more where there is more time."""
 
 COMMANDS = 3
 EVENTS = 4
@@ -455,6 +459,6 @@ def run_model(program: Program) -> tuple[list[str], str]:
 
 
 @given(PROGRAMS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150 * PROOFS, deadline=None)
 def test_any_program_does_what_the_model_does(program: Program) -> None:
     assert asyncio.run(run_app(program)) == run_model(program)

@@ -1,6 +1,7 @@
 """Whatever stands on the wire ends as a dead letter, or is nobody's business: nothing crashes or goes in circles."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from diator.brokers import Delivery
 from diator.brokers.envelope import ATTRIBUTES
 from tests.brokered import Flaky, Watch, letters, put
 from tests.virtual_time import run
+
+PROOFS = int(os.environ.get("DIATOR_PROOFS", "1"))
+"""How much of a long proof is done: a short version in every run of the tests, more where there is more time."""
 
 
 @contract("fuzz.data-class", key="number", topic="fuzz")
@@ -91,7 +95,7 @@ def silence() -> Iterator[None]:
     logger.setLevel(level)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60 * PROOFS, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(deliveries(), min_size=1, max_size=6), st.booleans())
 def test_any_bytes_headers_and_counts_end(rubbish: list[Mapping[str, Any]], ordered: bool) -> None:
     async def scenario() -> None:
@@ -128,7 +132,7 @@ def test_any_bytes_headers_and_counts_end(rubbish: list[Mapping[str, Any]], orde
     run(scenario())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60 * PROOFS, deadline=None)
 @given(
     st.one_of(
         st.builds(AsDataClass, st.integers(-(2**63), 2**63 - 1), st.lists(st.text(), max_size=3).map(tuple)),

@@ -6,6 +6,7 @@ it, it ends as its plan says, in each subscription by itself.
 
 import asyncio
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -22,6 +23,9 @@ from diator.delivery.worker import Worker
 from diator.hooks import Parked
 from tests.brokered import Flaky, Watch, die, letters, subscriptions_of
 from tests.virtual_time import run
+
+PROOFS = int(os.environ.get("DIATOR_PROOFS", "1"))
+"""How much of a long proof is done: a short version in every run of the tests, more where there is more time."""
 
 ATTEMPTS = 3
 TIMEOUT = 20.0
@@ -386,7 +390,7 @@ def simple(*hows: Any, key: str | None = "a") -> Message:
     return Message(key, False, (plan, plan, plan))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50 * PROOFS, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(programs)
 @example(Program(3, [Step("publish", [simple("fails"), simple(), simple("rejects"), simple()])]))
 @example(Program(10, [Step("publish", [simple("hangs")] * 6), Step("wait", seconds=1), Step("die")]))

@@ -22,7 +22,7 @@ import pytest
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
-KILLS = int(os.environ.get("DIATOR_KILLS", "4"))
+KILLS = int(os.environ.get("DIATOR_KILLS", "2"))
 COUNT = 300
 CUSTOMERS = 12
 UNSETTLED = 5 + 25

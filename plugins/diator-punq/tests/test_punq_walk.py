@@ -1,5 +1,6 @@
 """The walk at the start and punq agree on what can be resolved, for any graph of services."""
 
+import os
 from typing import Any, NamedTuple
 
 import punq
@@ -8,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diator.containers import Key
+
+PROOFS = int(os.environ.get("DIATOR_PROOFS", "1"))
+"""How much of a long proof is done: a short version in every run of the tests, more where there is more time."""
 
 SERVICES: list[type] = [type(f"Service{number}", (), {}) for number in range(4)]
 
@@ -79,13 +83,13 @@ def agree(graph: list[Given]) -> None:
         assert (not found) == resolves(graph, service), found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=35 * PROOFS, deadline=None)
 @given(graphs)
 def test_what_the_walk_finds_right_punq_can_resolve_and_nothing_else(graph: list[Given]) -> None:
     agree(graph)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20 * PROOFS, deadline=None)
 @given(graphs_of_singletons)
 def test_the_same_holds_for_singletons(graph: list[Given]) -> None:
     agree(graph)

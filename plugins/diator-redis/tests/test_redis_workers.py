@@ -32,7 +32,7 @@ from diator.brokers import DeadLetter, Subscription, Topic
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
-KILLS = int(os.environ.get("DIATOR_KILLS", "6"))
+KILLS = int(os.environ.get("DIATOR_KILLS", "3"))
 SEED = int(os.environ.get("DIATOR_SEED", "0")) or random.randrange(1, 10**6)
 TIMES = max(1, KILLS // 20)
 """How often everything else is repeated."""
