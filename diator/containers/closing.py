@@ -1,7 +1,7 @@
 """Closing: how everything that a container has opened is closed, whatever fails meanwhile."""
 
 from collections.abc import Awaitable, Callable, Collection, MutableSequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -55,9 +55,10 @@ def add_cause(error: BaseException, closing: BaseException) -> None:
         if following is closing or _is_alike(following, closing):
             return  # an error object that is raised again and again would get one more each time
         chain[id(following)] = last = following
-        following = last.__cause__ or (None if last.__suppress_context__ else last.__context__)
+        cause, context = _CAUSE.__get__(last), _CONTEXT.__get__(last)
+        following = cause if cause is not None or last.__suppress_context__ else context
     _cut(closing, chain)
-    _link(last, "__cause__", closing)
+    _CAUSE.__set__(last, closing)
 
 
 def _is_alike(error: BaseException, other: BaseException) -> bool:
@@ -74,12 +75,14 @@ def _cut(error: BaseException, ends: Collection[int]) -> None:
     while left:
         one = left.pop()
         seen.add(id(one))
-        for name, other in (("__cause__", one.__cause__), ("__context__", one.__context__)):
+        for link in (_CAUSE, _CONTEXT):
+            other = link.__get__(one)
             if id(other) in ends:
-                _link(one, name, None)
+                link.__set__(one, None)
             elif other is not None and id(other) not in seen:
                 left.append(other)
 
 
-def _link(error: BaseException, name: str, other: BaseException | None) -> None:
-    BaseException.__setattr__(error, name, other)  # also where the class is frozen
+# Python's own, past what a class makes of them: frozen ones let nobody set them. Any: they are descriptors.
+_CAUSE: Any = vars(BaseException)["__cause__"]
+_CONTEXT: Any = vars(BaseException)["__context__"]
