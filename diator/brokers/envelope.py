@@ -162,7 +162,10 @@ _SHOWN = 100
 
 def _tolerantly(body: bytes) -> Envelope:
     """Read any document that the JSON format of CloudEvents allows."""
-    members = _members.decode(body.removeprefix(BOM))
+    document = body.removeprefix(BOM)
+    if document.lstrip()[:1] == b"[":
+        raise ValueError("it is a batch of events, where one event was expected; send each as a message of its own")
+    members = _members.decode(document)
     attributes = {name: msgspec.json.decode(members[name]) for name in ATTRIBUTES if name in members}
     return _envelope(attributes, _data_of(members))
 

@@ -80,14 +80,14 @@ _DELIVERY_ID, _MORE, _PAYLOAD = 1, 5, 11
 def _watch(handler: Any) -> None:
     """Put `_Transfers` in front of the link as soon as there is one: nothing was read then."""
     ready: Callable[[], Awaitable[bool]] = handler._client_ready_async
-    watched: set[int] = set()
+    watched: Any = None
 
     async def client_ready() -> bool:
+        nonlocal watched
         is_ready = await ready()
-        link = handler._link
-        if link is not None and id(link) not in watched:
-            watched.add(id(link))
-            _Transfers(link)
+        if handler._link is not None and handler._link is not watched:
+            watched = handler._link
+            _Transfers(watched)
         return is_ready
 
     handler._client_ready_async = client_ready
