@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker, FindsUnsubscribed
-from diator.errors import BrokerError, BrokerUnavailableError
+from diator.delivery.texts import described
+from diator.errors import BrokerError
 
 logger = logging.getLogger("diator")
 
@@ -43,9 +44,8 @@ class DroppedTopics:
                     "handles them, or create its subscriptions before: diator subscriptions apply",
                     topic,
                 )
-        except (BrokerUnavailableError, asyncio.TimeoutError):
-            self._known.difference_update(new)
-        except BrokerError as error:  # such as a permission that publishing does not need
-            logger.debug("the broker does not tell whether %s have subscriptions: %s", new, error)
+        except (BrokerError, asyncio.TimeoutError) as error:
+            # Such as a permission that publishing does not need. Not asked again: publishing would be slow each time.
+            logger.debug("the broker does not tell whether %s have subscriptions (%s)", new, described(error))
         except Exception:
             logger.exception("looking up whether %s have subscriptions has failed", new)

@@ -115,7 +115,7 @@ class Publishing(Bench):
         if not isinstance(broker, FindsUnsubscribed):
             pytest.skip("the broker has no unsubscribed()")
         receiver = await self.receiver(subscription)
-        taken, other, third = self.topic(), self.topic("nothing"), self.topic("never")
+        taken, other, third = self.topic(), self.topic("bills"), self.topic("never")
         for topic in (taken, other):
             for key in (None, "a"):
                 await broker.publish(messages(1, topic, key=key), timeout=self.patience)

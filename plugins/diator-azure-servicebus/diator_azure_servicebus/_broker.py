@@ -1,7 +1,7 @@
 """The broker: what it offers, its settings, and the port."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from azure.servicebus.aio import ServiceBusClient
@@ -22,6 +22,7 @@ from diator.errors import BrokerError, ConfigurationError, NotPublishedError
 from diator_azure_servicebus._entities import Entity, Layout
 from diator_azure_servicebus._letters import DeadLetters
 from diator_azure_servicebus._link import Link
+from diator_azure_servicebus._names import path_of
 from diator_azure_servicebus._opening import Opening
 from diator_azure_servicebus._publisher import Publisher
 from diator_azure_servicebus._receiver import QueueReceiver
@@ -240,6 +241,15 @@ class ServiceBusBroker:
             waiting, dead = count if count is not None else (None, None)
             found.append(Status(one.name, queue not in missing, waiting, dead, missing))
         return found
+
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return the topics without a subscription, where the broker may manage the namespace."""
+        self._open_link()
+        assert self._topology is not None, "made by connect"
+        if self._settings.layout == "queues":
+            return ()
+        names = {path_of(name, self._settings.prefix): name for name in topics}
+        return [names[path] for path in await self._topology.unsubscribed(list(names))]
 
     # Dead letters.
 

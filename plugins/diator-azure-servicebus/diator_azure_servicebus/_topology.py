@@ -40,6 +40,10 @@ class Topology(Protocol):
         """Count what is in queues; None for those that it can't tell of."""
         ...
 
+    async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
+        """Find the topics that surely have no subscription. Raises `~diator.BrokerError`."""
+        ...
+
     async def aclose(self) -> None:
         """Close what was opened."""
         ...
@@ -64,6 +68,10 @@ class Probing:
     async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
         """Tell nothing: the protocol of messages has no counts."""
         return [None] * len(queues)
+
+    async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:  # noqa: ARG002
+        """Find none: the protocol of messages has no list of subscriptions."""
+        return ()
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -123,6 +131,10 @@ class Managing:
         """Count; scheduled messages wait too."""
         return [await asyncio.to_thread(self._count, queue) for queue in queues]
 
+    async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
+        """Find the topics without a subscription."""
+        return [topic for topic in topics if not await asyncio.to_thread(self._has_subscriptions, topic)]
+
     async def aclose(self) -> None:
         """Close the client."""
         await asyncio.to_thread(self._client.close)
@@ -158,6 +170,14 @@ class Managing:
             return None
         waiting = (found.active_message_count or 0) + (found.scheduled_message_count or 0)
         return Counts(waiting, found.dead_letter_message_count or 0)
+
+    def _has_subscriptions(self, topic: str) -> bool:
+        try:
+            return self._client.get_topic_runtime_properties(topic).subscription_count != 0
+        except ResourceNotFoundError:
+            return False
+        except AzureError as error:
+            raise translate(error, topic) from error
 
 
 def _check(entity: Entity, there: Any) -> None:

@@ -168,6 +168,11 @@ class Namespace:
             raise ValueError(f"the namespace has no topic {topic!r}")
         inlet.targets.append(self._target(inlet.path, subscription))
 
+    def has_targets(self, path: str) -> bool:
+        """Whether there is such an entity, and what is sent to it gets anywhere."""
+        inlet = self._inlets.get(path.lower())
+        return inlet is not None and bool(inlet.targets)
+
     def inlet(self, path: str) -> Inlet:
         """Find what messages can be sent to.
 

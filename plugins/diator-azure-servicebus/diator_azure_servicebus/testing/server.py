@@ -114,6 +114,10 @@ class ServiceBusServer:
 
     # -- looking
 
+    def has_subscriptions(self, topic: str) -> bool:
+        """Tell whether what is sent to a topic gets anywhere; false where there is no such topic."""
+        return self._call(lambda node: node.namespace.has_targets(topic))
+
     def counts(self, path: str) -> Counts:
         """Count the messages of an entity by state.
 

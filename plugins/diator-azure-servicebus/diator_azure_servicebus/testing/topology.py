@@ -33,6 +33,10 @@ class ServerTopology:
         """Count what is in queues."""
         return [self._count(queue) for queue in queues]
 
+    async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
+        """Find the topics without a subscription."""
+        return [topic for topic in topics if not self._server.has_subscriptions(topic)]
+
     async def aclose(self) -> None:
         """Nothing is open."""
 
