@@ -128,7 +128,8 @@ class Router(Decorators):
             if cls is None or not issubclass(cls, Event):
                 text = f"app.publishes got {event!r}, which is no class of events"
                 raise ConfigurationError([Problem("publish-hint", text, "pass classes of events", place)])
-            self._registry.published.setdefault(event, place)
+            self._registry.published.setdefault(cls, place)
+            self._registry.published_as.setdefault(event, place)
 
     def provides(self, *hints: Any) -> None:
         """Declare what senders bring with ``app.using(provide={User: user})``, so that handlers may ask for it.

@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Format, get_annotations
 
+from diator._places import Place
 from diator.brokers.port import Broker, Capability, Subscription, Topic
 from diator.delivery.codec import Codec, UnserialisableError, codec_of
+from diator.engine.arguments import fits, say, spelled_out, with_defaults
 from diator.engine.check import Checked
+from diator.engine.claims import message_hint
 from diator.engine.events import is_brokered
 from diator.engine.hints import show
 from diator.engine.records import Kind, Registration
-from diator.engine.wiring import Wired
+from diator.engine.wiring import Wired, publish_hints
 from diator.errors import ConfigurationError, Problem
 from diator.messages import BROKERED, Contract, ECSTEvent, Event, contract_of
 from diator.retry import Retry
@@ -71,9 +74,9 @@ class Catalog(NamedTuple):
     consumed: tuple[Consumed, ...]
     topics: tuple[Topic, ...]
     """Where this app publishes to."""
-    handled: Mapping[type[Event], Registration]
-    """The classes that handlers name, each with the first of its handlers; subscriptions are of these and of their
-    subclasses, as far as they were defined at the start."""
+    handled: Mapping[Any, Registration]
+    """What handlers name, each with the first of its handlers; subscriptions are of these classes and of their
+    subclasses, as far as they were defined at the start. ``Any``: `Paid[Money]` is no class."""
     problems: tuple[Problem, ...]
 
 
@@ -82,12 +85,16 @@ def look_through(checked: Checked, name: str | None, broker: Broker, defaults: D
     return _Survey(checked, name, broker, defaults).catalog()
 
 
-def entry_of(cls: type[Event]) -> Entry:
-    """Describe a class of events. Raises `ConfigurationError` where it can't be serialised."""
+def entry_of(cls: type[Event], hint: Any = None) -> Entry:
+    """Describe a class of events, with the type arguments of ``hint``.
+
+    Raises `ConfigurationError` where it can't be serialised.
+    """
+    # Any: `Paid[Money]` is no class.
     try:
-        codec = codec_of(cls)
+        codec = codec_of(with_defaults(hint or cls))
     except UnserialisableError as error:
-        text = f"{show(cls)} can't be serialised: {error.what}"
+        text = f"{show(hint or cls)} can't be serialised: {error.what}"
         raise ConfigurationError([Problem("codec", text, error.remedy)]) from error
     contract = contract_of(cls)
     kind = "ecst" if issubclass(cls, ECSTEvent) else "notification"
@@ -108,6 +115,8 @@ class _Survey:
         self.problems: list[Problem] = []
         self.entries: dict[type[Event], Entry] = {}
         self.refused: set[type[Event]] = set()
+        self.spelled: dict[type, tuple[Any, Place]] = {}
+        """Generic classes with the type arguments that the app gives them, and where. ``Any``: such is no class."""
 
     def catalog(self) -> Catalog:
         handlers = [
@@ -115,6 +124,8 @@ class _Survey:
             for registration, wired in self.checked.handlers.items()
             if registration.kind is Kind.EVENT and any(map(is_brokered, self.checked.classes[registration]))
         ]
+        for hint, record in self._spelled(registration for registration, _ in handlers):
+            self._spell(hint, record)
         published = list(self._published())
         for registration, _ in handlers:
             for cls in self._classes(registration):
@@ -126,13 +137,33 @@ class _Survey:
         self.problems.extend(self._refusals(consumed, topics))
         return Catalog(self.entries, consumed, topics, self._handled(consumed), tuple(self.problems))
 
-    def _handled(self, consumed: Iterable[Consumed]) -> dict[type[Event], Registration]:
-        found: dict[type[Event], Registration] = {}
+    def _handled(self, consumed: Iterable[Consumed]) -> dict[Any, Registration]:
+        found: dict[Any, Registration] = {}
         for one in consumed:
-            for cls in self.checked.classes[one.registration]:
-                if issubclass(cls, Event):
-                    found.setdefault(cls, one.registration)
+            for hint in self._hints(one.registration):
+                found.setdefault(hint, one.registration)
         return found
+
+    def _hints(self, registration: Registration) -> list[Any]:
+        """The events that a handler names, with their type arguments. ``Any``: `Paid[Money]` is no class."""
+        spelled = spelled_out(message_hint(registration, self.checked.registry.handlers[registration]))
+        return [spelled.get(cls, cls) for cls in self.checked.classes[registration] if issubclass(cls, Event)]
+
+    def _spelled(self, handlers: Iterable[Registration]) -> Iterator[tuple[Any, Place]]:
+        """The hints of brokered events with type arguments, where the app handles and publishes them, each once."""
+        for registration in handlers:
+            yield from ((hint, registration.place) for hint in self._hints(registration))
+        for registration, signature in self.checked.registry.handlers.items():
+            yield from ((hint, registration.place) for hint in publish_hints(signature))
+        yield from self.checked.registry.published_as.items()
+
+    def _spell(self, hint: Any, place: Place) -> None:
+        for cls, spelled in spelled_out(hint).items():
+            former, there = self.spelled.setdefault(cls, (spelled, place))
+            if former != spelled and issubclass(cls, BROKERED):
+                text = f"{show(spelled)} and {show(former)}, at {there}, are both the event {contract_of(cls).name!r}"
+                text = f"{text}, which does not say its type arguments"
+                self.problems.append(Problem("type-arguments", text, say(spelled), place))
 
     def _published(self) -> Iterator[type[Event]]:
         declared = [
@@ -156,14 +187,20 @@ class _Survey:
         return sorted(family, key=lambda member: (member is not cls, member.__module__, member.__qualname__))
 
     def _classes(self, registration: Registration) -> list[type[Event]]:
-        found = [m for cls in self.checked.classes[registration] if issubclass(cls, Event) for m in self._family(cls)]
+        found = [
+            member
+            for cls, hint in zip(self.checked.classes[registration], self._hints(registration), strict=True)
+            if issubclass(cls, Event)
+            for member in self._family(cls)
+            if fits(member, hint)
+        ]
         return list(dict.fromkeys(found))
 
     def _describe(self, cls: type[Event], registration: Registration | None) -> None:
         if cls in self.entries or cls in self.refused:
             return
         try:
-            self.entries[cls] = entry_of(cls)
+            self.entries[cls] = entry_of(cls, self.spelled.get(cls, (None,))[0])
         except ConfigurationError as error:
             self.refused.add(cls)
             place = registration.place if registration else self.checked.registry.published.get(cls)

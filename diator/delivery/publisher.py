@@ -19,6 +19,7 @@ from diator.delivery.creation import Creations
 from diator.delivery.dropped import DroppedTopics
 from diator.delivery.telling import Telling
 from diator.delivery.texts import described, text_of
+from diator.engine.arguments import fits
 from diator.engine.hints import show
 from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import (
@@ -66,7 +67,7 @@ class Publisher:
         if cls in self._entries:
             return
         entry = entry_of(cls)
-        base = next((base for base in cls.__mro__ if base in self._handled), None)
+        base = next((base for base in self._handled if fits(cls, base)), None)
         if base is not None:
             handler = self._handled[base]
             text = f"{show(cls)} was published, and was not defined when the app started: {handler.name}, which handles"

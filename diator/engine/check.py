@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diator._keys import Key
 from diator._places import Place
 from diator.containers.port import Container
+from diator.engine.arguments import spelled_out
 from diator.engine.brought import Below, asked_key, needed_below, refused_in_a_worker, without_sender
-from diator.engine.claims import claimed
+from diator.engine.claims import claimed, message_hint
 from diator.engine.events import is_brokered, needs_broker
 from diator.engine.fields import unmade
 from diator.engine.hints import show
@@ -49,7 +50,7 @@ def check(registry: Registry, container: Container | None, app: object, has_brok
     handlers = {record: _with_below(one, below) for record, one in wired.items() if record not in registry.unclear}
     layers = {layer: _with_below(one, below) for layer, one in layers.items()}
     classes = {record: claimed(record, registry.handlers[record]) or () for record in handlers}
-    reach = Reach(_domain_handlers(handlers, classes), layers.values())
+    reach = Reach(_domain_handlers(handlers, classes), layers.values(), _spelled(registry, handlers))
     problems.extend(_events(registry, handlers, classes, reach, has_broker))
     published = chain.from_iterable(one.publishes for one in wired.values())
     problems.extend(unmade(chain(registry.published, published, chain.from_iterable(classes.values()))))
@@ -66,6 +67,14 @@ def _asked(*wired: Iterable[Wired]) -> set[Key]:
 def _with_below(wired: Wired, below: Below) -> Wired:
     needed = dict.fromkeys(value for key in wired.keys for value in below.get(key, ()))
     return wired._replace(below=tuple(needed)) if needed else wired
+
+
+def _spelled(registry: Registry, handlers: Iterable[Registration]) -> dict[type, Any]:
+    """Generic messages as their handlers write them, the first one counting. ``Any``: `GetById[Meeting]` is no class."""
+    found: dict[type, Any] = {}
+    for record in handlers:
+        found = {**spelled_out(message_hint(record, registry.handlers[record])), **found}
+    return found
 
 
 def _domain_handlers(

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator, Mapping, MutableSequence, MutableSet
 from typing import Any, get_args
 
+from diator.engine.arguments import UNSAID, say, spelled_out
 from diator.engine.hints import class_of, generic_origin, members, result_of, show, split
 from diator.engine.records import Kind, Promise, Registration
 from diator.engine.returns import is_surely_final, may_return, returned, row_of
@@ -58,6 +59,7 @@ def unclear(registration: Registration, signature: Signature) -> Problem | None:
 
 def problems_of(registration: Registration, signature: Signature) -> Iterator[Problem]:
     """What is wrong with a handler that is clear, as far as its hints are resolved."""
+    yield from _arguments_said(registration, signature)
     yield from _way_of_running(registration, signature)
     yield from _events_readable(registration)
     yield from _consuming_fits(registration, claimed(registration, signature))
@@ -146,6 +148,14 @@ def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...
         f"event handler {registration.name} takes {names}: domain events run in process, the others come over a broker"
     )
     return _problem(registration, "message-kind", text, "take only domain events, or only notification and ECST events")
+
+
+def _arguments_said(registration: Registration, signature: Signature) -> Iterator[Problem]:
+    """A domain event is handled as the object that it is; one from a broker is read as the hint says."""
+    for cls, hint in spelled_out(message_hint(registration, signature)).items():
+        if issubclass(cls, DomainEvent):
+            text = f"event handler {registration.name} takes {show(hint)}, but {UNSAID}"
+            yield _problem(registration, "type-arguments", text, say(hint))
 
 
 def _way_of_running(registration: Registration, signature: Signature) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Generic, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 from typing_extensions import TypeAliasType, get_type_hints
 
@@ -114,10 +114,18 @@ def result_of(message: Any) -> Any:
 
     Raises `NameError` where ``R`` is a string whose names its module does not have.
     """
+    found = next(iter(arguments_for(message, Request)), Any)
+    return Any if isinstance(found, TypeVar) else unalias(found)
+
+
+def arguments_for(message: Any, base: type) -> tuple[Any, ...]:
+    """What a message such as ``GetById[Meeting]`` puts in for the type variables of one of its bases.
+
+    Raises `NameError` where one is a string whose names its module does not have.
+    """
     origin = generic_origin(message) or message
     arguments: Any = get_args(message) or getattr(message, "__pydantic_generic_metadata__", {}).get("args", ())
-    found = _result(origin, dict(zip(_parameters(origin), arguments, strict=False)))
-    return Any if found is None or isinstance(found, TypeVar) else unalias(found)
+    return _arguments(origin, base, dict(zip(_parameters(origin), arguments, strict=False))) or ()
 
 
 def generic_origin(message: Any) -> Any:
@@ -132,15 +140,14 @@ def _parameters(cls: Any) -> tuple[Any, ...]:
     return parameters
 
 
-def _result(cls: type[Any], values: Mapping[Any, Any]) -> Any:
-    for base, arguments in _bases(cls, values):
-        if not issubclass(base, Request):
-            continue
-        if base.__module__ == Request.__module__:
-            return arguments[0] if arguments else Any
-        found = _result(cast(type[Any], base), dict(zip(_parameters(base), arguments, strict=False)))
-        if found is not None:
-            return found
+def _arguments(cls: type[Any], base: type, values: Mapping[Any, Any]) -> tuple[Any, ...] | None:
+    if cls is base:
+        return tuple(values.get(variable, variable) for variable in _parameters(cls))
+    for parent, arguments in _bases(cls, values):
+        if issubclass(parent, base):
+            found = _arguments(parent, base, dict(zip(_parameters(parent), arguments, strict=False)))
+            if found is not None:
+                return found
     return None
 
 

@@ -1,12 +1,17 @@
 """What a message can cause: the domain events that may follow, the handlers that may run, and what those need."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from diator._keys import Key
+from diator.engine.arguments import fits
 from diator.engine.families import family_of
 from diator.engine.wiring import Wired
 from diator.messages import BROKERED, DomainEvent, Event, Message
+
+# Any: `Paid[Money]` is no class.
+NOT_SPELLED: Mapping[type, Any] = MappingProxyType({})
 
 
 class Needs:
@@ -31,7 +36,14 @@ class Following(NamedTuple):
 class Reach:
     """Answers for one app, from its wired handlers and middlewares."""
 
-    def __init__(self, handlers: Iterable[tuple[Wired, tuple[type[Message], ...]]], layers: Iterable[Wired]) -> None:
+    def __init__(
+        self,
+        handlers: Iterable[tuple[Wired, tuple[type[Message], ...]]],
+        layers: Iterable[Wired],
+        spelled: Mapping[type, Any] = NOT_SPELLED,
+    ) -> None:
+        self._spelled = spelled
+        """Generic classes as their handlers write them, with type arguments."""
         self._handlers = tuple(handlers)
         """The handlers of domain events, in the order of registration."""
         self._layers = tuple(layers)
@@ -40,7 +52,12 @@ class Reach:
 
     def layers_of(self, *classes: type[Message]) -> tuple[Wired, ...]:
         """The middlewares around messages of any of these classes, outermost first."""
-        return tuple(layer for layer in self._layers if any(issubclass(cls, layer.wraps) for cls in classes))
+        messages = [self._spelled.get(cls, cls) for cls in classes]
+        return tuple(
+            layer
+            for layer in self._layers
+            if any(fits(message, wrapped) for message in messages for wrapped in layer.wraps)
+        )
 
     def following(self, events: Iterable[type[Event]]) -> Following:
         """Everything that may run when events of these classes, or what they cause, are published."""

@@ -1,6 +1,7 @@
 """The registrations of one app or router: what is in, what is refused, and when nothing more is taken."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from diator._keys import Key
 from diator._places import Place
@@ -26,6 +27,8 @@ class Registry:
         """The handlers of which `settle` can't tell which messages they take."""
         self.layers: dict[Layer, Signature] = {}
         self.published: dict[type[Event], Place] = {}
+        self.published_as: dict[Any, Place] = {}
+        """The same as they were written: ``Paid[Money]``, where the class is ``Paid``. ``Any``: that is no class."""
         self.provided: dict[Key, Place] = {}
         self.prefixes: dict[Registration, str] = {}
         """What goes before the names of subscriptions, for handlers of included routers."""
@@ -71,6 +74,7 @@ class Registry:
             self.prefixes[handler] = prefix + other.prefixes.get(handler, "")
         self.layers.update(other.layers)
         self.published.update(other.published)
+        self.published_as.update(other.published_as)
         self.provided.update(other.provided)
         self._names.update(other._names)
         self._included[other] = place

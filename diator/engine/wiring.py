@@ -10,13 +10,14 @@ from typing_extensions import is_protocol
 from diator._keys import Key, Named
 from diator.containers.port import Container, Lifetime
 from diator.context import Context, Publish
+from diator.engine.arguments import UNSAID, say, spelled_out
 from diator.engine.claims import is_stream
 from diator.engine.hints import class_of, members, show, split, unalias, wanted
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.returns import is_surely_final
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
-from diator.messages import Event, Message
+from diator.messages import DomainEvent, Event, Message
 
 
 class Source(enum.Enum):
@@ -59,8 +60,8 @@ class Wired(NamedTuple):
     may_await: bool = True
     """Whether the result of a sync handler may have to be awaited, for all that its hint says."""
     timeout: float | None = None
-    wraps: tuple[type[Message], ...] = ()
-    """For a middleware: the messages that it wraps."""
+    wraps: tuple[Any, ...] = ()
+    """For a middleware: the hints of the messages that it wraps, with type arguments as in ``Command[int]``."""
     below: tuple[Key, ...] = ()
     """The values of senders without which the container can't give what is asked of it."""
 
@@ -160,6 +161,11 @@ class Wirer:
             self._add(
                 layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours"
             )
+        for cls, hint in spelled_out(first.hint).items():
+            if issubclass(cls, DomainEvent):
+                self._add(
+                    layer, "type-arguments", f"middleware {layer.name} takes {show(hint)}, but {UNSAID}", say(hint)
+                )
         return Wired(layer.target, signature.runs, self._arguments(layer, signature.parameters[2:]), wraps=wraps)
 
     def _arguments(self, record: Registration | Layer, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
@@ -273,18 +279,25 @@ def _is_publish(parameter: Parameter) -> bool:
     return hint is Publish or get_origin(hint) is Publish
 
 
+def publish_hints(signature: Signature) -> Iterator[Any]:
+    """What stands in the ``Publish[...]`` of a handler. ``Any``: a hint is any typing form."""
+    for parameter in (*signature.constructor, *signature.parameters[1:]):
+        if not isinstance(parameter.hint, Unresolved) and _is_publish(parameter):
+            yield from map(unalias, get_args(wanted(parameter.hint)[0]))
+
+
 def _event_classes(hint: Any) -> list[type[Event]]:
     """The events in a hint such as ``list[UserJoined | UserWarned]``."""
     found = [class_of(member) for inner in get_args(hint) for member in members(unalias(inner))]
     return [cls for cls in found if cls is not None and issubclass(cls, Event)]
 
 
-def _wrapped(parameter: Parameter) -> tuple[type[Message], ...]:
+def _wrapped(parameter: Parameter) -> tuple[Any, ...]:
     if parameter.hint is EMPTY or parameter.hint is Any or parameter.hint is object:
         return (Message,)
-    found = [class_of(member) for member in members(split(parameter.hint)[0])]
-    messages = tuple(cls for cls in found if cls is not None and issubclass(cls, Message))
-    return messages if len(messages) == len(found) else ()
+    hints = members(split(parameter.hint)[0])
+    classes = [class_of(hint) for hint in hints]
+    return hints if all(cls is not None and issubclass(cls, Message) for cls in classes) else ()
 
 
 def _layer_shape(layer: Layer, signature: Signature) -> Problem | None:
