@@ -70,7 +70,7 @@ def _with_below(wired: Wired, below: Below) -> Wired:
 
 
 def _spelled(registry: Registry, handlers: Iterable[Registration]) -> dict[type, Any]:
-    """Generic messages as their handlers write them, the first one counting. ``Any``: `GetById[Meeting]` is no class."""
+    """Generic messages as their handlers write them, the first one counting. ``Any``: `Get[Meeting]` is no class."""
     found: dict[type, Any] = {}
     for record in handlers:
         found = {**spelled_out(message_hint(record, registry.handlers[record])), **found}

@@ -107,15 +107,15 @@ def errors(app: Diator) -> list[Problem]:
 
 
 @pytest.mark.parametrize("hint", [Changed[int], Changed[Sequence[int]], Changed[int] | TextChanged])
-def test_a_handler_of_domain_events_with_type_arguments_is_refused_at_its_line(hint: Any) -> None:
+def test_a_handler_of_domain_events_with_type_arguments_is_refused(hint: Any) -> None:
     app = Diator()
 
     async def count(event: Any) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="an object does not say its type arguments") as caught:
-        app.add_event_handler(count, hint)
-    (problem,) = caught.value.problems
+    app.add_event_handler(count, hint)
+    (problem,) = errors(app)
     assert problem.code == "type-arguments"
+    assert "an object does not say its type arguments" in problem.text
     assert "take Changed, or a class that says them: class " in problem.remedy
     assert problem.place is not None
 
@@ -385,5 +385,6 @@ def test_one_generic_request_has_one_handler_whatever_its_arguments(generic: Any
     async def second(query: Any) -> Any: ...
 
     app.add_query(first, generic[int])
-    with pytest.raises(ConfigurationError, match="has a second handler"):
-        app.add_query(second, generic[str])
+    app.add_query(second, generic[str])
+    (problem,) = errors(app)
+    assert "has a second handler" in problem.text
