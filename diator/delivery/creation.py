@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from weakref import WeakKeyDictionary
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker, Subscription, Topic
@@ -23,12 +24,14 @@ class Creation:
     def __init__(
         self,
         broker: Broker,
+        creations: "Creations",
         subscriptions: Sequence[Subscription],
         topics: Sequence[Topic],
         timeout: float,
         outage: Outage,
     ) -> None:
         self._broker = broker
+        self._pending = creations.pending
         self._subscriptions, self._topics = subscriptions, topics
         self._timeout = timeout
         self._outage = outage
@@ -36,6 +39,7 @@ class Creation:
         """The names of those topics of which the subscriptions get something."""
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Whether they were created, once that is known."""
+        self._pending.add(self)
 
     @property
     def is_done(self) -> bool:
@@ -78,23 +82,19 @@ class Creation:
         self._end(created=False)
 
     def _end(self, *, created: bool) -> None:
+        self._pending.discard(self)
         if not self.ended.done():
             self.ended.set_result(created)
 
 
 class Creations:
-    """Those of all workers of one app, for whoever publishes."""
+    """Those of all workers that use one broker, for what is published over it."""
 
     def __init__(self) -> None:
-        self._pending: set[Creation] = set()
+        self.pending: set[Creation] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._pending)
-
-    def add(self, creation: Creation) -> None:
-        """Hold back what is published to its topics until it has ended."""
-        self._pending.add(creation)
-        creation.ended.add_done_callback(lambda _: self._pending.discard(creation))
+        return bool(self.pending)
 
     async def wait(self, messages: Sequence[Outgoing], timeout: float) -> float:
         """Wait until the subscriptions exist that get these messages, and give the seconds that are left.
@@ -104,7 +104,7 @@ class Creations:
         topics = {message.topic for message in messages}
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
-        while waits := [one for one in self._pending if not topics.isdisjoint(one.topics)]:
+        while waits := [one for one in self.pending if not topics.isdisjoint(one.topics)]:
             done, _ = await asyncio.wait(
                 [one.ended for one in waits], timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED
             )
@@ -113,6 +113,18 @@ class Creations:
             if not all(one.result() for one in done):
                 raise NotPublishedError(messages) from _unavailable(waits, "were not created before their worker ended")
         return max(ends - loop.time(), 0.001)
+
+
+_of_brokers: "WeakKeyDictionary[Broker, Creations]" = WeakKeyDictionary()
+"""Several apps of a process may share a broker, and what one publishes may be what another one's worker is to get."""
+
+
+def creations_of(broker: Broker) -> Creations:
+    """Give the creations over a broker, whichever app's they are."""
+    try:
+        return _of_brokers.setdefault(broker, Creations())
+    except TypeError:  # a broker that can't be hashed, or referred to weakly
+        return Creations()
 
 
 def _unavailable(waits: Collection[Creation], what: str) -> BrokerUnavailableError:

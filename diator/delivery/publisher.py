@@ -15,7 +15,7 @@ from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker, Capability
 from diator.context import TRACE, Context, new_id
 from diator.delivery.catalog import Catalog, entry_of
-from diator.delivery.creation import Creations
+from diator.delivery.creation import creations_of
 from diator.delivery.dropped import DroppedTopics
 from diator.delivery.telling import Telling
 from diator.delivery.texts import described, text_of
@@ -50,8 +50,8 @@ class Publisher:
         self.telling = telling
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the broker was opened in, while it is open."""
-        self.creations = Creations()
-        """The subscriptions that the workers of this process are creating: what is published to them waits."""
+        self.creations = creations_of(broker)
+        """The subscriptions that workers over this broker are creating here: what is published to them waits."""
         self._dropped = DroppedTopics(broker)
         self._source = source
         self._entries = catalog.entries

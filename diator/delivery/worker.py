@@ -142,10 +142,10 @@ class Worker(AsyncOnly):
     async def _create_subscriptions(self) -> Creation:
         """Create what is missing; where the broker is unavailable, later. What this process publishes waits for it."""
         subscriptions = [one.subscription for one in self.consumed]
+        publisher = self._publisher
         creation = self._creation = Creation(
-            self._broker, subscriptions, self._catalog.topics, self._publisher.timeout, self._outage
+            self._broker, publisher.creations, subscriptions, self._catalog.topics, publisher.timeout, self._outage
         )
-        self._publisher.creations.add(creation)
         try:
             await creation.attempt()
         except BaseException:

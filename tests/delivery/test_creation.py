@@ -140,6 +140,39 @@ async def test_a_worker_that_starts_late_holds_back_what_is_published_from_then_
 
 
 @in_virtual_time
+async def test_what_another_app_of_the_process_publishes_waits_too() -> None:
+    shop = Shop()
+    office = Diator("office", broker=shop.broker)
+    office.publishes(Joined)
+    shop.broker.break_down("apply")
+    async with office, shop.app, shop.app.worker():
+        publishing = asyncio.ensure_future(office.publish(Joined(1)))
+        await asyncio.sleep(5)
+        assert not publishing.done()
+        shop.broker.mend()
+        await publishing
+        await shop.handle([1])
+
+
+class Unhashable(Flaky):
+    """As a dataclass is."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@in_virtual_time
+async def test_any_class_may_be_a_broker() -> None:
+    shop = Shop(Unhashable())
+    shop.broker.break_down("apply")
+    async with shop.app, shop.app.worker():
+        publishing = asyncio.ensure_future(shop.app.publish(Joined(1)))
+        await asyncio.sleep(5)
+        shop.broker.mend()
+        await publishing
+        await shop.handle([1])
+
+
+@in_virtual_time
 async def test_follow_ups_wait_for_another_worker_of_the_process_and_keep_their_message() -> None:
     shop = Shop()
     async with shop.app, shop.app.worker(only=["joined"]):
