@@ -91,7 +91,7 @@ class Closed(Exception):
     def __cause__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         raise TypeError("no cause")
 
-    __context__ = __cause__
+    __context__ = __cause__  # pyright: ignore[reportAssignmentType]
 
 
 def because_of(cause: Exception) -> Exception:

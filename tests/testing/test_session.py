@@ -1,9 +1,11 @@
 """A session waits for everything that a test has caused, over the broker and back, and tells what failed."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -645,3 +647,21 @@ async def test_dependencies_can_be_replaced_for_handlers_of_brokered_events() ->
     with pytest.raises(TypeError, match=r"app\.testing got replace='x'"):
         wrong: Any = "x"
         app.testing(replace=wrong)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no groups of errors")
+async def test_a_later_retry_in_a_group_of_errors_comes_at_once_too() -> None:
+    groups: Any = import_module("builtins")
+    attempts: list[int] = []
+
+    async def flaky(event: UserJoined, context: Context) -> None:
+        attempts.append(context.attempt)
+        if context.attempt < 3:
+            raise groups.ExceptionGroup("several", [ValueError(), RetryLater(3600)])
+
+    began = time.monotonic()
+    async with make_app(flaky).testing() as session:
+        await session.send(Join(1))
+        await session.settled()
+    assert time.monotonic() - began < 5
+    assert attempts == [1, 2, 3]

@@ -24,7 +24,7 @@ from diator_azure_servicebus import ServiceBusBroker
 from diator_azure_servicebus._reader import Reader
 from diator_azure_servicebus.testing import Action, Point, ServerTopology, ServiceBusServer, hasty_sdk
 
-from diator import Diator, NotificationEvent, PublishError, Retry, contract
+from diator import Diator, NotificationEvent, PublishError, Reject, Retry, contract
 from diator.brokers import (
     ACK,
     RELEASE,
@@ -765,6 +765,62 @@ class TestWorkers:
             counts = server.counts(queue)
             assert (counts.active, counts.locked) == (5, 0)
             assert {one.delivery_count for one in server.messages(queue)} == {0}
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    async def test_whatever_a_handler_raises_runs_once_and_is_one_dead_letter(
+        self, server: ServiceBusServer, ordered: bool
+    ) -> None:
+        name = f"odd{uuid4().hex[:8]}"
+
+        @contract(f"{name}.sold", key="customer" if ordered else None)
+        @dataclass(frozen=True)
+        class Sold(NotificationEvent):
+            number: int
+            customer: str = "a"
+
+        runs: list[int] = []
+        app = Diator(name, broker=new_broker(server), retry=Retry(attempts=1))
+
+        async def mail(event: Sold) -> None:
+            runs.append(event.number)
+            if event.number < len(ODD_ERRORS):
+                raise ODD_ERRORS[event.number]
+
+        app.on_event(mail)
+        app.publishes(Sold)
+        count = len(ODD_ERRORS) + 3
+        async with app, app.worker() as worker:
+            await app.publish(*(Sold(number) for number in range(count)))
+            await _until(lambda: len(runs) >= count)
+            await asyncio.sleep(1)
+            assert sorted(runs) == [*range(count)]
+            assert worker.is_ready
+            async with app.operations() as operations:
+                letters = [letter.dead async for letter in operations.letters()]
+                ((_, status),) = await operations.status()
+        assert len(letters) == len(ODD_ERRORS)
+        assert not status.waiting
+        reasons = sorted(letter.why.reason for letter in letters)
+        assert reasons == ["exhausted after 1 attempts"] * 6 + ["rejected: no such file: caf\\udce9.txt"]
+
+
+HALF = "no such file: caf\udce9.txt"  # as os.fsdecode returns a name that is not UTF-8
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+ODD_ERRORS: list[BaseException] = [
+    ValueError(HALF),
+    Reject(HALF),
+    ValueError("before\0after"),
+    ValueError("x" * 2_000_000),
+    Wordless(),
+    type("Odd", (Exception,), {"__qualname__": HALF, "__module__": HALF})(),
+    GeneratorExit(),
+]
 
 
 def _subscriptions(app: Diator) -> Sequence[Subscription]:

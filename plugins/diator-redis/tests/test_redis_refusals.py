@@ -522,3 +522,48 @@ async def test_a_dead_letter_that_is_announced_is_kept(
     assert len(letters) == 1
     assert runs == [1] * (3 if keyed and outcome == "retry" else 1)  # what waits in place is in memory
     assert caplog.text.count("becomes a dead letter") == 1
+
+
+HALF = "no such file: caf\udce9.txt"  # as os.fsdecode returns a name that is not UTF-8
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+ODD_ERRORS: list[BaseException] = [
+    ValueError(HALF),
+    Reject(HALF),
+    ValueError("before\0after"),
+    ValueError("x" * 2_000_000),
+    Wordless(),
+    type("Odd", (Exception,), {"__qualname__": HALF, "__module__": HALF})(),
+    GeneratorExit(),
+]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_whatever_a_handler_raises_runs_once_and_is_one_dead_letter(ordered: bool, server: RedisServer) -> None:
+    app, runs = Diator("app", broker=server.url, retry=Retry(attempts=1)), list[int]()
+
+    @app.on_event(ordered=ordered)
+    async def handle(event: Moved) -> None:
+        runs.append(event.number)
+        if event.number < len(ODD_ERRORS):
+            raise ODD_ERRORS[event.number]
+
+    count = len(ODD_ERRORS) + 3
+    async with app, app.worker() as worker:
+        await app.publish(*(Moved("a", number) for number in range(count)))
+        await until(lambda: len(runs) >= count)
+        await asyncio.sleep(0.5)
+        assert runs == [*range(count)]
+        assert worker.is_ready
+        async with app.operations() as operations:
+            letters = [letter.dead async for letter in operations.letters()]
+            ((_, status),) = await operations.status()
+    assert len(letters) == len(ODD_ERRORS)
+    assert (status.waiting, status.dead_letters) == (0, len(ODD_ERRORS))
+    assert letters[1].why.reason == "rejected: no such file: caf\\udce9.txt"
+    assert {letter.why.reason for letter in letters if letter is not letters[1]} == {"exhausted after 1 attempts"}
