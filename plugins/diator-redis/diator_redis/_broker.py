@@ -14,12 +14,11 @@ from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from diator.options import COUNT, POSITIVE, TEXT, optional, require
-from diator_redis._entries import as_mapping
 from diator_redis._groups import Groups
-from diator_redis._keys import Keys, Stamps, partition_of
+from diator_redis._keys import Keys, Stamps
 from diator_redis._link import Links
+from diator_redis._ordered import OrderedStreams
 from diator_redis._parked import DeadLetters, entry_id, read_all
-from diator_redis._partitions import Partitions
 from diator_redis._publisher import Publisher
 from diator_redis._receiver import Source, StreamReceiver
 from diator_redis._scripts import REPARTITION, REPLAY
@@ -215,18 +214,17 @@ class RedisBroker:
         self._known.update(topic.name for topic in subscription.topics)
         partitions = await self._groups.partitions(subscription)
         streams = self._groups.shared(subscription, partitions)
-        shared = SharedStreams(links, self._keys, subscription.name, consumer, streams, self._lease)
-        shared.follow(self._groups, subscription, partitions)
-        all_streams = await self._groups.streams(subscription)
-        sources: list[Source] = [shared]
+        source: Source
         if subscription.ordered:
-            partitioned = Partitions(links, self._keys, self._groups, subscription, consumer, partitions, self._lease)
-            sources.append(partitioned)
+            source = OrderedStreams(links, self._keys, self._groups, subscription, consumer, partitions, self._lease)
+        else:
+            source = SharedStreams(links, self._keys, subscription.name, consumer, streams, self._lease)
+            source.follow(self._groups, subscription, partitions)
         receiver = StreamReceiver(
-            sources,
+            source,
             lease=self._lease,
             restore=lambda: self._groups.restore(subscription),
-            trim=lambda: self._trimmer.look_after(all_streams),
+            trim=lambda: self._trimmer.look_after(streams),
             closed=self._receivers.discard,
         )
         self._receivers.add(receiver)
@@ -274,8 +272,7 @@ class RedisBroker:
         if id_ is None:
             return False
         dead = self._keys.dead(letter.topic, subscription.name)
-        partition = await self._partition(subscription, dead, id_) if subscription.ordered else None
-        again = self._keys.again(letter.topic, subscription.name, partition)
+        again = self._keys.again(letter.topic, subscription.name)
         return bool(await links.run(REPLAY, [dead, again], [id_, self._stamps.next()]))
 
     async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
@@ -284,12 +281,3 @@ class RedisBroker:
         if id_ is None:
             return False
         return bool(await links.call(b"XDEL", self._keys.dead(letter.topic, subscription.name), id_))
-
-    async def _partition(self, subscription: Subscription, dead: bytes, id_: str) -> int | None:
-        """Tell where a dead letter belongs, which may not pass by what its key has there."""
-        found = await self._open_links().call(b"XRANGE", dead, id_, id_)
-        key = as_mapping(found[0][1] if found else None).get(b"k")
-        if key is None:
-            return None
-        partitions = await self._groups.partitions(subscription)
-        return partition_of(key, partitions)

@@ -13,7 +13,6 @@ class Stream(NamedTuple):
     topic: str
     own: bool = False
     """Whether it belongs to this subscription alone, so that what is settled is deleted from it."""
-    partition: int | None = None
 
 
 class Receipt:

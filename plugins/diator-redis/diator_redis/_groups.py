@@ -50,27 +50,13 @@ class Groups:
         streams: list[Stream] = []
         for topic in subscription.topics:
             streams.append(Stream(self._keys.events(topic.name), topic.name))
-            if not subscription.ordered:
-                streams += [Stream(self._keys.events(topic.name, p), topic.name) for p in range(partitions)]
+            streams += [Stream(self._keys.events(topic.name, p), topic.name) for p in range(partitions)]
             streams.append(Stream(self._keys.again(topic.name, subscription.name), topic.name, own=True))
-        return streams
-
-    def partitioned(self, subscription: Subscription, partition: int) -> list[Stream]:
-        """Give the streams of one partition: for each topic its own, and that for replays."""
-        streams: list[Stream] = []
-        for topic in subscription.topics:
-            streams.append(Stream(self._keys.events(topic.name, partition), topic.name, partition=partition))
-            again = self._keys.again(topic.name, subscription.name, partition)
-            streams.append(Stream(again, topic.name, own=True, partition=partition))
         return streams
 
     async def streams(self, subscription: Subscription) -> list[Stream]:
         """Give all streams that a subscription needs its group on."""
-        partitions = await self.partitions(subscription)
-        streams = self.shared(subscription, partitions)
-        for partition in range(partitions) if subscription.ordered else ():
-            streams += self.partitioned(subscription, partition)
-        return streams
+        return self.shared(subscription, await self.partitions(subscription))
 
     async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
         """Create the groups that are missing, to read what comes after ``position``, and name them."""
@@ -126,8 +112,6 @@ class Groups:
             stored = await self._links.call(b"HGET", self._keys.topic(topic.name), b"partitions")
             partitions = max(partitions, int(stored) if stored and stored.isdigit() else self._default)
         streams = self.shared(subscription, partitions)
-        for partition in range(partitions) if subscription.ordered else ():
-            streams += self.partitioned(subscription, partition)
         waiting, missing = 0, list[str]()
         for stream in streams:
             count = await self._backlog(stream.name, group_of(subscription))

@@ -1,7 +1,6 @@
 """The names of what is stored. All that belongs to one topic carries the hash tag ``{topic}``.
 
-So each script that moves a message stays within one slot of a Cluster, as long as a subscription has one topic. Tagged
-``{subscription}`` are only which workers there are, and how they wake each other.
+Tagged ``{subscription}`` are the queues of an ordered subscription, which has one for each key, whatever its topics.
 """
 
 from time import time_ns
@@ -43,9 +42,9 @@ class Keys:
             found = self._streams[topic, partition] = self._of(topic, "events", *_suffix(partition))
         return found
 
-    def again(self, topic: str, subscription: str, partition: int | None = None) -> bytes:
+    def again(self, topic: str, subscription: str) -> bytes:
         """A stream: what one subscription gets again, as it was given back, fell due or was replayed."""
-        return self._of(topic, "again", subscription, *_suffix(partition))
+        return self._of(topic, "again", subscription)
 
     def later(self, topic: str, subscription: str) -> bytes:
         """A sorted set: what is to be retried, by the millisecond when it is due."""
@@ -59,21 +58,10 @@ class Keys:
         """A stream: the dead letters."""
         return self._of(topic, "dead", subscription)
 
-    def leases(self, topic: str, subscription: str) -> bytes:
-        """A hash: which worker has which partition, and until when; it is the fence for reading and settling."""
-        return self._of(topic, "leases", subscription)
-
-    def state(self, topic: str, subscription: str) -> bytes:
-        """A hash for each partition: failures and due times of entries that wait in place."""
-        return self._of(topic, "state", subscription)
-
-    def workers(self, subscription: str) -> bytes:
-        """A sorted set: the workers that share the partitions, by when they were last seen."""
-        return f"{self._prefix}:{{{_quoted(subscription)}}}:workers".encode()
-
-    def bell(self, subscription: str) -> bytes:
-        """A stream without content: workers that wait are woken by it when partitions change hands."""
-        return f"{self._prefix}:{{{_quoted(subscription)}}}:bell".encode()
+    def queues(self, subscription: str) -> list[bytes]:
+        """What an ordered subscription knows beside its streams, in the order of the scripts (queues.lua)."""
+        names = ("queue", "free", "later", "held", "holds", "out", "counts", "meta", "bell")
+        return [f"{self._prefix}:{{{_quoted(subscription)}}}:{name}".encode() for name in names]
 
     def _of(self, topic: str, kind: str, *rest: str) -> bytes:
         return ":".join((self._prefix, f"{{{_quoted(topic)}}}", kind, *map(_quoted, rest))).encode()

@@ -17,13 +17,10 @@ BLOCK = 5.0
 
 
 class Source(Protocol):
-    """Streams that are read in one way; see `SharedStreams` and `Partitions`."""
-
-    wake: Callable[[], None]
+    """Streams that are read in one way; see `SharedStreams` and `OrderedStreams`."""
 
     def enter(self) -> None: ...
     def exit(self) -> None: ...
-    async def prepare(self, limit: int) -> None: ...
     def take(self, limit: int) -> list[Delivery]: ...
     async def read(self, limit: int, wait: float) -> None: ...
     async def unblock(self) -> None: ...
@@ -32,7 +29,6 @@ class Source(Protocol):
     async def keep(self) -> float | None: ...
     async def leave(self) -> None: ...
     async def aclose(self) -> None: ...
-    def has(self, delivery: Delivery) -> bool: ...
 
 
 class StreamReceiver:
@@ -40,17 +36,15 @@ class StreamReceiver:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        source: Source,
         *,
         lease: float,
         restore: Callable[[], Awaitable[None]],
         trim: Callable[[], Awaitable[None]],
         closed: Callable[["StreamReceiver"], None],
     ) -> None:
-        self._sources = list(sources)
-        for source in sources:
-            source.wake = self.wake
-        self._reads: dict[Source, asyncio.Task[None]] = {}
+        self._source = source
+        self._read: asyncio.Task[None] | None = None
         self._restore, self._trim, self._closed = restore, trim, closed
         self._wake: asyncio.Future[None] | None = None
         self._ended = False
@@ -60,31 +54,25 @@ class StreamReceiver:
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         """Wait for messages, and give at most ``limit`` of them. Raises `~diator.BrokerError`."""
-        for source in self._sources:
-            source.enter()
+        self._source.enter()
         try:
             while not self._ended:
-                for source in self._sources:
-                    await source.prepare(limit)
-                if found := self._take(limit):
+                if found := self._source.take(limit):
                     return found
                 await self._wait(limit)
             return ()
         finally:
-            for source in self._sources:
-                source.exit()
+            self._source.exit()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many; give those whose lease was lost. Raises `~diator.BrokerError`."""
-        lost: list[Delivery] = []
-        for source, some in self._parted(settlements):
-            try:
-                lost += await source.settle(some)
-            except BrokerError as error:
-                if not is_missing_group(error):
-                    raise
-                # A flush took the entries: nothing is left that could be settled.
-                lost += [delivery for delivery, _ in some]
+        try:
+            lost = await self._source.settle(settlements)
+        except BrokerError as error:
+            if not is_missing_group(error):
+                raise
+            # A flush took the entries: nothing is left that could be settled.
+            lost = [delivery for delivery, _ in settlements]
         delays = [outcome.delay for _, outcome in settlements if isinstance(outcome, RetryAfter)]
         if delays:
             self._keeper.expect(min(delays))
@@ -92,16 +80,12 @@ class StreamReceiver:
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
         """Renew leases; give those that were lost already. Raises `~diator.BrokerError`."""
-        lost: list[Delivery] = []
-        for source in self._sources:
-            some = [delivery for delivery in deliveries if source.has(delivery)]
-            try:
-                lost += await source.renew(some) if some else ()
-            except BrokerError as error:
-                if not is_missing_group(error):
-                    raise
-                lost += some
-        return lost
+        try:
+            return await self._source.renew(deliveries)
+        except BrokerError as error:
+            if not is_missing_group(error):
+                raise
+            return deliveries
 
     async def aclose(self) -> None:
         """Give back what was not settled, and end. Idempotent; never raises for a broker that is away."""
@@ -110,18 +94,14 @@ class StreamReceiver:
         self._ended = True
         self.wake()
         await self._keeper.aclose()
-        for source in self._sources:
-            with contextlib.suppress(BrokerError):
-                await source.unblock()
-        await self._end_reads()
-        for source in self._sources:
-            try:
-                await source.leave()
-            except BrokerError as error:
-                logger.warning(
-                    "what was not settled could not be given back and comes again after its lease: %s", error
-                )
-            await source.aclose()
+        with contextlib.suppress(BrokerError):
+            await self._source.unblock()
+        await self._end_read()
+        try:
+            await self._source.leave()
+        except BrokerError as error:
+            logger.warning("what was not settled could not be given back and comes again after its lease: %s", error)
+        await self._source.aclose()
         self._closed(self)
 
     # Reading.
@@ -131,28 +111,15 @@ class StreamReceiver:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _take(self, limit: int) -> list[Delivery]:
-        found: list[Delivery] = []
-        for source in self._sources:
-            found += source.take(limit - len(found))
-            if len(found) >= limit:
-                break
-        if len(self._sources) > 1:
-            self._sources.append(self._sources.pop(0))
-        return found
-
     async def _wait(self, limit: int) -> None:
-        """Read in tasks of their own: a cancel of `receive` leaves them be, and their fruits go to the next call."""
+        """Read in a task of its own: a cancel of `receive` leaves it be, and its fruits go to the next call."""
         loop = asyncio.get_running_loop()
-        for source in self._sources:
-            if source not in self._reads:
-                self._reads[source] = loop.create_task(source.read(limit, BLOCK))
+        read = self._read = self._read or loop.create_task(self._source.read(limit, BLOCK))
         self._wake = loop.create_future()
-        await asyncio.wait({self._wake, *self._reads.values()}, return_when=asyncio.FIRST_COMPLETED)
-        for source, task in list(self._reads.items()):
-            if task.done():
-                del self._reads[source]
-                await self._look_at(task.exception())
+        await asyncio.wait({self._wake, read}, return_when=asyncio.FIRST_COMPLETED)
+        if self._read is read and read.done():
+            self._read = None
+            await self._look_at(read.exception())
 
     async def _look_at(self, error: BaseException | None) -> None:
         if error is None:
@@ -161,32 +128,25 @@ class StreamReceiver:
             raise error
         await self._restore()
 
-    async def _end_reads(self) -> None:
-        reads, self._reads = list(self._reads.values()), {}
-        if reads:
-            _, hanging = await asyncio.wait(reads, timeout=1.0)
-            for task in hanging:
-                task.cancel()
-            await asyncio.gather(*reads, return_exceptions=True)
+    async def _end_read(self) -> None:
+        read, self._read = self._read, None
+        if read is not None:
+            await asyncio.wait({read}, timeout=1.0)
+            read.cancel()
+            await asyncio.gather(read, return_exceptions=True)
 
     # Upkeep.
 
     async def _keep(self) -> float | None:
         try:
-            due = [await source.keep() for source in self._sources]
+            due = await self._source.keep()
             await self._trim()
         except BrokerError as error:
             if is_missing_group(error):
                 await self._restore()
                 return 0.05
             raise
-        return min((seconds for seconds in due if seconds is not None), default=None)
-
-    def _parted(self, settlements: Sequence[Settlement]) -> list[tuple[Source, Sequence[Settlement]]]:
-        if len(self._sources) == 1:
-            return [(self._sources[0], settlements)] if settlements else []
-        parts = [(source, [some for some in settlements if source.has(some[0])]) for source in self._sources]
-        return [(source, some) for source, some in parts if some]
+        return due
 
 
 class Keeper:

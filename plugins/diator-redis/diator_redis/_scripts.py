@@ -7,10 +7,10 @@ from importlib.resources import files
 class Script:
     """One script, by its text and by the name that a server knows it under."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, *names: str) -> None:
         folder = files("diator_redis") / "lua"
-        self.name = name
-        self.text = f"{(folder / 'common.lua').read_text()}\n{(folder / f'{name}.lua').read_text()}".encode()
+        self.name = names[-1]
+        self.text = "\n".join((folder / f"{name}.lua").read_text() for name in ("common", *names)).encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
@@ -23,6 +23,8 @@ LEAVE = Script("leave")
 TRIM = Script("trim")
 REPLAY = Script("replay")
 BACKLOG = Script("backlog")
-TAKE = Script("take")
-PARTITION = Script("partition")
+QUEUE_TAKE = Script("queues", "queue_take")
+QUEUE_SETTLE = Script("queues", "queue_settle")
+QUEUE_RENEW = Script("queues", "queue_renew")
+QUEUE_LEAVE = Script("queues", "queue_leave")
 REPARTITION = Script("repartition")

@@ -6,7 +6,7 @@ them at once.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
@@ -40,7 +40,6 @@ class SharedStreams:
         self._turn = 0
         self._taken: list[Delivery] = []
         self._wanted = False
-        self.wake: Callable[[], None] = lambda: None
         self._groups: Groups | None = None
         self._subscription: Subscription | None = None
         self._partitions = 0
@@ -77,13 +76,6 @@ class SharedStreams:
     def exit(self) -> None:
         """Nobody waits any more."""
         self._wanted = False
-
-    async def prepare(self, limit: int) -> None:
-        """What was read can be handed out as it is."""
-
-    def has(self, delivery: Delivery) -> bool:
-        """Whether a delivery came from here."""
-        return delivery.receipt.stream.partition is None
 
     def take(self, limit: int) -> list[Delivery]:
         """Hand out what was read."""

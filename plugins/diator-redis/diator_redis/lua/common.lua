@@ -10,6 +10,9 @@ end
 -- What takes the place of an entry that somebody deleted while a worker had it, or while it waited: it becomes a dead letter.
 local DELETED = {'x', 'its entry was deleted from the stream'}
 
+-- At full memory Redis refuses what may need more, unless the script has written before. Settling is what makes room.
+local function allow_growth(sorted_set) redis.call('ZREM', sorted_set, '') end
+
 -- The fields of one entry, or nil where somebody deleted it.
 local function fields_of(stream, id)
   local found = redis.call('XRANGE', stream, id, id)

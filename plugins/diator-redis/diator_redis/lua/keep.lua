@@ -6,6 +6,29 @@
 local again, later, kept = KEYS[1], KEYS[2], KEYS[3]
 local group, lease, limit, shared = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now, moved = milliseconds(), 0
+allow_growth(later)
+
+-- Where the clock of the server has gone back, what was delivered or delayed by it would wait for as long as the jump.
+local clock = kept .. ':clock'
+local jump = tonumber(redis.call('GET', clock) or 0) - now
+redis.call('SET', clock, string.format('%.0f', now), 'EX', 86400)
+
+local function begin_anew(stream)
+  local from, pending = '-', nil
+  repeat
+    pending = redis.call('XPENDING', stream, group, from, '+', 1000)
+    for _, entry in ipairs(pending) do
+      redis.call('XCLAIM', stream, group, entry[2], 0, entry[1], 'IDLE', 0, 'JUSTID')
+      from = '(' .. entry[1]
+    end
+  until #pending < 1000
+end
+
+if jump > 1000 then
+  local delayed = redis.call('ZRANGE', later, 0, -1, 'WITHSCORES')
+  for i = 1, #delayed, 2 do redis.call('ZADD', later, string.format('%.0f', delayed[i + 1] - jump), delayed[i]) end
+  for i = 4, #KEYS do begin_anew(KEYS[i]) end
+end
 
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, limit)) do
   local packed = redis.call('HGET', kept, name)

@@ -3,6 +3,7 @@
 
 local group, consumer, limit, shared = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local moved = 0
+redis.call('XACK', KEYS[1], group, '0-0') -- as allow_growth does
 for i = 2, #KEYS do
   local stream, own = KEYS[i], i - 1 > shared
   local pending = redis.pcall('XPENDING', stream, group, '-', '+', limit, consumer)

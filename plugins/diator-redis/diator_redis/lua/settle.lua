@@ -5,6 +5,7 @@
 local group, consumer, shared = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local again, later, kept, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local lost = {}
+allow_growth(later)
 
 -- Whether an outcome that is reported once more, since its reply was lost, is in effect already.
 local function repeated(outcome, name)

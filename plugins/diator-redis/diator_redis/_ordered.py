@@ -1,0 +1,209 @@
+"""The streams of an ordered subscription: what is read goes into a queue for each key, in Redis.
+
+A worker leases keys, and with them the first entries of their queues; nobody else gets anything of a key meanwhile. All
+that says so is in Redis, and each change of it is one script, so that a worker which dies leaves nothing behind but its
+leases, and one that was stopped past its lease can do nothing when it wakes up. Waiting is done with XREAD, which takes
+nothing.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
+from diator_redis._entries import Receipt, Stream, delivery_of
+from diator_redis._groups import Groups, group_of
+from diator_redis._keys import Keys
+from diator_redis._link import Argument, Links, Waiter, pack
+from diator_redis._parked import reason_of
+from diator_redis._scripts import KEEP, QUEUE_LEAVE, QUEUE_RENEW, QUEUE_SETTLE, QUEUE_TAKE, Script
+
+LONGEST = 500
+"""So many entries are handed out by one script at most, which holds up all others at the server."""
+MOST_UNANSWERED = 20
+"""So many lost replies are asked about; what others stood for comes again when its lease ends."""
+
+
+class Hold(Receipt):
+    """What an ordered delivery is known by: its entry, its key, and the lease under which it was handed out."""
+
+    __slots__ = ("queue", "token")
+
+    def __init__(self, stream: Stream, id_: bytes, expires: float, queue: bytes, token: str) -> None:
+        super().__init__(stream, id_, expires)
+        self.queue, self.token = queue, token
+
+    @property
+    def known(self) -> tuple[Argument, Argument, Argument]:
+        """How the scripts know it."""
+        return self.queue, b"%b/%b" % (self.stream.name, self.id), self.token
+
+
+class OrderedStreams:
+    """One worker's access to an ordered subscription."""
+
+    def __init__(
+        self,
+        links: Links,
+        keys: Keys,
+        groups: Groups,
+        subscription: Subscription,
+        consumer: str,
+        partitions: int,
+        lease: float,
+    ) -> None:
+        self._links, self._keys, self._groups = links, keys, groups
+        self._subscription = subscription
+        self._consumer, self._lease = consumer, lease
+        self._names = keys.queues(subscription.name)
+        self._waiter = Waiter(links)
+        self._serial = 0
+        self._unanswered: list[str] = []
+        """Tokens of which nobody knows whether something was handed out under them."""
+        self._taken: list[Delivery] = []
+        self._positions: list[bytes] = []
+        """After which ids something is new, in the bell and in the streams."""
+        self._next_change: float | None = None
+        self._wanted = False
+        self._use(partitions)
+
+    def _use(self, partitions: int) -> None:
+        self._partitions = partitions
+        self._streams = {stream.name: stream for stream in self._groups.shared(self._subscription, partitions)}
+
+    # What the receiver asks for.
+
+    def enter(self) -> None:
+        """Somebody waits for messages now."""
+        self._wanted = True
+
+    def exit(self) -> None:
+        """Nobody waits any more."""
+        self._wanted = False
+
+    def take(self, limit: int) -> list[Delivery]:
+        """Hand out what was taken, but for what others may have by now."""
+        now = asyncio.get_running_loop().time()
+        taken = [delivery for delivery in self._taken if delivery.receipt.expires > now]
+        self._taken = taken[limit:]
+        return taken[:limit]
+
+    async def read(self, limit: int, wait: float) -> None:
+        """Take what there is, or wait for at most ``wait`` seconds until there may be something, and take that."""
+        if not await self._take(limit):
+            await self._block(wait)
+            await self._take(limit)
+
+    async def unblock(self) -> None:
+        """End a call that waits in Redis."""
+        await self._waiter.unblock()
+
+    # Reading.
+
+    async def _take(self, limit: int) -> bool:
+        """Take at most so many; tells whether it is worth while to come back at once."""
+        self._serial += 1
+        token = f"{self._consumer}#{self._serial}"
+        unanswered, self._unanswered = self._unanswered, [*self._unanswered[-MOST_UNANSWERED:], token]
+        before = asyncio.get_running_loop().time()
+        reply = await self._run(QUEUE_TAKE, [token, min(limit, LONGEST), *unanswered], streams=True)
+        self._unanswered = []
+        values = iter(reply)
+        wait, more, count = islice(values, 3)
+        self._next_change = wait / 1000 if wait >= 0 else None
+        self._positions = list(islice(values, count))
+        found = list(self._deliveries(values, token, before + self._lease))
+        self._taken += found
+        return bool(found) or more
+
+    def _deliveries(self, values: Iterator[Any], token: str, expires: float) -> Iterator[Delivery]:
+        for name in values:
+            id_, failures, deliveries, queue, count = islice(values, 5)
+            stream = self._streams[name]
+            fields = None if count < 0 else list(islice(values, count))
+            delivery = delivery_of(stream, (id_, fields), expires)
+            delivery.failures, delivery.deliveries = failures, deliveries + 1
+            delivery.receipt = Hold(stream, id_, expires, queue, token)
+            yield delivery
+
+    async def _block(self, wait: float) -> None:
+        """Wait until there may be something to take, or the time is over."""
+        ends = max(0.001, min(one for one in (wait, self._lease / 3, self._next_change) if one is not None))
+        names = [self._names[-1], *self._streams]
+        wait_ms = max(1, int(ends * 1000))
+        command = pack(b"XREAD", b"COUNT", 1, b"BLOCK", wait_ms, b"STREAMS", *names, *self._positions)
+        await self._waiter.call(command, ends)
+
+    # Settling.
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        """Settle, and give those whose lease was lost."""
+        arguments: list[Argument] = []
+        for delivery, outcome in settlements:
+            hold: Hold = delivery.receipt
+            dead = self._keys.dead(hold.stream.topic, self._subscription.name)
+            arguments += (*hold.known, *_as_arguments(outcome), int(hold.stream.own), dead)
+        lost: Sequence[int] = await self._run(QUEUE_SETTLE, arguments) if settlements else ()
+        return [settlements[number][0] for number in lost]
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Begin leases anew, and give those that were lost."""
+        before = asyncio.get_running_loop().time()
+        arguments = [argument for delivery in deliveries for argument in delivery.receipt.known]
+        lost: set[int] = set(await self._run(QUEUE_RENEW, arguments)) if deliveries else set()
+        for number, delivery in enumerate(deliveries):
+            if number not in lost:
+                delivery.receipt.expires = before + self._lease
+        return [delivery for number, delivery in enumerate(deliveries) if number in lost]
+
+    async def _run(self, script: Script, arguments: Sequence[Argument], *, streams: bool = False) -> Any:
+        names = [*self._names, *(self._streams if streams else ())]
+        head: list[Argument] = [group_of(self._subscription), self._consumer, int(self._lease * 1000)]
+        return await self._links.run(script, names, [*head, *arguments])
+
+    # Upkeep.
+
+    async def keep(self) -> float | None:
+        """Look after what was taken and nobody asks for, and follow a change of the number of partitions."""
+        if self._taken and not self._wanted:
+            spare, self._taken = self._taken, []
+            await self.settle([(delivery, RELEASE) for delivery in spare])
+        elif self._taken:
+            await self.renew(tuple(self._taken))
+        partitions = await self._groups.partitions(self._subscription)
+        if partitions != self._partitions:
+            await self._groups.create(self._subscription, b"0")
+            self._use(partitions)
+            await self.unblock()
+        return await self._keep_unordered()
+
+    async def _keep_unordered(self) -> float | None:
+        """Bring back what waits for a retry since the time when the subscription had no order."""
+        due: list[float] = []
+        for topic in self._subscription.topics:
+            name, group = topic.name, self._subscription.name
+            keys = [self._keys.again(name, group), self._keys.later(name, group), self._keys.kept(name, group)]
+            _, next_due = await self._links.run(KEEP, keys, [group_of(self._subscription), 0, 100, 0, 0])
+            due += [next_due / 1000] if next_due >= 0 else []
+        return min(due, default=None)
+
+    async def leave(self) -> None:
+        """Give all back as if it had not been handed out."""
+        self._taken = []
+        await self._run(QUEUE_LEAVE, [])
+
+    async def aclose(self) -> None:
+        """Close the connection that blocks."""
+        await self._waiter.aclose()
+
+
+def _as_arguments(outcome: Outcome) -> tuple[Argument, Argument]:
+    """Give an outcome as the script takes it: its name and its argument."""
+    if isinstance(outcome, Ack):
+        return "ack", ""
+    if isinstance(outcome, Release):
+        return "release", ""
+    if isinstance(outcome, RetryAfter):
+        return "retry", max(0, int(outcome.delay * 1000))
+    return "park", reason_of(outcome)

@@ -1,0 +1,203 @@
+-- Hand out what may be, and lease its keys; read more from the streams where too little is free.
+-- ARGV goes on: a token for the leases, how many entries, then tokens whose reply was lost: what they stand for is given back.
+-- Gives milliseconds until something changes by itself (-1: nothing does), whether there is more to read, and how many positions
+-- follow. These are given where there is nothing to hand out: what comes after them, in the bell and in each stream, is new.
+-- Then for each entry: stream, id, failures, deliveries, key, and the number of its fields before the fields themselves
+-- (-1: the entry was deleted).
+
+local token, limit = ARGV[4], tonumber(ARGV[5])
+local PAGES = 3
+local streams, more, room, is_read, fresh = #KEYS - 9, false, limit, {}, {}
+for i = 10, #KEYS do is_read[KEYS[i]] = true end
+
+-- Reading.
+
+-- The key of an entry: in its field k, or within the event, where another program wrote it. What has none is alone.
+local function key_of(ref, fields)
+  local key, event = field(fields, 'k'), field(fields, 'e')
+  if not key and event and string.find(event, '"partitionkey"', 1, true) then
+    local is_json, found = pcall(cjson.decode, event)
+    key = is_json and type(found) == 'table' and type(found.partitionkey) == 'string' and found.partitionkey
+  end
+  return key and 'k' .. key or 'r' .. ref
+end
+
+-- Put entries in the queues of their keys.
+local function put(refs, keys)
+  local by_key, order, freed = {}, {}, {}
+  for at, ref in ipairs(refs) do
+    local some = by_key[keys[at]]
+    if not some then
+      some = {}
+      by_key[keys[at]] = some
+      order[#order + 1] = keys[at]
+    end
+    some[#some + 1] = ref
+  end
+  for _, key in ipairs(order) do
+    if redis.call('RPUSH', queue(key), unpack(by_key[key])) == #by_key[key] then
+      turn = turn + 1
+      freed[#freed + 1] = number(turn)
+      freed[#freed + 1] = key
+    end
+  end
+  call_with({'ZADD', free, 'NX'}, freed)
+end
+
+-- Put pending entries in their queues, which is needed only where a script ended half-way, or the queues were deleted.
+local function recover(stream)
+  local last = redis.call('HGET', meta, stream)
+  local pending = redis.call('XPENDING', stream, group, last and '(' .. last or '-', '+', 1000)
+  for _, entry in ipairs(pending) do
+    local ref = stream .. '/' .. entry[1]
+    local key = key_of(ref, fields_of(stream, entry[1]) or {})
+    if not redis.call('LPOS', queue(key), ref, 'RANK', -1, 'MAXLEN', 1000) then put({ref}, {key}) end
+    redis.call('HSET', meta, stream, entry[1])
+  end
+  if not last and #pending == 0 then
+    for _, about in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+      if field(about, 'name') == group then redis.call('HSET', meta, stream, field(about, 'last-delivered-id')) end
+    end
+  end
+  return #pending < 1000
+end
+
+local function is_recovered()
+  if is_clean == '1' then return true end
+  local all = true
+  for i = 10, #KEYS do all = recover(KEYS[i]) and all end
+  if all then
+    redis.call('HSET', meta, 'clean', 1)
+    is_clean = '1'
+  end
+  return all
+end
+
+-- Read a page of each stream; gives how many entries there were, and the streams that may have more.
+local function read(names, page)
+  local command, number_read, full = {'XREADGROUP', 'GROUP', group, READER, 'COUNT', page, 'STREAMS'}, 0, {}
+  for _, name in ipairs(names) do command[#command + 1] = name end
+  for _ in ipairs(names) do command[#command + 1] = '>' end
+  local reply = redis.call(unpack(command)) or {}
+  if #reply > 0 then redis.call('HSET', meta, 'clean', 0) end
+  local positions = {'clean', 1}
+  for _, found in ipairs(reply) do
+    local stream, entries, refs, keys = found[1], found[2], {}, {}
+    for at, entry in ipairs(entries) do
+      refs[at] = stream .. '/' .. entry[1]
+      fresh[refs[at]] = entry[2] or {}
+      keys[at] = key_of(refs[at], fresh[refs[at]])
+    end
+    put(refs, keys)
+    positions[#positions + 1] = stream
+    positions[#positions + 1] = entries[#entries][1]
+    number_read = number_read + #entries
+    if #entries == page then full[#full + 1] = stream end
+  end
+  if #reply > 0 then call_with({'HSET', meta}, positions) end
+  return number_read, full
+end
+
+-- Read about so many entries. Entries of keys that are held or wait are read as well, so it may have to be done again.
+local function read_about(wanted)
+  local names, page = {}, math.ceil(wanted / streams)
+  for i = 10, #KEYS do names[#names + 1] = KEYS[i] end
+  while wanted > 0 and #names > 0 do
+    local full = {}
+    for from = 1, #names, 1000 do
+      local number_read, some = read({unpack(names, from, math.min(from + 999, #names))}, page)
+      wanted = wanted - number_read
+      for _, name in ipairs(some) do full[#full + 1] = name end
+    end
+    names = full
+    page = math.ceil(math.max(wanted, 1) / math.max(#names, 1))
+  end
+  more = #names > 0
+end
+
+-- Handing out.
+
+local given, gone, leases, new_holds, taken = {0, 0, 0}, {}, {}, {}, {}
+
+local function give(ref, stream, id, key, failures, deliveries)
+  local fields = fresh[ref] or fields_of(stream, id)
+  for _, value in ipairs({stream, id, failures, deliveries, key, fields and #fields or -1}) do
+    given[#given + 1] = value
+  end
+  for i = 1, fields and #fields or 0 do given[#given + 1] = fields[i] end
+  taken[#taken + 1] = ref
+  taken[#taken + 1] = token
+end
+
+-- Hand out the first of a key, at most so many of them.
+local function hand_out(key, most)
+  local many = 0
+  for _, ref in ipairs(redis.call('LRANGE', queue(key), 0, most - 1)) do
+    local stream, id = parts(ref)
+    local failures, deliveries, due = counts_of(ref)
+    if not is_read[stream] or due > now then break end
+    give(ref, stream, id, key, failures, deliveries)
+    many = many + 1
+  end
+  gone[#gone + 1] = key
+  if many == 0 then -- a worker that has more topics may take it; the others look again
+    redis.call('ZADD', later, number(now + 1000), key)
+  else
+    leases[#leases + 1] = number(now + lease)
+    leases[#leases + 1] = key
+    new_holds[#new_holds + 1] = key
+    new_holds[#new_holds + 1] = token .. ' ' .. many .. ' ' .. many
+  end
+  room = room - many
+end
+
+local function hand_out_what_is_free()
+  local keys = redis.call('ZRANGE', free, 0, room - 1)
+  for at, key in ipairs(keys) do hand_out(key, math.max(1, math.floor(room / (#keys - at + 1)))) end
+  call_with({'ZADD', held}, leases)
+  call_with({'HSET', holds}, new_holds)
+  call_with({'HSET', out}, taken)
+  call_with({'ZREM', free}, gone)
+  gone, leases, new_holds, taken = {}, {}, {}, {}
+end
+
+local function all_under(tokens)
+  local found, all = {}, #tokens > 0 and redis.call('HGETALL', holds) or {}
+  for at = 1, #all, 2 do
+    for _, one in ipairs(tokens) do
+      if string.match(all[at + 1], '^(.*) %d+ %d+$') == one then found[#found + 1] = all[at] end
+    end
+  end
+  return found
+end
+
+take_back(all_under({unpack(ARGV, 6)}), false)
+take_back(redis.call('ZRANGEBYSCORE', held, '-inf', number(now), 'LIMIT', 0, 1000), true)
+local due = redis.call('ZRANGEBYSCORE', later, '-inf', number(now), 'LIMIT', 0, 1000)
+let_go(due)
+call_with({'ZREM', later}, due)
+
+hand_out_what_is_free()
+if room > 0 then
+  more = not is_recovered()
+  for _ = 1, more and 0 or PAGES do
+    read_about(math.max(room, 100))
+    hand_out_what_is_free()
+    if not more or room <= 0 then break end
+  end
+end
+
+local wait = -1
+for _, set in ipairs({later, held}) do
+  local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
+  if first and (wait < 0 or first - now < wait) then wait = math.max(1, first - now) end
+end
+rings = room < limit and redis.call('EXISTS', free) == 1
+finish()
+if room == limit then
+  local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)
+  given[4] = last[1] and last[1][1] or '0-0'
+  for i = 10, #KEYS do given[#given + 1] = redis.call('HGET', meta, KEYS[i]) or '0-0' end
+end
+given[1], given[2], given[3] = math.floor(wait), more and 1 or 0, room == limit and streams + 1 or 0
+return given
