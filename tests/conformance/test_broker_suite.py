@@ -323,6 +323,12 @@ class HandsOutOnlyTheBacklogOfOneKey(Queue):
         return super().take(limit)
 
 
+@caught_by("what_waits_behind_a_retry_stops_no_other_key")
+class LooksNoFurtherBehindARetry(Queue):
+    def take(self, limit: int) -> list[Message]:
+        return [] if any(len(lane.waiting) > 1000 for lane in self._lanes.values()) else super().take(limit)
+
+
 @caught_by(STRANDS)
 class ForgetsOtherKeysOfAReceiverThatCloses(MemoryReceiver):
     def close(self) -> None:

@@ -74,6 +74,8 @@ class Bench:
     """Seconds of a lease, in the cases that wait for its end."""
     messages: ClassVar[int] = 2_000
     """How many messages the case with a crowd sends."""
+    tail: ClassVar[int] = 1_500
+    """How many messages wait behind a retry of their key, in the case that others go on."""
     examples: ClassVar[int] = 25
     """How many random programs are tried."""
     simplify: ClassVar[bool] = True

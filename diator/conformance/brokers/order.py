@@ -80,6 +80,26 @@ class Order(Bench):
         came = await self._comes_in_order([first, second], [0, 1, 2])
         assert [delivery.failures for delivery in came] == [1, 0, 0]
 
+    @case(ORDERED | Capability.DELAY)
+    async def test_what_waits_behind_a_retry_stops_no_other_key(self) -> None:
+        """However much it is."""
+        subscription = self.subscription(ordered=True, max_delay=60.0)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(1, self.topic(), "a"), timeout=self.patience)
+        assert not await receiver.settle([(await self.take_one(receiver), RetryAfter(60.0))])
+        tail = self.tail + 1
+        for first in range(1, tail, 100):
+            await broker.publish(messages(100, self.topic(), "a", first=first), timeout=self.patience)
+        others = [message(tail + at, self.topic(), f"k{at}") for at in range(30)]
+        await broker.publish(others, timeout=self.patience)
+        came: list[int] = []
+        while len(came) < 30:
+            batch = await self.receive(receiver, 30)
+            came += numbers(batch)
+            await self.ack(receiver, batch)
+        assert sorted(came) == list(range(tail, tail + 30))
+
     @pytest.mark.parametrize("backwards", [False, True])
     @pytest.mark.parametrize("together", [False, True])
     @case(ORDERED)
