@@ -1,10 +1,10 @@
 """Headers that a sender attaches: checked once, where they are given, so that what is sent can be read."""
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from diator._places import caller, place_in
+from diator.context import Headers
 from diator.errors import ConfigurationError, Problem
 from diator.options import is_readable
 
@@ -23,7 +23,7 @@ def sealed_headers(headers: Any, verb: str = "app.using") -> Mapping[str, str]:
     if problems:
         place = place_in(caller())
         raise ConfigurationError([Problem("headers", f"{verb} got {text}", fix, place) for text, fix in problems])
-    return MappingProxyType(dict(headers))
+    return Headers(dict(headers))
 
 
 def _wrong(headers: Any) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from diator.containers.port import Capability
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.events import ensure_may_wait
+from diator.engine.hints import key_of
 from diator.engine.plan import Call, Plan
 from diator.engine.registry import Registry
 from diator.engine.resources import Resources
@@ -29,7 +30,7 @@ from diator.errors import ConfigurationError, DiatorError, NotRunningError, Prob
 from diator.messages import Event, Query, Request
 from diator.options import COUNT, ID, NAME, POSITIVE, Rule, is_iterable, optional, require
 from diator.retry import Retry
-from diator.router import Router, key_of
+from diator.router import Router
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -111,7 +112,7 @@ class Diator(AsyncOnly, Router):
                 publish_timeout=publish_timeout,
                 hooks=listed,
             )
-        self._container = None if container is None else find_container(container)
+        self._container = self._registry.container = None if container is None else find_container(container)
         self._resources = Resources(self._container)
         self._dispatch: Dispatch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -292,7 +293,7 @@ class Diator(AsyncOnly, Router):
         sealed = None if headers is None else sealed_headers(headers)
         require("app.using", {"correlation_id": optional(ID)}, {"correlation_id": correlation_id})
         # Any: a key of `provide` is a hint (see Router.provides).
-        provided = {key_of(hint): value for hint, value in provide.items()} if provide else NO_VALUES
+        provided = {key_of(hint, self._container): value for hint, value in provide.items()} if provide else NO_VALUES
         unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
         if unknown:
             text = f"app.using got {', '.join(unknown)}, which {self!r} does not expect"

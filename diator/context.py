@@ -4,22 +4,41 @@ import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
 E_contra = TypeVar("E_contra", contravariant=True)
 
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+class Headers(dict[str, str]):
+    """Headers that can't be changed. A dict, so that they can be copied, pickled and written as JSON."""
+
+    __slots__ = ()
+
+    def _reject_change(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("headers can't be changed; send with app.using(headers={...})")
+
+    __setitem__ = __delitem__ = __ior__ = _reject_change  # pyright: ignore[reportAssignmentType]
+    clear = pop = popitem = setdefault = update = _reject_change  # pyright: ignore[reportAssignmentType]
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none, since it can be changed
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Headers, (dict(self),)
+
+
+NO_HEADERS: Mapping[str, str] = Headers()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Ids and headers of the message that is being handled. Handlers and middlewares get it by asking for it.
 
-    A domain event has the context of the command that raised it.
+    It is plain data: it can be copied, compared, pickled and turned into a dict. A domain event has the context of the
+    command that raised it.
     """
 
     message_id: str
@@ -36,6 +55,11 @@ class Context:
     """When a brokered event was published; none for what is sent in process."""
     subscription: str | None = None
     """The subscription of the brokered event that led here; none outside of a worker."""
+
+    def __post_init__(self) -> None:
+        """Keep the headers in a form that can't be changed."""
+        if type(self.headers) is not Headers:
+            object.__setattr__(self, "headers", Headers(self.headers))
 
 
 TRACE = ("traceparent", "tracestate")
@@ -82,7 +106,7 @@ def next_context(headers: Mapping[str, str] | None = None, correlation_id: str |
         return Context(
             message_id=message_id,
             correlation_id=correlation_id or message_id,
-            headers=MappingProxyType(dict(headers)) if headers else NO_HEADERS,
+            headers=headers or NO_HEADERS,
         )
     return Context(
         message_id=message_id,
@@ -96,6 +120,6 @@ def next_context(headers: Mapping[str, str] | None = None, correlation_id: str |
 def traced(headers: Mapping[str, str] | None, of_cause: Mapping[str, str]) -> Mapping[str, str]:
     """The headers of a message, with the trace of what caused it unless it brings its own."""
     if not of_cause or (headers and "traceparent" in headers):
-        return MappingProxyType(dict(headers)) if headers else NO_HEADERS
+        return headers or NO_HEADERS
     trace = {name: of_cause[name] for name in TRACE if name in of_cause}
-    return MappingProxyType({**trace, **(headers or {})}) if trace or headers else NO_HEADERS
+    return Headers({**trace, **(headers or {})}) if trace or headers else NO_HEADERS

@@ -3,12 +3,11 @@
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from diator._keys import Key, Named
 from diator._misuse import missing_attribute
 from diator._places import caller, place_in
 from diator._typing import Decorators
 from diator.engine.claims import claimed
-from diator.engine.hints import class_of, split
+from diator.engine.hints import class_of
 from diator.engine.maps import EventMap, RequestMap
 from diator.engine.records import BY_DEFAULT, Consuming, Kind, Layer, Promise, Registration
 from diator.engine.registry import Registry
@@ -134,13 +133,13 @@ class Router(Decorators):
     def provides(self, *hints: Any) -> None:
         """Declare what senders bring with ``app.using(provide={User: user})``, so that handlers may ask for it.
 
-        ``Annotated[User, Named("actor")]`` works as it does in a handler.
+        ``Annotated[User, Named("actor")]`` works as it does in a handler, and so does a marker of the app's container.
         """
         # Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
         place = place_in(caller())
         self._registry.refuse_if_closed("`provides`", place)
         for hint in hints:
-            self._registry.provided.setdefault(key_of(hint), place)
+            self._registry.provide(hint, place)
 
     @property
     def requests(self) -> RequestMap:
@@ -182,12 +181,6 @@ class Router(Decorators):
 
 
 _PREFIX = Rule(lambda value: value == "" or NAME.fits(value), "a text without white space, as in prefix='billing.',")
-
-
-def key_of(hint: Any) -> Key:
-    """The key of a hint as a user writes it, ``Annotated[T, Named(...)]`` included."""
-    plain, metadata = split(hint)
-    return Key(plain, next((mark.name for mark in metadata if isinstance(mark, Named)), None))
 
 
 def _names(frame: FrameType) -> dict[str, object]:

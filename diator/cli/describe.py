@@ -14,14 +14,13 @@ from diator.delivery.catalog import Consumed
 from diator.engine.check import Checked
 from diator.engine.claims import message_hint
 from diator.engine.events import is_brokered
-from diator.engine.hints import result_of, split
+from diator.engine.hints import key_of, result_of, split
 from diator.engine.reach import Needs
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.signature import EMPTY, Parameter
 from diator.engine.wiring import Argument, Source, Wired
 from diator.errors import ConfigurationError
 from diator.messages import DomainEvent, ECSTEvent, Event, Message, NotificationEvent
-from diator.router import key_of
 
 
 def describe(app: Diator) -> Description:
@@ -166,7 +165,7 @@ class _Describer:
     def _dependency(self, parameter: Parameter, arguments: Iterable[Argument]) -> Dependency:
         argument = next((argument for argument in arguments if argument.name == parameter.name), None)
         source = _source(parameter, argument)
-        key = (argument and argument.key) or key_of(parameter.hint)
+        key = (argument and argument.key) or key_of(parameter.hint, self._container)
         lifetime = self._container.lifetime(key) if self._container and source == "container" else None
         return Dependency(
             parameter=parameter.name,

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from diator.brokers.envelope import BOM, JSON, Envelope, read
-from diator.context import NO_HEADERS, Context
+from diator.context import NO_HEADERS, Context, Headers
 from diator.delivery.catalog import Entry
 from diator.delivery.codec import Codec
 from diator.delivery.lanes import Job
@@ -95,4 +94,4 @@ def _headers_of(envelope: Envelope) -> Mapping[str, str]:
         value = getattr(envelope, name)
         if value is not None:
             headers[name] = value
-    return MappingProxyType(headers)
+    return Headers(headers)

@@ -4,11 +4,15 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 from typing_extensions import TypeAliasType, get_type_hints
 
+from diator._keys import Key, Named
 from diator.messages import Request
+
+if TYPE_CHECKING:
+    from diator.containers.port import Container
 
 # Hints are typed Any throughout: no type stands for "any typing form" before PEP 747 (TypeForm).
 
@@ -84,6 +88,15 @@ def wanted(hint: Any) -> tuple[Any, tuple[object, ...]]:
         return plain, metadata
     inner, more = split(alternatives[0])
     return unalias(inner), (*metadata, *more)
+
+
+def key_of(hint: Any, container: "Container | None") -> Key:
+    """The key of a hint, with the qualifier that `Named` gives or, if there is none, the container's own marker."""
+    plain, metadata = wanted(hint)
+    named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
+    if named is not None or not metadata or container is None:
+        return Key(plain, named)
+    return Key(plain, container.qualifier(metadata))
 
 
 def substitutions(cls: type) -> dict[Any, Any]:

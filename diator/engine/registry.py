@@ -5,8 +5,9 @@ from typing import Any
 
 from diator._keys import Key
 from diator._places import Place
+from diator.containers.port import Container
 from diator.engine.claims import claimed, is_settled, options_fit, problems_of, same_request, unclear
-from diator.engine.hints import show
+from diator.engine.hints import key_of, show
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read
 from diator.errors import ConfigurationError, Problem
@@ -29,7 +30,12 @@ class Registry:
         self.published: dict[type[Event], Place] = {}
         self.published_as: dict[Any, Place] = {}
         """The same as they were written: ``Paid[Money]``, where the class is ``Paid``. ``Any``: that is no class."""
+        self.container: Container | None = None
+        """Whose markers count in what senders bring; set by an app."""
         self.provided: dict[Key, Place] = {}
+        # Any: a hint is any typing form.
+        self.declared: list[tuple[Any, Place]] = []
+        """What ``provided`` was made of, for the app that includes this."""
         self.prefixes: dict[Registration, str] = {}
         """What goes before the names of subscriptions, for handlers of included routers."""
         self.requests: dict[type[Message], Registration] = {}
@@ -75,10 +81,16 @@ class Registry:
         self.layers.update(other.layers)
         self.published.update(other.published)
         self.published_as.update(other.published_as)
-        self.provided.update(other.provided)
+        for hint, where in other.declared:
+            self.provide(hint, where)
         self._names.update(other._names)
         self._included[other] = place
         other.closed = f"the router was included at {place}"
+
+    def provide(self, hint: Any, place: Place) -> None:
+        """Note what senders bring, by the key that a handler with this hint asks for."""
+        self.declared.append((hint, place))
+        self.provided.setdefault(key_of(hint, self.container), place)
 
     def refuse_if_closed(self, what: str, place: Place) -> None:
         """Raise `ConfigurationError` once nothing more is taken."""

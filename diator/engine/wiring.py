@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from typing_extensions import is_protocol
 
-from diator._keys import Key, Named
+from diator._keys import Key
 from diator.containers.port import Container, Lifetime
 from diator.context import Context, Publish
 from diator.engine.arguments import UNSAID, say, spelled_out
 from diator.engine.claims import is_stream
-from diator.engine.hints import class_of, members, show, split, unalias, wanted
+from diator.engine.hints import class_of, key_of, members, show, split, unalias, wanted
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.returns import is_surely_final
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved, is_wrapped
@@ -200,18 +200,12 @@ class Wirer:
         return Source.APP if hint in type(self.app).__mro__[:-1] else None
 
     def _key(self, record: Registration | Layer, parameter: Parameter) -> Key | None:
-        hint, metadata = wanted(parameter.hint)
+        hint, _ = wanted(parameter.hint)
         if len(members(hint)) != 1:
             text = f"{record.name} asks for {parameter}, a choice that no container can make"
             self._add(record, "union-dependency", text, "ask for one type, or for one with `| None` and a default")
             return None
-        return Key(hint, self._qualifier(metadata))
-
-    def _qualifier(self, metadata: tuple[object, ...]) -> Any:
-        named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
-        if named is not None or not metadata or self.container is None:
-            return named
-        return self.container.qualifier(metadata)
+        return key_of(parameter.hint, self.container)
 
     def _source(self, record: Registration | Layer, parameter: Parameter, key: Key) -> Source:
         if self._knows(key):

@@ -17,14 +17,14 @@ from weakref import WeakSet
 
 from typing_extensions import is_protocol
 
-from diator._keys import Key, Named
+from diator._keys import Key
 from diator.app import Diator
 from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
 from diator.delivery.brokerage import Brokerage
 from diator.engine.check import Checked, check
 from diator.engine.dispatch import Dispatch
 from diator.engine.events import EventPublisher, EventSender
-from diator.engine.hints import class_of, split
+from diator.engine.hints import class_of, key_of
 from diator.engine.plan import Call
 from diator.engine.records import Registration
 from diator.engine.resources import Resources
@@ -48,7 +48,7 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
     if app in _watched:
         raise DiatorError(f"{app!r} is being recorded already; use that record, or end it first")
     twin = _twin(app, stage, watcher)
-    dispatch = _compile(app, watcher, twin, {_key(app._container, hint): given for hint, given in replace.items()})
+    dispatch = _compile(app, watcher, twin, {key_of(hint, app._container): given for hint, given in replace.items()})
     own, brokerage, closed = app._dispatch, app._brokerage, app._registry.closed
     app._registry.close(f"{app!r} is being recorded")
     _watched.add(app)
@@ -173,15 +173,6 @@ def _instead(container: Container | None, key: Key, names: list[str]) -> str:
     return (
         f"did you mean {close[0]}?" if close else f"they ask for: {', '.join(names) or 'nothing that can be replaced'}"
     )
-
-
-def _key(container: Container | None, hint: Any) -> Key:
-    """The key of a hint as handlers write it; a container may have a marker of its own for ``Annotated``."""
-    plain, metadata = split(hint)
-    named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
-    if named is None and metadata and container is not None:
-        named = container.qualifier(metadata)
-    return Key(plain, named)
 
 
 class _Resolver:

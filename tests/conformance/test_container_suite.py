@@ -940,7 +940,10 @@ class DropsQualifiersOfConstructors(ReferenceContainer):
         return Key(super().key(hint).hint)
 
 
-@caught_by("a_handler_qualifies_with_named_and_with_the_marker_of_the_library")
+@caught_by(
+    "a_handler_qualifies_with_named_and_with_the_marker_of_the_library",
+    "what_senders_bring_is_qualified_as_in_a_handler",
+)
 class DoesNotReadItsMarker(ReferenceContainer):
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
         return None

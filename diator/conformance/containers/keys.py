@@ -14,6 +14,7 @@ from diator.conformance.containers.services import (
     Engine,
     FixedClock,
     OrderStore,
+    Request,
     Session,
     Shop,
     Store,
@@ -21,6 +22,7 @@ from diator.conformance.containers.services import (
     Work,
 )
 from diator.errors import DependencyNotFoundError
+from diator.router import Router
 
 
 class Replica(Config):
@@ -64,6 +66,33 @@ class Keys(Bench):
 
         async with app:
             assert await app.send(Work()) == [Config, Replica, Replica]
+
+    @case()
+    async def test_what_senders_bring_is_qualified_as_in_a_handler(self) -> None:
+        """``app.provides`` and ``app.using`` read the library's own marker, also where a router declares the value."""
+        marker = self.marker("actor")
+        keys = [Key(Request), Key(Request, "actor")]
+        container = self.build(self.register(Config), self.register(Config, Replica, qualifier="actor"), provided=keys)
+        router = Router()
+        router.provides(Annotated[Request, marker])
+        app = Diator(container=container)
+        app.include(router)
+        app.provides(Request)
+
+        @app.command(Work)
+        async def work(
+            _: Work,
+            plain: Request,
+            marked: Annotated[Request, marker],
+            also: Annotated[Request, Named("actor")],
+        ) -> object:
+            return [plain, marked, also]
+
+        one, other = Request(), Request()
+        async with app:
+            for mark in (marker, Named("actor")):
+                qualified = Annotated[Request, mark]
+                assert await app.using(provide={Request: one, qualified: other}).send(Work()) == [one, other, other]
 
     @case()
     async def test_a_constructor_qualifies_what_it_needs(self) -> None:
