@@ -28,7 +28,7 @@ from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
-from diator.options import COUNT, ID, NAME, POSITIVE, Rule, is_iterable, optional, require
+from diator.options import COUNT, DELAY, ID, NAME, POSITIVE, Rule, is_iterable, optional, require
 from diator.retry import Retry
 from diator.router import Router
 
@@ -406,6 +406,7 @@ class Sender:
     @marked
     def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
         """Do what ``app.publish`` does."""
+        require("app.publish", {"after": DELAY}, {"after": after})
         plan = self._running().plan_of_events(events)
         for event in events:
             ensure_may_wait(event, after)

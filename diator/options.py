@@ -5,6 +5,7 @@ Plugins use the same rules for their own options.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from diator._places import Place, caller, place_in
@@ -51,6 +52,10 @@ def is_readable(value: Any) -> bool:
 
 
 COUNT = Rule(is_count, "a whole number from 1 up")
+DELAY = Rule(
+    lambda value: value is None or is_seconds(value.total_seconds() if isinstance(value, timedelta) else value),
+    f"a timedelta, or a number of seconds from 0 to {MAX_SECONDS:,.0f},",
+)
 SECONDS = Rule(is_seconds, f"a number of seconds from 0 to {MAX_SECONDS:,.0f}")
 POSITIVE = Rule(
     lambda value: is_seconds(value) and value > 0, f"a number of seconds above 0, and at most {MAX_SECONDS:,.0f},"

@@ -1,7 +1,9 @@
 """Routers: registrations that an app, or another router, can include."""
 
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from diator._misuse import missing_attribute
 from diator._places import caller, place_in
@@ -13,13 +15,12 @@ from diator.engine.records import BY_DEFAULT, Consuming, Kind, Layer, Promise, R
 from diator.engine.registry import Registry
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
-from diator.options import NAME, Rule, require
+from diator.options import FLAG, NAME, Rule, require
 from diator.retry import Retry
 
 T = TypeVar("T")
 
 
-_NOTHING: Any = object()
 """What `Router.middleware` was not given. ``Any``: it stands for a middleware."""
 
 
@@ -83,25 +84,31 @@ class Router(Decorators):
         def __getattr__(self, name: str) -> object:
             raise missing_attribute(self, name)
 
-    def middleware(self, middleware: T = _NOTHING, /) -> T:
-        """Register a middleware; see `add_middleware`."""
-        if middleware is _NOTHING:
-            text = "@app.middleware was written with parentheses and nothing in them"
-            raise ConfigurationError([Problem("middleware", text, "write @app.middleware alone", place_in(caller()))])
-        self.add_middleware(middleware)
+    @overload
+    def middleware(self, middleware: T, /) -> T: ...
+    @overload
+    def middleware(self, /, *, inside: bool = False) -> Callable[[T], T]: ...
+    def middleware(self, middleware: Any = None, /, *, inside: bool = False) -> Any:
+        """Register a middleware: ``@app.middleware`` or ``@app.middleware(inside=True)``; see `add_middleware`."""
+        # Any: the overloads say what comes back.
+        if middleware is None:
+            return partial(self.middleware, inside=inside)
+        self.add_middleware(middleware, inside=inside)
         return middleware
 
-    def add_middleware(self, middleware: Any, /) -> None:
+    def add_middleware(self, middleware: Any, /, *, inside: bool = False) -> None:
         """Register an async callable that takes a message and what to call next, around those registered later.
 
-        The hint of its first parameter says which messages it wraps. Around a command or query, one that asks the
-        container for nothing runs around the whole unit of work, and may call on again; one that does runs inside it,
-        and calls on once. Around events, a middleware wraps each call of a handler, inside the unit of work of the
-        command, and calls on once.
+        The hint of its first parameter says which messages it wraps. It runs outside the unit of work, where it sees
+        the scope close, may call ``call_next`` again, and may ask for singletons of the container and values of the
+        sender. With ``inside=True`` it runs inside, where it may ask for everything that a handler may, and calls
+        ``call_next`` once. Around domain events, a middleware wraps each call of a handler, inside the unit of work of
+        the command, and calls ``call_next`` once either way.
         """
         # Any: middlewares have parameters of their own, which `Registry` reads.
         frame = caller()
-        self._registry.add_layer(Layer(middleware, place_in(frame)), _names(frame))
+        require("add_middleware", {"inside": FLAG}, {"inside": inside})
+        self._registry.add_layer(Layer(middleware, place_in(frame), inside=inside), _names(frame))
 
     def include(self, router: "Router", /, *, prefix: str = "") -> None:
         """Take in everything that a router holds, at this place in the order. It takes nothing more afterwards.

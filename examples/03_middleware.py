@@ -1,9 +1,9 @@
 """Middleware: what wraps the handling of every message of some kind.
 
 The hint of its first parameter says which messages a middleware wraps: any command, any query, an event, one class.
-One that needs nothing else, such as `try_again`, runs around the unit of work: each time it calls on, a new one
-begins. One that asks for something, such as `authorise`, runs inside, and calls on once. What it asks for comes from
-the container or, as the `User` does, from the sender.
+A middleware runs outside the unit of work: each time `try_again` calls `call_next`, a new one starts. There it may ask
+for singletons of the container and, as `authorise` does, for values of the sender. One that needs what a handler needs,
+such as the session of the unit, says `@app.middleware(inside=True)`, and calls `call_next` once.
 """
 
 import asyncio

@@ -177,7 +177,7 @@ async def test_an_error_of_the_handler_rolls_back(app: Diator, database: Databas
 async def test_handler_events_repository_and_middleware_share_one_session(app: Diator, database: Database) -> None:
     seen: list[AsyncSession] = []
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def note(message: Command[Any], call_next: CallNext, session: AsyncSession) -> Any:
         seen.append(session)
         await store(session, "noted")
@@ -280,7 +280,7 @@ async def test_a_nested_send_that_fails_takes_nothing_from_the_outer_one(app: Di
 
 
 async def test_a_middleware_that_swallows_the_error_does_not_commit(app: Diator, database: Database) -> None:
-    @app.middleware
+    @app.middleware(inside=True)
     async def swallow(message: Command[Any], call_next: CallNext, session: AsyncSession) -> Any:
         try:
             return await call_next(message)

@@ -342,7 +342,6 @@ DECORATORS: list[tuple[Callable[[Any], object], str]] = [
     (lambda app: app.on_event(concurency=5), "did you mean concurrency"),
     (lambda app: app.command(lambda command: None), r"app\.command\(MyCommand\)\(lambda"),
     (lambda app: app.command(5), "5, which can't be called"),
-    (lambda app: app.middleware(), "write @app.middleware alone"),
     (lambda app: ANY.command(join), r"make an app first: app = Diator\(\)"),
     (lambda app: app.command(app.command(join)), "has a second handler"),
     (lambda app: app.query(join), "use @app.command"),

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -76,6 +77,9 @@ async def find(query: Find) -> int:
 
 
 async def greet(event: Joined) -> None: ...
+
+
+async def around(message: Join, call_next: Any) -> None: ...
 
 
 class AsyncHooks(Hooks):
@@ -189,7 +193,12 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
         lambda **options: brokered().testing().using(**options),
         {"provide": [5], "headers": [5, {"a": 5}], "correlation_id": [5, "", "\ud800"]},
     ),
-    "publish": (Diator.publish, publishing, {"after": without_none(SECONDS)}),
+    "add_middleware": (
+        Router.add_middleware,
+        lambda **options: Router().add_middleware(around, **options),
+        {"inside": NO_FLAGS},
+    ),
+    "publish": (Diator.publish, publishing, {"after": without_none([*SECONDS, timedelta(seconds=-1)])}),
     "settled": (Session.settled, settling, {"timeout": SECONDS, "allow_failures": NO_FLAGS}),
     "add_command": (Router.add_command, registering(Router.add_command, join), HANDLERS),
     "add_query": (
@@ -343,7 +352,7 @@ def test_everything_public_is_tried() -> None:
         if callable(method := getattr(cls, name, None)) and _has_options(method)
     }
     # The decorators hand their options on to `add_...`.
-    assert with_options - WRONG.keys() - {"command", "query", "on_event"} == set()
+    assert with_options - WRONG.keys() - {"command", "query", "on_event", "middleware"} == set()
 
 
 def _has_options(value: Any) -> bool:

@@ -264,7 +264,7 @@ async def test_a_forgiven_timeout_of_an_event_handler_is_no_cancel_of_the_caller
 async def test_a_middleware_inside_that_leaves_its_call_behind_is_refused() -> None:
     app, tasks = Diator(container=(journal := Journal())), list[asyncio.Future[Any]]()
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def hurry(command: Go, call_next: CallNext, session: Session) -> str:
         tasks.append(asyncio.ensure_future(call_next(command)))
         await asyncio.sleep(0)
@@ -477,7 +477,7 @@ async def test_a_failure_inside_a_middleware_keeps_nothing_alive() -> None:
     class Heavy:
         pass
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def inside(command: Go, call_next: CallNext, session: Session) -> Any:
         return await call_next(command)
 

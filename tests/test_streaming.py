@@ -163,7 +163,7 @@ async def test_middlewares_wrap_the_opening_and_may_wrap_the_rows() -> None:
         rows = await call_next(query)
         return (2 * row async for row in rows)
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def inner(query: Rows, call_next: CallNext, session: Session) -> Any:
         journal.write(f"inner in {session.number}")
         return await call_next(query)

@@ -96,7 +96,7 @@ async def test_a_scope_opens_when_only_an_event_of_an_event_needs_one() -> None:
 async def test_middlewares_without_dependencies_run_around_the_scope_and_the_others_inside() -> None:
     app = Diator(container=(journal := Journal()))
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def inner(command: Book, call_next: CallNext, session: Session) -> Any:
         journal.write("inner in")
         result = await call_next(command)
@@ -125,7 +125,7 @@ async def test_middlewares_without_dependencies_run_around_the_scope_and_the_oth
 async def test_events_run_inside_the_inner_middlewares() -> None:
     app = Diator(container=(journal := Journal()))
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def inner(command: Book, call_next: CallNext, session: Session) -> Any:
         result = await call_next(command)
         journal.write("inner out")
@@ -244,7 +244,7 @@ async def test_a_container_cannot_swallow_an_error() -> None:
 async def test_a_middleware_inside_that_swallows_an_error_does_not_save_the_unit_of_work() -> None:
     app = Diator(container=(journal := Journal()))
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def forgive(command: Book, call_next: CallNext, session: Session) -> Any:
         try:
             return await call_next(command)
@@ -268,7 +268,7 @@ async def test_a_middleware_inside_that_swallows_an_error_does_not_save_the_unit
 async def test_a_middleware_inside_that_answers_by_itself_is_a_success() -> None:
     app = Diator(container=(journal := Journal()))
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def cache(command: Book, call_next: CallNext, session: Session) -> Any:
         return "from the cache"
 
@@ -284,7 +284,7 @@ async def test_a_middleware_inside_that_answers_by_itself_is_a_success() -> None
 async def test_an_error_of_a_middleware_inside_after_the_handler_undoes_the_scope() -> None:
     app = Diator(container=(journal := Journal()))
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def fail(command: Book, call_next: CallNext, session: Session) -> Any:
         await call_next(command)
         raise Broken
@@ -333,7 +333,7 @@ async def test_a_middleware_outside_may_try_again_and_each_try_is_a_new_unit_of_
 async def test_a_middleware_inside_that_calls_on_twice_is_refused() -> None:
     app = Diator(container=(journal := Journal()))
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def twice(command: Book, call_next: CallNext, session: Session) -> Any:
         await call_next(command)
         return await call_next(command)

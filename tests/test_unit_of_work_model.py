@@ -171,7 +171,7 @@ class Scope:
 def build(world: World) -> Diator:
     app = Diator(container=Scopes(world))
     for around in world.program.middlewares:
-        app.add_middleware(middleware(world, around))
+        app.add_middleware(middleware(world, around), inside=around.startswith("inner"))
     for number, script in enumerate(world.program.commands):
         app.add_command(handler(world, script, f"command {number}", COMMAND_TYPES[number]))
     for number, scripts in enumerate(world.program.events):

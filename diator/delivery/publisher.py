@@ -10,6 +10,7 @@ import msgspec
 from diator._headers import sealed_headers
 from diator._keys import Key
 from diator._misuse import ensure_loop
+from diator._places import caller, place_in
 from diator._shielding import shielded
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker, Capability
@@ -26,7 +27,6 @@ from diator.errors import (
     BrokerError,
     BrokerUnavailableError,
     ConfigurationError,
-    InvalidMessageError,
     MessageTooLargeError,
     NotPublishedError,
     Problem,
@@ -34,7 +34,7 @@ from diator.errors import (
 )
 from diator.hooks import Published
 from diator.messages import Event
-from diator.options import is_seconds
+from diator.options import DELAY, require
 
 
 class Publisher:
@@ -83,8 +83,7 @@ class Publisher:
     def collect(self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None) -> None:
         """Append an event that a handler published.
 
-        Raises `InvalidMessageError` for a delay that makes no sense, `ConfigurationError` for headers that make none,
-        and if the broker has no delays.
+        Raises `ConfigurationError` for a delay or headers that make no sense, and if the broker has no delays.
         """
         unit.outbound.append(self.outbound(event, new_id(), after, headers))
 
@@ -102,16 +101,13 @@ class Publisher:
         return Outbound(event, event_id, None if after is None else self._seconds(after, event), sealed)
 
     def _seconds(self, after: Delay, event: Event) -> float:
-        seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        name = type(event).__qualname__
-        if not is_seconds(seconds):
-            text = f"{name} was published with after={after!r}"
-            raise InvalidMessageError(f"{text}; expected seconds from 0 up, or a timedelta that is not negative")
+        require("publish", {"after": DELAY}, {"after": after})
         if Capability.SCHEDULES not in self.broker.capabilities:
-            text = f"{name} was published with after={after!r}, but {self.broker!r} can't deliver an event later"
-            remedy = "publish it without after, or use a broker that can: memory, Redis Streams, Azure Service Bus"
-            raise ConfigurationError([Problem("no-schedule", text, remedy)])
-        return seconds
+            name, broker = type(event).__qualname__, type(self.broker).__name__
+            text = f"{name} was published with after={after!r}, but {broker} can't deliver an event later"
+            remedy = "publish it without after, or use a broker that can, such as memory://"
+            raise ConfigurationError([Problem("no-schedule", text, remedy, place_in(caller()))])
+        return after.total_seconds() if isinstance(after, timedelta) else after
 
     async def hand_over(self, unit: SendingUnit) -> None:
         """Seal what is outbound. Raises `MessageTooLargeError`, and what a codec raises for values it can't carry.

@@ -3,7 +3,7 @@
 What a call needs is decided here, once, so that a message pays only for what its handler uses.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -14,7 +14,7 @@ from diator.engine.brought import not_brought
 from diator.engine.events import Plain, Rule
 from diator.engine.signature import EMPTY
 from diator.engine.threads import Threads, finished, is_awaitable
-from diator.engine.unit import CLOSED, Once, Unit, Work
+from diator.engine.unit import CLOSED, Once, Resolve, Unit, Work
 from diator.engine.wiring import Argument, Source, Wired
 
 # Any: handlers of all signatures and results meet here.
@@ -33,14 +33,18 @@ def compile_call(wired: Wired, rule: Rule | None, app: object, threads: Threads)
     return _publishing_call(function, supplies, rule) if rule else _plain_call(function, supplies)
 
 
-def compile_layer(wired: Wired, work: Work, app: object) -> Work:
-    """Compile a middleware inside the unit of work, around ``work``."""
+def compile_layer(wired: Wired, work: Work, app: object, singleton: Resolve) -> Work:
+    """Compile a middleware inside the unit of work, around ``work``.
+
+    Around domain events an outer middleware runs there too, and has what it may have elsewhere.
+    """
     function = with_keywords(wired.target, wired.arguments)
-    supplies = _supplies(wired.arguments, app)
+    supplies, outer = _supplies(wired.arguments, app), wired.outer
 
     async def layer(message: Any, unit: Unit) -> Any:
         call_next = Once(work, unit)
-        result = await function(message, call_next, *await _arguments(supplies, unit, None))
+        source = Unit(singleton, unit.provided) if outer else unit
+        result = await function(message, call_next, *await _arguments(supplies, source, None))
         call_next.refuse_if_left_behind(message)
         return result
 
@@ -73,15 +77,17 @@ def with_keywords(function: Function, arguments: Iterable[Argument]) -> Function
     return positional
 
 
-def own_arguments(wired: Wired, app: object) -> Function:
-    """The arguments of a middleware that asks for nothing but what Diator itself gives."""
-    makes = [make for _, make in _supplies(wired.arguments, app) if make is not None]
-    unit = Unit(_nothing, {})
-    return lambda: [make(unit) for make in makes]
+def compile_outer(
+    wired: Wired, app: object, singleton: Resolve, call_next: Callable[[Any], Any], provided: Mapping[Key, object]
+) -> Callable[[Any], Coroutine[Any, Any, Any]]:
+    """Compile a middleware outside the unit of work, which may have singletons and the values of the sender."""
+    function = with_keywords(wired.target, wired.arguments)
+    supplies, source = _supplies(wired.arguments, app), Unit(singleton, provided)
 
+    async def outer(message: Any) -> Any:
+        return await function(message, call_next, *await _arguments(supplies, source, None))
 
-async def _nothing(key: Key) -> Any:
-    raise AssertionError(key)
+    return outer
 
 
 def _plain_class(cls: Any, wired: Wired, threads: Threads) -> Plain:

@@ -22,7 +22,7 @@ from diator._keys import Key
 from diator._shielding import shielded
 from diator.context import current, next_context
 from diator.engine.brought import telling_what_was_not_brought
-from diator.engine.calls import compile_call, compile_layer, compile_plain, own_arguments, with_keywords
+from diator.engine.calls import compile_call, compile_layer, compile_outer, compile_plain
 from diator.engine.events import EventPublisher, EventSender, EventTable, Plain, Rule, Step
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
@@ -35,7 +35,8 @@ from diator.middleware import TimeoutMiddleware
 
 # Any: handlers of all signatures and results meet here.
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
-Link = Callable[[Call], Call]
+Link = Callable[[Call, Mapping[Key, object]], Call]
+"""Puts something around a call, for a sender that provides these values."""
 Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
 """Puts the events of one ``app.publish`` into their unit of work, with their delay."""
 
@@ -88,7 +89,7 @@ class Plan:
             return partial(self.refuse_missing, provided)
         unit = partial(self.unit, provided=provided) if provided and self.work else self.unit
         unit = unit if after is None else partial(unit, after=after)
-        call = self.link(unit, specialise=specialise)
+        call = self.link(unit, provided, specialise=specialise)
         if self.needs.context or headers or correlation_id:
             return partial(_in_context, call, headers, correlation_id)
         return call
@@ -101,14 +102,14 @@ class Plan:
             name, how = _sent(message, f"app.using(provide={{{values}}})", streams=streams)
             raise NotProvidedError(f"{name} needs {', '.join(missing)} from its sender: {how}")
 
-    def link(self, call: Call, *, specialise: bool = False) -> Call:
+    def link(self, call: Call, provided: Mapping[Key, object] = NO_VALUES, *, specialise: bool = False) -> Call:
         """Put the middlewares around a unit of work.
 
         The interpreter keeps what it learns about a call with the code, and links that share their code call different
         functions from one place. With code of their own, three middlewares take a tenth less time.
         """
         for link in self.links:
-            call = link(call)
+            call = link(call, provided)
             if specialise and isinstance(call, FunctionType):
                 call.__code__ = call.__code__.replace()
         return call
@@ -132,7 +133,7 @@ class Compiler:
         self._resources = resources
         self._app = app
         self._watch = watch
-        self._around: tuple[Link, ...] = (watch.call,) if watch else ()
+        self._around: tuple[Link, ...] = (lambda call, _: watch.call(call),) if watch else ()
         self._table = EventTable(self._around_event, sender)
 
     def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
@@ -164,7 +165,7 @@ class Compiler:
         layers = self._reach.layers_of(cls)
         inner = [layer for layer in layers if not layer.outer]
         needs = Needs((wired, *layers, *following.handlers, *following.layers))
-        links += [_link(layer, self._app) for layer in reversed(layers) if layer.outer]
+        links += [self._link(layer) for layer in reversed(layers) if layer.outer]
         links.extend(self._around)
         begins = delivered and sender is not None and sender.begin is not None
         sends = sender is not None and (begins or self._sends(wired, following))
@@ -246,8 +247,14 @@ class Compiler:
 
     def _inside(self, layers: Iterable[Wired], work: Work) -> Work:
         for layer in reversed(tuple(layers)):
-            work = compile_layer(layer, work, self._app)
+            work = compile_layer(layer, work, self._app, self._resources.singleton)
         return work
+
+    def _link(self, layer: Wired) -> Link:
+        if not layer.arguments:
+            return _linked(layer.target)
+        app, singleton = self._app, self._resources.singleton
+        return lambda call, provided: compile_outer(layer, app, singleton, call, provided)
 
     def _around_event(self, cls: type[Event], work: Work) -> Work:
         return self._inside(self._reach.layers_of(cls), work)
@@ -263,18 +270,11 @@ def _sent(message: Any, sender: str, *, streams: bool) -> tuple[str, str]:
     return ", ".join(names), f"await {sender}.publish(...)"
 
 
-def _link(layer: Wired, app: object) -> Link:
-    if not layer.arguments:
-        return _linked(layer.target)
-    target, arguments = with_keywords(layer.target, layer.arguments), own_arguments(layer, app)
-    return lambda call: marked(lambda message: target(message, call, *arguments()))
-
-
 def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Link:
     # The method itself: calling the object looks up __call__ each time.
     plain = hasattr(target, "__code__") or hasattr(target, "__func__")
     function: Callable[..., Coroutine[Any, Any, Any]] = target if plain else target.__call__  # type: ignore[operator]
-    return lambda call: marked(lambda message: function(message, call))
+    return lambda call, _: marked(lambda message: function(message, call))
 
 
 def _publishing(

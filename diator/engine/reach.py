@@ -21,7 +21,8 @@ class Needs:
 
     def __init__(self, members: Iterable[Wired]) -> None:
         members = tuple(members)
-        self.keys: frozenset[Key] = frozenset(key for wired in members for key in wired.keys)
+        self.keys: frozenset[Key] = frozenset(key for wired in members if not wired.outer for key in wired.keys)
+        """What the unit of work resolves. Outer middlewares have singletons, and need no scope."""
         self.required: frozenset[Key] = frozenset(key for wired in members for key in wired.required)
         self.context = any(wired.needs_context for wired in members)
 

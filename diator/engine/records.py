@@ -94,11 +94,13 @@ class Registration:
 class Layer:
     """One middleware, as it was registered."""
 
-    __slots__ = ("registered", "target")
+    __slots__ = ("inside", "registered", "target")
 
-    def __init__(self, target: Any, registered: Place) -> None:
+    def __init__(self, target: Any, registered: Place, *, inside: bool = False) -> None:
         self.target = target
         """The callable. ``Any``: it has a signature of its own."""
+        self.inside = inside
+        """Whether it runs inside the unit of work."""
         self.registered = registered
         """The line that registered it."""
 

@@ -30,7 +30,7 @@ Scope = AbstractAsyncContextManager[Resolver]
 class Resources:
     """The container, while the app runs."""
 
-    __slots__ = ("_all_ended", "_loop", "_under_way", "container", "resolve", "root", "threads")
+    __slots__ = ("_all_ended", "_loop", "_singletons", "_under_way", "container", "resolve", "root", "threads")
 
     def __init__(self, container: Container | None) -> None:
         self.container = container
@@ -40,6 +40,8 @@ class Resources:
         """The one scope of a container that has no scopes of its own."""
         self.resolve: Resolve = _after_the_end
         """What units without a scope of their own resolve with."""
+        self._singletons: dict[Key, Any] = {}
+        """What outer middlewares have, while the app runs."""
         self._under_way = 0
         """How many units of work use the container."""
         self._all_ended: asyncio.Future[None] | None = None
@@ -88,12 +90,29 @@ class Resources:
 
     async def _close(self) -> None:
         root, self.root, self.resolve, self._loop = self.root, None, _after_the_end, None
+        self._singletons.clear()
         try:
             if root is not None:
                 await root.__aexit__(None, None, None)
         finally:
             if self.container is not None:
                 await self.container.aclose()
+
+    async def singleton(self, key: Key) -> Any:
+        """Resolve a singleton for what runs outside a unit of work."""
+        if key in self._singletons:
+            return self._singletons[key]
+        scope = None if self.resolve is _after_the_end else self.scope_for(True, NO_VALUES)
+        self.enter()
+        try:
+            if scope is None:
+                self._singletons[key] = await self.resolve(key)
+            else:
+                async with scope as resolver:
+                    self._singletons[key] = await resolver.resolve(key)
+            return self._singletons[key]
+        finally:
+            self.leave()
 
     def enter(self) -> None:
         """Count a unit of work that uses the container. Raises `NotRunningError` in another event loop."""

@@ -128,7 +128,7 @@ class Stream(AsyncOnly, Generic[R_co]):
         self._context = next_context(*self._headers) if self._plan.needs.context or any(self._headers) else None
         try:
             with _In(self._context):
-                source = await self._plan.link(self._open)(self._query)
+                source = await self._plan.link(self._open, self._provided)(self._query)
         except BaseException as error:
             await shielded(self._close(error), error)
             raise

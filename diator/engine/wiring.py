@@ -2,7 +2,7 @@
 
 import enum
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple, get_args, get_origin
 
 from typing_extensions import is_protocol
@@ -62,6 +62,8 @@ class Wired(NamedTuple):
     timeout: float | None = None
     wraps: tuple[Any, ...] = ()
     """For a middleware: the hints of the messages that it wraps, with type arguments as in ``Command[int]``."""
+    outer: bool = False
+    """For a middleware: whether it runs outside the unit of work."""
     below: tuple[Key, ...] = ()
     """The values of senders without which the container can't give what is asked of it."""
 
@@ -91,11 +93,6 @@ class Wired(NamedTuple):
         for argument in (*self.constructor, *self.arguments):
             if argument.source is Source.SENDER and argument.default is EMPTY and argument.key is not None:
                 yield argument.key
-
-    @property
-    def outer(self) -> bool:
-        """For a middleware: whether it asks for nothing that only a unit of work can give, and so runs around it."""
-        return all(argument.source not in (Source.CONTAINER, Source.SENDER) for argument in self.arguments)
 
     @property
     def needs_context(self) -> bool:
@@ -166,7 +163,22 @@ class Wirer:
                 self._add(
                     layer, "type-arguments", f"middleware {layer.name} takes {show(hint)}, but {UNSAID}", say(hint)
                 )
-        return Wired(layer.target, signature.runs, self._arguments(layer, signature.parameters[2:]), wraps=wraps)
+        arguments = self._arguments(layer, signature.parameters[2:])
+        if not layer.inside:
+            self._refuse_scoped(layer, arguments)
+        return Wired(layer.target, signature.runs, arguments, wraps=wraps, outer=not layer.inside)
+
+    def _refuse_scoped(self, layer: Layer, arguments: Iterable[Argument]) -> None:
+        """Outside a unit of work there is no scope to resolve from."""
+        for argument in arguments:
+            if argument.source is not Source.CONTAINER or argument.key is None or self.container is None:
+                continue
+            lifetime = self.container.lifetime(argument.key)
+            if lifetime is not Lifetime.SINGLETON:
+                text = f"middleware {layer.name} runs outside the unit of work, where it can't have {argument.key}"
+                fix = "run it inside: @app.middleware(inside=True) or app.add_middleware(..., inside=True)"
+                text = f"{text}, which the container makes anew for each scope or request ({lifetime.value})"
+                self._add(layer, "outer-middleware", text, f"{fix}; there it calls call_next once")
 
     def _arguments(self, record: Registration | Layer, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
         found = [self._argument(record, parameter) for parameter in parameters]

@@ -56,7 +56,7 @@ async def test_middlewares_and_handlers_run_in_the_order_that_is_shown() -> None
     provider.provide(Session, scope=dishka.Scope.REQUEST)
     app = Diator(container=dishka.make_async_container(provider))
     for middleware in (in_transaction, logged, measured):
-        app.add_middleware(middleware)
+        app.add_middleware(middleware, inside=middleware is in_transaction)
     app.add_command(join)
     app.add_event_handler(note)
     app.add_event_handler(audit)

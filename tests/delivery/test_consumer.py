@@ -215,7 +215,7 @@ async def test_middlewares_wrap_handlers_of_brokered_events() -> None:
             lines.append("again")
             return await call_next(event)
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def inside(event: NotificationEvent, call_next: CallNext, session: Session) -> Any:
         lines.append(f"inside {session.number}")
         return await call_next(event)
@@ -245,7 +245,7 @@ def test_a_middleware_inside_the_unit_can_not_undo_that_it_has_failed(publishes:
         broker, watch = Flaky(lines=journal.lines), Watch()
         app = Diator("meetings", broker=broker, hooks=[watch], container=journal, retry=Retry(attempts=1))
 
-        @app.middleware
+        @app.middleware(inside=True)
         async def forgives(event: NotificationEvent, call_next: CallNext, session: Session) -> Any:
             try:
                 return await call_next(event)

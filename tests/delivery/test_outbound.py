@@ -90,7 +90,7 @@ class Bench:
         self.store = Store(self.journal.lines, **options)
         app = Diator("meetings", broker="memory://", container=self.journal)
 
-        @app.middleware
+        @app.middleware(inside=True)
         async def inside(message: Command[Any] | NotificationEvent, call_next: CallNext, session: Session) -> Any:
             self.journal.write("inner middleware begins")
             result = await call_next(message)
@@ -238,9 +238,7 @@ async def test_headers_of_one_event_travel_with_it_beside_those_of_the_sender() 
 async def test_a_delay_that_makes_no_sense_is_rejected_at_the_call(after: Any) -> None:
     app, _ = delayed_app()
     async with app:
-        with pytest.raises(
-            InvalidMessageError, match=r"Joined was published with after=.*; expected seconds from 0 up"
-        ):
+        with pytest.raises(ConfigurationError, match=r"app.publish got after=.*, where a timedelta, or a number of"):
             await app.publish(Joined("a"), after=after)
 
 
@@ -263,14 +261,11 @@ class NoSchedules(MemoryBroker):
     def capabilities(self) -> Capability:
         return super().capabilities & ~Capability.SCHEDULES
 
-    def __repr__(self) -> str:
-        return "<NoSchedules>"
-
 
 async def test_a_broker_without_schedules_rejects_a_delay_and_is_named() -> None:
     app, _ = delayed_app(NoSchedules())
     async with app:
-        with pytest.raises(ConfigurationError, match=r"Joined was published with after=60, but <NoSchedules> can't"):
+        with pytest.raises(ConfigurationError, match=r"Joined was published with after=60, but NoSchedules can't"):
             await app.publish(Joined("a"), after=60)
         with pytest.raises(ConfigurationError, match=r"can't deliver an event later"):
             await app.send(Join())

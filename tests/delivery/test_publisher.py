@@ -116,7 +116,7 @@ def test_a_unit_that_fails_sends_nothing(fails: str) -> None:  # noqa: C901 - on
         broker = Flaky()
         app = Diator("meetings", broker=broker, container=journal)
 
-        @app.middleware
+        @app.middleware(inside=True)
         async def around(command: Command[Any], call_next: CallNext, session: Session) -> Any:
             try:
                 result = await call_next(command)

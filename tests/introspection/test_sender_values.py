@@ -287,7 +287,7 @@ def test_a_service_that_a_middleware_or_a_domain_event_needs(container: Callable
     @app.on_event
     async def heard(event: Heard, service: Service) -> None: ...
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def around(message: NotificationEvent, call_next: CallNext, repo: Repo) -> Any: ...
 
     assert {problem.text.partition(", and runs for told too")[0] for problem in app.check()} == {

@@ -124,7 +124,7 @@ class Name(Command[str]):
 async def test_middlewares_and_constructors_of_handlers_get_replacements() -> None:
     app = Diator()
 
-    @app.middleware
+    @app.middleware(inside=True)
     async def mail(message: Name, call_next: CallNext, mailer: Mailer) -> Any:
         mailer.send("middleware")
         return await call_next(message)

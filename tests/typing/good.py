@@ -427,7 +427,7 @@ async def around_everything(message: Message, call_next: CallNext) -> Any:
     return await call_next(message)
 
 
-@app.middleware
+@app.middleware(inside=True)
 async def around_commands(message: Command[Any], call_next: CallNext, repo: Repo) -> Any:
     return await call_next(message)
 

@@ -461,7 +461,7 @@ async def test_a_middleware_closes_what_rodi_does_not(cancelled: bool) -> None:
         raise ValueError("failed")
 
     app = answering(rodi.Container().add_scoped(Session), work)
-    app.add_middleware(transaction)
+    app.add_middleware(transaction, inside=True)
     async with app:
         task = asyncio.create_task(app.send(Ask()))
         await asyncio.wait_for(working.wait(), 5)
