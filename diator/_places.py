@@ -2,10 +2,10 @@
 
 import functools
 import sys
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-_MOST_DECORATORS = 100
+MOST_DECORATORS = 100
 """Some objects answer to every name, so that unwrapping them would never end."""
 
 
@@ -34,17 +34,24 @@ def place_in(frame: FrameType) -> Place:
 
 def place_of(target: object) -> Place | None:
     """The line where a function or method is defined; none for classes and objects, whose line nobody keeps."""
-    code = getattr(written(target), "__code__", None)
-    return Place(code.co_filename, code.co_firstlineno) if code else None
+    code = attribute(written(target), "__code__")
+    return Place(code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
 def written(target: Any) -> Any:
     """What the user wrote: the function below decorators and `functools.partial`."""
-    for _ in range(_MOST_DECORATORS):
-        if isinstance(target, functools.partial):
-            target = target.func
-        elif not isinstance(target, type) and hasattr(target, "__wrapped__"):
-            target = target.__wrapped__
-        else:
+    for _ in range(MOST_DECORATORS):
+        is_partial = issubclass(type(target), functools.partial)  # isinstance would run code of the object
+        inner = target.func if is_partial else attribute(target, "__wrapped__")
+        if inner is None or issubclass(type(target), type):
             break
+        target = inner
     return target
+
+
+def attribute(thing: Any, name: str) -> Any:
+    """An attribute of any object; none where it has none, or answers with an error."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # noqa: BLE001 - code of the user's: anything may come out
+        return None

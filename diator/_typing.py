@@ -163,8 +163,11 @@ class EventHandler(_Decorator):
 
 
 def _is_message(target: Any) -> bool:
-    classes = map(class_of, members(target))
-    return all(cls is not None and issubclass(cls, Message) for cls in classes)
+    try:
+        classes = list(map(class_of, members(target)))
+        return all(cls is not None and issubclass(cls, Message) for cls in classes)
+    except Exception:  # noqa: BLE001 - some objects answer to no question; the check says so
+        return False
 
 
 class Decorators:

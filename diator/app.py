@@ -17,7 +17,7 @@ from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.containers.find import find_container
 from diator.containers.port import Capability
-from diator.engine.check import Checked, check
+from diator.engine.check import Checked, check, unfinished
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.events import ensure_may_wait
 from diator.engine.hints import key_of
@@ -367,7 +367,10 @@ def look(app: Diator) -> Checked:
     registry, container = registry_of(app), app._container  # pyright: ignore[reportPrivateUsage]
     brokerage = app._brokerage  # pyright: ignore[reportPrivateUsage]
     checked = check(registry, container, app, brokerage is not None)
-    return checked if brokerage is None else brokerage.check(checked, app.name)
+    try:
+        return checked if brokerage is None else brokerage.check(checked, app.name)
+    except Exception as error:  # noqa: BLE001 - classes of events, and brokers, may raise anything where they are looked at
+        return checked._replace(problems=(*checked.problems, unfinished("brokered events", error)))
 
 
 def registry_of(router: Router) -> Registry:

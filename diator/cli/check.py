@@ -53,7 +53,7 @@ def _counts(app: Diator, checked: Checked) -> Counts:
         "requests": len(registry.requests),
         "events": len({*handled, *published, *registry.published}),
         "handlers": len(registry.handlers),
-        "subscriptions": len(brokerage.catalog.consumed) if brokerage else 0,
+        "subscriptions": len(brokerage.catalog.consumed) if brokerage and brokerage.is_looked_through else 0,
         "middlewares": len(registry.layers),
     }
 

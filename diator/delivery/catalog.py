@@ -14,6 +14,7 @@ from diator.engine.claims import message_hint
 from diator.engine.events import is_brokered
 from diator.engine.hints import show
 from diator.engine.records import Kind, Registration
+from diator.engine.registry import in_words
 from diator.engine.wiring import Wired, publish_hints
 from diator.errors import ConfigurationError, Problem
 from diator.messages import BROKERED, Contract, ECSTEvent, Event, contract_of
@@ -96,6 +97,10 @@ def entry_of(cls: type[Event], hint: Any = None) -> Entry:
     except UnserialisableError as error:
         text = f"{show(hint or cls)} can't be serialised: {error.what}"
         raise ConfigurationError([Problem("codec", text, error.remedy)]) from error
+    except Exception as error:
+        text = f"{show(cls)} can't be inspected ({in_words(error)})"
+        remedy = "hint each of its fields with a type that can be resolved, and use what its library supports"
+        raise ConfigurationError([Problem("codec", text, remedy)]) from error
     contract = contract_of(cls)
     kind = "ecst" if issubclass(cls, ECSTEvent) else "notification"
     return Entry(cls, contract, codec, kind, contract.topic or contract.name)

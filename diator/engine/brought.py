@@ -30,7 +30,10 @@ def needed_below(container: Container | None, keys: Collection[Key], provided: C
     """Tell which of these keys can't be resolved without a value that senders bring, and without which."""
     if container is None or not keys or not provided:
         return {}
-    known = _errors(container.validate(keys, provided))
+    try:
+        known = _errors(container.validate(keys, provided))
+    except Exception:  # noqa: BLE001 - the check reports it, for each key
+        return {}
     found: dict[Key, tuple[Key, ...]] = {}
     for value in provided:
         others = [key for key in provided if key != value]

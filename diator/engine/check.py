@@ -1,12 +1,14 @@
 """The check: everything that is wrong with an app, found before its first message."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from traceback import walk_tb
+from types import FrameType
+from typing import Any, NamedTuple, TypeVar
 
 from diator._keys import Key
 from diator._places import Place
-from diator.containers.port import Container
+from diator.containers.port import Container, Validation
 from diator.engine.arguments import spelled_out
 from diator.engine.brought import Below, asked_key, needed_below, refused_in_a_worker, without_sender
 from diator.engine.claims import claimed, message_hint
@@ -15,7 +17,8 @@ from diator.engine.fields import unmade
 from diator.engine.hints import show
 from diator.engine.reach import Reach, brokered
 from diator.engine.records import Kind, Layer, Registration
-from diator.engine.registry import Registry
+from diator.engine.registry import Registry, in_words, unreadable
+from diator.engine.signature import Signature
 from diator.engine.wiring import Wired, Wirer
 from diator.errors import (
     ContainerError,
@@ -26,6 +29,8 @@ from diator.errors import (
     UnsupportedRegistrationError,
 )
 from diator.messages import DomainEvent, Event, Message
+
+Record = TypeVar("Record", Registration, Layer)
 
 
 class Checked(NamedTuple):
@@ -42,22 +47,56 @@ class Checked(NamedTuple):
 
 def check(registry: Registry, container: Container | None, app: object, has_broker: bool = False) -> Checked:
     """Look through everything that is registered. Runs no handler and no factory."""
-    problems = [*registry.settle(), *registry.subclassed()]
+    problems = list(registry.settle())
+    problems.extend(_finished("requests", registry.subclassed()))
     wirer = Wirer(app, container, registry.provided, problems)
-    wired = {record: wirer.handler(record, signature) for record, signature in registry.handlers.items()}
-    layers = {layer: wirer.layer(layer, signature) for layer, signature in registry.layers.items()}
+    wired = _wired(registry.handlers, wirer.handler, problems)
+    layers = _wired(registry.layers, wirer.layer, problems)
     below = needed_below(container, _asked(wired.values(), layers.values()), registry.provided)
     handlers = {record: _with_below(one, below) for record, one in wired.items() if record not in registry.unclear}
     layers = {layer: _with_below(one, below) for layer, one in layers.items()}
     classes = {record: claimed(record, registry.handlers[record]) or () for record in handlers}
     reach = Reach(_domain_handlers(handlers, classes), layers.values(), _spelled(registry, handlers))
-    problems.extend(_events(registry, handlers, classes, reach, has_broker))
     published = chain.from_iterable(one.publishes for one in wired.values())
-    problems.extend(unmade(chain(registry.published, published, chain.from_iterable(classes.values()))))
-    problems.extend(_container(container, registry, chain(wired.items(), layers.items())))
+    problems.extend(_finished("events", _events(registry, handlers, classes, reach, has_broker)))
+    messages = chain(registry.published, published, chain.from_iterable(classes.values()))
+    problems.extend(_finished("messages", unmade(messages)))
+    problems.extend(_finished("the container", _container(container, registry, chain(wired.items(), layers.items()))))
     in_workers = without_sender(handlers, layers, classes, reach)
-    problems.extend(refused_in_a_worker(in_workers, container, registry.provided, below))
+    problems.extend(_finished("what workers run", refused_in_a_worker(in_workers, container, registry.provided, below)))
     return Checked(tuple(problems), handlers, layers, classes, reach, registry, container)
+
+
+def _wired(
+    records: Mapping[Record, Signature], wire: Callable[[Record, Signature], Wired], problems: list[Problem]
+) -> dict[Record, Wired]:
+    found: dict[Record, Wired] = {}
+    for record, signature in records.items():
+        try:
+            found[record] = wire(record, signature)
+        except Exception as error:  # noqa: BLE001 - classes and hints of the user's may raise anything
+            problems.append(unreadable(record, error))
+    return found
+
+
+def _finished(what: str, problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield problems; where looking for them fails, that is one too."""
+    try:
+        yield from problems
+    except Exception as error:  # noqa: BLE001 - as above
+        yield unfinished(what, error)
+
+
+def unfinished(what: str, error: Exception) -> Problem:
+    """The problem of something that could not be looked at to its end."""
+    text = f"the check could not look at {what} to the end ({in_words(error)})"
+    frames = [frame for frame in walk_tb(error.__traceback__) if not _is_ours(frame[0])]
+    place = Place(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else None
+    return Problem("unreadable", text, "correct what raises this", place)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "diator"
 
 
 def _asked(*wired: Iterable[Wired]) -> set[Key]:
@@ -131,7 +170,7 @@ def _container(
     for record, wired in records:
         for key in wired.keys:
             asked.setdefault(key, record)
-    found = container.validate(asked.keys(), registry.provided.keys())
+    found = _validated(container, asked, registry.provided)
     for error in found.errors:
         asker = asked.get(asked_key(error))
         needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
@@ -140,6 +179,27 @@ def _container(
         asker = asked.get(asked_key(error))
         place = None if asker is None else asker.place
         yield Problem("container", _text(error), _remedy(error), place, "warning")
+
+
+def _validated(
+    container: Container, asked: Mapping[Key, Registration | Layer], provided: Mapping[Key, Place]
+) -> Validation:
+    """Have the container look at all keys or, where one makes that fail, at each by itself."""
+    try:
+        return container.validate(asked.keys(), provided.keys())
+    except Exception:  # noqa: BLE001, S110 - reading hints and factories of the user's may raise anything
+        pass
+    errors: list[ContainerError] = []
+    warnings: list[ContainerError] = []
+    for key in asked:
+        try:
+            found = container.validate([key], provided.keys())
+        except Exception as error:  # noqa: BLE001 - as above
+            reason = f"the container can't look at it ({in_words(error)})"
+            found = Validation([UnsupportedRegistrationError(key, reason, "correct its registration and its hints")])
+        errors.extend(found.errors)
+        warnings.extend(found.warnings)
+    return Validation(errors, warnings)
 
 
 def _text(error: ContainerError) -> str:

@@ -6,7 +6,7 @@ Named tuples and plain classes here and elsewhere in the engine: data classes ta
 import enum
 from typing import Any, Literal, NamedTuple
 
-from diator._places import Place, place_of, written
+from diator._places import Place, attribute, place_of, written
 from diator.messages import Command, Event, Message, Query
 from diator.retry import Retry
 
@@ -121,5 +121,7 @@ class Layer:
 def name_of(target: object) -> str:
     """The qualified name of a handler; of its class, for an object that is called."""
     target = written(target)
-    name = getattr(target, "__qualname__", None) or type(target).__qualname__
-    return str(name).rpartition("<locals>.")[2]
+    name = attribute(target, "__qualname__")
+    if not isinstance(name, str) or not name:
+        name = str(type.__dict__["__qualname__"].__get__(type(target)))  # also where a metaclass answers for it
+    return name.rpartition("<locals>.")[2]

@@ -114,7 +114,7 @@ class Registry:
             else:
                 self.handlers[record] = signature
             unresolved = list(signature.unresolved)
-            yield from (_unresolved(record, parameter) for parameter in unresolved)
+            yield from guarded(record, (_unresolved(record, parameter) for parameter in unresolved))
             if not unresolved and (isinstance(record, Layer) or is_settled(record, signature)):
                 del self._names[record]
 
@@ -137,10 +137,11 @@ class Registry:
         self._names.clear()
 
     def _claim(self, registration: Registration, signature: Signature) -> None:
+        classes = frozenset(claimed(registration, signature) or ())  # raises for one that can't be looked up
         if registration.kind is Kind.EVENT:
             self._by_target.setdefault(_identity(registration.target), []).append(registration)
             return
-        for cls in claimed(registration, signature) or ():
+        for cls in classes:
             self.requests.setdefault(cls, registration)
 
     def _duplicates(self, new: Registration, signature: Signature) -> Iterator[Problem]:
@@ -198,15 +199,23 @@ def guarded(record: Registration | Layer, problems: Iterable[Problem]) -> Iterat
 
 def unreadable(record: Registration | Layer, error: Exception) -> Problem:
     """The problem of a handler or middleware that raises an error where it is looked at."""
-    text = f"{record.name} can't be inspected ({type(error).__name__}: {error})"
+    text = f"{record.name} can't be inspected ({in_words(error)})"
     remedy = "correct its parameters, hints and message, so that looking at them raises nothing"
     return Problem("unreadable", text, remedy, record.place)
+
+
+def in_words(error: Exception) -> str:
+    """The class and the text of an error, also of one whose text raises another."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - code of the user's: anything may come out
+        return type(error).__name__
 
 
 def _unresolved(record: Registration | Layer, parameter: Parameter) -> Problem:
     hint = parameter.hint
     assert isinstance(hint, Unresolved)
-    text = f"{record.name} has a hint that can't be resolved: {parameter} ({type(hint.reason).__name__}: {hint.reason})"
+    text = f"{record.name} has a hint that can't be resolved: {parameter} ({in_words(hint.reason)})"
     return Problem("unresolved-hint", text, hint.remedy, record.place)
 
 

@@ -4,7 +4,7 @@ It flags what is surely wrong and lets through what it does not know.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NewType, get_args, get_origin
 
 from typing_extensions import is_protocol, is_typeddict
 
@@ -45,8 +45,8 @@ def may_return(hint: Any, expected: Any) -> bool:
 
 def _plain(hint: Any) -> Any:
     hint = split(unalias(hint))[0]
-    while (wrapped := getattr(hint, "__supertype__", None)) is not None:  # NewType
-        hint = wrapped
+    while isinstance(hint, NewType):
+        hint = hint.__supertype__
     return type(None) if hint is None else hint
 
 

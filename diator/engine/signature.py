@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Format, get_annotations
 
+from diator._places import MOST_DECORATORS
 from diator.engine.hints import evaluate, show, substitute, substitutions
 
 EMPTY: Any = inspect.Parameter.empty
@@ -147,7 +148,7 @@ def _assigns_events(cls: type) -> bool:
 def carrier(target: Any) -> tuple[Any, type | None]:
     """The function that carries the annotations of a target, and the class it belongs to."""
     owner: type | None = None
-    while True:
+    for _ in range(MOST_DECORATORS):
         if isinstance(target, type):
             return _constructor(target), target
         if isinstance(target, functools.partial):
@@ -161,7 +162,8 @@ def carrier(target: Any) -> tuple[Any, type | None]:
         elif not inspect.isroutine(target) and callable(target):
             owner, target = type(target), type(target).__call__
         else:
-            return target, owner
+            break
+    return target, owner
 
 
 def is_wrapped(target: Any) -> bool:
