@@ -1,6 +1,7 @@
 """The check: everything that is wrong with an app, found before its first message."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from traceback import walk_tb
 from types import FrameType
@@ -112,7 +113,8 @@ def _spelled(registry: Registry, handlers: Iterable[Registration]) -> dict[type,
     """Generic messages as their handlers write them, the first one counting. ``Any``: `Get[Meeting]` is no class."""
     found: dict[type, Any] = {}
     for record in handlers:
-        found = {**spelled_out(message_hint(record, registry.handlers[record])), **found}
+        with suppress(Exception):  # a hint that can't be looked at is told where it is read
+            found = {**spelled_out(message_hint(record, registry.handlers[record])), **found}
     return found
 
 

@@ -25,10 +25,11 @@ def ensure_decorator(owner: Any, base: type, verb: str, given: tuple[Any, ...], 
         one = f"name one class, or a union: @app.{verb}({names})" if verb == "on_event" else "write a handler for each"
         _refuse(f"@app.{verb} got {', '.join(map(_name, given))}, where one class was expected", one)
     target = given[0]
-    if isinstance(target, (list, tuple, set, frozenset, str)):
+    kind = type(target)  # isinstance would run code of the object, if its class says so
+    if issubclass(kind, (list, tuple, set, frozenset, str)):
         names = "MyMessage" if isinstance(target, str) else " | ".join(map(_name, target)) or "MyMessage"
         _refuse(f"@app.{verb} got {target!r}, where a class was expected", f"pass the class: @app.{verb}({names})")
-    if isinstance(target, Message):
+    if issubclass(kind, Message):
         name = show(type(target))
         _refuse(f"@app.{verb} got {target!r}, where a class was expected", f"pass the class: @app.{verb}({name})")
     _ensure_known(owner, verb, options)
