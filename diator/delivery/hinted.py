@@ -1,4 +1,4 @@
-"""Hints of fields that allow more than one class, so that what arrives may be of another one."""
+"""Fields that may hold objects of more than one class, so that what arrives may be of another one."""
 
 import collections.abc
 from typing import Any, get_args, get_origin
@@ -12,6 +12,11 @@ def is_abstract(cls: Any) -> bool:
     """Whether a field is hinted with an abstract collection: a tuple in a ``Sequence`` arrives as a list."""
     # Any: `Paid[Money]` is no class, and a hint is any typing form, which no type can name before PEP 747 (TypeForm).
     return any(map(_abstract, (*_hints(cls), *get_args(cls))))
+
+
+def has_subclasses(cls: Any) -> bool:
+    """Whether a field that is hinted with a class may hold one of a subclass, which arrives as that class."""
+    return bool(cls.__subclasses__())
 
 
 def _hints(cls: Any) -> list[Any]:

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diator.delivery.hinted import is_abstract
+from diator.delivery.hinted import has_subclasses, is_abstract
 from diator.delivery.shapes import Schema, Shapes, plain
 from diator.delivery.trial import is_a
 from diator.engine.hints import show
@@ -20,6 +20,7 @@ class Look:
     """One look at a model: what is wrong with it, each with the field, and what only a trip can tell."""
 
     def __init__(self, cls: Any) -> None:
+        self._cls = cls
         self.untyped = False
         """Whether something in it may be anything, or is written by code of the user's: each event has to be tried."""
         self.has_code = False
@@ -98,13 +99,16 @@ class Look:
 
     def _model(self, schema: Schema, path: str, _config: Mapping[str, Any]) -> Iterator[str]:
         own: Mapping[str, Any] = schema.get("config", {})
-        cls = schema["cls"]
-        self.untyped = self.untyped or is_abstract(cls) or own.get("extra_fields_behavior") == "allow"
+        self.untyped = self.untyped or own.get("extra_fields_behavior") == "allow"
+        self._class(schema["cls"])
         yield from self._problems(schema["schema"], path, own)
 
     def _dataclass(self, schema: Schema, path: str, config: Mapping[str, Any]) -> Iterator[str]:
-        self.untyped = self.untyped or is_abstract(schema["cls"])
+        self._class(schema["cls"])
         yield from self._problems(schema["schema"], path, schema.get("config", config))
+
+    def _class(self, cls: Any) -> None:
+        self.untyped = self.untyped or is_abstract(cls) or (cls is not self._cls and has_subclasses(cls))
 
     def _model_fields(self, schema: Schema, path: str, config: Mapping[str, Any]) -> Iterator[str]:
         self.untyped = self.untyped or schema.get("extra_behavior") == "allow"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from diator.delivery.hinted import is_abstract
+from diator.delivery.hinted import has_subclasses, is_abstract
 from diator.engine.hints import generic_origin, show
 
 # Any throughout: a description is one of the thirty classes of msgspec.inspect, or a class of the user's.
@@ -82,7 +82,7 @@ class Look:
             return
         self._seen.add(id(cls))
         origin = generic_origin(cls) or cls
-        self.untyped = self.untyped or is_abstract(cls)
+        self.untyped = self.untyped or is_abstract(cls) or (info is not self.info and has_subclasses(origin))
         self.has_code = self.has_code or any(hasattr(origin, name) for name in _CODE)
         if hasattr(origin, "__attrs_attrs__") and not dataclasses.is_dataclass(origin):
             for field in origin.__attrs_attrs__:

@@ -571,6 +571,33 @@ class AbstractModel(RenamedGeneric[Sequence[int]], ECSTEvent):
     pass
 
 
+class BaseModelInside(BaseModel):
+    number: int
+
+
+class DerivedModel(BaseModelInside):
+    more: int = 0
+
+
+class HoldsBaseModel(BaseModel, ECSTEvent):
+    inner: dict[str, pydantic.SerializeAsAny[BaseModelInside]]
+
+
+@dataclass(frozen=True)
+class BaseInside:
+    number: int
+
+
+@dataclass(frozen=True)
+class DerivedInside(BaseInside):
+    more: int = 0
+
+
+@dataclass(frozen=True)
+class HoldsBase(ECSTEvent):
+    inner: list[BaseInside]
+
+
 class Rounded(BaseModel, ECSTEvent):
     price: float
 
@@ -596,7 +623,14 @@ class Late(BaseModel, ECSTEvent):
 
 @pytest.mark.parametrize(
     "event",
-    [Anything({"a": [1, None, {"b": "c"}]}), AnythingModel(data=["a", 1]), Abstract([1]), Rounded(price=0.25)],
+    [
+        Anything({"a": [1, None, {"b": "c"}]}),
+        AnythingModel(data=["a", 1]),
+        Abstract([1]),
+        Rounded(price=0.25),
+        HoldsBase([BaseInside(1)]),
+        HoldsBaseModel(inner={"a": BaseModelInside(number=1)}),
+    ],
     ids=lambda event: type(event).__name__,
 )
 async def test_fields_that_hold_anything_carry_what_json_can(event: Event) -> None:
@@ -613,6 +647,8 @@ async def test_fields_that_hold_anything_carry_what_json_can(event: Event) -> No
         (Paid((1,)), r"Paid.amount is \(1,\), and arrives as \[1\]"),
         (AbstractPaid((1,)), r"AbstractPaid.amount is \(1,\), and arrives as \[1\]"),
         (AbstractModel(held=(1,)), r".*held is \(1,\), and arrives as \[1\]"),
+        (HoldsBase([DerivedInside(1)]), r"HoldsBase.inner\[0\] is DerivedInside"),
+        (HoldsBaseModel(inner={"a": DerivedModel(number=1)}), r"HoldsBaseModel.inner\['a'\] is DerivedModel"),
         (Abstract((1,)), r"Abstract.users is \(1,\), and arrives as \[1\]"),
         (Rounded(price=1 / 3), r"Rounded.price is 0.333"),
         (Extra.model_validate({"at": NOW}), r"Extra.__pydantic_extra__\['at'\] is datetime"),
