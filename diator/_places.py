@@ -38,6 +38,18 @@ def place_of(target: object) -> Place | None:
     return Place(code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
+def place_of_class(cls: type) -> Place | None:
+    """The line where a class is defined, read from its source; none where that is not to be had."""
+    import inspect  # noqa: PLC0415 - for errors only
+
+    try:
+        file = inspect.getsourcefile(cls)
+        line = inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):
+        return None
+    return None if file is None else Place(file, line)
+
+
 def written(target: Any) -> Any:
     """What the user wrote: the function below decorators and `functools.partial`."""
     for _ in range(MOST_DECORATORS):

@@ -5,11 +5,12 @@ from contextlib import suppress
 from itertools import chain
 from traceback import walk_tb
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar, get_origin
 
 from diator._keys import Key
-from diator._places import Place
+from diator._places import Place, place_of, place_of_class
 from diator.containers.port import Container, Validation
+from diator.context import Context, Publish
 from diator.engine.arguments import spelled_out
 from diator.engine.brought import Below, asked_key, needed_below, refused_in_a_worker, without_sender
 from diator.engine.claims import claimed, message_hint
@@ -176,10 +177,12 @@ def _container(
     for error in found.errors:
         asker = asked.get(asked_key(error))
         needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
-        yield Problem("container", f"{needs}{_text(error)}", _remedy(error), None if asker is None else asker.place)
+        factory = factory_place(container, error.path[-1]) if _is_own(error) else None
+        place = factory or (None if asker is None else asker.place)
+        yield Problem("container", f"{needs}{_text(error)}", _remedy(error), place)
     for error in found.warnings:
         asker = asked.get(asked_key(error))
-        place = None if asker is None else asker.place
+        place = factory_place(container, getattr(error, "key", None)) or (None if asker is None else asker.place)
         yield Problem("container", _text(error), _remedy(error), place, "warning")
 
 
@@ -204,6 +207,27 @@ def _validated(
     return Validation(errors, warnings)
 
 
+def factory_place(container: Container, key: Key | None) -> Place | None:
+    """The line of what makes the object of a key, where the container tells."""
+    factory_of = getattr(container, "factory_of", None)
+    if key is None or factory_of is None:
+        return None
+    factory: object = None
+    with suppress(Exception):  # of reading the hints and factories of the user: the problem is told without its line
+        factory = factory_of(key) if container.can_resolve(key) else None
+    return place_of_class(factory) if isinstance(factory, type) else place_of(factory)
+
+
+def _is_own(error: ContainerError) -> TypeGuard[DependencyNotFoundError]:
+    """Whether a service below a handler asks the container for what Diator gives to handlers alone."""
+    return isinstance(error, DependencyNotFoundError) and bool(error.path) and is_own(error.key)
+
+
+def is_own(key: Key) -> bool:
+    """Whether Diator gives this itself."""
+    return key.hint is Context or Publish in (key.hint, get_origin(key.hint))
+
+
 def _text(error: ContainerError) -> str:
     if isinstance(error, UnsupportedRegistrationError):
         return f"{error.key}: {error.reason}"
@@ -214,6 +238,12 @@ def _remedy(error: ContainerError) -> str:
     match error:
         case UnsupportedRegistrationError():
             return error.remedy
+        case DependencyNotFoundError() if is_own(error.key):
+            own, service = show(error.key.hint), error.path[-1] if error.path else "the service"
+            return (
+                f"Diator gives it to handlers and middlewares only: take {own} as a parameter of the handler, and pass"
+                f" it to a method of {service}, or have that return the events or values that it needs it for"
+            )
         case DependencyNotFoundError():
             return f"register {error.key} with the container"
         case DependencyCycleError():

@@ -225,6 +225,11 @@ class _Replacing:
             return Lifetime.SINGLETON
         return self._inner.lifetime(key)
 
+    def factory_of(self, key: Key, /) -> object | None:
+        """Give what makes the object of a key, where the container tells."""
+        factory_of = getattr(self._inner, "factory_of", None)
+        return None if factory_of is None else factory_of(key)
+
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         own = [key for key in keys if key not in self._replaced]
         return self._inner.validate(own, {**self._declared, **dict.fromkeys(provided)}) if self._inner else Validation()

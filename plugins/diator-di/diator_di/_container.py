@@ -61,6 +61,10 @@ class DiContainer:
             return Lifetime.TRANSIENT
         return Lifetime.SCOPED if provider.scope == self._wiring.unit else Lifetime.SINGLETON
 
+    def factory_of(self, key: Key, /) -> object | None:
+        """Give what makes the object of a key, for the line that errors name."""
+        return self._wiring.find(key).provider.call
+
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what can't be built, and where that is nothing, have di plan all of it."""
         found = Check(self._wiring, provided).run(keys)

@@ -61,6 +61,12 @@ class DishkaContainer:
         source = self._graph.source(key)
         return Lifetime.SCOPED if source is None else source.lifetime
 
+    def factory_of(self, key: Key, /) -> object | None:
+        """Give what makes the object of a key, for the line that errors name."""
+        found = self._graph.source(key)
+        source: object = None if found is None else found.factory.source
+        return source
+
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what is missing, also where dishka was told to skip that, and what provided values can't reach."""
         return Check(self._graph, provided).run(keys)

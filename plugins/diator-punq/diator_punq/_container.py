@@ -56,6 +56,11 @@ class PunqContainer:
         found = self._registrations.of(hint_of(key))
         return Lifetime.SINGLETON if found and found[-1].scope is punq.Scope.singleton else Lifetime.TRANSIENT
 
+    def factory_of(self, key: Key, /) -> object | None:
+        """Give what makes the object of a key, for the line that errors name."""
+        found = self._registrations.of(hint_of(key))
+        return found[-1].builder if found else None
+
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Go the way that punq goes for each key, without building anything."""
         walks = [self.walk(key, provided) for key in keys if key not in provided]

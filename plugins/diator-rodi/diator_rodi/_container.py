@@ -17,7 +17,7 @@ from diator.errors import (
     UnsupportedRegistrationError,
 )
 from diator_rodi._refusals import unreachable
-from diator_rodi._registrations import Registrations, hint_of, key_of, lifetime_of
+from diator_rodi._registrations import Registrations, class_of, function_of, hint_of, key_of, layers, lifetime_of
 from diator_rodi._walk import Walk
 
 
@@ -65,6 +65,12 @@ class RodiContainer:
     def lifetime(self, key: Key, /) -> Lifetime:
         """Tell the lifetime that this key was registered with."""
         return lifetime_of(dict(self._container)[hint_of(key)])
+
+    def factory_of(self, key: Key, /) -> object | None:
+        """Give what makes the object of a key, for the line that errors name."""
+        inner: object = list(layers(dict(self._container)[hint_of(key)]))[-1]
+        made: object | None = function_of(inner) or class_of(inner)
+        return made
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what is wrong below these keys, and what keeps rodi from building, since it builds all or nothing."""

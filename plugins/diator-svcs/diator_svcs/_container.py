@@ -46,6 +46,11 @@ class SvcsContainer:
         """Tell values, which every unit of work shares, from what factories build for each of them."""
         return Lifetime.SINGLETON if _is_value(self._find(key)) else Lifetime.SCOPED
 
+    def factory_of(self, key: Key, /) -> object | None:
+        """Give what makes the object of a key, for the line that errors name."""
+        factory: object = inspect.unwrap(_factory(self._find(key)))
+        return factory
+
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Look at the factories that may run.
 

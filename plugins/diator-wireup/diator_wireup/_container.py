@@ -57,6 +57,11 @@ class WireupContainer:
         """Tell what wireup was told; its config outlives all scopes."""
         return self._registrations.lifetime(key)
 
+    def factory_of(self, key: Key, /) -> object | None:
+        """Give what makes the object of a key, for the line that errors name."""
+        known = self._registrations.find(key) is not None and not self._registrations.is_abstract(key)
+        return self._registrations.factory(key).factory if known else None
+
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what wireup did not refuse when the container was made."""
         return Check(self._registrations, provided).run(keys)
