@@ -101,6 +101,8 @@ class Look:
         own: Mapping[str, Any] = schema.get("config", {})
         self.untyped = self.untyped or own.get("extra_fields_behavior") == "allow"
         self._class(schema["cls"])
+        if own.get("extra_fields_behavior") == "allow":
+            yield from _leaf({"type": "any"}, path, own)
         yield from self._problems(schema["schema"], path, own)
 
     def _dataclass(self, schema: Schema, path: str, config: Mapping[str, Any]) -> Iterator[str]:
@@ -164,6 +166,7 @@ class Look:
 
     def _union(self, schema: Schema, path: str, config: Mapping[str, Any]) -> Iterator[str]:
         choices: list[Schema] = [choice[0] if is_a(choice, tuple) else choice for choice in schema["choices"]]
+        self.untyped = self.untyped or schema.get("mode") == "left_to_right"  # the first that fits wins, not the best
         clash = self._shapes.clash(choices)
         if clash:
             yield f"{path} may be {clash}, which look the same as JSON"
@@ -190,7 +193,7 @@ def _leaf(schema: Schema, path: str, config: Mapping[str, Any]) -> Iterator[str]
         yield f"{path} is written as a number, which has no time zone and fewer digits: drop ser_json_temporal"
     elif kind == "timedelta" and config.get("ser_json_timedelta", "iso8601") != "iso8601":
         yield f"{path} is written as a number, which has fewer digits: drop ser_json_timedelta"
-    elif kind == "float" and config.get("ser_json_inf_nan", "null") != "null":
+    elif kind in ("float", "any") and config.get("ser_json_inf_nan", "null") != "null":
         yield f"{path} is written as what JSON has not, NaN or Infinity: drop ser_json_inf_nan"
 
 

@@ -337,6 +337,15 @@ class Constants(BaseModel, ECSTEvent):
     numbers: list[float]
 
 
+class ConstantsInAny(BaseModel, ECSTEvent):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    data: dict[str, Any]
+
+
+class ConstantsInExtra(BaseModel, ECSTEvent):
+    model_config = ConfigDict(ser_json_inf_nan="strings", extra="allow")
+
+
 class OneWay(BaseModel, ECSTEvent):
     price: float
 
@@ -514,6 +523,8 @@ REFUSED: list[tuple[Any, str]] = [
     (OneWayBytes, "OneWayBytes.data is written as base64"),
     (Seconds, "Seconds.wait is written as a number"),
     (Constants, "Constants.numbers is written as what JSON has not"),
+    (ConstantsInAny, "ConstantsInAny.data is written as what JSON has not"),
+    (ConstantsInExtra, "ConstantsInExtra is written as what JSON has not"),
     (OneWay, "can't be read as it is written"),
     (HoldsOneWay, "can't be read as it is written"),
     (Growing, "Growing.number is 8, and arrives as 9"),
@@ -569,6 +580,19 @@ class AbstractPaid(Paid[Sequence[int]]):
 
 class AbstractModel(RenamedGeneric[Sequence[int]], ECSTEvent):
     pass
+
+
+class Short(BaseModel):
+    number: int
+
+
+class Long(BaseModel):
+    number: int
+    more: int
+
+
+class FirstThatFits(BaseModel, ECSTEvent):
+    value: Short | Long = Field(union_mode="left_to_right")
 
 
 class BaseModelInside(BaseModel):
@@ -647,6 +671,7 @@ async def test_fields_that_hold_anything_carry_what_json_can(event: Event) -> No
         (Paid((1,)), r"Paid.amount is \(1,\), and arrives as \[1\]"),
         (AbstractPaid((1,)), r"AbstractPaid.amount is \(1,\), and arrives as \[1\]"),
         (AbstractModel(held=(1,)), r".*held is \(1,\), and arrives as \[1\]"),
+        (FirstThatFits(value=Long(number=1, more=2)), r"FirstThatFits.value is Long\(.*arrives as Short"),
         (HoldsBase([DerivedInside(1)]), r"HoldsBase.inner\[0\] is DerivedInside"),
         (HoldsBaseModel(inner={"a": DerivedModel(number=1)}), r"HoldsBaseModel.inner\['a'\] is DerivedModel"),
         (Abstract((1,)), r"Abstract.users is \(1,\), and arrives as \[1\]"),
