@@ -142,6 +142,7 @@ def test_background_tasks_of_web_frameworks_await_it() -> None:
 @pytest.mark.parametrize(
     "mocked",
     [AsyncMock(spec=Diator), MagicMock(spec=Diator), create_autospec(Diator, instance=True), AsyncMock(a_mailer())],
+    ids=["AsyncMock", "MagicMock", "autospec", "instance"],
 )
 async def test_mocks_of_an_app_can_be_awaited(mocked: Any) -> None:
     mocked.send.return_value = "mocked"
@@ -196,6 +197,9 @@ async def with_brokered(command: Mail, publish: Publish[Sent]) -> str:
     return "mailed"
 
 
+NAMES = "plain", "async", "wrapper", "wrapped", "session", "context", "publish", "brokered", "object", "class", "method"
+
+
 @pytest.mark.parametrize(
     "handler",
     [
@@ -211,7 +215,19 @@ async def with_brokered(command: Mail, publish: Publish[Sent]) -> str:
         MailHandler,
         MailHandler().handle,
     ],
-    ids=repr,
+    ids=[
+        "plain",
+        "async",
+        "wrapper",
+        "wrapped",
+        "session",
+        "context",
+        "publish",
+        "brokered",
+        "object",
+        "class",
+        "method",
+    ],
 )
 @pytest.mark.parametrize("options", [{}, {"timeout": 30.0}], ids=["", "timeout"])
 async def test_call_next_is_a_coroutine_function_in_every_position(
@@ -245,7 +261,7 @@ async def asked_by_middlewares(
         return await call_next(message)
 
     if container is not None:
-        app.add_middleware(inner)
+        app.add_middleware(inner, inside=True)
 
     @app.middleware
     async def of_events(event: DomainEvent, call_next: CallNext) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -145,12 +146,12 @@ class App:
             finally:
                 await asyncio.sleep(0)
 
-        @app.middleware
+        @app.middleware(inside=True)
         async def inner(message: Command[Any], call_next: CallNext, session: Session) -> Any:
             self.fail("inner middleware")
             return await call_next(message)
 
-        @app.middleware
+        @app.middleware(inside=True)
         async def of_events(event: DomainEvent, call_next: CallNext, session: Session) -> None:
             await call_next(event)
             self.fail("middleware of events")
@@ -248,6 +249,8 @@ async def test_an_error_reaches_the_caller_unchanged(
         error = make()
         if isinstance(error, GeneratorExit) and where in PYTHONS_OWN:
             continue
+        if isinstance(error, asyncio.CancelledError) and where == "handler in a thread" and sys.version_info < (3, 11):
+            continue  # the timeout needs a task there, which makes another cancel of one
         bench = App(error, where, Journal(closing_fails=OSError("closing failed") if closing_fails else None))
         with pytest.raises(BaseException) as caught:
             await how(bench.app, bench.run)
