@@ -15,12 +15,13 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 from typing_extensions import TypeVar
 
-from diator.messages import Request
+from diator.messages import Query, Request
 from diator.options import FLAG, POSITIVE, Rule, optional, require
 
 # Any: a middleware wraps messages of many types, whose results have nothing in common, unless it says otherwise.
@@ -43,6 +44,9 @@ class LoggingMiddleware:
     the message as ``diator_message``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``), ``diator_seconds``
     and, where it failed, the class of the error as ``diator_error``. Fields of messages and texts of errors may hold
     secrets: they are logged only with ``payload=True``. Register it first, and it sees closing too.
+
+    A stream is logged when its rows end, with the time until then: as ``handled``, ``failed`` or ``cancelled``, or as
+    ``left early`` where its block ends before its rows. What closes after the rows is not seen.
     """
 
     def __init__(
@@ -58,14 +62,21 @@ class LoggingMiddleware:
         start = time.perf_counter()
         try:
             result = await call_next(message)
-        except asyncio.CancelledError as error:
-            self._log(logging.WARNING, "cancelled", message, start, error)
-            raise
         except BaseException as error:
-            self._log(logging.ERROR, "failed", message, start, error)
+            self._ended(message, start, error)
             raise
-        self._log(self._level, "handled", message, start)
+        if isinstance(message, Query) and hasattr(result, "__anext__"):
+            return _LoggedRows(result, partial(self._ended, message, start))
+        self._ended(message, start, None)
         return result
+
+    def _ended(self, message: Request[Any], start: float, error: BaseException | None, *, left: bool = False) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._log(logging.WARNING, "cancelled", message, start, error)
+        elif error is not None:
+            self._log(logging.ERROR, "failed", message, start, error)
+        else:
+            self._log(self._level, "left early" if left else "handled", message, start)
 
     def _log(
         self, level: int, outcome: str, message: Request[Any], start: float, error: BaseException | None = None
@@ -89,8 +100,47 @@ _LOGGING = {
 }
 
 
+class _LoggedRows:
+    """The rows of a stream, whose end is told once."""
+
+    def __init__(self, rows: AsyncIterator[Any], ended: Callable[..., None]) -> None:
+        self._rows = rows
+        self._ended: Callable[..., None] | None = ended
+
+    def __aiter__(self) -> "_LoggedRows":
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._rows)
+        except StopAsyncIteration:
+            self._end(None)
+            raise
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    async def aclose(self) -> None:
+        """Take no more rows."""
+        close = getattr(self._rows, "aclose", None)
+        try:
+            if close is not None:
+                await close()
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(None, left=True)
+
+    def _end(self, error: BaseException | None, *, left: bool = False) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(error, left=left)
+
+
 class TimeoutMiddleware:
     """Cancels what takes longer than ``seconds``, closes its unit of work and raises `TimeoutError`.
+
+    Of a stream it limits the opening; limit the time of its rows around the block that reads them.
 
     It wraps every command and query; ``@app.command(timeout=...)`` is the same for one handler.
     """

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -268,3 +270,43 @@ def test_a_middleware_with_its_parameters_swapped_is_refused() -> None:
 def test_a_timeout_of_nothing_is_refused(seconds: float) -> None:
     with pytest.raises(ConfigurationError, match=r"TimeoutMiddleware got seconds=.* above 0"):
         TimeoutMiddleware(seconds)
+
+
+@dataclass(frozen=True)
+class Numbers(Query[int]):
+    fails: bool = False
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome"), [("all", "handled"), ("one", "left early"), ("fails", "failed"), ("block fails", "left early")]
+)
+async def test_a_stream_is_logged_when_its_rows_end(caplog: pytest.LogCaptureFixture, how: str, outcome: str) -> None:
+    app = Diator()
+    app.add_middleware(LoggingMiddleware())
+
+    @app.query
+    async def numbers(query: Numbers) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(0.05)
+        if query.fails:
+            raise LookupError("no more numbers")
+        yield 2
+
+    async def read() -> None:
+        async with app.stream(Numbers(how == "fails")) as rows:
+            assert caplog.records == []
+            async for _ in rows:
+                assert caplog.records == []
+                if how == "one":
+                    break
+                if how == "block fails":
+                    raise LookupError("of the block")
+
+    with caplog.at_level(logging.INFO):
+        async with app:
+            with suppress(LookupError):
+                await read()
+    (record,) = caplog.records
+    assert vars(record)["diator_outcome"] == outcome
+    assert (vars(record)["diator_seconds"] >= 0.05) is (how in ("all", "fails"))
+    assert vars(record).get("diator_error") == ("LookupError" if how == "fails" else None)

@@ -11,7 +11,7 @@ from diator.engine.plan import Call
 from diator.engine.records import Registration
 from diator.engine.unit import Delay, Published, SendingUnit, StreamUnit, Unit, Work
 from diator.errors import RetryLater
-from diator.messages import Event, Message
+from diator.messages import Event, Message, Query
 from diator.testing.activity import Activity
 from diator.testing.entries import Entry, What
 from diator.testing.sending import SeenPublishing, SeenSending
@@ -236,11 +236,12 @@ async def _outcome(entry: Entry, running: Coroutine[Any, Any, Any], unit: Unit |
     except BaseException as error:
         entry.error, entry.done = error, True
         raise
-    if isinstance(unit, StreamUnit):
+    # What was sent is a stream where its rows come back: it has not ended yet.
+    if isinstance(unit, StreamUnit) or (isinstance(entry.message, Query) and hasattr(result, "__anext__")):
         rows = _Rows(result, entry)
         entry.result = rows.read
         return rows
-    entry.result = result.read if isinstance(result, _Rows) else result
+    entry.result = result
     entry.done = True
     return result
 

@@ -310,9 +310,11 @@ async def test_an_error_among_the_rows_of_a_stream_is_recorded() -> None:
 
     async with record(app) as seen, app.stream(Users()) as rows:
         assert await anext(rows) == 1
+        assert not any(entry.done for entry in seen.entries)
         with pytest.raises(ValueError, match="row 2"):
             await anext(rows)
     assert repr(seen.handled.entry(Users).error) == "ValueError('row 2')"
+    assert repr(seen.sent.entry(Users).error) == "ValueError('row 2')"
 
 
 async def test_middlewares_run_as_ever_and_what_they_send_is_caused_by_the_message() -> None:
