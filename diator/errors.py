@@ -224,7 +224,9 @@ class DependencyNotFoundError(ContainerError, LookupError):
         self.key, self.path = key, tuple(path)
 
     def __str__(self) -> str:
-        return f"no provider for {self.key}" + (f", needed by {_chain(self.path)}" if self.path else "")
+        needed_by = f", needed by {_chain(self.path)}" if self.path else ""
+        own = getattr(self.key.hint, "__module__", None) == "diator.context"  # not imported: it stands above
+        return f"no provider for {self.key}{needed_by}" + ("; only handlers and middlewares get it" if own else "")
 
 
 class DependencyCycleError(ContainerError):

@@ -15,6 +15,7 @@ from di.dependent import Dependent
 from dishka import Provider, Scope, make_async_container
 
 from diator import Command, Context, Diator, DomainEvent, Problem, Publish
+from diator.errors import DependencyNotFoundError
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,24 @@ def test_a_warning_names_the_line_of_the_factory() -> None:
     assert warning.severity == "warning"
     assert warning.place is not None
     assert warning.place.line == orders.__code__.co_firstlineno
+
+
+async def test_a_factory_that_asks_svcs_for_a_context_is_named_when_it_runs() -> None:
+    def audit(services: svcs.Container) -> Any:
+        return Audit(services.get(Context))
+
+    def above(services: svcs.Container) -> Any:
+        return services.get(Audit)
+
+    registry: Any = svcs.Registry()
+    registry.register_factory(Audit, audit)
+    registry.register_factory(Orders, above)
+    app = Diator(container=registry)
+
+    @app.command
+    async def order(command: Order, orders: Orders) -> None: ...
+
+    async with app:
+        with pytest.raises(DependencyNotFoundError, match="only handlers and middlewares get it") as raised:
+            await app.send(Order())
+    assert [key.hint for key in raised.value.path] == [Orders, Audit]

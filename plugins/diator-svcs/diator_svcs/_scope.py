@@ -62,8 +62,8 @@ class SvcsScope(Container):
             opened = len(self._on_close)
             service = await self.aget(key.hint if key.qualifier is None else service_type(key))
         except ServiceNotFoundError as error:
-            missing = key_of(error.args[0])
-            raise DependencyNotFoundError(missing, () if missing == key else (key,)) from error
+            *path, missing = _asked(error)
+            raise DependencyNotFoundError(missing, path) from error
         except RecursionError as error:
             if circle := _circle(error):
                 raise DependencyCycleError(circle) from error
@@ -95,15 +95,21 @@ async def _leave(manager: Any, error: BaseException | None) -> None:
         manager.__exit__(*told)
 
 
-def _circle(error: RecursionError) -> list[Key]:
-    """Find the services that need each other, in the calls that led to the error."""
+def _asked(error: Exception) -> list[Key]:
+    """List the services that were asked for in the calls that led to an error."""
     asked: list[Key] = []
     for frame, _ in walk_tb(error.__traceback__):
         if frame.f_code is SvcsScope.resolve.__code__:
             asked.clear()  # an error that is raised again keeps the calls of the first time, too
         elif frame.f_code in (Container.get.__code__, Container.aget.__code__):
-            key = key_of(frame.f_locals["svc_type"])
-            if key in asked:
-                return [*asked[asked.index(key) :], key]
-            asked.append(key)
+            asked.append(key_of(frame.f_locals["svc_type"]))
+    return asked
+
+
+def _circle(error: RecursionError) -> list[Key]:
+    """Find the services that need each other, in the calls that led to the error."""
+    asked = _asked(error)
+    for end, key in enumerate(asked):
+        if key in asked[:end]:
+            return asked[asked.index(key) : end + 1]
     return []
