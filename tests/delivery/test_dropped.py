@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from diator import BrokerError, BrokerUnavailableError, Command, Diator, NotificationEvent, Publish, contract
-from diator.brokers import MemoryBroker
+from diator.brokers import FindsUnsubscribed, MemoryBroker
+from tests.brokered import Flaky
 from tests.virtual_time import in_virtual_time
 
 
@@ -133,21 +134,11 @@ def test_a_look_up_that_fails_does_not_concern_who_publishes(
     scenario()
 
 
-class CannotTell:
-    """A broker without the optional method."""
-
-    def __init__(self) -> None:
-        self._inner = MemoryBroker()
-
-    def __getattr__(self, name: str) -> object:
-        if name == "unsubscribed":
-            raise AttributeError(name)
-        return getattr(self._inner, name)
-
-
 @in_virtual_time
 async def test_a_broker_that_can_not_tell_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
-    app = shop(CannotTell())
+    broker = Flaky()  # without the optional method
+    assert not isinstance(broker, FindsUnsubscribed)
+    app = shop(broker)
     async with app:
         await app.publish(One())
     assert dropped(caplog) == []

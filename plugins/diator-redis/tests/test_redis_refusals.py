@@ -479,19 +479,21 @@ async def test_publishing_says_that_trying_again_is_of_no_use(server: RedisServe
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-@pytest.mark.parametrize("outcome", ["reject", "retry", "exhausted", "given back"])
+@pytest.mark.parametrize("outcome", ["reject", "renewed", "retry", "exhausted", "given back"])
 async def test_a_dead_letter_that_is_announced_is_kept(
     keyed: bool, outcome: str, server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     attempts = 1 if outcome == "exhausted" else 3
-    app = Diator("app", broker=server.url, retry=Retry(attempts=attempts, delay=0.2, jitter=0.0))
+    broker = RedisBroker(server.url, lease=3 if outcome == "renewed" else 30)
+    app = Diator("app", broker=broker, retry=Retry(attempts=attempts, delay=0.2, jitter=0.0))
     runs = list[int]()
     deleted = asyncio.Event()
 
     async def handle(number: int) -> None:
         runs.append(number)
         await (asyncio.sleep(60) if outcome == "given back" else deleted.wait())
-        raise Reject("not this one") if outcome == "reject" else ValueError("not now")
+        await asyncio.sleep(1.5 if outcome == "renewed" else 0)
+        raise Reject("not this one") if outcome in ("reject", "renewed") else ValueError("not now")
 
     if keyed:
 

@@ -18,7 +18,9 @@ local function begin_anew(stream)
   repeat
     pending = redis.call('XPENDING', stream, group, from, '+', 1000)
     for _, entry in ipairs(pending) do
-      redis.call('XCLAIM', stream, group, entry[2], 0, entry[1], 'IDLE', 0, 'JUSTID')
+      if fields_of(stream, entry[1]) then  -- Redis 7 forgets what is claimed after its entry was deleted
+        redis.call('XCLAIM', stream, group, entry[2], 0, entry[1], 'IDLE', 0, 'JUSTID')
+      end
       from = '(' .. entry[1]
     end
   until #pending < 1000
