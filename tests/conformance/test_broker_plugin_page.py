@@ -12,6 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "writing-a-broker-plugin.md"
 
 SHORTER = """
 TestFileBroker.examples = 4
+TestFileBroker.lives = 2
 TestFileBroker.messages = 500
 TestFileBroker.quiet = 0.05
 TestFileBroker.delay = 0.1

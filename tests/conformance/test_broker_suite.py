@@ -907,6 +907,7 @@ class MutantSuite(BrokerSuite):
     patience = 1.0
     messages = 300
     examples = 40
+    lives = 20
     simplify = False
     spaces: ClassVar[dict[str, MemoryBroker]] = {}
 

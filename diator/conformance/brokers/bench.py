@@ -78,6 +78,8 @@ class Bench:
     """How many messages wait behind a retry of their key, in the case that others go on."""
     examples: ClassVar[int] = 25
     """How many random programs are tried."""
+    lives: ClassVar[int] = 12
+    """How many random lives of receivers are tried, in the case about what they leave behind."""
     simplify: ClassVar[bool] = True
     """Whether a random program that fails is made as short as possible, which takes a while."""
 

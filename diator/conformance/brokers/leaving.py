@@ -213,7 +213,7 @@ class Leaving(Bench):
 
         @settings(
             phases=phases,
-            max_examples=max(1, self.examples // 2),
+            max_examples=self.lives,
             deadline=None,
             database=None,
             derandomize=True,

@@ -36,9 +36,12 @@ if not NAMESPACE:
     class TestServiceBusBroker(BrokerSuite):
         """What every broker plugin must do."""
 
+        deadline = 60.0
+        patience = 10.0  # a session that its owner has lost is found by asking for it, which takes its time
         short_lease = 1.0
         messages = 500
         examples = 8
+        lives = 2
 
         @pytest.fixture(autouse=True)
         def _server(self, server: ServiceBusServer) -> None:
@@ -80,6 +83,7 @@ else:
         short_lease = SHORTEST_LOCK
         messages = 200
         examples = 2
+        lives = 1
 
         def make_broker(self, space: str, wanted: Wanted) -> Broker:
             """Make a broker; topics that are published to before anybody listens are created."""

@@ -21,6 +21,7 @@ async def order(server: RedisServer, *words: str) -> None:
 
 class TestRedisBroker(BrokerSuite):
     examples = 12
+    lives = 8
     server: ClassVar[RedisServer]
 
     @pytest.fixture(autouse=True, scope="class")
