@@ -191,7 +191,7 @@ class Decorators:
     def command(self, *, timeout: float | None = ..., thread: bool = ...) -> CommandHandler: ...
     def command(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register the handler of a command: bare, with the command's class, or with options; see `add_command`."""
-        ensure_decorator(self, Decorators, "command", (target, *more), options)
+        ensure_decorator(self, Decorators, "command", target, more, options)
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_command, target, **options)
         return CommandHandler(self.add_command, **options)(target)
@@ -210,7 +210,7 @@ class Decorators:
     def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
     def query(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register the handler of a query: bare, with the query's class, or with options; see `add_query`."""
-        ensure_decorator(self, Decorators, "query", (target, *more), options)
+        ensure_decorator(self, Decorators, "query", target, more, options)
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_query, target, **options)
         return QueryHandler(self.add_query, **options)(target)
@@ -253,7 +253,7 @@ class Decorators:
     ) -> EventHandler: ...
     def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
-        ensure_decorator(self, Decorators, "on_event", (target, *more), options)
+        ensure_decorator(self, Decorators, "on_event", target, more, options)
         if target is None or _is_message(target):
             return HandlerOf[Any, Any](self.add_event_handler, target, **options)
         return EventHandler(self.add_event_handler, **options)(target)

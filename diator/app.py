@@ -28,7 +28,7 @@ from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
-from diator.options import COUNT, DELAY, ID, NAME, POSITIVE, Rule, is_iterable, optional, require
+from diator.options import COUNT, DELAY, ID, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
 from diator.retry import Retry
 from diator.router import Router
 
@@ -336,7 +336,7 @@ class Diator(AsyncOnly, Router):
 
 _OPTIONS = {
     "name": optional(NAME),
-    "retry": optional(Rule(lambda value: isinstance(value, Retry), "a policy, as in retry=Retry(attempts=3)")),
+    "retry": optional(Rule(is_a(Retry), "a policy, as in retry=Retry(attempts=3)")),
     "concurrency": COUNT,
     "event_timeout": POSITIVE,
     "max_deliveries": COUNT,

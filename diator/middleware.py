@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from typing_extensions import TypeVar
 
 from diator.messages import Query, Request
-from diator.options import FLAG, POSITIVE, Rule, optional, require
+from diator.options import FLAG, POSITIVE, Rule, is_a, optional, require
 
 # Any: a middleware wraps messages of many types, whose results have nothing in common, unless it says otherwise.
 M_contra = TypeVar("M_contra", contravariant=True, default=Any)
@@ -93,9 +93,13 @@ class LoggingMiddleware:
         self._logger.log(level, text, *values, extra=extra)
 
 
+def _is_level(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 _LOGGING = {
-    "logger": optional(Rule(lambda value: isinstance(value, (logging.Logger, logging.LoggerAdapter)), "a logger")),
-    "level": Rule(lambda value: isinstance(value, int) and not isinstance(value, bool), "a level such as logging.INFO"),
+    "logger": optional(Rule(is_a(logging.Logger, logging.LoggerAdapter), "a logger")),
+    "level": Rule(_is_level, "a level such as logging.INFO"),
     "payload": FLAG,
 }
 

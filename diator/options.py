@@ -51,35 +51,59 @@ def is_readable(value: Any) -> bool:
     return isinstance(value, str) and _UNREADABLE.search(value) is None
 
 
+def is_positive(value: Any) -> bool:
+    """Return whether something is a number of seconds above 0. ``Any``: callers may be unchecked."""
+    return is_seconds(value) and bool(value > 0)
+
+
+def is_id(value: Any) -> bool:
+    """Return whether something is a text that can be an id. ``Any``: callers may be unchecked."""
+    return is_readable(value) and 1 <= len(value) <= _MAX_ID
+
+
+def is_name(value: Any) -> bool:
+    """Return whether something is a text without white space. ``Any``: callers may be unchecked."""
+    return is_readable(value) and value != "" and not any(letter.isspace() for letter in value)
+
+
+def is_a(*classes: type) -> Callable[[Any], bool]:
+    """Return what tells instances of these classes."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, classes)
+
+    return fits
+
+
 COUNT = Rule(is_count, "a whole number from 1 up")
 DELAY = Rule(
     lambda value: value is None or is_seconds(value.total_seconds() if isinstance(value, timedelta) else value),
     f"a timedelta, or a number of seconds from 0 to {MAX_SECONDS:,.0f},",
 )
 SECONDS = Rule(is_seconds, f"a number of seconds from 0 to {MAX_SECONDS:,.0f}")
-POSITIVE = Rule(
-    lambda value: is_seconds(value) and value > 0, f"a number of seconds above 0, and at most {MAX_SECONDS:,.0f},"
-)
-ID = Rule(
-    lambda value: is_readable(value) and 1 <= len(value) <= _MAX_ID,
-    f"a text of 1 to {_MAX_ID:,} characters without control characters and lone surrogates",
-)
-FLAG = Rule(lambda value: isinstance(value, bool), "True or False")
+POSITIVE = Rule(is_positive, f"a number of seconds above 0, and at most {MAX_SECONDS:,.0f},")
+ID = Rule(is_id, f"a text of 1 to {_MAX_ID:,} characters without control characters and lone surrogates")
+FLAG = Rule(is_a(bool), "True or False")
 TEXT = Rule(is_readable, "a text without control characters and lone surrogates")
-NAME = Rule(
-    lambda value: is_readable(value) and value != "" and not any(letter.isspace() for letter in value),
-    "a name without white space and control characters",
-)
+NAME = Rule(is_name, "a name without white space and control characters")
 
 
 def optional(rule: Rule) -> Rule:
     """Return the same rule for an option that may also be ``None``."""
-    return Rule(lambda value: value is None or rule.fits(value), f"{rule.expected}, or None")
+
+    def fits(value: Any) -> bool:
+        return value is None or rule.fits(value)
+
+    return Rule(fits, f"{rule.expected}, or None")
 
 
 def one_of(*allowed: str) -> Rule:
     """Return the rule for an option that is one of a few texts."""
-    return Rule(lambda value: isinstance(value, str) and value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, str) and value in allowed
+
+    return Rule(fits, f"one of {', '.join(map(repr, allowed))}")
 
 
 def option_problems(
@@ -113,8 +137,11 @@ def require(who: str, rules: Mapping[str, Rule], given: Mapping[str, object], co
 
 
 def are_names(value: Any) -> bool:
-    """Return whether something is a collection of texts, and no text itself. ``Any``: callers may be unchecked."""
-    return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(one, str) for one in value)
+    """Return whether something is a text, or a collection of texts. ``Any``: callers may be unchecked."""
+    if not isinstance(value, Collection):
+        return False
+    names: Collection[Any] = value
+    return all(isinstance(name, str) for name in names)
 
 
 def is_iterable(value: Any) -> bool:

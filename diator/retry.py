@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from diator.options import SECONDS, Rule, is_count, is_iterable, is_number, is_seconds, require
+from diator.options import SECONDS, Rule, is_count, is_iterable, is_number, require
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -76,11 +76,19 @@ def _are_errors(never: Any) -> bool:
     return isinstance(never, tuple) and all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in never)
 
 
+def _is_factor(value: Any) -> bool:
+    return is_number(value) and bool(value >= 1)
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and bool(value <= 1)
+
+
 _RULES = {
     "attempts": Rule(is_count, "a whole number from 1 up, which counts the first attempt too,"),
     "delay": SECONDS,
-    "factor": Rule(lambda value: is_number(value) and value >= 1, "a number from 1 up"),
+    "factor": Rule(_is_factor, "a number from 1 up"),
     "max_delay": SECONDS,
-    "jitter": Rule(lambda value: is_seconds(value) and value <= 1, "a share of the delay, from 0 to 1,"),
+    "jitter": Rule(_is_share, "a share of the delay, from 0 to 1,"),
     "never": Rule(_are_errors, "classes of exceptions, as in never=(ValueError,),"),
 }

@@ -187,7 +187,11 @@ class Router(Decorators):
         self._registry.add_handler(registration, _names(frame))
 
 
-_PREFIX = Rule(lambda value: value == "" or NAME.fits(value), "a text without white space, as in prefix='billing.',")
+def _is_prefix(value: object) -> bool:
+    return value == "" or NAME.fits(value)
+
+
+_PREFIX = Rule(_is_prefix, "a text without white space, as in prefix='billing.',")
 
 
 def _names(frame: FrameType) -> dict[str, object]:

@@ -121,7 +121,36 @@ def registering(add: Callable[..., None], handler: Any) -> Callable[..., None]:
     return make
 
 
-HANDLERS = {"timeout": OPTIONAL_SECONDS, "thread": NO_FLAGS}
+def calling(make: Callable[..., Any], **always: Any) -> Callable[..., Any]:
+    """Call something with options, and with what it needs besides."""
+
+    def call(**options: Any) -> Any:
+        return make(**{**always, **options})
+
+    return call
+
+
+def including(**options: Any) -> None:
+    Router().include(Router(), **options)
+
+
+def testing(**options: Any) -> Session:
+    return brokered().testing(**options)
+
+
+def using(**options: Any) -> object:
+    return brokered().using(**options)
+
+
+def using_session(**options: Any) -> object:
+    return brokered().testing().using(**options)
+
+
+def signing(**options: Any) -> object:
+    return contract("shop.joined", **options)(Joined)
+
+
+HANDLERS: dict[str, list[object]] = {"timeout": OPTIONAL_SECONDS, "thread": NO_FLAGS}
 WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] = {
     "Diator": (
         Diator,
@@ -140,7 +169,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "Diator with a broker": (
         Diator,
-        lambda **options: Diator(**{"name": "shop", "broker": "memory://", **options}),
+        calling(Diator, name="shop", broker="memory://"),
         {
             "name": NO_NAMES,
             "container": [5],
@@ -176,12 +205,12 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "testing": (
         Diator.testing,
-        lambda **options: brokered().testing(**options),
+        testing,
         {"broker": [], "replace": [5, "x", [1]], "delays": NO_FLAGS},
     ),
     "using": (
         Diator.using,
-        lambda **options: brokered().using(**options),
+        using,
         {
             "provide": [5, "x", [1]],
             "headers": [5, "x", [1], {"a": 5}, {5: "a"}, {"": "a"}, {"a": "\ud800"}, {"a\n": "b"}, {"a": "b\x00"}],
@@ -190,7 +219,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "Session.using": (
         Session.using,
-        lambda **options: brokered().testing().using(**options),
+        using_session,
         {"provide": [5], "headers": [5, {"a": 5}], "correlation_id": [5, "", "\ud800"]},
     ),
     "add_middleware": (
@@ -220,12 +249,12 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "include": (
         Router.include,
-        lambda **options: Router().include(Router(), **options),
+        including,
         {"prefix": without_none(["a b", "\n", *UNREADABLE, *NO_TEXTS])},
     ),
     "contract": (
         contract,
-        lambda **options: contract("shop.joined", **options)(Joined),
+        signing,
         {
             "version": NO_COUNTS,
             "key": [5, True, "age"],
@@ -271,7 +300,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "ServiceBusBroker": (
         ServiceBusBroker,
-        lambda **options: ServiceBusBroker(**{"namespace": "shop", **options}),
+        calling(ServiceBusBroker, namespace="shop"),
         {
             "namespace": [5, None, "", "a b", "a/b", "a:1", "user@shop"],
             "layout": ["stars", "", 5, None, []],

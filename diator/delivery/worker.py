@@ -180,7 +180,7 @@ class Worker(AsyncOnly):
 
 
 _OPTIONS = {
-    "only": optional(Rule(lambda value: isinstance(value, str) or are_names(value), "names of subscriptions")),
+    "only": optional(Rule(are_names, "names of subscriptions")),
     "concurrency": optional(COUNT),
     "grace": SECONDS,
 }

@@ -11,7 +11,7 @@ from diator.engine.returns import is_surely_final, may_return, returned, row_of
 from diator.engine.signature import EMPTY, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import BROKERED, Command, DomainEvent, Event, Message, Query
-from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, one_of, option_problems, optional
+from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, one_of, option_problems, optional
 from diator.retry import Retry
 
 _KINDS: tuple[tuple[type[Message], str], ...] = ((Command, "a command"), (Query, "a query"), (Event, "an event"))
@@ -197,7 +197,7 @@ def _consuming_fits(registration: Registration, classes: tuple[type[Message], ..
 _OPTIONS = {"timeout": optional(POSITIVE), "thread": FLAG}
 _CONSUMING = {
     "subscription": optional(NAME),
-    "retry": optional(Rule(lambda value: isinstance(value, Retry), "a policy, as in retry=Retry(attempts=3),")),
+    "retry": optional(Rule(is_a(Retry), "a policy, as in retry=Retry(attempts=3),")),
     "concurrency": optional(COUNT),
     "ordered": optional(FLAG),
     "delivery": optional(one_of(*get_args(Promise))),

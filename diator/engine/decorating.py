@@ -1,7 +1,7 @@
 """What decorators must not be given: told at their line, with what to write instead."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -13,21 +13,24 @@ from diator.messages import Message
 _ADD = {"command": "add_command", "query": "add_query", "on_event": "add_event_handler"}
 
 
-def ensure_decorator(owner: Any, base: type, verb: str, given: tuple[Any, ...], options: Mapping[str, object]) -> None:
+def ensure_decorator(
+    owner: Any, base: type, verb: str, target: Any, more: tuple[Any, ...], options: Mapping[str, object]
+) -> None:
     """Raise `ConfigurationError` for several messages, for an option that is none, and where there is no app.
 
     ``Any``: callers may be unchecked.
     """
     if not isinstance(owner, base):
         _refuse(f"@{verb} was called on the class itself", f"make an app first: app = Diator(), then @app.{verb}")
-    if len(given) > 1:
+    if more:
+        given = (target, *more)
         names = " | ".join(map(_name, given))
         one = f"name one class, or a union: @app.{verb}({names})" if verb == "on_event" else "write a handler for each"
         _refuse(f"@app.{verb} got {', '.join(map(_name, given))}, where one class was expected", one)
-    target = given[0]
     kind = type(target)  # isinstance would run code of the object, if its class says so
     if issubclass(kind, (list, tuple, set, frozenset, str)):
-        names = "MyMessage" if isinstance(target, str) else " | ".join(map(_name, target)) or "MyMessage"
+        named: Iterable[Any] = () if isinstance(target, str) else target
+        names = " | ".join(map(_name, named)) or "MyMessage"
         _refuse(f"@app.{verb} got {target!r}, where a class was expected", f"pass the class: @app.{verb}({names})")
     if issubclass(kind, Message):
         name = show(type(target))

@@ -1,6 +1,5 @@
 """Messages that can't be made: with annotations and no ``@dataclass``, and abstract ones."""
 
-import inspect
 from abc import ABCMeta
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -24,10 +23,14 @@ def unmade(classes: Iterable[type[Message]]) -> Iterator[Problem]:
             )
             remedy = f"put @dataclass(frozen=True) above class {cls.__name__}, or annotate constants as ClassVar"
             yield Problem("message-fields", text, remedy)
-        elif issubclass(cls, Request) and inspect.isabstract(cls):
-            missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        elif issubclass(cls, Request) and (abstract := _abstract(cls)):
+            missing = ", ".join(abstract)
             text = f"{show(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
             yield Problem("message-fields", text, "register the handler for a class that can be made")
+
+
+def _abstract(cls: type) -> list[str]:
+    return sorted(getattr(cls, "__abstractmethods__", ()))
 
 
 def _no_fields(cls: type[Any]) -> list[str]:

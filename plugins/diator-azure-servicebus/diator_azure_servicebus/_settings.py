@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from diator.brokers.address import Parse, a_flag, a_number, a_whole_number, bad_address, read_address
 from diator.errors import Problem
-from diator.options import COUNT, FLAG, SECONDS, TEXT, Rule, is_count, is_seconds, one_of, option_problems
+from diator.options import COUNT, FLAG, SECONDS, TEXT, Rule, is_count, is_positive, one_of, option_problems
 
 SCHEME = "azure-servicebus"
 Layout = Literal["topics", "queues"]
@@ -38,18 +38,26 @@ class Settings(NamedTuple):
         return option_problems("ServiceBusBroker", _OPTIONS, self._asdict(), "broker")
 
 
+def _is_lock(value: Any) -> bool:
+    return is_positive(value) and bool(value <= LONGEST_LOCK)
+
+
+def _is_size(value: Any) -> bool:
+    return is_count(value) and bool(value >= 65_536)
+
+
 _OPTIONS = {
     "layout": one_of(*get_args(Layout)),
     "prefix": TEXT,
     "lease": Rule(
-        lambda value: is_seconds(value) and 0 < value <= LONGEST_LOCK,
+        _is_lock,
         f"a number of seconds above 0, and at most {LONGEST_LOCK:g}",
     ),
     "sessions": FLAG,
     "max_sessions": COUNT,
     "max_hold": SECONDS,
     "duplicate_window": SECONDS,
-    "max_message_bytes": Rule(lambda value: is_count(value) and value >= 65_536, "a whole number from 65,536 up"),
+    "max_message_bytes": Rule(_is_size, "a whole number from 65,536 up"),
     "manage": FLAG,
 }
 
