@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
@@ -654,6 +655,37 @@ class RetriesThroughTheTopic(WrongBroker):
 # Brokers that know no room, or know it wrongly.
 
 
+# Brokers that schedule wrongly.
+
+
+@caught_by("a_scheduled_message_is_delivered_when_it_is_due", "a_scheduled_message_takes_its_place_when_it_is_due")
+class SchedulesNothing(WrongBroker):
+    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+        return False
+
+
+@caught_by("a_message_that_is_due_already_is_delivered_at_once")
+class WaitsForTheDayAfter(WrongBroker):
+    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+        passed = due < datetime.now(timezone.utc)
+        return super()._schedule(message, due + timedelta(days=1) if passed else due)
+
+
+@caught_by(
+    "scheduled_messages_arrive_in_the_order_in_which_they_are_due", "every_subscription_gets_a_scheduled_message"
+)
+class RemembersOneScheduledMessage(WrongBroker):
+    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+        self._scheduled.clear()
+        return super()._schedule(message, due)
+
+
+@caught_by("a_scheduled_message_is_delivered_when_it_is_due")
+class PublishesTwiceWhatWasScheduled(WrongBroker):
+    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+        return super()._schedule(message, due) and super()._schedule(message, due)
+
+
 @caught_by("publishing_waits_for_room", "who_has_waited_too_long_is_told_what_did_not_leave")
 class KnowsNoRoom(WrongBroker):
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
@@ -1000,7 +1032,11 @@ HURT = {
 
 
 def test_every_case_catches_some_defect() -> None:
-    not_declared = {"a_message_may_be_as_large_as_the_limit", "what_is_stored_survives"}
+    not_declared = {
+        "a_message_may_be_as_large_as_the_limit",
+        "what_is_stored_survives",
+        "a_scheduled_message_survives_the_process_that_published_it",
+    }
     rest = {*EVERY_CASE} - not_declared - HURT
     assert rest - set[str]().union(*(one.caught_by for one in MUTANTS)) == set()
 
