@@ -134,7 +134,7 @@ def including(**options: Any) -> None:
     Router().include(Router(), **options)
 
 
-def testing(**options: Any) -> Session:
+def session_of(**options: Any) -> Session:
     return brokered().testing(**options)
 
 
@@ -205,7 +205,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "testing": (
         Diator.testing,
-        testing,
+        session_of,
         {"broker": [], "replace": [5, "x", [1]], "delays": NO_FLAGS},
     ),
     "using": (
