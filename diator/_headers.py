@@ -1,7 +1,7 @@
 """Headers that a sender attaches: checked once, where they are given, so that what is sent can be read."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from diator._places import caller, place_in
 from diator.context import Headers
@@ -30,7 +30,8 @@ def _wrong(headers: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(headers, Mapping):
         yield f"headers of the class {type(headers).__qualname__}", 'pass a mapping: headers={"X-Tenant": "acme"}'
         return
-    for name, value in headers.items():
+    pairs = cast("Mapping[object, object]", headers)
+    for name, value in pairs.items():
         if not is_readable(name) or not name:
             text = f"headers with the name {name!r}"
             yield text, "use a text that is not empty, without control characters and lone surrogates"
@@ -40,6 +41,6 @@ def _wrong(headers: Any) -> Iterator[tuple[str, str]]:
         elif not is_readable(value):
             text = f"the header {name!r} with a control character or a lone surrogate in its value"
             yield text, "encode the value, for example with urllib.parse.quote"
-    size = sum(len(part) for pair in headers.items() for part in pair if isinstance(part, str))
+    size = sum(len(part) for pair in pairs.items() for part in pair if isinstance(part, str))
     if size > _MAX_CHARACTERS:
         yield f"headers of {size:,} characters", f"pass at most {_MAX_CHARACTERS:,}, and carry the rest in the message"

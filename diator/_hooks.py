@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from diator._places import caller, place_in
 from diator.errors import ConfigurationError, Problem
@@ -43,7 +43,10 @@ NAMES = ("published", "received", "handled", "retried", "parked", "settled")
 
 def are_hooks(given: Any) -> bool:
     """Return whether these are hooks, each an instance. ``Any``: callers may be unchecked."""
-    return isinstance(given, tuple) and all(isinstance(hook, Hooks) for hook in given)
+    if not isinstance(given, tuple):
+        return False
+    hooks = cast("tuple[object, ...]", given)
+    return all(isinstance(hook, Hooks) for hook in hooks)
 
 
 def ensure_plain_hooks(hooks: Iterable[Hooks]) -> None:

@@ -6,7 +6,7 @@ Plugins use the same rules for their own options.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from diator._places import Place, caller, place_in
 from diator.errors import ConfigurationError, Problem
@@ -75,9 +75,14 @@ def is_a(*classes: type) -> Callable[[Any], bool]:
     return fits
 
 
+def is_delay(value: Any) -> bool:
+    """Return whether something is a delay: seconds, a timedelta, or None. ``Any``: callers may be unchecked."""
+    return value is None or is_seconds(value.total_seconds() if isinstance(value, timedelta) else value)
+
+
 COUNT = Rule(is_count, "a whole number from 1 up")
 DELAY = Rule(
-    lambda value: value is None or is_seconds(value.total_seconds() if isinstance(value, timedelta) else value),
+    is_delay,
     f"a timedelta, or a number of seconds from 0 to {MAX_SECONDS:,.0f},",
 )
 SECONDS = Rule(is_seconds, f"a number of seconds from 0 to {MAX_SECONDS:,.0f}")
@@ -140,7 +145,7 @@ def are_names(value: Any) -> bool:
     """Return whether something is a text, or a collection of texts. ``Any``: callers may be unchecked."""
     if not isinstance(value, Collection):
         return False
-    names: Collection[Any] = value
+    names = cast("Collection[object]", value)
     return all(isinstance(name, str) for name in names)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from diator.options import SECONDS, Rule, is_count, is_iterable, is_number, require
 
@@ -73,7 +73,10 @@ class Retry:
 
 
 def _are_errors(never: Any) -> bool:
-    return isinstance(never, tuple) and all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in never)
+    if not isinstance(never, tuple):
+        return False
+    classes = cast("tuple[object, ...]", never)
+    return all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes)
 
 
 def _is_factor(value: Any) -> bool:

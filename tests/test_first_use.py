@@ -77,19 +77,20 @@ def make_app(doing: Callable[[Any], object] = lambda publish: None) -> Diator:
 
 
 @pytest.mark.parametrize(
-    ("doing", "told"),
+    ("arguments", "told"),
     [
-        (lambda publish: publish(Joined(), Joined()), "publish got 2 events.* call it for each"),
-        (lambda publish: publish(Joined(), Joined(), Joined()), "publish got 3 events"),
-        (lambda publish: publish(), "publish got 0 events"),
-        (lambda publish: publish([Joined()]), r"for event in events: publish\(event\)"),
-        (lambda publish: publish(Joined), r"publish an instance: Joined\(\.\.\.\)"),
-        (lambda publish: publish(None), "None, which is no event"),
-        (lambda publish: publish(Find()), "which is no event"),
+        ([Joined(), Joined()], "publish got 2 events.* call it for each"),
+        ([Joined(), Joined(), Joined()], "publish got 3 events"),
+        ([], "publish got 0 events"),
+        ([[Joined()]], r"for event in events: publish\(event\)"),
+        ([Joined], r"publish an instance: Joined\(\.\.\.\)"),
+        ([None], "None, which is no event"),
+        ([Find()], "which is no event"),
     ],
+    ids=str,
 )
-async def test_publishing_something_else_than_one_event(doing: Callable[[Any], object], told: str) -> None:
-    async with make_app(doing) as app:
+async def test_publishing_something_else_than_one_event(arguments: list[object], told: str) -> None:
+    async with make_app(lambda publish: publish(*arguments)) as app:
         with pytest.raises((TypeError, InvalidMessageError), match=told) as caught:
             await app.send(Join())
         assert "Rule" not in str(caught.value)
@@ -114,14 +115,14 @@ async def test_a_stream_that_is_not_opened() -> None:
             pass
 
 
-@pytest.mark.parametrize(
-    ("make", "how"),
-    [
-        (lambda app: app, "async with app$"),
-        (lambda app: app.testing(), r"async with app\.testing\(\) as session"),
-        (lambda app: app.operations(), r"async with app\.operations\(\) as operations"),
-    ],
-)
+MANAGERS: list[tuple[Callable[[Diator], Any], str]] = [
+    (lambda app: app, "async with app$"),
+    (lambda app: app.testing(), r"async with app\.testing\(\) as session"),
+    (lambda app: app.operations(), r"async with app\.operations\(\) as operations"),
+]
+
+
+@pytest.mark.parametrize(("make", "how"), MANAGERS)
 def test_a_plain_with(make: Callable[[Diator], Any], how: str) -> None:
     with pytest.raises(TypeError, match=how), make(make_app()):
         pass
@@ -183,19 +184,19 @@ async def enter(manager: Any) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda app: app.publish(Left()),
-        lambda app: app.using(headers={"a": "b"}).send(Join()),
-        lambda app: enter(app.stream(Rows())),
-        lambda app: enter(app.worker()),
-        lambda app: enter(app.testing()),
-        enter,
-        lambda app: app.__aexit__(None, None, None),
-    ],
-)
-async def test_another_event_loop(use: Callable[[Any], Awaitable[None]]) -> None:
+USES_OF_A_RUNNING_APP: list[Callable[[Diator], Awaitable[None]]] = [
+    lambda app: app.publish(Left()),
+    lambda app: app.using(headers={"a": "b"}).send(Join()),
+    lambda app: enter(app.stream(Rows())),
+    lambda app: enter(app.worker()),
+    lambda app: enter(app.testing()),
+    enter,
+    lambda app: app.__aexit__(None, None, None),
+]
+
+
+@pytest.mark.parametrize("use", USES_OF_A_RUNNING_APP)
+async def test_another_event_loop(use: Callable[[Diator], Awaitable[None]]) -> None:
     async def elsewhere() -> None:
         await use(app)
 
@@ -330,6 +331,7 @@ async def join(command: Join) -> None: ...
 async def greet(event: Joined) -> None: ...
 
 
+unhinted: Callable[[Any], None] = lambda command: None  # noqa: E731 - a lambda is what is tried
 ANY: Any = Diator
 DECORATORS: list[tuple[Callable[[Any], object], str]] = [
     (lambda app: app.command(Join, Find), "got Join, Find, where one class.*write a handler for each"),
@@ -340,7 +342,7 @@ DECORATORS: list[tuple[Callable[[Any], object], str]] = [
     (lambda app: app.command(timout=5)(join), "timout=5, which is no option.*did you mean timeout"),
     (lambda app: app.query(Find, retry=5), "retry=5, which is no option.*options are: timeout, thread"),
     (lambda app: app.on_event(concurency=5), "did you mean concurrency"),
-    (lambda app: app.command(lambda command: None), r"app\.command\(MyCommand\)\(lambda"),
+    (lambda app: app.command(unhinted), r"app\.command\(MyCommand\)\(lambda"),
     (lambda app: app.command(5), "5, which can't be called"),
     (lambda app: ANY.command(join), r"make an app first: app = Diator\(\)"),
     (lambda app: app.command(app.command(join)), "has a second handler"),
@@ -364,7 +366,7 @@ def test_a_message_in_the_place_of_a_middleware() -> None:
     app = Diator()
     app.add_middleware(Join)
     (problem,) = app.check()
-    assert "hint its first parameter: message: Join" in problem.remedy
+    assert "annotate its first parameter: message: Join" in problem.remedy
 
 
 @pytest.mark.parametrize(

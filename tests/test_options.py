@@ -134,6 +134,10 @@ def including(**options: Any) -> None:
     Router().include(Router(), **options)
 
 
+def adding_a_middleware(**options: Any) -> None:
+    Router().add_middleware(around, **options)
+
+
 def session_of(**options: Any) -> Session:
     return brokered().testing(**options)
 
@@ -224,7 +228,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     ),
     "add_middleware": (
         Router.add_middleware,
-        lambda **options: Router().add_middleware(around, **options),
+        adding_a_middleware,
         {"inside": NO_FLAGS},
     ),
     "publish": (Diator.publish, publishing, {"after": without_none([*SECONDS, timedelta(seconds=-1)])}),

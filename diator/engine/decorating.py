@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from diator._places import caller, place_in
 from diator.engine.hints import class_of, show
@@ -27,7 +27,7 @@ def ensure_decorator(
         names = " | ".join(map(_name, given))
         one = f"name one class, or a union: @app.{verb}({names})" if verb == "on_event" else "write a handler for each"
         _refuse(f"@app.{verb} got {', '.join(map(_name, given))}, where one class was expected", one)
-    kind = type(target)  # isinstance would run code of the object, if its class says so
+    kind = cast("type[object]", type(target))  # isinstance would run code of the object, if its class says so
     if issubclass(kind, (list, tuple, set, frozenset, str)):
         named: Iterable[Any] = () if isinstance(target, str) else target
         names = " | ".join(map(_name, named)) or "MyMessage"

@@ -23,7 +23,7 @@ def unmade(classes: Iterable[type[Message]]) -> Iterator[Problem]:
             )
             remedy = f"put @dataclass(frozen=True) above class {cls.__name__}, or annotate constants as ClassVar"
             yield Problem("message-fields", text, remedy)
-        elif issubclass(cls, Request) and (abstract := _abstract(cls)):
+        elif (abstract := _abstract(cls)) and issubclass(cls, Request):
             missing = ", ".join(abstract)
             text = f"{show(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
             yield Problem("message-fields", text, "register the handler for a class that can be made")

@@ -3,7 +3,7 @@
 import enum
 import inspect
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, cast, get_args, get_origin
 
 from typing_extensions import is_protocol
 
@@ -308,13 +308,12 @@ def _wrapped(parameter: Parameter) -> tuple[Any, ...]:
 
 def _layer_shape(layer: Layer, signature: Signature) -> Problem | None:
     if isinstance(layer.target, type):
-        text = f"@app.middleware got the class {show(layer.target)}, where something to call was expected"
+        name = show(cast("type[object]", layer.target))
+        remedy = f"pass an instance: app.add_middleware({name}(...))"
         if issubclass(layer.target, Message):
-            remedy = f"write @app.middleware alone, and hint its first parameter: message: {show(layer.target)}"
-            return Problem("middleware", text, remedy, layer.place)
-        return Problem(
-            "middleware", text, f"pass an instance: app.add_middleware({show(layer.target)}(...))", layer.place
-        )
+            remedy = f"write @app.middleware alone, and annotate its first parameter: message: {name}"
+        text = f"@app.middleware got the class {name}, but expects a function or an instance that can be called"
+        return Problem("middleware", text, remedy, layer.place)
     positional = [p for p in signature.parameters if not p.keyword]
     if len(positional) < 2 or not callable(layer.target):
         text = f"middleware {layer.name} does not take a message and what to call next"
