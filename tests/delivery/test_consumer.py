@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -927,7 +927,7 @@ async def test_what_such_a_broker_loses_when_a_worker_ends_is_logged(caplog: pyt
 async def test_headers_are_a_mapping_that_nobody_can_change() -> None:
     broker, watch = Flaky(), Watch()
     app = Diator("meetings", broker=broker, hooks=[watch])
-    seen: list[Mapping[str, str]] = []
+    seen: list[Any] = []
 
     @app.on_event
     async def joined(event: Joined, context: Context) -> None:
@@ -938,7 +938,8 @@ async def test_headers_are_a_mapping_that_nobody_can_change() -> None:
         await app.publish(Joined())
         await watch.settle(2)
     for headers in seen:
-        assert not hasattr(headers, "__setitem__")
+        with pytest.raises(TypeError, match="headers can't be changed"):
+            headers["c"] = "d"
 
 
 @in_virtual_time
