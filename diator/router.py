@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-from diator._misuse import missing_attribute
+from diator._misuse import NamedOtherwise
 from diator._places import caller, place_in
 from diator._typing import Decorators
 from diator.engine.claims import claimed
@@ -21,10 +21,7 @@ from diator.retry import Retry
 T = TypeVar("T")
 
 
-"""What `Router.middleware` was not given. ``Any``: it stands for a middleware."""
-
-
-class Router(Decorators):
+class Router(NamedOtherwise, Decorators):
     """Holds registrations. An app is a router; others are included in it with ``app.include(router)``."""
 
     def __init__(self) -> None:
@@ -78,11 +75,6 @@ class Router(Decorators):
         """
         consuming = Consuming(subscription, retry, concurrency, timeout, ordered, delivery)
         self._add(Kind.EVENT, handler, event, timeout, thread, consuming)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> object:
-            raise missing_attribute(self, name)
 
     @overload
     def middleware(self, middleware: T, /) -> T: ...

@@ -379,3 +379,24 @@ def test_names_that_other_frameworks_have(name: str, how: str) -> None:
     assert not hasattr(Diator(), "__wrapped__")
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
         getattr(Router(), "nonsense")  # noqa: B009
+
+
+def test_names_of_other_frameworks_cost_those_that_exist_nothing() -> None:
+    # With either of these the interpreter looks up `app.send` the slow way: it took half as long again.
+    for cls in (Diator, Router):
+        assert not hasattr(cls, "__getattr__")
+        assert cls.__getattribute__ is object.__getattribute__
+
+
+def test_names_of_other_frameworks_are_not_listed_and_may_be_taken() -> None:
+    class Own(Diator):
+        def run(self) -> str:
+            return "own"
+
+    app = Own()
+    assert app.run() == "own"
+    assert "run" in dir(app)
+    assert "start" not in dir(app)
+    assert not hasattr(Own, "start")
+    app.start = "mine"  # type: ignore[attr-defined]
+    assert app.start == "mine"  # type: ignore[attr-defined]
