@@ -211,7 +211,7 @@ class GetById(Query[T], Generic[T]):
         (Command[int] | Query[list[int]], {Number, Yes, Far, Numbers}),
         (Message, {Number, Yes, Far, Text, Maybe, Numbers, GetById}),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, set) else str(value),  # a set has another order in each process
 )
 async def test_a_middleware_wraps_the_messages_that_its_type_arguments_say(hint: Any, wrapped: set[Any]) -> None:
     app, seen = Diator(), set[Any]()
