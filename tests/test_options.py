@@ -284,7 +284,6 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
             "url_or_client": [5, None, object(), "", "http://localhost", "redis:/host", "redis://host/abc"],
             "prefix": [*UNREADABLE, *NO_TEXTS],
             "lease": POSITIVE,
-            "partitions": NO_COUNTS,
             "max_length": OPTIONAL_COUNT,
             "max_age": OPTIONAL_SECONDS,
             "abandoned_after": POSITIVE,

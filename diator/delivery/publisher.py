@@ -105,7 +105,7 @@ class Publisher:
         if Capability.SCHEDULES not in self.broker.capabilities:
             name, broker = type(event).__qualname__, type(self.broker).__name__
             text = f"{name} was published with after={after!r}, but {broker} can't deliver an event later"
-            remedy = "publish it without after, or use a broker that can, such as memory://"
+            remedy = "publish it without after, or use a broker that can, such as redis:// or memory://"
             raise ConfigurationError([Problem("no-schedule", text, remedy, place_in(caller()))])
         return after.total_seconds() if isinstance(after, timedelta) else after
 

@@ -51,8 +51,9 @@ class Scheduling(Bench):
         other = await self.connected()
         receiver = await self.receiver(subscription)
         step = max(self.delay, 0.1)
+        scheduled = [self.due(message(number, self.topic()), self.quiet + number * step) for number in (1, 2, 3)]
         for number, one in ((3, broker), (2, other), (1, broker)):
-            await one.publish([self.due(message(number, self.topic()), number * step)], timeout=self.patience)
+            await one.publish([scheduled[number - 1]], timeout=self.patience)
         came = [(await self.take_one(receiver)) for _ in range(3)]
         assert numbers(came) == [1, 2, 3]
         await self.ack(receiver, came)

@@ -15,13 +15,14 @@ from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscri
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from diator.options import COUNT, POSITIVE, TEXT, optional, require
 from diator_redis._groups import Groups
-from diator_redis._keys import Keys, Stamps
+from diator_redis._keys import Keys
 from diator_redis._link import Links
 from diator_redis._ordered import OrderedStreams
 from diator_redis._parked import DeadLetters, entry_id, read_all
 from diator_redis._publisher import Publisher
 from diator_redis._receiver import Source, StreamReceiver
-from diator_redis._scripts import REPARTITION, REPLAY
+from diator_redis._scheduling import Scheduling
+from diator_redis._scripts import REPLAY
 from diator_redis._settings import check_client, links_to, pool_of, split
 from diator_redis._shared import SharedStreams
 from diator_redis._trimming import Trimmer
@@ -29,7 +30,6 @@ from diator_redis._trimming import Trimmer
 SETTINGS: dict[str, Parse] = {
     "prefix": str,
     "lease": a_number,
-    "partitions": a_whole_number,
     "max_length": or_none(a_whole_number),
     "max_age": or_none(a_number),
     "abandoned_after": a_number,
@@ -40,7 +40,6 @@ SETTINGS: dict[str, Parse] = {
 _OPTIONS = {
     "prefix": TEXT,
     "lease": POSITIVE,
-    "partitions": COUNT,
     "max_length": optional(COUNT),
     "max_age": optional(POSITIVE),
     "abandoned_after": POSITIVE,
@@ -59,8 +58,6 @@ class RedisBroker:
             Sentinel. A client stays open when the broker closes.
         prefix: How the name of each key begins.
         lease: For how many seconds a delivery is its receiver's own before it must be renewed.
-        partitions: In how many streams a new topic keeps its keyed messages, so how many workers can share them.
-            It is stored with the topic; see `repartition`.
         max_length: Beyond so many entries a stream loses what all its subscriptions have settled; ``None``: never.
         max_age: After so many seconds entries go that all subscriptions have settled; ``None``: never.
         abandoned_after: A backlog that nobody has read for so many seconds is reported.
@@ -73,13 +70,12 @@ class RedisBroker:
         *,
         prefix: str = "diator",
         lease: float = 30.0,
-        partitions: int = 8,
         max_length: int | None = 10_000,
         max_age: float | None = None,
         abandoned_after: float = 86_400.0,
         timeout: float = 5.0,
     ) -> None:
-        given = {"prefix": prefix, "lease": lease, "partitions": partitions, "max_length": max_length}
+        given = {"prefix": prefix, "lease": lease, "max_length": max_length}
         given |= {"max_age": max_age, "abandoned_after": abandoned_after, "timeout": timeout}
         require("RedisBroker", _OPTIONS, given, "broker")
         if isinstance(url_or_client, str):
@@ -87,9 +83,8 @@ class RedisBroker:
         else:
             check_client(url_or_client)
         self._address = url_or_client
-        self._lease, self._partitions, self._timeout = lease, partitions, timeout
+        self._lease, self._timeout = lease, timeout
         self._keys = Keys(prefix)
-        self._stamps = Stamps()
         self._limits = (max_length, max_age, abandoned_after)
         self._opened = 0
         self._known: set[str] = set()
@@ -119,6 +114,7 @@ class RedisBroker:
             | Capability.DELAY
             | Capability.DEAD_LETTERS
             | Capability.ORDERED
+            | Capability.SCHEDULES
         )
 
     @property
@@ -153,8 +149,9 @@ class RedisBroker:
     def _open(self) -> None:
         links = self._links = links_to(self._address, self._timeout, SETTINGS)
         self._trimmer = Trimmer(links, self._keys, *self._limits)
-        self._publisher = Publisher(links, self._keys, self._partitions, self._stamps, self._trimmer.published)
-        self._groups = Groups(links, self._keys, self._partitions)
+        self._scheduling = Scheduling(links, self._keys, self._lease)
+        self._publisher = Publisher(links, self._keys, self._trimmer.published, self._scheduling.expect)
+        self._groups = Groups(links, self._keys)
 
     async def aclose(self) -> None:
         """Close all that was opened."""
@@ -168,6 +165,7 @@ class RedisBroker:
         self._links = self._publisher = None
         if publisher is not None:
             await publisher.aclose()
+        await self._scheduling.aclose()
         await self._trimmer.aclose()
         if links is not None:
             await links.aclose()
@@ -212,14 +210,14 @@ class RedisBroker:
         links = self._open_links()
         consumer = f"{platform.node()}-{os.getpid()}-{next(self._numbers)}-{secrets.token_hex(4)}"
         self._known.update(topic.name for topic in subscription.topics)
-        partitions = await self._groups.partitions(subscription)
-        streams = self._groups.shared(subscription, partitions)
+        streams = self._groups.streams(subscription)
         source: Source
         if subscription.ordered:
-            source = OrderedStreams(links, self._keys, self._groups, subscription, consumer, partitions, self._lease)
+            source = OrderedStreams(links, self._keys, subscription, consumer, streams, self._lease)
         else:
             source = SharedStreams(links, self._keys, subscription.name, consumer, streams, self._lease)
-            source.follow(self._groups, subscription, partitions)
+        for topic in subscription.topics:
+            self._scheduling.expect(topic.name, 0.0)
         receiver = StreamReceiver(
             source,
             lease=self._lease,
@@ -237,25 +235,7 @@ class RedisBroker:
         """
         self._open_links()
         for name in sorted(self._known):
-            partitions = await self._groups.partitions_of(name)
-            for partition in (None, *range(partitions)):
-                await self._trimmer.trim(self._keys.events(name, partition))
-
-    async def repartition(self, topic: str, partitions: int) -> None:
-        """Give a topic another number of partitions: all at once, when nothing keyed is left in the old ones.
-
-        So stop what publishes keyed events to it, let the workers finish, and call this; nothing has to be restarted.
-        The topics of one ordered subscription must have the same number. Raises `~diator.BrokerError` where something
-        is left.
-        """
-        require("repartition", {"partitions": COUNT}, {"partitions": partitions}, "broker")
-        keys = [self._keys.topic(topic), self._keys.events(topic)]
-        busy = await self._open_links().run(REPARTITION, keys, [partitions, self._partitions])
-        if busy:
-            names = ", ".join(f"{group.decode(errors='replace')} in {name.decode()}" for name, group in busy)
-            raise BrokerError(
-                f"topic {topic!r} still has messages to be read or settled: {names}; let the workers finish"
-            )
+            await self._trimmer.trim(self._keys.events(name))
 
     # Dead letters.
 
@@ -273,7 +253,7 @@ class RedisBroker:
             return False
         dead = self._keys.dead(letter.topic, subscription.name)
         again = self._keys.again(letter.topic, subscription.name)
-        return bool(await links.run(REPLAY, [dead, again], [id_, self._stamps.next()]))
+        return bool(await links.run(REPLAY, [dead, again], [id_]))
 
     async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
         """Delete one for good; false where it is gone. Raises `~diator.BrokerError`."""

@@ -1,11 +1,10 @@
-"""What must exist: how many partitions a topic has, and a consumer group on each stream for each subscription."""
+"""What must exist: for each subscription a consumer group on each of its streams."""
 
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diator.brokers.port import Status, Subscription
-from diator.errors import BrokerError
 from diator_redis._entries import Stream, as_mapping
 from diator_redis._keys import Keys
 from diator_redis._link import Links, checked, pack
@@ -17,51 +16,21 @@ logger = logging.getLogger("diator.redis")
 class Groups:
     """Creates and counts what subscriptions have at the server."""
 
-    def __init__(self, links: Links, keys: Keys, partitions: int) -> None:
-        self._links, self._keys, self._default = links, keys, partitions
+    def __init__(self, links: Links, keys: Keys) -> None:
+        self._links, self._keys = links, keys
 
-    async def partitions(self, subscription: Subscription) -> int:
-        """Give in how many partitions the topics of a subscription keep what is keyed; it must be one number."""
-        found = {topic.name: await self.partitions_of(topic.name) for topic in subscription.topics}
-        if len(set(found.values())) > 1:
-            counts = ", ".join(f"{name}: {count}" for name, count in found.items())
-            raise BrokerError(
-                f"the topics of subscription {subscription.name!r} differ in their partitions ({counts}), so that one "
-                "key would be in two of them at a time; give them one number with RedisBroker.repartition()"
-            )
-        return next(iter(found.values()), self._default)
-
-    async def partitions_of(self, topic: str) -> int:
-        """Give the number of partitions of one topic, which is stored with it by whoever comes first."""
-        name = self._keys.topic(topic)
-        stored = await self._links.call(b"HGET", name, b"partitions")
-        if stored is None:  # only then, as a server without memory refuses all that writes
-            set_first, stored = await self._links.send(
-                pack(b"HSETNX", name, b"partitions", self._default), pack(b"HGET", name, b"partitions")
-            )
-            checked(set_first)
-            stored = checked(stored)
-        if stored is None or not stored.isdigit() or not 0 < int(stored) <= 10_000:
-            raise BrokerError(f"{name!r} says that topic {topic!r} has {stored!r} partitions, which is no such number")
-        return int(stored)
-
-    def shared(self, subscription: Subscription, partitions: int) -> list[Stream]:
-        """Give the streams that all workers of a subscription read at the same time."""
+    def streams(self, subscription: Subscription) -> list[Stream]:
+        """Give the streams that a subscription reads."""
         streams: list[Stream] = []
         for topic in subscription.topics:
             streams.append(Stream(self._keys.events(topic.name), topic.name))
-            streams += [Stream(self._keys.events(topic.name, p), topic.name) for p in range(partitions)]
             streams.append(Stream(self._keys.again(topic.name, subscription.name), topic.name, own=True))
         return streams
-
-    async def streams(self, subscription: Subscription) -> list[Stream]:
-        """Give all streams that a subscription needs its group on."""
-        return self.shared(subscription, await self.partitions(subscription))
 
     async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
         """Create the groups that are missing, to read what comes after ``position``, and name them."""
         group = group_of(subscription)
-        missing = await self._without(group, await self.streams(subscription))
+        missing = await self._without(group, self.streams(subscription))
         commands = [
             pack(b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.own else position, b"MKSTREAM")
             for stream in missing
@@ -85,7 +54,7 @@ class Groups:
         return [stream for stream, reply in zip(streams, replies, strict=True) if group not in _names_in(reply)]
 
     async def unsubscribed(self, topics: Iterable[str]) -> list[str]:
-        """Give those topics that no group reads: each subscription has one on the stream of what has no key."""
+        """Give those topics that no group reads."""
         names = list(topics)
         replies = await self._links.send(*(pack(b"XINFO", b"GROUPS", self._keys.events(name)) for name in names))
         found: list[str] = []
@@ -107,11 +76,7 @@ class Groups:
 
     async def status(self, subscription: Subscription) -> Status:
         """Tell how a subscription stands, without changing anything."""
-        partitions = 0
-        for topic in subscription.topics:
-            stored = await self._links.call(b"HGET", self._keys.topic(topic.name), b"partitions")
-            partitions = max(partitions, int(stored) if stored and stored.isdigit() else self._default)
-        streams = self.shared(subscription, partitions)
+        streams = self.streams(subscription)
         waiting, missing = 0, list[str]()
         for stream in streams:
             count = await self._backlog(stream.name, group_of(subscription))

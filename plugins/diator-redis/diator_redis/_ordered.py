@@ -13,7 +13,7 @@ from typing import Any
 
 from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
 from diator_redis._entries import Receipt, Stream, delivery_of
-from diator_redis._groups import Groups, group_of
+from diator_redis._groups import group_of
 from diator_redis._keys import Keys
 from diator_redis._link import Argument, Links, Waiter, pack
 from diator_redis._parked import reason_of
@@ -47,14 +47,12 @@ class OrderedStreams:
         self,
         links: Links,
         keys: Keys,
-        groups: Groups,
         subscription: Subscription,
         consumer: str,
-        partitions: int,
+        streams: Sequence[Stream],
         lease: float,
     ) -> None:
-        self._links, self._keys, self._groups = links, keys, groups
-        self._subscription = subscription
+        self._links, self._keys, self._subscription = links, keys, subscription
         self._consumer, self._lease = consumer, lease
         self._names = keys.queues(subscription.name)
         self._waiter = Waiter(links)
@@ -66,11 +64,7 @@ class OrderedStreams:
         """After which ids something is new, in the bell and in the streams."""
         self._next_change: float | None = None
         self._wanted = False
-        self._use(partitions)
-
-    def _use(self, partitions: int) -> None:
-        self._partitions = partitions
-        self._streams = {stream.name: stream for stream in self._groups.shared(self._subscription, partitions)}
+        self._streams = {stream.name: stream for stream in streams}
 
     # What the receiver asks for.
 
@@ -165,17 +159,12 @@ class OrderedStreams:
     # Upkeep.
 
     async def keep(self) -> float | None:
-        """Look after what was taken and nobody asks for, and follow a change of the number of partitions."""
+        """Look after what was taken and nobody asks for."""
         if self._taken and not self._wanted:
             spare, self._taken = self._taken, []
             await self.settle([(delivery, RELEASE) for delivery in spare])
         elif self._taken:
             await self.renew(tuple(self._taken))
-        partitions = await self._groups.partitions(self._subscription)
-        if partitions != self._partitions:
-            await self._groups.create(self._subscription, b"0")
-            self._use(partitions)
-            await self.unblock()
         return await self._keep_unordered()
 
     async def _keep_unordered(self) -> float | None:

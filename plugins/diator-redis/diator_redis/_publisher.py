@@ -8,14 +8,15 @@ append, so that it is known what did not leave as long as a reply comes.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from redis import exceptions as redis_errors
 
 from diator.brokers.envelope import Outgoing
 from diator.errors import BrokerUnavailableError, NotPublishedError
-from diator_redis._errors import translate
-from diator_redis._keys import Keys, Stamps, partition_of
+from diator_redis._call import Call
+from diator_redis._keys import Keys
 from diator_redis._link import Argument, Cut, Links, pack
 from diator_redis._scripts import PUBLISH
 
@@ -25,113 +26,42 @@ MAX_BYTES = 4_000_000
 SMALL = 30_000
 """So many bytes are written without waiting: asyncio's limit is 64 KiB."""
 
-XADD_HEAD = b"*5\r\n$4\r\nXADD\r\n"
+XADD_HEAD = b"$4\r\nXADD\r\n"
 XADD_MIDDLE = b"$1\r\n*\r\n$1\r\ne\r\n"
 
 
-class _Call:
-    """Messages on their way, and what became of them."""
-
-    __slots__ = (
-        "cancelled",
-        "cause",
-        "deadline",
-        "done",
-        "ended",
-        "messages",
-        "started",
-        "timeout",
-        "unknown",
-        "unsent",
-    )
-
-    def __init__(self, messages: Sequence[Outgoing], timeout: float) -> None:
-        self.messages = messages
-        self.timeout = timeout
-        self.deadline = 0.0
-        self.unsent: list[Outgoing] = []
-        self.unknown: list[Outgoing] = []
-        self.cause: BaseException | None = None
-        self.cancelled: asyncio.CancelledError | None = None
-        self.done: asyncio.Future[None] | None = None
-        self.started = False
-        self.ended = False
-
-    def fail(self, message: Outgoing, cause: BaseException, *, sent: bool) -> None:
-        (self.unknown if sent else self.unsent).append(message)
-        self.cause = self.cause or cause
-
-    async def wait(self) -> None:
-        """Wait for the end; a cancel is kept for later."""
-        loop = asyncio.get_running_loop()
-        while not self.ended:
-            self.done = loop.create_future()
-            try:
-                await self.done
-            except asyncio.CancelledError as error:
-                self.cancelled = error
-
-    def end(self) -> None:
-        """Tell the caller."""
-        self.ended = True
-        if self.done is not None and not self.done.done():
-            self.done.set_result(None)
-
-    def give_up(self, cause: BaseException) -> None:
-        """Tell the caller now, whatever becomes of it later."""
-        if not self.ended:
-            (self.unknown if self.started else self.unsent).extend(self.messages)
-            self.cause = cause
-            self.end()
-
-    def tell(self) -> None:
-        """Raise what is to be raised: a cancel waits until it is known what became of the messages."""
-        failure = self._failure()
-        if self.cancelled is not None:
-            raise self.cancelled from failure
-        if failure is not None:
-            raise failure from failure.__cause__
-
-    def _failure(self) -> NotPublishedError | None:
-        if self.cause is None:
-            return None
-        failure = NotPublishedError(self.unsent, self.unknown)
-        failure.__cause__ = translate(self.cause)
-        if failure.__cause__ is not self.cause:
-            failure.__cause__.__cause__ = self.cause
-        return failure
-
-
-_Item = tuple[_Call, Outgoing]
+_Item = tuple[Call, Outgoing]
 
 
 class Publisher:
     """Sends the messages of all callers over one link."""
 
     def __init__(
-        self, links: Links, keys: Keys, partitions: int, stamps: Stamps, noticed: Callable[[str, int], None]
+        self,
+        links: Links,
+        keys: Keys,
+        noticed: Callable[[str, int], None],
+        delayed: Callable[[str, float], None],
     ) -> None:
         self._links = links
         self._link = links.take()
         self._keys = keys
-        self._stamps = stamps
-        self._default = partitions
-        self._partitions: dict[str, int] = {}
         self._heads: dict[str, bytes] = {}
-        self._waiting: deque[_Call] = deque()
-        self._calls: dict[_Call, None] = {}
+        self._waiting: deque[Call] = deque()
+        self._calls: dict[Call, None] = {}
         """Those that have not ended, oldest first."""
         self._alarm: asyncio.TimerHandle | None = None
         self._busy = False
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._noticed = noticed
+        self._delayed = delayed
 
     async def publish(self, messages: Sequence[Outgoing], timeout: float) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
         if not messages:
             return
-        call = _Call(messages, timeout)
+        call = Call(messages, timeout)
         if self._busy or self._closed or not self._link.is_ready or not is_small(messages):
             await self._queued(call)
         else:
@@ -153,7 +83,7 @@ class Publisher:
         if self._alarm is not None:
             self._alarm.cancel()
 
-    async def _queued(self, call: _Call) -> None:
+    async def _queued(self, call: Call) -> None:
         if self._closed:
             raise NotPublishedError(call.messages) from BrokerUnavailableError("the broker was closed")
         call.deadline = asyncio.get_running_loop().time() + call.timeout
@@ -201,7 +131,7 @@ class Publisher:
         finally:
             self._busy = False
 
-    async def _together(self, calls: list[_Call]) -> None:
+    async def _together(self, calls: list[Call]) -> None:
         try:
             await self._send([(call, message) for call in calls for message in call.messages], self._links.timeout)
         except BaseException as error:
@@ -211,8 +141,8 @@ class Publisher:
         for call in calls:
             call.end()
 
-    def _take(self) -> list[_Call]:
-        calls: list[_Call] = []
+    def _take(self) -> list[Call]:
+        calls: list[Call] = []
         room = MAX_MESSAGES
         while self._waiting and room > 0:
             call = self._waiting.popleft()
@@ -235,7 +165,7 @@ class Publisher:
                 await self._exchange(rest, min(max(left, 0.001), self._links.timeout))
 
     async def _exchange(self, batch: list[_Item], timeout: float) -> None:
-        if len(batch) == 1 and batch[0][1].key is None:
+        if len(batch) == 1 and batch[0][1].due is None:
             await self._one(batch[0], timeout)
             return
         topics: dict[str, list[_Item]] = {}
@@ -246,14 +176,16 @@ class Publisher:
 
     async def _one(self, item: _Item, timeout: float) -> None:
         call, message = item
-        topic, body = message.topic, message.structured
+        topic, body, key = message.topic, message.structured, message.key
         head = self._heads.get(topic)
         if head is None:
             name = self._keys.events(topic)
             head = self._heads[topic] = b"%b$%d\r\n%b\r\n%b" % (XADD_HEAD, len(name), name, XADD_MIDDLE)
         replies: list[Any] = []
         try:
-            data = b"%b$%d\r\n%b\r\n" % (head, len(body), body)
+            data = b"%b%b$%d\r\n%b\r\n" % (b"*5\r\n" if key is None else b"*7\r\n", head, len(body), body)
+            if key is not None:
+                data += b"$1\r\nk\r\n$%d\r\n%b\r\n" % (len(encoded := key.encode()), encoded)
             call.cancelled = await self._link.exchange(data, 1, replies, timeout, to_the_end=True)
         except Cut as cut:
             call.cancelled = cut.cancelled
@@ -266,24 +198,29 @@ class Publisher:
 
     def _arguments(self, topic: str, items: Iterable[_Item]) -> list[Argument]:
         """Give the keys and arguments of the script for one topic, the number of keys first."""
-        partitions = self._partitions.setdefault(topic, self._default)
-        streams: dict[bytes, int] = {}
-        values: list[Argument] = []
-        keyed = False
+        keys = self._keys
+        found: list[Argument] = [3, keys.events(topic), keys.due(topic), keys.scheduled(topic)]
         for _, message in items:
-            key = message.key
-            keyed = keyed or key is not None
-            stream = self._keys.events(topic, None if key is None else partition_of(key, partitions))
-            stamp = "" if key is None else self._stamps.next()
-            values += (streams.setdefault(stream, len(streams) + 1), message.structured, key or "", stamp)
-        return [len(streams) + 1, self._keys.topic(topic), *streams, partitions if keyed else 0, *values]
+            found += (
+                message.structured,
+                message.key or "",
+                "" if message.due is None else self._when(topic, message.due),
+            )
+        return found
+
+    def _when(self, topic: str, due: datetime) -> str:
+        """Give the millisecond when a message is due; nothing if it is."""
+        delay = (due - datetime.now(timezone.utc)).total_seconds()
+        if delay <= 0:
+            return ""
+        self._delayed(topic, delay)
+        return f"{due.timestamp() * 1000:.3f}"
 
     async def _scripts(
         self,
         calls: list[tuple[list[_Item], list[Argument]]],
         timeout: float,
         command: bytes = b"EVALSHA",
-        attempts: int = 5,
     ) -> None:
         name = PUBLISH.sha if command == b"EVALSHA" else PUBLISH.text
         replies: list[Any] = []
@@ -297,18 +234,13 @@ class Publisher:
         if cancelled is not None:
             calls[0][0][0][0].cancelled = cancelled
         again: list[tuple[list[_Item], list[Argument]]] = []
-        unloaded = False
         for (items, arguments), reply in zip(calls, replies, strict=False):
             if isinstance(reply, redis_errors.NoScriptError):
-                unloaded = True
                 again.append((items, arguments))
-            elif attempts and (partitions := _other_partitions(reply)):
-                self._partitions[items[0][1].topic] = partitions
-                again.append((items, self._arguments(items[0][1].topic, items)))
             else:
                 self._told(items, reply)
         if again:
-            await self._scripts(again, timeout, b"EVAL" if unloaded else command, attempts - 1)
+            await self._scripts(again, timeout, b"EVAL")
 
     def _told(self, items: list[_Item], reply: Any) -> None:
         if isinstance(reply, Exception):
@@ -324,12 +256,6 @@ class Publisher:
 def is_small(messages: Sequence[Outgoing]) -> bool:
     """Whether one exchange takes all, and never waits until the socket takes more."""
     return len(messages) <= 100 and sum([len(message.structured) for message in messages]) < SMALL
-
-
-def _other_partitions(reply: Any) -> int:
-    """Give the number of partitions that the topic has where it is not the one that was assumed; else zero."""
-    word, _, number = str(reply).partition(" ") if isinstance(reply, Exception) else ("", "", "")
-    return int(number) if word == "PARTITIONS" and number.isdecimal() else 0
 
 
 def _batches(items: list[_Item]) -> Iterable[list[_Item]]:

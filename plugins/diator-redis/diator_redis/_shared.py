@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
+from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement
 from diator_redis._entries import Receipt, Stream, delivery_of, entries_of
-from diator_redis._groups import Groups
 from diator_redis._keys import Keys
 from diator_redis._link import Argument, Links, Waiter, checked, pack
 from diator_redis._parked import reason_of
@@ -40,27 +39,6 @@ class SharedStreams:
         self._turn = 0
         self._taken: list[Delivery] = []
         self._wanted = False
-        self._groups: Groups | None = None
-        self._subscription: Subscription | None = None
-        self._partitions = 0
-        self.use(streams)
-
-    def follow(self, groups: Groups, subscription: Subscription, partitions: int) -> None:
-        """Look now and then whether the topics have another number of partitions."""
-        self._groups, self._subscription, self._partitions = groups, subscription, partitions
-
-    async def _follow(self) -> None:
-        if self._groups is None or self._subscription is None or self._subscription.ordered:
-            return
-        partitions = await self._groups.partitions(self._subscription)
-        if partitions > self._partitions:  # those beyond a smaller number are empty, and may be read all the same
-            await self._groups.create(self._subscription, b"0")
-            self.use(self._groups.shared(self._subscription, partitions))
-            self._partitions = partitions
-            await self.unblock()
-
-    def use(self, streams: Sequence[Stream]) -> None:
-        """Read these streams from now on."""
         self._streams = tuple(streams)
         self._by_name = {stream.name: stream for stream in streams}
         self._by_topic: dict[str, list[Stream]] = {}
@@ -198,7 +176,6 @@ class SharedStreams:
         elif self._taken:
             lost = {id(delivery) for delivery in await self.renew(tuple(self._taken))}
             self._taken = [delivery for delivery in self._taken if id(delivery) not in lost]
-        await self._follow()
         due: list[float] = []
         for topic, streams in self._by_topic.items():
             shared = sum(not stream.own for stream in streams)

@@ -39,7 +39,7 @@ class Trimmer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def published(self, topic: str, count: int) -> None:
-        """Count messages that were published, and look at the topic's streams now and then."""
+        """Count messages that were published, and look at the topic's stream now and then."""
         number = self._published.get(topic, 0) + count
         if number >= MESSAGES:
             number = 0
@@ -74,10 +74,7 @@ class Trimmer:
 
     async def _look_at_topic(self, topic: str) -> None:
         try:
-            partitions = await self._links.call(b"HGET", self._keys.topic(topic), b"partitions")
-            count = int(partitions) if partitions and partitions.isdigit() else 0
-            for partition in (None, *range(count)):
-                await self.trim(self._keys.events(topic, partition))
+            await self.trim(self._keys.events(topic))
         except BrokerError as error:
             logger.debug("trimming topic %r failed and is done later: %s", topic, error)
 

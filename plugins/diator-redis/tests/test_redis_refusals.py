@@ -155,7 +155,7 @@ async def test_a_first_start_without_permission_fails_with_the_servers_text(serv
     async with redis_at(server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "guest", "on", ">pw", "~*", "+@read", "+ping")
     async with app:
-        with pytest.raises(BrokerError, match="no permissions to run the 'hsetnx' command") as raised:
+        with pytest.raises(BrokerError, match="no permissions to run the 'xgroup' command") as raised:
             async with app.worker():
                 pass
         assert not isinstance(raised.value, BrokerUnavailableError)
@@ -409,9 +409,9 @@ async def test_the_connections_that_the_readme_asks_for_are_enough(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     page = (Path(__file__).parents[1] / "README.md").read_text()
-    assert "3 for the app, 6 for each subscription" in page
+    assert "4 for the app, 6 for each subscription" in page
     assert "10 for each that is ordered" in page
-    client = redis_at(server.url, max_connections=3 + 6 + 10)
+    client = redis_at(server.url, max_connections=4 + 6 + 10)
     app = Diator("app", broker=RedisBroker(client, lease=0.6), retry=Retry(attempts=2, delay=0.01))
     handled = list[int]()
 

@@ -1,4 +1,4 @@
-"""What is particular about Streams: entries by hand, trimming, abandoned groups, partitions, settings."""
+"""What is particular about Streams: entries by hand, trimming, abandoned groups, settings."""
 
 import asyncio
 import inspect
@@ -14,12 +14,12 @@ import msgspec
 import pytest
 from diator_redis import RedisBroker, RedisPubSubBroker
 from diator_redis._entries import Stream, delivery_of
-from diator_redis._keys import Keys, partition_of
+from diator_redis._keys import Keys
 from diator_redis.testing import RedisServer
 from hypothesis import strategies
 from redis.asyncio import Redis
 
-from diator import BrokerError, ConfigurationError
+from diator import ConfigurationError
 from diator.brokers import (
     ACK,
     RELEASE,
@@ -118,7 +118,7 @@ async def test_entries_by_hand_are_handed_out(
     """Wherever they stand, and whatever becomes of them; what comes after them is not held up."""
     async with connected(RedisBroker(server.url, lease=1.0), subscription) as broker:
         receiver = await broker.subscribe(subscription)
-        streams = ["events", "events:3", f"again:{subscription.name}"]
+        streams = ["events", "events", f"again:{subscription.name}"]
         for stream in streams:
             await client.xadd(f"diator:{{orders}}:{stream}", fields)
         for outcome in (RetryAfter(0.0), RELEASE, Park("undecodable")):
@@ -147,13 +147,6 @@ async def test_an_entry_that_was_deleted_is_handed_out_as_damaged(server: RedisS
         (delivery,) = await asyncio.wait_for(first.receive(1), 5)
         assert delivery.damage == "its entry was deleted from the stream"
         assert not await first.settle([(delivery, Park("undecodable"))])
-
-
-async def test_what_the_topic_says_of_its_partitions_may_be_nonsense(server: RedisServer, client: Any) -> None:
-    await client.hset("diator:{orders}:topic", "partitions", "many")
-    async with connected(RedisBroker(server.url)) as broker:
-        with pytest.raises(BrokerError, match="no such number"):
-            await broker.apply([PLAIN])
 
 
 # Trimming.
@@ -227,40 +220,7 @@ async def test_a_group_that_nobody_reads_is_reported_with_the_way_out(
         assert await client.execute_command(*command) == 1
 
 
-# Partitions.
-
-
-@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
-@pytest.mark.parametrize("wanted", [1, 5])
-async def test_the_number_of_partitions_changes_while_all_run(
-    server: RedisServer, client: Any, subscription: Subscription, wanted: int
-) -> None:
-    """When nothing is left; publishers and workers notice by themselves."""
-    brokers = [RedisBroker(server.url, partitions=2, lease=0.5) for _ in range(2)]
-    async with connected(brokers[0], subscription) as broker, connected(brokers[1]) as publisher:
-        receiver = await broker.subscribe(subscription)
-        sent = [message(at, f"key {at % 10}") for at in range(40)]
-        await publisher.publish(sent[:20], timeout=5)
-        with pytest.raises(BrokerError, match=subscription.name):
-            await broker.repartition("orders", wanted)
-        came = await settle_all(receiver, 20)
-        await broker.repartition("orders", wanted)
-        await publisher.publish(sent[20:], timeout=5)
-        came += await settle_all(receiver, 20)
-        assert sorted(numbers(came)) == list(range(40))
-        used = {p for p in range(5) if await client.xlen(f"diator:{{orders}}:events:{p}")}
-        assert used >= {partition_of(f"key {at}", wanted) for at in range(10)}
-    with pytest.raises(ConfigurationError):
-        async with connected(RedisBroker(server.url)) as broker:
-            await broker.repartition("orders", 0)
-
-
-async def test_topics_of_one_subscription_must_have_one_number_of_partitions(server: RedisServer, client: Any) -> None:
-    both = Subscription("app.both", (TOPIC, Topic("bills", True, ("billed",))), ordered=True)
-    async with connected(RedisBroker(server.url, partitions=3)) as broker:
-        await broker.repartition("bills", 4)
-        with pytest.raises(BrokerError, match="repartition"):
-            await broker.apply([both])
+# Workers.
 
 
 async def test_workers_share_the_keys(server: RedisServer, client: Any) -> None:
@@ -305,15 +265,16 @@ async def until(happened: Callable[[], bool]) -> None:
 def test_keys_of_a_topic_are_in_one_slot() -> None:
     keys = Keys("diator")
     names = [
-        keys.topic("a"),
-        keys.events("a", 3),
+        keys.events("a"),
+        keys.due("a"),
+        keys.scheduled("a"),
         keys.again("a", "sub"),
         keys.later("a", "sub"),
         keys.dead("a", "sub"),
     ]
     assert all(b"{a}" in name for name in names)
     assert keys.events("{x}:y%") == b"diator:{%7Bx%7D%3Ay%25}:events"
-    assert len({keys.events("a", 1), keys.events("a:1"), keys.events("a")}) == 3
+    assert len({keys.later("a", "b:c"), keys.later("a:b", "c"), keys.later("a", "b")}) == 3
 
 
 # Settings.
@@ -321,10 +282,9 @@ def test_keys_of_a_topic_are_in_one_slot() -> None:
 
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_settings_in_an_address(server: RedisServer, client: Any, protocol: int) -> None:
-    url = f"{server.url}/0?lease=60&partitions=16&prefix=mine&max_length=none&protocol={protocol}&client_name=me"
+    url = f"{server.url}/0?lease=60&prefix=mine&max_length=none&protocol={protocol}&client_name=me"
     async with connected(RedisBroker.from_url(url), PLAIN, ORDERED) as broker:
         assert broker.lease == 60
-        assert await client.hget("mine:{orders}:topic", "partitions") == b"16"
         for subscription in (PLAIN, ORDERED):
             receiver = await broker.subscribe(subscription)
             await broker.publish([message(1, "a"), message(2)], timeout=5)

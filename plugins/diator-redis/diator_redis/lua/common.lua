@@ -1,4 +1,4 @@
--- What several scripts share. The fields of an entry: e the event, k its key, n when it was published, in microseconds, f failures, d deliveries that count.
+-- What several scripts share. The fields of an entry: e the event, k its key, f failures, d deliveries that count.
 
 local unpack = unpack or table.unpack
 

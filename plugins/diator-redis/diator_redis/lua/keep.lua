@@ -5,7 +5,6 @@
 
 local again, later, kept = KEYS[1], KEYS[2], KEYS[3]
 local group, lease, limit, shared = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local now, moved = milliseconds(), 0
 allow_growth(later)
 
 -- Where the clock of the server has gone back, what was delivered or delayed by it would wait for as long as the jump.
@@ -32,13 +31,7 @@ if jump > 1000 then
   for i = 4, #KEYS do begin_anew(KEYS[i]) end
 end
 
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, limit)) do
-  local packed = redis.call('HGET', kept, name)
-  if packed then redis.call('XADD', again, '*', unpack(cmsgpack.unpack(packed))) end
-  redis.call('ZREM', later, name)
-  redis.call('HDEL', kept, name)
-  moved = moved + 1
-end
+local moved = move_due(later, kept, again, limit)
 
 for i = 4, #KEYS do
   local stream, own = KEYS[i], i - 3 > shared
@@ -55,5 +48,4 @@ for i = 4, #KEYS do
   end
 end
 
-local first = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
-return {moved, first[2] and math.max(0, tonumber(first[2]) - now) or -1}
+return {moved, next_due(later)}

@@ -1,27 +1,35 @@
--- Append messages of one topic: all in order, or the texts of what went wrong.
--- KEYS: the topic, its streams.  ARGV: partitions as the publisher knows them (0: none is needed), then for each message
--- the number of its stream, its body, its key (empty: none), and its stamp.
+-- Append messages of one topic, or keep them until they are due: all in order, or the texts of what went wrong.
+-- KEYS: the topic's stream, due, scheduled.  ARGV: for each message its body, its key (empty: none), and the millisecond when
+-- it is due (empty: now).
 
-local partitions = ARGV[1]
-if partitions ~= '0' then
-  local stored = redis.call('HGET', KEYS[1], 'partitions')
-  if not stored then
-    redis.call('HSET', KEYS[1], 'partitions', partitions)
-  elseif stored ~= partitions then
-    return redis.error_reply('PARTITIONS ' .. stored)
+local events, due, scheduled = KEYS[1], KEYS[2], KEYS[3]
+local failed, name = {}, nil
+
+-- Names are times, so that of messages that are due at the same moment the first to be published is the first to be delivered.
+local function schedule(fields, when)
+  if not name then
+    local time = redis.call('TIME')
+    name = time[1] * 1000000 + time[2]
   end
+  local packed, reply = cmsgpack.pack(fields), nil
+  repeat
+    name = name + 1
+    reply = redis.pcall('HSETNX', scheduled, string.format('%.0f', name), packed)
+  until reply ~= 0
+  if type(reply) == 'table' then return reply end
+  return redis.pcall('ZADD', due, when, string.format('%.0f', name))
 end
 
-local failed = {}
-for i = 2, #ARGV, 4 do
-  local stream, reply = KEYS[tonumber(ARGV[i]) + 1], nil
+for i = 1, #ARGV, 3 do
+  local fields, reply = {'e', ARGV[i]}, nil
+  if ARGV[i + 1] ~= '' then fields[3], fields[4] = 'k', ARGV[i + 1] end
   if ARGV[i + 2] == '' then
-    reply = redis.pcall('XADD', stream, '*', 'e', ARGV[i + 1])
+    reply = redis.pcall('XADD', events, '*', unpack(fields))
   else
-    reply = redis.pcall('XADD', stream, '*', 'e', ARGV[i + 1], 'k', ARGV[i + 2], 'n', ARGV[i + 3])
+    reply = schedule(fields, ARGV[i + 2])
   end
   if type(reply) == 'table' and reply.err then
-    failed[#failed + 1] = {(i - 2) / 4, reply.err}
+    failed[#failed + 1] = {(i - 1) / 3, reply.err}
   end
 end
 return failed

@@ -34,14 +34,20 @@ local function put(refs, keys)
     end
     some[#some + 1] = ref
   end
+  local refused
   for _, key in ipairs(order) do
-    if redis.call('RPUSH', queue(key), unpack(by_key[key])) == #by_key[key] then
+    local length = redis.pcall('RPUSH', queue(key), unpack(by_key[key]))
+    if type(length) == 'table' then
+      refused = key -- somebody's own, of another type: what was put before must be free all the same
+      break
+    elseif length == #by_key[key] then
       turn = turn + 1
       freed[#freed + 1] = number(turn)
       freed[#freed + 1] = key
     end
   end
   call_with({'ZADD', free, 'NX'}, freed)
+  if refused then redis.call('RPUSH', queue(refused), unpack(by_key[refused])) end
 end
 
 -- Put pending entries in their queues, which is needed only where a script ended half-way, or the queues were deleted.
