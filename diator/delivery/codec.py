@@ -1,29 +1,33 @@
 """Codecs: one event class to JSON and back, chosen and built when the app starts.
 
-Pydantic models are read and written by pydantic, everything else by msgspec. What can't be carried there and back
-unchanged is told at the start, from what the library says of the class (`structs`, `models`) and from a trial
-(`trial`); where only the event can tell, because a field may hold anything, it fails its command.
+Pydantic models are read and written by pydantic, everything else by msgspec. One question is asked of each: is an event
+that was written and read again what it was? At the start it is asked of events that are made up, and of parts of them
+(`structs`, `models`); what can't be carried is an error there. Before an event leaves it is asked of this event, so
+that whatever the start could not see fails its command, and is never other data or a dead letter for its handlers.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 
-from diator.delivery import models, structs
-from diator.delivery.trial import differences, trial
+from diator.delivery.differences import differences, fields_of, reason_of
+from diator.delivery.models import Model
+from diator.delivery.samples import samples
+from diator.delivery.structs import Struct
 from diator.engine.hints import show
-
-_encoder = msgspec.json.Encoder()
 
 
 class Codec(NamedTuple):
     """Both directions for one class of events."""
 
     encode: Callable[[Any], bytes]
+    """Raises ``TypeError`` or ``ValueError``, naming the field, for an event that would not arrive as it is."""
     decode: Callable[[bytes | msgspec.Raw], Any]
-    """Raises ``msgspec.DecodeError`` or pydantic's ``ValidationError``, both a ``ValueError``."""
+    """Raises ``msgspec.DecodeError`` or pydantic's ``ValidationError``, both a ``ValueError``, and what code of the
+    class raises."""
 
 
 class UnserialisableError(Exception):
@@ -37,156 +41,90 @@ class UnserialisableError(Exception):
 def codec_of(cls: Any) -> Codec:
     """Build the codec of a class, or of a generic one with its arguments. Raises `UnserialisableError`.
 
-    A trial with values made up shows what validators and ``__post_init__`` of the class do to them.
+    Validators and ``__post_init__`` of the class run, with values that are made up.
     """
     # Any: `Paid[Money]` is no class.
-    if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_dump_json"):
-        return _pydantic(cls)
-    return _msgspec(cls)
-
-
-def _msgspec(cls: Any) -> Codec:
+    is_model = hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_dump_json")
     try:
-        look = structs.Look(cls)
-        decoder = msgspec.json.Decoder(cls)
-    except (TypeError, NameError) as error:
-        raise UnserialisableError(f"msgspec says: {error}", _REMEDY) from error
-    if look.wrong == [f"{show(cls)} is {show(cls)}"]:
-        text = "it is no data class"
-        raise UnserialisableError(text, "make it a dataclass, an attrs class, a msgspec struct or a pydantic model")
-    if look.wrong:
-        raise UnserialisableError(", ".join(look.wrong), _REMEDY)
-
-    def field_of(event: Any, name: str) -> bytes:
-        return _encoder.encode(getattr(event, name))
-
-    encode = _naming(cls, _encoder.encode, [field.name for field in getattr(look.info, "fields", ())], field_of)
-    codec = Codec(_refusing(cls, encode, msgspec.to_builtins), decoder.decode)
-    return _tried(cls, codec, structs.schema_of(cls), look)
+        library = Model(cls) if is_model else Struct(cls)
+    except Exception as error:
+        text = f"{'pydantic' if is_model else 'msgspec'} says: {reason_of(error)}"
+        raise UnserialisableError(text, _REMEDY) from error
+    wrong = library.wrong or _trial(show(cls), library)
+    if wrong:
+        raise UnserialisableError(", ".join(wrong), _REMEDY)
+    return Codec(_proving(show(cls), library), library.read)
 
 
-def _tried(cls: Any, codec: Codec, schema: dict[str, Any] | None, look: "structs.Look | models.Look") -> Codec:
-    """Try a codec. Raises `UnserialisableError` where something arrives that was not published."""
-    outcome = trial(show(cls), schema, codec)
-    if outcome.changed:
-        raise UnserialisableError(", ".join(outcome.changed), _CHANGED)
-    if look.untyped or (look.has_code and not outcome.tried):
-        return codec._replace(encode=_proving(cls, codec))
-    return codec
+_REMEDY = (
+    "give the field a type that JSON can carry (text, numbers, dates, UUID, Decimal, enums, collections, data classes),"
+    " and have it read as it is written: look at the validators, serialisers and `__post_init__` of its class, at"
+    " aliases, excluded and private fields, and at defaults that are made anew; a union of classes needs a tag"
+)
 
 
-def _proving(cls: Any, codec: Codec) -> Callable[[Any], bytes]:
-    """Read each event before it leaves, where the class does not tell what its fields hold: ``Any`` for example."""
+def _trial(name: str, library: Model | Struct) -> list[str]:
+    """Send made-up events there and back, and tell what of them does not arrive."""
+    changed: dict[str, str] = {}
+    for sample in samples(library.schema):
+        try:
+            event = library.make(msgspec.json.encode(sample))
+        except Exception as error:  # noqa: BLE001 - the validators of the class refuse it, with whatever they raise
+            if isinstance(error, TypeError) and "unhashable" in str(error):
+                changed.setdefault("", f"{name} has a set of what can't be hashed when it is read: {error}")
+            continue
+        try:
+            found = _lost(event, library.write(event), library)
+        except Exception as error:  # noqa: BLE001 - raised by serialisers of the class
+            found = {"": f" can't be written: {reason_of(error)}"}
+        for path, text in found.items():
+            changed.setdefault(_IN_BRACKETS.sub("", path), f"{name}{text}")
+    return list(changed.values())
+
+
+def _lost(event: Any, data: bytes, library: Model | Struct) -> dict[str, str]:
+    """What of an event does not arrive, by path."""
+    try:
+        after = library.read(data)
+    except Exception as error:  # noqa: BLE001 - raised by validators of the class
+        lost = {"": f" can't be read as it is written: {reason_of(error)}"}
+        with suppress(Exception):  # as above
+            lost = _by_path(library.plain(event), msgspec.json.decode(data)) or lost  # null in the place of NaN, say
+        return lost
+    return _by_path(event, after)
+
+
+def _by_path(before: Any, after: Any) -> dict[str, str]:
+    return {path: f"{path} {text}" for path, text in differences(before, after)}
+
+
+_IN_BRACKETS = re.compile(r"\[.*?\]")
+"""Which item it is: one of them is enough to tell."""
+
+
+def _proving(name: str, library: Model | Struct) -> Callable[[Any], bytes]:
+    """Read each event before it leaves: only the event can tell what it holds, whatever its class says."""
 
     def proving(event: Any) -> bytes:
-        data = codec.encode(event)
         try:
-            after = codec.decode(data)
+            data = library.write(event)
         except Exception as error:
-            raise ValueError(f"{show(cls)} can't be published: its handlers could not read it: {error}") from error
-        for _, text in differences(event, after, show(cls)):
-            raise ValueError(f"{show(cls)} can't be published: {text}; hint the field as what it holds")
+            fields = [field for field in fields_of(event.__class__) or () if _fails(library, event, field)]
+            where = ", ".join(f"{name}.{field}" for field in fields) or name
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{where} can't be published: {error}") from error
+        lost = _lost(event, data, library)
+        if lost:
+            text = ", ".join(f"{name}{one}" for one in lost.values())
+            raise ValueError(f"{name} can't be published: {text}; publish what JSON can carry, as the field is hinted")
         return data
 
     return proving
 
 
-def _naming(
-    cls: Any,
-    encode: Callable[[Any], bytes],
-    fields: Iterable[str],
-    field_of: Callable[[Any, str], bytes],
-) -> Callable[[Any], bytes]:
-    """Have what can't be encoded told with the class of events and the field; the libraries name neither."""
-
-    def naming(event: Any) -> bytes:
-        try:
-            return encode(event)
-        except _VALUES as error:
-            what = ", ".join(f"{show(cls)}.{name}" for name in fields if _fails(field_of, event, name))
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{what or show(cls)} can't be published: {error}") from error
-
-    return naming
-
-
-_VALUES = (TypeError, ValueError)
-"""What encoders raise for values that JSON can't carry."""
-
-
-def _fails(field_of: Callable[[Any, str], bytes], event: Any, name: str) -> bool:
+def _fails(library: Model | Struct, event: Any, field: str) -> bool:
     try:
-        field_of(event, name)
-    except _VALUES:
+        library.write_field(event, field)
+    except Exception:  # noqa: BLE001 - as the writing of the whole event
         return True
     return False
-
-
-def _refusing(cls: Any, encode: Callable[[Any], bytes], plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
-    """Refuse NaN and infinity: JSON has neither, and both libraries write null for them, which nobody has meant."""
-
-    def refusing(event: Any) -> bytes:
-        data = encode(event)
-        if b"null" in data:
-            for path, number in _not_finite(plain(event), show(cls)):
-                raise ValueError(f"{path} is {number}, which JSON can't carry; publish a number, or leave it out")
-        return data
-
-    return refusing
-
-
-def _not_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:
-    """The numbers that are none, and where they stand. ``Any``: what an event consists of."""
-    several: Any = value  # the checkers can't agree on what a dict of anything is
-    if isinstance(value, float) and not math.isfinite(value):
-        yield path, value
-    elif isinstance(value, dict):
-        for name, one in several.items():
-            yield from _not_finite(one, f"{path}.{name}")
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for at, one in enumerate(several):
-            yield from _not_finite(one, f"{path}[{at}]")
-
-
-_REMEDY = (
-    "give the field a type that JSON can carry (text, numbers, dates, UUID, Decimal, enums, collections, data classes)"
-    " and a name without underscore in front; a union of classes needs msgspec structs with a tag, or a pydantic model"
-)
-_CHANGED = (
-    "have the field read as it is written: look at the validators, serialisers and `__post_init__` of its class, at"
-    " aliases, and at defaults that are made anew"
-)
-_MODEL_REMEDY = (
-    "write and read the field alike: one `Field(alias=...)` for both ways, a discriminator for a union, no `exclude`,"
-    " SecretStr or iterator; keys of a dict must be texts, numbers, dates or enums of texts"
-)
-
-
-def _pydantic(cls: Any) -> Codec:
-    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError  # noqa: PLC0415 - may not be installed
-
-    try:
-        cls.model_json_schema(mode="serialization")
-    except (PydanticInvalidForJsonSchema, PydanticUserError) as error:
-        raise UnserialisableError(f"pydantic says: {error.message}", _REMEDY) from error
-    except NameError as error:
-        raise UnserialisableError(f"pydantic says: {error}", _REMEDY) from error
-    look = models.Look(cls)
-    if look.wrong:
-        raise UnserialisableError(", ".join(look.wrong), _MODEL_REMEDY)
-    dump: Callable[..., bytes] = cls.__pydantic_serializer__.to_json
-    validate: Callable[..., Any] = cls.__pydantic_validator__.validate_json
-    strict = not look.is_early
-
-    def encode(event: Any) -> bytes:
-        return dump(event, by_alias=True, round_trip=True)
-
-    def field_of(event: Any, name: str) -> bytes:
-        return dump(event, include={name}, round_trip=True)
-
-    def decode(raw: bytes | msgspec.Raw) -> Any:
-        return validate(bytes(raw), strict=strict)
-
-    naming = _naming(cls, encode, list(cls.model_fields), field_of)
-    codec = Codec(_refusing(cls, naming, lambda event: event.model_dump()), decode)
-    return _tried(cls, codec, models.schema_of(cls), look)

@@ -22,13 +22,17 @@ _FORMATS: Mapping[str, tuple[str, ...]] = {
     "regex": ("[a-z]+",),
     "json-string": ("1", "[1]", "{}", '"a"', '[["a"]]'),
 }
+_KEYS = ("a key", "another", "7", "2026-01-02", "0.5", "2026-01-02T03:04:05Z", "QQ==", "1")
+"""Texts that msgspec, which does not say what the keys of a dict are, may read."""
 _BASE64 = ("QSB0ZXh0", "//4A")
 
 # Any: a JSON schema and JSON itself are anything.
 
 
-def samples(schema: Mapping[str, Any]) -> Iterator[Any]:
+def samples(schema: Mapping[str, Any] | None) -> Iterator[Any]:
     """Make JSON that fits a schema, as far as it says what fits: patterns and validators may still refuse it."""
+    if schema is None:
+        return
     maker = _Maker(schema.get("$defs", {}))
     for variant in range(_VARIANTS):
         try:
@@ -95,8 +99,11 @@ class _Maker:
         }
         more = schema.get("additionalProperties")
         if isinstance(more, dict) and (not bare or schema.get("minProperties")):
-            key = schema.get("propertyNames", {"type": "string", "maxLength": 8})
-            made[str(self.make({"type": "string", **key}, variant, above))] = self.make(more, variant, above)
+            names = schema.get("propertyNames")
+            key = (
+                _KEYS[variant % len(_KEYS)] if names is None else self.make({"type": "string", **names}, variant, above)
+            )
+            made[str(key)] = self.make(more, variant, above)
         return made
 
     def _array(self, schema: dict[str, Any], variant: int, above: tuple[str, ...]) -> Any:

@@ -275,10 +275,11 @@ def test_models_that_can_not_read_what_they_write_are_refused_at_the_start() -> 
     app = Diator("meetings", broker="memory://")
     app.publishes(Renamed, ReadAs, Secret, BothWays)
     told = [problem.text for problem in app.check() if problem.code == "codec"]
+    alike = "is SecretStr('**********'), and arrives as another that looks the same"
     assert told == [
-        "Renamed can't be serialised: Renamed.user_id is written as 'userId', and not read by that name",
-        "ReadAs can't be serialised: ReadAs.user_id is written as 'user_id', and not read by that name",
-        "Secret can't be serialised: Secret.password is a secret, which is written as stars",
+        "Renamed can't be serialised: Renamed can't be read as it is written: user_id: Field required",
+        "ReadAs can't be serialised: ReadAs can't be read as it is written: userId: Field required",
+        f"Secret can't be serialised: Secret.password {alike}",
     ]
 
 
@@ -334,9 +335,9 @@ async def test_numbers_that_json_lacks_fail_the_command_and_do_not_arrive_as_nul
     app.publishes(Moved, Measured)
     async with app:
         await app.publish(Moved([Place(None), Place(1.0)]), Measured(degrees={"c": None}))
-        with pytest.raises(ValueError, match=rf"Moved\.places\[1\]\.latitude is {number}, which JSON can't carry"):
+        with pytest.raises(ValueError, match=rf"Moved\.places\[1\]\.latitude is {number}, and arrives as None"):
             await app.publish(Moved([Place(None), Place(number)]))
-        with pytest.raises(ValueError, match=rf"Measured\.degrees\.c is {number}"):
+        with pytest.raises(ValueError, match=rf"Measured\.degrees\['c'\] is {number}, and arrives as None"):
             await app.publish(Measured(degrees={"c": number}))
 
 
@@ -351,8 +352,9 @@ def test_whatever_an_event_raises_when_it_is_made_of_data_becomes_a_dead_letter(
     @dataclass(frozen=True)
     class Ended(NotificationEvent):
         def __post_init__(self) -> None:
-            if handling:
+            if handling == [0]:
                 raise error
+            handling[:] = [one - 1 for one in handling]
 
     @in_virtual_time
     async def scenario() -> None:
@@ -364,12 +366,12 @@ def test_whatever_an_event_raises_when_it_is_made_of_data_becomes_a_dead_letter(
 
         async with app, app.worker():
             published = Ended()
-            handling.append(True)
+            handling.append(1)  # it is read before it leaves
             await app.publish(published)
             await watch.settle(1)
             (letter,) = await letters(broker)
             assert letter.why.reason.startswith("undecodable: the data of meetings.ended does not fit")
             assert len(broker.receivers) == 1, "the consumer broke down"
 
-    handling: list[bool] = []
+    handling: list[int] = []  # how often it may still be made
     scenario()
