@@ -1,4 +1,4 @@
-"""Marks: functions that return a coroutine pass for coroutine functions with who asks for one.
+"""Marks: functions that return a coroutine, marked so that other libraries treat them as coroutine functions.
 
 Web frameworks, schedulers, retry decorators and mocks ask, and would call any other function in a thread, or never
 await what it returns. A mark costs no frame, and what such a function raises before it is awaited is raised there
@@ -32,7 +32,7 @@ else:
 def as_coroutine_function(
     function: Callable[..., Coroutine[Any, Any, Any]],
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a function that passes for a coroutine function, for one that is not Diator's to be marked."""
+    """Return a wrapper that counts as a coroutine function, for a function that Diator must not mark itself."""
     if asyncio.iscoroutinefunction(function):
         return function
     call = getattr(function, "__call__", function)  # noqa: B004 - an object whose `__call__` is async

@@ -1,4 +1,4 @@
-"""Headers that a sender attaches: checked once, where they are given, so that what is sent can be read."""
+"""Headers that a sender attaches: validated when they are passed, so that every receiver can read them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -9,11 +9,11 @@ from diator.errors import ConfigurationError, Problem
 from diator.options import is_readable
 
 _MAX_CHARACTERS = 32_000
-"""Of all headers together. Azure Service Bus takes 64 KiB of properties with a message, those of Diator included."""
+"""The sum over all headers. Azure Service Bus accepts 64 KiB of properties per message, including Diator's own."""
 
 
 def sealed_headers(headers: Any, verb: str = "app.using") -> Mapping[str, str]:
-    """Return a copy of the headers, which the sender can't change any more. ``Any``: callers may be unchecked.
+    """Return an immutable copy of the headers. ``Any``: callers may be unchecked.
 
     ``verb`` is what the headers were passed to.
 
@@ -34,13 +34,13 @@ def _wrong(headers: Any) -> Iterator[tuple[str, str]]:
     for name, value in pairs.items():
         if not is_readable(name) or not name:
             text = f"headers with the name {name!r}"
-            yield text, "use a text that is not empty, without control characters and lone surrogates"
+            yield text, "use a string that is not empty, without control characters and lone surrogates"
         elif not isinstance(value, str):
             text = f"the header {name!r} with a value of the class {type(value).__qualname__}"
-            yield text, "pass a text, since headers travel with brokered events: str(value)"
+            yield text, "pass a string, since headers are sent with brokered events: str(value)"
         elif not is_readable(value):
             text = f"the header {name!r} with a control character or a lone surrogate in its value"
             yield text, "encode the value, for example with urllib.parse.quote"
     size = sum(len(part) for pair in pairs.items() for part in pair if isinstance(part, str))
     if size > _MAX_CHARACTERS:
-        yield f"headers of {size:,} characters", f"pass at most {_MAX_CHARACTERS:,}, and carry the rest in the message"
+        yield f"headers of {size:,} characters", f"pass at most {_MAX_CHARACTERS:,}, and put the rest into the message"

@@ -38,7 +38,7 @@ class Hooks:
 
 
 NAMES = ("published", "received", "handled", "retried", "parked", "settled")
-"""What a hook is told."""
+"""The methods of a hook."""
 
 
 def are_hooks(given: Any) -> bool:
@@ -55,7 +55,7 @@ def ensure_plain_hooks(hooks: Iterable[Hooks]) -> None:
         Problem(
             "hooks",
             f"Diator got the hook {hook!r}, whose method {name} is async",
-            "make it a plain function: it runs where the thing happens",
+            "make it a plain function: hooks run synchronously",
             place_in(caller()),
         )
         for hook in hooks

@@ -1,4 +1,4 @@
-"""What a first try gets wrong in ways that Python itself tells badly: what to write instead.
+"""First mistakes for which Python's own error is no help: errors that say what to write instead.
 
 The methods are hidden from type checkers, which flag such a use by themselves.
 """
@@ -10,12 +10,12 @@ from diator.errors import NotRunningError
 
 
 class AsyncOnly:
-    """A base of what is entered with ``async with``, and with nothing else."""
+    """A base class of objects that are entered with ``async with`` only."""
 
     __slots__ = ()
 
     _how: ClassVar[str]
-    """How it is written, as in "async with app.stream(query) as rows"."""
+    """The correct use, such as "async with app.stream(query) as rows"."""
 
     if not TYPE_CHECKING:
 
@@ -23,7 +23,7 @@ class AsyncOnly:
             raise TypeError(f"{type(self).__name__} was entered with a plain `with`; write: {self._how}")
 
         def __exit__(self, *_: object) -> None:
-            """Be here, so that Python looks for nothing else before it enters."""
+            """Exist, because Python looks it up before it enters."""
 
 
 def ensure_loop(own: asyncio.AbstractEventLoop | None, what: str) -> None:
@@ -33,7 +33,7 @@ def ensure_loop(own: asyncio.AbstractEventLoop | None, what: str) -> None:
 
 
 def other_loop(what: str) -> str:
-    """Return what is wrong with the use from another event loop, such as that of another thread."""
+    """Return the text of the error for use in another event loop, such as the loop of another thread."""
     return (
         f"{what} in another event loop than the one that the app was entered in; await it there, or from another "
         "thread: asyncio.run_coroutine_threadsafe(app.send(...), loop).result()"
@@ -41,7 +41,7 @@ def other_loop(what: str) -> str:
 
 
 MEANT = {
-    "run": "put what runs the app into `async with app`, and run that with asyncio.run(main()); "
+    "run": "use the app inside `async with app`, in a function that asyncio.run(main()) runs; "
     "for a worker: diator run module:app",
     "start": "write: async with app",
     "stop": "leave the block of `async with app`",
@@ -60,7 +60,7 @@ MEANT = {
     "include_router": "write: app.include(router)",
     "add_event": "write: app.add_event_handler(...)",
 }
-"""What other frameworks call it, and what it is here."""
+"""Names that other frameworks use, each with its counterpart in Diator."""
 
 
 class _Missing:

@@ -39,7 +39,7 @@ def place_of(target: object) -> Place | None:
 
 
 def place_of_class(cls: type) -> Place | None:
-    """The line where a class is defined, read from its source; none where that is not to be had."""
+    """The line where a class is defined, read from its source; ``None`` if there is no source."""
     import inspect  # noqa: PLC0415 - for errors only
 
     try:
@@ -62,7 +62,7 @@ def written(target: Any) -> Any:
 
 
 def attribute(thing: Any, name: str) -> Any:
-    """An attribute of any object; none where it has none, or answers with an error."""
+    """An attribute of any object; ``None`` if it has none, or if reading it raises an error."""
     try:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001 - code of the user's: anything may come out

@@ -1,4 +1,4 @@
-"""Shielding: work that runs to its end in the task of its caller, however often that task is cancelled meanwhile."""
+"""Shielding: work that runs to its end in the task of its caller, even if that task is cancelled repeatedly."""
 
 import asyncio
 import types
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def shielded(work: Awaitable[T], failure: BaseException | None = None, /) -> T:
-    """Await something to its end; a cancel that comes meanwhile is raised afterwards, with what failed as its cause.
+    """Await something to its end; a cancel that arrives before is raised afterwards, with any failure as its cause.
 
     It stays in the caller's task, and what it starts itself may still cancel it, such as a timeout around one of its
     awaits. ``failure`` is what has failed before: if that is a cancel, it may be repeated.
@@ -25,7 +25,7 @@ async def shielded(work: Awaitable[T], failure: BaseException | None = None, /) 
 
 
 class Shield:
-    """Awaits something to its end and keeps a cancel that came meanwhile, for who has more to do before raising it.
+    """Awaits something to its end and keeps a cancel for later, for callers that have more to do before raising it.
 
     A cancel comes from inside, and is passed on, if ``task.cancel()`` is called in a context that descends from the one
     inside, as in the timers and tasks that were started there. Every other one comes from outside and is kept, also if
@@ -36,7 +36,7 @@ class Shield:
 
     def __init__(self, failure: BaseException | None = None) -> None:
         self._messages: list[object] = [*failure.args] if isinstance(failure, asyncio.CancelledError) else []
-        """Those of cancels from outside: a scope of anyio that ends within the coroutine repeats the one around it."""
+        """Messages of cancels from outside: an anyio scope that ends inside the coroutine repeats the outer cancel."""
         self._early = False
         """Whether the task was cancelled before the coroutine had to wait."""
         self._outer: Shield | None = None
@@ -44,7 +44,7 @@ class Shield:
         """What to raise for the cancels from outside."""
 
     async def run(self, work: Awaitable[T], /) -> T:
-        """Await something to its end. Where it fails, the cancel that came meanwhile is raised from that."""
+        """Await something to its end. If it fails, a pending cancel is raised from that error."""
         self._outer = _current.get()
         _current.set(self)
         try:
@@ -62,7 +62,7 @@ class Shield:
         self._early = getattr(asyncio.current_task(), "_must_cancel", False)
 
     def keeps(self, message: object) -> bool:
-        """Keep a cancel if it comes from outside, and tell whether it does."""
+        """Keep a cancel if it comes from outside, and return whether it does."""
         if self._early:
             self._early = False
         elif self._is_around() and message not in self._messages:
@@ -84,7 +84,7 @@ _current: ContextVar[Shield | None] = ContextVar("diator.shield", default=None)
 
 
 class _Wait(asyncio.Future[None]):
-    """What the task waits for in place of what the coroutine waits for: ``task.cancel()`` cancels this."""
+    """The future that the task waits for instead of the coroutine's own: ``task.cancel()`` cancels this one."""
 
     def __init__(self, inner: "asyncio.Future[Any]", shield: Shield) -> None:
         super().__init__(loop=inner.get_loop())
@@ -97,13 +97,13 @@ class _Wait(asyncio.Future[None]):
             self.set_result(None)
 
     def cancel(self, msg: Any = None) -> bool:
-        """Called in the context of whoever calls ``task.cancel()``; True means that there is no more to do."""
+        """Called in the context of the caller of ``task.cancel()``; True means that there is nothing more to do."""
         return self._shield.keeps(msg) or self._inner.cancel(msg)
 
 
 @types.coroutine
 def _driven(work: Generator[Any, Any, T], shield: Shield) -> Generator[Any, Any, T]:
-    """Do what a task does with a coroutine, but let the task wait for something else."""
+    """Drive a coroutine as a task does, but have the task wait on another future."""
     try:
         waits_for = work.send(None)
         shield.begin_to_wait()

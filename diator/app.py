@@ -242,7 +242,7 @@ class Diator(AsyncOnly, Router):
             try:
                 call = self._running().plan_of(request).call
             except DiatorError as error:
-                raise error from None  # the failed look-up is no business of the caller
+                raise error from None  # the failed look-up would only confuse the caller
         result: Coroutine[Any, Any, R] = call(request)
         return result
 
@@ -336,12 +336,12 @@ class Diator(AsyncOnly, Router):
 
 _OPTIONS = {
     "name": optional(NAME),
-    "retry": optional(Rule(is_a(Retry), "a policy, as in retry=Retry(attempts=3)")),
+    "retry": optional(Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")),
     "concurrency": COUNT,
     "event_timeout": POSITIVE,
     "max_deliveries": COUNT,
     "publish_timeout": POSITIVE,
-    "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks, as in hooks=[MyHooks()],"),
+    "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks, such as [MyHooks()]"),
 }
 
 
@@ -357,7 +357,7 @@ def _no_broker(text: str) -> Problem:
 
 
 def _no_mapping(provide: object) -> Problem:
-    text = f"app.using got provide={provide!r}, where a mapping was expected"
+    text = f"app.using got provide={provide!r}; expected a mapping"
     return Problem("provided", text, "write app.using(provide={User: user})")
 
 
@@ -374,7 +374,7 @@ def look(app: Diator) -> Checked:
 
 
 def registry_of(router: Router) -> Registry:
-    """Give what is registered on a router or an app, for tools."""
+    """Return the registry of a router or an app, for tools."""
     return router._registry  # pyright: ignore[reportPrivateUsage]
 
 

@@ -83,10 +83,10 @@ def is_delay(value: Any) -> bool:
 COUNT = Rule(is_count, "a whole number from 1 up")
 DELAY = Rule(
     is_delay,
-    f"a timedelta, or a number of seconds from 0 to {MAX_SECONDS:,.0f},",
+    f"a timedelta, or a number of seconds from 0 to {MAX_SECONDS:,.0f}",
 )
 SECONDS = Rule(is_seconds, f"a number of seconds from 0 to {MAX_SECONDS:,.0f}")
-POSITIVE = Rule(is_positive, f"a number of seconds above 0, and at most {MAX_SECONDS:,.0f},")
+POSITIVE = Rule(is_positive, f"a number of seconds greater than 0 and at most {MAX_SECONDS:,.0f}")
 ID = Rule(is_id, f"a text of 1 to {_MAX_ID:,} characters without control characters and lone surrogates")
 FLAG = Rule(is_a(bool), "True or False")
 TEXT = Rule(is_readable, "a text without control characters and lone surrogates")
@@ -118,7 +118,7 @@ def option_problems(
     return [
         Problem(
             code,
-            f"{who} got {name}={_shown(given[name])}, where {rule.expected} was expected",
+            f"{who} got {name}={_shown(given[name])}; expected {rule.expected}",
             f"set {name} to {rule.expected}",
             place,
         )

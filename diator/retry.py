@@ -88,10 +88,10 @@ def _is_share(value: Any) -> bool:
 
 
 _RULES = {
-    "attempts": Rule(is_count, "a whole number from 1 up, which counts the first attempt too,"),
+    "attempts": Rule(is_count, "a whole number from 1 up (the first attempt counts)"),
     "delay": SECONDS,
     "factor": Rule(_is_factor, "a number from 1 up"),
     "max_delay": SECONDS,
-    "jitter": Rule(_is_share, "a share of the delay, from 0 to 1,"),
-    "never": Rule(_are_errors, "classes of exceptions, as in never=(ValueError,),"),
+    "jitter": Rule(_is_share, "a share of the delay, from 0 to 1"),
+    "never": Rule(_are_errors, "classes of exceptions, such as (ValueError,)"),
 }

@@ -9,6 +9,7 @@ from diator._misuse import NamedOtherwise
 from diator._places import caller, place_in
 from diator._typing import Decorators
 from diator.engine.claims import claimed
+from diator.engine.decorating import ensure_known_options
 from diator.engine.hints import class_of
 from diator.engine.maps import EventMap, RequestMap
 from diator.engine.records import BY_DEFAULT, Consuming, Kind, Layer, Promise, Registration
@@ -80,9 +81,10 @@ class Router(NamedOtherwise, Decorators):
     def middleware(self, middleware: T, /) -> T: ...
     @overload
     def middleware(self, /, *, inside: bool = False) -> Callable[[T], T]: ...
-    def middleware(self, middleware: Any = None, /, *, inside: bool = False) -> Any:
+    def middleware(self, middleware: Any = None, /, *, inside: bool = False, **options: object) -> Any:
         """Register a middleware: ``@app.middleware`` or ``@app.middleware(inside=True)``; see `add_middleware`."""
-        # Any: the overloads say what comes back.
+        # Any: the overloads say what is returned. Other options are unknown ones.
+        ensure_known_options(self, "middleware", options)
         if middleware is None:
             return partial(self.middleware, inside=inside)
         self.add_middleware(middleware, inside=inside)
@@ -183,7 +185,7 @@ def _is_prefix(value: object) -> bool:
     return value == "" or NAME.fits(value)
 
 
-_PREFIX = Rule(_is_prefix, "a text without white space, as in prefix='billing.',")
+_PREFIX = Rule(_is_prefix, "a text without white space, such as 'billing.'")
 
 
 def _names(frame: FrameType) -> dict[str, object]:

@@ -334,19 +334,20 @@ async def greet(event: Joined) -> None: ...
 unhinted: Callable[[Any], None] = lambda command: None  # noqa: E731 - a lambda is what is tried
 ANY: Any = Diator
 DECORATORS: list[tuple[Callable[[Any], object], str]] = [
-    (lambda app: app.command(Join, Find), "got Join, Find, where one class.*write a handler for each"),
+    (lambda app: app.command(Join, Find), "got Join, Find; expected one class.*write a handler for each"),
     (lambda app: app.on_event(Joined, Left), r"@app\.on_event\(Joined \| Left\)"),
     (lambda app: app.on_event([Joined, Left]), r"@app\.on_event\(Joined \| Left\)"),
-    (lambda app: app.command("Join"), "'Join', where a class was expected"),
+    (lambda app: app.command("Join"), "'Join'; expected a class"),
     (lambda app: app.command(Join()), r"pass the class: @app\.command\(Join\)"),
-    (lambda app: app.command(timout=5)(join), "timout=5, which is no option.*did you mean timeout"),
-    (lambda app: app.query(Find, retry=5), "retry=5, which is no option.*options are: timeout, thread"),
+    (lambda app: app.command(timout=5)(join), "timout=5, which is not an option.*did you mean timeout"),
+    (lambda app: app.query(Find, retry=5), "retry=5, which is not an option.*options are: timeout, thread"),
     (lambda app: app.on_event(concurency=5), "did you mean concurrency"),
     (lambda app: app.command(unhinted), r"app\.command\(MyCommand\)\(lambda"),
     (lambda app: app.command(5), "5, which can't be called"),
     (lambda app: ANY.command(join), r"make an app first: app = Diator\(\)"),
     (lambda app: app.command(app.command(join)), "has a second handler"),
     (lambda app: app.query(join), "use @app.command"),
+    (lambda app: app.middleware(inner=True), "inner=True, which is not an option.*options are: inside"),
     (lambda app: app.include(Router), "which is no router"),
 ]
 

@@ -268,7 +268,7 @@ def test_a_middleware_with_its_parameters_swapped_is_refused() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_timeout_of_nothing_is_refused(seconds: float) -> None:
-    with pytest.raises(ConfigurationError, match=r"TimeoutMiddleware got seconds=.* above 0"):
+    with pytest.raises(ConfigurationError, match=r"TimeoutMiddleware got seconds=.* greater than 0"):
         TimeoutMiddleware(seconds)
 
 

@@ -178,7 +178,7 @@ async def test_an_inner_one_calls_on_once() -> None:
         return await call_next(command)
 
     async with app:
-        with pytest.raises(CallNextError):
+        with pytest.raises(CallNextError, match="register it without inside=True"):
             await app.send(Buy())
 
 

@@ -357,7 +357,7 @@ def test_a_builtin_is_refused_with_a_reason() -> None:
         ("add_event_handler", Event, "takes Event: domain events run in process", "take only domain events"),
         ("add_event_handler", Joined | Told, "takes Joined, Told: domain events run", "take only domain events"),
         ("add_event_handler", Joined | None, "None, which is no message", ""),
-        ("add_command", Join | Leave, "where one class of command was expected", "a handler for each"),
+        ("add_command", Join | Leave, "expected one class of command", "a handler for each"),
     ],
 )
 def test_a_message_of_the_wrong_kind_is_refused(register: str, message: Any, text: str, remedy: str) -> None:
@@ -442,7 +442,7 @@ def test_a_wrong_option_is_refused_at_its_line(seconds: Any) -> None:
         Diator().add_command(join, timeout=seconds)
     problem = refused(caught)
     assert problem.code == "handler"
-    assert "above 0" in problem.remedy
+    assert "greater than 0" in problem.remedy
     assert problem.place is not None
     assert problem.place.file == __file__
 
@@ -858,5 +858,5 @@ def test_a_container_without_a_plugin_names_what_is_known() -> None:
     assert problem.code == "container-plugin"
     assert "dishka" in problem.remedy
     assert "diator.containers.Container" in problem.remedy
-    with pytest.raises(ConfigurationError, match="is a class, where an object was expected"):
+    with pytest.raises(ConfigurationError, match="is a class; expected an object"):
         Diator(container=Given)

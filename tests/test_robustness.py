@@ -297,7 +297,7 @@ async def test_a_middleware_of_all_messages_that_tries_an_event_again_is_told_wh
         raise Broken
 
     async with app:
-        with pytest.raises(CallNextError, match=r"wrap the command: hint Command\[Any\]"):
+        with pytest.raises(CallNextError, match=r"wrap the command instead: annotate the message as Command\[Any\]"):
             await app.publish(Happened())
 
 

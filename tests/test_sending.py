@@ -288,7 +288,7 @@ async def test_values_are_not_inherited_by_nested_sends() -> None:
 
 
 def test_bringing_a_value_without_its_type_is_refused(app: Diator) -> None:
-    with pytest.raises(ConfigurationError, match=r"where a mapping was expected.*\n.*provide=\{User: user\}"):
+    with pytest.raises(ConfigurationError, match=r"expected a mapping.*\n.*provide=\{User: user\}"):
         app.using(provide=User("ada"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -1,4 +1,4 @@
-"""Addresses of brokers: what all of them have in common, so that each plugin refuses the same things.
+"""Addresses of brokers: what all of them have in common, so that each plugin rejects the same mistakes.
 
 No error shows what may be a part of a password: an address that is read otherwise than it was meant, such as one whose
 password has a ``#`` in it, has parts of that anywhere.
@@ -26,12 +26,12 @@ class Address(NamedTuple):
 
     parts: SplitResult
     settings: Mapping[str, Any]
-    """Those of the broker, read."""
+    """The settings of the broker, parsed."""
     rest: Mapping[str, str]
-    """Settings that the broker does not know, where it leaves them to a library."""
+    """Settings that the broker does not know and passes on to a library."""
 
     def refuse(self, what: str, expected: str) -> ConfigurationError:
-        """Return the error for an address that has something wrong, which is told without showing the address."""
+        """Return the error for an invalid address. Its text does not show the address."""
         return bad_address(f"the broker's address {what}", expected)
 
 
@@ -53,10 +53,12 @@ def read_address(url: str, settings: Mapping[str, Parse], example: str, *, leave
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        text = "the broker's address has a port that is no number from 1 to 65535, or brackets around no IPv6 address"
+        text = (
+            "the broker's address has a port that is not a number from 1 to 65535, or brackets without an IPv6 address"
+        )
         raise bad_address(text, f"{write}; {_ENCODE}") from None
     if parts.fragment or url.endswith("#") or "@" in f"{parts.path}{parts.query}":
-        raise bad_address("the broker's address has a # or an @ where none can be", f"{write}; {_ENCODE}")
+        raise bad_address("the broker's address has a # or an @ in a wrong position", f"{write}; {_ENCODE}")
     if port == 0 or parts.netloc.endswith(":"):
         raise bad_address("the broker's address has no port after its colon, or port 0", write)
     if not url.lower().startswith(f"{parts.scheme}://"):
@@ -124,5 +126,5 @@ def a_flag(text: str) -> bool:
 
 
 def or_none(read: Parse) -> Parse:
-    """Return what reads ``none`` too."""
+    """Return a parser that accepts ``none`` too."""
     return lambda text: None if text.lower() == "none" else read(text)

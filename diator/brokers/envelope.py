@@ -19,13 +19,13 @@ from diator.errors import UnreadableMessageError
 
 JSON = "application/json"
 BOM = b"\xef\xbb\xbf"
-"""What some programs write before JSON."""
+"""The byte order mark that some programs write before JSON."""
 STRUCTURED = "application/cloudevents+json"
 """The content type of a body in structured mode."""
 
 
 _ABSENT = msgspec.Raw(b"null")
-"""The data of an event that has no member ``data``."""
+"""The data of an event without a ``data`` member."""
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -82,7 +82,7 @@ class Outgoing:
         self.topic = topic
         self.envelope = envelope
         self.due = due
-        """When its handlers may get it; ``None`` for at once."""
+        """The time from which it may be delivered; ``None`` for immediately."""
         self._structured: bytes | None = None
 
     @property
@@ -164,7 +164,7 @@ def _tolerantly(body: bytes) -> Envelope:
     """Read any document that the JSON format of CloudEvents allows."""
     document = body.removeprefix(BOM)
     if document.lstrip()[:1] == b"[":
-        raise ValueError("it is a batch of events, where one event was expected; send each as a message of its own")
+        raise ValueError("it is a batch of events; expected one event; send each as a message of its own")
     members = _members.decode(document)
     attributes = {name: msgspec.json.decode(members[name]) for name in ATTRIBUTES if name in members}
     return _envelope(attributes, _data_of(members))
@@ -179,7 +179,7 @@ def _data_of(members: Mapping[str, msgspec.Raw]) -> msgspec.Raw:
     try:
         return msgspec.Raw(base64.b64decode(encoded, validate=True).removeprefix(BOM))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"its data_base64 is no text in base 64: {error}") from error
+        raise ValueError(f"its data_base64 is not valid base64: {error}") from error
 
 
 def _envelope(attributes: Mapping[str, Any], data: msgspec.Raw) -> Envelope:
@@ -189,17 +189,17 @@ def _envelope(attributes: Mapping[str, Any], data: msgspec.Raw) -> Envelope:
         if not given.get(name):
             raise ValueError(f"it has no {name}, which every event must have")
     if given["specversion"] != "1.0":
-        raise ValueError(f"its specversion is {_show(given['specversion'])}, where '1.0' was expected")
+        raise ValueError(f"its specversion is {_show(given['specversion'])}; expected '1.0'")
     return Envelope(**given, data=data)
 
 
 def _normal(name: str, value: object) -> object:
-    """Give an attribute the type that the envelope has for it."""
+    """Convert an attribute to the type that it has in the envelope."""
     if name in _NUMBERS:
         return _number(name, value)
     if not isinstance(value, str):
         if name in _TEXTS or not isinstance(value, (bool, int)):
-            raise ValueError(f"its {name} is {_show(value)}, where a text was expected")
+            raise ValueError(f"its {name} is {_show(value)}; expected a text")
         return str(value).lower() if isinstance(value, bool) else str(value)
     return _moment(value) if name == "time" else value
 
@@ -212,7 +212,7 @@ def _number(name: str, value: object) -> int:
             return int(value)
     except ValueError:  # more digits than Python reads
         pass
-    raise ValueError(f"its {name} is {_show(value)}, where an integer was expected")
+    raise ValueError(f"its {name} is {_show(value)}; expected an integer")
 
 
 def _moment(text: str) -> datetime:
@@ -224,9 +224,9 @@ def _moment(text: str) -> datetime:
             return moment
         if moment.astimezone(timezone.utc).timetuple()[3:5] == (23, 59):
             return moment + timedelta(seconds=1)
-    except (ValueError, OverflowError):  # told below
+    except (ValueError, OverflowError):  # reported below
         pass
-    raise ValueError(f"its time is {_show(text)}, where a timestamp as in RFC 3339 was expected, with its offset")
+    raise ValueError(f"its time is {_show(text)}; expected a timestamp as in RFC 3339, with its offset")
 
 
 def _show(value: object) -> str:

@@ -43,7 +43,7 @@ def find_broker(given: object) -> Broker:
     Raises `ConfigurationError` where no installed plugin serves the scheme, or what it makes is no `Broker`.
     """
     if isinstance(given, type):
-        text = f"broker={given!r} is a class, where an object was expected"
+        text = f"broker={given!r} is a class; expected an object"
         raise ConfigurationError(
             [Problem("broker-plugin", text, f"pass an instance, broker={given.__qualname__}(...)")]
         )

@@ -297,8 +297,8 @@ class Broker(Protocol):
 
 @runtime_checkable
 class FindsUnsubscribed(Protocol):
-    """What a broker may do besides: tell where messages get lost. Diator warns, once for each topic."""
+    """Optional: a broker that can report topics without a subscription. Diator warns once for each topic."""
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return those of these topics that surely have no subscription now. Raises `~diator.BrokerError`."""
+        """Return the topics among these that certainly have no subscription now. Raises `~diator.BrokerError`."""
         ...

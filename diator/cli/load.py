@@ -43,7 +43,7 @@ def _split(target: str) -> tuple[str, list[str]]:
     file = Path(module)
     if file.suffix == ".py" or len(file.parts) > 1:
         dotted = ".".join(file.with_suffix("").parts)
-        raise LoadError(f"{target!r} names a file, where a module was expected; write {dotted}:{path or 'app'}")
+        raise LoadError(f"{target!r} names a file; expected a module; write {dotted}:{path or 'app'}")
     if ":" not in target:
         raise LoadError(f"{target!r} does not say which app; write MODULE:APP, for example {target or 'meetings'}:app")
     names = path.split(".")

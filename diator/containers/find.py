@@ -55,7 +55,7 @@ def _load(point: "EntryPoint", given: object) -> Container:
 
 
 def _is_a_class(given: type) -> Problem:
-    text = f"container={given!r} is a class, where an object was expected"
+    text = f"container={given!r} is a class; expected an object"
     return Problem("container-plugin", text, f"pass an instance, container={given.__qualname__}(...)")
 
 

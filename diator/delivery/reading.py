@@ -44,7 +44,7 @@ def context_of(job: Job, subscription: str) -> Context:
 def decode(envelope: Envelope, entry: Entry) -> Any:
     """Make the event. One of a version higher than known is tried all the same: unknown fields are ignored."""
     if envelope.datacontenttype != JSON and not envelope.has_json:
-        raise UnreadableMessageError(f"its data is {envelope.datacontenttype!r}, where {JSON!r} was expected")
+        raise UnreadableMessageError(f"its data is {envelope.datacontenttype!r}; expected {JSON!r}")
     try:
         return _decoded(entry.codec, envelope.data)
     except KeyboardInterrupt:

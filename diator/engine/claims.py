@@ -114,7 +114,7 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
             registration, "message-hint", text, f"name a class of {kind.value}: {first.name}: My{kind.value.title()}"
         )
     if len(classes) != 1 and kind is not Kind.EVENT:
-        text = f"{kind.value} handler {registration.name} takes {first}, where one class of {kind.value} was expected"
+        text = f"{kind.value} handler {registration.name} takes {first}; expected one class of {kind.value}"
         return _problem(registration, "message-hint", text, "write a handler for each")
     wrong = next((cls for cls in classes if not issubclass(cls, kind.base)), None)
     return _base_or_mixed(registration, classes) if wrong is None else _wrong_kind(registration, wrong, first.name)
@@ -197,7 +197,7 @@ def _consuming_fits(registration: Registration, classes: tuple[type[Message], ..
 _OPTIONS = {"timeout": optional(POSITIVE), "thread": FLAG}
 _CONSUMING = {
     "subscription": optional(NAME),
-    "retry": optional(Rule(is_a(Retry), "a policy, as in retry=Retry(attempts=3),")),
+    "retry": optional(Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")),
     "concurrency": optional(COUNT),
     "ordered": optional(FLAG),
     "delivery": optional(one_of(*get_args(Promise))),
@@ -217,7 +217,7 @@ def _events_readable(registration: Registration) -> Iterator[Problem]:
         return
     events = getattr(registration.target, "events", None)
     if inspect.isfunction(events):
-        text = f"{registration.name}.events is a method, where a property or an attribute was expected"
+        text = f"{registration.name}.events is a method; expected a property or an attribute"
         yield _problem(registration, "handler", text, "put @property above it")
     elif isinstance(events, (MutableSequence, MutableSet, Mapping)):
         text = f"{registration.name}.events is one object that all messages would share"

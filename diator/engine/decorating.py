@@ -1,4 +1,4 @@
-"""What decorators must not be given: told at their line, with what to write instead."""
+"""Wrong arguments of decorators: reported at their line, with what to write instead."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -10,13 +10,18 @@ from diator.engine.hints import class_of, show
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Message
 
-_ADD = {"command": "add_command", "query": "add_query", "on_event": "add_event_handler"}
+_ADD = {
+    "command": "add_command",
+    "query": "add_query",
+    "on_event": "add_event_handler",
+    "middleware": "add_middleware",
+}
 
 
 def ensure_decorator(
     owner: Any, base: type, verb: str, target: Any, more: tuple[Any, ...], options: Mapping[str, object]
 ) -> None:
-    """Raise `ConfigurationError` for several messages, for an option that is none, and where there is no app.
+    """Raise `ConfigurationError` for several messages, an unknown option, or a decorator that is called on the class.
 
     ``Any``: callers may be unchecked.
     """
@@ -26,19 +31,20 @@ def ensure_decorator(
         given = (target, *more)
         names = " | ".join(map(_name, given))
         one = f"name one class, or a union: @app.{verb}({names})" if verb == "on_event" else "write a handler for each"
-        _refuse(f"@app.{verb} got {', '.join(map(_name, given))}, where one class was expected", one)
+        _refuse(f"@app.{verb} got {', '.join(map(_name, given))}; expected one class", one)
     kind = cast("type[object]", type(target))  # isinstance would run code of the object, if its class says so
     if issubclass(kind, (list, tuple, set, frozenset, str)):
         named: Iterable[Any] = () if isinstance(target, str) else target
         names = " | ".join(map(_name, named)) or "MyMessage"
-        _refuse(f"@app.{verb} got {target!r}, where a class was expected", f"pass the class: @app.{verb}({names})")
+        _refuse(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({names})")
     if issubclass(kind, Message):
         name = show(type(target))
-        _refuse(f"@app.{verb} got {target!r}, where a class was expected", f"pass the class: @app.{verb}({name})")
-    _ensure_known(owner, verb, options)
+        _refuse(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({name})")
+    ensure_known_options(owner, verb, options)
 
 
-def _ensure_known(owner: Any, verb: str, options: Mapping[str, object]) -> None:
+def ensure_known_options(owner: Any, verb: str, options: Mapping[str, object]) -> None:
+    """Raise `ConfigurationError` for an option that ``@app.<verb>`` does not have. ``Any``: any app or router."""
     if not options:
         return
     parameters = inspect.signature(getattr(owner, _ADD[verb])).parameters.values()
@@ -47,7 +53,7 @@ def _ensure_known(owner: Any, verb: str, options: Mapping[str, object]) -> None:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             how = f"did you mean {close[0]}?" if close else f"options are: {', '.join(known)}"
-            _refuse(f"@app.{verb} got {name}={options[name]!r}, which is no option of it", how)
+            _refuse(f"@app.{verb} got {name}={options[name]!r}, which is not an option", how)
 
 
 def _name(given: Any) -> str:

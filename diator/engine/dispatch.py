@@ -157,5 +157,5 @@ def _refuse_no_event(event: object) -> None:
     if issubclass(cls, Request):
         raise InvalidMessageError(f"app.publish got the request {name}; send it: await app.send({name}(...))")
     if isinstance(event, (list, tuple, set, frozenset)):
-        raise InvalidMessageError(f"app.publish got {event!r}, where events were expected; write app.publish(*events)")
+        raise InvalidMessageError(f"app.publish got {event!r}; expected events; write app.publish(*events)")
     raise InvalidMessageError(f"app.publish got {event!r}; expected events, such as instances of DomainEvent")

@@ -230,7 +230,7 @@ def ensure_may_wait(event: Event, after: Delay | None, headers: Mapping[str, str
 
 
 def _one_by_one(count: int) -> str:
-    return f"publish got {count} events, where one was expected; call it for each: publish(first), then publish(second)"
+    return f"publish got {count} events; expected one; call it for each: publish(first), then publish(second)"
 
 
 def _too_late(event: Event) -> str:

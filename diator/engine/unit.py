@@ -200,5 +200,5 @@ class Once:
 def _twice(message: Message) -> str:
     text = f"call_next was called twice for {type(message).__qualname__}, by a middleware inside the unit of work"
     if isinstance(message, Event):
-        return f"{text}, as those of events are; to try again, wrap the command: hint Command[Any]"
-    return f"{text}; to try again, use a middleware without dependencies: each of its calls is a new unit of work"
+        return f"{text}; to retry, wrap the command instead: annotate the message as Command[Any]"
+    return f"{text}; to retry, register it without inside=True: each call is then a new unit of work"

@@ -148,7 +148,7 @@ class Wirer:
             self._add(layer, "middleware", text, "publish from a handler")
         first = signature.parameters[0]
         if first.name == "call_next" and first.hint is EMPTY:
-            text = f"middleware {layer.name} takes call_next first, where the message was expected"
+            text = f"middleware {layer.name} takes call_next first; expected the message"
             self._add(layer, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
         if isinstance(first.hint, Unresolved):
             return Wired(layer.target, signature.runs)  # reported where it was read

@@ -152,7 +152,7 @@ def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> I
     names = sorted(map(str, asked))
     for key, given in replaced.items():
         if isinstance(given, type) and not _may_be_class(key.hint):
-            text = f"the replacement for {key} is the class {given.__qualname__}, where an object was expected"
+            text = f"the replacement for {key} is the class {given.__qualname__}; expected an object"
             yield Problem("replacement", text, f"give an instance: replace={{{key}: {given.__qualname__}(...)}}")
         if key not in asked:
             text = f"no handler and no middleware of {app!r} asks for {key}, which record was to replace"

@@ -57,7 +57,7 @@ def test_an_empty_part_is_refused(tmp_path: Path, target: str) -> None:
 
 @pytest.mark.parametrize("target", ["company/meetings.py:app", "company/meetings.py", "company/meetings:app"])
 def test_a_file_is_answered_with_its_module(tmp_path: Path, target: str) -> None:
-    assert "names a file, where a module was expected; write company.meetings:app" in refusal(tmp_path, target)
+    assert "names a file; expected a module; write company.meetings:app" in refusal(tmp_path, target)
 
 
 def test_a_missing_module_is_answered_with_close_names(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ async def test_headers_of_one_event_travel_with_it_beside_those_of_the_sender() 
 async def test_a_delay_that_makes_no_sense_is_rejected_at_the_call(after: Any) -> None:
     app, _ = delayed_app()
     async with app:
-        with pytest.raises(ConfigurationError, match=r"app.publish got after=.*, where a timedelta, or a number of"):
+        with pytest.raises(ConfigurationError, match=r"app.publish got after=.*; expected a timedelta, or a number of"):
             await app.publish(Joined("a"), after=after)
 
 

@@ -197,7 +197,7 @@ FAILING: dict[str, list[tuple[str, str, str]]] = {
         ("missing-dependency", "dep: Later", "register Later with the container"),
         ("missing-dependency", "limit: int", "register int with the container"),
     ],
-    "two_messages": [("message-hint", "ask: Ask | Other, where one class of query", "a handler for each")],
+    "two_messages": [("message-hint", "ask: Ask | Other; expected one class of query", "a handler for each")],
     "no_message": [("message-hint", "no positional parameter for the message", "query: MyQuery")],
     "message_by_keyword": [("message-hint", "no positional parameter for the message", "query: MyQuery")],
     "only_stars": [("message-hint", "no positional parameter for the message", "query: MyQuery")],

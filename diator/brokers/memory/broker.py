@@ -157,7 +157,7 @@ class MemoryBroker:
         return queue is not None and queue.letters.pop(letter.id, None) is not None
 
     def _schedule(self, message: Outgoing, due: datetime) -> bool:
-        """Keep a message until it is due; false if it is."""
+        """Keep a message until it is due; return false if it is due already."""
         seconds = (due - datetime.now(timezone.utc)).total_seconds()
         if seconds <= 0:
             return False
@@ -166,14 +166,14 @@ class MemoryBroker:
         return True
 
     def _put_due(self, now: float) -> None:
-        """Publish what is due; it goes beyond a full queue, since no publisher is there to wait."""
+        """Publish the messages that are due, even to a full queue, since no publisher is there to wait."""
         while self._scheduled and self._scheduled[0][0] <= now:
             self._put(deque([heappop(self._scheduled)[2]]), wait_for_room=False)
         if self._scheduled:
             self._alarm.set(self._scheduled[0][0])
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return those of these topics that have no subscription."""
+        """Return the topics among these that have no subscription."""
         return [name for name in topics if name not in self._topics]
 
     def _put(self, left: deque[Outgoing], wait_for_room: bool = True) -> None:

@@ -149,7 +149,7 @@ class MemoryReceiver:
 
 
 def _as_recorded(outcome: Outcome) -> Outcome:
-    """An outcome as brokers that are programs of their own keep it: what can't be bytes fails here too, in a test."""
+    """An outcome as remote brokers store it: what cannot be encoded fails here too, in a test."""
     if isinstance(outcome, (Park, RetryAfter)):
         return msgspec.json.decode(msgspec.json.encode(outcome), type=type(outcome))
     return outcome

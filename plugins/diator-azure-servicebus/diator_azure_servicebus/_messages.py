@@ -88,7 +88,7 @@ def body_of(message: ServiceBusReceivedMessage) -> bytes:
         return b"".join(map(bytes, body))
     if message.body_type is AmqpMessageBodyType.VALUE and isinstance(body, (bytes, str)):
         return body.encode() if isinstance(body, str) else body
-    raise ValueError(f"its body is of type {message.body_type}, where bytes were expected")
+    raise ValueError(f"its body is of type {message.body_type}; expected bytes")
 
 
 def _headers(properties: Mapping[str, str], content_type: str | None) -> dict[str, str]:
@@ -129,7 +129,7 @@ def _moment(value: object) -> str:
     try:
         return (_EPOCH + timedelta(milliseconds=value)).isoformat()
     except OverflowError as error:
-        raise ValueError(f"its time is {value} ms after 1970, where one of the years 1 to 9999 was expected") from error
+        raise ValueError(f"its time is {value} ms after 1970; expected one of the years 1 to 9999") from error
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
