@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from diator import Context, Diator, NotificationEvent, Reject, Retry, contract
+from diator.brokers import Delivery
 from tests.brokered import Flaky, Watch, die, letters, put, subscriptions_of
 from tests.virtual_time import in_virtual_time
 
@@ -220,3 +222,50 @@ async def test_an_empty_key_is_a_key() -> None:
         await bench.app.publish(*(Joined("", number) for number in range(4)))
         await bench.watch.until(lambda: bench.watch.outcomes().count("Ack") == 4)
         assert bench.ran[""] == [0, 0, 1, 2, 3]
+
+
+@in_virtual_time
+async def test_what_waits_behind_retries_is_not_counted_for_ever() -> None:
+    """A worker that believes that much waits receives no more."""
+    bench = Bench()
+    bench.failures = dict.fromkeys(range(40), 2)
+    async with bench.app, bench.app.worker():
+        await bench.app.publish(*(Joined("a", number) for number in range(40)))
+        await bench.watch.until(lambda: bench.watch.outcomes().count("Ack") == 40, within=2000)
+        await bench.app.publish(*(Joined(str(number), number + 40) for number in range(10)))
+        await bench.watch.until(lambda: bench.watch.outcomes().count("Ack") == 50, within=1)
+    assert bench.ran["a"] == [number for number in range(40) for _ in range(3)]
+
+
+@in_virtual_time
+async def test_a_key_goes_on_in_the_worker_that_has_lost_it_while_it_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.seconds[0] = 200.0
+
+    async def lose(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        return deliveries
+
+    async with bench.app, bench.app.worker(concurrency=1):
+        await bench.app.publish(*(Joined("c", number) for number in range(100, 150)))
+        await bench.watch.settle(50)  # by now it takes several ahead
+        await bench.app.publish(Joined("a", 0), Joined("b", 1))
+        await asyncio.sleep(1)
+        assert sum(len(details.deliveries) for details in bench.watch.of("received")) == 52
+        with monkeypatch.context() as losing:
+            losing.setattr(bench.broker.receivers[0], "renew", lose)
+            await asyncio.sleep(15)
+        await bench.watch.until(lambda: bench.ran["b"] == [1], within=1000)
+
+
+@in_virtual_time
+async def test_what_waits_behind_its_key_is_given_back_as_soon_as_a_worker_stops() -> None:
+    bench = Bench()
+    bench.seconds[0] = 200.0
+    async with bench.app, bench.app.worker(grace=1000) as worker:
+        await bench.app.publish(*(Joined("a", number) for number in range(5)))
+        await asyncio.sleep(1)
+        taken = sum(len(details.deliveries) for details in bench.watch.of("received"))
+        assert taken > 1
+        worker.stop()
+        await asyncio.sleep(1)
+        assert bench.watch.outcomes() == ["Release"] * (taken - 1)

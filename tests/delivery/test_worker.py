@@ -618,6 +618,19 @@ async def test_no_worker_sits_on_what_another_could_do() -> None:
 
 
 @in_virtual_time
+async def test_a_worker_that_becomes_slow_takes_less() -> None:
+    bench = Bench(seconds=0.001, concurrency=1)
+    async with bench.app, bench.app.worker(grace=0):
+        await bench.publish(500)
+        await bench.watch.settle(500)
+        bench.seconds = 3.0
+        await bench.publish(400)
+        await asyncio.sleep(900)
+        received = sum(len(details.deliveries) for details in bench.watch.of("received"))
+        assert received - len(bench.ended) <= 5
+
+
+@in_virtual_time
 async def test_a_receiver_that_gives_nothing_is_no_hot_loop() -> None:
     bench = Bench()
     async with bench.app, bench.app.worker():

@@ -19,7 +19,7 @@ from tests.mutations.redis import REDIS
 from tests.mutations.worker import WORKER
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 600.0
+TIMEOUT = 300.0
 """Seconds after which tests that do not end have found the bug."""
 
 
@@ -30,7 +30,8 @@ def main(prefixes: Sequence[str]) -> int:
         print(f"no mutation begins with {', '.join(prefixes)}")
         return 2
     with a_copy() as copy:
-        if failed := tested(copy, list(dict.fromkeys(test for one in chosen for test in one.tests)), TIMEOUT * 10):
+        tests = list(dict.fromkeys(test for one in chosen for test in one.tests))
+        if (failed := tested(copy, tests, TIMEOUT * 10)) and tested(copy, tests, TIMEOUT * 10):  # a machine may be busy
             print(f"the tests fail without a mutation: {failed}")
             return 2
         survivors = [one for one in chosen if not is_caught(copy, one)]
@@ -55,7 +56,8 @@ def is_caught(copy: Path, mutation: Mutation) -> bool:
 
 def tested(copy: Path, tests: Sequence[str], timeout: float) -> str:
     """Run tests in the copy; give what failed first, or nothing."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "--tb=no"]
+    command += ["-p", "no:cacheprovider", "-p", "tests.mutations.unshrunk", *tests]
     running = subprocess.Popen(
         command, cwd=copy, env=environment(copy), stdout=subprocess.PIPE, text=True, start_new_session=True
     )
