@@ -16,7 +16,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from typing_extensions import Concatenate  # noqa: UP035 - that of typing takes no ellipsis on 3.10
 
-from diator.engine.decorating import ensure_decorator
+from diator.engine.decorator_checks import ensure_decorator
 from diator.engine.hints import class_of, members
 from diator.engine.records import Promise
 from diator.messages import Command, Event, Message, Query

@@ -9,7 +9,7 @@ from diator._misuse import NamedOtherwise
 from diator._places import caller, place_in
 from diator._typing import Decorators
 from diator.engine.claims import claimed
-from diator.engine.decorating import ensure_known_options
+from diator.engine.decorator_checks import ensure_known_options
 from diator.engine.hints import class_of
 from diator.engine.maps import EventMap, RequestMap
 from diator.engine.records import BY_DEFAULT, Consuming, Kind, Layer, Promise, Registration

@@ -1,4 +1,4 @@
-"""Placeholders: factories that a library wants for what only senders bring, and that give nothing themselves."""
+"""Placeholders: factories that a library requires for provided values, and that return nothing themselves."""
 
 import dis
 

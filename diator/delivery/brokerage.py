@@ -8,11 +8,11 @@ from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
+from diator.delivery.error_texts import described
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
 from diator.delivery.telling import Telling
-from diator.delivery.texts import described
 from diator.delivery.worker import Worker
 from diator.engine.check import Checked
 from diator.engine.dispatch import Dispatch

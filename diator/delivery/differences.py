@@ -6,7 +6,7 @@ from collections import deque
 from decimal import Decimal
 from typing import Any
 
-from diator.delivery.texts import text_of
+from diator.delivery.error_texts import text_of
 
 # Any throughout: events consist of anything.
 

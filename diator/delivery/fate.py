@@ -7,10 +7,10 @@ from typing import Any
 
 from diator.brokers.port import ACK, Outcome, Park, RetryAfter
 from diator.context import Context
+from diator.delivery.error_texts import described, is_recordable, traceback_of
 from diator.delivery.lanes import Job
 from diator.delivery.outcomes import after_failure
 from diator.delivery.telling import Telling
-from diator.delivery.texts import described, is_recordable, traceback_of
 from diator.errors import Reject
 from diator.hooks import Handled, Parked, Retried, Settled
 from diator.retry import Retry

@@ -7,7 +7,7 @@ from contextlib import suppress
 from random import uniform
 from typing import Any, TypeVar
 
-from diator.delivery.texts import described
+from diator.delivery.error_texts import described
 from diator.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")

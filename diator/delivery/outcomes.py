@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from diator.brokers.port import Outcome, Park, RetryAfter
-from diator.delivery.texts import (
+from diator.delivery.error_texts import (
     class_name_of,
     full_name_and_text,
     reason_of_rejection,
@@ -57,7 +57,7 @@ def _members(error: BaseException) -> list[BaseException]:
     try:
         members: Iterable[object] = getattr(error, "exceptions", ())
         return [member for member in members if isinstance(member, BaseException)]
-    except Exception:  # noqa: BLE001 - classes of errors can do anything, and this must not come back for ever
+    except Exception:  # noqa: BLE001 - classes of errors can do anything, and this must not be repeated forever
         return []
 
 

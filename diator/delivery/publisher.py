@@ -16,10 +16,10 @@ from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Broker, Capability
 from diator.context import TRACE, Context, new_id
 from diator.delivery.catalog import Catalog, entry_of
-from diator.delivery.creation import creations_of
-from diator.delivery.dropped import DroppedTopics
+from diator.delivery.error_texts import described, text_of
+from diator.delivery.subscription_creation import creations_of
 from diator.delivery.telling import Telling
-from diator.delivery.texts import described, text_of
+from diator.delivery.unsubscribed import UnsubscribedTopics
 from diator.engine.arguments import fits
 from diator.engine.hints import show
 from diator.engine.unit import Delay, Outbound, SendingUnit
@@ -52,7 +52,7 @@ class Publisher:
         """The event loop that the broker was opened in, while it is open."""
         self.creations = creations_of(broker)
         """The subscriptions that workers over this broker are creating here: what is published to them waits."""
-        self._dropped = DroppedTopics(broker)
+        self._unsubscribed = UnsubscribedTopics(broker)
         self._source = source
         self._entries = catalog.entries
         self._handled = catalog.handled
@@ -173,8 +173,8 @@ class Publisher:
             raise publish_error(failed, outbound) from failed
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
-        if self._dropped.are_new(messages):
-            await self._dropped.look(messages)
+        if self._unsubscribed.are_new(messages):
+            await self._unsubscribed.look(messages)
 
     async def _send_when_created(self, messages: Sequence[Outgoing], *, wait_for_room: bool) -> None:
         left = await self.creations.wait(messages, self.timeout)

@@ -10,8 +10,8 @@ from diator.brokers.envelope import BOM, JSON, Envelope, read
 from diator.context import NO_HEADERS, Context, Headers
 from diator.delivery.catalog import Entry
 from diator.delivery.codec import Codec
+from diator.delivery.error_texts import text_of
 from diator.delivery.lanes import Job
-from diator.delivery.texts import text_of
 from diator.errors import UnreadableMessageError
 
 _headers = msgspec.json.Decoder(dict[str, str])

@@ -10,6 +10,7 @@ from typing import Any
 from diator.brokers.port import RELEASE, Capability, Delivery, Outcome, Receiver, Release, RetryAfter
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Consumed
+from diator.delivery.error_texts import described
 from diator.delivery.fate import Fate
 from diator.delivery.handling import Handling
 from diator.delivery.intake import Intake
@@ -18,7 +19,6 @@ from diator.delivery.leases import Leases
 from diator.delivery.reading import understand
 from diator.delivery.settler import Settler
 from diator.delivery.shared import Shared
-from diator.delivery.texts import described
 from diator.errors import BrokerError, UnreadableMessageError
 from diator.hooks import Received
 

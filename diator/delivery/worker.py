@@ -13,12 +13,12 @@ from diator.brokers.port import Broker, Capability
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed
 from diator.delivery.consumer import Consumer
-from diator.delivery.creation import ITSELF, Creation
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.operations import named
 from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, Outage
 from diator.delivery.publisher import Publisher
 from diator.delivery.shared import Shared
+from diator.delivery.subscription_creation import ITSELF, Creation
 from diator.delivery.watchdog import Watchdog
 from diator.errors import BrokerError, BrokerUnavailableError, NotRunningError
 from diator.options import COUNT, SECONDS, Rule, are_names, optional, require

@@ -2,8 +2,8 @@
 
 In reading order: `records` (what the user said), `hints` and `signature` (what the hints say), `arguments` (type
 arguments of messages), `maps` (who handles what), `registry` (what is in, and what is refused), `wiring` (where each
-argument comes from), `families` (the subclasses of a class of events), `reach` (what a message can cause), `brought`
-(what only senders bring), `check` (all that is wrong), `plan` (one callable for each message) with its parts `calls`
+argument comes from), `subclasses` (of a class of events), `reach` (what a message can cause), `provided_values`
+(what only senders provide), `check` (all that is wrong), `plan` (one callable for each message) with its parts `calls`
 and `events`, `unit` and `resources` (the unit of work as it runs, and the container around it), `threads` (sync
 handlers), `stream` (a unit that is a block) and `dispatch` (the look-up of a plan).
 """

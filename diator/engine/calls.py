@@ -10,8 +10,8 @@ from typing import Any
 
 from diator._keys import Key
 from diator.context import current
-from diator.engine.brought import not_brought
 from diator.engine.events import Plain, Rule
+from diator.engine.provided_values import missing_value_error
 from diator.engine.signature import EMPTY
 from diator.engine.threads import Threads, finished, is_awaitable
 from diator.engine.unit import CLOSED, Once, Resolve, Unit, Work
@@ -261,5 +261,7 @@ def _provided(argument: Argument, unit: Unit) -> Any:
     assert argument.key is not None
     found = unit.provided.get(argument.key, argument.default)
     if found is EMPTY:
-        raise not_brought(argument.key)  # of an event that was defined after the start: others are looked at before
+        raise missing_value_error(
+            argument.key
+        )  # of an event that was defined after the start: others are looked at before
     return found

@@ -12,11 +12,11 @@ from diator._places import Place, place_of, place_of_class
 from diator.containers.port import Container, Validation
 from diator.context import Context, Publish
 from diator.engine.arguments import spelled_out
-from diator.engine.brought import Below, asked_key, needed_below, refused_in_a_worker, without_sender
 from diator.engine.claims import claimed, message_hint
 from diator.engine.events import is_brokered, needs_broker
-from diator.engine.fields import unmade
 from diator.engine.hints import show
+from diator.engine.message_checks import message_problems
+from diator.engine.provided_values import Below, needed_below, requested_key, without_sender, worker_problems
 from diator.engine.reach import Reach, brokered
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.registry import Registry, in_words, unreadable
@@ -62,10 +62,10 @@ def check(registry: Registry, container: Container | None, app: object, has_brok
     published = chain.from_iterable(one.publishes for one in wired.values())
     problems.extend(_finished("events", _events(registry, handlers, classes, reach, has_broker)))
     messages = chain(registry.published, published, chain.from_iterable(classes.values()))
-    problems.extend(_finished("messages", unmade(messages)))
+    problems.extend(_finished("messages", message_problems(messages)))
     problems.extend(_finished("the container", _container(container, registry, chain(wired.items(), layers.items()))))
     in_workers = without_sender(handlers, layers, classes, reach)
-    problems.extend(_finished("what workers run", refused_in_a_worker(in_workers, container, registry.provided, below)))
+    problems.extend(_finished("what workers run", worker_problems(in_workers, container, registry.provided, below)))
     return Checked(tuple(problems), handlers, layers, classes, reach, registry, container)
 
 
@@ -175,13 +175,13 @@ def _container(
             asked.setdefault(key, record)
     found = _validated(container, asked, registry.provided)
     for error in found.errors:
-        asker = asked.get(asked_key(error))
+        asker = asked.get(requested_key(error))
         needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
         factory = factory_place(container, error.path[-1]) if _is_own(error) else None
         place = factory or (None if asker is None else asker.place)
         yield Problem("container", f"{needs}{_text(error)}", _remedy(error), place)
     for error in found.warnings:
-        asker = asked.get(asked_key(error))
+        asker = asked.get(requested_key(error))
         place = factory_place(container, getattr(error, "key", None)) or (None if asker is None else asker.place)
         yield Problem("container", _text(error), _remedy(error), place, "warning")
 

@@ -21,9 +21,9 @@ from diator._coroutines import as_coroutine_function, marked
 from diator._keys import Key
 from diator._shielding import shielded
 from diator.context import current, next_context
-from diator.engine.brought import telling_what_was_not_brought
 from diator.engine.calls import compile_call, compile_layer, compile_outer, compile_plain
 from diator.engine.events import EventPublisher, EventSender, EventTable, Plain, Rule, Step
+from diator.engine.provided_values import name_missing_value
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
 from diator.engine.resources import Resources
@@ -243,7 +243,7 @@ class Compiler:
         return self._watch.handler(registration, work) if self._watch else work
 
     def _telling(self, work: Work, needs: Needs) -> Work:
-        return telling_what_was_not_brought(work, self._brought) if self._brought and needs.keys else work
+        return name_missing_value(work, self._brought) if self._brought and needs.keys else work
 
     def _inside(self, layers: Iterable[Wired], work: Work) -> Work:
         for layer in reversed(tuple(layers)):

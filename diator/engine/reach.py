@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from diator._keys import Key
 from diator.engine.arguments import fits
-from diator.engine.families import family_of
+from diator.engine.subclasses import with_subclasses
 from diator.engine.wiring import Wired
 from diator.messages import BROKERED, DomainEvent, Event, Message
 
@@ -94,12 +94,12 @@ class Reach:
     def family(self, event: type[Event]) -> frozenset[type[Event]]:
         """A class of events and its subclasses, as far as they are defined by now."""
         if event not in self._families:
-            self._families[event] = family_of(event)
+            self._families[event] = with_subclasses(event)
         return self._families[event]
 
     def is_outdated(self) -> bool:
         """Whether subclasses were defined since these answers were given."""
-        return any(not family_of(event) <= family for event, family in self._families.items())
+        return any(not with_subclasses(event) <= family for event, family in self._families.items())
 
 
 def brokered(events: Iterable[type[Event]]) -> Iterator[type[Event]]:

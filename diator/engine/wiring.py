@@ -89,7 +89,7 @@ class Wired(NamedTuple):
 
     @property
     def asked_of_senders(self) -> Iterator[Key]:
-        """What it asks for itself, and only senders bring."""
+        """The provided values that it asks for itself."""
         for argument in (*self.constructor, *self.arguments):
             if argument.source is Source.SENDER and argument.default is EMPTY and argument.key is not None:
                 yield argument.key

@@ -213,5 +213,5 @@ async def test_spans_may_be_opened_in_a_middleware_and_closed_by_its_end() -> No
 
 def test_hooks_without_a_list_are_refused_with_the_way_to_write_them() -> None:
     hooks: Any = Hooks()
-    with pytest.raises(ConfigurationError, match=r"hooks=.* as in hooks=\[MyHooks\(\)\]"):
+    with pytest.raises(ConfigurationError, match=r"hooks=.* such as \[MyHooks\(\)\]"):
         Diator("meetings", broker="memory://", hooks=hooks)

@@ -2,7 +2,7 @@
 
 from tests.mutations.mutation import Mutation
 
-_CREATION = ("tests/delivery/test_creation.py",)
+_CREATION = ("tests/delivery/test_subscription_creation.py",)
 _FOLLOW_UP = ("tests/delivery/test_follow_up.py", "tests/delivery/test_consumer.py")
 _OUTAGE = ("tests/delivery/test_outage.py",)
 _SETTLER = ("tests/delivery/test_settler.py", "tests/delivery/test_outage.py", "tests/delivery/test_worker_model.py")
@@ -368,7 +368,7 @@ WORKER = (
     _bug("outage", "told-each-time", "each try is told", "if reason not in self._told and", "if", _OUTAGE),
     # Creation.
     _bug(
-        "creation",
+        "subscription_creation",
         "not-pending",
         "what is published before the subscriptions exist is dropped",
         "        self._pending.add(self)\n",
@@ -376,7 +376,7 @@ WORKER = (
         _CREATION,
     ),
     _bug(
-        "creation",
+        "subscription_creation",
         "pending-for-ever",
         "publishing waits for a worker that has ended",
         "        self._pending.discard(self)\n",
@@ -384,7 +384,7 @@ WORKER = (
         _CREATION,
     ),
     _bug(
-        "creation",
+        "subscription_creation",
         "any-topic",
         "publishing waits for subscriptions of other topics",
         "if not topics.isdisjoint(one.topics)]",
@@ -392,7 +392,7 @@ WORKER = (
         _CREATION,
     ),
     _bug(
-        "creation",
+        "subscription_creation",
         "ended-is-created",
         "what waits for a worker that ended is sent, and dropped",
         "self._end(created=False)",
@@ -400,7 +400,7 @@ WORKER = (
         _CREATION,
     ),
     _bug(
-        "creation",
+        "subscription_creation",
         "no-answer",
         "an attempt that is not answered is the last",
         "await asyncio.wait_for(self._broker.apply(self._subscriptions, self._topics), self._timeout)",
@@ -408,7 +408,7 @@ WORKER = (
         (*_CREATION, *_OUTAGE),
     ),
     _bug(
-        "creation",
+        "subscription_creation",
         "whole-timeout-again",
         "waiting is no part of the time to publish",
         "return max(ends - loop.time(), 0.001)",

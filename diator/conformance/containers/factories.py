@@ -20,7 +20,7 @@ from diator.conformance.containers.services import (
     Work,
 )
 from diator.containers.port import Capability
-from diator.engine.brought import asked_key
+from diator.engine.provided_values import requested_key
 
 
 async def make_config() -> Config:
@@ -131,7 +131,7 @@ class Factories(Bench):
         assert not container.validate(keys, given).errors
         found = container.validate(keys, ())
         if Capability.DEEP_VALIDATION in container.capabilities:
-            assert {asked_key(error) for error in found.errors} == {Key(Tenant), Key(Billing)}
+            assert {requested_key(error) for error in found.errors} == {Key(Tenant), Key(Billing)}
         else:
             assert found.warnings or found.errors, "what validate() could not look into is a warning"
         assert not container.validate(keys, given).errors

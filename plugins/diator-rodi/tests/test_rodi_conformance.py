@@ -30,7 +30,7 @@ class TestRodiConformance(ContainerSuite):
             else:
                 native.register_factory(one.source, service, style)
         for key in provided:
-            native.add_scoped_by_factory(not_brought, hint_of(key))
+            native.add_scoped_by_factory(missing_value_error, hint_of(key))
         return RodiContainer(native)
 
     @pytest.mark.xfail(reason="rodi drops Annotated from the hints of constructors; the plugin refuses that")
@@ -50,5 +50,5 @@ def hint_of(key: Key) -> Any:
     return key.hint if key.qualifier is None else Annotated[key.hint, Named(key.qualifier)]
 
 
-def not_brought() -> object:
+def missing_value_error() -> object:
     raise NotProvidedError("no sender brought it")

@@ -36,11 +36,11 @@ def injectable_of(one: Registration) -> object:
 
 
 def brought(key: Key) -> object:
-    def not_brought() -> object:
+    def missing_value_error() -> object:
         raise NotProvidedError(str(key))
 
-    not_brought.__annotations__["return"] = key.hint
-    return injectable(not_brought, lifetime="scoped", qualifier=key.qualifier)
+    missing_value_error.__annotations__["return"] = key.hint
+    return injectable(missing_value_error, lifetime="scoped", qualifier=key.qualifier)
 
 
 def giving(hint: Any, make: Callable[[], object]) -> Callable[[], object]:

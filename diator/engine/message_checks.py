@@ -1,4 +1,4 @@
-"""Messages that can't be made: with annotations and no ``@dataclass``, and abstract ones."""
+"""Message classes without instances: annotations without ``@dataclass``, and abstract requests."""
 
 from abc import ABCMeta
 from collections.abc import Iterable, Iterator
@@ -13,8 +13,8 @@ from diator.messages import Message, Request
 _MARKS = ("__dataclass_fields__", "__attrs_attrs__")
 
 
-def unmade(classes: Iterable[type[Message]]) -> Iterator[Problem]:
-    """Find classes of messages whose annotations are no fields, and requests that are abstract."""
+def message_problems(classes: Iterable[type[Message]]) -> Iterator[Problem]:
+    """Find message classes whose annotations are not fields, and abstract requests."""
     for cls in dict.fromkeys(classes):
         names = _no_fields(cls)
         if names:
@@ -26,7 +26,7 @@ def unmade(classes: Iterable[type[Message]]) -> Iterator[Problem]:
         elif (abstract := _abstract(cls)) and issubclass(cls, Request):
             missing = ", ".join(abstract)
             text = f"{show(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
-            yield Problem("message-fields", text, "register the handler for a class that can be made")
+            yield Problem("message-fields", text, "register the handler for a concrete subclass")
 
 
 def _abstract(cls: type) -> list[str]:
@@ -34,7 +34,7 @@ def _abstract(cls: type) -> list[str]:
 
 
 def _no_fields(cls: type[Any]) -> list[str]:
-    """The annotations of a class, and of its bases, that its constructor does not know: those of `object`, say."""
+    """The annotations of a class and its bases that its constructor does not take."""
     if type(cls) not in (type, ABCMeta):
         return []  # its metaclass makes fields of them, as those of pydantic and msgspec do
     constructor = next((base for base in cls.__mro__ if _constructs(base)), object)

@@ -1,4 +1,4 @@
-"""Texts of what has failed, as every broker can record them: whole characters only, and not too many."""
+"""Texts of errors that every broker can record: valid characters only, and limited in length."""
 
 import traceback
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def _formatted(error: BaseException) -> str:
 def _said(error: BaseException) -> str:
     try:
         return f": {error}".removesuffix(": ")
-    except BaseException as broken:  # noqa: BLE001 - an error that can't be shown must not come back for ever
+    except BaseException as broken:  # noqa: BLE001 - an error that can't be shown must not be raised again forever
         return f", whose text raised {class_name_of(broken)}"
 
 

@@ -1,4 +1,4 @@
-"""Topics without a subscription: what is published to them is dropped, which is logged once for each."""
+"""Topics without a subscription: events published to them are dropped, so each topic is logged once."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker, FindsUnsubscribed
-from diator.delivery.texts import described
+from diator.delivery.error_texts import described
 from diator.errors import BrokerError
 
 logger = logging.getLogger("diator")
@@ -15,8 +15,8 @@ _LONGEST = 1.0
 """Seconds that the look-up may take: it delays the first message of a topic."""
 
 
-class DroppedTopics:
-    """Asks the broker, where that can tell, about each topic when it was published to for the first time."""
+class UnsubscribedTopics:
+    """Asks a broker that can tell about each topic, after the first event was published to it."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker if isinstance(broker, FindsUnsubscribed) else None
@@ -33,19 +33,19 @@ class DroppedTopics:
         return False
 
     async def look(self, messages: Iterable[Outgoing]) -> None:
-        """Warn of the new ones among their topics that have no subscription. Never fails: the messages have left."""
-        assert self._broker is not None, "asked for topics that are new only"
+        """Warn of new topics that have no subscription. Never fails: the messages are published already."""
+        assert self._broker is not None, "only called for new topics"
         new = list(dict.fromkeys(message.topic for message in messages if message.topic not in self._known))
         self._known.update(new)
         try:
             for topic in await asyncio.wait_for(self._broker.unsubscribed(new), _LONGEST):
                 logger.warning(
-                    "published to %r, which has no subscription: such messages are dropped; start a worker that "
-                    "handles them, or create its subscriptions before: diator subscriptions apply",
+                    "Published to %r, which has no subscription: its messages are dropped; start a worker that "
+                    "handles them, or create its subscriptions first: diator subscriptions apply",
                     topic,
                 )
         except (BrokerError, asyncio.TimeoutError) as error:
             # Such as a permission that publishing does not need. Not asked again: publishing would be slow each time.
-            logger.debug("the broker does not tell whether %s have subscriptions (%s)", new, described(error))
+            logger.debug("The broker does not report whether %s have subscriptions (%s)", new, described(error))
         except Exception:
-            logger.exception("looking up whether %s have subscriptions has failed", new)
+            logger.exception("Looking up the subscriptions of %s failed", new)

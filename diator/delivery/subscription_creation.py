@@ -1,4 +1,4 @@
-"""Creating subscriptions: what a process publishes to them waits until they exist, since it would be dropped before."""
+"""Creating subscriptions: what a process publishes to them waits until they exist, or it would be dropped."""
 
 import asyncio
 import logging
@@ -13,9 +13,9 @@ from diator.errors import BrokerUnavailableError, NotPublishedError
 logger = logging.getLogger("diator")
 
 ITSELF = "the worker"
-"""Who it is that creates them, in words."""
+"""What creates subscriptions, as outages name it."""
 _LONGEST = 1.0
-"""Seconds between tries: what is published waits meanwhile."""
+"""Seconds between attempts, while published events wait."""
 
 
 class Creation:
@@ -36,7 +36,7 @@ class Creation:
         self._timeout = timeout
         self._outage = outage
         self.topics = frozenset(topic.name for one in subscriptions for topic in one.topics)
-        """The names of those topics of which the subscriptions get something."""
+        """The names of the topics that the subscriptions receive from."""
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Whether they were created, once that is known."""
         self._pending.add(self)
@@ -48,11 +48,11 @@ class Creation:
 
     @property
     def trouble(self) -> str:
-        """What keeps them from being created, in words."""
+        """Why they could not be created yet."""
         return "; ".join(self._outage.troubles(ITSELF))
 
     async def attempt(self) -> bool:
-        """Try once; false where the broker is unavailable. Raises `BrokerError` for what it refuses for good."""
+        """Try once; return false if the broker is unavailable. Raises `BrokerError` if it rejects them permanently."""
         try:
             created = await asyncio.wait_for(self._broker.apply(self._subscriptions, self._topics), self._timeout)
         except asyncio.TimeoutError:
@@ -78,7 +78,7 @@ class Creation:
                 self._outage.down(CREATE, ITSELF, error)
 
     def give_up(self) -> None:
-        """Wait for them no longer: the worker has ended."""
+        """Stop waiting for them: the worker has ended."""
         self._end(created=False)
 
     def _end(self, *, created: bool) -> None:
@@ -88,7 +88,7 @@ class Creation:
 
 
 class Creations:
-    """Those of all workers that use one broker, for what is published over it."""
+    """The creations of all workers over one broker, which publishing over it waits for."""
 
     def __init__(self) -> None:
         self.pending: set[Creation] = set()
@@ -97,7 +97,7 @@ class Creations:
         return bool(self.pending)
 
     async def wait(self, messages: Sequence[Outgoing], timeout: float) -> float:
-        """Wait until the subscriptions exist that get these messages, and give the seconds that are left.
+        """Wait until the subscriptions of these messages exist, and return the seconds that remain.
 
         Raises `NotPublishedError` where they do not exist within ``timeout`` seconds, or their worker has ended.
         """
@@ -116,11 +116,11 @@ class Creations:
 
 
 _of_brokers: "WeakKeyDictionary[Broker, Creations]" = WeakKeyDictionary()
-"""Several apps of a process may share a broker, and what one publishes may be what another one's worker is to get."""
+"""By broker: several apps of a process may share one, and one app may publish what the worker of another handles."""
 
 
 def creations_of(broker: Broker) -> Creations:
-    """Give the creations over a broker, whichever app's they are."""
+    """Return the creations over a broker, of any app."""
     try:
         return _of_brokers.setdefault(broker, Creations())
     except TypeError:  # a broker that can't be hashed, or referred to weakly

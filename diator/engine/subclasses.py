@@ -1,4 +1,4 @@
-"""The subclasses of a class of events, without those that another class has taken the place of."""
+"""The subclasses of a class of events, without classes that were replaced by a later definition."""
 
 import sys
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from diator.messages import Event
 
 
-def family_of(cls: type[Event]) -> frozenset[type[Event]]:
+def with_subclasses(cls: type[Event]) -> frozenset[type[Event]]:
     """A class of events and its subclasses, as far as they are defined by now.
 
     A class whose name was given to another is none of them: ``@dataclass(slots=True)`` and ``attrs.define`` make a
@@ -28,7 +28,7 @@ def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
 
 
 def _named(module: str, qualified: str) -> object:
-    """What a name stands for now; none for what is local to a function."""
+    """The object that a name refers to now; ``None`` for names that are local to a function."""
     found: object = sys.modules.get(module)
     for part in qualified.split("."):
         found = getattr(found, part, None)

@@ -1,4 +1,4 @@
-"""Values that senders bring: what of the container needs them, and what asks for them where there is no sender.
+"""Provided values: which keys of the container need one, and what needs one in a worker, which has no sender.
 
 A container says the former by what its check adds when a value is left out, so the port needs no question for it.
 """
@@ -16,18 +16,18 @@ from diator.errors import ContainerError, DependencyNotFoundError, NotProvidedEr
 from diator.messages import BROKERED, Message
 
 Below = Mapping[Key, tuple[Key, ...]]
-"""For keys of the container, the values that senders have to bring for them."""
+"""For keys of the container, the values that senders must provide for them."""
 
 
-def asked_key(error: ContainerError) -> Key:
-    """The key that led to an error of a container: the first of its path."""
+def requested_key(error: ContainerError) -> Key:
+    """The requested key that led to an error of a container: the first of its path."""
     path: tuple[Key, ...] = getattr(error, "path", ())
     key: Key = path[0] if path else getattr(error, "key", Key(None))
     return key
 
 
 def needed_below(container: Container | None, keys: Collection[Key], provided: Collection[Key]) -> Below:
-    """Tell which of these keys can't be resolved without a value that senders bring, and without which."""
+    """Return which of these keys need a provided value, and which one."""
     if container is None or not keys or not provided:
         return {}
     try:
@@ -44,11 +44,11 @@ def needed_below(container: Container | None, keys: Collection[Key], provided: C
 
 
 def _errors(found: Validation) -> dict[str, Key]:
-    return {f"{asked_key(error)} {error}": asked_key(error) for error in found.errors}
+    return {f"{requested_key(error)} {error}": requested_key(error) for error in found.errors}
 
 
 class Running(NamedTuple):
-    """A handler or middleware that runs because of a brokered event, and whose event that is."""
+    """A handler or middleware that runs because of a brokered event, with the handler of that event."""
 
     record: Registration | Layer
     wired: Wired
@@ -61,7 +61,7 @@ def without_sender(
     classes: Mapping[Registration, tuple[type[Message], ...]],
     reach: Reach,
 ) -> Iterator[Running]:
-    """Find all that runs in a worker, where nothing is sent: handlers of brokered events, and what is around and below.
+    """Find everything that runs in a worker: handlers of brokered events, with their middlewares and domain events.
 
     Each is given once, with the first handler that leads to it.
     """
@@ -80,10 +80,10 @@ def without_sender(
                 yield Running(records[id(one)], one, root)
 
 
-def refused_in_a_worker(
+def worker_problems(
     running: Iterable[Running], container: Container | None, provided: Collection[Key], below: Below
 ) -> Iterator[Problem]:
-    """Report what asks for a value that only senders bring, in a worker, and warn where a container can't tell."""
+    """Report what needs a provided value in a worker, and warn if a container can't tell."""
     unknown = _Opaque(container, provided)
     for one in running:
         for key in one.wired.asked_of_senders:
@@ -98,15 +98,17 @@ def refused_in_a_worker(
 def _needs_a_sender(one: Running, key: Key, asked: Key) -> Problem:
     needs = "" if asked == key else f", which needs {key}"
     where = "" if one.record is one.root else f", and runs for {one.root.name} too"
-    text = f"{one.record.name} asks for {asked}{needs}{where}: only senders bring {key}"
-    remedy = f"register {key} with the container, or carry what is needed of it in the event"
+    text = f"{one.record.name} asks for {asked}{needs}{where}: only senders provide {key}"
+    remedy = f"register {key} with the container, or put the data that is needed into the event"
     if isinstance(one.record, Layer):
-        remedy = f"{remedy}, or have the middleware wrap only what is sent: hint Command[Any] or Query[Any]"
-    return Problem("missing-dependency", f"{text}, and a brokered event has no sender", remedy, one.record.place)
+        remedy = (
+            f"{remedy}, or let the middleware wrap requests only: annotate its message as Command[Any] or Query[Any]"
+        )
+    return Problem("missing-dependency", f"{text}, but a brokered event has no sender", remedy, one.record.place)
 
 
 class _Opaque:
-    """A container that does not tell what its factories ask for."""
+    """A container that does not report the dependencies of its factories."""
 
     def __init__(self, container: Container | None, provided: Collection[Key]) -> None:
         is_opaque = container is not None and Capability.DEEP_VALIDATION not in container.capabilities
@@ -114,7 +116,7 @@ class _Opaque:
         self._brought = [key for key in provided if container is None or not container.can_resolve(key)]
 
     def below(self, key: Key) -> bool:
-        """Whether a value of senders may be needed below a key, as far as the container knows."""
+        """Whether a key may need a provided value, as far as the container knows."""
         return (
             self._container is not None and bool(self._brought) and bool(self._container.validate([key], ()).warnings)
         )
@@ -125,13 +127,13 @@ class _Opaque:
         text = (
             f"{one.record.name} asks for {asked} in a worker, and the container can't tell whether that needs {brought}"
         )
-        text = f"{text}, which only senders bring; a brokered event has no sender"
-        remedy = f"make sure that it does not, with a test that publishes the event of {one.root.name}"
+        text = f"{text}, which only senders provide; a brokered event has no sender"
+        remedy = f"ensure with a test that it does not: publish the event of {one.root.name}"
         return Problem("missing-dependency", text, remedy, one.record.place, "warning")
 
 
-def telling_what_was_not_brought(work: Work, declared: Collection[Key]) -> Work:
-    """Say that a sender had to bring what a container misses, where only the factory that asks for it can tell."""
+def name_missing_value(work: Work, declared: Collection[Key]) -> Work:
+    """Name the missing provided value in the error of a container, if only the factory that needs it can tell."""
 
     # Any: messages and results of all kinds meet here.
     async def work_or_tell(message: Any, unit: Unit) -> Any:
@@ -140,14 +142,14 @@ def telling_what_was_not_brought(work: Work, declared: Collection[Key]) -> Work:
         except DependencyNotFoundError as error:
             if error.key not in declared or error.key in unit.provided:
                 raise
-            raise not_brought(error.key, error.path[0] if error.path else None) from error
+            raise missing_value_error(error.key, error.path[0] if error.path else None) from error
 
     return work_or_tell
 
 
-def not_brought(key: Key, asker: object = None) -> NotProvidedError:
-    """The error of a value that only senders bring, where none did."""
+def missing_value_error(key: Key, asker: object = None) -> NotProvidedError:
+    """The error for a value that the sender did not provide."""
     needed = "" if asker is None else f", which {asker} needs,"
-    text = f"{key}{needed} is brought by senders only, and was not brought here"
+    text = f"{key}{needed} must be provided by the sender, and was not"
     how = f"use app.using(provide={{{key}: ...}}), or register {key} with the container, as a worker has no sender"
     return NotProvidedError(f"{text}: {how}")
