@@ -5,6 +5,8 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import pytest
+
 from diator import Diator, ECSTEvent, Retry, contract
 from diator.brokers import Ack, Delivery, MemoryBroker, Receiver, RetryAfter, Settlement, Subscription
 
@@ -19,7 +21,8 @@ class Changed(ECSTEvent):
 class EagerReceiver:
     """Hands out all that it has of a key: later ones also while earlier ones are out, as brokers may."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, lag: float) -> None:
+        self.lag = lag
         self.waiting = list(range(count))
         self.failures = dict.fromkeys(range(count), 0)
         self.changed = asyncio.Event()
@@ -30,6 +33,7 @@ class EagerReceiver:
             await self.changed.wait()
         await asyncio.sleep(0.01)
         found, self.waiting = self.waiting[:2], self.waiting[2:]
+        await asyncio.sleep(self.lag)  # on their way, and maybe overtaken by an answer to settling
         return [self.delivery(number) for number in found]
 
     def delivery(self, number: int) -> Delivery:
@@ -57,12 +61,17 @@ class EagerReceiver:
 
 
 class EagerBroker(MemoryBroker):
+    lag = 0.0
+
     async def subscribe(self, subscription: Subscription) -> Receiver:
-        return EagerReceiver(10)
+        return EagerReceiver(10, self.lag)
 
 
-async def test_what_comes_while_its_key_is_held_does_not_get_overtaken() -> None:
-    app = Diator("rooms", broker=EagerBroker(), retry=Retry(attempts=3, delay=0.0))
+@pytest.mark.parametrize("lag", [0.0, 0.05])
+async def test_what_comes_while_its_key_is_held_does_not_get_overtaken(lag: float) -> None:
+    broker = EagerBroker()
+    broker.lag = lag
+    app = Diator("rooms", broker=broker, retry=Retry(attempts=3, delay=0.0))
     began: list[int] = []
     ended: list[int] = []
     over = asyncio.Event()

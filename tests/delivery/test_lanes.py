@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from diator import Context, Diator, NotificationEvent, Reject, Retry, contract
-from diator.brokers import Delivery
+from diator.brokers import Delivery, Settlement
 from tests.brokered import Flaky, Watch, die, letters, put, subscriptions_of
 from tests.virtual_time import in_virtual_time
 
@@ -269,3 +269,40 @@ async def test_what_waits_behind_its_key_is_given_back_as_soon_as_a_worker_stops
         worker.stop()
         await asyncio.sleep(1)
         assert bench.watch.outcomes() == ["Release"] * (taken - 1)
+
+
+@in_virtual_time
+async def test_what_waited_past_its_lease_does_not_run() -> None:
+    """Another worker may have it, though nobody can say so while the broker is away."""
+    bench = Bench()
+    bench.seconds[0] = 200.0
+    async with bench.app, bench.app.worker(concurrency=1):
+        await bench.app.publish(*(Joined("c", number) for number in range(100, 150)))
+        await bench.watch.settle(50)  # by now it takes several ahead
+        await bench.app.publish(Joined("a", 0), Joined("b", 1))
+        await asyncio.sleep(1)
+        bench.broker.break_down()
+        await asyncio.sleep(400)
+        assert (bench.ran["a"], bench.ran["b"]) == ([0], [])
+        bench.broker.mend()
+        await bench.watch.until(lambda: bench.ran["b"] == [1], within=1000)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+@in_virtual_time
+async def test_a_lease_that_settling_finds_lost_is_told(
+    is_lost: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        await asyncio.sleep(1)
+        settle = bench.broker.receivers[0].settle
+
+        async def lose(settlements: Sequence[Settlement]) -> Collection[Delivery]:
+            await settle(settlements)
+            return [delivery for delivery, _ in settlements] if is_lost else []
+
+        monkeypatch.setattr(bench.broker.receivers[0], "settle", lose)
+        await bench.app.publish(Joined("a"), Joined("b"))
+        await bench.watch.settle(2)
+    assert caplog.text.count("has lost the lease") == 2 * is_lost

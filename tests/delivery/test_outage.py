@@ -301,6 +301,37 @@ async def test_outcomes_that_wait_for_the_broker_are_taken_down_in_order_and_onc
 
 
 @in_virtual_time
+async def test_outcomes_that_come_during_an_outage_are_taken_down_after_those_before() -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker(only="first"):
+        bench.broker.break_down("settle")
+        bench.broker.slow["settle"] = 1.0
+        for number in range(5):
+            await bench.app.publish(Joined(number))
+            await asyncio.sleep(0.3)  # so that some come while others are being settled in vain
+        bench.broker.mend()
+        await bench.watch.settle(5)
+    ids = [details.message_id for details in bench.watch.of("settled")]
+    assert ids == [details.context.message_id for details in bench.watch.of("handled")]
+
+
+@pytest.mark.parametrize("operation", ["receive", "settle"])
+@in_virtual_time
+async def test_an_outage_after_another_is_tried_as_soon_as_the_first(operation: str) -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker():
+        for seconds in (300.0, 0.3):
+            await bench.works()
+            bench.broker.break_down(operation)
+            await bench.app.publish(Joined())
+            await asyncio.sleep(seconds)
+            bench.broker.mend()
+            began = asyncio.get_running_loop().time()
+            await bench.works()
+        assert asyncio.get_running_loop().time() - began < 1.0
+
+
+@in_virtual_time
 async def test_operations_at_a_broker_that_is_away_leave_no_connection_behind() -> None:
     bench = Bench()
     bench.broker.break_down("connect")

@@ -177,3 +177,42 @@ async def test_a_broker_that_can_record_nothing_is_tried_again_until_it_can() ->
         assert sorted(watch.outcomes()) == ["Ack", "Park", "RetryAfter"]
         assert len(watch.of("handled")) == 3
         assert worker.is_ready
+
+
+@in_virtual_time
+async def test_an_outcome_waits_only_a_moment_though_every_handler_is_busy() -> None:
+    broker, watch = Flaky(), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch], concurrency=2)
+
+    @app.on_event
+    async def joined(event: Joined) -> None:
+        await asyncio.sleep(5)
+
+    async with app, app.worker(grace=0):
+        await app.publish(*(Joined(number) for number in range(20)))
+        await asyncio.sleep(5.2)
+        assert watch.outcomes() == ["Ack"] * 2
+
+
+@in_virtual_time
+async def test_nothing_of_a_key_is_settled_before_an_earlier_one_that_can_not_be_recorded() -> None:
+    odd = True
+    settled: list[bytes] = []
+
+    def refuses(outcome: Outcome, body: bytes) -> BaseException | None:
+        if odd and of(4) in body:
+            return ValueError("odd")
+        settled.append(body)
+        return None
+
+    broker, watch = Picky(refuses), Watch()
+    app = an_app(broker, watch)
+    async with app, app.worker():
+        await app.publish(Joined(4, "a"), Joined(5, "a"), Joined(6, "b"))
+        await asyncio.sleep(20)
+        assert settled
+        assert all(of(6) in body for body in settled)
+        odd = False
+        await watch.until(lambda: bool(watch.of("parked")), within=1000)
+        await watch.until(lambda: watch.outcomes().count("Ack") == 2, within=100)
+    assert [details.event.number for details in watch.of("handled") if details.event.room == "a"][-1] == 5

@@ -174,6 +174,20 @@ async def test_a_second_stop_cancels_at_once() -> None:
 
 
 @in_virtual_time
+async def test_the_grace_time_begins_with_the_first_stop() -> None:
+    bench = Bench(seconds=100)
+    async with bench.app, bench.app.worker(grace=50) as worker:
+        await bench.publish(1)
+        await bench.begin(1)
+        began = asyncio.get_running_loop().time()
+        for _ in range(4):
+            worker.stop()
+            await asyncio.sleep(10)
+        await worker.wait()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(50, abs=0.5)
+
+
+@in_virtual_time
 async def test_a_stop_at_once_is_at_once_however_often_it_was_stopped() -> None:
     bench = Bench(seconds=100)
     async with bench.app, bench.app.worker(grace=50) as worker:
