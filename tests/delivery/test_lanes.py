@@ -238,7 +238,9 @@ async def test_what_waits_behind_retries_is_not_counted_for_ever() -> None:
 
 
 @in_virtual_time
-async def test_a_key_goes_on_in_the_worker_that_has_lost_it_while_it_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_goes_on_in_the_worker_that_has_lost_it_while_it_waited(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = Bench()
     bench.seconds[0] = 200.0
 
@@ -254,6 +256,7 @@ async def test_a_key_goes_on_in_the_worker_that_has_lost_it_while_it_waited(monk
         with monkeypatch.context() as losing:
             losing.setattr(bench.broker.receivers[0], "renew", lose)
             await asyncio.sleep(15)
+        assert caplog.text.count("has lost the lease") == 1, "of the one that runs; the other one is just not run"
         await bench.watch.until(lambda: bench.ran["b"] == [1], within=1000)
 
 
@@ -306,3 +309,40 @@ async def test_a_lease_that_settling_finds_lost_is_told(
         await bench.app.publish(Joined("a"), Joined("b"))
         await bench.watch.settle(2)
     assert caplog.text.count("has lost the lease") == 2 * is_lost
+
+
+@in_virtual_time
+async def test_what_waits_for_long_runs_when_its_turn_comes() -> None:
+    bench = Bench()
+    bench.seconds[0] = 200.0
+    async with bench.app, bench.app.worker(concurrency=1):
+        await bench.app.publish(*(Joined("c", number) for number in range(100, 150)))
+        await bench.watch.settle(50)  # by now it takes several ahead
+        await bench.app.publish(Joined("a", 0), Joined("b", 1))
+        await bench.watch.settle(52, within=300)
+    assert bench.watch.outcomes() == ["Ack"] * 52
+
+
+@in_virtual_time
+async def test_a_lease_is_counted_from_before_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.seconds[0] = 50.0
+    async with bench.app, bench.app.worker(concurrency=1):
+        await bench.app.publish(*(Joined("c", number) for number in range(100, 150)))
+        await bench.watch.settle(50)  # by now it takes several ahead
+        renew = bench.broker.receivers[0].renew
+
+        async def answer_late(deliveries: Sequence[Delivery]) -> Collection[Delivery]:
+            lost = await renew(deliveries)
+            await asyncio.sleep(25)
+            return lost
+
+        monkeypatch.setattr(bench.broker.receivers[0], "renew", answer_late)
+        await bench.app.publish(Joined("a", 0), Joined("b", 1))
+        await asyncio.sleep(37)
+        bench.broker.break_down()
+        await asyncio.sleep(20)
+        assert bench.ran["b"] == []
+        monkeypatch.undo()
+        bench.broker.mend()
+        await bench.watch.until(lambda: bench.ran["b"] == [1], within=1000)
