@@ -63,7 +63,7 @@ REDIS = (
         "the stream of what comes again grows for ever",
         "  if own_streams[stream] then call_with({'XDEL', stream}, ids) end\n",
         "",
-        _BOTH,
+        _STREAMS,
     ),
     _bug(
         "lua/queue_settle.lua",
@@ -92,7 +92,7 @@ REDIS = (
         "what is known of failures stays for ever",
         "if has_counts then call_with({'HDEL', counts}, finished) end\n",
         "",
-        _BOTH,
+        _STREAMS,
     ),
     _bug(
         "lua/queue_settle.lua",
@@ -311,7 +311,7 @@ REDIS = (
         "the stream of what comes again grows for ever",
         "            if stream.own:\n",
         "            if False:\n",
-        _BOTH,
+        _STREAMS,
     ),
     _bug(
         "_shared.py",
@@ -544,7 +544,7 @@ REDIS = (
         "the fields of what was due stay for ever",
         "    redis.call('HDEL', kept, name)\n",
         "",
-        _BOTH,
+        _STREAMS,
     ),
     _bug(
         "lua/delays.lua",

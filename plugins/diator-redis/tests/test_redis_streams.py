@@ -6,6 +6,7 @@ import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import diator_redis
@@ -180,6 +181,40 @@ async def settle_all(receiver: Receiver, count: int) -> list[Delivery]:
         assert not await receiver.settle([(delivery, ACK) for delivery in came])
         done += came
     return done
+
+
+async def sizes(client: Any) -> dict[str, int]:
+    """How many things the stored structures have, of those that have any."""
+    of = {b"stream": client.xlen, b"list": client.llen, b"zset": client.zcard, b"hash": client.hlen}
+    names = [name async for name in client.scan_iter() if await client.type(name) in of]
+    found = {name.decode().rpartition("}:")[2]: await of[await client.type(name)](name) for name in names}
+    return {name: size for name, size in found.items() if size}
+
+
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+async def test_what_was_settled_leaves_nothing_behind(
+    server: RedisServer, client: Any, subscription: Subscription
+) -> None:
+    """But for its entry, until it is trimmed."""
+    async with connected(RedisBroker(server.url, lease=30.0), subscription) as broker:
+        await broker.publish([message(at, f"k{at % 4}") for at in range(12)], timeout=5)
+        soon = Outgoing("orders", message(12, "k0").envelope, due=datetime.now(timezone.utc) + timedelta(seconds=0.1))
+        await broker.publish([soon], timeout=5)
+        receiver = await broker.subscribe(subscription)
+        outcomes = iter([RELEASE, RetryAfter(0.01), RetryAfter(0.0), Park("no")] * 2)
+        for _ in range(8):
+            (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
+            await receiver.settle([(delivery, next(outcomes))])
+        async for letter in broker.dead_letters(subscription):
+            assert await broker.replay(subscription, letter)
+        await settle_all(receiver, 13)
+        await receiver.aclose()
+        left = await sizes(client)
+        assert left.pop("events") == 13
+        assert left.pop("meta", 0) < 10
+        assert left.pop("bell", 0) <= 10
+        assert not left
+        assert (await client.xpending("diator:{orders}:events", subscription.name))["pending"] == 0
 
 
 async def test_entries_may_go_by_their_age(server: RedisServer, client: Any) -> None:
