@@ -116,7 +116,7 @@ class ServiceBusBroker:
     def capabilities(self) -> Capability:
         """What this broker can do: `Capability.ORDERED` with ``sessions``, `Capability.DEDUPLICATES` with a window."""
         kept = Capability.DURABLE | Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY
-        kept |= Capability.DEAD_LETTERS
+        kept |= Capability.DEAD_LETTERS | Capability.SCHEDULES
         kept |= Capability.ORDERED if self._settings.sessions else Capability(0)
         return kept | (Capability.DEDUPLICATES if self._settings.duplicate_window else Capability(0))
 

@@ -61,10 +61,7 @@ LOST: tuple[type[BaseException], ...] = (
     sdk.SessionLockLostError,
     sdk.MessageNotFoundError,
 )
-"""What a settlement or a renewal fails with when the lock is gone.
-
-After a broken connection it is no proof that the message comes again: the settlement may have been applied.
-"""
+"""What a settlement or a renewal fails with when the lock is gone. See `unclear` for settlements."""
 
 REFUSED: tuple[type[BaseException], ...] = (
     sdk.ServiceBusServerBusyError,
@@ -172,6 +169,18 @@ def _may_pass(error: sdk.ServiceBusError) -> bool:
     if isinstance(inner, BaseException):
         return is_temporary(inner)
     return _is_passing_status(getattr(error, "_status_code", None))
+
+
+def unclear(error: BaseException, what: str) -> BrokerUnavailableError | None:
+    """Give the error to raise if a settlement may be recorded, though its lock is said to be lost.
+
+    The SDK asks the management node where the link has not confirmed a settlement; the answer is the same for what the
+    link has recorded and for what it has not. Only that node gives a status.
+    """
+    if getattr(error, "_status_code", None) is None:
+        return None
+    text = f"Service Bus, {what}: the connection broke before it had confirmed an outcome, which may be recorded or not"
+    return BrokerUnavailableError(text)
 
 
 def _is_passing_status(status: object) -> bool:

@@ -17,8 +17,8 @@ from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutE
 
 from diator.brokers import Ack, Outcome, Park, RetryAfter
 from diator.errors import BrokerError
-from diator_azure_servicebus._errors import LOST, is_temporary, quietly, translate
-from diator_azure_servicebus._fetching import Fetcher, Held
+from diator_azure_servicebus._errors import LOST, is_temporary, quietly, translate, unclear
+from diator_azure_servicebus._fetching import Fetcher, Held, stopped
 from diator_azure_servicebus._parking import write
 from diator_azure_servicebus._sdk import give_back
 
@@ -57,6 +57,7 @@ class Lane:
         """What was given back and must come before anything later."""
         self._misfits = 0
         self._keeping: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
         if self.is_held:
             self._keep()
 
@@ -102,11 +103,23 @@ class Lane:
     def _may_hand_out(self) -> bool:
         return not self.lost and not self.is_held and not (self._broken and self.out)
 
-    async def refresh(self) -> None:
-        """Renew the lock where it is no longer fresh."""
-        if self.fetcher.ready and self._left < timedelta(seconds=self._lease * _FRESH):
-            with contextlib.suppress(BrokerError):  # it lasts a little yet
-                await self.renew()
+    def is_fresh(self) -> bool:
+        """Whether enough is left of the lock for messages to be handed out; renews it otherwise, then wakes."""
+        ended = self._refreshing is not None and self._refreshing.done()
+        if ended:
+            self._refreshing = None
+        if ended or self._left >= timedelta(seconds=self._lease * _FRESH):
+            return not self.lost
+        if self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._refresh())
+        return False
+
+    async def _refresh(self) -> None:
+        with contextlib.suppress(BrokerError):  # it lasts a little yet
+            await self.renew()
+        if self.has_expired:
+            self.lose()
+        self._wake()
 
     def take(self, limit: int) -> list[Held]:
         """Give what may be handed out, in order. What has come too early is given back."""
@@ -138,7 +151,11 @@ class Lane:
     # Settling
 
     async def settle(self, held: Held, outcome: Outcome) -> bool:
-        """Settle one; tells whether it was lost. Raises `~diator.BrokerError` where that is worth another try."""
+        """Settle one; tells whether it was lost.
+
+        Raises `~diator.BrokerError` where that is worth another try, and where the connection broke: the outcome may be
+        recorded then, and what is told as lost must not be.
+        """
         if held.settled:
             return False
         if held.lost or self.lost or self.has_expired:
@@ -150,11 +167,15 @@ class Lane:
             pass
         except (ServiceBusServerBusyError, OperationTimeoutError) as error:
             raise translate(error, self.path) from error
-        except Exception as error:
-            if not isinstance(error, LOST) and not is_temporary(error):
-                raise translate(error, self.path) from error
-            self.lose()  # a session does not outlive its connection
+        except LOST as error:
+            self.lose()
+            if outage := unclear(error, self.path):
+                raise outage from error
             return True
+        except Exception as error:
+            if is_temporary(error):
+                self.lose()  # a session does not outlive its connection
+            raise translate(error, self.path) from error
         held.settled = True
         self.out.pop(id(held), None)
         self._broken = self._broken and bool(self.out)
@@ -232,9 +253,9 @@ class Lane:
 
     async def aclose(self) -> None:
         """Give up the session, and with it everything that is not settled."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        for task in (self._keeping, self._refreshing):
+            if task is not None:
+                await stopped(task)
         await self.fetcher.stop()
         await quietly(self._sdk.close())
 

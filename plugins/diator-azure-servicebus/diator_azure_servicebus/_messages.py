@@ -55,10 +55,16 @@ def to_wire(message: Outgoing, *, sessions: bool) -> ServiceBusMessage:
         session_id=session_of(message.key, message.id) if sessions else None,
         partition_key=None if sessions else partition_of(message.key),
         subject=message.envelope.type[:LONGEST_ID],
+        scheduled_enqueue_time_utc=message.due and _whole_milliseconds(message.due),
         content_type=content_type,
         correlation_id=correlation if correlation and len(correlation) <= LONGEST_ID else None,
         application_properties=properties,
     )
+
+
+def _whole_milliseconds(due: datetime) -> datetime:
+    """Round up, since the wire carries milliseconds and a message must not come early."""
+    return due + timedelta(microseconds=-due.microsecond % 1000)
 
 
 def from_wire(message: ServiceBusReceivedMessage, subscription: Subscription) -> Content:

@@ -3,8 +3,11 @@
 import importlib
 import inspect
 import os
+import ssl
+from functools import cache
 from typing import Any
 
+import certifi
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.management import ServiceBusAdministrationClient
 
@@ -56,9 +59,9 @@ class Opening:
             return Link(self._given, self._settings, owned=False, port=None)
         string = self._string
         if string is not None:
-            client = ServiceBusClient.from_connection_string(string, **_RETRIES)
+            client = ServiceBusClient.from_connection_string(string, ssl_context=_tls(), **_RETRIES)
         else:
-            client = ServiceBusClient(self.namespace, self._credentials(), **_RETRIES)
+            client = ServiceBusClient(self.namespace, self._credentials(), ssl_context=_tls(), **_RETRIES)
         return Link(client, self._settings, owned=True, port=default_port(string))
 
     def topology(self, link: Link) -> Topology:
@@ -76,6 +79,18 @@ class Opening:
 
     def _credentials(self) -> Any:
         return self._credential or _identity("azure.identity.aio").DefaultAzureCredential()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Read the certificates once.
+
+    The SDK reads them for each connection, even one without TLS, and each session is a connection: that stops the event
+    loop for about 30 ms each time, so that locks ran out where many sessions were opened.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 def _identity(module: str) -> Any:

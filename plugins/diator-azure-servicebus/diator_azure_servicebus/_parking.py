@@ -13,7 +13,6 @@ import msgspec
 from azure.servicebus import ServiceBusReceivedMessage
 
 from diator.brokers import Park
-from diator.errors import BrokerError
 from diator_azure_servicebus._messages import text_properties
 
 ROOM = 4_096
@@ -31,14 +30,7 @@ class _Told(msgspec.Struct, omit_defaults=True):
 
 
 def write(why: Park) -> tuple[str, str]:
-    """Give the reason and the description of a dead letter. Raises `BrokerError` for half characters."""
-    try:
-        return _written(why)
-    except UnicodeEncodeError as error:
-        raise BrokerError(f"a dead letter can't be written down: {error}") from error
-
-
-def _written(why: Park) -> tuple[str, str]:
+    """Give the reason and the description of a dead letter. Their texts have no half characters."""
     now = datetime.now(timezone.utc)
     told = _Told(now, why.attempts, why.error, why.traceback)
     text = msgspec.json.encode(told)

@@ -9,7 +9,7 @@ from azure.servicebus.exceptions import MessageAlreadySettled
 
 from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
 from diator_azure_servicebus._copies import copy_of
-from diator_azure_servicebus._errors import LOST, translate, translated
+from diator_azure_servicebus._errors import LOST, translate, translated, unclear
 from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
 from diator_azure_servicebus._locks import Locks
 from diator_azure_servicebus._names import copy_id_of
@@ -119,8 +119,12 @@ class QueueReceiver:
                     held.settled = True
             except MessageAlreadySettled:
                 held.settled = True
-            except LOST:
-                pass
+            except LOST as error:
+                held.lost = True
+                if (held.copied or not isinstance(outcome, RetryAfter)) and (
+                    outage := unclear(error, self._sdk.entity_path)
+                ):
+                    raise outage from error
         held.lost = not held.settled
         self._out.pop(id(held), None)
         return held.lost

@@ -57,7 +57,7 @@ class SessionReceiver:
         try:
             while self._closing is None:
                 self._woken.clear()
-                if deliveries := await self._hand_out(limit):
+                if deliveries := self._hand_out(limit):
                     return deliveries
                 if self._error is not None:
                     error, self._error = self._error, None
@@ -99,7 +99,7 @@ class SessionReceiver:
         delivery, outcome = settlement
         held: Held = delivery.receipt
         lane = self._of.get(id(held))
-        is_lost = held.lost or (lane is not None and await lane.settle(held, outcome))
+        is_lost = not held.settled and (held.lost or (lane is not None and await lane.settle(held, outcome)))
         self._of.pop(id(held), None)
         return [delivery] if is_lost else []
 
@@ -134,11 +134,11 @@ class SessionReceiver:
 
     # Handing out
 
-    async def _hand_out(self, limit: int) -> list[Delivery]:
-        await asyncio.gather(*(lane.refresh() for lane in self._lanes))
+    def _hand_out(self, limit: int) -> list[Delivery]:
+        """Give what may be handed out now. Nothing is awaited, so what is taken is given."""
         deliveries: list[Delivery] = []
-        for lane in self._lanes:  # from here on nothing is awaited: what is taken is given
-            if len(deliveries) < limit and lane.fetcher.ready:
+        for lane in self._lanes:
+            if len(deliveries) < limit and lane.fetcher.ready and lane.is_fresh():
                 taken = lane.take(limit - len(deliveries))
                 self._of.update((id(held), lane) for held in taken)
                 deliveries += [held.delivery(self._subscription, held.failures) for held in taken]
@@ -147,13 +147,17 @@ class SessionReceiver:
         return deliveries
 
     def _ask(self, limit: int) -> None:
-        """Fetch from the sessions there are, and ask for more."""
+        """Fetch from the sessions there are, and ask for more: for one only while messages wait for their locks.
+
+        Opening many takes long, in which the locks of those that are open would run out.
+        """
         for lane in self._lanes:
             lane.start(limit)
         active = sum(not lane.is_held for lane in self._lanes)
         asking = len(self._asking)
         room = min(self._most - active, self._most * _HELD - len(self._lanes)) - asking
-        for _ in range(min(room, 1 + active - asking)):
+        wanted = 1 if any(lane.fetcher.ready for lane in self._lanes) else 1 + active
+        for _ in range(min(room, wanted - asking)):
             task = asyncio.ensure_future(self._open())
             self._asking.add(task)
             task.add_done_callback(self._asked)

@@ -36,12 +36,11 @@ if not NAMESPACE:
     class TestServiceBusBroker(BrokerSuite):
         """What every broker plugin must do."""
 
-        deadline = 60.0
-        patience = 10.0  # a session that its owner has lost is found by asking for it, which takes its time
+        deadline = 40.0
         short_lease = 1.0
         messages = 500
         examples = 8
-        lives = 2
+        lives = 4
 
         @pytest.fixture(autouse=True)
         def _server(self, server: ServiceBusServer) -> None:

@@ -9,18 +9,20 @@ import asyncio
 import contextlib
 import gc
 import os
+import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 import pytest
 from azure.servicebus import ServiceBusMessage
-from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.aio import ServiceBusClient, ServiceBusSession
 from azure.servicebus.amqp import AmqpAnnotatedMessage
-from diator_azure_servicebus import ServiceBusBroker
+from diator_azure_servicebus import ServiceBusBroker, _lane, testing
 from diator_azure_servicebus._reader import Reader
 from diator_azure_servicebus.testing import Action, Point, ServerTopology, ServiceBusServer, hasty_sdk
 
@@ -221,6 +223,36 @@ class TestPublishing:
             await shop.publish(1)
             assert [str(one.message_id) for one in server.messages(shop.queue)] == ["0", "1"]
 
+    async def test_a_scheduled_event_is_known_as_a_duplicate_from_when_it_was_published(
+        self, server: ServiceBusServer
+    ) -> None:
+        """The window begins when it is published, not when it is due, also for what is published at once."""
+        async with opened(server, duplicate_window=60.0) as shop:
+            due = datetime.now(timezone.utc) + timedelta(hours=1)
+            later = [Outgoing(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
+            await shop.publish(1)
+            await shop.broker.publish(later, timeout=PATIENCE)
+            await shop.publish(2, 3)
+            assert [str(one.message_id) for one in server.messages(shop.queue)] == ["1", "3"]
+            assert server.counts(shop.topic.name).scheduled == 1
+
+    async def test_what_is_scheduled_leaves_in_one_batch_with_the_others(self, server: ServiceBusServer) -> None:
+        """Each keeps its own time there, also in the batch of what was published at the same time."""
+        async with opened(server) as shop:
+            await shop.publish(0)  # opens the sender
+            due = datetime.now(timezone.utc) + timedelta(seconds=0.6)
+            later = [Outgoing(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
+            await asyncio.gather(
+                *(shop.broker.publish([one], timeout=PATIENCE) for one in (*later, shop.message(3))),
+                shop.broker.publish([later[0], shop.message(4)], timeout=PATIENCE),
+            )
+            assert {str(one.message_id) for one in server.messages(shop.queue)} == {"0", "3", "4"}
+            assert server.counts(shop.topic.name).scheduled == 3
+            receiver = await shop.receiver()
+            came = [number(await take(receiver)) for _ in range(6)]
+            assert sorted(came[:3]) == [0, 3, 4]
+            assert sorted(came[3:]) == [1, 1, 2]
+
     async def test_one_client_and_one_sender_stay_open(self, server: ServiceBusServer) -> None:
         """In diator 0.1 the client was closed after each send, so that only the first one worked."""
         async with opened(server) as shop:
@@ -404,6 +436,33 @@ class TestSettling:
             await nothing(other, 1.3)
             assert await receiver.settle([(delivery, RetryAfter(0.0))]) == [delivery]
 
+    async def test_a_retry_of_a_message_that_no_batch_has_room_for_is_sent_alone(
+        self, server: ServiceBusServer
+    ) -> None:
+        """As on the Premium tier, where a message may be larger than a batch."""
+        room = 4 * 1024 * 1024
+        name = f"shop{uuid4().hex[:8]}"
+        mail = Subscription(f"{name}.mail", (Topic(f"{name}.sold", True, ("sold",)),))
+        server.add(
+            testing.Queue(mail.name, max_message_bytes=room),
+            testing.Queue(f"{mail.name}.retry", forward_to=mail.name, max_message_bytes=room),
+            testing.Topic(mail.topics[0].name, max_message_bytes=room),
+        )
+        shop = Shop(server, new_broker(server, max_message_bytes=room), mail)
+        await shop.broker.connect()
+        await shop.broker.apply([mail], mail.topics)
+        try:
+            large = shop.message(1).envelope
+            large = msgspec.structs.replace(large, data=msgspec.Raw(msgspec.json.encode("x" * 1_500_000)))
+            await shop.broker.publish([Outgoing(shop.topic.name, large)], timeout=PATIENCE)
+            receiver = await shop.receiver()
+            assert not await settle(receiver, await take(receiver), RetryAfter(0.0))
+            again = await take(receiver)
+            assert (number(again), again.failures, again.body) == (1, 1, bytes(large.data))
+            assert not await settle(receiver, again, ACK)
+        finally:
+            await shop.broker.aclose()
+
     @pytest.mark.parametrize("ordered", [False, True])
     async def test_locks_that_end_early_are_told_as_lost(self, server: ServiceBusServer, ordered: bool) -> None:
         async with opened(server, ordered=ordered) as shop:
@@ -416,6 +475,23 @@ class TestSettling:
             again = await take(receiver)
             assert (number(again), again.deliveries) == (1, 2)
             assert not await receiver.settle([(again, ACK)])
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    @pytest.mark.parametrize("action", [Action.DROP_AFTER, Action.HANG_AFTER])
+    @pytest.mark.parametrize("outcome", [ACK, Park("rejected")], ids=["ack", "park"])
+    async def test_an_outcome_that_may_be_recorded_is_not_told_as_lost_before_it_is_tried_again(
+        self, server: ServiceBusServer, action: Action, outcome: Outcome, ordered: bool
+    ) -> None:
+        """Of what is told as lost at once nothing has changed: it is delivered again."""
+        async with opened(server, ordered=ordered, lease=2.0) as shop:
+            receiver = await shop.receiver()
+            await shop.publish(1, key="k")
+            delivery = await take(receiver)
+            server.inject(Point.DISPOSITION, action, entity=shop.queue)
+            with pytest.raises(BrokerUnavailableError):
+                await receiver.settle([(delivery, outcome)])
+            assert await receiver.settle([(delivery, outcome)]) == [delivery]
+            assert server.counts(shop.queue).active + server.counts(shop.queue).locked == 0
 
     async def test_a_release_over_a_link_that_is_gone_still_gives_back(self, server: ServiceBusServer) -> None:
         """It counts a delivery then, since only abandoning is left."""
@@ -431,6 +507,48 @@ class TestSettling:
 
 
 class TestLinks:
+    async def test_certificates_are_read_once_however_many_sessions_are_opened(
+        self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The SDK reads them for each connection, which stops the event loop for 30 ms each time."""
+        read_from: list[Any] = []
+        load = ssl.SSLContext.load_verify_locations
+
+        def loaded(context: ssl.SSLContext, *args: Any) -> None:
+            read_from.append(args)
+            load(context, *args)
+
+        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loaded)
+        async with opened(server, ordered=True) as shop:
+            for at in range(4):
+                await shop.publish(at, key=f"{at}")
+            receiver = await shop.receiver()
+            assert {number(await take(receiver)) for _ in range(4)} == {0, 1, 2, 3}
+        assert len(read_from) <= 1
+
+    async def test_a_session_whose_renewal_is_slow_holds_up_no_other(
+        self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A lock that is not fresh is renewed before its messages are handed out; those of others go on meanwhile."""
+        renew, go_on = ServiceBusSession.renew_lock, asyncio.Event()
+
+        async def slowly(session: ServiceBusSession, **options: Any) -> datetime:
+            if session.session_id == "slow":
+                await go_on.wait()
+            return await renew(session, **options)
+
+        monkeypatch.setattr(ServiceBusSession, "renew_lock", slowly)
+        monkeypatch.setattr(_lane, "_FRESH", 1.1)  # as if opening had taken long
+        async with opened(server, ordered=True) as shop:
+            await shop.publish(1, key="slow")
+            receiver = await shop.receiver()
+            asking = asyncio.ensure_future(receiver.receive(1))
+            await asyncio.sleep(0.3)  # its message is there and waits for its lock
+            await shop.publish(2, key="other")
+            assert [number(one) for one in await asyncio.wait_for(asking, PATIENCE)] == [2]
+            go_on.set()
+            assert number(await take(receiver)) == 1
+
     async def test_settling_and_renewing_connect_again_by_themselves(self, server: ServiceBusServer) -> None:
         """Nobody need ask for messages: a handler that takes long keeps its message through an outage."""
         async with opened(server) as shop:

@@ -230,6 +230,12 @@ class TestMessages:
         wire = to_wire(self.outgoing(partitionkey="k"), sessions=False)
         assert (wire.session_id, wire.partition_key) == (None, "k")
 
+    def test_a_scheduled_event_is_enqueued_when_it_is_due_and_no_millisecond_before(self) -> None:
+        due = datetime(2026, 1, 2, 3, 4, 5, 6_001, timezone.utc)
+        wire = to_wire(Outgoing("orders", self.outgoing().envelope, due=due), sessions=True)
+        assert wire.scheduled_enqueue_time_utc == due.replace(microsecond=7_000)
+        assert to_wire(self.outgoing(), sessions=True).scheduled_enqueue_time_utc is None
+
     def test_long_attributes_travel_in_structured_mode(self) -> None:
         sent = self.outgoing(diatorheaders="x" * 20_000)
         wire = to_wire(sent, sessions=True)
