@@ -110,17 +110,24 @@ class Lives:
         return ()
 
     async def settle(self, receiver: Receiver, settlements: Sequence[Settlement]) -> set[int]:
-        """Settle, and give the numbers of those whose lease was lost.
+        """Settle, again while the broker can't be reached, and give the numbers of those whose lease was lost.
 
-        What was acknowledged need not come again, though it may if the connection broke.
+        What was acknowledged need not come again, though it may if the connection broke: so what is told as lost must
+        come again only if that was told at once.
         """
         if not settlements:
             return set()
         acknowledged = {number(delivery) for delivery, outcome in settlements if outcome is ACK}
         self.open -= acknowledged
-        lost = {number(delivery) for delivery in await receiver.settle(settlements)}
-        self.open |= lost & acknowledged
-        return lost
+        for tries in range(TRIES):
+            try:
+                lost = {number(delivery) for delivery in await receiver.settle(settlements)}
+            except BrokerUnavailableError:
+                await asyncio.sleep(PAUSE)
+                continue
+            self.open |= set() if tries else lost & acknowledged
+            return lost
+        raise AssertionError("settling fails, though only connections were cut")
 
     async def leave(self, receiver: Receiver, life: Life) -> None:
         """End a receiver."""

@@ -27,11 +27,14 @@ class Scheduling(Bench):
         began = loop.time()
         later = self.due(message(1, self.topic()), seconds)
         await broker.publish([later, message(2, self.topic())], timeout=self.patience)
-        assert numbers([await self.take_one(receiver)]) == [2]
-        delivery = await self.take_one(receiver)
+        first, took = await self.take_one(receiver), loop.time() - began
+        if took < seconds:  # else both were there: the machine is slow
+            assert numbers([first]) == [2]
+        second = await self.take_one(receiver)
         assert loop.time() - began >= seconds - 0.02, "it was delivered too early"
-        assert (numbers([delivery]), delivery.failures, delivery.deliveries) == ([1], 0, 1)
-        await self.ack(receiver, [delivery])
+        assert sorted(numbers([first, second])) == [1, 2]
+        assert {(one.failures, one.deliveries) for one in (first, second)} == {(0, 1)}
+        await self.ack(receiver, [first, second])
         await self.nothing_comes(receiver)
 
     @case(Capability.SCHEDULES)
@@ -50,13 +53,19 @@ class Scheduling(Bench):
         broker = await self.given(subscription)
         other = await self.connected()
         receiver = await self.receiver(subscription)
-        step = max(self.delay, 0.1)
-        scheduled = [self.due(message(number, self.topic()), self.quiet + number * step) for number in (1, 2, 3)]
-        for number, one in ((3, broker), (2, other), (1, broker)):
-            await one.publish([scheduled[number - 1]], timeout=self.patience)
-        came = [(await self.take_one(receiver)) for _ in range(3)]
+        step, loop = max(self.delay, 0.1), asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            for number, one in ((3, broker), (2, other), (1, broker)):
+                due = self.due(message(number, self.topic()), began + number * step - loop.time())
+                await one.publish([due], timeout=self.patience)
+            in_time = loop.time() - began < step
+            came = [(await self.take_one(receiver)) for _ in range(3)]
+            await self.ack(receiver, came)
+            if in_time:
+                break
+            step *= 4  # the machine is slow: the first was due before all were published
         assert numbers(came) == [1, 2, 3]
-        await self.ack(receiver, came)
 
     @case(Capability.SCHEDULES)
     async def test_every_subscription_gets_a_scheduled_message(self) -> None:
@@ -78,14 +87,20 @@ class Scheduling(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
-        await broker.publish([self.due(message(1, self.topic(), "k"), self.delay + self.quiet)], timeout=self.patience)
-        await broker.publish(messages(2, self.topic(), "k", first=2), timeout=self.patience)
-        taken = await self.take(receiver, 2)
-        assert numbers(taken) == [2, 3]
-        await self.ack(receiver, taken)
-        last = await self.take_one(receiver)
-        assert numbers([last]) == [1]
-        await self.ack(receiver, [last])
+        seconds, loop = self.delay + self.quiet, asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await broker.publish([self.due(message(1, self.topic(), "k"), seconds)], timeout=self.patience)
+            await broker.publish(messages(2, self.topic(), "k", first=2), timeout=self.patience)
+            in_time = loop.time() - began < seconds
+            came = await self.take(receiver, 2)
+            await self.ack(receiver, came)
+            came.append(await self.take_one(receiver))
+            await self.ack(receiver, came[2:])
+            if in_time:
+                break
+            seconds *= 4  # the machine is slow: the first was due before the others were published
+        assert numbers(came) == [2, 3, 1]
 
     @case(Capability.SCHEDULES | Capability.DURABLE)
     async def test_a_scheduled_message_survives_the_process_that_published_it(self) -> None:
