@@ -9,9 +9,10 @@ that whatever the start could not see fails its command, and is never other data
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 import msgspec
+from typing_extensions import get_type_hints
 
 from diator.delivery.differences import differences, fields_of, reason_of
 from diator.delivery.models import Model
@@ -48,12 +49,31 @@ def codec_of(cls: Any) -> Codec:
     try:
         library = Model(cls) if is_model else Struct(cls)
     except Exception as error:
-        text = f"{'pydantic' if is_model else 'msgspec'} says: {reason_of(error)}"
+        text = f"{'pydantic' if is_model else 'msgspec'} says{_of_fields(cls, is_model)}: {reason_of(error)}"
         raise UnserialisableError(text, _REMEDY) from error
     wrong = library.wrong or _trial(show(cls), library)
     if wrong:
         raise UnserialisableError(", ".join(wrong), _REMEDY)
     return Codec(_proving(show(cls), library), library.read)
+
+
+def _of_fields(cls: Any, is_model: bool) -> str:
+    """Which fields a library can't do anything with; it may name none."""
+    can_carry = Model.can_carry if is_model else Struct.can_carry
+    try:
+        hints = get_type_hints(get_origin(cls) or cls, include_extras=True)
+    except Exception:  # noqa: BLE001 - the library tells of what can't be evaluated
+        return ""
+    names = [name for name in fields_of(get_origin(cls) or cls) or () if not _does(can_carry, hints.get(name, int))]
+    return " of " + ", ".join(f"{show(cls)}.{name}" for name in names) if names else ""
+
+
+def _does(work: Callable[..., Any], *arguments: Any) -> bool:
+    try:
+        work(*arguments)
+    except Exception:  # noqa: BLE001 - libraries and code of the class raise anything
+        return False
+    return True
 
 
 _REMEDY = (
@@ -89,15 +109,15 @@ def _lost(event: Any, data: bytes, library: Model | Struct) -> dict[str, str]:
     except Exception as error:  # noqa: BLE001 - raised by validators of the class
         lost = {"": f" can't be read as it is written: {reason_of(error)}"}
         with suppress(Exception):  # as above
-            lost = _by_path(library.plain(event), msgspec.json.decode(data)) or lost  # null in the place of NaN, say
+            # NaN and infinity are null as JSON, and a tuple in a set is a list, of which the libraries name no field
+            found = differences(library.plain(event), msgspec.json.decode(data))
+            odd = [one for one in found if one[1].endswith(" as None") or isinstance(error, TypeError)]
+            lost = {path: _NAME.sub(r".\1", path) + f" {text}" for path, text in odd} or lost
         return lost
-    return _by_path(event, after)
+    return {path: f"{path} {text}" for path, text in differences(event, after)}
 
 
-def _by_path(before: Any, after: Any) -> dict[str, str]:
-    return {path: f"{path} {text}" for path, text in differences(before, after)}
-
-
+_NAME = re.compile(r"\['(\w+)'\]")
 _IN_BRACKETS = re.compile(r"\[.*?\]")
 """Which item it is: one of them is enough to tell."""
 
@@ -109,22 +129,15 @@ def _proving(name: str, library: Model | Struct) -> Callable[[Any], bytes]:
         try:
             data = library.write(event)
         except Exception as error:
-            fields = [field for field in fields_of(event.__class__) or () if _fails(library, event, field)]
+            fields = [
+                field for field in fields_of(event.__class__) or () if not _does(library.write_field, event, field)
+            ]
             where = ", ".join(f"{name}.{field}" for field in fields) or name
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{where} can't be published: {error}") from error
-        lost = _lost(event, data, library)
-        if lost:
+        if lost := _lost(event, data, library):
             text = ", ".join(f"{name}{one}" for one in lost.values())
             raise ValueError(f"{name} can't be published: {text}; publish what JSON can carry, as the field is hinted")
         return data
 
     return proving
-
-
-def _fails(library: Model | Struct, event: Any, field: str) -> bool:
-    try:
-        library.write_field(event, field)
-    except Exception:  # noqa: BLE001 - as the writing of the whole event
-        return True
-    return False

@@ -3,14 +3,17 @@
 import dataclasses
 import datetime as dt
 from collections import deque
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from diator.delivery.error_texts import text_of
 
 # Any throughout: events consist of anything.
 
-_ATOMS = frozenset({str, int, bool, type(None), bytes})
+_ATOMS = frozenset({str, int, bool, type(None), bytes, dt.date, dt.time, dt.timedelta, UUID})
 _BY_TEXT = frozenset({float, complex, Decimal, dt.datetime})
 """Not always equal to themselves: NaN, and times that clocks show twice."""
 _NONE = object()
@@ -29,9 +32,9 @@ def differences(before: Any, after: Any) -> Differences:
         return [] if before == after else _tell(before, after)
     names = fields_of(cls)
     if names is not None:
-        return _below((f".{name}", getattr(before, name, _NONE), getattr(after, name, _NONE)) for name in names)
+        return _below(((name, getattr(before, name, _NONE), getattr(after, name, _NONE)) for name in names), ".{}")
     if issubclass(cls, (list, tuple, deque)) and len(before) == len(after):
-        return _below((f"[{at}]", one, other) for at, (one, other) in enumerate(zip(before, after, strict=True)))
+        return _below(((at, one, after[at]) for at, one in enumerate(before)), "[{}]")
     if issubclass(cls, (set, frozenset)):
         return _entries(dict.fromkeys(before), dict.fromkeys(after))
     if issubclass(cls, dict):
@@ -39,8 +42,12 @@ def differences(before: Any, after: Any) -> Differences:
     return [] if _same(cls, before, after) else _tell(before, after)
 
 
-def _below(parts: Any) -> Differences:
-    return [(f"{at}{path}", text) for at, one, other in parts for path, text in differences(one, other)]
+def _below(parts: Iterator[tuple[Any, Any, Any]], where: str) -> Differences:
+    found: Differences = []
+    for at, one, other in parts:
+        if one is not other and (wrong := differences(one, other)):
+            found += [(where.format(at) + path, text) for path, text in wrong]
+    return found
 
 
 def _entries(before: dict[Any, Any], after: dict[Any, Any]) -> Differences:
@@ -50,14 +57,23 @@ def _entries(before: dict[Any, Any], after: dict[Any, Any]) -> Differences:
     found: Differences = []
     for key, value in before.items():
         other_key, other = entries.get(key, (_NONE, _NONE))
-        wrong = differences(key, other_key)
-        found += [(f"[{key!r}]", f"{text}, as a key or member") for _, text in wrong[:1]]
-        found += [] if wrong else _below([(f"[{key!r}]", value, other)])
+        wrong = [("", f"{text}, as a key or member") for _, text in differences(key, other_key)[:1]]
+        found += [(f"[{key!r}]{path}", text) for path, text in wrong or differences(value, other)]
     return found
+
+
+_fields = WeakKeyDictionary[type, "list[str] | None"]()
 
 
 def fields_of(cls: type[Any]) -> list[str] | None:
     """The names of the fields of a class, whatever made it; none where it has no such thing."""
+    try:
+        return _fields[cls]
+    except KeyError:
+        return _fields.setdefault(cls, _found_in(cls))
+
+
+def _found_in(cls: type[Any]) -> list[str] | None:
     if hasattr(cls, "__pydantic_fields__") and hasattr(cls, "model_fields"):
         return [*cls.model_fields, "__pydantic_extra__", *cls.__private_attributes__]
     if hasattr(cls, "__dataclass_fields__"):
@@ -86,7 +102,8 @@ def reason_of(error: Any) -> str:
     if hasattr(error, "errors") and hasattr(error, "error_count"):
         several = error.errors(include_url=False, include_context=False, include_input=False)
         return ", ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in several[:3])
-    return " ".join(text_of(error).split())
+    message = getattr(error, "message", None)
+    return " ".join((message if isinstance(message, str) else text_of(error)).split())
 
 
 def short(value: Any) -> str:

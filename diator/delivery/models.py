@@ -22,15 +22,26 @@ class Model:
     """How pydantic carries one model. Raises what pydantic raises for what has no JSON schema."""
 
     def __init__(self, cls: Any) -> None:
-        cls.model_json_schema(mode="serialization")
-        self.schema: dict[str, Any] = cls.model_json_schema(mode="validation")
+        cls.model_rebuild()
         self._serializer = cls.__pydantic_serializer__
         self._validate = cls.__pydantic_validator__.validate_json
         self.wrong = list(dict.fromkeys(_Parts(cls).problems()))
+        self.schema: dict[str, Any] | None = None
+        if not self.wrong:
+            cls.model_json_schema(mode="serialization")
+            self.schema = cls.model_json_schema(mode="validation")
+
+    @staticmethod
+    def can_carry(hint: Any) -> None:
+        """Raise what pydantic raises for a hint that has no JSON schema."""
+        from pydantic import ConfigDict, create_model  # noqa: PLC0415 - may not be installed
+
+        made: Any = create_model("Made", __config__=ConfigDict(arbitrary_types_allowed=True), field=(hint, ...))
+        made.model_json_schema(mode="serialization")
 
     def write(self, event: Any, **options: Any) -> bytes:
         """Write an event, by the names that it is read by."""
-        data: bytes = self._serializer.to_json(event, by_alias=True, round_trip=True, **options)
+        data: bytes = self._serializer.to_json(event, by_alias=True, round_trip=True, warnings=False, **options)
         _syntax.decode(data)  # pydantic writes NaN, which is no JSON, where it was told to
         return data
 
@@ -51,7 +62,7 @@ class Model:
 
     def plain(self, event: Any) -> Any:
         """What the JSON of an event stands for."""
-        return self._serializer.to_python(event, mode="json", by_alias=True, round_trip=True)
+        return self._serializer.to_python(event, mode="json", by_alias=True, round_trip=True, warnings=False)
 
 
 _syntax = msgspec.json.Decoder(msgspec.Raw)
@@ -105,7 +116,7 @@ class _Parts:
         validator, serializer = self._built(schema, config)
         for before in self._values(schema, config):
             try:
-                data = serializer.to_json(before, by_alias=True, round_trip=True)
+                data = serializer.to_json(before, by_alias=True, round_trip=True, warnings=False)
                 found = differences(before, validator.validate_json(data))
             except Exception as error:  # noqa: BLE001 - raised by validators and serialisers of the class
                 found = [("", f"can be {short(before)}, which can't be read as it is written: {reason_of(error)}")]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from diator.delivery.differences import is_a
+from diator.delivery.differences import fields_of, is_a
 from diator.engine.hints import show
 
 # Any throughout: a description is one of the thirty classes of msgspec.inspect, or a class of the user's.
@@ -36,7 +36,7 @@ class Struct:
         info: Any = inspect.type_info(cls)
         self._decoder = msgspec.json.Decoder(cls)
         self.write = _encoder.encode
-        self.read = self.make = self._decoder.decode
+        self.read = self._decoder.decode
         self.wrong = list(_problems(info, show(cls), set()))
         if isinstance(info, inspect.CustomType):
             self.wrong = ["it is no dataclass, attrs class, msgspec struct or pydantic model"]
@@ -45,6 +45,19 @@ class Struct:
             Exception
         ):  # whatever it raises, of two classes with one name for example: there is no trial then
             self.schema = msgspec.json.schema(cls)
+
+    @staticmethod
+    def can_carry(hint: Any) -> None:
+        """Raise what msgspec raises for a hint that it doesn't know."""
+        msgspec.json.Decoder(hint)
+
+    def make(self, data: bytes) -> Any:
+        """Read an event for a trial, as if its constructor had made it."""
+        event = self._decoder.decode(data)
+        for name in fields_of(event.__class__) or ():
+            with suppress(Exception):  # msgspec leaves defaults in the class, and does not write them then
+                object.__setattr__(event, name, getattr(event, name))
+        return event
 
     def write_field(self, event: Any, name: str) -> bytes:
         """Write one field of an event."""

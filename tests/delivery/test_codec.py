@@ -1,12 +1,15 @@
 """What events carry, of each library: there and back unchanged, or refused at the start with field and fix."""
 
+import collections
 import dataclasses
 import datetime as dt
 import enum
 import itertools
 import math
+import re
 import uuid
-from collections.abc import Iterable, Sequence
+import zoneinfo
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -16,6 +19,7 @@ import pydantic
 import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Json, SecretBytes, SecretStr
 from pydantic.alias_generators import to_camel
+from typing_extensions import Required, TypedDict
 
 from diator import ConfigurationError, Diator, ECSTEvent, Event, NotificationEvent, Retry
 
@@ -199,6 +203,86 @@ class NumbersAsTexts(BaseModel, ECSTEvent):
     model_config = ConfigDict(ser_json_inf_nan="strings", extra="allow")
 
 
+class Wolf(BaseModel):
+    kind: Literal["wolf", "dog"]
+    pack: "list[Animal]" = []
+
+
+class Sheep(BaseModel):
+    kind: Literal["sheep"] = "sheep"
+
+
+Animal = Annotated[Wolf | Sheep, Field(discriminator="kind")]
+Wolf.model_rebuild()
+
+
+def kind_of(value: Any) -> str:
+    kind = value.kind if isinstance(value, Wolf | Sheep) else value["kind"]
+    return "s" if kind == "sheep" else "w"
+
+
+class Herd(BaseModel, ECSTEvent):
+    animals: list[Animal]
+    by_code: Annotated[
+        Annotated[Wolf, pydantic.Tag("w")] | Annotated[Sheep, pydantic.Tag("s")], pydantic.Discriminator(kind_of)
+    ]
+
+
+class Numbers(pydantic.RootModel[dict[int, dt.date]]):
+    pass
+
+
+class HoldsRoot(BaseModel, ECSTEvent):
+    roots: list[Numbers | None]
+
+
+class Upper(BaseModel, ECSTEvent):
+    model_config = ConfigDict(alias_generator=str.upper, frozen=True, strict=True)
+    at: dt.datetime
+    seats: tuple[int, ...] = ()
+
+
+class Level(enum.Enum):
+    LOW = 1
+    HIGH = 2
+
+
+class EnumValues(BaseModel, ECSTEvent):
+    model_config = ConfigDict(use_enum_values=True)
+    level: Level
+
+
+class AddsMore(BaseModel, ECSTEvent):
+    number: int
+
+    @pydantic.model_serializer(mode="wrap")
+    def written(self, handler: Any) -> dict[str, Any]:
+        return {**handler(self), "more": 1}
+
+
+class Wrapped:
+    """A class that pydantic reads and writes by its own code, and that has no equality."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"Wrapped({self.number})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        number = core_schema.int_schema()
+        written = core_schema.plain_serializer_function_ser_schema(lambda held: held.number, return_schema=number)
+        made = core_schema.no_info_after_validator_function(cls, number)
+        return core_schema.json_or_python_schema(made, core_schema.is_instance_schema(cls), serialization=written)
+
+
+class HoldsWrapped(BaseModel, ECSTEvent):
+    several: list[Wrapped]
+
+
 # Others
 
 
@@ -241,6 +325,30 @@ class Keys(ECSTEvent):
     by_float: dict[float, int]
 
 
+class ArrayStruct(ECSTEvent, msgspec.Struct, array_like=True, frozen=True, gc=False):
+    number: Annotated[int, msgspec.Meta(multiple_of=3, gt=0)]
+    inner: "ArrayStruct | None" = None
+
+
+class Unset(ECSTEvent, msgspec.Struct):
+    number: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class PartlyRequired(TypedDict, total=False):
+    day: Required[dt.date]
+    more: "list[PartlyRequired]"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldsDicts(ECSTEvent):
+    inner: dict[str, PartlyRequired | None]
+
+
+@dataclass(frozen=True)
+class Priced(ECSTEvent):
+    price: float = 0
+
+
 @dataclass(frozen=True)
 class Paid(ECSTEvent, Generic[T]):
     amount: T
@@ -248,6 +356,11 @@ class Paid(ECSTEvent, Generic[T]):
 
 @dataclass(frozen=True)
 class DayPaid(Paid[dt.date]):
+    pass
+
+
+@dataclass(frozen=True)
+class DatedPaid(Paid[dt.datetime]):
     pass
 
 
@@ -281,6 +394,18 @@ CARRIED: list[Event] = [
     Keys({1: Point(1)}, {NOW.date(): 1}, {0.5: 1}),
     DayPaid(NOW.date()),
     PrivateDataclass("acme"),
+    Herd(
+        animals=[Wolf(kind="dog", pack=[Sheep(), Wolf(kind="wolf")])],
+        by_code=Wolf(kind="wolf"),
+    ),
+    HoldsRoot(roots=[Numbers({1: NOW.date()}), None]),
+    Upper.model_validate({"AT": NOW, "SEATS": (1,)}),
+    AddsMore(number=1),
+    ArrayStruct(3, ArrayStruct(6)),
+    Unset(),
+    Unset(1),
+    HoldsDicts({"a": {"day": NOW.date(), "more": [{"day": NOW.date()}]}, "b": None}),
+    Priced(0.5),
 ]
 
 
@@ -289,6 +414,25 @@ async def test_events_arrive_as_they_were_published(event: Event) -> None:
     got = await trip(event)
     assert got == event
     assert repr(got) == repr(event)
+
+
+async def test_an_int_may_stand_for_a_float_as_it_does_for_type_checkers() -> None:
+    assert await trip(Priced(3)) == Priced(3)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+async def test_times_that_clocks_show_twice_arrive_as_the_same_moment(fold: int) -> None:
+    at = dt.datetime(2026, 10, 25, 2, 30, fold=fold, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+    assert (await trip(DatedPaid(at))).amount.isoformat() == at.isoformat()
+
+
+async def test_what_has_no_equality_is_compared_by_what_it_holds() -> None:
+    got = await trip(HoldsWrapped(several=[Wrapped(1)]))
+    assert repr(got) == "HoldsWrapped(several=[Wrapped(1)])"
+
+
+async def test_values_of_enums_arrive_as_their_model_says() -> None:
+    assert (await trip(EnumValues(level=Level.LOW))).level == 1
 
 
 # What is refused
@@ -389,11 +533,6 @@ class TupleKeys(BaseModel, ECSTEvent):
 
 class NoneKeys(BaseModel, ECSTEvent):
     seats: dict[int | None, bool]
-
-
-class Level(enum.Enum):
-    LOW = 1
-    HIGH = 2
 
 
 class EnumKeys(BaseModel, ECSTEvent):
@@ -529,6 +668,69 @@ class SetOfUnhashable(ECSTEvent):
     several: frozenset[Unhashable]
 
 
+class EnumDefault(BaseModel, ECSTEvent):
+    model_config = ConfigDict(use_enum_values=True)
+    level: Level = Level.LOW
+
+
+class HoldsSecret(BaseModel, ECSTEvent):
+    number: pydantic.Secret[int]
+
+
+class FrozenKey(BaseModel, frozen=True):
+    number: int
+
+
+class ModelKeys(BaseModel, ECSTEvent):
+    seats: dict[FrozenKey, int]
+
+
+class WithDay(BaseModel):
+    day: dt.date
+
+
+class DictOrModel(BaseModel, ECSTEvent):
+    value: dict[str, str] | WithDay
+
+
+class RootOrNumber(BaseModel, ECSTEvent):
+    value: pydantic.RootModel[int] | int
+
+
+class StrictBefore(BaseModel, ECSTEvent):
+    model_config = ConfigDict(strict=True)
+    at: dt.datetime
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def upgrade(cls, data: Any) -> Any:
+        return data
+
+
+class Strange(BaseModel, ECSTEvent):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    number: int
+    call: Callable[[], int]
+
+
+@dataclass(frozen=True)
+class DefaultTuple(ECSTEvent):
+    number: int
+    names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Untagged(ECSTEvent):
+    number: int
+    inner: Unhashable | GrowingInner
+
+
+@attrs.frozen
+class FromSelf(ECSTEvent):
+    number: int
+    double: int = attrs.field(default=attrs.Factory(lambda self: self.number * 2, takes_self=True))
+
+
 REFUSED: list[tuple[Any, str]] = [
     (Secret, "Secret.key.token is SecretStr"),
     (Secrets, "Secrets.keys['a key'][0] is SecretBytes"),
@@ -562,6 +764,16 @@ REFUSED: list[tuple[Any, str]] = [
     (TupleKeysDataclass, r"TupleKeysDataclass.seats has keys (tuple)"),
     (BoolKeys, r"BoolKeys.seats has keys (bool)"),
     (Granted, "Granted.rights is the flag Rights"),
+    (EnumDefault, "EnumDefault.level is <Level.LOW: 1>, and arrives as 1"),
+    (HoldsSecret, "HoldsSecret can't be read as it is written: number: "),
+    (ModelKeys, "ModelKeys.seats can be {FrozenKey(number=7): 1}, which can't be read"),
+    (DictOrModel, "DictOrModel.value is WithDay(day=datetime.date(2026, 1, 2)), and arrives as {'day': "),
+    (RootOrNumber, "RootOrNumber.value is RootModel[int](root=7), and arrives as 7"),
+    (StrictBefore, "StrictBefore can't be read as it is written: at: Input should be a valid datetime"),
+    (Strange, "pydantic says of Strange.call: "),
+    (DefaultTuple, "DefaultTuple.names is (), and arrives as []"),
+    (Untagged, "msgspec says of Untagged.inner: "),
+    (FromSelf, "msgspec says: "),
     (SetOfUnhashable, "SetOfUnhashable has a set of what can't be hashed"),
 ]
 
@@ -637,6 +849,29 @@ class Inner:
     number: int
 
 
+@dataclass(frozen=True)
+class HoldsSet(ECSTEvent):
+    several: frozenset[Any]
+
+
+class Status(str, enum.Enum):
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Noted(ECSTEvent):
+    text: str
+    numbers: dict[str, int]
+
+
+class Sometimes(BaseModel, ECSTEvent):
+    number: int = Field(default=3, exclude_if=lambda number: number == 5)
+
+
+class Patterned(BaseModel, ECSTEvent):
+    pattern: re.Pattern[str]
+
+
 class Late(BaseModel, ECSTEvent):
     code: str = Field(pattern="^[A-Z]{3}$")
     at: dt.datetime | None
@@ -680,6 +915,14 @@ async def test_fields_that_hold_anything_carry_what_json_can(event: Event) -> No
         (Extra.model_validate({"at": NOW}), r"Extra.__pydantic_extra__\['at'\] is datetime"),
         (NumbersAsTexts.model_validate({"a": math.nan}), r"__pydantic_extra__\['a'\] is nan, and arrives as 'NaN'"),
         (Seconds(wait=dt.timedelta(days=99999999, microseconds=1)), "Seconds.wait is"),
+        (Priced(math.nan), r"Priced.price is nan, and arrives as None"),
+        (HoldsSet(frozenset({(1, 2)})), r"HoldsSet.several\[0\] is \(1, 2\), and arrives as \[1, 2\]"),
+        (DayPaid(NOW), r"DayPaid can't be read as it is written: .*date - at `\$.amount`"),
+        (Noted(Status.OPEN, {}), r"Noted.text is <Status.OPEN: 'open'>, and arrives as 'open'"),
+        (Noted("", collections.OrderedDict(a=1)), r"Noted.numbers is OrderedDict.*, and arrives as \{'a': 1\}"),
+        (Sometimes(number=5), r"Sometimes.number is 5, and arrives as 3"),
+        (Patterned(pattern=re.compile("a", re.IGNORECASE)), r"Patterned.pattern is .*IGNORECASE.*, and arrives as"),
+        (Computed.model_construct(number="1"), r"Computed.number is '1', and arrives as 1"),
         (Late(code="ABC", at=None), r"Late.code is 'CBA', and arrives as 'ABC'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
