@@ -193,7 +193,7 @@ class RetryLater(Exception):  # noqa: N818 - an order, not an error
     def __init__(self, seconds: "float | timedelta") -> None:
         super().__init__(seconds)
         self.seconds = _seconds(seconds)
-        """How long to wait, from 0 up."""
+        """Seconds to wait, from 0 up."""
 
 
 def _seconds(given: Any) -> float:
@@ -201,11 +201,11 @@ def _seconds(given: Any) -> float:
     from datetime import timedelta  # noqa: PLC0415 - slow to import, and needed after a failure only
 
     value = given.total_seconds() if isinstance(given, timedelta) else given
-    how = "give a number of seconds or a timedelta, as in RetryLater(30) or RetryLater(timedelta(minutes=5))"
+    how = "pass a number of seconds or a timedelta, such as RetryLater(30) or RetryLater(timedelta(minutes=5))"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"RetryLater got {given!r}; {how}")
     if not -_ENDLESS < value < _ENDLESS:
-        raise ValueError(f"RetryLater got {given!r}, which is no finite time; {how}")
+        raise ValueError(f"RetryLater got {given!r}, which is not a finite time; {how}")
     return float(max(0, min(value, _MAX_SECONDS)))
 
 

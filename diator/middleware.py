@@ -105,7 +105,7 @@ _LOGGING = {
 
 
 class _LoggedRows:
-    """The rows of a stream, whose end is told once."""
+    """The rows of a stream, whose end is logged once."""
 
     def __init__(self, rows: AsyncIterator[Any], ended: Callable[..., None]) -> None:
         self._rows = rows

@@ -1,4 +1,4 @@
-"""Options: what each may be, so that a wrong one is refused at the call that sets it, with its name and its value.
+"""Options: the rule for each, so that a wrong one is rejected at the call that sets it, with its name and value.
 
 Plugins use the same rules for their own options.
 """
@@ -24,7 +24,7 @@ _MAX_SHOWN = 200
 
 
 class Rule(NamedTuple):
-    """What an option may be."""
+    """The values that an option accepts."""
 
     fits: Callable[[Any], bool]  # Any: callers may be unchecked
     expected: str
@@ -67,7 +67,7 @@ def is_name(value: Any) -> bool:
 
 
 def is_a(*classes: type) -> Callable[[Any], bool]:
-    """Return what tells instances of these classes."""
+    """Return a test for instances of these classes."""
 
     def fits(value: Any) -> bool:
         return isinstance(value, classes)
@@ -130,7 +130,7 @@ def option_problems(
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except Exception as error:  # noqa: BLE001 - it is wrong anyway, and what is wrong with it is told
+    except Exception as error:  # noqa: BLE001 - it is wrong anyway, and the error says so
         text = f"a {type(value).__qualname__}, whose repr raised {type(error).__qualname__}"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
@@ -150,5 +150,5 @@ def are_names(value: Any) -> bool:
 
 
 def is_iterable(value: Any) -> bool:
-    """Return whether something can be gone through. ``Any``: callers may be unchecked."""
+    """Return whether something is iterable. ``Any``: callers may be unchecked."""
     return isinstance(value, Iterable)

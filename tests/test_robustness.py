@@ -86,7 +86,7 @@ async def test_a_handler_for_which_no_thread_can_be_started_fails_and_does_not_r
         while not ran:  # noqa: ASYNC110 - a thread sets no event of asyncio
             await asyncio.sleep(0.01)
         monkeypatch.setattr(threading.Thread, "start", start)
-        with pytest.raises(RuntimeError, match=r"beside 1 that run: can't start new thread; limit what runs at once"):
+        with pytest.raises(RuntimeError, match=r"\(1 running\): can't start new thread; limit how many handlers run"):
             await app.send(Go(2))
         monkeypatch.undo()
         release.set()

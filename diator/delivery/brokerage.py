@@ -73,7 +73,7 @@ class Brokerage:
     async def connect(self) -> None:
         """Connect. Where the broker is away the app starts all the same: it may be back before it is needed."""
         seconds = self.defaults.publish_timeout
-        text = "the broker can't be reached (%s); the app starts without it, and publishing fails meanwhile"
+        text = "the broker can't be reached (%s); the app starts without it, and publishing fails until it recovers"
         if self._publisher is not None:
             self._publisher.loop = asyncio.get_running_loop()
         try:

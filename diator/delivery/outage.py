@@ -76,15 +76,15 @@ class Outage:
 
     @property
     def _meanwhile(self) -> str:
-        """What becomes of messages, as far as that is known here: a server may lose what it had stored."""
+        """What happens to messages, as far as known here: a server may lose stored messages."""
         if self._lossy:
-            return "what is published meanwhile may be lost"
+            return "events published until then may be lost"
         if any(what == CREATE for what, _ in self._broken):
             return (
-                "what this process publishes to them waits until they exist; what other processes publish before that "
-                "is not delivered to new ones"
+                "events that this process publishes wait until they exist; events that other processes publish before "
+                "are not delivered to new ones"
             )
-        return "messages that the broker keeps are handled then"
+        return "messages that the broker keeps are handled after it recovers"
 
     def up(self, what: str, who: str) -> None:
         """Note that something has worked."""
@@ -136,7 +136,7 @@ def _in_words(what: str, who: str, reason: str) -> str:
 
 
 class Backoff:
-    """Waits between the tries of one thing: 0.1 s at first, twice as long each time, at most ``longest``."""
+    """Waits between the attempts of one operation: 0.1 s at first, doubled each time, at most ``longest``."""
 
     def __init__(self, longest: float = _LONGEST) -> None:
         self._next, self._longest = _FIRST, longest

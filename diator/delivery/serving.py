@@ -211,7 +211,10 @@ class Serving:
             await self._close()
 
     async def _close(self) -> None:
-        name, text = self._consumed.name, "%s did not end well (%s); what it had comes again when its lease ends"
+        name, text = (
+            self._consumed.name,
+            "%s did not end cleanly (%s); its messages are redelivered when their lease expires",
+        )
         try:
             await asyncio.wait_for(self._receiver.aclose(), _LAST)
         except BrokerError as error:

@@ -18,7 +18,7 @@ WITHIN = 0.05
 _MOST = 100
 """Outcomes that are worth a call."""
 _MAX_FRUITLESS = 30
-"""Tries of what the broker refuses, about two minutes in all: a person may mend it, and others may wait behind it."""
+"""Attempts to record an outcome that the broker rejects: about two minutes, since others may wait behind it."""
 
 
 Decided = tuple[Job, Outcome]
@@ -148,14 +148,14 @@ class Settler:
         self._settled(failed, {id(job.delivery) for job, _ in failed})
 
     def _may_be_all(self, failed: list[Decided], error: Exception) -> bool:
-        """Whether the broker or the receiver may be unable to record anything, and not these few outcomes alone."""
+        """Whether the broker or the receiver may be unable to record anything, not only these outcomes."""
         self._fruitless += 1
         if all(isinstance(outcome, Release) for _, outcome in failed):
-            return False  # their leases end, and nobody need be told of that
+            return False  # their leases expire, which needs no log
         return self._fruitless < _MAX_FRUITLESS if isinstance(error, BrokerError) else len(failed) > 1
 
     async def _settle_alone(self, job: Job, outcome: Outcome) -> tuple[Outcome, Collection[Delivery]]:
-        """Settle one; as a dead letter that says little where what is to be recorded of it can't be."""
+        """Settle one; if its details can't be recorded, as a dead letter without them."""
         settle = self._receiver.settle
         try:
             return outcome, await settle([(job.delivery, outcome)])

@@ -39,5 +39,5 @@ class Telling:
                 method(details)
             except KeyboardInterrupt:
                 raise
-            except BaseException:  # a hook must not decide what becomes of a message, nor cancel who publishes one
+            except BaseException:  # a hook must not affect a message, nor cancel its publisher
                 logger.exception("the hook %s of %s failed", name, type(getattr(method, "__self__", method)).__name__)

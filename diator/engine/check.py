@@ -91,10 +91,10 @@ def _finished(what: str, problems: Iterable[Problem]) -> Iterator[Problem]:
 
 def unfinished(what: str, error: Exception) -> Problem:
     """The problem of something that could not be looked at to its end."""
-    text = f"the check could not look at {what} to the end ({in_words(error)})"
+    text = f"the check of {what} could not finish ({in_words(error)})"
     frames = [frame for frame in walk_tb(error.__traceback__) if not _is_ours(frame[0])]
     place = Place(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else None
-    return Problem("unreadable", text, "correct what raises this", place)
+    return Problem("unreadable", text, "fix the code that raises this", place)
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -200,7 +200,7 @@ def _validated(
         try:
             found = container.validate([key], provided.keys())
         except Exception as error:  # noqa: BLE001 - as above
-            reason = f"the container can't look at it ({in_words(error)})"
+            reason = f"the container can't inspect it ({in_words(error)})"
             found = Validation([UnsupportedRegistrationError(key, reason, "correct its registration and its hints")])
         errors.extend(found.errors)
         warnings.extend(found.warnings)

@@ -46,7 +46,7 @@ class EventSender(Protocol):
         ...
 
     def admit(self, cls: type[Event], /) -> None:
-        """Get ready for a class of brokered events. Raises `ConfigurationError` if it can't be serialized."""
+        """Prepare a class of brokered events. Raises `ConfigurationError` if it can't be serialized."""
         ...
 
     def collect(
@@ -146,7 +146,7 @@ class Rule:
         self._table = table
         self._plain_only = plain
         self.allowed: set[type] = set()
-        """The classes of domain events that were let through before."""
+        """The classes of domain events that were accepted before."""
         self._brokered: set[type] = set()
         self.publish = self._publish()
         """`Publish` as a function of `Published` and the event, to be bound for each message.

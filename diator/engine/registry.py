@@ -200,7 +200,7 @@ def guarded(record: Registration | Layer, problems: Iterable[Problem]) -> Iterat
 def unreadable(record: Registration | Layer, error: Exception) -> Problem:
     """The problem of a handler or middleware that raises an error where it is looked at."""
     text = f"{record.name} can't be inspected ({in_words(error)})"
-    remedy = "correct its parameters, hints and message, so that looking at them raises nothing"
+    remedy = "correct its parameters, hints and message, so that inspecting them raises nothing"
     return Problem("unreadable", text, remedy, record.place)
 
 

@@ -75,7 +75,7 @@ class Signature(NamedTuple):
     vague: bool = False
     """Whether the hint of the result could not be evaluated."""
     unreadable: Exception | None = None
-    """What was raised where it was looked at."""
+    """The error that inspecting it raised."""
 
     @property
     def unresolved(self) -> Iterator[Parameter]:

@@ -23,7 +23,7 @@ def is_awaitable(thing: object) -> bool:
 
 
 class Threads:
-    """The threads of one app, in which its sync handlers run.
+    """The threads of one app that run its sync handlers.
 
     A handler takes one that is free, or a new one. So none waits: waiting would take of its time, and one that has
     another request sent, and blocks meanwhile, would keep that from running. What limits their number is what limits
@@ -75,8 +75,8 @@ class Threads:
             future = asyncio.get_running_loop().run_in_executor(self._executor, job)
         except RuntimeError as error:
             job.call_off()  # the executor keeps it, though it could not start a thread
-            text = f"no thread could be started for the handler beside {self._busy} that run: {error}"
-            raise RuntimeError(f"{text}; limit what runs at once, such as with concurrency=") from error
+            text = f"no thread could be started for the handler ({self._busy} running): {error}"
+            raise RuntimeError(f"{text}; limit how many handlers run at a time, such as with concurrency=") from error
         self._busy += 1
         future.add_done_callback(self._has_ended)
         return future

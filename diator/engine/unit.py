@@ -27,7 +27,7 @@ CLOSED: frozenset[type] = frozenset()
 
 
 Delay = float | timedelta
-"""How long an event is to wait before its handlers get it: seconds, or a timedelta."""
+"""The time before an event is delivered: seconds, or a timedelta."""
 
 
 class Outbound:
@@ -41,9 +41,9 @@ class Outbound:
         self.event = event
         self.id = event_id
         self.after = after
-        """The seconds that it is to wait before its handlers get it."""
+        """The seconds before it is delivered."""
         self.headers = headers
-        """What travels with this event alone."""
+        """The headers of this event alone."""
         self.number = 1
         """Counts the events of one class in a unit that was delivered, from 1."""
         self.caused = True
@@ -58,7 +58,7 @@ class Published(list[Event]):
     __slots__ = ("allowed", "unit")
 
     allowed: set[type] | frozenset[type]
-    """The classes of domain events that it may publish, as far as they were let through before."""
+    """The classes of domain events that it may publish, as far as they were accepted before."""
     unit: "Unit"
     """The unit of work, which takes the brokered events; not set in plans that have none."""
 

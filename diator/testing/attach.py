@@ -226,7 +226,7 @@ class _Replacing:
         return self._inner.lifetime(key)
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Give what makes the object of a key, where the container tells."""
+        """Return the factory of a key, if the container knows it."""
         factory_of = getattr(self._inner, "factory_of", None)
         return None if factory_of is None else factory_of(key)
 

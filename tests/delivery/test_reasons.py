@@ -59,7 +59,7 @@ async def test_a_receiver_that_does_not_close_in_time_is_told_with_the_time(capl
     app = shop(SlowToClose())
     async with app, app.worker():
         await asyncio.sleep(1)
-    assert "did not end well (its receiver did not close within 5 s)" in told(caplog)
+    assert "did not end cleanly (its receiver did not close within 5 s)" in told(caplog)
 
 
 @pytest.mark.parametrize("operation", ["connect", "apply", "subscribe", "receive", "settle", "renew", "publish"])

@@ -243,7 +243,7 @@ class ServiceBusBroker:
         return found
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return the topics without a subscription, where the broker may manage the namespace."""
+        """Return the topics without a subscription, if the broker may manage the namespace."""
         self._open_link()
         assert self._topology is not None, "made by connect"
         if self._settings.layout == "queues":

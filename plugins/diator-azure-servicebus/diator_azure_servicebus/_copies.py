@@ -41,7 +41,7 @@ _OF_THE_SERVICE = frozenset(
         "x-opt-deadletter-source",
     }
 )
-"""Annotations that the service gives each message anew."""
+"""Annotations that the service sets on each message itself."""
 _LONGEST_TTL = timedelta(days=40)
 """Above it there is none: the wire has 32 bits for milliseconds."""
 _FIRST = (HEADER, ANNOTATIONS, PROPERTIES, APPLICATION)

@@ -1,4 +1,4 @@
-"""Errors of the SDK, as Diator's. Only what is known to pass is temporary; all else is for good."""
+"""Errors of the SDK, as Diator's. Only errors that are known to pass are temporary; all others are permanent."""
 
 import asyncio
 import contextlib
@@ -115,7 +115,7 @@ _CLOSE = 3.0
 
 
 def translate(error: BaseException, what: str) -> BrokerError:
-    """Give the error of Diator that says the same, and has the original as its cause. ``what`` names the entity.
+    """Return the matching error of Diator, with the original as its cause. ``what`` names the entity.
 
     Only what is known to pass is an outage. All else is for good: what is wrong in a message, in this program or in the
     SDK does not get better by trying again.

@@ -51,7 +51,7 @@ _OPTIONS = {
     "prefix": TEXT,
     "lease": Rule(
         _is_lock,
-        f"a number of seconds above 0, and at most {LONGEST_LOCK:g}",
+        f"a number of seconds greater than 0 and at most {LONGEST_LOCK:g}",
     ),
     "sessions": FLAG,
     "max_sessions": COUNT,
@@ -95,6 +95,6 @@ def read_url(url: str) -> tuple[str | Variable, dict[str, Any]]:
 
 def _variable(name: str) -> Variable:
     if not re.fullmatch(r"\w+", name):  # it may be the connection string itself, which is not to be shown
-        text = f"the broker's address has a {_VARIABLE} that is no name of an environment variable"
+        text = f"the broker's address has a {_VARIABLE} that is not the name of an environment variable"
         raise bad_address(text, f"write {_FORMS}")
     return Variable(name)

@@ -41,7 +41,7 @@ class Topology(Protocol):
         ...
 
     async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
-        """Find the topics that surely have no subscription. Raises `~diator.BrokerError`."""
+        """Find the topics that certainly have no subscription. Raises `~diator.BrokerError`."""
         ...
 
     async def aclose(self) -> None:

@@ -62,7 +62,7 @@ class DiContainer:
         return Lifetime.SCOPED if provider.scope == self._wiring.unit else Lifetime.SINGLETON
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Give what makes the object of a key, for the line that errors name."""
+        """Return the factory of a key, for the line that errors name."""
         return self._wiring.find(key).provider.call
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:

@@ -62,7 +62,7 @@ class DishkaContainer:
         return Lifetime.SCOPED if source is None else source.lifetime
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Give what makes the object of a key, for the line that errors name."""
+        """Return the factory of a key, for the line that errors name."""
         found = self._graph.source(key)
         source: object = None if found is None else found.factory.source
         return source

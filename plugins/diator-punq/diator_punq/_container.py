@@ -57,7 +57,7 @@ class PunqContainer:
         return Lifetime.SINGLETON if found and found[-1].scope is punq.Scope.singleton else Lifetime.TRANSIENT
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Give what makes the object of a key, for the line that errors name."""
+        """Return the factory of a key, for the line that errors name."""
         found = self._registrations.of(hint_of(key))
         return found[-1].builder if found else None
 

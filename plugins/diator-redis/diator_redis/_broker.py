@@ -196,7 +196,7 @@ class RedisBroker:
         return created
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return those of these topics that have no subscription. Raises `~diator.BrokerError`."""
+        """Return the topics among these without a subscription. Raises `~diator.BrokerError`."""
         self._open_links()
         return await self._groups.unsubscribed(topics)
 

@@ -1,4 +1,4 @@
-"""Errors of redis-py and of the server, as Diator's. Only what is known to pass is temporary; all else is permanent."""
+"""Errors of redis-py and of the server, as Diator's. All are permanent that are not known to pass."""
 
 import asyncio
 import re
@@ -88,7 +88,7 @@ def translate(error: BaseException) -> BrokerError:
 
 
 def in_words(error: BaseException) -> str:
-    """Give the text of an error, or its class where it has none."""
+    """Return the text of an error, or its class if it has none."""
     return str(error) or type(error).__name__
 
 

@@ -24,14 +24,14 @@ class Keeper:
         self._task = self._loop.create_task(self._run())
 
     def expect(self, delay: float) -> None:
-        """Call ``keep`` in so many seconds at the latest."""
+        """Call ``keep`` after this many seconds at the latest."""
         due = self._loop.time() + delay
         if due < self._next:
             self._next = due
             self._poked.set()
 
     async def aclose(self) -> None:
-        """End, in the middle of a call if need be."""
+        """End, even in the middle of a call."""
         self._ended = True  # a cancel alone may be swallowed: by asyncio.wait_for before Python 3.12
         self._poked.set()
         self._task.cancel()
@@ -45,7 +45,7 @@ class Keeper:
             except BrokerUnavailableError as error:
                 # `receive` meets the same outage and raises it; here it is only tried again.
                 logger.debug("the upkeep of Redis failed: %s", error)
-            except Exception as error:  # noqa: BLE001 - without upkeep retries would stay away, and nobody would know
+            except Exception as error:  # noqa: BLE001 - without upkeep retries would stop unnoticed
                 self._report(error)
             else:
                 self._reported = ""
@@ -54,13 +54,13 @@ class Keeper:
             await self._sleep()
 
     def _report(self, error: Exception) -> None:
-        """Log what is no outage, once for as long as it is the same."""
+        """Log an error that is not an outage, once for as long as it stays the same."""
         text = repr(error)
         if text != self._reported:
             self._reported = text
             logger.error(
-                "the upkeep of Redis failed, so retries, scheduled messages and those of dead workers are not "
-                "delivered; it is tried again, and this is logged once: %s",
+                "the upkeep of Redis failed, so retries, scheduled messages and messages of dead workers are not "
+                "delivered; it is retried, and this is logged once: %s",
                 in_words(error),
                 exc_info=error,
             )

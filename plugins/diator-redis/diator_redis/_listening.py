@@ -110,7 +110,7 @@ class PubSubReceiver:
         return ()
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:  # noqa: ARG002
-        """Do nothing: nobody else can get them."""
+        """Do nothing: no other receiver can get them."""
         return ()
 
     async def aclose(self) -> None:

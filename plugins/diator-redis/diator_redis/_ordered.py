@@ -20,13 +20,13 @@ from diator_redis._parked import reason_of
 from diator_redis._scripts import KEEP, QUEUE_LEAVE, QUEUE_RENEW, QUEUE_SETTLE, QUEUE_TAKE, Script
 
 LONGEST = 500
-"""So many entries are handed out by one script at most, which holds up all others at the server."""
+"""Entries that one script delivers at most, since a script blocks the server."""
 MOST_UNANSWERED = 20
-"""So many lost replies are asked about; what others stood for comes again when its lease ends."""
+"""Lost replies that are asked about; entries of others are redelivered when their lease expires."""
 
 
 class Hold(Receipt):
-    """What an ordered delivery is known by: its entry, its key, and the lease under which it was handed out."""
+    """What identifies an ordered delivery: its entry, its key, and the lease under which it was delivered."""
 
     __slots__ = ("queue", "token")
 
@@ -58,7 +58,7 @@ class OrderedStreams:
         self._waiter = Waiter(links)
         self._serial = 0
         self._unanswered: list[str] = []
-        """Tokens of which nobody knows whether something was handed out under them."""
+        """Tokens whose reply was lost: entries may have been delivered under them."""
         self._taken: list[Delivery] = []
         self._positions: list[bytes] = []
         """After which ids something is new, in the bell and in the streams."""
@@ -69,15 +69,15 @@ class OrderedStreams:
     # What the receiver asks for.
 
     def enter(self) -> None:
-        """Somebody waits for messages now."""
+        """Note that a call waits for messages now."""
         self._wanted = True
 
     def exit(self) -> None:
-        """Nobody waits any more."""
+        """Note that no call waits any longer."""
         self._wanted = False
 
     def take(self, limit: int) -> list[Delivery]:
-        """Hand out what was taken, but for what others may have by now."""
+        """Return what was taken, except for entries that other workers may hold by now."""
         now = asyncio.get_running_loop().time()
         taken = [delivery for delivery in self._taken if delivery.receipt.expires > now]
         self._taken = taken[limit:]
@@ -96,7 +96,7 @@ class OrderedStreams:
     # Reading.
 
     async def _take(self, limit: int) -> bool:
-        """Take at most so many; tells whether it is worth while to come back at once."""
+        """Take at most this many entries; return whether to call again immediately."""
         self._serial += 1
         token = f"{self._consumer}#{self._serial}"
         unanswered, self._unanswered = self._unanswered, [*self._unanswered[-MOST_UNANSWERED:], token]
@@ -132,7 +132,7 @@ class OrderedStreams:
     # Settling.
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
-        """Settle, and give those whose lease was lost."""
+        """Settle, and return the deliveries whose lease was lost."""
         arguments: list[Argument] = []
         for delivery, outcome in settlements:
             hold: Hold = delivery.receipt
@@ -142,7 +142,7 @@ class OrderedStreams:
         return [settlements[number][0] for number in lost]
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Begin leases anew, and give those that were lost."""
+        """Renew leases, and return the deliveries that were lost."""
         before = asyncio.get_running_loop().time()
         arguments = [argument for delivery in deliveries for argument in delivery.receipt.known]
         lost: set[int] = set(await self._run(QUEUE_RENEW, arguments)) if deliveries else set()
@@ -159,7 +159,7 @@ class OrderedStreams:
     # Upkeep.
 
     async def keep(self) -> float | None:
-        """Look after what was taken and nobody asks for."""
+        """Renew or release entries that were taken, and that no call asks for."""
         if self._taken and not self._wanted:
             spare, self._taken = self._taken, []
             await self.settle([(delivery, RELEASE) for delivery in spare])
@@ -168,7 +168,7 @@ class OrderedStreams:
         return await self._keep_unordered()
 
     async def _keep_unordered(self) -> float | None:
-        """Bring back what waits for a retry since the time when the subscription had no order."""
+        """Requeue entries that wait for a retry since the subscription was unordered."""
         due: list[float] = []
         for topic in self._subscription.topics:
             name, group = topic.name, self._subscription.name
@@ -178,7 +178,7 @@ class OrderedStreams:
         return min(due, default=None)
 
     async def leave(self) -> None:
-        """Give all back as if it had not been handed out."""
+        """Release everything as if it had not been delivered."""
         self._taken = []
         await self._run(QUEUE_LEAVE, [])
 
@@ -188,7 +188,7 @@ class OrderedStreams:
 
 
 def _as_arguments(outcome: Outcome) -> tuple[Argument, Argument]:
-    """Give an outcome as the script takes it: its name and its argument."""
+    """Return an outcome as the script expects it: its name and its argument."""
     if isinstance(outcome, Ack):
         return "ack", ""
     if isinstance(outcome, Release):

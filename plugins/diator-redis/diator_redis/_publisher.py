@@ -209,7 +209,7 @@ class Publisher:
         return found
 
     def _when(self, topic: str, due: datetime) -> str:
-        """Give the millisecond when a message is due; nothing if it is."""
+        """Return the millisecond when a message is due; empty if it is due already."""
         delay = (due - datetime.now(timezone.utc)).total_seconds()
         if delay <= 0:
             return ""

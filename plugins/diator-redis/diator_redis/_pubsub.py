@@ -216,7 +216,7 @@ class RedisPubSubBroker:
         return ()
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return those of these topics to which nobody listens now. Raises `~diator.BrokerError`."""
+        """Return the topics among these without a listener now. Raises `~diator.BrokerError`."""
         links, names = self._open_links(), list(topics)
         if self._wire == "diator-0.1" or await links.greet(is_cluster_fine=True):
             return ()  # who listens to patterns, or at another node of a cluster, is not known by channel

@@ -101,7 +101,7 @@ class StreamReceiver:
         try:
             await self._source.leave()
         except BrokerError as error:
-            logger.warning("what was not settled could not be given back and comes again after its lease: %s", error)
+            logger.warning("unsettled messages could not be released and are redelivered after their lease: %s", error)
         await self._source.aclose()
         self._closed(self)
 
@@ -113,7 +113,7 @@ class StreamReceiver:
             self._wake.set_result(None)
 
     async def _wait(self, limit: int) -> None:
-        """Read in a task of its own: a cancel of `receive` leaves it be, and its fruits go to the next call."""
+        """Read in a separate task: a cancel of `receive` does not stop it, and the next call returns its result."""
         loop = asyncio.get_running_loop()
         read = self._read = self._read or loop.create_task(self._source.read(limit, BLOCK))
         self._wake = loop.create_future()

@@ -11,11 +11,11 @@ from diator_redis._link import Links
 from diator_redis._scripts import MOVE
 
 BATCH = 100
-"""So many messages are moved by one script, which holds up all others at the server."""
+"""Messages that one script moves at most, since a script blocks the server."""
 
 
 class Scheduling:
-    """Looks after the scheduled messages of the topics that this process publishes to or reads."""
+    """Manages the scheduled messages of the topics that this process publishes to or reads."""
 
     def __init__(self, links: Links, keys: Keys, lease: float) -> None:
         self._links, self._keys, self._lease = links, keys, lease
@@ -30,7 +30,7 @@ class Scheduling:
         self._keeper.expect(delay)
 
     async def _keep(self) -> float | None:
-        """Move what is due; give the seconds until the next is. One topic that fails does not stop the others."""
+        """Move what is due; return the seconds until the next one. A topic that fails does not stop the others."""
         due: list[float] = []
         failure: BrokerError | None = None
         for topic in sorted(self._topics):

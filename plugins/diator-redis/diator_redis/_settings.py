@@ -44,36 +44,36 @@ def _read(url: str, settings: Mapping[str, Parse]) -> Address:
         _check_server(address)
     if address.parts.username and address.parts.password is None:
         how = "write redis://:PASSWORD@host for a password alone, redis://USER:PASSWORD@host for both"
-        raise address.refuse("has a user and no password", f"{how}, redis://USER:@host for a user without one")
+        raise address.refuse("has a user without a password", f"{how}, redis://USER:@host for a user without one")
     return address
 
 
 def _check_server(address: Address) -> None:
     parts, write = address.parts, f"write {_SERVER}"
     if not parts.hostname or not _HOST.fullmatch(parts.hostname):
-        raise address.refuse("has no host, or one with characters that no host has", write)
+        raise address.refuse("has no host, or a host with invalid characters", write)
     if not re.fullmatch(r"/?|/\d{1,9}", parts.path, re.ASCII):
-        raise address.refuse("has a path that is no number of a database", f"{write}, where 0 is the database")
+        raise address.refuse("has a path that is not the number of a database", f"{write}, where 0 is the database")
     twice = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
     twice |= {"host": parts.hostname, "port": "6379", "path": "/"}
     for name, given in twice.items():
         if name in address.rest and given:
-            raise address.refuse(f"has {name!r} as a setting, which stands before the ?", f"{write}, without {name}=")
+            raise address.refuse(f"has {name!r} as a setting, which belongs before the ?", f"{write}, without {name}=")
     _check_database(address)
 
 
 def _check_socket(address: Address) -> None:
     parts, write = address.parts, f"write {_SOCKET}, with three slashes"
     if parts.netloc.rpartition("@")[2]:
-        raise address.refuse("has a host, where a socket has a path only", write)
+        raise address.refuse("has a host, but a socket has a path only", write)
     if not parts.path.strip("/"):
-        raise address.refuse("has no path of a socket", write)
+        raise address.refuse("has no path to a socket", write)
     _check_database(address)
 
 
 def _check_database(address: Address) -> None:
     if not re.fullmatch(r"\d{1,9}", address.rest.get("db", "0"), re.ASCII):
-        raise address.refuse("has a db that is no number of a database", "write db=0, say")
+        raise address.refuse("has a db that is not the number of a database", "write db=0, for example")
 
 
 def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:

@@ -48,11 +48,11 @@ class SharedStreams:
     # Reading.
 
     def enter(self) -> None:
-        """Somebody waits for messages now."""
+        """Note that a call waits for messages now."""
         self._wanted = True
 
     def exit(self) -> None:
-        """Nobody waits any more."""
+        """Note that no call waits any longer."""
         self._wanted = False
 
     def take(self, limit: int) -> list[Delivery]:
@@ -113,7 +113,7 @@ class SharedStreams:
     # Settling.
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
-        """Settle, and give those whose lease was lost."""
+        """Settle, and return the deliveries whose lease was lost."""
         now = asyncio.get_running_loop().time()
         acks: dict[Stream, list[bytes]] = {}
         others: list[Settlement] = []
@@ -150,7 +150,7 @@ class SharedStreams:
         return [settlements[number][0] for number in numbers]
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Begin leases anew, and give those that were lost."""
+        """Renew leases, and return the deliveries that were lost."""
         lost: list[Delivery] = []
         streams = {stream: number for number, stream in enumerate(self._streams, 1)}
         before = asyncio.get_running_loop().time()

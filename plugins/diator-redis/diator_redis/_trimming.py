@@ -39,7 +39,7 @@ class Trimmer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def published(self, topic: str, count: int) -> None:
-        """Count messages that were published, and look at the topic's stream now and then."""
+        """Count published messages, and check the topic's stream from time to time."""
         number = self._published.get(topic, 0) + count
         if number >= MESSAGES:
             number = 0

@@ -67,7 +67,7 @@ class RodiContainer:
         return lifetime_of(dict(self._container)[hint_of(key)])
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Give what makes the object of a key, for the line that errors name."""
+        """Return the factory of a key, for the line that errors name."""
         inner: object = list(layers(dict(self._container)[hint_of(key)]))[-1]
         made: object | None = function_of(inner) or class_of(inner)
         return made

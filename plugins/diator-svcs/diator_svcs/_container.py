@@ -47,7 +47,7 @@ class SvcsContainer:
         return Lifetime.SINGLETON if _is_value(self._find(key)) else Lifetime.SCOPED
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Give what makes the object of a key, for the line that errors name."""
+        """Return the factory of a key, for the line that errors name."""
         factory: object = inspect.unwrap(_factory(self._find(key)))
         return factory
 

@@ -58,7 +58,7 @@ class WireupContainer:
         return self._registrations.lifetime(key)
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Give what makes the object of a key, for the line that errors name."""
+        """Return the factory of a key, for the line that errors name."""
         known = self._registrations.find(key) is not None and not self._registrations.is_abstract(key)
         return self._registrations.factory(key).factory if known else None
 

@@ -7,7 +7,7 @@ local function milliseconds()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- What takes the place of an entry that somebody deleted while a worker had it, or while it waited: it becomes a dead letter.
+-- Replaces an entry that was deleted while a worker had it, or while it waited: it becomes a dead letter.
 local DELETED = {'x', 'its entry was deleted from the stream'}
 
 -- At full memory Redis refuses what may need more, unless the script has written before. Settling is what makes room.

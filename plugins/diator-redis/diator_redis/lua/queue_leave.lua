@@ -1,4 +1,4 @@
--- Give back all that a consumer holds, as if it had not been handed out.
+-- Release everything that a consumer holds, as if it had not been delivered.
 
 local all, mine = redis.call('HGETALL', holds), {}
 for i = 1, #all, 2 do

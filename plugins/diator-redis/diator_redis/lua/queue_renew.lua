@@ -1,4 +1,4 @@
--- Begin leases anew, those of keys, by entries that are held. Gives the numbers of those that are not.
+-- Renew the leases of keys, by entries that are held. Returns the numbers of entries that are not held.
 -- ARGV goes on with three for each: key, entry, token.
 
 local lost = {}
