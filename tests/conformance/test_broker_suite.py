@@ -822,6 +822,19 @@ class CountsDeadLettersAmongThoseThatWait(WrongBroker):
         return [one._replace(waiting=(one.waiting or 0) + (one.dead_letters or 0)) for one in found]
 
 
+@caught_by("status_counts_what_waits_for_its_key")
+class CountsWhatIsDoneOfAKey(WrongBroker):
+    published = 0
+
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+        self.published += len(messages)
+
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+        found = zip(subscriptions, await super().status(subscriptions), strict=True)
+        return [status._replace(waiting=self.published) if one.ordered else status for one, status in found]
+
+
 @caught_by("connect_and_aclose_are_counted")
 class ClosesForAll(WrongBroker):
     async def aclose(self) -> None:

@@ -56,6 +56,7 @@ REDIS = (
         "what is settled stays pending",
         "  call_with({'XACK', stream, group}, ids)\n",
         "",
+        _STREAMS,
     ),
     _bug(
         "lua/queue_settle.lua",

@@ -5,7 +5,6 @@ from tests.mutations.mutation import Mutation
 _CREATION = ("tests/delivery/test_subscription_creation.py",)
 _FOLLOW_UP = ("tests/delivery/test_follow_up.py", "tests/delivery/test_consumer.py")
 _OUTAGE = ("tests/delivery/test_outage.py",)
-_SETTLER = ("tests/delivery/test_settler.py", "tests/delivery/test_outage.py", "tests/delivery/test_worker_model.py")
 _ALL = tuple(
     f"tests/delivery/test_{name}.py"
     for name in ("lanes", "giving_back", "worker", "consumer", "outcomes", "settler", "worker_model")
@@ -153,6 +152,7 @@ WORKER = (
         "after an outage, later outcomes come first",
         "self._waiting = [*batch, *self._waiting]",
         "self._waiting = [*self._waiting, *batch]",
+        _OUTAGE,
     ),
     _bug(
         "settler",

@@ -59,6 +59,18 @@ class Order(Bench):
         assert had == list(range(len(had)))
         await self._comes_in_order([first, second], list(range(len(had), 3)))
 
+    @case(ORDERED)
+    async def test_status_counts_what_waits_for_its_key(self) -> None:
+        """Where the broker can tell; what is acknowledged waits no more."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(5, self.topic(), "a"), timeout=self.patience)
+        for _ in range(2):
+            await self.ack(receiver, [await self.take_one(receiver)])
+        (status,) = await broker.status([subscription])
+        assert status.waiting in (3, None)
+
     @case(ORDERED | Capability.DELAY)
     async def test_a_retry_holds_its_key_and_no_other(self) -> None:
         """The later ones of the key wait until the retry was handled."""
