@@ -35,7 +35,8 @@ class Shield:
     __slots__ = ("_early", "_messages", "_outer", "cancelled")
 
     def __init__(self, failure: BaseException | None = None) -> None:
-        self._messages: list[object] = [*failure.args] if isinstance(failure, asyncio.CancelledError) else []
+        repeated = failure is not None and issubclass(type(failure), asyncio.CancelledError)
+        self._messages: tuple[object, ...] = failure.args if repeated else ()  # type: ignore[union-attr]
         """Messages of cancels from outside: an anyio scope that ends inside the coroutine repeats the outer cancel."""
         self._early = False
         """Whether the task was cancelled before the coroutine had to wait."""
@@ -45,17 +46,26 @@ class Shield:
 
     async def run(self, work: Awaitable[T], /) -> T:
         """Await something to its end. If it fails, a pending cancel is raised from that error."""
+        result: list[T] = []
+        await self.close(_keeping(work, result))
+        return result[0]
+
+    @types.coroutine
+    def close(self, work: Awaitable[object], /) -> Generator[Any, Any, None]:
+        """Do what `run` does, for work without a result that seldom has to wait."""
         self._outer = _current.get()
         _current.set(self)
         try:
-            result: T = await _driven(work.__await__(), self)
+            steps = work.__await__()
+            waits_for = next(steps, _ENDED)  # an ``except StopIteration`` would cost as much as all else here
+            if waits_for is not _ENDED:
+                yield from _driven(steps, waits_for, self)
         except BaseException as failure:
             if self.cancelled is None:
                 raise
             raise self.cancelled from failure
         finally:
             _current.set(self._outer)  # not with a token: an abandoned coroutine is closed in any context
-        return result
 
     def begin_to_wait(self) -> None:
         """Take a cancel that the task has not yet delivered for one from outside."""
@@ -68,7 +78,7 @@ class Shield:
         elif self._is_around() and message not in self._messages:
             return False
         if message is not None and message not in self._messages:
-            self._messages.append(message)
+            self._messages = (*self._messages, message)
         if self.cancelled is None or self.cancelled.args:  # one of asyncio, without a message, outweighs those of anyio
             self.cancelled = asyncio.CancelledError(*() if message is None else (message,))
         return True
@@ -101,25 +111,30 @@ class _Wait(asyncio.Future[None]):
         return self._shield.keeps(msg) or self._inner.cancel(msg)
 
 
-@types.coroutine
-def _driven(work: Generator[Any, Any, T], shield: Shield) -> Generator[Any, Any, T]:
-    """Drive a coroutine as a task does, but have the task wait on another future."""
-    try:
-        waits_for = work.send(None)
-        shield.begin_to_wait()
-        while True:
+_ENDED: Any = object()
+"""What `next` gives where there is nothing more to wait for. ``Any``: it stands for a future."""
+
+
+async def _keeping(work: Awaitable[T], result: list[T]) -> None:
+    result.append(await work)
+
+
+def _driven(steps: Generator[Any, Any, Any], waits_for: Any, shield: Shield) -> Generator[Any, Any, None]:
+    """Drive a coroutine that has begun to wait as a task does, but have the task wait on another future."""
+    shield.begin_to_wait()
+    while waits_for is not _ENDED:
+        try:
+            yield from _wait(waits_for, shield)
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - a cancel from inside, which is passed on
             try:
-                yield from _wait(waits_for, shield)
-            except GeneratorExit:
-                work.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 - a cancel from inside, which is passed on
-                waits_for = work.throw(error)
-            else:
-                waits_for = work.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+                waits_for = steps.throw(error)
+            except StopIteration:
+                return
+        else:
+            waits_for = next(steps, _ENDED)
 
 
 def _wait(waits_for: Any, shield: Shield) -> Generator[Any, Any, None]:

@@ -71,7 +71,7 @@ class LoggingMiddleware:
         return result
 
     def _ended(self, message: Request[Any], start: float, error: BaseException | None, *, left: bool = False) -> None:
-        if isinstance(error, asyncio.CancelledError):
+        if issubclass(type(error), asyncio.CancelledError):
             self._log(logging.WARNING, "cancelled", message, start, error)
         elif error is not None:
             self._log(logging.ERROR, "failed", message, start, error)

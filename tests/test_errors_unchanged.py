@@ -3,13 +3,17 @@
 import asyncio
 import itertools
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
+import anyio
 import pytest
+from dishka import Provider, Scope, make_async_container
 
-from diator import CallNext, Command, Diator, DomainEvent, Publish, Query
+from diator import CallNext, Command, Diator, DomainEvent, LoggingMiddleware, Publish, Query, TimeoutMiddleware
+from diator._groups import members
 from diator.testing import record
 from tests.journal import Journal, Session
 
@@ -219,6 +223,8 @@ def chain_of(error: BaseException) -> list[BaseException]:
         found.append(one)
         for other in (vars(BaseException)[name].__get__(one) for name in ("__cause__", "__context__")):
             follow(other, (*path, id(one)))
+        for member in members(one):
+            follow(member, (*path, id(one)))
 
     follow(error, ())
     return found
@@ -263,3 +269,107 @@ async def test_an_error_reaches_the_caller_unchanged(
 WITHOUT_A_SCOPE = ("outer middleware", "block of the app")
 PYTHONS_OWN = ("rows", "later rows", "handler in a thread")
 """Where Python makes another error of `GeneratorExit`, or takes it for the end of a coroutine."""
+
+
+class Unclassed(Exception):
+    """Its own class, and where it was raised, are nowhere to be seen."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise TypeError("no class")
+
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise TypeError("no traceback")
+
+    @property
+    def __suppress_context__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise TypeError("no context")
+
+
+Close = Callable[[BaseException | None], Awaitable[None]]
+
+
+def with_resource(close: Close, error: BaseException) -> Diator:
+    """An app whose command and whose rows fail, with a resource that closes so."""
+
+    class Resource: ...
+
+    async def resource() -> AsyncGenerator[Resource, BaseException | None]:
+        await close((yield Resource()))  # dishka does not throw the error, it sends it
+
+    provider = Provider(scope=Scope.REQUEST)
+    provider.provide(resource, provides=Resource)
+    app = Diator(container=make_async_container(provider))
+    app.add_middleware(LoggingMiddleware())
+    app.add_middleware(TimeoutMiddleware(30))
+
+    async def join(command: Join, resource: Resource) -> None:
+        raise error
+
+    async def find(query: Find, resource: Resource) -> AsyncIterator[int]:
+        yield 1
+        raise error
+
+    for handler in (join, find):
+        handler.__annotations__["resource"] = Resource
+    app.add_command(join)
+    app.add_query(find)
+    return app
+
+
+async def raised_by(app: Diator, verb: str) -> BaseException:
+    with pytest.raises(BaseException) as caught:
+        async with app:
+            if verb == "send":
+                await app.send(Join())
+            async with app.stream(Find()) as rows:
+                async for _ in rows:
+                    pass
+    return caught.value
+
+
+@pytest.mark.parametrize("verb", ["send", "stream"])
+async def test_resources_see_an_error_that_hides_its_class_and_traceback(verb: str) -> None:
+    error, seen = Unclassed(), list[BaseException | None]()
+
+    async def close(told: BaseException | None) -> None:
+        seen.append(told)
+
+    assert await raised_by(with_resource(close, error), verb) is error
+    assert seen[0] is error
+
+
+# Any: until Python 3.11 there is no such class.
+builtins: Any = import_module("builtins")
+
+
+async def group_of(error: BaseException | None) -> None:
+    raise builtins.BaseExceptionGroup("closing", [OSError("closing failed"), error or KeyError("another")])
+
+
+async def group_in_a_group(error: BaseException | None) -> None:
+    inner = builtins.BaseExceptionGroup("inner", [KeyError("another"), error or KeyError("one more")])
+    raise builtins.BaseExceptionGroup("closing", [inner, OSError("closing failed")])
+
+
+async def group_among_causes(error: BaseException | None) -> None:
+    failure = OSError("closing failed")
+    failure.__cause__ = builtins.BaseExceptionGroup("cause", [KeyError("another"), error or KeyError("one more")])
+    raise failure
+
+
+async def task_group(error: BaseException | None) -> None:
+    async with anyio.create_task_group():
+        if error is not None:
+            raise error
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no groups of errors yet")
+@pytest.mark.parametrize("verb", ["send", "stream"])
+@pytest.mark.parametrize("close", [group_of, group_in_a_group, group_among_causes, task_group])
+async def test_a_group_that_holds_the_error_leads_not_back_to_it(close: Close, verb: str) -> None:
+    error = ValueError("of the handler")
+    assert await raised_by(with_resource(close, error), verb) is error
+    closing = [one for one in chain_of(error) if type(one) is OSError]
+    assert len(closing) == (0 if close is task_group else 1)

@@ -4,7 +4,7 @@
 """
 
 from diator._keys import Key
-from diator.containers.closing import close_in_reverse
+from diator.containers.closing import close_in_reverse, exit_arguments
 from diator.containers.placeholder import is_placeholder
 from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
 
@@ -16,5 +16,6 @@ __all__ = [
     "Resolver",
     "Validation",
     "close_in_reverse",
+    "exit_arguments",
     "is_placeholder",
 ]

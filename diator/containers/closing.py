@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Collection, MutableSequence
 from typing import Any, TypeVar
 
+from diator._groups import members, with_members
+
 T = TypeVar("T")
 
 
@@ -35,18 +37,24 @@ async def close_in_reverse(
 
 
 def _raise_together(failures: list[BaseException]) -> None:
-    failures.sort(key=lambda failure: isinstance(failure, Exception))
+    failures.sort(key=lambda failure: issubclass(type(failure), Exception))
     for later in failures[1:]:
         add_cause(failures[0], later)
     if failures:
         raise failures[0]
 
 
+def exit_arguments(error: BaseException | None) -> tuple[Any, Any, Any]:
+    """Return what ``__exit__`` takes for an error, or for none. For plugins: the class of an error may hide these."""
+    return (None, None, None) if error is None else (type(error), error, _TRACEBACK.__get__(error))
+
+
 def add_cause(error: BaseException, closing: BaseException) -> None:
     """Put an error of closing at the end of what has led to an error.
 
     At the end, since the causes and contexts that an error has already are what its reader looks for first. What would
-    lead from there back to the error is cut: who follows a circle, as tools that print errors do, never ends.
+    lead from there back to the error is cut: who follows a circle, as tools that print errors do, never ends. From a
+    group that holds the error, as a task group makes of one that passes it, the others are taken.
     """
     chain: dict[int, BaseException] = {}
     last = error
@@ -56,9 +64,12 @@ def add_cause(error: BaseException, closing: BaseException) -> None:
             return  # an error object that is raised again and again would get one more each time
         chain[id(following)] = last = following
         cause, context = _CAUSE.__get__(last), _CONTEXT.__get__(last)
-        following = cause if cause is not None or last.__suppress_context__ else context
-    _cut(closing, chain)
-    _CAUSE.__set__(last, closing)
+        following = cause if cause is not None or _SUPPRESSES.__get__(last) else context
+    ends = {id(member) for one in chain.values() for member in with_members(one)}
+    rest = _without(closing, ends)
+    if rest is not None:
+        _cut(rest, ends)
+        _CAUSE.__set__(last, rest)
 
 
 def _is_alike(error: BaseException, other: BaseException) -> bool:
@@ -77,12 +88,33 @@ def _cut(error: BaseException, ends: Collection[int]) -> None:
         seen.add(id(one))
         for link in (_CAUSE, _CONTEXT):
             other = link.__get__(one)
-            if id(other) in ends:
-                link.__set__(one, None)
-            elif other is not None and id(other) not in seen:
-                left.append(other)
+            if other is not None:
+                rest = _without(other, ends)
+                if rest is not other:
+                    link.__set__(one, rest)
+                left += [rest] if rest is not None and id(rest) not in seen else []
+        left += [member for member in members(one) if id(member) not in seen]
+
+
+def _without(error: BaseException, ends: Collection[int]) -> Any:
+    """Give an error, or what is left of a group without those with these ids, if anything is. ``Any``: or None."""
+    if id(error) in ends:
+        return None
+    if not any(id(member) in ends for member in with_members(error)):
+        return error
+
+    def leads_back(one: BaseException) -> bool:
+        return id(one) in ends
+
+    try:
+        group: Any = error  # a class of the package `exceptiongroup` until Python 3.11
+        return group.split(leads_back)[1]
+    except Exception:  # noqa: BLE001 - of making another group of a class of its own
+        return None
 
 
 # Python's own, past what a class makes of them: frozen ones let nobody set them. Any: they are descriptors.
 _CAUSE: Any = vars(BaseException)["__cause__"]
 _CONTEXT: Any = vars(BaseException)["__context__"]
+_SUPPRESSES: Any = vars(BaseException)["__suppress_context__"]
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]

@@ -28,7 +28,7 @@ def alone(call: Call, context: Context, event: Any) -> Generator[Any, Any, BaseE
             try:
                 got = yield waits_for
             except BaseException as error:
-                if isinstance(error, GeneratorExit) and not _is_result_of(waits_for, error):
+                if issubclass(type(error), GeneratorExit) and not _is_result_of(waits_for, error):
                     is_closed = True
                     handling.close()
                     raise
@@ -38,12 +38,12 @@ def alone(call: Call, context: Context, event: Any) -> Generator[Any, Any, BaseE
     except StopIteration:
         return None
     except BaseException as error:
-        if is_closed or isinstance(error, KeyboardInterrupt):  # a person's
+        if is_closed or issubclass(type(error), KeyboardInterrupt):  # a person's
             raise
         return error
 
 
-def _is_result_of(future: Any, error: GeneratorExit) -> bool:
+def _is_result_of(future: Any, error: BaseException) -> bool:
     """Whether an error is that of what the handler has waited for, such as a task of its own."""
     done = isinstance(future, asyncio.Future) and future.done() and not future.cancelled()
     return done and future.exception() is error

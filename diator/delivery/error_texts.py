@@ -3,8 +3,14 @@
 import traceback
 from collections.abc import Callable
 
+from diator._groups import members
+from diator.containers.closing import exit_arguments
+
 _MAX_SHORT, _MAX_TRACEBACK = 4_000, 32_000
 """Characters. An error may quote a whole response, and a dead letter is kept for a long time."""
+
+_MAX_ERRORS = 10_000
+"""Errors that a traceback shows, causes and members of groups included."""
 
 
 def recordable(text: str, limit: int = _MAX_SHORT) -> str:
@@ -59,7 +65,23 @@ def is_recordable(error: BaseException) -> bool:
 
 
 def _formatted(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    _ensure_countable(error)
+    return "".join(traceback.format_exception(type(error), error, exit_arguments(error)[2]))
+
+
+def _ensure_countable(error: BaseException) -> None:
+    """Raise for an error whose groups hold themselves, or each other many times: Python goes through all of it."""
+    left, linked, count = [error], {id(error)}, 0
+    while left:
+        one = left.pop()
+        count += 1
+        if count > _MAX_ERRORS:
+            raise ValueError(f"more than {_MAX_ERRORS} errors in one")
+        left += members(one)
+        for other in (one.__cause__, one.__context__):
+            if other is not None and id(other) not in linked:
+                linked.add(id(other))
+                left.append(other)
 
 
 def _said(error: BaseException) -> str:

@@ -53,7 +53,7 @@ class Fate:
     def park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
         """Make a message a dead letter, where the broker keeps such."""
         text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
-        told = None if isinstance(error, Reject) else error  # a rejection says all in its reason
+        told = None if issubclass(type(error), Reject) else error  # a rejection says all in its reason
         _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
         if self._telling.hears("parked"):
             self._telling.tell("parked", Parked(self._name, job.context, why))

@@ -79,17 +79,17 @@ class Handling:
             context = job.context = context_of(job, self._consumed.name)
             event = decode(envelope, entry)
         except UnreadableMessageError as error:
-            why = parked(f"undecodable: {error}", delivery.failures, error.__cause__ or error)
-            return self._fate.park(job, why)
+            cause = error if error.__cause__ is None else error.__cause__
+            return self._fate.park(job, parked(f"undecodable: {error}", delivery.failures, cause))
         began = self._loop.time()
         failure = await self._call(job, task, context, self._calls[entry.cls], event, began)
         self._fate.handled(event, context, began, failure)
         if failure is None:
             return ACK
         try:
-            return (
-                RELEASE if isinstance(failure, (GivenBackError, SendingEndedError)) else self._fate.failed(job, failure)
-            )
+            if issubclass(type(failure), (GivenBackError, SendingEndedError)):
+                return RELEASE
+            return self._fate.failed(job, failure)
         finally:
             del failure  # its frames lead here, and they would keep each other alive
 
@@ -118,7 +118,7 @@ class Handling:
 
     async def _explained(self, job: Job, failure: BaseException) -> BaseException:
         """Tell a cancel that the worker asked for from one that came out of nowhere, which is a failure."""
-        if isinstance(failure, asyncio.CancelledError):
+        if issubclass(type(failure), asyncio.CancelledError):
             if job.expired:
                 name, seconds = self._consumed.registration.name, self._consumed.timeout
                 late = TimeoutError(f"{name} was cancelled: it took longer than {seconds:g} s")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from diator._groups import with_members
 from diator.brokers.port import Outcome, Park, RetryAfter
 from diator.delivery.error_texts import (
     class_name_of,
@@ -37,28 +38,6 @@ def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
         return parked(f"exhausted after {attempt} attempts", attempt, error)
     seconds = max(_delays_asked_for(errors), default=None)
     return RetryAfter(min(retry.delay_after(attempt) if seconds is None else seconds, _LONGEST))
-
-
-def with_members(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and all that stand in it where it is a group of errors, at any depth."""
-    left, seen = [error], set[int]()
-    while left:
-        one = left.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            left += reversed(_members(one))
-
-
-def _members(error: BaseException) -> list[BaseException]:
-    """Those of a group, told by its name: until Python 3.11 the class is one of the package ``exceptiongroup``."""
-    if not any(cls.__name__ == "BaseExceptionGroup" for cls in type(error).__mro__):
-        return []
-    try:
-        members: Iterable[object] = getattr(error, "exceptions", ())
-        return [member for member in members if isinstance(member, BaseException)]
-    except Exception:  # noqa: BLE001 - classes of errors can do anything, and this must not be repeated forever
-        return []
 
 
 def _delays_asked_for(errors: Iterable[BaseException]) -> Iterator[float]:

@@ -328,7 +328,7 @@ def _unforgiving(work: Work) -> Work:
 
 
 def _forgiven(event: Event, failure: BaseException) -> BaseException:
-    if not isinstance(failure, asyncio.CancelledError):
+    if not issubclass(type(failure), asyncio.CancelledError):
         return failure
     # Raised again it would pass for a cancellation of the caller's task, which nobody has asked for.
     text = f"a handler of {type(event).__qualname__} was cancelled, and a middleware of events went on without it"

@@ -16,7 +16,7 @@ from diator._coroutines import marked
 from diator._keys import Key
 from diator._misuse import ensure_loop
 from diator._shielding import Shield, shielded
-from diator.containers.closing import add_cause
+from diator.containers.closing import add_cause, exit_arguments
 from diator.containers.port import Capability, Container, Resolver
 from diator.engine.threads import Threads
 from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
@@ -177,21 +177,16 @@ class Resources:
                 raise
             failure, unit.failure = unit.failure, None
             if failure is None:
-                await _close_well(scope, unit)
+                shield = Shield()
+                await shield.close(scope.__aexit__(None, None, None))
+                if shield.cancelled is not None:
+                    unit.cancel(shield.cancelled)
             else:  # a middleware has put a result in the place of an error: the work is undone all the same
                 await _close_knowing(scope, failure)
                 del failure
             return result
         finally:
             self.leave()
-
-
-async def _close_well(scope: Scope, unit: Unit) -> None:
-    """Close the scope of a unit that has not failed."""
-    shield = Shield()
-    await shield.run(scope.__aexit__(None, None, None))
-    if shield.cancelled is not None:
-        unit.cancel(shield.cancelled)
 
 
 async def close_after(scope: Scope, error: BaseException) -> None:
@@ -213,7 +208,7 @@ async def _close_knowing(scope: Scope, error: BaseException) -> None:
 
 async def _told(scope: Scope, error: BaseException) -> None:
     try:
-        await scope.__aexit__(type(error), error, error.__traceback__)
+        await scope.__aexit__(*exit_arguments(error))
     except BaseException as closing:
         if closing is not error:
             raise

@@ -160,7 +160,7 @@ class Stream(AsyncOnly, Generic[R_co]):
         try:
             await self._close_rows()
         except BaseException as closing:
-            if error is None or not isinstance(closing, Exception):
+            if error is None or not issubclass(type(closing), Exception):
                 await self._leave(closing)
                 raise
             add_cause(error, closing)

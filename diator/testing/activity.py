@@ -136,7 +136,7 @@ class Activity(Hooks):
         if details.message_id is None or details.lost or not isinstance(details.outcome, Ack | Park):
             return
         way = (details.message_id, details.subscription)
-        why = self._parked.pop(way, None) or (_LOST if self._errors.get(way) else None)
+        why = self._parked.pop(way, None) or (_LOST if self._errors.get(way) is not None else None)
         self._errors.pop(way, None)
         if why is not None:
             self._bury(way, why)

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextvars import ContextVar
 from typing import Any, cast
 
+from diator._groups import with_members
 from diator.context import Context, current
-from diator.delivery.outcomes import with_members
 from diator.engine.events import EventPublisher, EventSender, is_brokered
 from diator.engine.plan import Call
 from diator.engine.records import Registration

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -90,6 +91,17 @@ def circle() -> Exception:
     first, second = Broken("first"), Broken("second")
     first.__cause__, second.__cause__ = second, first
     return first
+
+
+class Unclassed(Exception):
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise TypeError("no class")
+
+
+class Secretive(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise TypeError(name)
 
 
 HALF = "caf\udce9.txt"  # as os.fsdecode returns it for a name that is not UTF-8
@@ -296,6 +308,22 @@ def test_whatever_a_handler_raises_ends_as_a_dead_letter(
     scenario()
     assert "becomes a dead letter" in caplog.text
     assert caplog.text.encode(), "handlers of logs that write UTF-8 would drop a record"
+
+
+def without_end() -> BaseException:
+    base: Any = import_module("builtins").ExceptionGroup
+    endless: Any = type("Endless", (base,), {"exceptions": property(lambda self: (self,))})
+    error: BaseException = endless("holds itself", [Broken()])
+    return error
+
+
+@pytest.mark.parametrize("make", [Unclassed, Secretive, without_end])
+def test_an_error_that_hides_what_it_is_ends_as_a_dead_letter(
+    make: Callable[[], BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    if make is without_end and sys.version_info < (3, 11):
+        pytest.skip("Python has no groups of errors yet")
+    test_whatever_a_handler_raises_ends_as_a_dead_letter(make(), caplog)
 
 
 @in_virtual_time

@@ -12,7 +12,7 @@ from di.api.executor import SupportsTaskGraph
 from di.exceptions import IncompatibleDependencyError
 from typing_extensions import Self
 
-from diator.containers import Key, close_in_reverse
+from diator.containers import Key, close_in_reverse, exit_arguments
 from diator.errors import ScopeClosedError
 
 if TYPE_CHECKING:
@@ -167,6 +167,6 @@ class Stack:
 # Any: the exit of a context manager, or of an asynchronous one.
 async def _leave(opened: tuple[Callable[..., Any], bool], error: BaseException | None) -> None:
     leave, awaits = opened
-    left = leave(*((None, None, None) if error is None else (type(error), error, error.__traceback__)))
+    left = leave(*exit_arguments(error))
     if awaits:
         await left

@@ -107,7 +107,8 @@ async def close(container: AsyncContainer, error: BaseException | None) -> None:
         level._exits.clear()  # pyright: ignore[reportPrivateUsage]
         level = level.parent_container if level.parent_closer is not None else None
     try:
-        await close_in_reverse(resources, _send, error)
+        if resources:
+            await close_in_reverse(resources, _send, error)
     finally:
         await container.close()  # which finds no resources, and forgets what was built
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 from svcs import Container, RegisteredService, Registry
 from svcs.exceptions import ServiceNotFoundError
 
-from diator.containers import Key, close_in_reverse
+from diator.containers import Key, close_in_reverse, exit_arguments
 from diator.errors import DependencyCycleError, DependencyNotFoundError, ScopeClosedError, UnsupportedRegistrationError
 from diator_svcs._keys import key_of, service_type
 
@@ -88,7 +88,7 @@ class SvcsScope(Container):
 
 
 async def _leave(manager: Any, error: BaseException | None) -> None:
-    told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+    told = exit_arguments(error)
     if hasattr(manager, "__aexit__"):
         await manager.__aexit__(*told)
     else:

@@ -50,7 +50,8 @@ class WireupScope:
             await close_in_reverse(resources, finish, error)
         finally:
             if error is not None:
-                error.with_traceback(traceback)  # else it would end among the resources that it was thrown into
+                # Else it would end among the resources that it was thrown into.
+                BaseException.with_traceback(error, traceback)
 
     async def resolve(self, key: Key, /) -> Any:
         """Give the object for a key. Raises as `diator.containers.port.Resolver` says."""
