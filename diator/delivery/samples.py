@@ -20,21 +20,20 @@ _FORMATS: Mapping[str, tuple[str, ...]] = {
     "ipv6": ("2001:db8::1",),
     "ipvanyaddress": ("192.0.2.1",),
     "regex": ("[a-z]+",),
-    "json-string": ("1", "[1]", "{}", '"a"', '[["a"]]'),
+    "base64": ("QSB0ZXh0", "//4A"),
+    "base64url": ("QSB0ZXh0", "__4A"),
+    "application/json": ("1", "[1]", "{}", '"a"', '[["a"]]'),
 }
 _KEYS = ("a key", "another", "7", "2026-01-02", "0.5", "2026-01-02T03:04:05Z", "QQ==", "1")
 """Texts that msgspec, which does not say what the keys of a dict are, may read."""
-_BASE64 = ("QSB0ZXh0", "//4A")
 
 # Any: a JSON schema and JSON itself are anything.
 
 
 def samples(schema: Mapping[str, Any] | None) -> Iterator[Any]:
     """Make JSON that fits a schema, as far as it says what fits: patterns and validators may still refuse it."""
-    if schema is None:
-        return
-    maker = _Maker(schema.get("$defs", {}))
-    for variant in range(_VARIANTS):
+    maker = _Maker(schema.get("$defs", {}) if schema else {})
+    for variant in range(_VARIANTS if schema else 0):
         try:
             yield maker.make(schema, variant, ())
         except RecursionError:  # it has no end, whatever is left out
@@ -57,18 +56,12 @@ class _Maker:
             return known["const"]
         if "enum" in known:
             return known["enum"][variant % len(known["enum"])]
-        choices = known.get("anyOf") or known.get("oneOf") or known.get("allOf")
-        if choices:
-            return self._choice(choices, variant, above)
-        kind = known.get("type")
-        if isinstance(kind, list):
-            return self._choice([{**known, "type": one} for one in known["type"]], variant, above)
-        return self._typed(kind, known, variant, above)
-
-    def _choice(self, choices: list[Any], variant: int, above: tuple[str, ...]) -> Any:
-        if _is_deep(above):
+        choices = known.get("anyOf") or known.get("oneOf")
+        if choices and _is_deep(above):
             choices = [one for one in choices if one == {"type": "null"}] or choices
-        return self.make(choices[variant % len(choices)], variant, above)
+        if choices:
+            return self.make(choices[variant % len(choices)], variant, above)
+        return self._typed(known.get("type"), known, variant, above)
 
     def _typed(self, kind: Any, schema: dict[str, Any], variant: int, above: tuple[str, ...]) -> Any:
         match kind:
@@ -80,14 +73,12 @@ class _Maker:
                 return variant % 2 == 0
             case "null":
                 return None
-            case "integer":
-                return _number(schema, 7 + variant, 1)
-            case "number":
-                return _number(schema, 1234.56789 + variant, 0.001)
-            case "string":
-                return _string(schema, variant)
+            case "integer" | "number":
+                return (
+                    _number(schema, 7 + variant, 1) if kind == "integer" else _number(schema, 7.56789 + variant, 0.001)
+                )
             case _:
-                return _TEXT
+                return _string(schema, variant)
 
     def _object(self, schema: dict[str, Any], variant: int, above: tuple[str, ...]) -> Any:
         required = schema.get("required", ())
@@ -138,9 +129,8 @@ def _number(schema: Mapping[str, Any], wanted: float, step: float) -> float:
 
 
 def _string(schema: Mapping[str, Any], variant: int) -> str:
-    if schema.get("contentEncoding") == "base64":
-        return _BASE64[variant % len(_BASE64)]
-    known = _FORMATS.get(schema.get("format", "json-string" if "contentMediaType" in schema else ""))
+    kind = schema.get("contentEncoding") or schema.get("format") or schema.get("contentMediaType", "")
+    known = _FORMATS.get(kind)
     if known:
         return known[variant % len(known)]
     if "pattern" in schema:
