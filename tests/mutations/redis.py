@@ -86,6 +86,7 @@ REDIS = (
         "a dead letter has a delivery too few",
         "unpack(recounted(fields, failures, deliveries + 1))",
         "unpack(recounted(fields, failures, deliveries))",
+        _STREAMS,
     ),
     _bug(
         "lua/queue_settle.lua",
@@ -101,6 +102,7 @@ REDIS = (
         "a settled entry still counts as handed out, and is settled twice",
         "call_with({'HDEL', out}, settled)\n",
         "",
+        _STREAMS,
     ),
     _bug(
         "lua/queue_settle.lua",
@@ -322,13 +324,6 @@ REDIS = (
         "",
     ),
     _bug(
-        "_shared.py",
-        "one-page-only",
-        "of what dead workers had, only a part comes back at a time",
-        "            while moved >= BATCH:\n",
-        "            if moved >= BATCH:\n",
-    ),
-    _bug(
         "lua/settle.lua",
         "any-lease",
         "who lost a lease settles what another worker has",
@@ -341,6 +336,7 @@ REDIS = (
         "an outcome that is reported once more counts as lost",
         "if not repeated(outcome, name) then",
         "if true then",
+        _STREAMS,
     ),
     _bug(
         "lua/settle.lua",

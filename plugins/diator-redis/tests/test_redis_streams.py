@@ -26,6 +26,7 @@ from diator.brokers import (
     RELEASE,
     Delivery,
     Envelope,
+    Outcome,
     Outgoing,
     Park,
     Receiver,
@@ -201,11 +202,13 @@ async def test_what_was_settled_leaves_nothing_behind(
         soon = Outgoing("orders", message(12, "k0").envelope, due=datetime.now(timezone.utc) + timedelta(seconds=0.1))
         await broker.publish([soon], timeout=5)
         receiver = await broker.subscribe(subscription)
-        outcomes = iter([RELEASE, RetryAfter(0.01), RetryAfter(0.0), Park("no")] * 2)
+        some: list[Outcome] = [RELEASE, RetryAfter(0.01), RetryAfter(0.0), Park("no")]
+        outcomes = iter(some * 2)
         for _ in range(8):
             (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
             await receiver.settle([(delivery, next(outcomes))])
         async for letter in broker.dead_letters(subscription):
+            assert letter.deliveries == 1
             assert await broker.replay(subscription, letter)
         await settle_all(receiver, 13)
         await receiver.aclose()
@@ -215,6 +218,25 @@ async def test_what_was_settled_leaves_nothing_behind(
         assert left.pop("bell", 0) <= 10
         assert not left
         assert (await client.xpending("diator:{orders}:events", subscription.name))["pending"] == 0
+
+
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+@pytest.mark.parametrize("outcome", [ACK, RetryAfter(0.01), Park("no")], ids=lambda one: type(one).__name__)
+async def test_an_outcome_that_is_reported_again_changes_nothing(
+    server: RedisServer, client: Any, subscription: Subscription, outcome: Outcome
+) -> None:
+    """As a worker does that was cut off before it was answered."""
+    async with connected(RedisBroker(server.url), subscription) as broker:
+        await broker.publish([message(at, "a") for at in range(3)], timeout=5)
+        receiver = await broker.subscribe(subscription)
+        (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
+        for _ in range(2):
+            lost = await receiver.settle([(delivery, outcome)])
+            assert subscription.ordered or not lost
+        rest = await settle_all(receiver, 3 if isinstance(outcome, RetryAfter) else 2)
+        assert {*numbers(rest)} >= {1, 2}
+        dead = [letter async for letter in broker.dead_letters(subscription)]
+        assert len(dead) == isinstance(outcome, Park)
 
 
 async def test_entries_may_go_by_their_age(server: RedisServer, client: Any) -> None:
