@@ -144,7 +144,8 @@ class _LoggedRows:
 class TimeoutMiddleware:
     """Cancels what takes longer than ``seconds``, closes its unit of work and raises `TimeoutError`.
 
-    Of a stream it limits the opening; limit the time of its rows around the block that reads them.
+    A stream has that time from its opening to its last row. It expires while a row is awaited, or when the next one is
+    asked for; what the block does with the rows is not cancelled.
 
     It wraps every command and query; ``@app.command(timeout=...)`` is the same for one handler.
     """
@@ -155,11 +156,38 @@ class TimeoutMiddleware:
 
     async def __call__(self, message: Request[Any], call_next: CallNext) -> Any:
         """Wrap one command or query."""
+        ends = time.monotonic() + self.seconds
+        result = await self._within(self.seconds, message, call_next(message))
+        if isinstance(message, Query) and hasattr(result, "__anext__"):
+            return _LimitedRows(result, lambda row: self._within(ends - time.monotonic(), message, row))
+        return result
+
+    async def _within(self, seconds: float, message: Request[Any], call: Awaitable[Any]) -> Any:
         try:
-            return await _limited(self.seconds, call_next(message))
+            return await _limited(seconds, call)
         except _ExpiredError as error:
             name = type(message).__qualname__
             raise TimeoutError(f"{name} was cancelled: it took longer than {self.seconds} s") from error.__cause__
+
+
+class _LimitedRows:
+    """The rows of a stream, each of which is awaited within a limit."""
+
+    def __init__(self, rows: AsyncIterator[Any], limited: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
+        self._rows = rows
+        self._limited = limited
+
+    def __aiter__(self) -> "_LimitedRows":
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._limited(self._rows.__anext__())
+
+    async def aclose(self) -> None:
+        """Take no more rows."""
+        close = getattr(self._rows, "aclose", None)
+        if close is not None:
+            await close()
 
 
 class _ExpiredError(Exception):
@@ -180,9 +208,12 @@ if sys.version_info >= (3, 11):
 
 else:
 
+    async def _awaited(call: Awaitable[Any]) -> Any:
+        return await call
+
     async def _limited(seconds: float, call: Awaitable[Any]) -> Any:
         """Do the same in a task of its own: on 3.10 a task can't tell our cancel from one that comes with it."""
-        task, cancelled = asyncio.ensure_future(call), None
+        task, cancelled = asyncio.ensure_future(_awaited(call)), None
         try:
             await asyncio.wait({task}, timeout=seconds)
         except asyncio.CancelledError as error:

@@ -16,6 +16,7 @@ from diator import (
     InvalidMessageError,
     NotRunningError,
     Query,
+    TimeoutMiddleware,
 )
 from tests.journal import Journal, Session
 
@@ -260,3 +261,31 @@ async def test_the_handler_of_a_stream_has_the_context_at_every_row() -> None:
         async for _ in found:
             await asyncio.sleep(0)
     assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize("slow_row", [1, 3])
+async def test_a_timeout_limits_a_stream_until_its_last_row(slow_row: int) -> None:
+    @dataclass(frozen=True)
+    class Count(Query[int]): ...
+
+    app, closed = Diator(), list[str]()
+
+    async def count(query: Count) -> AsyncIterator[int]:
+        try:
+            for row in range(1, 5):
+                if row == slow_row:
+                    await asyncio.sleep(30)
+                yield row
+        finally:
+            closed.append("rows")
+
+    app.add_query(count, Count)
+    app.add_middleware(TimeoutMiddleware(0.2))
+    read: list[int] = []
+    async with app:
+        with pytest.raises(TimeoutError, match=r"Count was cancelled: it took longer than 0\.2 s"):
+            async with app.stream(Count()) as rows:
+                async for row in rows:
+                    read.append(row)  # noqa: PERF401 - the rows before the failure count
+        assert closed == ["rows"]
+    assert read == list(range(1, slow_row))
