@@ -19,8 +19,8 @@ _WAIT = 30.0
 """Seconds for which the service is asked for a session at a time."""
 _HELD = 4
 """So many times ``max_sessions`` there may be, with those that wait for a retry."""
-_CLEAN_UP = 3.0
-"""Seconds that the SDK may take to close what it was opening."""
+_CLEAN_UP = 10.0
+"""Seconds that the SDK may take to close what it was opening; `quietly` gives it less."""
 
 
 class SessionReceiver:
@@ -233,7 +233,9 @@ class SessionReceiver:
                 lane.fetcher.pause()
 
     def _stop_asking(self) -> None:
-        for task in list(self._asking):
+        """Stop each once: a second cancel would cut short its closing, and leave a session locked for a lease."""
+        stopping, self._asking = self._asking, set()
+        for task in stopping:
             self._in_background(stopped(task, _CLEAN_UP))
 
     def _in_background(self, work: "Coroutine[Any, Any, object]") -> None:

@@ -108,7 +108,12 @@ class Turns:
 
     async def _close(self) -> None:
         self._is_closed = True
-        await self._sdk_close()
+        try:
+            await self._sdk_close()
+        finally:  # also if closing is cut short: a connection that stays open keeps its session locked
+            writer = getattr(getattr(self._connection, "_transport", None), "writer", None)
+            if writer is not None:
+                writer.close()
 
 
 async def _hang_up(connection: Any) -> None:
