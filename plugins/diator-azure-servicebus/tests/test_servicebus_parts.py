@@ -86,7 +86,7 @@ class TestSettings:
             ("azure-servicebus://shop/queue", "more than the name of a namespace and settings"),
             ("azure-servicebus://user:secret@shop", "more than the name"),
             ("azure-servicebus://Endpoint=sb://shop;SharedAccessKey=secret=", "port after its colon"),
-            ("azure-servicebus://?connection_string_env=Endpoint=sb://shop;SharedAccessKey=secret=", "not the name of an"),
+            ("azure-servicebus://?connection_string_env=Endpoint=sb://shop;SharedAccessKey=secret=", "not the name of"),
             ("azure-servicebus://shop:5671", "more than the name of a namespace"),
             ("azure-servicebus://shop?lease=30&lease=40", "'lease' more than once"),
         ],
