@@ -18,10 +18,10 @@ class Stream(NamedTuple):
 class Receipt:
     """Which entry a delivery is, and until when it is surely still its receiver's."""
 
-    __slots__ = ("expires", "id", "key", "stream")
+    __slots__ = ("expires", "id", "stream")
 
-    def __init__(self, stream: Stream, id: bytes, expires: float, key: bytes | None = None) -> None:  # noqa: A002
-        self.stream, self.id, self.expires, self.key = stream, id, expires, key
+    def __init__(self, stream: Stream, id: bytes, expires: float) -> None:  # noqa: A002
+        self.stream, self.id, self.expires = stream, id, expires
         # `expires` is on the loop's clock, counted from before the request left: Redis gives nothing away earlier.
 
 
@@ -43,12 +43,14 @@ def entries_of(reply: Any) -> Iterator[tuple[bytes, Sequence[Entry]]]:
 def delivery_of(stream: Stream, entry: Entry, expires: float) -> Delivery:
     """Give what one entry says, or what is wrong with it."""
     id_, fields = entry
-    if fields is not None and len(fields) == 2 and fields[0] == b"e":
-        return Delivery(stream.topic, fields[1], receipt=Receipt(stream, id_, expires))
-    return _delivery_of_many(stream, id_, fields, expires)
+    return delivery_from(fields, Receipt(stream, id_, expires))
 
 
-def _delivery_of_many(stream: Stream, id_: bytes, fields: Sequence[bytes] | None, expires: float) -> Delivery:
+def delivery_from(fields: Sequence[bytes] | None, receipt: Receipt) -> Delivery:
+    """Give what fields say, or what is wrong with them."""
+    if fields and fields[0] == b"e" and (len(fields) == 2 or (len(fields) == 4 and fields[2] == b"k")):
+        return Delivery(receipt.stream.topic, fields[1], receipt=receipt)  # as Diator writes them
+    stream = receipt.stream
     values = as_mapping(fields)
     failures, deliveries = as_count(values.get(b"f")), as_count(values.get(b"d"))
     return Delivery(
@@ -57,7 +59,7 @@ def _delivery_of_many(stream: Stream, id_: bytes, fields: Sequence[bytes] | None
         failures=failures or 0,
         deliveries=(deliveries or 0) + 1,
         damage=damage_of(values, stream.own),
-        receipt=Receipt(stream, id_, expires, values.get(b"k")),
+        receipt=receipt,
     )
 
 

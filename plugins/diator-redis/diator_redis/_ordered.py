@@ -8,11 +8,10 @@ nothing.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
-from diator_redis._entries import Receipt, Stream, delivery_of
+from diator_redis._entries import Receipt, Stream, delivery_from
 from diator_redis._groups import group_of
 from diator_redis._keys import Keys
 from diator_redis._link import Argument, Links, Waiter, pack
@@ -28,15 +27,15 @@ MOST_UNANSWERED = 20
 class Hold(Receipt):
     """What identifies an ordered delivery: its entry, its key, and the lease under which it was delivered."""
 
-    __slots__ = ("queue", "token")
+    __slots__ = ("number", "queue", "token")
 
-    def __init__(self, stream: Stream, id_: bytes, expires: float, queue: bytes, token: str) -> None:
+    def __init__(self, stream: Stream, number: int, id_: bytes, expires: float, queue: bytes, token: str) -> None:
         super().__init__(stream, id_, expires)
-        self.queue, self.token = queue, token
+        self.number, self.queue, self.token = number, queue, token
 
     @property
     def known(self) -> tuple[Argument, Argument, Argument]:
-        """How the scripts know it."""
+        """How the script that renews knows it."""
         return self.queue, b"%b/%b" % (self.stream.name, self.id), self.token
 
 
@@ -64,7 +63,11 @@ class OrderedStreams:
         """After which ids something is new, in the bell and in the streams."""
         self._next_change: float | None = None
         self._wanted = False
-        self._streams = {stream.name: stream for stream in streams}
+        self._streams = streams
+        self._stream_names = [stream.name for stream in streams]
+        self._about_streams: list[Argument] = [
+            about for one in streams for about in (keys.dead(one.topic, subscription.name), int(one.own))
+        ]
 
     # What the receiver asks for.
 
@@ -101,30 +104,28 @@ class OrderedStreams:
         token = f"{self._consumer}#{self._serial}"
         unanswered, self._unanswered = self._unanswered, [*self._unanswered[-MOST_UNANSWERED:], token]
         before = asyncio.get_running_loop().time()
-        reply = await self._run(QUEUE_TAKE, [token, min(limit, LONGEST), *unanswered], streams=True)
+        reply = await self._run(QUEUE_TAKE, [token, min(limit, LONGEST), *unanswered])
         self._unanswered = []
-        values = iter(reply)
-        wait, more, count = islice(values, 3)
+        wait, more, count = reply[:3]
         self._next_change = wait / 1000 if wait >= 0 else None
-        self._positions = list(islice(values, count))
-        found = list(self._deliveries(values, token, before + self._lease))
+        self._positions = reply[3 : 3 + count]
+        found = list(self._deliveries(reply, 3 + count, token, before + self._lease))
         self._taken += found
         return bool(found) or more
 
-    def _deliveries(self, values: Iterator[Any], token: str, expires: float) -> Iterator[Delivery]:
-        for name in values:
-            id_, failures, deliveries, queue, count = islice(values, 5)
-            stream = self._streams[name]
-            fields = None if count < 0 else list(islice(values, count))
-            delivery = delivery_of(stream, (id_, fields), expires)
+    def _deliveries(self, reply: list[Any], at: int, token: str, expires: float) -> Iterator[Delivery]:
+        while at < len(reply):
+            number, id_, failures, deliveries, queue, count = reply[at : at + 6]
+            begin, at = at + 6, at + 6 + max(count, 0)
+            hold = Hold(self._streams[number - 1], number, id_, expires, queue, token)
+            delivery = delivery_from(None if count < 0 else reply[begin:at], hold)
             delivery.failures, delivery.deliveries = failures, deliveries + 1
-            delivery.receipt = Hold(stream, id_, expires, queue, token)
             yield delivery
 
     async def _block(self, wait: float) -> None:
         """Wait until there may be something to take, or the time is over."""
         ends = max(0.001, min(one for one in (wait, self._lease / 3, self._next_change) if one is not None))
-        names = [self._names[-1], *self._streams]
+        names = [self._names[-1], *self._stream_names]
         wait_ms = max(1, int(ends * 1000))
         command = pack(b"XREAD", b"COUNT", 1, b"BLOCK", wait_ms, b"STREAMS", *names, *self._positions)
         await self._waiter.call(command, ends)
@@ -133,11 +134,10 @@ class OrderedStreams:
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
         """Settle, and return the deliveries whose lease was lost."""
-        arguments: list[Argument] = []
+        arguments = [*self._about_streams]
         for delivery, outcome in settlements:
             hold: Hold = delivery.receipt
-            dead = self._keys.dead(hold.stream.topic, self._subscription.name)
-            arguments += (*hold.known, *_as_arguments(outcome), int(hold.stream.own), dead)
+            arguments += (hold.queue, hold.number, hold.id, hold.token, *_as_arguments(outcome))
         lost: Sequence[int] = await self._run(QUEUE_SETTLE, arguments) if settlements else ()
         return [settlements[number][0] for number in lost]
 
@@ -151,8 +151,8 @@ class OrderedStreams:
                 delivery.receipt.expires = before + self._lease
         return [delivery for number, delivery in enumerate(deliveries) if number in lost]
 
-    async def _run(self, script: Script, arguments: Sequence[Argument], *, streams: bool = False) -> Any:
-        names = [*self._names, *(self._streams if streams else ())]
+    async def _run(self, script: Script, arguments: Sequence[Argument]) -> Any:
+        names = [*self._names, *self._stream_names]
         head: list[Argument] = [group_of(self._subscription), self._consumer, int(self._lease * 1000)]
         return await self._links.run(script, names, [*head, *arguments])
 

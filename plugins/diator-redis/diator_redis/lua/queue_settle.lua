@@ -1,54 +1,60 @@
 -- Settle entries, each only by the lease under which it was handed out. Gives the numbers of those that are not held by it.
--- ARGV goes on with seven for each: key, entry, token, outcome, its argument, 1 if its stream is the subscription's own, the
--- stream for dead letters.
+-- ARGV goes on with two for each stream, where its dead letters go and 1 if it is the subscription's own; then six for each
+-- entry: key, number of its stream, id, token, outcome, its argument.
 
+local FIRST = 4 + (#KEYS - 9) * 2
 local lost, returned, removed, keys = {}, {}, {}, {}
-local settled, finished, by_stream, own_streams = {}, {}, {}, {}
+local settled, finished, by_stream = {}, {}, {}
 
-local function park(ref, stream, id, reason, dead)
+local function park(ref, at, id, reason)
   local failures, deliveries = counts_of(ref)
-  local fields = fields_of(stream, id) or DELETED
-  redis.call('XADD', dead, '*', 'w', reason, unpack(recounted(fields, failures, deliveries + 1)))
+  local fields = fields_of(KEYS[at + 9], id) or DELETED
+  redis.call('XADD', ARGV[2 + at * 2], '*', 'w', reason, unpack(recounted(fields, failures, deliveries + 1)))
 end
 
-local function settle(key, ref, outcome, argument, own, dead)
+local function settle(key, ref, at, id, outcome, argument)
   settled[#settled + 1] = ref
   if outcome == 'retry' then
     local failures, deliveries = counts_of(ref)
     set_counts(ref, failures + 1, deliveries + 1, now + argument)
   elseif outcome ~= 'release' then
-    local stream, id = parts(ref)
-    if outcome == 'park' then park(ref, stream, id, argument, dead) end
+    if outcome == 'park' then park(ref, at, id, argument) end
     removed[key] = removed[key] or {}
     removed[key][#removed[key] + 1] = ref
     finished[#finished + 1] = ref
-    by_stream[stream] = by_stream[stream] or {}
-    by_stream[stream][#by_stream[stream] + 1] = id
-    own_streams[stream] = own
-  end
-end
-
--- Remove entries from the queue of their key: they are all that was handed out of it, or some.
-local function remove(key, refs, many)
-  if #refs == many then
-    redis.call('LTRIM', queue(key), many, -1)
-  else
-    for _, ref in ipairs(refs) do redis.call('LREM', queue(key), 1, ref) end
+    by_stream[at] = by_stream[at] or {}
+    by_stream[at][#by_stream[at] + 1] = id
   end
 end
 
 local is_done, refs = {}, {}
-for i = 5, #ARGV, 7 do refs[#refs + 1] = ARGV[i] end
+for i = FIRST, #ARGV, 6 do refs[#refs + 1] = KEYS[ARGV[i + 1] + 9] .. '/' .. ARGV[i + 2] end
 local tokens = values_of(out, refs)
-for i = 4, #ARGV, 7 do
-  local key, ref = ARGV[i], ARGV[i + 1]
-  if not is_done[ref] and tokens[(i + 3) / 7] == ARGV[i + 2] then
+for number, ref in ipairs(refs) do
+  local i = FIRST + (number - 1) * 6
+  local key, at, id, token, outcome, argument = unpack(ARGV, i, i + 5)
+  if not is_done[ref] and tokens[number] == token then
     is_done[ref] = true
-    settle(key, ref, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5] == '1', ARGV[i + 6])
+    settle(key, ref, at, id, outcome, argument)
     if not returned[key] then keys[#keys + 1] = key end
     returned[key] = (returned[key] or 0) + 1
   elseif not is_done[ref] then
-    lost[#lost + 1] = (i - 4) / 7
+    lost[#lost + 1] = number - 1
+  end
+end
+
+-- What becomes of the queues: often all that was handed out is done, and nothing else is there.
+local heads, empty = {}, {}
+local function remove(key, gone, many)
+  if #gone == many then
+    heads[key] = redis.call('LINDEX', queue(key), many)
+    if heads[key] then
+      redis.call('LTRIM', queue(key), many, -1)
+    else
+      empty[#empty + 1] = queue(key)
+    end
+  else
+    for _, ref in ipairs(gone) do redis.call('LREM', queue(key), 1, ref) end
   end
 end
 
@@ -64,13 +70,14 @@ for at, key in ipairs(keys) do
     all_back[#all_back + 1] = key
   end
 end
+call_with({'DEL'}, empty)
 call_with({'HSET', holds}, some_back)
 call_with({'HDEL', out}, settled)
 if has_counts then call_with({'HDEL', counts}, finished) end
-for stream, ids in pairs(by_stream) do
-  call_with({'XACK', stream, group}, ids)
-  if own_streams[stream] then call_with({'XDEL', stream}, ids) end
+for at, ids in pairs(by_stream) do
+  call_with({'XACK', KEYS[at + 9], group}, ids)
+  if ARGV[3 + at * 2] == '1' then call_with({'XDEL', KEYS[at + 9]}, ids) end
 end
-let_go(all_back)
+let_go(all_back, heads)
 finish()
 return lost

@@ -2,15 +2,15 @@
 -- ARGV goes on: a token for the leases, how many entries, then tokens whose reply was lost: what they stand for is given back.
 -- Gives milliseconds until something changes by itself (-1: nothing does), whether there is more to read, and how many positions
 -- follow. These are given where there is nothing to hand out: what comes after them, in the bell and in each stream, is new.
--- Then for each entry: stream, id, failures, deliveries, key, and the number of its fields before the fields themselves
--- (-1: the entry was deleted).
+-- Then for each entry: the number of its stream, id, failures, deliveries, key, and the number of its fields before the fields
+-- themselves (-1: the entry was deleted).
 
 local token, limit = ARGV[4], tonumber(ARGV[5])
-local PAGES = 3
-local streams, more, room, is_read, fresh = #KEYS - 9, false, limit, {}, {}
-for i = 10, #KEYS do is_read[KEYS[i]] = true end
+local PAGES, LEAST = 3, 20 -- so often, and so many entries, are read at a time
+local streams, more, room, number_of, fresh, positions = #KEYS - 9, false, limit, {}, {}, {}
+for i = 10, #KEYS do number_of[KEYS[i]] = i - 9 end
 
--- Reading.
+-- Queues.
 
 -- The key of an entry: in its field k, or within the event, where another program wrote it. What has none is alone.
 local function key_of(ref, fields)
@@ -22,9 +22,9 @@ local function key_of(ref, fields)
   return key and 'k' .. key or 'r' .. ref
 end
 
--- Put entries in the queues of their keys.
+-- Put entries in the queues of their keys. Gives the keys of which nothing was there, in order, and the entries by their keys.
 local function put(refs, keys)
-  local by_key, order, freed = {}, {}, {}
+  local by_key, order, new = {}, {}, {}
   for at, ref in ipairs(refs) do
     local some = by_key[keys[at]]
     if not some then
@@ -34,20 +34,20 @@ local function put(refs, keys)
     end
     some[#some + 1] = ref
   end
-  local refused
   for _, key in ipairs(order) do
-    local length = redis.pcall('RPUSH', queue(key), unpack(by_key[key]))
-    if type(length) == 'table' then
-      refused = key -- somebody's own, of another type: what was put before must be free all the same
-      break
-    elseif length == #by_key[key] then
-      turn = turn + 1
-      freed[#freed + 1] = number(turn)
-      freed[#freed + 1] = key
-    end
+    if redis.call('RPUSH', queue(key), unpack(by_key[key])) == #by_key[key] then new[#new + 1] = key end
+  end
+  return new, by_key
+end
+
+local function set_free(keys, from)
+  local freed = {}
+  for at = from or 1, #keys do
+    turn = turn + 1
+    freed[#freed + 1] = number(turn)
+    freed[#freed + 1] = keys[at]
   end
   call_with({'ZADD', free, 'NX'}, freed)
-  if refused then redis.call('RPUSH', queue(refused), unpack(by_key[refused])) end
 end
 
 -- Put pending entries in their queues, which is needed only where a script ended half-way, or the queues were deleted.
@@ -58,11 +58,14 @@ local function recover(stream)
     local ref = stream .. '/' .. entry[1]
     local key = key_of(ref, fields_of(stream, entry[1]) or {})
     if not redis.call('LPOS', queue(key), ref, 'RANK', -1, 'MAXLEN', 1000) then put({ref}, {key}) end
+    if not redis.call('ZSCORE', held, key) and not redis.call('ZSCORE', later, key) then set_free({key}) end
     redis.call('HSET', meta, stream, entry[1])
   end
   if not last and #pending == 0 then
-    for _, about in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-      if field(about, 'name') == group then redis.call('HSET', meta, stream, field(about, 'last-delivered-id')) end
+    for _, about_group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+      if field(about_group, 'name') == group then
+        redis.call('HSET', meta, stream, field(about_group, 'last-delivered-id'))
+      end
     end
   end
   return #pending < 1000
@@ -79,28 +82,110 @@ local function is_recovered()
   return all
 end
 
--- Read a page of each stream; gives how many entries there were, and the streams that may have more.
+-- Handing out.
+
+local given, gone, leases, new_holds, taken = {0, 0, 0}, {}, {}, {}, {}
+local expires = number(now + lease)
+
+local function give(at, id, failures, deliveries, key, fields)
+  local size = #given
+  given[size + 1], given[size + 2], given[size + 3] = at, id, failures
+  given[size + 4], given[size + 5], given[size + 6] = deliveries, key, fields and #fields or -1
+  for i = 1, fields and #fields or 0 do given[size + 6 + i] = fields[i] end
+end
+
+-- Look whether an entry may be handed out, and do it.
+local function hand_out_one(ref, key)
+  local entry, failures, deliveries, due = fresh[ref], 0, 0, 0
+  local stream, id
+  if entry then
+    stream, id = entry[3], entry[1]
+  else
+    stream, id = parts(ref)
+    failures, deliveries, due = counts_of(ref)
+  end
+  if not number_of[stream] or due > now then return false end
+  give(number_of[stream], id, failures, deliveries, key, entry and entry[2] or fields_of(stream, id))
+  taken[#taken + 1] = ref
+  taken[#taken + 1] = token
+  return true
+end
+
+-- Lease a key with the first of its entries, at most so many. Gives whether there was one.
+local function hand_out(key, refs, most)
+  local many = 0
+  while many < #refs and many < most and hand_out_one(refs[many + 1], key) do many = many + 1 end
+  if many == 0 then return false end
+  leases[#leases + 1] = expires
+  leases[#leases + 1] = key
+  new_holds[#new_holds + 1] = key
+  new_holds[#new_holds + 1] = token .. ' ' .. many .. ' ' .. many
+  room = room - many
+  return true
+end
+
+-- How many entries of a key are handed out at most, where so many keys wait.
+local function share(keys) return math.max(1, math.floor(room / keys)) end
+
+local function note_leases()
+  call_with({'ZADD', held}, leases)
+  call_with({'HSET', holds}, new_holds)
+  call_with({'HSET', out}, taken)
+  call_with({'ZREM', free}, gone)
+  gone, leases, new_holds, taken = {}, {}, {}, {}
+end
+
+local function hand_out_what_is_free()
+  local keys = redis.call('ZRANGE', free, 0, room - 1)
+  for at, key in ipairs(keys) do
+    local most = share(#keys - at + 1)
+    if not hand_out(key, redis.call('LRANGE', queue(key), 0, most - 1), most) then
+      -- a worker that has more topics may take it; the others look again
+      redis.call('ZADD', later, number(now + 1000), key)
+    end
+    gone[#gone + 1] = key
+  end
+  note_leases()
+end
+
+-- Hand out what was just read, of keys of which nothing was there; they wait in their turn where there is no room.
+local function hand_out_new(keys, by_key)
+  local at = 1
+  while at <= #keys and room > 0 do
+    hand_out(keys[at], by_key[keys[at]], share(#keys - at + 1))
+    at = at + 1
+  end
+  set_free(keys, at)
+end
+
+-- Reading.
+
+-- Read a page of each stream; gives how many entries there were, and the streams that may have more. Until the script ends, the
+-- queues are marked as not clean: where it fails, the next one looks which of these entries are in them.
+local is_marked = false
+
 local function read(names, page)
   local command, number_read, full = {'XREADGROUP', 'GROUP', group, READER, 'COUNT', page, 'STREAMS'}, 0, {}
   for _, name in ipairs(names) do command[#command + 1] = name end
   for _ in ipairs(names) do command[#command + 1] = '>' end
   local reply = redis.call(unpack(command)) or {}
-  if #reply > 0 then redis.call('HSET', meta, 'clean', 0) end
-  local positions = {'clean', 1}
+  if #reply > 0 and not is_marked then
+    redis.call('HSET', meta, 'clean', 0)
+    is_marked = true
+  end
+  local refs, keys = {}, {}
   for _, found in ipairs(reply) do
-    local stream, entries, refs, keys = found[1], found[2], {}, {}
-    for at, entry in ipairs(entries) do
-      refs[at] = stream .. '/' .. entry[1]
-      fresh[refs[at]] = entry[2] or {}
-      keys[at] = key_of(refs[at], fresh[refs[at]])
+    local stream, entries = found[1], found[2]
+    for _, entry in ipairs(entries) do
+      local ref = stream .. '/' .. entry[1]
+      entry[2], entry[3] = entry[2] or {}, stream
+      number_read = number_read + 1
+      refs[number_read], keys[number_read], fresh[ref] = ref, key_of(ref, entry[2]), entry
     end
-    put(refs, keys)
-    positions[#positions + 1] = stream
-    positions[#positions + 1] = entries[#entries][1]
-    number_read = number_read + #entries
+    positions[stream] = entries[#entries][1]
     if #entries == page then full[#full + 1] = stream end
   end
-  if #reply > 0 then call_with({'HSET', meta}, positions) end
+  hand_out_new(put(refs, keys))
   return number_read, full
 end
 
@@ -119,52 +204,6 @@ local function read_about(wanted)
     page = math.ceil(math.max(wanted, 1) / math.max(#names, 1))
   end
   more = #names > 0
-end
-
--- Handing out.
-
-local given, gone, leases, new_holds, taken = {0, 0, 0}, {}, {}, {}, {}
-
-local function give(ref, stream, id, key, failures, deliveries)
-  local fields = fresh[ref] or fields_of(stream, id)
-  for _, value in ipairs({stream, id, failures, deliveries, key, fields and #fields or -1}) do
-    given[#given + 1] = value
-  end
-  for i = 1, fields and #fields or 0 do given[#given + 1] = fields[i] end
-  taken[#taken + 1] = ref
-  taken[#taken + 1] = token
-end
-
--- Hand out the first of a key, at most so many of them.
-local function hand_out(key, most)
-  local many = 0
-  for _, ref in ipairs(redis.call('LRANGE', queue(key), 0, most - 1)) do
-    local stream, id = parts(ref)
-    local failures, deliveries, due = counts_of(ref)
-    if not is_read[stream] or due > now then break end
-    give(ref, stream, id, key, failures, deliveries)
-    many = many + 1
-  end
-  gone[#gone + 1] = key
-  if many == 0 then -- a worker that has more topics may take it; the others look again
-    redis.call('ZADD', later, number(now + 1000), key)
-  else
-    leases[#leases + 1] = number(now + lease)
-    leases[#leases + 1] = key
-    new_holds[#new_holds + 1] = key
-    new_holds[#new_holds + 1] = token .. ' ' .. many .. ' ' .. many
-  end
-  room = room - many
-end
-
-local function hand_out_what_is_free()
-  local keys = redis.call('ZRANGE', free, 0, room - 1)
-  for at, key in ipairs(keys) do hand_out(key, math.max(1, math.floor(room / (#keys - at + 1)))) end
-  call_with({'ZADD', held}, leases)
-  call_with({'HSET', holds}, new_holds)
-  call_with({'HSET', out}, taken)
-  call_with({'ZREM', free}, gone)
-  gone, leases, new_holds, taken = {}, {}, {}, {}
 end
 
 local function all_under(tokens)
@@ -186,10 +225,19 @@ call_with({'ZREM', later}, due)
 hand_out_what_is_free()
 if room > 0 then
   more = not is_recovered()
+  hand_out_what_is_free()
   for _ = 1, more and 0 or PAGES do
-    read_about(math.max(room, 100))
-    hand_out_what_is_free()
-    if not more or room <= 0 then break end
+    if room <= 0 then break end
+    read_about(math.max(room, LEAST))
+    if not more then break end
+  end
+  note_leases()
+end
+if is_marked then
+  about = {'clean', 1}
+  for stream, position in pairs(positions) do
+    about[#about + 1] = stream
+    about[#about + 1] = position
   end
 end
 

@@ -17,6 +17,7 @@ if tonumber(known or 0) > wall then shift = shift + known - wall end
 local now = wall + shift
 local has_counts = redis.call('EXISTS', counts) == 1
 local rings = false
+local about = {} -- what is to be written to meta besides
 
 local function number(value) return string.format('%.0f', value) end
 
@@ -40,7 +41,7 @@ local function values_of(hash, fields)
 end
 
 local function finish()
-  redis.call('HSET', meta, 'wall', number(wall), 'shift', number(shift), 'turn', number(turn))
+  redis.call('HSET', meta, 'wall', number(wall), 'shift', number(shift), 'turn', number(turn), unpack(about))
   if rings then
     redis.call('XADD', bell, 'MAXLEN', 10, '*', 'free', '')
     redis.call('PEXPIRE', bell, 86400000)
@@ -63,11 +64,12 @@ local function set_counts(ref, failures, deliveries, due)
   redis.call('HSET', counts, ref, failures .. ' ' .. deliveries .. ' ' .. number(due))
 end
 
--- Put keys that nobody has to where they belong.
-local function let_go(keys)
+-- Put keys that nobody has to where they belong, by the first entries of their queues, which may be known (false: none).
+local function let_go(keys, heads)
   local freed, delayed = {}, {}
   for _, key in ipairs(keys) do
-    local head = redis.call('LINDEX', queue(key), 0)
+    local head = heads and heads[key]
+    if head == nil then head = redis.call('LINDEX', queue(key), 0) end
     if head then
       local _, _, due = counts_of(head)
       local to = due > now and delayed or freed
