@@ -394,7 +394,7 @@ REDIS = (
         "what is not given back is lost with the consumer",
         "if #pending < limit then redis",
         "if true then redis",
-        _BOTH,
+        _STREAMS,
     ),
     _bug(
         "lua/read.lua",

@@ -239,6 +239,19 @@ async def test_an_outcome_that_is_reported_again_changes_nothing(
         assert len(dead) == isinstance(outcome, Park)
 
 
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+async def test_a_receiver_gives_all_back_however_much_it_is(
+    server: RedisServer, client: Any, subscription: Subscription
+) -> None:
+    async with connected(RedisBroker(server.url), subscription) as broker:
+        await broker.publish([message(at) for at in range(250)], timeout=5)
+        receiver, held = await broker.subscribe(subscription), 0
+        while held < 250:
+            held += len(await asyncio.wait_for(receiver.receive(250), 5))
+        await receiver.aclose()
+        assert sorted(numbers(await settle_all(await broker.subscribe(subscription), 250))) == list(range(250))
+
+
 async def test_entries_may_go_by_their_age(server: RedisServer, client: Any) -> None:
     async with connected(RedisBroker(server.url, max_length=None, max_age=0.2), PLAIN) as broker:
         await broker.publish([message(at) for at in range(500)], timeout=5)
