@@ -17,13 +17,6 @@ REDIS = (
     # The queues of an ordered subscription.
     _bug(
         "lua/queue_settle.lua",
-        "any-lease",
-        "who lost a lease settles what another worker has",
-        "tokens[(i + 3) / 7] == ARGV[i + 2]",
-        "tokens[(i + 3) / 7]",
-    ),
-    _bug(
-        "lua/queue_settle.lua",
         "failure-not-counted",
         "a retry counts no failure",
         "set_counts(ref, failures + 1, deliveries + 1, now + argument)",
@@ -42,29 +35,6 @@ REDIS = (
         "a retry comes at once",
         "set_counts(ref, failures + 1, deliveries + 1, now + argument)",
         "set_counts(ref, failures + 1, deliveries + 1, now)",
-    ),
-    _bug(
-        "lua/queue_settle.lua",
-        "trims-too-much",
-        "what was handed out with what is settled is forgotten",
-        "  if #refs == many then",
-        "  if #refs > 0 then",
-    ),
-    _bug(
-        "lua/queue_settle.lua",
-        "not-acknowledged",
-        "what is settled stays pending",
-        "  call_with({'XACK', stream, group}, ids)\n",
-        "",
-        _STREAMS,
-    ),
-    _bug(
-        "lua/queue_settle.lua",
-        "own-not-deleted",
-        "the stream of what comes again grows for ever",
-        "  if own_streams[stream] then call_with({'XDEL', stream}, ids) end\n",
-        "",
-        _STREAMS,
     ),
     _bug(
         "lua/queue_settle.lua",
@@ -127,13 +97,6 @@ REDIS = (
     ),
     _bug(
         "lua/queue_take.lua",
-        "held-is-free",
-        "a key that a worker has is handed out again",
-        "elseif length == #by_key[key] then",
-        "else",
-    ),
-    _bug(
-        "lua/queue_take.lua",
         "keyless-in-one-queue",
         "messages without a key wait for each other",
         "return key and 'k' .. key or 'r' .. ref",
@@ -162,21 +125,6 @@ REDIS = (
         "if not redis.call('LPOS', queue(key), ref, 'RANK', -1, 'MAXLEN', 1000) then put({ref}, {key}) end",
         "put({ref}, {key})",
         _BOTH,
-    ),
-    _bug(
-        "lua/queue_take.lua",
-        "clean-too-early",
-        "a script that fails half-way looks as if it had ended",
-        "  if #reply > 0 then redis.call('HSET', meta, 'clean', 0) end\n",
-        "",
-        _BOTH,
-    ),
-    _bug(
-        "lua/queue_take.lua",
-        "hands-out-early",
-        "what waits for a retry is handed out behind another",
-        "if not is_read[stream] or due > now then break end",
-        "if not is_read[stream] then break end",
     ),
     _bug(
         "lua/queue_take.lua",
