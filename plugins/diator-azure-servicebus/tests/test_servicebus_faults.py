@@ -22,7 +22,7 @@ import pytest
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusSession
 from azure.servicebus.amqp import AmqpAnnotatedMessage
-from diator_azure_servicebus import ServiceBusBroker, _lane, testing
+from diator_azure_servicebus import ServiceBusBroker, _lane, _turns, testing
 from diator_azure_servicebus._reader import Reader
 from diator_azure_servicebus.testing import Action, Point, ServerTopology, ServiceBusServer, hasty_sdk
 
@@ -606,6 +606,27 @@ class TestLinks:
             await asyncio.gather(*settling)
             await asyncio.sleep(0.6)
             assert (server.counts(shop.queue).active, server.counts(shop.queue).locked) == (1, 0)
+
+    async def test_closing_what_was_asked_for_is_not_cut_short_by_stopping_again(
+        self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However slow closing is: a link that stays open is given a session, which no receiver has then."""
+        close, begun, ended = _turns.Turns._close, [0], [0]
+
+        async def slowly(turns: _turns.Turns) -> None:
+            begun[0] += 1
+            await asyncio.sleep(0.5)
+            await close(turns)
+            ended[0] += 1
+
+        async with opened(server, ordered=True) as shop:
+            receiver = await shop.receiver()
+            monkeypatch.setattr(_turns.Turns, "_close", slowly)
+            for seconds in (0.5, 0.02, 0.02):  # the first is long enough to ask
+                await nothing(receiver, seconds)
+                await asyncio.sleep(0.15)
+            await asyncio.sleep(1.0)
+            assert begun == ended != [0]
 
     async def test_connections_that_the_peer_ends_are_closed_here_too(self, server: ServiceBusServer) -> None:
         async with Line(server) as line, opened(server) as shop:
