@@ -225,8 +225,8 @@ WORKER = (
         "handling",
         "release-is-failure",
         "what the worker cancels itself counts as a failure",
-        "RELEASE if isinstance(failure, (GivenBackError, SendingEndedError)) else",
-        "RELEASE if isinstance(failure, SendingEndedError) else",
+        "if issubclass(type(failure), (GivenBackError, SendingEndedError)):",
+        "if issubclass(type(failure), SendingEndedError):",
     ),
     _bug(
         "handling",
