@@ -123,7 +123,8 @@ _IN_BRACKETS = re.compile(r"\[.*?\]")
 
 
 def _proving(name: str, library: Model | Struct) -> Callable[[Any], bytes]:
-    """Read each event before it leaves: only the event can tell what it holds, whatever its class says."""
+    """Read each event before it leaves, unless its types say enough: only the event can tell what it holds."""
+    is_exact = library.is_exact
 
     def proving(event: Any) -> bytes:
         try:
@@ -135,6 +136,8 @@ def _proving(name: str, library: Model | Struct) -> Callable[[Any], bytes]:
             where = ", ".join(f"{name}.{field}" for field in fields) or name
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{where} can't be published: {error}") from error
+        if is_exact is not None and is_exact(event):
+            return data
         if lost := _lost(event, data, library):
             text = ", ".join(f"{name}{one}" for one in lost.values())
             raise ValueError(f"{name} can't be published: {text}; publish what JSON can carry, as the field is hinted")

@@ -26,6 +26,8 @@ class Model:
         self._serializer = cls.__pydantic_serializer__
         self._validate = cls.__pydantic_validator__.validate_json
         self.wrong = list(dict.fromkeys(_Parts(cls).problems()))
+        self.is_exact = None
+        """Validators and serializers of the class may do anything: each event is read again."""
         self.schema: dict[str, Any] | None = None
         if not self.wrong:
             cls.model_json_schema(mode="serialization")

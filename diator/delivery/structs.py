@@ -9,6 +9,7 @@ import msgspec
 from msgspec import inspect
 
 from diator.delivery.differences import fields_of, is_a
+from diator.delivery.exact import exact_check
 from diator.engine.hints import show
 
 # Any throughout: a description is one of the thirty classes of msgspec.inspect, or a class of the user's.
@@ -27,6 +28,8 @@ class Struct:
         self.write = _encoder.encode
         self.read = self._decoder.decode
         self.wrong = list(_problems(info, show(cls), set()))
+        self.is_exact = exact_check(info)
+        """Tells of most events that they need not be read again before they leave."""
         if isinstance(info, inspect.CustomType):
             self.wrong = ["it is no dataclass, attrs class, msgspec struct or pydantic model"]
         self.schema: dict[str, Any] | None = None
