@@ -275,7 +275,7 @@ class Unclassed(Exception):
     """Its own class, and where it was raised, are nowhere to be seen."""
 
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         raise TypeError("no class")
 
     @property

@@ -95,7 +95,7 @@ def circle() -> Exception:
 
 class Unclassed(Exception):
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         raise TypeError("no class")
 
 
