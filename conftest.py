@@ -1,6 +1,6 @@
 """Runs the Python blocks of the README and of the documents, and spreads the whole suite over processes.
 
-The blocks of a page run from top to bottom as one module. The suite runs in one process for each core; tests that are
+The blocks of a page run from top to bottom as one module. The suite runs in two processes for each core; tests that are
 named on the command line run in one, where ``-s`` and a debugger work.
 """
 
@@ -48,6 +48,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByTest:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of processes: one for each core, or none besides this one if tests are named."""
+    """Return the number of processes: two for each core, since tests mostly wait, and one if tests are named."""
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return (os.cpu_count() or 1) if is_whole else 0
+    return 2 * (os.cpu_count() or 1) if is_whole else 0

@@ -39,7 +39,7 @@ def as_coroutine_function(
     if asyncio.iscoroutinefunction(call):
         return call
 
-    def passing(*arguments: Any) -> Coroutine[Any, Any, Any]:
-        return function(*arguments)
+    def passing(*arguments: Any, **named: Any) -> Coroutine[Any, Any, Any]:
+        return function(*arguments, **named)
 
     return marked(passing)

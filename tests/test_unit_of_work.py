@@ -344,7 +344,7 @@ async def test_a_middleware_inside_that_calls_on_twice_is_refused() -> None:
         return "done"
 
     async with running(app, journal):
-        with pytest.raises(CallNextError, match=r"twice for Book.*without dependencies"):
+        with pytest.raises(CallNextError, match=r"twice for Book.*register it without inside=True"):
             await app.send(Book())
     assert journal.lines == ["scope 1 opens", "handler", "scope 1 undone by CallNextError"]
 

@@ -80,9 +80,10 @@ class Settler:
 
     async def at_rest(self, seconds: float) -> None:
         """Let a settling that is under way end: cut off, nobody would know what became of it."""
-        if not self._resting.is_set():
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._resting.wait(), seconds)
+        deadline = self._loop.time() + seconds
+        with suppress(asyncio.TimeoutError):
+            while not self._resting.is_set():  # after one batch, the next may have begun before this goes on
+                await asyncio.wait_for(self._resting.wait(), deadline - self._loop.time())
 
     async def flush(self) -> bool:
         """Settle everything that waits; false where the broker could not. What was not settled waits on."""

@@ -246,7 +246,7 @@ async def test_retry_later_takes_seconds_or_a_timedelta(delay: Any, seconds: flo
 
 @pytest.mark.parametrize("delay", ["soon", None, True, float("nan"), float("inf"), -float("inf"), 1e400, object()])
 def test_retry_later_refuses_what_is_no_time(delay: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=r"^RetryLater got .*; give a number of seconds or a timedelta"):
+    with pytest.raises((TypeError, ValueError), match=r"^RetryLater got .*; pass a number of seconds or a timedelta"):
         RetryLater(delay)
 
 
