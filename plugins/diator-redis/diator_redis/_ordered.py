@@ -117,7 +117,7 @@ class OrderedStreams:
         while at < len(reply):
             number, id_, failures, deliveries, queue, count = reply[at : at + 6]
             begin, at = at + 6, at + 6 + max(count, 0)
-            hold = Hold(self._streams[number - 1], number, id_, expires, queue, token)
+            hold = Hold(self._streams[int(number) - 1], number, id_, expires, queue, token)
             delivery = delivery_from(None if count < 0 else reply[begin:at], hold)
             delivery.failures, delivery.deliveries = failures, deliveries + 1
             yield delivery
