@@ -1,6 +1,7 @@
 """``diator check``: every problem, with its place and its remedy, and an exit code for CI."""
 
 import json
+import re
 from pathlib import Path
 
 from tests.cli.prompt import run, write
@@ -168,10 +169,9 @@ def test_routers_that_were_never_included_are_named_with_their_place(tmp_path: P
     write(tmp_path, CLEAN + "import billing\nfrom billing import outer\nrouter = Router()\napp.include(router)\n")
     done = run(tmp_path, "check", "meetings:app")
     assert done.code == 0
-    assert (
-        "billing.py:7: warning: router billing.outer, with 1 handler and no middlewares, was never included"
-        in done.stdout
-    )
+    where = r"billing\.py:[78]"  # the line of the decorator, or on Python 3.10 of the function below it
+    warning = rf"{where}: warning: router billing\.outer, with 1 handler and no middlewares, was never included"
+    assert re.search(warning, done.stdout)
     assert "app.include(outer)" in done.stdout
     assert "inner" not in done.stdout
     assert "meetings.router" not in done.stdout
