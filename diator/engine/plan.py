@@ -208,6 +208,8 @@ class Compiler:
         following = self._reach.following(classes)
         needs = Needs((*following.handlers, *following.layers))
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
+        if self._sender is not None and self._table.brokered.issuperset(classes) and not self._sender.keys:
+            return self._leaving_plan(needs, self._sender)
         if self._sender is not None and self._reach.sends(published):
             work = _handing_over(self._telling(_all_events(self._table.work), needs), self._sender)
             return self._sending_plan(
@@ -217,6 +219,12 @@ class Compiler:
             return Plan(None, _plain_events(self._table.plain), self._around, needs)
         work = self._telling(_all_events(self._table.work), needs)
         return Plan(work, self._resources.unit(work, bool(needs.keys)), self._around, needs)
+
+    def _leaving_plan(self, needs: Needs, sender: EventPublisher) -> Plan:
+        """Compile the plan of events that all leave: their unit has nothing to do but to hand them over."""
+        needs.context = True
+        plan = _sending(lambda _, __, unit: sender.hand_over(unit), sender, self._resources, sender.collect_published)
+        return Plan(None, plan, self._around, needs)
 
     def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
         """A plan that needs no unit of work; none where one is needed."""

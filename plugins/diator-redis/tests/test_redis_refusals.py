@@ -155,7 +155,7 @@ async def test_a_first_start_without_permission_fails_with_the_servers_text(serv
     async with redis_at(server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "guest", "on", ">pw", "~*", "+@read", "+ping")
     async with app:
-        with pytest.raises(BrokerError, match="no permissions to run the 'xgroup' command") as raised:
+        with pytest.raises(BrokerError, match=r"no permissions to run the 'xgroup(\|create)?' command") as raised:
             async with app.worker():
                 pass
         assert not isinstance(raised.value, BrokerUnavailableError)
