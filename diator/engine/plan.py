@@ -223,8 +223,11 @@ class Compiler:
     def _leaving_plan(self, needs: Needs, sender: EventPublisher) -> Plan:
         """Compile the plan of events that all leave: their unit has nothing to do but to hand them over."""
         needs.context = True
-        plan = _sending(lambda _, __, unit: sender.hand_over(unit), sender, self._resources, sender.collect_published)
-        return Plan(None, plan, self._around, needs)
+
+        def run(_events: Any, _provided: Any, unit: SendingUnit) -> Coroutine[Any, Any, None]:
+            return sender.hand_over(unit)
+
+        return Plan(None, _sending(run, sender, self._resources, sender.collect_published), self._around, needs)
 
     def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
         """A plan that needs no unit of work; none where one is needed."""
