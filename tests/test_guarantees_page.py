@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diator_azure_servicebus import ServiceBusBroker
+from diator_conformance import BrokerSuite
 from diator_redis import RedisBroker, RedisPubSubBroker
 
 from diator.brokers import Broker, Capability, MemoryBroker
-from diator.conformance import BrokerSuite
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "guarantees.md"

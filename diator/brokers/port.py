@@ -60,7 +60,7 @@ from diator.brokers.envelope import Outgoing
 
 
 class Capability(enum.Flag):
-    """What a broker keeps its promises on. Read when the app starts, and by ``diator.conformance``."""
+    """What a broker keeps its promises on. Read when the app starts, and by the suites in ``diator_conformance``."""
 
     DURABLE = enum.auto()
     """What is stored survives the end of the processes that use the broker."""

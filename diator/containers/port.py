@@ -46,7 +46,7 @@ class Lifetime(enum.Enum):
 
 
 class Capability(enum.Flag):
-    """What a container keeps its promises on. Read when the app starts, and by ``diator.conformance``."""
+    """What a container keeps its promises on. Read when the app starts, and by the suites in ``diator_conformance``."""
 
     SCOPED = enum.auto()
     """One object for each scope."""

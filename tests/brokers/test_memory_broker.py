@@ -5,10 +5,10 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 import pytest
+from diator_conformance import BrokerSuite, Wanted
+from diator_conformance.brokers.messages import message, messages, numbers
 
 from diator.brokers import ACK, RELEASE, Capability, MemoryBroker, RetryAfter, Subscription, Topic
-from diator.conformance import BrokerSuite, Wanted
-from diator.conformance.brokers.messages import message, messages, numbers
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotPublishedError
 from tests.brokers.swift_loop import run_swiftly
 

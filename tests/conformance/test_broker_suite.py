@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
+from diator_conformance import BrokerSuite, Wanted
 
 from diator.brokers import (
     ACK,
@@ -29,7 +30,6 @@ from diator.brokers import (
 )
 from diator.brokers.memory.queues import Lane, Message, Queue
 from diator.brokers.memory.receivers import MemoryReceiver
-from diator.conformance import BrokerSuite, Wanted
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from tests.brokers.swift_loop import run_swiftly
 

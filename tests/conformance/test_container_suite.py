@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
 import pytest
+from diator_conformance import CannotExpressError, ContainerSuite, Kind, RefusedByLibraryError, Registration
+from diator_conformance.containers.resources import HandlerError
 from typing_extensions import Self, get_type_hints, is_protocol
 
 from diator import Named
-from diator.conformance import CannotExpressError, ContainerSuite, Kind, RefusedByLibraryError, Registration
-from diator.conformance.containers.resources import HandlerError
 from diator.containers import Capability, Container, Key, Lifetime, Validation, close_in_reverse
 from diator.errors import (
     ContainerError,

@@ -13,9 +13,9 @@ import pytest
 from azure.servicebus.management import ServiceBusAdministrationClient
 from diator_azure_servicebus import ServiceBusBroker
 from diator_azure_servicebus.testing import ServerTopology, ServiceBusServer, Topic, hasty_sdk
+from diator_conformance.brokers import BrokerSuite, Wanted
 
 from diator.brokers import Broker
-from diator.conformance.brokers import BrokerSuite, Wanted
 
 NAMESPACE = os.environ.get("DIATOR_TEST_SERVICEBUS", "")
 SHORTEST_LOCK = 5.0

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import di
 from di import bind_by_type
 from di.dependent import Dependent
+from diator_conformance import ContainerSuite, Kind, Registration
 from diator_di import DiContainer
 
 from diator import Named
-from diator.conformance import ContainerSuite, Kind, Registration
 from diator.containers import Container, Key, Lifetime
 
 

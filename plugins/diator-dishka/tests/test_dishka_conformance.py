@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 
 import pytest
+from diator_conformance import ContainerSuite, Kind, RefusedByLibraryError, Registration
 from diator_dishka import DishkaContainer
 from dishka import FromComponent, Provider, Scope, make_async_container
 from dishka.exceptions import InvalidGraphError
 
-from diator.conformance import ContainerSuite, Kind, RefusedByLibraryError, Registration
 from diator.containers import Container, Key, Lifetime
 
 ERROR_IS_SENT = "dishka sends the error to the yield (`error = yield x`); the check warns where a commit ignores it"

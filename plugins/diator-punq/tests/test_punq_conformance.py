@@ -5,10 +5,10 @@ from typing import Annotated
 
 import punq
 import pytest
+from diator_conformance import CannotExpressError, ContainerSuite, Kind, Registration
 from diator_punq import PunqContainer
 
 from diator import Named
-from diator.conformance import CannotExpressError, ContainerSuite, Kind, Registration
 from diator.containers import Container, Key, Lifetime
 
 

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
+from diator_conformance import BrokerSuite, Wanted
 from diator_redis import RedisBroker, RedisPubSubBroker
 from diator_redis.testing import RedisServer
 from redis.asyncio import Redis
-
-from diator.conformance import BrokerSuite, Wanted
 
 
 async def order(server: RedisServer, *words: str) -> None:

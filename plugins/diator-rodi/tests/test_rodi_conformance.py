@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import pytest
 import rodi
-from diator_rodi import RodiContainer
-
-from diator import Named, NotProvidedError
 
 # pyright: reportUnknownMemberType=false
 # rodi's own hints leave out the arguments of types.
-from diator.conformance import ContainerSuite, Kind, Registration
+from diator_conformance import ContainerSuite, Kind, Registration
+from diator_rodi import RodiContainer
+
+from diator import Named, NotProvidedError
 from diator.containers import Container, Key
 
 DEFAULTS = "rodi takes no notice of defaults; the plugin refuses what it would need for them"

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
+from diator_conformance import CannotExpressError, ContainerSuite, Kind, Registration
 from diator_svcs import SvcsContainer
 from svcs import Registry, aautowire
 
 from diator import Named
-from diator.conformance import CannotExpressError, ContainerSuite, Kind, Registration
 from diator.containers import Container, Key, Lifetime
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from diator_conformance import ContainerSuite, Kind, RefusedByLibraryError, Registration
 from diator_wireup import WireupContainer
 from wireup import Inject, create_async_container, injectable
 from wireup.errors import WireupError
 
 from diator import NotProvidedError
-from diator.conformance import ContainerSuite, Kind, RefusedByLibraryError, Registration
 from diator.containers import Container, Key
 
 

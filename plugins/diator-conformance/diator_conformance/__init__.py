@@ -1,0 +1,28 @@
+"""Suites that a plugin passes when it keeps the contract of its port. They run on pytest.
+
+Subclass a suite in the plugin's tests, say how to make the thing under test, and inherit all its cases.
+"""
+
+import pytest
+
+# Before the import: pytest rewrites the assertions of a module when it is imported, and only if it was told so.
+pytest.register_assert_rewrite("diator_conformance.brokers", "diator_conformance.containers")
+
+from diator_conformance.brokers import BrokerSuite, Wanted  # noqa: E402
+from diator_conformance.containers import (  # noqa: E402
+    CannotExpressError,
+    ContainerSuite,
+    Kind,
+    RefusedByLibraryError,
+    Registration,
+)
+
+__all__ = [
+    "BrokerSuite",
+    "CannotExpressError",
+    "ContainerSuite",
+    "Kind",
+    "RefusedByLibraryError",
+    "Registration",
+    "Wanted",
+]

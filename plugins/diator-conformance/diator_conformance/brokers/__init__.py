@@ -1,0 +1,35 @@
+"""The suite for broker plugins.
+
+In reading order: `bench` (what the author of a plugin writes, and how a case gets its broker), `messages` (what cases
+send), then the cases: `publishing`, `scheduling`, `receiving`, `settling`, `leases`, `order`, `letters`, `room`,
+`life`, `crowd`, and `leaving` and `programs` (random ones).
+"""
+
+from diator_conformance.brokers.bench import Wanted
+from diator_conformance.brokers.crowd import Crowd
+from diator_conformance.brokers.leases import Leases
+from diator_conformance.brokers.leaving import Leaving
+from diator_conformance.brokers.letters import Letters
+from diator_conformance.brokers.life import Life
+from diator_conformance.brokers.order import Order
+from diator_conformance.brokers.programs import Programs
+from diator_conformance.brokers.publishing import Publishing
+from diator_conformance.brokers.receiving import Receiving
+from diator_conformance.brokers.room import Room
+from diator_conformance.brokers.scheduling import Scheduling
+from diator_conformance.brokers.settling import Settling
+
+__all__ = ["BrokerSuite", "Wanted"]
+
+
+# pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
+class BrokerSuite(
+    Programs, Leaving, Crowd, Room, Letters, Order, Leases, Settling, Receiving, Scheduling, Publishing, Life
+):
+    """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
+
+    A case whose capabilities the broker declares must pass. If one of them is not declared, the case checks that
+    ``validate`` refuses what needs it, and skips where nothing can be refused. What only the author can do, such as
+    cutting connections, is a hook: `Bench` has them all. A case may be overridden only with a ``pytest.mark.xfail``
+    that has a reason.
+    """

@@ -1,0 +1,308 @@
+"""How a case gets its broker, and what happens if the broker can't do what the case is about."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, ClassVar, Concatenate, NamedTuple, TypeVar
+from uuid import uuid4
+
+import pytest
+from typing_extensions import ParamSpec
+
+from diator.brokers.port import ACK, Broker, Capability, DeadLetter, Delivery, Receiver, Subscription, Topic
+from diator_conformance.brokers.messages import numbers
+
+NOTHING = Capability(0)
+
+P = ParamSpec("P")
+B = TypeVar("B", bound="Bench")
+
+
+class Wanted(NamedTuple):
+    """How a case wants its broker. Follow it where the broker has such a setting."""
+
+    lease: float = 30.0
+    """The seconds that a delivery is its receiver's own; read back from the broker, so another value is respected."""
+    capacity: int = 100_000
+    """How many messages a subscription has room for, on a broker with `Capability.BOUNDED`."""
+    duplicate_window: float = 0.0
+    """For how many seconds duplicates are dropped, on a broker with `Capability.DEDUPLICATES`; 0 for never."""
+
+
+ANY = Wanted()
+
+
+def case(
+    needs: Capability = NOTHING, wanted: Wanted = ANY, *, short_lease: bool = False, loops: int = 1
+) -> Callable[[Callable[Concatenate[B, P], Coroutine[Any, Any, None]]], Callable[Concatenate[B, P], None]]:
+    """Make a case of the suite, which needs these capabilities. It runs in an event loop of its own, or in several."""
+
+    def decorate(body: Callable[Concatenate[B, P], Coroutine[Any, Any, None]]) -> Callable[Concatenate[B, P], None]:
+        @functools.wraps(body)
+        def run(self: B, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            asked = wanted._replace(lease=self.short_lease) if short_lease else wanted
+            self.play(lambda: body(self, *args, **kwargs), needs, asked, loops)
+
+        return own_case(run)
+
+    return decorate
+
+
+def own_case(
+    run: Callable[Concatenate[B, P], None],
+) -> Callable[Concatenate[B, P], None]:
+    """Make a case of a function that calls `Bench.play` itself."""
+    setattr(run, _MARK, True)
+    return run
+
+
+_MARK = "diator_case"
+
+
+class Bench:
+    """The base of all cases: what the author of a plugin writes, and what cases are written with."""
+
+    deadline: ClassVar[float] = 20.0
+    """Seconds that a case may take; one that waits for ever fails. The longest waits six leases that are short."""
+    patience: ClassVar[float] = 5.0
+    """Seconds within which something that must come has to come."""
+    quiet: ClassVar[float] = 0.1
+    """Seconds for which a case looks whether something comes that must not."""
+    delay: ClassVar[float] = 0.2
+    """Seconds that a retry is delayed by."""
+    short_lease: ClassVar[float] = 0.4
+    """Seconds of a lease, in the cases that wait for its end."""
+    messages: ClassVar[int] = 2_000
+    """How many messages the case with a crowd sends."""
+    tail: ClassVar[int] = 1_500
+    """How many messages wait behind a retry of their key, in the case that others go on."""
+    examples: ClassVar[int] = 25
+    """How many random programs are tried."""
+    lives: ClassVar[int] = 12
+    """How many random lives of receivers are tried, in the case about what they leave behind."""
+    simplify: ClassVar[bool] = True
+    """Whether a random program that fails is made as short as possible, which takes a while."""
+
+    space: str = ""
+    """Belongs to the case that runs, and stands in the names of all its topics and subscriptions."""
+    _wanted: Wanted = ANY
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
+            if replaced and not _has_xfail_with_reason(value):
+                text = f"{cls.__qualname__}.{name} replaces a case of the suite"
+                raise TypeError(f'{text}; mark it with @pytest.mark.xfail(reason="why it cannot pass"), or remove it')
+
+    # What the author writes.
+
+    def make_broker(self, space: str, wanted: Wanted) -> Broker:
+        """Make a broker that is not connected yet. Written by the author of the plugin.
+
+        Brokers of one ``space`` reach the same data, as two processes do; those of different spaces see nothing of
+        each other. A case may ask for several of its space.
+        """
+        raise NotImplementedError(f"write {type(self).__qualname__}.make_broker: it makes the broker under test")
+
+    async def clean_up(self, space: str) -> None:
+        """Delete what a case has left at the broker. Optional."""
+
+    async def cut_connections(self) -> None:
+        """Break all connections to the broker, which stays up. Optional: without it, the cases that need it skip."""
+        pytest.skip("the author has written no cut_connections")
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether the author has written `cut_connections`."""
+        return type(self).cut_connections is not Bench.cut_connections
+
+    async def stop_server(self) -> None:
+        """Make the broker unreachable, until `start_server`. Optional: without it, the cases that need it skip."""
+        pytest.skip("the author has written no stop_server and start_server")
+
+    async def start_server(self) -> None:
+        """Make the broker reachable again, with what it keeps durably. Optional."""
+        pytest.skip("the author has written no stop_server and start_server")
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run a case in a new event loop. Override it for a loop of another kind."""
+        asyncio.run(main)
+
+    # What cases are written with.
+
+    def play(
+        self,
+        body: Callable[[], Awaitable[None]],
+        needs: Capability = NOTHING,
+        wanted: Wanted = ANY,
+        loops: int = 1,
+    ) -> None:
+        """Run the body of a case in a space of its own, once in each of so many event loops."""
+        self.space = f"t{uuid4().hex[:12]}"
+        self._wanted = wanted
+        for lap in range(loops):
+            self.run(self._play(body, needs, last=lap == loops - 1))
+
+    async def _play(self, body: Callable[[], Awaitable[None]], needs: Capability, *, last: bool) -> None:
+        self._opened: list[Broker] = []
+        lacking = needs & ~self.new_broker().capabilities
+        if lacking:
+            self.must_refuse(lacking)
+            return
+        try:
+            await asyncio.wait_for(_coroutine(body), self.deadline)
+        finally:
+            await asyncio.wait_for(self._close(last=last), self.deadline)
+
+    async def _close(self, *, last: bool) -> None:
+        for broker in self._opened:
+            await broker.aclose()
+        if last:
+            await self.clean_up(self.space)
+
+    def new_broker(self) -> Broker:
+        """Make a broker for the space of this case, as another process would; it is not connected."""
+        return self.make_broker(self.space, self._wanted)
+
+    async def connected(self, broker: Broker | None = None) -> Broker:
+        """Give a broker that is connected, and closed when the case ends."""
+        broker = broker or self.new_broker()
+        self._opened.append(broker)  # also where it is away, which counts too
+        await broker.connect()
+        return broker
+
+    async def given(self, *subscriptions: Subscription) -> Broker:
+        """Give a connected broker that has these subscriptions, after asking whether it can keep them."""
+        broker = self.new_broker()
+        topics = self.topics_of(*subscriptions)
+        refusals = list(broker.validate(subscriptions, topics))
+        assert not refusals, f"validate refuses what the capabilities promise: {refusals}"
+        await self.connected(broker)
+        await broker.apply(subscriptions, topics)
+        return broker
+
+    async def receiver(self, subscription: Subscription) -> Receiver:
+        """Open a receiver on a subscription, from another process."""
+        return await (await self.connected()).subscribe(subscription)
+
+    def topic(self, name: str = "orders") -> Topic:
+        """Name a topic of this case."""
+        return Topic(f"{self.space}.{name}", keyed=True, types=("thing.happened",))
+
+    def subscription(
+        self, name: str = "handler", *topics: str, ordered: bool = False, max_delay: float = 1.0
+    ) -> Subscription:
+        """Name a subscription of this case, which is as safe as the broker can."""
+        capabilities = self.new_broker().capabilities
+        return Subscription(
+            f"{self.space}.{name}",
+            tuple(self.topic(topic) for topic in topics or ("orders",)),
+            ordered=ordered,
+            at_most_once=Capability.ACKNOWLEDGED not in capabilities,
+            max_delay=max_delay if Capability.DELAY in capabilities else 0.0,
+        )
+
+    def topics_of(self, *subscriptions: Subscription) -> list[Topic]:
+        """Give the topics of subscriptions, each once."""
+        return list(dict.fromkeys(topic for one in subscriptions for topic in one.topics))
+
+    async def receive(self, receiver: Receiver, limit: int) -> Sequence[Delivery]:
+        """Receive once; fails where nothing comes, or too much."""
+        task = asyncio.ensure_future(receiver.receive(limit))
+        done, _ = await asyncio.wait([task], timeout=self.patience)
+        if not done:
+            await _cancel(task)
+            pytest.fail(f"nothing was received within {self.patience} s")
+        deliveries = task.result()
+        assert deliveries, "receive gave nothing, though its receiver was open"
+        assert len(deliveries) <= limit, f"receive({limit}) gave {len(deliveries)}"
+        return deliveries
+
+    async def take(self, receiver: Receiver, count: int) -> list[Delivery]:
+        """Receive exactly so many."""
+        taken: list[Delivery] = []
+        while len(taken) < count:
+            taken += await self.receive(receiver, count - len(taken))
+        return taken
+
+    async def take_one(self, receiver: Receiver) -> Delivery:
+        """Receive one."""
+        return (await self.take(receiver, 1))[0]
+
+    async def take_from(self, receivers: Sequence[Receiver], count: int, *, limit: int = 1) -> list[list[Delivery]]:
+        """Receive at least so many with several receivers at once; gives what each of them got."""
+        taken: list[list[Delivery]] = [[] for _ in receivers]
+        while sum(map(len, taken)) < count:
+            tasks = [asyncio.ensure_future(receiver.receive(limit)) for receiver in receivers]
+            await asyncio.wait(tasks, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                await _cancel(task)
+            if all(task.cancelled() for task in tasks):
+                pytest.fail(f"none of the receivers got anything within {self.patience} s")
+            for mine, task in zip(taken, tasks, strict=True):
+                mine.extend(() if task.cancelled() else task.result())
+        return taken
+
+    async def nothing_comes(self, *receivers: Receiver) -> None:
+        """Look for a while; fails where something is received."""
+        tasks = [asyncio.ensure_future(receiver.receive(10)) for receiver in receivers]
+        done, _ = await asyncio.wait(tasks, timeout=self.quiet, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            await _cancel(task)
+        came = [numbers(task.result()) for task in done]
+        assert not came, f"nothing should have come, but {came} did"
+
+    async def ack(self, receiver: Receiver, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge all; fails where a lease was lost."""
+        lost = await receiver.settle([(delivery, ACK) for delivery in deliveries])
+        assert not lost, f"the leases of {list(lost)} were reported as lost"
+
+    async def letters(self, broker: Broker, subscription: Subscription) -> list[DeadLetter]:
+        """Read all dead letters."""
+        return [letter async for letter in broker.dead_letters(subscription)]
+
+    async def after_the_lease(self, broker: Broker) -> None:
+        """Wait until leases have run out; ends the case where they do not."""
+        if broker.lease is None:
+            pytest.skip("the leases of this broker last as long as its receivers are connected")
+        await asyncio.sleep(broker.lease * 1.3)
+
+    def must_refuse(self, lacking: Capability) -> None:
+        """Check that ``validate`` refuses what needs a capability that is not declared."""
+        broker = self.new_broker()
+        plain = self.subscription()
+        for needing, subscription in (
+            (Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS, plain._replace(at_most_once=False, max_delay=0.0)),
+            (Capability.DELAY, plain._replace(at_most_once=False, max_delay=60.0)),
+            (Capability.ORDERED, plain._replace(ordered=True)),
+        ):
+            if needing & lacking:
+                return _check_refusals(
+                    list(broker.validate([subscription], subscription.topics)), subscription, lacking
+                )
+        pytest.skip(f"the broker does not declare {lacking!r}")
+
+
+def _check_refusals(refusals: Sequence[Any], subscription: Subscription, lacking: Capability) -> None:
+    assert refusals, f"the broker does not declare {lacking!r}, so validate must refuse {subscription}"
+    for refusal in refusals:
+        assert refusal.subscription == subscription.name, "a refusal names the subscription"
+        assert refusal.text, "a refusal says what can't be kept"
+        assert refusal.remedy, "a refusal says what to do instead"
+
+
+async def _coroutine(body: Callable[[], Awaitable[None]]) -> None:
+    await body()
+
+
+async def _cancel(task: "asyncio.Future[Any]") -> None:
+    """Cancel a task and wait for its end; its error, if it has one, is for who asks for its result."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _has_xfail_with_reason(case: object) -> bool:
+    marks: list[pytest.Mark] = getattr(case, "pytestmark", [])
+    return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)

@@ -1,0 +1,173 @@
+"""Cases: what could not be handled is kept, and can be handled after all."""
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from diator.brokers.port import ACK, Broker, Capability, DeadLetter, Park, Receiver, Settlement, Subscription
+from diator.errors import BrokerUnavailableError
+from diator_conformance.brokers.bench import Bench, case
+from diator_conformance.brokers.messages import messages, number, number_of, numbers
+from diator_conformance.brokers.publishing import ODD, odd_message
+
+LETTERS = Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS
+EXHAUSTED = Park("exhausted", "shop.orders.OutOfStockError: no bolts", "Traceback (most recent call last): ...", 5)
+HALF_CHARACTERS = {"a file name": "caf\udce9.txt", "a half of a pair": "\ud83e"}
+"""Texts that Python has and UTF-8 has not."""
+
+
+class Letters(Bench):
+    """What could not be handled is kept, and can be handled after all."""
+
+    @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+    @case(LETTERS)
+    async def test_a_dead_letter_keeps_all_that_is_known(self, text: str) -> None:
+        """Why, what was tried, when, and the message as it was delivered."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish([odd_message(self.topic().name, text)], timeout=self.patience)
+        delivery = await self.take_one(receiver)
+        why = Park(text or "exhausted", f"module.Error: {text}", f"Traceback: {text}", 5)
+        assert not await receiver.settle([(delivery, why)])
+        (letter,) = await self.letters(broker, subscription)
+        assert letter.why == why
+        assert (letter.subscription, letter.topic) == (subscription.name, self.topic().name)
+        assert (letter.body, dict(letter.headers)) == (delivery.body, dict(delivery.headers))
+        assert letter.deliveries == 1
+        assert abs(datetime.now(timezone.utc) - letter.parked_at) < timedelta(minutes=5)
+
+    @case(LETTERS)
+    async def test_a_dead_letter_may_have_no_error(self) -> None:
+        """Where no handler was tried there is none, and that is kept too."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        await self._park(broker, subscription, 1, Park("undecodable"))
+        (letter,) = await self.letters(broker, subscription)
+        assert letter.why == Park("undecodable", None, None, 0)
+
+    @pytest.mark.parametrize("text", HALF_CHARACTERS.values(), ids=HALF_CHARACTERS.keys())
+    @case(LETTERS)
+    async def test_an_outcome_that_cannot_be_recorded_takes_nothing_with_it(self, text: str) -> None:
+        """It is an error that is no outage, or is recorded in other words; the others are settled, and it can be."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        first, second, third = await self.take(receiver, 3)
+        odd = Park(f"rejected: {text}", f"module.Error: {text}", f"Traceback: {text}", 1)
+        if not await self._records(receiver, [(first, ACK), (second, odd), (third, ACK)]):
+            assert await self._records(receiver, [(first, ACK), (third, ACK)])
+            if not await self._records(receiver, [(second, odd)]):
+                assert await self._records(receiver, [(second, Park("rejected"))])
+        letters = await self.letters(broker, subscription)
+        assert [number_of(letter) for letter in letters] == [number(second)]
+        await receiver.aclose()
+        await self.nothing_comes(await self.receiver(subscription))
+
+    @staticmethod
+    async def _records(receiver: Receiver, settlements: list[Settlement]) -> bool:
+        """Settle; false where an error says that it can't be done."""
+        try:
+            await receiver.settle(settlements)
+        except BrokerUnavailableError as error:
+            pytest.fail(f"what can't be written down is told as an outage, which would be ridden out for ever: {error}")
+        except Exception:  # noqa: BLE001 - any other error is permanent
+            return False
+        return True
+
+    @case(LETTERS)
+    async def test_dead_letters_are_read_from_the_oldest_on(self) -> None:
+        """Another process reads them too, and reading changes nothing."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        for at in range(12):
+            await self._park(broker, subscription, 1, EXHAUSTED, first=at)
+        other = await self.connected()
+        for _ in range(2):
+            letters = await self.letters(other, subscription)
+            assert [number_of(letter) for letter in letters] == list(range(12))
+            assert len({letter.id for letter in letters}) == 12
+
+    @case(LETTERS)
+    async def test_dead_letters_belong_to_one_subscription(self) -> None:
+        """Another subscription to the same topic has none of them, and cannot touch them."""
+        mine, other = self.subscription("mine"), self.subscription("other")
+        broker = await self.given(mine, other)
+        (letter,) = await self._park(broker, mine, 1)
+        assert not await self.letters(broker, other)
+        assert not await broker.purge(other, letter)
+        assert await self.letters(broker, mine) == [letter]
+
+    @case(LETTERS)
+    async def test_there_may_be_no_dead_letters(self) -> None:
+        """Also for a subscription that does not exist."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        assert not await self.letters(broker, subscription)
+        assert not await self.letters(broker, self.subscription("unknown"))
+
+    @case(LETTERS)
+    async def test_a_replay_hands_one_out_as_new(self) -> None:
+        """With no failures, as it was, once; the others stay."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        letters = await self._park(broker, subscription, 3)
+        chosen = letters[1]
+        receiver = await broker.subscribe(subscription)
+        assert await broker.replay(subscription, chosen)
+        replayed = await self.take_one(receiver)
+        assert (replayed.failures, replayed.deliveries, replayed.topic) == (0, 1, chosen.topic)
+        assert (replayed.body, dict(replayed.headers)) == (chosen.body, dict(chosen.headers))
+        assert not await broker.replay(subscription, chosen)
+        assert await self.letters(broker, subscription) == [letters[0], letters[2]]
+        await self.ack(receiver, [replayed])
+        await self.nothing_comes(receiver)
+
+    @case(LETTERS)
+    async def test_what_was_replayed_may_fail_again(self) -> None:
+        """It becomes a dead letter of its own, and can be replayed again."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        (letter,) = await self._park(broker, subscription, 1)
+        receiver = await broker.subscribe(subscription)
+        for _ in range(2):
+            assert await broker.replay(subscription, letter)
+            await receiver.settle([(await self.take_one(receiver), Park("rejected"))])
+            (letter,) = await self.letters(broker, subscription)
+            assert (letter.why.reason, number_of(letter)) == ("rejected", 0)
+
+    @case(LETTERS)
+    async def test_a_purge_deletes_one_and_no_other(self) -> None:
+        """It is gone for good."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        letters = await self._park(broker, subscription, 3)
+        assert await broker.purge(subscription, letters[1])
+        assert not await broker.purge(subscription, letters[1])
+        assert not await broker.replay(subscription, letters[1])
+        assert await self.letters(broker, subscription) == [letters[0], letters[2]]
+        await self.nothing_comes(await broker.subscribe(subscription))
+
+    @case(LETTERS)
+    async def test_dead_letters_may_be_replayed_while_they_are_read(self) -> None:
+        """As a program does that replays them all."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        await self._park(broker, subscription, 25)
+        replayed = [await broker.replay(subscription, one) async for one in broker.dead_letters(subscription)]
+        assert replayed == [True] * 25
+        came = await self.take(await broker.subscribe(subscription), 25)
+        assert sorted(numbers(came)) == list(range(25))
+        assert not await self.letters(broker, subscription)
+
+    async def _park(
+        self, broker: Broker, subscription: Subscription, count: int, why: Park = EXHAUSTED, *, first: int = 0
+    ) -> list[DeadLetter]:
+        """Publish so many messages and park them, in order."""
+        receiver = await broker.subscribe(subscription)
+        for sent in messages(count, self.topic(), first=first):
+            await broker.publish([sent], timeout=self.patience)
+            assert not await receiver.settle([(await self.take_one(receiver), why)])
+        await receiver.aclose()
+        return await self.letters(broker, subscription)

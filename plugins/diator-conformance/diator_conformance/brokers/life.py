@@ -1,0 +1,241 @@
+"""Cases: from validating to closing, and what is there in between."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from diator.brokers.port import ACK, Broker, Capability, Park, Receiver
+from diator.errors import BrokerUnavailableError, NotPublishedError
+from diator_conformance.brokers.bench import Bench, case
+from diator_conformance.brokers.messages import message, messages, number, numbers
+
+SAFE = Capability.ACKNOWLEDGED
+
+
+class Life(Bench):
+    """From validating to closing, and what is there in between."""
+
+    _kept: Broker | None = None
+
+    @case()
+    async def test_has_the_shape_of_the_port(self) -> None:
+        """Every method and attribute is there, and capabilities go together."""
+        broker = self.new_broker()
+        names = [name for name in vars(Broker) if not name.startswith("_")]
+        missing = [name for name in names if not hasattr(broker, name) or vars(type(broker)).get(name, name) is None]
+        assert not missing, f"{type(broker).__name__} lacks {', '.join(missing)}"
+        if Capability.ACKNOWLEDGED not in broker.capabilities:
+            assert not broker.capabilities & ~Capability.GROUPS, "nothing but GROUPS goes without ACKNOWLEDGED"
+        assert broker.lease is None or broker.lease > 0
+        assert broker.max_message_bytes is None or broker.max_message_bytes > 0
+
+    @case()
+    async def test_validate_accepts_what_can_be_kept(self) -> None:
+        """It needs no connection."""
+        broker = self.new_broker()
+        plain = self.subscription()
+        ordered = self.subscription("in_order", ordered=Capability.ORDERED in broker.capabilities)
+        unsafe = self.subscription("unsafe")._replace(at_most_once=True)
+        assert not list(broker.validate([plain, ordered, unsafe], self.topics_of(plain)))
+
+    @pytest.mark.parametrize("capability", [SAFE, Capability.ORDERED, Capability.DELAY, Capability.DEAD_LETTERS])
+    @case()
+    async def test_validate_refuses_what_is_not_declared(self, capability: Capability) -> None:
+        """Ordered, at least once, with delays: whoever wants it learns at the start that it can't be had."""
+        if capability not in self.new_broker().capabilities:
+            self.must_refuse(capability)
+
+    @case()
+    async def test_apply_creates_what_is_missing_and_names_it(self) -> None:
+        """Status tells beforehand what that will be, and creates nothing itself."""
+        subscription = self.subscription()
+        broker = await self.connected()
+        topics = self.topics_of(subscription)
+        (before,) = await broker.status([subscription])
+        assert (before.name, before.exists) == (subscription.name, False)
+        assert list(await broker.status([subscription])) == [before]
+        created = await broker.apply([subscription], topics)
+        assert {*before.missing} <= {*created}
+        (after,) = await broker.status([subscription])
+        assert (after.name, after.exists, after.missing) == (subscription.name, True, ())
+        if before.missing:
+            assert any(subscription.name in name for name in created)
+
+    @case(SAFE)
+    async def test_apply_changes_nothing_that_is_there(self) -> None:
+        """A second time it creates nothing, and messages stay."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        other = await self.connected()
+        assert not await other.apply([subscription], self.topics_of(subscription))
+        assert sorted(numbers(await self.take(await broker.subscribe(subscription), 3))) == [0, 1, 2]
+
+    @case()
+    async def test_apply_adds_a_topic_to_a_subscription(self) -> None:
+        """As when a handler takes one more event; publishers that run already reach it."""
+        broker = await self.given(self.subscription("handler", "orders"))
+        grown = self.subscription("handler", "orders", "bills")
+        await (await self.connected()).apply([grown], self.topics_of(grown))
+        receiver = await self.receiver(grown)
+        sent = [message(1, self.topic("orders")), message(2, self.topic("bills"))]
+        await broker.publish(sent, timeout=self.patience)
+        assert sorted(numbers(await self.take(receiver, 2))) == [1, 2]
+
+    @case(SAFE | Capability.DEAD_LETTERS)
+    async def test_status_counts_what_waits_and_what_is_dead(self) -> None:
+        """Where the broker can tell; what is handed out waits until it is settled."""
+        subscription, other = self.subscription(), self.subscription("other")
+        broker = await self.given(subscription, other)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(5, self.topic()), timeout=self.patience)
+        first, second, *_ = await self.take(receiver, 3)
+        await receiver.settle([(first, Park("rejected"))])
+        await self.ack(receiver, [second])
+        mine, others = await broker.status([subscription, other])
+        assert (mine.name, others.name) == (subscription.name, other.name)
+        assert (mine.waiting, others.waiting) in {(3, 5), (None, None)}
+        assert (mine.dead_letters, others.dead_letters) in {(1, 0), (None, None)}
+
+    @case(SAFE)
+    async def test_connect_and_aclose_are_counted(self) -> None:
+        """Two apps of one process share a broker: the first to go does not close it for the other."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.connect()
+        await broker.aclose()
+        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await self.ack(receiver, await self.take(receiver, 1))
+
+    @case(SAFE, loops=2)
+    async def test_a_broker_may_be_used_in_one_event_loop_after_another(self) -> None:
+        """The same object, closed in the first and connected in the second; what it had not settled comes again."""
+        subscription = self.subscription()
+        if self._kept is None:
+            self._kept = await self.given(subscription)
+            receiver = await self._kept.subscribe(subscription)
+            await self._kept.publish(messages(3, self.topic()), timeout=self.patience)
+            await self.ack(receiver, [await self.take_one(receiver)])
+            await self.take_one(receiver)
+            return
+        broker = await self.connected(self._kept)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(1, self.topic(), first=3), timeout=self.patience)
+        again = await self.take(receiver, 3)
+        assert len({*numbers(again)} & {0, 1, 2}) == 2
+        assert 3 in numbers(again)
+
+    @case(SAFE)
+    async def test_goes_on_by_itself_after_its_connections_broke(self) -> None:
+        """Receiving, publishing and settling work again; nobody asks for it."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        for at in range(3):
+            await self._publish_in_the_end(broker, at)
+            await self.cut_connections()
+            await self._ack_in_the_end(receiver, at)
+            await self.cut_connections()
+
+    @case(SAFE)
+    async def test_a_receive_that_waits_survives_a_broken_connection(self) -> None:
+        """It goes on waiting, or raises that the broker is unavailable; the next one works."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        waiting = asyncio.ensure_future(self._ack_in_the_end(receiver, 7))
+        await asyncio.sleep(self.quiet)
+        await self.cut_connections()
+        await asyncio.gather(waiting, self._publish_in_the_end(broker, 7))
+
+    @case(SAFE)
+    async def test_an_outage_is_told_as_one_that_may_pass(self) -> None:
+        """And it passes: the same objects work when the broker is back."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        async with self._outage():
+            with pytest.raises(NotPublishedError) as raised:
+                await broker.publish(messages(1, self.topic()), timeout=self.quiet)
+            assert isinstance(raised.value.__cause__, BrokerUnavailableError)
+            with pytest.raises(BrokerUnavailableError):
+                await asyncio.wait_for(receiver.receive(1), self.patience)
+            with pytest.raises(BrokerUnavailableError):
+                await self.connected()
+        if Capability.DURABLE not in broker.capabilities:
+            await broker.apply([subscription], self.topics_of(subscription))
+        await self._publish_in_the_end(broker, 1)
+        await self._ack_in_the_end(receiver, 1)
+
+    @case(SAFE)
+    async def test_one_that_was_away_at_the_start_is_found_without_another_connect(self) -> None:
+        """The app has started without it, and closes it in the end."""
+        subscription = self.subscription()
+        await self.given(subscription)
+        broker = self.new_broker()
+        async with self._outage():
+            with pytest.raises(BrokerUnavailableError):
+                await self.connected(broker)
+        if Capability.DURABLE not in broker.capabilities:
+            await broker.apply([subscription], self.topics_of(subscription))
+        await self._publish_in_the_end(broker, 1)
+        await self._ack_in_the_end(await broker.subscribe(subscription), 1)
+
+    @case(SAFE)
+    async def test_closing_is_quiet_while_the_broker_is_away(self) -> None:
+        """There is nothing that the caller could do."""
+        subscription = self.subscription()
+        await self.given(subscription)
+        broker = self.new_broker()
+        await broker.connect()
+        receiver = await broker.subscribe(subscription)
+        async with self._outage():
+            await receiver.aclose()
+            await broker.aclose()
+
+    @case(SAFE | Capability.DURABLE)
+    async def test_what_is_stored_survives(self) -> None:
+        """The end of the server, and of every process that used it."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        async with self._outage():
+            pass
+        receiver = await self.receiver(subscription)
+        assert sorted(numbers(await self.take(receiver, 3))) == [0, 1, 2]
+
+    @asynccontextmanager
+    async def _outage(self) -> AsyncGenerator[None, None]:
+        await self.stop_server()
+        try:
+            yield
+        finally:
+            await self.start_server()
+
+    async def _publish_in_the_end(self, broker: Broker, number_: int) -> None:
+        """Publish as the engine does: again, while the broker says that it is away."""
+        end = asyncio.get_running_loop().time() + self.patience
+        while True:
+            try:
+                return await broker.publish(messages(1, self.topic(), first=number_), timeout=self.patience)
+            except NotPublishedError as error:
+                if not isinstance(error.__cause__, BrokerUnavailableError) or asyncio.get_running_loop().time() > end:
+                    raise
+                await asyncio.sleep(0.05)
+
+    async def _ack_in_the_end(self, receiver: Receiver, number_: int) -> None:
+        """Receive and acknowledge, as the engine does, until the message with this number was had."""
+        end = asyncio.get_running_loop().time() + self.patience
+        while True:
+            try:
+                delivery = await self.take_one(receiver)
+                await receiver.settle([(delivery, ACK)])
+                if number(delivery) == number_:
+                    return
+            except BrokerUnavailableError:
+                if asyncio.get_running_loop().time() > end:
+                    raise
+                await asyncio.sleep(0.05)

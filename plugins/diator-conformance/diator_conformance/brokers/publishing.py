@@ -1,0 +1,200 @@
+"""Cases: who gets what is published, and whether it arrives as it was."""
+
+import asyncio
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+import pytest
+
+from diator.brokers.envelope import Envelope, Outgoing
+from diator.brokers.port import Capability, FindsUnsubscribed
+from diator.errors import NotPublishedError
+from diator_conformance.brokers.bench import Bench, Wanted, case
+from diator_conformance.brokers.messages import envelope_of, message, messages, number, numbers
+
+ODD = {
+    "nothing": "",
+    "a space": " ",
+    "letters of the world": "Grüße, 世界, 🦜, \u202eright to left",
+    "a zero": "before\0after",
+    "control characters": "".join(map(chr, range(1, 32))),
+    "quotes": "\"'`\\%s{}$(x)",
+    "lines": "a\r\nb: c\n\n",
+    "long": "x" * 20_000,
+}
+"""Values that something on the way may take for something else."""
+
+WINDOW = Wanted(duplicate_window=60.0)
+
+
+def odd_message(topic: str, text: str) -> Outgoing:
+    """Make a message with this text wherever the users' own texts can stand."""
+    fields: dict[str, Any] = {"headers": text, "correlation": text, "causation": text, "kind": "ecst"}
+    attributes = {f"diator{name}": value for name, value in fields.items()}
+    known: dict[str, Any] = {"source": text or "/", "type": f"t{text}", "partitionkey": text, "tracestate": text}
+    raw = msgspec.Raw(msgspec.json.encode({"text": text, "more": [1.5, None, True]}))
+    return Outgoing(
+        topic,
+        Envelope(
+            specversion="1.0", id="1", diatorversion=7, **known, **attributes, time=datetime.now(timezone.utc), data=raw
+        ),
+    )
+
+
+class Publishing(Bench):
+    """Who gets what is published, and whether it arrives as it was."""
+
+    @case()
+    async def test_every_subscription_of_a_topic_gets_each_message(self) -> None:
+        """Subscriptions have a share each; they do not share."""
+        first, second = self.subscription("first"), self.subscription("second")
+        broker = await self.given(first, second)
+        receivers = [await self.receiver(first), await self.receiver(second)]
+        await broker.publish(messages(5, self.topic()), timeout=self.patience)
+        for receiver in receivers:
+            deliveries = await self.take(receiver, 5)
+            assert sorted(numbers(deliveries)) == [0, 1, 2, 3, 4]
+            await self.ack(receiver, deliveries)
+        await self.nothing_comes(*receivers)
+
+    @case()
+    async def test_other_topics_are_not_heard(self) -> None:
+        """A subscription gets what is published to its own topics, each delivery with the name of its topic."""
+        both, one = self.subscription("both", "orders", "bills"), self.subscription("one", "bills")
+        broker = await self.given(both, one)
+        to_both, to_one = await broker.subscribe(both), await broker.subscribe(one)
+        orders, bills = self.topic("orders"), self.topic("bills")
+        await broker.publish([message(1, orders), message(2, bills)], timeout=self.patience)
+        assert numbers(await self.take(to_one, 1)) == [2]
+        found = {number(delivery): delivery.topic for delivery in await self.take(to_both, 2)}
+        assert found == {1: orders.name, 2: bills.name}
+        await self.nothing_comes(to_one, to_both)
+
+    @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+    @case()
+    async def test_any_text_arrives_as_it_was(self, text: str) -> None:
+        """Attributes, headers and data are what they were, to the byte."""
+        subscription = self.subscription(ordered=Capability.ORDERED in self.new_broker().capabilities)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        sent = odd_message(self.topic().name, text)
+        await broker.publish([sent], timeout=self.patience)
+        delivery = await self.take_one(receiver)
+        assert delivery.damage is None
+        assert envelope_of(delivery) == sent.envelope
+        assert bytes(envelope_of(delivery).data) == sent.data
+
+    @case()
+    async def test_a_first_delivery_has_no_failures(self) -> None:
+        """Counting begins with nothing that failed, and one delivery."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        delivery = await self.take_one(receiver)
+        assert (delivery.failures, delivery.deliveries) == (0, 1)
+
+    @case()
+    async def test_what_nobody_has_subscribed_to_is_dropped(self) -> None:
+        """Publishing to a topic without subscription is no error; who subscribes later gets what comes later."""
+        broker = await self.connected()
+        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        subscription = self.subscription()
+        await self.given(subscription)
+        receiver = await self.receiver(subscription)
+        await broker.publish(messages(1, self.topic(), first=7), timeout=self.patience)
+        assert numbers(await self.take(receiver, 1)) == [7]
+        await self.nothing_comes(receiver)
+
+    @case()
+    async def test_topics_without_a_subscription_are_found(self) -> None:
+        """A broker that has `FindsUnsubscribed` tells them from those that a worker listens to, whatever is in them."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        if not isinstance(broker, FindsUnsubscribed):
+            pytest.skip("the broker has no unsubscribed()")
+        receiver = await self.receiver(subscription)
+        taken, other, third = self.topic(), self.topic("bills"), self.topic("never")
+        for topic in (taken, other):
+            for key in (None, "a"):
+                await broker.publish(messages(1, topic, key=key), timeout=self.patience)
+        await self.ack(receiver, await self.take(receiver, 2))
+        for _ in range(2):  # looking creates nothing
+            found = await broker.unsubscribed([taken.name, other.name, third.name])
+            assert sorted(found) == sorted([other.name, third.name])
+        assert not list(await broker.unsubscribed([taken.name]))
+
+    @case(Capability.ACKNOWLEDGED)
+    async def test_a_subscription_gets_all_from_the_time_that_it_was_applied(self) -> None:
+        """It need not have a receiver."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        assert sorted(numbers(await self.take(await self.receiver(subscription), 3))) == [0, 1, 2]
+
+    @case()
+    async def test_nothing_can_be_published(self) -> None:
+        """An empty batch is none of an error."""
+        await (await self.given(self.subscription())).publish([], timeout=self.patience)
+
+    @case()
+    async def test_calls_of_publish_may_overlap(self) -> None:
+        """Many at once, from two processes: each message arrives once."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        other = await self.connected()
+        receiver = await broker.subscribe(subscription)
+        batches = [messages(10, self.topic(), first=10 * index) for index in range(20)]
+        brokers = [broker, other] * 10
+        sends = [one.publish(batch, timeout=self.patience) for one, batch in zip(brokers, batches, strict=True)]
+        await asyncio.gather(*sends)
+        assert sorted(numbers(await self.take(receiver, 200))) == list(range(200))
+
+    @case()
+    async def test_a_cancel_does_not_interrupt_publishing(self) -> None:
+        """It is raised when the messages are stored."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        for at in range(10):
+            sending = asyncio.ensure_future(broker.publish(messages(5, self.topic(), first=5 * at), timeout=3600.0))
+            for _ in range(1 + at):
+                await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+            assert sending.cancelled() or sending.exception() is None
+        assert sorted(numbers(await self.take(receiver, 50))) == list(range(50))
+
+    @case()
+    async def test_a_message_may_be_as_large_as_the_limit(self) -> None:
+        """One of `max_message_bytes` arrives; a larger one too, or it is refused: it is never lost."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        limit = broker.max_message_bytes
+        if limit is None:
+            pytest.skip("the broker has no limit")
+        receiver = await broker.subscribe(subscription)
+        overhead = len(message(1, self.topic(), data=b'""').structured)
+        fits, over = (message(1, self.topic(), data=b'"%s"' % (b"x" * (limit - overhead + more))) for more in (0, 1))
+        await broker.publish([fits], timeout=self.patience)
+        assert envelope_of(await self.take_one(receiver)) == fits.envelope
+        unsent: tuple[Outgoing, ...] = ()
+        try:
+            await broker.publish([over], timeout=self.patience)
+        except NotPublishedError as error:
+            unsent = error.unsent
+        assert unsent == (over,) or envelope_of(await self.take_one(receiver)) == over.envelope
+
+    @case(Capability.DEDUPLICATES, WINDOW)
+    async def test_a_duplicate_is_dropped(self) -> None:
+        """What was published again, as after an error, arrives once; on another topic it is another message."""
+        subscription = self.subscription("handler", "orders", "bills")
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        orders, bills = self.topic("orders"), self.topic("bills")
+        await broker.publish([message(1, orders), message(2, orders)], timeout=self.patience)
+        await broker.publish([message(2, orders), message(1, bills), message(3, orders)], timeout=self.patience)
+        came = [(delivery.topic, number(delivery)) for delivery in await self.take(receiver, 4)]
+        assert sorted(came) == sorted([(orders.name, 1), (orders.name, 2), (orders.name, 3), (bills.name, 1)])
+        await self.nothing_comes(receiver)

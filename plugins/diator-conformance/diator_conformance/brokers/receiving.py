@@ -1,0 +1,134 @@
+"""Cases: how messages are handed out, and that none is lost between two receives."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from diator.brokers.port import Capability, Delivery, Receiver
+from diator_conformance.brokers.bench import Bench, case
+from diator_conformance.brokers.messages import messages, numbers
+
+
+class Receiving(Bench):
+    """How messages are handed out, and that none is lost between two receives."""
+
+    @case(Capability.GROUPS)
+    async def test_each_message_is_with_one_of_the_receivers(self) -> None:
+        """Workers of one subscription, here and in other processes, share its messages."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receivers = [await broker.subscribe(subscription), await self.receiver(subscription)]
+        await broker.publish(messages(40, self.topic()), timeout=self.patience)
+        mine = await self.take(receivers[0], 10)
+        others = await self.take(receivers[1], 30)
+        assert sorted(numbers(mine) + numbers(others)) == list(range(40))
+        await self.nothing_comes(*receivers)
+
+    @case()
+    async def test_receive_gives_at_most_what_was_asked_for(self) -> None:
+        """The rest stays for the next call."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(10, self.topic()), timeout=self.patience)
+        taken: list[Delivery] = []
+        while len(taken) < 10:
+            taken += await self.receive(receiver, 3)  # which looks at the limit
+        assert sorted(numbers(taken)) == list(range(10))
+
+    @case()
+    async def test_receive_waits_until_there_is_something(self) -> None:
+        """It gives what is published while it waits."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        task = asyncio.ensure_future(self.receive(receiver, 5))
+        await asyncio.sleep(self.quiet)
+        assert not task.done()
+        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        assert numbers(await task) == [0]
+
+    @case(Capability.ACKNOWLEDGED)
+    async def test_receive_may_be_cancelled_at_any_time(self) -> None:
+        """What it had taken is given by the next call, or given back: nothing is lost, and nothing is counted."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        dice = random.Random(1)  # noqa: S311 - to vary, not to hide
+        taken: list[Delivery] = []
+        for first in range(0, 120, 2):
+            task = asyncio.ensure_future(receiver.receive(3))
+            await asyncio.sleep(dice.choice((0, 0, 0.001, 0.003)))
+            await broker.publish(messages(2, self.topic(), first=first), timeout=self.patience)
+            for _ in range(dice.randrange(4)):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            taken += [] if task.cancelled() else task.result()
+        taken += await self.take(receiver, 120 - len(taken))
+        assert sorted(numbers(taken)) == list(range(120))
+        assert {delivery.deliveries for delivery in taken} == {1}
+        await self.ack(receiver, taken)
+
+    @case(Capability.ACKNOWLEDGED)
+    async def test_a_receiver_that_is_closed_gives_back_at_once(self) -> None:
+        """What it had not settled goes to another, as if it had not been handed out."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(5, self.topic()), timeout=self.patience)
+        await self.ack(receiver, [first := await self.take_one(receiver)])
+        rest = await self.take(receiver, 3)
+        await receiver.aclose()
+        again = await self.take(await self.receiver(subscription), 4)
+        assert sorted(numbers(again) + numbers([first])) == [0, 1, 2, 3, 4]
+        assert {(delivery.failures, delivery.deliveries) for delivery in again} == {(0, 1)}
+        assert {*numbers(rest)} < {*numbers(again)}
+
+    @case()
+    async def test_closing_a_receiver_ends_its_receive(self) -> None:
+        """A receive that waits gives nothing then; closing twice does nothing more."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        waiting = await self._waits(receiver)
+        await receiver.aclose()
+        await receiver.aclose()
+        assert not await self._end_of(waiting)
+
+    @case()
+    async def test_closing_the_broker_closes_its_receivers(self) -> None:
+        """A receive that waits gives nothing then, and the broker may be closed once more."""
+        subscription = self.subscription()
+        await self.given(subscription)
+        await self._close(last=False)
+        self._opened.clear()
+        broker = self.new_broker()
+        await broker.connect()
+        waiting = await self._waits(await broker.subscribe(subscription))
+        await broker.aclose()
+        await broker.aclose()
+        assert not await self._end_of(waiting)
+
+    @case(Capability.GROUPS | Capability.ACKNOWLEDGED)
+    async def test_a_closed_receiver_leaves_the_rest_to_others(self) -> None:
+        """What comes after it was closed is not kept for it."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        closed, receiver = await broker.subscribe(subscription), await self.receiver(subscription)
+        waiting = await self._waits(closed)
+        await closed.aclose()
+        await self._end_of(waiting)
+        await broker.publish(messages(10, self.topic()), timeout=self.patience)
+        assert sorted(numbers(await self.take(receiver, 10))) == list(range(10))
+
+    async def _waits(self, receiver: Receiver) -> "asyncio.Future[Sequence[Delivery]]":
+        waiting = asyncio.ensure_future(receiver.receive(5))
+        await asyncio.sleep(self.quiet)
+        assert not waiting.done()
+        return waiting
+
+    async def _end_of(self, waiting: "asyncio.Future[Sequence[Delivery]]") -> Sequence[Delivery]:
+        await asyncio.wait([waiting], timeout=self.patience)
+        assert waiting.done(), f"receive still waits {self.patience} s after its receiver was closed"
+        return waiting.result()

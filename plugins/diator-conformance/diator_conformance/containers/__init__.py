@@ -1,0 +1,33 @@
+"""The suite for container plugins.
+
+In reading order: `registration` (what a case asks the plugin's author to register), `bench` (how a case gets its
+container, and what happens if the container can't do it), `services` and `resources` (what the cases register), then
+the cases: `lifetimes`, `concurrency`, `factories`, `teardown`, `closing`, `failures`, `startup`, `keys`.
+"""
+
+from diator_conformance.containers.closing import Closing
+from diator_conformance.containers.concurrency import Concurrency
+from diator_conformance.containers.factories import Factories
+from diator_conformance.containers.failures import Failures
+from diator_conformance.containers.keys import Keys
+from diator_conformance.containers.lifetimes import Lifetimes
+from diator_conformance.containers.registration import (
+    CannotExpressError,
+    Kind,
+    RefusedByLibraryError,
+    Registration,
+)
+from diator_conformance.containers.startup import Startup
+from diator_conformance.containers.teardown import Teardown
+
+__all__ = ["CannotExpressError", "ContainerSuite", "Kind", "RefusedByLibraryError", "Registration"]
+
+
+class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Closing, Failures, Startup, Keys):
+    """What every container plugin must do. Subclass it as ``Test...``, and write ``container``.
+
+    A case whose capabilities the plugin declares must pass. If one of them is not declared, the case checks that
+    ``validate`` refuses the registration instead. For what the library has no way to register at all, ``container``
+    raises `CannotExpressError`; the case then shows as an expected failure with its reason (``pytest -rx``). A case may
+    be overridden only with a ``pytest.mark.xfail`` that has a reason.
+    """

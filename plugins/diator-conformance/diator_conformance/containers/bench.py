@@ -1,0 +1,168 @@
+"""How a case gets its container, and what happens if the container can't do what the case is about."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any, ClassVar, Concatenate, TypeVar
+
+import pytest
+from typing_extensions import ParamSpec
+
+from diator import Named
+from diator.containers import Key
+from diator.containers.port import Capability, Container, Lifetime
+from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
+from diator_conformance.containers.registration import (
+    CannotExpressError,
+    Kind,
+    RefusedByLibraryError,
+    Registration,
+    kind_of,
+)
+
+NOTHING = Capability(0)
+
+P = ParamSpec("P")
+B = TypeVar("B", bound="Bench")
+
+
+class _RefusedError(Exception):
+    """Ends a case well: the plugin has refused at the start what it can't do."""
+
+
+def case(
+    needs: Capability = NOTHING,
+) -> Callable[[Callable[Concatenate[B, P], Coroutine[Any, Any, None] | None]], Callable[Concatenate[B, P], None]]:
+    """Make a case of the suite, which needs these capabilities beside those of its registrations.
+
+    An async case runs in an event loop of its own, so that the suite needs no pytest plugin.
+    """
+
+    def decorate(
+        body: Callable[Concatenate[B, P], Coroutine[Any, Any, None] | None],
+    ) -> Callable[Concatenate[B, P], None]:
+        @functools.wraps(body)
+        def run(self: B, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            self._needs = needs  # pyright: ignore[reportPrivateUsage] - of the bench, which belongs to this module
+            try:
+                outcome = body(self, *args, **kwargs)
+                if outcome is not None:
+                    asyncio.run(asyncio.wait_for(outcome, self.deadline))
+            except _RefusedError:
+                return
+
+        setattr(run, _MARK, True)
+        return run
+
+    return decorate
+
+
+_MARK = "diator_case"
+
+
+class Bench:
+    """The base of all cases: what the author of a plugin writes, and what cases are written with."""
+
+    deadline: ClassVar[float] = 10.0
+    """Seconds that a case may take; one that waits for ever fails."""
+
+    _needs: Capability = NOTHING
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
+            if replaced and not _has_xfail_with_reason(value):
+                text = f"{cls.__qualname__}.{name} replaces a case of the suite"
+                raise TypeError(f'{text}; mark it with @pytest.mark.xfail(reason="why it cannot pass"), or remove it')
+
+    def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
+        """Make a container of the library with these registrations, wrapped by the plugin. Written by its author.
+
+        ``provided`` are the keys that scopes will be given, for libraries that want to know them. Raise
+        `CannotExpressError` for a registration that the library has no way to write, and `RefusedByLibraryError`
+        ``from`` an error of the library for one that it refuses itself.
+        """
+        raise NotImplementedError(f"write {type(self).__qualname__}.container: it makes the container under test")
+
+    def marker(self, name: str) -> object:
+        """Give what the library wants in ``Annotated[T, ...]`` to qualify a parameter of a constructor."""
+        return Named(name)
+
+    @property
+    def capabilities(self) -> Capability:
+        """What the plugin declares."""
+        return self.container((), ()).capabilities
+
+    @property
+    def usual(self) -> Lifetime:
+        """The lifetime for cases that are about something else."""
+        return Lifetime.SCOPED if Capability.SCOPED in self.capabilities else Lifetime.TRANSIENT
+
+    @property
+    def longest(self) -> Lifetime:
+        """The lifetime of what is shared the most."""
+        return Lifetime.SINGLETON if Capability.SINGLETON in self.capabilities else self.usual
+
+    def register(
+        self, hint: Any, source: object = None, *, lifetime: Lifetime | None = None, qualifier: str | None = None
+    ) -> Registration:
+        """Write a registration of a class or a factory; a class is its own source if none is given."""
+        source = hint if source is None else source
+        return Registration(Key(hint, qualifier), source, kind_of(source), lifetime or self.usual)
+
+    def value(self, hint: Any, value: object, *, qualifier: str | None = None) -> Registration:
+        """Write a registration of an object that is there already."""
+        return Registration(Key(hint, qualifier), value, Kind.VALUE, Lifetime.SINGLETON)
+
+    def build(self, *registrations: Registration, provided: Collection[Key] = ()) -> Container:
+        """Make the container of a case; ends the case here if the container can't do it, and refuses it."""
+        needs = functools.reduce(Capability.__or__, (one.needs for one in registrations), self._needs)
+        try:
+            container = self.container(registrations, provided)
+        except CannotExpressError as reason:
+            without = names(needs & ~self.capabilities) or self._lacks_transients(registrations)
+            if not without:
+                pytest.fail(f"the plugin declares all that this case needs, but can't express it: {reason}")
+            pytest.xfail(f"without {without}: {reason}")
+        except RefusedByLibraryError as refusal:
+            if needs & ~self.capabilities:
+                raise _RefusedError from refusal
+            raise
+        lacking = needs & ~container.capabilities
+        if lacking:
+            _must_refuse(container, [one.key for one in registrations], provided, lacking)
+            raise _RefusedError
+        return container
+
+    def _lacks_transients(self, registrations: Sequence[Registration]) -> str:
+        """No capability stands for transient objects: a library with scopes may do without them."""
+        asked = any(one.lifetime is Lifetime.TRANSIENT for one in registrations)
+        return "transient objects" if asked and self.usual is not Lifetime.TRANSIENT else ""
+
+
+def names(capabilities: Capability) -> str:
+    """Write capabilities as text."""
+    return ", ".join(one.name or "" for one in Capability if one in capabilities)
+
+
+def _must_refuse(container: Container, keys: Sequence[Key], provided: Collection[Key], lacking: Capability) -> None:
+    kinds: tuple[type[ContainerError], ...] = (UnsupportedRegistrationError,)
+    if Capability.PROVIDED in lacking:
+        kinds += (DependencyNotFoundError,)
+    errors = container.validate(keys, provided).errors
+    refusals = [error for error in errors if isinstance(error, kinds)]
+    assert refusals, (
+        f"the plugin does not declare {names(lacking)}, so validate() must refuse {', '.join(map(str, keys))} "
+        f"with an UnsupportedRegistrationError; it gave {list(errors)!r}"
+    )
+    for refusal in refusals:
+        if isinstance(refusal, UnsupportedRegistrationError):
+            assert refusal.key in keys, "a refusal names the key that was registered"
+            assert refusal.remedy, "a refusal says what to do instead"
+
+
+def _has_xfail_with_reason(case: object) -> bool:
+    marks: list[pytest.Mark] = getattr(case, "pytestmark", [])
+    return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)

@@ -1,0 +1,173 @@
+"""Cases: what is found before the first message, and that looking runs no user code."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from diator.containers import Key
+from diator.containers.port import Capability, Lifetime, Validation
+from diator.errors import ContainerError, DependencyCycleError, DependencyNotFoundError, LifetimeMismatchError
+from diator_conformance.containers.bench import Bench, case
+from diator_conformance.containers.registration import RefusedByLibraryError, Registration
+from diator_conformance.containers.services import (
+    Config,
+    Database,
+    Egg,
+    Hen,
+    Report,
+    Repository,
+    Request,
+    Session,
+    Tolerant,
+)
+
+
+class Startup(Bench):
+    """What is found before the first message, and that looking runs no user code."""
+
+    def find(self, key: Key, *registrations: Registration) -> Validation | None:
+        """Validate this key; None where the library refused the registrations when the container was made."""
+        try:
+            container = self.build(*registrations)
+        except RefusedByLibraryError:
+            return None
+        found = container.validate([key], ())
+        if Capability.DEEP_VALIDATION not in container.capabilities:
+            assert found.warnings or found.errors, "what validate() could not look into is a warning"
+            return None
+        return found
+
+    @case()
+    async def test_a_missing_provider_is_an_error_with_its_key(self) -> None:
+        """Asking for what nobody provides names it, and never gives None."""
+        container = self.build(self.register(Config))
+        async with container.scope({}) as scope:
+            with pytest.raises(DependencyNotFoundError) as raised:
+                await scope.resolve(Key(Session))
+        assert raised.value.key == Key(Session)
+
+    @case()
+    def test_looking_runs_no_factory(self) -> None:
+        """``can_resolve``, ``lifetime`` and ``validate`` tell about keys without running what the user wrote."""
+        calls: list[str] = []
+
+        class Loud(Config):
+            def __init__(self) -> None:
+                calls.append("built")
+
+        container = self.build(self.register(Config, Loud), self.register(Database))
+        keys = [Key(Config), Key(Database)]
+        assert [container.can_resolve(key) for key in keys] == [True, True]
+        assert not container.can_resolve(Key(Session))
+        assert [container.lifetime(key) for key in keys] == [self.usual, self.usual]
+        assert not container.validate(keys, ()).errors
+        assert calls == []
+
+    @case()
+    def test_looking_opens_no_resource(self) -> None:
+        """The same for factories, of all kinds that the container can do."""
+        calls: list[str] = []
+
+        def function() -> Config:
+            calls.append("function")
+            return Config()
+
+        def generator() -> Iterator[Session]:
+            calls.append("generator")
+            yield Session()
+
+        async def async_generator() -> AsyncIterator[Request]:
+            calls.append("async generator")
+            yield Request()
+
+        container = self.build(
+            self.register(Config, function),
+            self.register(Session, generator),
+            self.register(Request, async_generator),
+        )
+        keys = [Key(Config), Key(Session), Key(Request)]
+        assert [container.can_resolve(key) for key in keys] == [True, True, True]
+        assert not container.validate(keys, ()).errors
+        assert calls == []
+
+    @case()
+    def test_finds_that_a_key_is_missing(self) -> None:
+        """What a handler asks for and nobody provides is found at the start."""
+        container = self.build(self.register(Config))
+        errors = container.validate([Key(Config), Key(Session)], ()).errors
+        assert [_missing(error) for error in errors] == [Key(Session)]
+
+    @case()
+    def test_finds_all_keys_that_are_missing(self) -> None:
+        """Every problem is told, not the first one."""
+        container = self.build(self.register(Config))
+        errors = container.validate([Key(Session), Key(Config), Key(Request)], ()).errors
+        assert {_missing(error) for error in errors} == {Key(Session), Key(Request)}
+
+    @case()
+    def test_what_senders_provide_is_not_missing(self) -> None:
+        """A key that scopes will be given needs no provider."""
+        container = self.build(self.register(Config), provided=[Key(Request)])
+        assert not container.validate([Key(Config), Key(Request)], [Key(Request)]).errors
+
+    @case()
+    def test_finds_what_is_missing_further_below(self) -> None:
+        """A service that a service needs, with the way that leads to it."""
+        found = self.find(Key(Repository), self.register(Database), self.register(Repository))
+        if found is not None:
+            (error,) = found.errors
+            assert isinstance(error, DependencyNotFoundError)
+            assert error.key == Key(Config)
+            assert error.path == (Key(Repository), Key(Database))
+
+    @case()
+    def test_finds_what_is_missing_further_below_for_every_key(self) -> None:
+        """Each key that was asked for and can't be built is told, also if the same service is missing."""
+        services = (Database, Repository, Report)
+        try:
+            container = self.build(*(self.register(cls) for cls in services))
+        except RefusedByLibraryError:
+            return
+        if Capability.DEEP_VALIDATION in container.capabilities:
+            errors = container.validate([Key(Repository), Key(Report)], ()).errors
+            assert {_missing(error) for error in errors} == {Key(Config)}
+            assert {getattr(error, "path", ())[:1] for error in errors} == {(Key(Repository),), (Key(Report),)}
+
+    @case()
+    def test_a_class_that_is_not_registered_is_not_built_in_silence(self) -> None:
+        """A class is no provider of itself just because it could be called."""
+        found = self.find(Key(Database), self.register(Database))
+        if found is not None:
+            assert [_missing(error) for error in found.errors] == [Key(Config)]
+
+    @case()
+    def test_a_service_that_gets_along_without_another_is_fine(self) -> None:
+        """A default is an answer; the check does not call it missing."""
+        found = self.find(Key(Tolerant), self.register(Tolerant))
+        assert found is None or not found.errors
+
+    @case()
+    def test_finds_a_cycle(self) -> None:
+        """Two services that need each other are told at the start, with the circle."""
+        found = self.find(Key(Hen), self.register(Hen), self.register(Egg))
+        if found is not None:
+            (error,) = found.errors
+            assert isinstance(error, DependencyCycleError)
+            assert {Key(Hen), Key(Egg)} <= set(error.path)
+
+    @case()
+    def test_finds_an_object_that_would_outlive_what_it_holds(self) -> None:
+        """A singleton that needs a scoped object would go on using it after its scope."""
+        found = self.find(
+            Key(Database),
+            self.register(Config, lifetime=Lifetime.SCOPED),
+            self.register(Database, lifetime=Lifetime.SINGLETON),
+        )
+        if found is not None:
+            (error,) = found.errors
+            assert isinstance(error, LifetimeMismatchError)
+            assert (error.key, error.needs) == (Key(Database), Key(Config))
+
+
+def _missing(error: ContainerError) -> Key | None:
+    return error.key if isinstance(error, DependencyNotFoundError) else None
