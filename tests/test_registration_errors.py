@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Annotated, Any, List, NewType, Optional, Protocol, TypedDict  # noqa: UP035 - old forms
 
 import pydantic
 import pytest
+from typing_extensions import TypeAliasType
 
 from diator import (
     CallNext,
@@ -251,6 +252,34 @@ async def test_nothing_is_registered_once_the_app_has_started() -> None:
     with pytest.raises(ConfigurationError, match="has been started") as caught:
         app.add_query(join)  # after the end
     assert refused(caught).place == at("after the end")
+
+
+@pytest.mark.parametrize("value", [5, None, "Join", Join(), join, Annotated["Join", "a note"]], ids=repr)
+def test_provides_refuses_what_is_not_a_type_hint(value: Any) -> None:
+    app, router = Diator(), Router()
+    for provides in (app.provides, router.provides):
+        with pytest.raises(ConfigurationError) as caught:
+            provides(str, value)  # not a hint
+        problem = refused(caught)
+        assert problem.code == "provided"
+        assert f"provides({value!r}) is invalid: expected a type hint" in problem.text
+        assert "app.provides(User)" in problem.remedy
+        assert problem.place == at("not a hint")
+
+
+def test_provides_takes_every_form_of_hint() -> None:
+    forms = [
+        int,
+        list[int],
+        List[int],  # noqa: UP006
+        int | None,
+        Optional[int],  # noqa: UP045
+        Callable[[], int],
+        NewType("Number", int),
+        TypeAliasType("Numbers", list[int]),
+        Annotated[int, "a note"],
+    ]
+    Diator().provides(*forms)
 
 
 def test_a_router_takes_nothing_more_once_it_is_included() -> None:

@@ -60,6 +60,12 @@ def members(hint: Any) -> tuple[Any, ...]:
     return tuple(map(unalias, get_args(hint))) if get_origin(hint) in _UNIONS else (hint,)
 
 
+def is_hint(value: object) -> bool:
+    """Whether this can be the hint of a key: a class, a `NewType`, or any form with arguments."""
+    plain, _ = split(value)
+    return isinstance(plain, (type, *_ALIASES)) or get_origin(plain) is not None or hasattr(plain, "__supertype__")
+
+
 def class_of(hint: Any) -> type | None:
     """The class that objects of this hint are instances of: ``Repo`` for ``Repo[User]``; none for other forms."""
     plain = split(unalias(hint))[0]

@@ -7,7 +7,7 @@ from diator._keys import Key
 from diator._places import Place
 from diator.containers.port import Container
 from diator.engine.claims import claimed, is_settled, options_fit, problems_of, same_request, unclear
-from diator.engine.hints import key_of, show
+from diator.engine.hints import is_hint, key_of, show
 from diator.engine.records import Kind, Layer, Registration
 from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read
 from diator.errors import ConfigurationError, Problem
@@ -88,7 +88,16 @@ class Registry:
         other.closed = f"the router was included at {place}"
 
     def provide(self, hint: Any, place: Place) -> None:
-        """Note what senders bring, by the key that a handler with this hint asks for."""
+        """Note what senders bring, by the key that a handler with this hint asks for.
+
+        Raises `ConfigurationError` if it is not a type hint.
+        """
+        if not is_hint(hint):
+            text = f"provides({hint!r}) is invalid: expected a type hint, such as a class"
+            remedy = (
+                "declare the type that handlers ask for, app.provides(User); senders bring the value: app.using(...)"
+            )
+            raise ConfigurationError([Problem("provided", text, remedy, place)])
         self.declared.append((hint, place))
         self.provided.setdefault(key_of(hint, self.container), place)
 

@@ -1,9 +1,6 @@
 """The check: what would fail, or would not mean what it seems to mean, when keys are resolved."""
 
-import dis
-import inspect
 from collections.abc import Collection, Iterator
-from itertools import pairwise
 
 from dishka import DependencyKey
 from dishka.entities.factory_type import FactoryType
@@ -19,9 +16,6 @@ from diator.errors import (
 from diator_dishka._graph import Found, Graph, to_diator, to_dishka
 
 Path = tuple[DependencyKey, ...]
-
-_GENERATORS = (FactoryType.GENERATOR, FactoryType.ASYNC_GENERATOR)
-_COMMITS = frozenset({"begin", "commit", "transaction"})
 
 
 class Check:
@@ -62,8 +56,6 @@ class Check:
         self._errors.extend(self._without_value(found, key, path))
         if found.factory.type is FactoryType.SELECTOR and not found.variants:
             self._warnings[key] = _may_be_absent(key)
-        if found.in_unit and found.factory.type in _GENERATORS and _ignores_outcome(found.factory.source):
-            self._warnings[key] = _commits_always(key)
         for need in found.needs:
             self._walk(need, found.level, (*path, key))
 
@@ -110,18 +102,3 @@ class Check:
 def _may_be_absent(key: DependencyKey) -> ContainerError:
     reason = "each of its factories has when=, and whether one is active is known only in the unit of work"
     return UnsupportedRegistrationError(to_diator(key), reason, "provide one without when= too, before the others")
-
-
-def _commits_always(key: DependencyKey) -> ContainerError:
-    reason = "it seems to be committed after a failure too: its factory drops what its `yield` gives"
-    remedy = "write `error = yield ...`, and look at it: dishka sends the error there and raises nothing"
-    return UnsupportedRegistrationError(to_diator(key), reason, remedy)
-
-
-def _ignores_outcome(source: object) -> bool:
-    """Whether a generator function that commits something throws away what ``yield`` gives it."""
-    code = getattr(inspect.unwrap(getattr(source, "__func__", source)), "__code__", None)  # type: ignore[arg-type]
-    if code is None or _COMMITS.isdisjoint(code.co_names):
-        return False
-    names = [step.opname for step in dis.get_instructions(code) if step.opname != "RESUME"]
-    return ("YIELD_VALUE", "POP_TOP") in pairwise(names)

@@ -505,63 +505,14 @@ async def test_an_error_of_closing_arrives_as_it_was_raised() -> None:
             await scope.resolve(Key(Settings))
 
 
-# The warning about a commit that ignores what has failed
-
-
 class Transaction:
-    def begin(self) -> None: ...
-    def commit(self) -> None: ...
     def close(self) -> None: ...
-
-
-def commits() -> Iterator[Transaction]:
-    transaction = Transaction()
-    yield transaction
-    transaction.commit()
-
-
-async def begins() -> AsyncIterator[Transaction]:
-    transaction = Transaction()
-    transaction.begin()
-    try:
-        yield transaction
-    finally:
-        await asyncio.sleep(0)
-        transaction.close()
-
-
-async def looks() -> AsyncGenerator[Transaction, BaseException | None]:
-    transaction = Transaction()
-    error = yield transaction
-    if error is None:
-        await asyncio.sleep(0)
-        transaction.commit()
 
 
 def closes() -> Iterator[Transaction]:
     transaction = Transaction()
     yield transaction
     transaction.close()
-
-
-@pytest.mark.parametrize(
-    ("factory", "scope", "warns"),
-    [
-        (commits, Scope.REQUEST, True),
-        (begins, Scope.REQUEST, True),
-        (commits, Scope.APP, False),
-        (looks, Scope.REQUEST, False),
-        (closes, Scope.REQUEST, False),
-    ],
-)
-def test_a_commit_that_ignores_the_error_is_warned_of(factory: Any, scope: BaseScope, warns: bool) -> None:
-    provider = Provider(scope=scope)
-    provider.provide(factory)
-    found = DishkaContainer(make_async_container(provider)).validate([Key(Transaction)], ())
-    assert not found.errors
-    assert ["Transaction" in str(one) and "error = yield" in str(one) for one in found.warnings] == (
-        [True] if warns else []
-    )
 
 
 # Factories with `when=`
@@ -606,13 +557,6 @@ def test_the_variant_that_is_active_is_checked() -> None:
 def test_a_variant_that_is_not_active_or_may_not_be_is_no_reason_to_refuse(active: Callable[..., bool]) -> None:
     container = DishkaContainer(make_async_container(variants(active, closes, of_user)))
     assert container.validate([Key(Transaction)], ()) == ([], [])
-
-
-def test_a_commit_that_ignores_the_error_is_warned_of_among_what_is_collected() -> None:
-    provider = variants(on, closes, commits)
-    provider.collect(Transaction)
-    found = DishkaContainer(make_async_container(provider)).validate([Key(list[Transaction])], ())
-    assert ["error = yield" in str(one) for one in found.warnings] == [True]
 
 
 async def test_a_default_stands_in_where_no_variant_is_active() -> None:
