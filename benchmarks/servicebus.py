@@ -35,7 +35,7 @@ TEXT = """\
 # Results over Service Bus
 
 Written by `python -m benchmarks.servicebus`, on {python} ({system}), azure-servicebus {sdk}.
-The server is the one that comes with the plugin for tests, in a process of its own. The
+The server is `servicebus-test-server`, in a process of its own. The
 [README](README.md#over-service-bus) says how each figure comes about.
 
 {table}
@@ -424,7 +424,7 @@ MATCHES = (
 @contextlib.contextmanager
 def server() -> Generator[str]:
     """Run the server in a process of its own; give its connection string."""
-    command = [sys.executable, "-m", "diator_azure_servicebus.testing", "--port", "0", *ENTITIES]
+    command = [sys.executable, "-m", "servicebus_test_server", "--port", "0", *ENTITIES]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -1,9 +1,9 @@
 """Azure Service Bus: a queue for each handler, sessions for order by key, retries and dead letters of the service.
 
-It runs against the small server that comes with the plugin, in this process, and needs no account. With the connection
-string of a namespace in `SERVICEBUS_CONNECTION_STRING`, whose key has the right Manage, it runs there. It creates what
-it needs and leaves it there: a topic, two subscriptions and three queues, all beginning with `diator-example.`. The
-tier must be Standard or Premium.
+It runs against the server of the distribution servicebus-test-server, in this process, and needs no account. With the
+connection string of a namespace in `SERVICEBUS_CONNECTION_STRING`, whose key has the right Manage, it runs there. It
+creates what it needs and leaves it there: a topic, two subscriptions and three queues, all beginning with
+`diator-example.`. The tier must be Standard or Premium.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from diator_azure_servicebus import ServiceBusBroker
-from diator_azure_servicebus.testing import ServerTopology, ServiceBusServer
+from diator_azure_servicebus.testing import ServerTopology
+from servicebus_test_server import ServiceBusServer
 
 from diator import Context, Diator, Hooks, NotificationEvent, Reject, Retry, contract
 from diator.brokers import Ack, Park

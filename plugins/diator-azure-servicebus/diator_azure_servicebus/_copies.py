@@ -1,31 +1,33 @@
 """Copies: a message that is sent again, with everything that its sender has given it, types included."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch, ServiceBusReceivedMessage
 
-from diator_azure_servicebus._amqp.decoding import decode
-from diator_azure_servicebus._amqp.encoding import encode
-from diator_azure_servicebus._amqp.sections import (
+from diator_azure_servicebus._messages import DELIVERIES, FAILURES, OWN, body_of, text_of
+from diator_azure_servicebus._payloads import payload_of
+from diator_azure_servicebus._sections import (
     ANNOTATIONS,
     APPLICATION,
     DELIVERY_ANNOTATIONS,
     HEADER,
+    NULL,
     PROPERTIES,
-    as_list,
-    as_map,
     items,
     join,
+    list_of,
+    map_of,
+    number_of,
     pairs,
     split,
+    string,
+    symbol,
+    timestamp,
 )
-from diator_azure_servicebus._amqp.values import Symbol, Timestamp
-from diator_azure_servicebus._messages import DELIVERIES, FAILURES, OWN, body_of, text_of
-from diator_azure_servicebus._payloads import payload_of
 
 _SCHEDULED = "x-opt-scheduled-enqueue-time"
 _OF_THE_SERVICE = frozenset(
@@ -100,7 +102,7 @@ def copy_of(
 
 
 def _encoded(payload: bytes, message_id: str, counts: Mapping[str, str], due: float | None) -> bytes:
-    first = dict.fromkeys(_FIRST, b"\x40")
+    first = dict.fromkeys(_FIRST, NULL)
     rest: list[tuple[int, bytes]] = []
     for code, content in split(payload):
         if code in first:
@@ -108,12 +110,13 @@ def _encoded(payload: bytes, message_id: str, counts: Mapping[str, str], due: fl
         elif code != DELIVERY_ANNOTATIONS:
             rest.append((code, content))
     header, life = _header(first[HEADER])
-    scheduled: dict[str, object] = {} if due is None else {Symbol(_SCHEDULED): Timestamp(round(due * 1000))}
+    scheduled = [] if due is None else [symbol(_SCHEDULED), timestamp(round(due * 1000))]
+    counted = [string(text) for entry in counts.items() for text in entry]
     sections = (
         (HEADER, header),
         (ANNOTATIONS, _map(first[ANNOTATIONS], _OF_THE_SERVICE, scheduled)),
         (PROPERTIES, _properties(first[PROPERTIES], message_id, life)),
-        (APPLICATION, _map(first[APPLICATION], OWN, counts)),
+        (APPLICATION, _map(first[APPLICATION], OWN, counted)),
     )
     return join([*sections, *rest])
 
@@ -121,10 +124,10 @@ def _encoded(payload: bytes, message_id: str, counts: Mapping[str, str], due: fl
 def _header(content: bytes) -> tuple[bytes, int | None]:
     """Keep the durability, the priority and the life of a message, which begins anew; the latter in milliseconds."""
     fields = items(content)[:3]
-    life = decode(fields[2])[0] if len(fields) > 2 else None
-    if not isinstance(life, int) or timedelta(milliseconds=life) >= _LONGEST_TTL:
-        return as_list(fields[:2]), None
-    return as_list(fields), life
+    life = number_of(fields[2]) if len(fields) > 2 else None
+    if life is None or timedelta(milliseconds=life) >= _LONGEST_TTL:
+        return list_of(fields[:2]), None
+    return list_of(fields), life
 
 
 def _properties(content: bytes, message_id: str, life: int | None) -> bytes:
@@ -132,18 +135,18 @@ def _properties(content: bytes, message_id: str, life: int | None) -> bytes:
     if len(fields) > _EXPIRES and life is not None:
         now = round(time.time() * 1000)
         for at, moment in ((_EXPIRES, now + life), (_EXPIRES + 1, now)):
-            if at < len(fields) and fields[at] != b"\x40":
-                fields[at] = encode(Timestamp(moment))
-    return as_list([encode(message_id), *fields[1:]])
+            if at < len(fields) and fields[at] != NULL:
+                fields[at] = timestamp(moment)
+    return list_of([string(message_id), *fields[1:]])
 
 
 _EXPIRES = 8
 """The place of the absolute expiry time in the properties; the time of creation follows."""
 
 
-def _map(content: bytes, left_out: Iterable[object], added: Mapping[str, object]) -> bytes:
-    kept = [one for key, *entry in pairs(content) if key not in left_out for one in entry]
-    return as_map([*kept, *(encode(one) for entry in added.items() for one in entry)])
+def _map(content: bytes, left_out: Collection[str], added: Sequence[bytes]) -> bytes:
+    kept = [one for name, *entry in pairs(content) if name not in left_out for one in entry]
+    return map_of([*kept, *added])
 
 
 def _plain(

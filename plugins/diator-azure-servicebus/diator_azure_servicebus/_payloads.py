@@ -14,10 +14,7 @@ from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus._pyamqp._decode import decode_payload
 from azure.servicebus.aio import ServiceBusReceiver
 
-from diator_azure_servicebus._amqp.decoding import decode
-from diator_azure_servicebus._amqp.encoding import encode
-from diator_azure_servicebus._amqp.sections import ANNOTATIONS, APPLICATION, as_map, join, pairs, split
-from diator_azure_servicebus._amqp.values import Char
+from diator_azure_servicebus._sections import ANNOTATIONS, APPLICATION, char_of, join, map_of, pairs, split, string
 
 _NEEDED = ("_create_handler", "_build_received_message", "_mgmt_request_response_with_retry")
 _KEPT = "_diator_payload"
@@ -123,7 +120,7 @@ class _Transfers:
 
 
 def readable(payload: bytes) -> bytes:
-    """Leave out what the SDK can't decode of a message. Raises `CodecError` for what is no message at all."""
+    """Leave out what the SDK can't decode of a message. Raises `ValueError` for what is no message at all."""
     return join((code, content) for section in split(payload) for code, content in _readable(*section))
 
 
@@ -132,12 +129,12 @@ def _readable(code: int, content: bytes) -> Iterator[tuple[int, bytes]]:
         yield code, content
     elif code in (ANNOTATIONS, APPLICATION):
         entries = [(key, _without_char(value)) for _, key, value in pairs(content)]
-        yield code, as_map([one for entry in entries if _is_decodable(join([(code, as_map(entry))])) for one in entry])
+        yield code, map_of([one for entry in entries if _is_decodable(join([(code, map_of(entry))])) for one in entry])
 
 
 def _without_char(value: bytes) -> bytes:
-    decoded = decode(value)[0]
-    return encode(str(decoded)) if isinstance(decoded, Char) else value
+    character = char_of(value)
+    return value if character is None else string(character)
 
 
 def _is_decodable(payload: bytes) -> bool:

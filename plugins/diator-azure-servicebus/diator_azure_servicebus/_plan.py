@@ -35,7 +35,7 @@ def _options(entity: Entity) -> Iterator[str]:
 
 def server_command(entities: Iterable[Entity]) -> str:
     """Give the command that starts the test server with all of them."""
-    words = ["python", "-m", "diator_azure_servicebus.testing"]
+    words = ["servicebus-test-server"]
     for entity in entities:
         name = f"{entity.topic}/{entity.name}" if entity.topic else entity.name
         option = "--queue" if entity.kind == "queue" else "--topic"

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 from azure.servicebus.management import ServiceBusAdministrationClient
 from diator_azure_servicebus import ServiceBusBroker
-from diator_azure_servicebus.testing import ServerTopology, ServiceBusServer, Topic, hasty_sdk
+from diator_azure_servicebus.testing import ServerTopology
 from diator_conformance.brokers import BrokerSuite, Wanted
+from servicebus_test_server import ServiceBusServer, Topic, hasty_sdk
 
 from diator.brokers import Broker
 

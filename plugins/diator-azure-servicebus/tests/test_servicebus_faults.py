@@ -19,12 +19,14 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+import servicebus_test_server as servers
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusSession
 from azure.servicebus.amqp import AmqpAnnotatedMessage
-from diator_azure_servicebus import ServiceBusBroker, _lane, _turns, testing
+from diator_azure_servicebus import ServiceBusBroker, _lane, _turns
 from diator_azure_servicebus._reader import Reader
-from diator_azure_servicebus.testing import Action, Point, ServerTopology, ServiceBusServer, hasty_sdk
+from diator_azure_servicebus.testing import ServerTopology
+from servicebus_test_server import Action, Point, Queue, ServiceBusServer, hasty_sdk
 
 from diator import Diator, NotificationEvent, PublishError, Reject, Retry, contract
 from diator.brokers import (
@@ -444,9 +446,9 @@ class TestSettling:
         name = f"shop{uuid4().hex[:8]}"
         mail = Subscription(f"{name}.mail", (Topic(f"{name}.sold", True, ("sold",)),))
         server.add(
-            testing.Queue(mail.name, max_message_bytes=room),
-            testing.Queue(f"{mail.name}.retry", forward_to=mail.name, max_message_bytes=room),
-            testing.Topic(mail.topics[0].name, max_message_bytes=room),
+            Queue(mail.name, max_message_bytes=room),
+            Queue(f"{mail.name}.retry", forward_to=mail.name, max_message_bytes=room),
+            servers.Topic(mail.topics[0].name, max_message_bytes=room),
         )
         shop = Shop(server, new_broker(server, max_message_bytes=room), mail)
         await shop.broker.connect()

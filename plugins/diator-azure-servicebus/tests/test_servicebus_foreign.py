@@ -12,9 +12,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from diator_azure_servicebus import ServiceBusBroker
-from diator_azure_servicebus._amqp.encoding import encode
-from diator_azure_servicebus._amqp.sections import APPLICATION, DATA, SEQUENCE, VALUE, join
-from diator_azure_servicebus._amqp.values import (
+from diator_azure_servicebus._payloads import readable
+from diator_azure_servicebus._sections import APPLICATION, DATA, SEQUENCE, VALUE, join
+from diator_azure_servicebus.testing import ServerTopology
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from servicebus_test_server import ServiceBusServer, hasty_sdk
+from servicebus_test_server.amqp.encoding import encode
+from servicebus_test_server.amqp.values import (
     Array,
     Byte,
     Char,
@@ -30,11 +35,7 @@ from diator_azure_servicebus._amqp.values import (
     ULong,
     UShort,
 )
-from diator_azure_servicebus._payloads import readable
-from diator_azure_servicebus.testing import ServerTopology, ServiceBusServer, hasty_sdk
-from diator_azure_servicebus.testing.messages import Message, read_message
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from servicebus_test_server.messages import Message, read_message
 
 from diator import Context, Diator, NotificationEvent, Retry, contract
 from diator.brokers import ACK, Delivery, Envelope, Outgoing, Park, Receiver, RetryAfter, Subscription, Topic

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from diator_azure_servicebus import ServiceBusBroker
-from diator_azure_servicebus.testing import Queue, ServiceBusServer, Subscription, Topic
+from servicebus_test_server import Queue, ServiceBusServer, Subscription, Topic
 
 from diator import brokers
 from diator.brokers import ACK, Delivery, Envelope, Outgoing, Park, Receiver, RetryAfter, read

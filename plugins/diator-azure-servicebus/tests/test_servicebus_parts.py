@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import azure.servicebus.exceptions as sdk
 import diator_azure_servicebus
 import pytest
+import servicebus_test_server as servers
 from azure.core.exceptions import HttpResponseError
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
@@ -23,9 +25,26 @@ from diator_azure_servicebus._entities import Entity, Layout
 from diator_azure_servicebus._messages import from_wire, to_wire
 from diator_azure_servicebus._names import copy_id_of, message_id_of, path_of, session_of, subscription_of
 from diator_azure_servicebus._parking import ROOM, read, write
-from diator_azure_servicebus._plan import commands, duration
+from diator_azure_servicebus._plan import commands, duration, server_command
+from diator_azure_servicebus._sections import (
+    char_of,
+    items,
+    join,
+    list_of,
+    map_of,
+    number_of,
+    pairs,
+    split,
+    string,
+    symbol,
+    timestamp,
+)
 from diator_azure_servicebus._settings import Settings
 from hypothesis import given, strategies
+from servicebus_test_server.amqp.decoding import decode
+from servicebus_test_server.amqp.encoding import encode
+from servicebus_test_server.amqp.values import Char, Described, Opaque, Symbol, Timestamp, UInt, ULong
+from servicebus_test_server.command_line import read_entities
 
 from diator import Diator, NotificationEvent, contract
 from diator.brokers import Capability, Envelope, Outgoing, Park, Subscription, Topic
@@ -35,6 +54,17 @@ STRING = "Endpoint=sb://127.0.0.1:5673;SharedAccessKeyName=Root;SharedAccessKey=
 ORDERS, BILLS = Topic("orders", True, ("order",)), Topic("bills", False, ("bill",))
 MAIL = Subscription("shop.mail", (ORDERS, BILLS))
 BOOK = Subscription("shop.book", (ORDERS,), ordered=True)
+ODD = [Char("x"), Symbol("a"), UInt(0), ULong(300), Opaque(0x94, b"x" * 16), Timestamp(-1), 1.5, None, True]
+VALUES = strategies.recursive(
+    strategies.sampled_from(ODD)
+    | strategies.binary(max_size=300)
+    | strategies.text(max_size=9)
+    | strategies.integers(-(2**63), 2**63 - 1)
+    | strategies.builds(Described, strategies.just(Symbol("a:b")), strategies.none()),
+    lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(strategies.text(), inner, max_size=3),
+    max_leaves=6,
+)
+"""Values of AMQP, of each width that a format code can tell."""
 
 
 def refusal_of(make: Any) -> str:
@@ -336,6 +366,43 @@ class TestEntities:
         assert "sessions" in refusal.text
 
 
+class TestSections:
+    """Built and taken apart without a look at the values, which the codec of the server makes."""
+
+    @given(strategies.lists(strategies.tuples(strategies.integers(0x70, 0x78), VALUES)))
+    def test_what_is_joined_is_split_again(self, sections: list[tuple[int, Any]]) -> None:
+        encoded = [(code, encode(value)) for code, value in sections]
+        assert [*split(join(encoded))] == encoded
+        cut = join(encoded)[:-1]
+        if cut:
+            with pytest.raises(ValueError, match="the message ends within a value"):
+                list(split(cut))
+
+    @given(strategies.lists(VALUES))
+    def test_a_list_has_its_items_and_a_map_its_pairs(self, values: list[Any]) -> None:
+        encoded = [encode(value) for value in values]
+        assert items(encode(values)) == items(list_of(encoded)) == encoded
+        named = {Symbol(f"name-{number}"): value for number, value in enumerate(values)}
+        expected = [(str(name), encode(name), encode(value)) for name, value in named.items()]
+        assert pairs(encode(named)) == expected
+        assert pairs(map_of([part for _, *pair in expected for part in pair])) == expected
+
+    @given(strategies.binary(max_size=60))
+    def test_any_bytes_are_a_message_or_refused(self, data: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            for _, content in split(data):
+                pairs(content)
+
+    @given(strategies.text(), strategies.integers(-(2**63), 2**63 - 1), strategies.integers(0, 2**32 - 1))
+    def test_what_is_written_is_read_by_others(self, text: str, moment: int, number: int) -> None:
+        assert decode(string(text))[0] == text
+        assert decode(timestamp(moment))[0] == Timestamp(moment)
+        assert decode(symbol("x-opt-a"))[0] == "x-opt-a"
+        assert number_of(encode(UInt(number))) == number_of(encode(ULong(number))) == number
+        assert number_of(encode(Timestamp(number))) is None
+        assert char_of(encode(Char("ü"))) == "ü"
+
+
 class TestPlan:
     def test_durations(self) -> None:
         assert [duration(each) for each in (30, 60, 90, 600, 3600, 5.5)] == [
@@ -378,3 +445,47 @@ class TestPlan:
         assert "--namespace-name ns --name orders.placed" in capsys.readouterr().out
         assert main(["plan", "servicebus_plan_shop:other"]) == 2
         assert "has no ServiceBusBroker" in capsys.readouterr().err
+
+    def test_the_plan_of_an_app_starts_a_server(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        module: Any = ModuleType("servicebus_planned")
+        app = module.app = Diator("shop", broker=ServiceBusBroker("shop", lease=30, duplicate_window=600))
+
+        @contract("shop.sold", key="number")
+        @dataclass(frozen=True)
+        class Sold(NotificationEvent):
+            number: int
+
+        @app.on_event(ordered=False)
+        async def mail(event: Sold) -> None: ...
+
+        @app.on_event
+        async def book(event: Sold) -> None: ...
+
+        monkeypatch.setitem(sys.modules, "servicebus_planned", module)
+        assert main(["plan", "servicebus_planned:app", "--for-test-server"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        command, *words = line.split(" --")
+        assert command == "servicebus-test-server"
+        queues, topics = ([word[6:] for word in words if word.startswith(kind)] for kind in ("queue=", "topic="))
+        entities = read_entities(queues, topics)
+        assert sorted(entities, key=lambda each: each.name) == [
+            servers.Queue("shop.book", sessions=True, lock_seconds=30, max_delivery_count=1000),
+            servers.Queue("shop.mail", lock_seconds=30, max_delivery_count=1000),
+            servers.Queue("shop.mail.retry", duplicate_window=600, max_delivery_count=1000, forward_to="shop.mail"),
+            servers.Topic(
+                "shop.sold",
+                (
+                    servers.Subscription("shop.mail", max_delivery_count=1000, forward_to="shop.mail"),
+                    servers.Subscription("shop.book", max_delivery_count=1000, forward_to="shop.book"),
+                ),
+                duplicate_window=600,
+            ),
+        ]
+        with servers.ServiceBusServer(entities) as server:
+            assert server.counts("shop.sold/shop.mail") == servers.Counts()
+
+    def test_the_plan_quotes_for_a_shell(self) -> None:
+        line = server_command([Entity("queue", "a queue", sessions=True)])
+        assert line == "servicebus-test-server '--queue=a queue,lock=60,max-delivery=1000,sessions'"

@@ -12,7 +12,8 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError, ResourceNotFoundError
 from diator_azure_servicebus import ServiceBusBroker
 from diator_azure_servicebus._topology import Managing, Probing
-from diator_azure_servicebus.testing import ServerTopology, ServiceBusServer, hasty_sdk
+from diator_azure_servicebus.testing import ServerTopology
+from servicebus_test_server import ServiceBusServer, hasty_sdk
 
 from diator import BrokerError, Diator, NotificationEvent, contract
 

@@ -53,7 +53,7 @@ class Note(NamedTuple):
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of all processes, with a server that runs."""
-    command = [sys.executable, "-m", "diator_azure_servicebus.testing", "--port", "0", *ENTITIES]
+    command = [sys.executable, "-m", "servicebus_test_server", "--port", "0", *ENTITIES]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     string = server.stdout.readline().strip()

@@ -1,0 +1,72 @@
+"""For tests: the broker creates what an app needs on the server of the distribution ``servicebus-test-server``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from servicebus_test_server import Queue, ServiceBusServer, Subscription, Topic
+
+from diator_azure_servicebus._entities import MAX_DELIVERIES, Entity
+from diator_azure_servicebus._topology import Counts
+
+__all__ = ["ServerTopology"]
+
+
+class ServerTopology:
+    """Lets a broker create entities on a server: ``ServiceBusBroker(..., topology=ServerTopology(server))``."""
+
+    def __init__(self, server: ServiceBusServer) -> None:
+        self._server = server
+
+    async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
+        """Find those that are not there."""
+        return [entity for entity in entities if not self._is_there(entity)]
+
+    async def create(self, entities: Sequence[Entity], /) -> None:
+        """Create them."""
+        for entity in entities:
+            if entity.kind == "subscription":
+                made = Subscription(entity.name, forward_to=entity.forward_to)
+                self._server.add_subscription(str(entity.topic), made)
+            else:
+                self._server.add(_queue(entity) if entity.kind == "queue" else _topic(entity))
+
+    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+        """Count what is in queues."""
+        return [self._count(queue) for queue in queues]
+
+    async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
+        """Find the topics without a subscription."""
+        return [topic for topic in topics if not self._server.has_subscriptions(topic)]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _is_there(self, entity: Entity) -> bool:
+        try:
+            self._server.counts(entity.path)
+        except LookupError:
+            return False
+        return True
+
+    def _count(self, queue: str) -> Counts | None:
+        try:
+            found = self._server.counts(queue)
+        except LookupError:
+            return None
+        return Counts(found.active + found.locked + found.scheduled, found.dead)
+
+
+def _queue(entity: Entity) -> Queue:
+    return Queue(
+        entity.name,
+        sessions=bool(entity.sessions),
+        lock_seconds=entity.lock_seconds,
+        max_delivery_count=MAX_DELIVERIES,
+        forward_to=entity.forward_to,
+        duplicate_window=entity.duplicate_window or None,
+    )
+
+
+def _topic(entity: Entity) -> Topic:
+    return Topic(entity.name, duplicate_window=entity.duplicate_window or None)
