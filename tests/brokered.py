@@ -250,7 +250,7 @@ async def put(broker: Flaky, topic: str, body: bytes, key: str | None = None) ->
 
 async def die(app: Diator, broker: Flaky, worker: Any) -> None:
     """End a worker as a process ends that is killed: it settles and renews nothing any more."""
-    mine = {id(c._serving._receiver) for c in worker.consumers if c._serving}  # what it holds is nobody else's business
+    mine = {id(c._loop.receiver) for c in worker.consumers if c._loop}  # what it holds is nobody else's business
     for receiver in broker.receivers:
         receiver.dead = receiver.dead or id(receiver) in mine
     worker.stop_at_once()

@@ -1,58 +1,90 @@
-"""The consumer: one subscription in one worker, for as long as that lives."""
+"""The consumer: one subscription in one worker, subscribed again and again until the worker stops."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from diator.brokers.port import Receiver
-from diator.context import Context
+from diator.brokers.port import Capability, Receiver
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Consumed
-from diator.delivery.outage import Backoff, unless_stopped
-from diator.delivery.serving import Serving
+from diator.delivery.follow_up import FollowUps
+from diator.delivery.handler_runner import RunningHandlers
+from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, unless_stopped
+from diator.delivery.outcome_reporter import OutcomeReporter
+from diator.delivery.publisher import Publisher
+from diator.delivery.receiver_loop import ReceiverLoop
 from diator.delivery.shared import Shared
-from diator.errors import BrokerError
+from diator.errors import BrokerError, BrokerUnavailableError
 
 logger = logging.getLogger("diator")
+
+Calls = Callable[[Consumed, FollowUps], Mapping[type, Call]]
+"""Compiles what a consumer calls for each class of events."""
 
 
 class Consumer:
     """Handles the messages of one subscription, ``concurrency`` at a time."""
 
-    def __init__(self, consumed: Consumed, calls: Mapping[type, Call], shared: Shared) -> None:
-        self.consumed = consumed
-        self.name = consumed.name
-        self._calls = calls
+    def __init__(self, config: Consumed, calls: Calls, publisher: Publisher, shared: Shared) -> None:
+        self.name = config.name
+        self._config = config
         self._shared = shared
-        self._serving: Serving | None = None
-        self._ignored = 0
+        self._running = RunningHandlers(config.timeout)
+        self._calls = calls(config, FollowUps(publisher, config.name, shared.outage, self._running))
+        lossy = Capability.ACKNOWLEDGED not in shared.broker.capabilities
+        self._reporter = OutcomeReporter(config, shared.telling, lossy=lossy)
+        self._loop: ReceiverLoop | None = None
 
     @property
     def is_receiving(self) -> bool:
-        """Whether it is connected and takes messages."""
-        return self._serving is not None and self._serving.is_receiving
+        """Whether it is connected and receives messages."""
+        return self._loop is not None and self._loop.is_receiving
 
     @property
     def ignored(self) -> int:
-        """How many messages were acknowledged because nobody here handles their types."""
-        return self._ignored + (0 if self._serving is None else self._serving.handling.ignored)
+        """How many messages were acknowledged because their type has no handler here."""
+        return self._reporter.ignored
 
-    async def run(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
-        """Handle messages until ``stopping`` is set; what runs then may finish within ``grace()`` seconds."""
-        receiver = await self._subscribed(stopping)
-        if receiver is None:
-            return
-        serving = self._serving = Serving(self.consumed, self._calls, self._shared, receiver)
-        try:
-            await serving.run(stopping, grace)
-        finally:
-            self._ignored, self._serving = self.ignored, None
+    async def run(self, created: "asyncio.Future[bool]", stopping: asyncio.Event, grace: Callable[[], float]) -> None:
+        """Handle messages from when the subscription is ``created`` until ``stopping`` is set, whatever happens.
 
-    async def _subscribed(self, stopping: asyncio.Event) -> Receiver | None:
+        Handlers that run then may finish within ``grace()`` seconds.
+        """
+        await asyncio.wait({created})
+        backoff = Backoff()
+        while not stopping.is_set():
+            try:
+                await self._run_apart(stopping, grace)
+            except BrokerError as error:
+                self._shared.outage.down("be used", self.name, error)
+                await backoff.wait(stopping)
+            except Exception:
+                logger.exception("the consumer of %s has failed; it starts again", self.name)
+                await backoff.wait(stopping)
+
+    async def _run_apart(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
+        """Run once; in a task of its own, so that a cancel by a driver is told from one that is meant."""
+        running = asyncio.ensure_future(self._run(stopping, grace))
+        await asyncio.wait({running})
+        if not running.cancelled() and (error := running.exception()) is not None:
+            raise error
+        if not stopping.is_set():
+            raise BrokerUnavailableError(OUT_OF_NOWHERE)
+
+    async def _run(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
+        receiver = await self._subscribe(stopping)
+        if receiver is not None:
+            self._loop = ReceiverLoop(self._config, self._calls, self._running, self._reporter, self._shared, receiver)
+            try:
+                await self._loop.run(stopping, grace)
+            finally:
+                self._loop = None
+
+    async def _subscribe(self, stopping: asyncio.Event) -> Receiver | None:
         backoff, broker, outage = Backoff(), self._shared.broker, self._shared.outage
         while not stopping.is_set():
             try:
-                receiver = await unless_stopped(broker.subscribe(self.consumed.subscription), stopping)
+                receiver = await unless_stopped(broker.subscribe(self._config.subscription), stopping)
             except BrokerError as error:
                 outage.down("subscribe", self.name, error)
                 await backoff.wait(stopping)
@@ -63,13 +95,3 @@ class Consumer:
                     logger.info("consuming %s", self.name)
                 return receiver
         return None
-
-    def holds(self, context: Context) -> bool:
-        """Whether the message of a context is still this consumer's own."""
-        serving = self._serving
-        return serving is not None and serving.leases.holds_all(serving.handling.running, context)
-
-    def spare(self, context: Context) -> None:
-        """Let a message take as long as it needs: its handler has succeeded, and the broker is away."""
-        if self._serving is not None:
-            self._serving.handling.spare(context)

@@ -14,18 +14,18 @@ from diator.messages import Event
 
 
 class SendingEndedError(Exception):
-    """The lease was lost while follow-ups could not be sent: the message is handled anew by whoever has it now."""
+    """The lease was lost while follow-ups could not be sent: the worker that has it now handles the message anew."""
 
 
-class Guard(Protocol):
-    """What a consumer knows of the message that is being handled."""
+class LeaseGuard(Protocol):
+    """What a consumer knows of the messages that are being handled."""
 
-    def holds(self, context: Context, /) -> bool:
-        """Whether it is still its own."""
+    def holds_lease(self, context: Context, /) -> bool:
+        """Return whether the message of a context is still its own."""
         ...
 
-    def spare(self, context: Context, /) -> None:
-        """Let it take as long as it needs."""
+    def suspend_timeout(self, context: Context, /) -> None:
+        """Let the message of a context take as long as it needs."""
         ...
 
 
@@ -39,12 +39,11 @@ class FollowUps:
     keys: Collection[Key] = ()
     begin = None
 
-    def __init__(self, publisher: Publisher, subscription: str, outage: Outage) -> None:
+    def __init__(self, publisher: Publisher, subscription: str, outage: Outage, guard: LeaseGuard) -> None:
         self._publisher = publisher
         self._subscription = subscription
         self._outage = outage
-        self.guard: Guard | None = None
-        """The consumer, once there is one."""
+        self._guard = guard
 
     def admit(self, cls: type[Event]) -> None:
         """Get ready for a class of events."""
@@ -71,8 +70,7 @@ class FollowUps:
 
         Raises `PublishError` if the broker refuses it for good, `SendingEndedError` if the lease is lost.
         """
-        if self.guard is not None:
-            self.guard.spare(unit.context)
+        self._guard.suspend_timeout(unit.context)
         backoff = Backoff()
         left: Sequence[Outbound] = unit.outbound
         while True:
@@ -91,9 +89,9 @@ class FollowUps:
         """What is to be sent again; raises where that is of no use."""
         failed = error.__cause__
         assert isinstance(failed, NotPublishedError)
-        if self.guard is None or not isinstance(failed.__cause__, BrokerUnavailableError):
+        if not isinstance(failed.__cause__, BrokerUnavailableError):
             raise error
-        if not self.guard.holds(context):
+        if not self._guard.holds_lease(context):
             raise SendingEndedError from error
         self._outage.down("publish", self._subscription, failed.__cause__)
         again = {message.id for message in (*failed.unsent, *failed.unknown)}

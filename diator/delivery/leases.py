@@ -1,52 +1,72 @@
-"""Leases: messages stay this worker's own for as long as it has them, and it knows when they are not."""
+"""Lease renewal: messages stay with this worker while it handles them, and it knows when they do not."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 
-from diator.brokers.port import Receiver
-from diator.context import Context
-from diator.delivery.lanes import Job
+from diator.brokers.port import Delivery, Receiver
 from diator.delivery.outage import Outage
+from diator.delivery.outcome_reporter import OutcomeReporter
+from diator.delivery.work_queue import Job, WorkQueue
 from diator.errors import BrokerError
 
 _RENEW = "renew leases"
 _NEVER = float("inf")
 
 
-class Leases:
-    """What was received from one receiver and is not settled, by the identity of the delivery."""
+class LeaseRenewer:
+    """Owns what was received from one receiver and is not settled.
 
-    def __init__(self, name: str, lease: float | None, outage: Outage, lose: Callable[[Job], None]) -> None:
+    A job whose lease is lost is taken out of the queue. If it runs already it goes on, and its outcome does not count.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lease: float | None,
+        receiver: Receiver,
+        queue: WorkQueue,
+        reporter: OutcomeReporter,
+        outage: Outage,
+    ) -> None:
         self._name = name
         self._lease = lease
+        self._receiver = receiver
+        self._queue = queue
+        self._reporter = reporter
         self._outage = outage
-        self._lose = lose
-        """Called for each that was lost."""
         self._open: dict[int, Job] = {}
+        """By the identity of the delivery."""
         self._loop = asyncio.get_running_loop()
 
-    def begin(self) -> float:
-        """When the leases of what comes now will end, by the loop's clock."""
-        return _NEVER if self._lease is None else self._loop.time() + self._lease
-
-    def add(self, job: Job) -> None:
-        """Renew the lease of a job from now on."""
-        self._open[id(job.delivery)] = job
-
-    def remove(self, jobs: Iterable[Job]) -> None:
-        """Renew them no more."""
+    def start(self, deliveries: Iterable[Delivery]) -> list[Job]:
+        """Renew the leases of what was just received from now on."""
+        lease_ends = self._next_expiry()
+        jobs = [Job(delivery, lease_ends) for delivery in deliveries]
         for job in jobs:
-            self._open.pop(id(job.delivery), None)
+            self._open[id(job.delivery)] = job
+        return jobs
 
-    def holds(self, job: Job) -> bool:
-        """Whether a job is still this worker's own, for all it knows."""
-        return not job.lost and job.held_until > self._loop.time()
+    def finish(self, job: Job) -> None:
+        """Stop renewing the lease of a job that is settled."""
+        self._open.pop(id(job.delivery), None)
+        job.finish()
 
-    def holds_all(self, running: Iterable[Job], context: Context) -> bool:
-        """Whether the message of a context is."""
-        return all(self.holds(job) for job in running if job.context is context)
+    def has_expired(self, job: Job) -> bool:
+        """Return whether a lease has expired, such as while the event loop stood still; then it counts as lost."""
+        job.lost = job.lost or job.lease_ends <= self._loop.time()
+        return job.lost
 
-    async def run(self, receiver: Receiver) -> None:
+    def lose(self, job: Job) -> None:
+        """Note that the broker has given the lease of a job to another worker."""
+        if job.lost:
+            return
+        job.lost = True
+        if self._queue.remove(job):
+            self.finish(job)
+        else:
+            self._reporter.lease_lost(job)
+
+    async def run(self) -> None:
         """Renew until cancelled, three times in each lease."""
         while True:
             await asyncio.sleep(3600.0 if self._lease is None else self._lease / 3)
@@ -54,14 +74,20 @@ class Leases:
             if self._lease is None or not jobs:
                 self._outage.forget(_RENEW, self._name)
                 continue
-            held_until = self.begin()
-            try:
-                lost = await receiver.renew([job.delivery for job in jobs])
-            except BrokerError as error:
-                self._outage.down(_RENEW, self._name, error)
-                continue
-            self._outage.up(_RENEW, self._name)
-            for job in jobs:
-                job.held_until = held_until
-            for job in [self._open[id(delivery)] for delivery in lost if id(delivery) in self._open]:
-                self._lose(job)
+            await self._renew(jobs)
+
+    async def _renew(self, jobs: Sequence[Job]) -> None:
+        lease_ends = self._next_expiry()
+        try:
+            lost = await self._receiver.renew([job.delivery for job in jobs])
+        except BrokerError as error:
+            self._outage.down(_RENEW, self._name, error)
+            return
+        self._outage.up(_RENEW, self._name)
+        for job in jobs:
+            job.lease_ends = lease_ends
+        for job in [self._open[id(delivery)] for delivery in lost if id(delivery) in self._open]:
+            self.lose(job)
+
+    def _next_expiry(self) -> float:
+        return _NEVER if self._lease is None else self._loop.time() + self._lease

@@ -11,7 +11,7 @@ from diator.context import NO_HEADERS, Context, Headers
 from diator.delivery.catalog import Entry
 from diator.delivery.codec import Codec
 from diator.delivery.error_texts import text_of
-from diator.delivery.lanes import Job
+from diator.delivery.work_queue import Job
 from diator.errors import UnreadableMessageError
 
 _headers = msgspec.json.Decoder(dict[str, str])

@@ -1,8 +1,7 @@
 """The worker: the consumers of an app, started, watched over and stopped together."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 
 from typing_extensions import Self
@@ -10,23 +9,16 @@ from typing_extensions import Self
 from diator._misuse import AsyncOnly
 from diator._shielding import shielded
 from diator.brokers.port import Broker, Capability
-from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed
-from diator.delivery.consumer import Consumer
-from diator.delivery.follow_up import FollowUps
+from diator.delivery.consumer import Calls, Consumer
 from diator.delivery.operations import named
-from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, Outage
+from diator.delivery.outage import Outage
 from diator.delivery.publisher import Publisher
 from diator.delivery.shared import Shared
 from diator.delivery.subscription_creation import ITSELF, Creation
 from diator.delivery.watchdog import Watchdog
-from diator.errors import BrokerError, BrokerUnavailableError, NotRunningError
+from diator.errors import NotRunningError
 from diator.options import COUNT, SECONDS, Rule, are_names, optional, require
-
-logger = logging.getLogger("diator")
-
-Calls = Callable[[Consumed, FollowUps], Mapping[type, Call]]
-"""Compiles what a consumer calls for each class of events."""
 
 
 class Worker(AsyncOnly):
@@ -72,8 +64,11 @@ class Worker(AsyncOnly):
         self._outage = Outage(lossy=Capability.ACKNOWLEDGED not in self._broker.capabilities)
         creation = await self._create_subscriptions()
         shared = Shared(self._broker, self._outage, self._publisher.telling, asyncio.Lock())
-        self.consumers = [self._consumer(consumed, shared) for consumed in self.consumed]
-        self._tasks = [asyncio.ensure_future(self._keep(consumer, creation)) for consumer in self.consumers]
+        self.consumers = [Consumer(config, self._calls, self._publisher, shared) for config in self.consumed]
+        self._tasks = [
+            asyncio.ensure_future(consumer.run(creation.ended, self._stopping, self._grace_left))
+            for consumer in self.consumers
+        ]
         self._tasks.append(asyncio.ensure_future(creation.run(self._stopping)))
         self._watchdog = Watchdog((one.name, one.registration.target) for one in self.consumed)
         self._watchdog.start()
@@ -130,14 +125,8 @@ class Worker(AsyncOnly):
             await asyncio.wait(self._tasks)  # unlike `gather`, it would not cancel them
             await asyncio.gather(*self._tasks)
 
-    def _left(self) -> float:
+    def _grace_left(self) -> float:
         return 0.0 if self._until is None else self._until - asyncio.get_running_loop().time()
-
-    def _consumer(self, consumed: Consumed, shared: Shared) -> Consumer:
-        follow_ups = FollowUps(self._publisher, consumed.name, shared.outage)
-        consumer = Consumer(consumed, self._calls(consumed, follow_ups), shared)
-        follow_ups.guard = consumer
-        return consumer
 
     async def _create_subscriptions(self) -> Creation:
         """Create what is missing; where the broker is unavailable, later. What this process publishes waits for it."""
@@ -152,31 +141,6 @@ class Worker(AsyncOnly):
             creation.give_up()
             raise
         return creation
-
-    async def _keep(self, consumer: Consumer, creation: Creation) -> None:
-        """Run a consumer until the worker stops, whatever happens."""
-        assert self._stopping is not None
-        await asyncio.wait({creation.ended})
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            try:
-                await self._run(consumer)
-            except BrokerError as error:
-                self._outage.down("be used", consumer.name, error)
-                await backoff.wait(self._stopping)
-            except Exception:
-                logger.exception("the consumer of %s has failed; it starts again", consumer.name)
-                await backoff.wait(self._stopping)
-
-    async def _run(self, consumer: Consumer) -> None:
-        """Run a consumer once; in a task of its own, so that a cancel from a driver is told from one that is meant."""
-        assert self._stopping is not None
-        running = asyncio.ensure_future(consumer.run(self._stopping, self._left))
-        await asyncio.wait({running})
-        if not running.cancelled() and (error := running.exception()) is not None:
-            raise error
-        if not self._stopping.is_set():
-            raise BrokerUnavailableError(OUT_OF_NOWHERE)
 
 
 _OPTIONS = {

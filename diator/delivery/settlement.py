@@ -1,22 +1,23 @@
-"""The settler: outcomes are collected and taken down by the broker in batches."""
+"""Settlement: outcomes are collected, and recorded by the broker in batches."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Protocol
 
-from diator.brokers.port import Delivery, Outcome, Park, Release, RetryAfter, Settlement
-from diator.delivery.lanes import Job
+from diator.brokers.port import RELEASE, Delivery, Outcome, Park, Receiver, Release, RetryAfter
+from diator.delivery.leases import LeaseRenewer
 from diator.delivery.outage import Backoff, Outage
+from diator.delivery.outcome_reporter import OutcomeReporter
+from diator.delivery.work_queue import Job
 from diator.errors import BrokerError, BrokerUnavailableError
 
 logger = logging.getLogger("diator")
 
-WITHIN = 0.05
-"""Seconds that an outcome waits at most for others to go with."""
-_MOST = 100
-"""Outcomes that are worth a call."""
+_MAX_DELAY = 0.05
+"""Seconds that an outcome waits at most for others."""
+_MAX_BATCH = 100
+"""Outcomes that wait at most before they are settled."""
 _MAX_FRUITLESS = 30
 """Attempts to record an outcome that the broker rejects: about two minutes, since others may wait behind it."""
 
@@ -24,27 +25,16 @@ _MAX_FRUITLESS = 30
 Decided = tuple[Job, Outcome]
 
 
-class Settles(Protocol):
-    """What a receiver does for a settler."""
-
-    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Settle many, in order."""
-        ...
-
-
-class Settler:
-    """Collects outcomes for one receiver. ``settled`` gets each batch, and the identities of what was lost."""
+class SettlementBatcher:
+    """Settles the jobs of one receiver, in the order in which they were added."""
 
     def __init__(
-        self,
-        name: str,
-        receiver: Settles,
-        settled: Callable[[Sequence[Decided], Collection[int]], None],
-        outage: Outage,
+        self, name: str, receiver: Receiver, leases: LeaseRenewer, reporter: OutcomeReporter, outage: Outage
     ) -> None:
         self._name = name
         self._receiver = receiver
-        self._settled = settled
+        self._leases = leases
+        self._reporter = reporter
         self._outage = outage
         self._waiting: list[Decided] = []
         self._fruitless = 0
@@ -56,15 +46,17 @@ class Settler:
         self._loop = asyncio.get_running_loop()
 
     def add(self, job: Job, outcome: Outcome) -> None:
-        """Take an outcome in."""
+        """Settle a job soon, together with others."""
+        if outcome is RELEASE:
+            self._reporter.released(job)
         if not self._waiting:
-            self._timer = self._loop.call_later(WITHIN, self._wake.set)
+            self._timer = self._loop.call_later(_MAX_DELAY, self._wake.set)
         self._waiting.append((job, outcome))
-        if len(self._waiting) >= _MOST:
+        if len(self._waiting) >= _MAX_BATCH:
             self._wake.set()
 
-    def hurry(self) -> None:
-        """Settle what there is: nothing more comes soon."""
+    def flush_soon(self) -> None:
+        """Settle what waits now: nothing more comes soon."""
         if self._waiting:
             self._wake.set()
 
@@ -78,15 +70,15 @@ class Settler:
                 await backoff.wait()
             backoff.reset()
 
-    async def at_rest(self, seconds: float) -> None:
-        """Let a settling that is under way end: cut off, nobody would know what became of it."""
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Let a settling that is under way end: if it were cancelled, its result would not be known."""
         deadline = self._loop.time() + seconds
         with suppress(asyncio.TimeoutError):
             while not self._resting.is_set():  # after one batch, the next may have begun before this goes on
                 await asyncio.wait_for(self._resting.wait(), deadline - self._loop.time())
 
     async def flush(self) -> bool:
-        """Settle everything that waits; false where the broker could not. What was not settled waits on."""
+        """Settle everything that waits; return false if the broker could not. What was not settled waits on."""
         batch, self._waiting = self._waiting, []
         if not batch:
             return True
@@ -113,9 +105,17 @@ class Settler:
         except Exception as error:  # noqa: BLE001 - whatever it is, it may concern one of them alone
             await self._settle_each(batch, error)
         else:
-            self._settled(tuple(batch), {id(delivery) for delivery in lost} if lost else ())
+            self._recorded(tuple(batch), {id(delivery) for delivery in lost} if lost else ())
             batch.clear()
             self._fruitless = 0
+
+    def _recorded(self, settled: Sequence[Decided], lost: Collection[int]) -> None:
+        """Finish jobs; ``lost`` are the ids of deliveries of which nothing was recorded."""
+        for job, _ in settled:
+            if id(job.delivery) in lost:
+                self._leases.lose(job)
+            self._leases.finish(job)
+        self._reporter.settled(settled, lost)
 
     async def _settle_each(self, batch: list[Decided], error: Exception) -> None:
         """Settle one at a time, so that an outcome that can't be recorded takes no other with it.
@@ -140,13 +140,13 @@ class Settler:
             else:
                 batch.remove((job, outcome))
                 self._fruitless = 0
-                self._settled([(job, recorded)], {id(delivery) for delivery in lost})
+                self._recorded([(job, recorded)], {id(delivery) for delivery in lost})
         if len(failed) == total and self._may_be_all(failed, error):
             raise error
         for job, outcome in failed:
             logger.error(_NOT_RECORDED, self._name, outcome, job.name, "it is delivered again", exc_info=error)
         batch.clear()
-        self._settled(failed, {id(job.delivery) for job, _ in failed})
+        self._recorded(failed, {id(job.delivery) for job, _ in failed})
 
     def _may_be_all(self, failed: list[Decided], error: Exception) -> bool:
         """Whether the broker or the receiver may be unable to record anything, not only these outcomes."""

@@ -1,0 +1,139 @@
+"""Outcomes: what becomes of each message is decided here, and reported to hooks and in the log."""
+
+import asyncio
+import logging
+from collections.abc import Container, Sequence
+from typing import Any
+
+from diator.brokers.port import ACK, Outcome, Park, RetryAfter
+from diator.context import Context
+from diator.delivery.catalog import Consumed
+from diator.delivery.error_texts import described, is_recordable, traceback_of
+from diator.delivery.failure_policy import after_failure, parked
+from diator.delivery.telling import Telling
+from diator.delivery.work_queue import Job
+from diator.errors import Reject, UnreadableMessageError
+from diator.hooks import Handled, Parked, Received, Retried, Settled
+
+logger = logging.getLogger("diator")
+
+_MAX_UNHANDLED = 100
+"""Types that are logged; on some topics anything may come."""
+
+
+class OutcomeReporter:
+    """Decides and reports the outcomes of one subscription. ``lossy``: the broker delivers at most once."""
+
+    def __init__(self, config: Consumed, telling: Telling, *, lossy: bool) -> None:
+        self._config = config
+        self._name = config.name
+        self._telling = telling
+        self._lossy = lossy
+        self._loop = asyncio.get_running_loop()
+        self._unhandled: set[str] = set()
+        self.ignored = 0
+        """How many messages were acknowledged because their type has no handler here."""
+
+    # What a message without a run of its handler becomes
+
+    def poisonous(self, job: Job) -> Outcome:
+        """Decide on a message that was delivered too often without an outcome."""
+        why = "its worker died, or its handler outlasted its lease"
+        text = f"delivered {job.delivery.deliveries} times, {job.unexplained} without an outcome: {why}"
+        return self._park(job, parked(text, job.delivery.failures))
+
+    def unreadable(self, job: Job, error: UnreadableMessageError) -> Outcome:
+        """Decide on a message that can't be read."""
+        cause = error if error.__cause__ is None else error.__cause__
+        return self._park(job, parked(f"undecodable: {error}", job.delivery.failures, cause), cause)
+
+    def unhandled(self, job: Job) -> Outcome:
+        """Decide on a message of a type that has no handler here. Each type is logged once.
+
+        On a topic with events of several types that is expected. Elsewhere it may be the former name of an event.
+        """
+        assert job.envelope is not None
+        self.ignored += 1
+        name = job.envelope.type
+        if name not in self._unhandled and len(self._unhandled) < _MAX_UNHANDLED:
+            self._unhandled.add(name)
+            text = f"{self._name} gets messages of type {name!r}, which its handler does not take"
+            if job.delivery.topic in self._config.shared:
+                logger.info("%s; they are acknowledged", text)
+            else:
+                renamed = "If its event was called so before, say that in its @contract"
+                logger.warning("%s; they are acknowledged, and gone. %s: aliases=(%r,)", text, renamed, name)
+        return ACK
+
+    # What a run becomes
+
+    def handled(self, event: Any, context: Context, began: float, error: BaseException | None) -> None:
+        """Report that a handler has ended."""
+        if self._telling.hears("handled"):
+            details = Handled(self._name, event, context, self._loop.time() - began, error)
+            self._telling.tell("handled", details)
+
+    def failed(self, job: Job, error: BaseException) -> Outcome:
+        """Decide on a message whose handler has failed."""
+        attempt = job.delivery.failures + 1
+        outcome = after_failure(error, attempt, self._config.retry)
+        what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
+        if self._lossy:
+            _log_error("%s; the broker delivers at most once, so it is lost", what, error=error)
+            return ACK
+        if isinstance(outcome, Park):
+            return self._park(job, outcome, error)
+        assert isinstance(outcome, RetryAfter)
+        logger.warning("%s (%s); again in %.3g s", what, described(error), outcome.delay)
+        if self._telling.hears("retried"):
+            self._telling.tell("retried", Retried(self._name, job.context, outcome.delay, error))
+        return outcome
+
+    def _park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
+        """Make a message a dead letter, if the broker keeps them."""
+        text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
+        told = None if issubclass(type(error), Reject) else error  # a rejection says all in its reason
+        _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
+        if self._telling.hears("parked"):
+            self._telling.tell("parked", Parked(self._name, job.context, why))
+        return ACK if self._lossy else why
+
+    # What else happens to messages
+
+    def received(self, jobs: Sequence[Job]) -> None:
+        """Report that messages were received."""
+        if jobs and self._telling.hears("received"):
+            self._telling.tell("received", Received(self._name, [job.delivery for job in jobs]))
+
+    def released(self, job: Job) -> None:
+        """Report that a message is released, if it is lost by that."""
+        if self._lossy:
+            text = "%s: message %s is lost: the worker ended before it was handled, and the broker takes nothing back"
+            logger.warning(text, self._name, job.message_id or "that was not read yet")
+
+    def cancelled_at_shutdown(self, job: Job) -> None:
+        """Report that a handler did not end within the grace period."""
+        logger.warning("%s: message %s did not finish in time, and is given back", self._name, job.message_id)
+
+    def lease_lost(self, job: Job) -> None:
+        """Report that the lease of a message was lost after its handler had started."""
+        text = (
+            "%s has lost the lease of message %s; another worker may handle it too, and its outcome here does not count"
+        )
+        logger.warning(text, self._name, job.message_id)
+
+    def settled(self, settled: Sequence[tuple[Job, Outcome]], lost: Container[int]) -> None:
+        """Report that the broker has recorded outcomes; ``lost`` has the ids of the deliveries that it did not."""
+        if self._telling.hears("settled"):
+            for job, outcome in settled:
+                gone = id(job.delivery) in lost
+                self._telling.tell("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))
+
+
+def _log_error(text: str, *values: object, error: BaseException | None) -> None:
+    """Log an error with its traceback; as text where handlers that write UTF-8 would drop the record otherwise."""
+    if error is None or not is_recordable(error):
+        more = "" if error is None else "\n" + traceback_of(error)
+        logger.error(f"{text}%s", *values, more)  # noqa: G004 - the text is one of two
+    else:  # not the error itself: logging would ask whether that is true
+        logger.error(text, *values, exc_info=(type(error), error, error.__traceback__))

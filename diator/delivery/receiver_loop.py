@@ -1,0 +1,175 @@
+"""The receiver loop: what one receiver delivers is received, handled and settled, until the worker stops.
+
+Calls go down, and answers come back as results: nothing below calls the loop.
+
+    ReceiverLoop -> Prefetcher         receive: how many, and when
+                 -> WorkQueue          which message is next
+                 -> HandlerRunner      run its handler, and get the outcome
+                 -> SettlementBatcher  have the broker record the outcome
+                 -> LeaseRenewer       keep the leases of what is not settled
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from diator.brokers.port import RELEASE, Outcome, Receiver, Release, RetryAfter
+from diator.delivery.alone import Call
+from diator.delivery.catalog import Consumed
+from diator.delivery.error_texts import described
+from diator.delivery.handler_runner import HandlerRunner, RunningHandlers
+from diator.delivery.leases import LeaseRenewer
+from diator.delivery.outcome_reporter import OutcomeReporter
+from diator.delivery.prefetcher import MAX_PREFETCH, Prefetcher
+from diator.delivery.settlement import SettlementBatcher
+from diator.delivery.shared import Shared
+from diator.delivery.work_queue import Job, WorkQueue
+from diator.errors import BrokerError
+
+logger = logging.getLogger("diator")
+
+_YIELD_AFTER = 0.01
+"""Seconds after which handlers that wait for nothing yield to the event loop."""
+_CLOSE_TIMEOUT = 5.0
+"""Seconds that the last settling, and closing, may take."""
+
+Task = asyncio.Task[None]
+
+
+class ReceiverLoop:
+    """Receives, handles ``concurrency`` messages at a time, and settles. One task receives, one settles, one renews."""
+
+    def __init__(
+        self,
+        config: Consumed,
+        calls: Mapping[type, Call],
+        running: RunningHandlers,
+        reporter: OutcomeReporter,
+        shared: Shared,
+        receiver: Receiver,
+    ) -> None:
+        name, outage = config.name, shared.outage
+        self._name = name
+        self._concurrency = config.concurrency
+        self.receiver = receiver
+        self._outage = outage
+        self._running = running
+        self._reporter = reporter
+        self._queue = queue = WorkQueue(max(MAX_PREFETCH, config.concurrency))
+        self._leases = leases = LeaseRenewer(name, shared.broker.lease, receiver, queue, reporter, outage)
+        self._settlement = SettlementBatcher(name, receiver, leases, reporter, outage)
+        self._prefetcher = Prefetcher(receiver, config, shared, queue, leases, self._settlement, reporter)
+        self._runner = HandlerRunner(config, calls, running, reporter)
+        self.is_receiving = True
+        """Whether it receives messages."""
+        self._yielded = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
+        """Run until ``stopping`` is set, or something breaks; then close the receiver."""
+        start = asyncio.ensure_future
+        background = [start(self._settlement.run()), start(self._leases.run())]
+        handling = [start(self._handle()) for _ in range(self._concurrency)]
+        receiving = start(self._prefetcher.run())
+        waiting = start(stopping.wait())
+        try:
+            await asyncio.wait({receiving, waiting, *handling, *background}, return_when=asyncio.FIRST_COMPLETED)
+            await self._end(receiving, handling, grace)
+        finally:
+            self.is_receiving = False
+            self._runner.is_shutting_down = True
+            try:
+                await self._settlement.wait_until_idle(_CLOSE_TIMEOUT)
+            finally:
+                await _cancelled([waiting, receiving, *handling, *background])
+                await self._drain()
+        _raise_first(receiving, *handling, *background)
+
+    async def _handle(self) -> None:
+        """Handle one message after the other."""
+        task = asyncio.current_task()
+        assert task is not None
+        while not self._runner.is_shutting_down:
+            job = self._queue.get_nowait()
+            if job is None:
+                self._settlement.flush_soon()
+                job = await self._queue.get()
+                if job is None:
+                    return
+            self._settle(job, RELEASE if self._leases.has_expired(job) else await self._runner.run(job, task))
+            now = self._loop.time()
+            if now - self._yielded > _YIELD_AFTER:
+                self._yielded = now
+                await asyncio.sleep(0)  # handlers that wait for nothing would keep the loop to themselves
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        """Settle a job. If it is to be delivered again, those of its key that wait behind it are, too, in order."""
+        self._settlement.add(job, outcome)
+        if job.key is not None and isinstance(outcome, (RetryAfter, Release)):
+            for later in self._queue.hold_key(job):
+                self._settlement.add(later, RELEASE)
+            self._settlement.flush_soon()
+        else:
+            self._queue.task_done(job)
+
+    # Ending
+
+    async def _end(self, receiving: Task, handling: list[Task], grace: Callable[[], float]) -> None:
+        """Receive nothing more, release what has not begun, let finish what has, and cancel what takes too long."""
+        self.is_receiving = False
+        await _cancelled([receiving])
+        for job in self._queue.drain():
+            self._settlement.add(job, RELEASE)
+        self._queue.close()
+        self._settlement.flush_soon()
+        while self._running and (remaining := grace()) > 0:
+            await asyncio.wait(handling, timeout=min(remaining, 0.2))
+            if all(task.done() for task in handling):
+                return
+        self._runner.is_shutting_down = True
+        for job in self._running.jobs:
+            self._reporter.cancelled_at_shutdown(job)
+        await _cancelled(handling)
+
+    async def _drain(self) -> None:
+        """Settle what is left, as far as the broker can, and close the receiver, which releases the rest."""
+        settled = False
+        try:
+            with suppress(asyncio.TimeoutError):
+                settled = await asyncio.wait_for(self._settlement.flush(), _CLOSE_TIMEOUT)
+        finally:
+            if not settled:
+                logger.warning("%s: the last outcomes were not taken down; those messages come again", self._name)
+            await self._close()
+
+    async def _close(self) -> None:
+        text = "%s did not end cleanly (%s); its messages are redelivered when their lease expires"
+        try:
+            await asyncio.wait_for(self.receiver.aclose(), _CLOSE_TIMEOUT)
+        except BrokerError as error:
+            logger.warning(text, self._name, described(error))
+        except asyncio.TimeoutError:
+            logger.warning(text, self._name, f"its receiver did not close within {_CLOSE_TIMEOUT:g} s")
+        self._outage.forget_all(self._name)
+
+
+async def _cancelled(tasks: "Iterable[asyncio.Future[Any]]") -> None:
+    """Cancel tasks and wait for their end, whatever it is."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)  # unlike `gather`, it ends at once if it is cancelled itself
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # or asyncio would report it once more
+
+
+def _raise_first(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, Exception):
+                raise error
+            # As it is, asyncio would end the loop with it once more, or nothing would start the consumer again.
+            raise RuntimeError(f"a task was ended by {type(error).__qualname__}") from error
