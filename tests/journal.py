@@ -19,7 +19,7 @@ class Session:
 class Journal:
     """Gives a `Session` for each scope and writes down when scopes open and close, and with which error."""
 
-    capabilities = Capability.SCOPED | Capability.TEARDOWN | Capability.TEARDOWN_SEES_ERROR | Capability.REOPENS
+    capabilities = Capability.SCOPED | Capability.REOPENS
 
     def __init__(
         self,

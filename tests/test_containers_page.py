@@ -1,4 +1,4 @@
-"""The page on containers shows what the example does and what the plugins declare.
+"""The page on containers shows what the example does and what the suites prove.
 
 ``python -m tests.test_containers_page`` writes both parts of the page anew.
 """
@@ -12,43 +12,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diator_conformance import ContainerSuite, Feature
 
 from diator import Diator
-from diator.containers import Capability, Container
-from diator.containers.find import find_container
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "containers.md"
 
 ROWS = {
-    Capability.SCOPED: "one object for each unit of work",
-    Capability.SINGLETON: "one object for the app",
-    Capability.ASYNC_FACTORY: "coroutine functions as factories",
-    Capability.TEARDOWN: "generators, closed with the unit of work",
-    Capability.ASYNC_TEARDOWN: "async generators, closed with the unit of work",
-    Capability.TEARDOWN_SEES_ERROR: "what closes sees the error",
-    Capability.SINGLETON_TEARDOWN: "singletons are closed with the app",
-    Capability.PROVIDED: "`app.using(provide=...)` reaches factories",
-    Capability.QUALIFIERS: "two providers of one type",
-    Capability.DEEP_VALIDATION: "the start finds what is missing below handlers",
-    Capability.CONCURRENT_SCOPE: "built once, whoever asks at a time, in a unit",
-    Capability.CONCURRENT_SINGLETON: "built once, whoever asks at a time, in the app",
-    Capability.REOPENS: "the app can be started again",
+    Feature.SCOPED: "one object for each unit of work",
+    Feature.SINGLETON: "one object for the app",
+    Feature.ASYNC_FACTORY: "coroutine functions as factories",
+    Feature.TEARDOWN: "generators, closed with the unit of work",
+    Feature.ASYNC_TEARDOWN: "async generators, closed with the unit of work",
+    Feature.TEARDOWN_SEES_ERROR: "what closes sees the error",
+    Feature.SINGLETON_TEARDOWN: "singletons are closed with the app",
+    Feature.PROVIDED: "`app.using(provide=...)` reaches factories",
+    Feature.QUALIFIERS: "two providers of one type",
+    Feature.DEEP_VALIDATION: "the start finds what is missing below handlers",
+    Feature.REOPENS: "the app can be started again",
 }
 
 
-def example() -> Any:
-    path = ROOT / "examples" / "09_any_container.py"
-    spec = importlib.util.spec_from_file_location("any_container", path)
+def module(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["any_container"] = module  # where hints are looked up
+    sys.modules[name] = module  # where hints are looked up
     spec.loader.exec_module(module)
     return module
 
 
-EXAMPLE = example()
+EXAMPLE = module("any_container", ROOT / "examples" / "09_any_container.py")
 SET_UPS: dict[str, Callable[[], object]] = EXAMPLE.SET_UPS
 
 
@@ -61,19 +57,23 @@ def shown_set_ups() -> str:
     return "\n".join(blocks)
 
 
-async def capabilities() -> dict[str, Capability]:
-    found: dict[str, Capability] = {}
-    for library, make in SET_UPS.items():
-        container: Container = find_container(make())
-        found[library] = container.capabilities
-        await container.aclose()
-    return found
+def features(library: str) -> Feature:
+    """What the library can do, as its plugin's suite says."""
+    name = f"test_{library}_conformance"
+    tests = module(name, ROOT / "plugins" / f"diator-{library}" / "tests" / f"{name}.py")
+    (suite,) = (
+        one
+        for one in vars(tests).values()
+        if isinstance(one, type) and issubclass(one, ContainerSuite) and one is not ContainerSuite
+    )
+    return suite().features
 
 
-def shown_capabilities(found: dict[str, Capability]) -> str:
-    lines = [f"| | {' | '.join(found)} |", f"| --- |{' --- |' * len(found)}"]
-    for capability, text in ROWS.items():
-        lines.append(f"| {text} | {' | '.join('yes' if capability in has else '' for has in found.values())} |")
+def shown_features() -> str:
+    lines = [f"| | {' | '.join(SET_UPS)} |", f"| --- |{' --- |' * len(SET_UPS)}"]
+    found = [features(library) for library in SET_UPS]
+    for feature, text in ROWS.items():
+        lines.append(f"| {text} | {' | '.join('yes' if feature in has else '' for has in found)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -86,12 +86,12 @@ def test_the_page_shows_the_set_ups_of_the_example() -> None:
     assert part("the set-ups of examples/09_any_container.py") == shown_set_ups()
 
 
-async def test_the_table_shows_what_the_plugins_declare() -> None:
-    assert part("the capabilities that the plugins declare") == shown_capabilities(await capabilities())
+def test_the_table_shows_what_the_suites_prove() -> None:
+    assert part("the features that the suites prove") == shown_features()
 
 
-def test_every_capability_has_a_row() -> None:
-    assert set(ROWS) == set(Capability)
+def test_every_feature_has_a_row() -> None:
+    assert set(ROWS) == set(Feature)
 
 
 @pytest.mark.parametrize("library", SET_UPS)
@@ -105,11 +105,11 @@ async def test_the_application_runs_unchanged_on_each_container(
     assert capsys.readouterr().out == "user 7 is number 1 in meeting 1\nuser 8 is number 2 in meeting 1\n"
 
 
-async def write() -> None:
+def write() -> None:
     text = PAGE.read_text()
     for title, new in {
         "the set-ups of examples/09_any_container.py": shown_set_ups(),
-        "the capabilities that the plugins declare": shown_capabilities(await capabilities()),
+        "the features that the suites prove": shown_features(),
     }.items():
         begin = f"<!-- {title} -->\n"
         text = text.replace(f"{begin}{part(title)}<!-- end -->", f"{begin}{new}<!-- end -->")
@@ -117,6 +117,4 @@ async def write() -> None:
 
 
 if __name__ == "__main__":
-    import asyncio
-
-    asyncio.run(write())
+    write()

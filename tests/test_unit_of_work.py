@@ -1,14 +1,17 @@
 """What happens on ``send``, in its order, and what fails it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import functools
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from diator import CallNext, CallNextError, Command, Diator, DomainEvent, Publish
+from diator import CallNext, CallNextError, Command, Diator, DomainEvent, NotificationEvent, Publish, Query
+from diator.containers import Key
 from tests.journal import Journal, Session
 
 
@@ -507,3 +510,88 @@ async def test_a_timeout_that_the_handler_raises_itself_passes_unchanged() -> No
         with pytest.raises(TimeoutError) as caught:
             await app.send(Book())
     assert caught.value is error
+
+
+class OneAtATime(Journal):
+    """Notes how many keys one scope resolves at a time, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self.resolved = 0
+
+    def scope(self, provided: Mapping[Key, object], /) -> Any:
+        scope = super().scope(provided)
+        resolve, busy = scope.resolve, list[Key]()
+
+        async def noting(key: Key) -> Any:
+            busy.append(key)
+            self.most, self.resolved = max(self.most, len(busy)), self.resolved + 1
+            try:
+                await asyncio.sleep(0.001)
+                return await resolve(key)
+            finally:
+                busy.remove(key)
+
+        scope.resolve = noting  # type: ignore[method-assign]
+        return scope
+
+
+@dataclass(frozen=True)
+class Told(NotificationEvent):
+    pass
+
+
+@dataclass(frozen=True)
+class Seats(Query[int]):
+    pass
+
+
+async def _read(app: Diator) -> list[int]:
+    async with app.stream(Seats()) as numbers:
+        return [number async for number in numbers]
+
+
+async def test_a_scope_resolves_one_key_at_a_time() -> None:
+    """Containers need no lock for a scope, whatever a unit of work does."""
+    container = OneAtATime()
+    app = Diator("booking", container=container, broker="memory://", concurrency=10)
+
+    @app.middleware(inside=True)
+    async def check(message: Command[Any], call_next: CallNext, one: Session, other: Session) -> Any:
+        return await call_next(message)
+
+    @app.command
+    async def book(command: Book, one: Session, other: Session, publish: Publish[Booked | Told]) -> str:
+        publish(Booked())
+        publish(Told())
+        if command.seats:
+            await asyncio.gather(*(app.send(Book(0)) for _ in range(5)), _read(app), _read(app))
+        return "done"
+
+    @app.query
+    async def rows(query: Seats, one: Session, other: Session) -> AsyncIterator[int]:
+        for number in range(3):
+            await asyncio.sleep(0.001)
+            yield number
+
+    async def audit(event: Booked, one: Session, other: Session) -> None:
+        await asyncio.sleep(0.001)
+
+    def store(event: Booked, one: Session, other: Session) -> None:
+        time.sleep(0.001)
+
+    for number in range(10):
+        handler = functools.partial(audit if number % 2 else store)
+        app.add_event_handler(handler, thread=not number % 2)
+
+    @app.on_event(thread=True)
+    def told(event: Told, one: Session, other: Session) -> None:
+        time.sleep(0.001)
+
+    async with app, app.worker():
+        await asyncio.gather(*(app.send(Book()) for _ in range(3)))
+        await app.publish(Booked(), Booked())
+        await asyncio.sleep(0.1)
+    assert container.resolved > 400
+    assert container.most == 1

@@ -1,28 +1,27 @@
-"""The port of dependency-injection containers: what a plugin gives, on one screen.
+"""The port of dependency-injection containers: what a plugin implements, on one screen.
 
-Diator looks at handlers itself; a container is only asked for **keys**. The contract:
+Diator reads handlers itself and asks a container for **keys** only. Registration stays in the library's own API: a
+plugin wraps one configured, native container. The contract:
 
-*Registration* stays in the library's own API. The plugin wraps one configured, native container.
+*Startup.* ``can_resolve``, ``lifetime`` and ``validate`` run no user code and may be called before an event loop runs.
+``validate`` returns every problem. What the library cannot do but a registration needs is an
+`~diator.UnsupportedRegistrationError` among them: a plugin rejects it at startup and never misbehaves silently.
 
-*Start.* ``can_resolve``, ``lifetime`` and ``validate`` run no user code and may be called before an event loop runs.
-``validate`` returns every problem, not the first one. What the library cannot do, but a registration needs, is an
-`~diator.UnsupportedRegistrationError` among them: a plugin refuses at the start and never misbehaves in silence.
+*Scopes.* One scope for each unit of work; nested and overlapping scopes share singletons only. A scoped object is built
+once in its scope. Diator resolves one key at a time in a scope, so a scope needs no lock. Scopes overlap, so a
+singleton may need one. Without `Capability.SCOPED` all units share one scope, as long as the app runs.
 
-*Scope.* One scope for each unit of work. In a scope, what is registered as scoped is built once, also when several
-tasks ask for it at the same time; scopes that overlap, or are nested, share singletons only. Resources open when they
-are resolved, not before, and close in reverse order when the scope is left: after success, after an error (which they
-see, where the library can show it) and after a cancellation, when they may still await. When one fails to close, the
-others are closed all the same and the error is raised. Diator enters a scope, resolves and leaves it in one task.
-A container without `Capability.SCOPED` is given one scope for the whole life of the app.
+*Resources* open when they are resolved and close in reverse order when the scope is left: after success, after an error
+(which they see, if the library can show it) and after a cancellation, when they may still await. If one fails to close,
+the others close regardless and the error is raised: `~diator.containers.close_in_reverse` is the rule.
 
-*Values provided* with ``scope(provided)`` are what the scope answers for those keys. With `Capability.PROVIDED` they
-reach the container's own factories too.
+*Provided values* are what the scope returns for their keys; with `Capability.PROVIDED` they reach factories too.
 
 *Errors.* Library errors become `~diator.ContainerError`, raised ``from`` the original. What a user's factory or
 constructor raises passes through unchanged.
 
-*Closing.* ``aclose`` closes the singletons, by the same rule, and may be called more than once. With
-`Capability.REOPENS` the container can be used again afterwards, its singletons built anew, also in another event loop.
+*Closing.* ``aclose`` closes the singletons by the same rule and may be called more than once. With
+`Capability.REOPENS` the container can be used again afterwards: singletons are built again, also in another event loop.
 """
 
 import enum
@@ -46,32 +45,14 @@ class Lifetime(enum.Enum):
 
 
 class Capability(enum.Flag):
-    """What a container keeps its promises on. Read when the app starts, and by the suites in ``diator_conformance``."""
+    """What Diator must know of a container when the app starts."""
 
     SCOPED = enum.auto()
-    """One object for each scope."""
-    TEARDOWN = enum.auto()
-    """Resources from synchronous generators are closed with their scope."""
-    ASYNC_FACTORY = enum.auto()
-    """Coroutine functions as factories."""
-    ASYNC_TEARDOWN = enum.auto()
-    """Resources from asynchronous generators are closed with their scope."""
-    TEARDOWN_SEES_ERROR = enum.auto()
-    """The code that closes a resource learns which exception ended the scope."""
-    SINGLETON = enum.auto()
-    """One object that outlives the scopes."""
-    SINGLETON_TEARDOWN = enum.auto()
-    """Singleton resources are closed by ``aclose``."""
+    """One object for each scope. Without it, the app has one scope."""
     PROVIDED = enum.auto()
     """Values given to ``scope`` reach the container's own factories."""
-    QUALIFIERS = enum.auto()
-    """Two providers of one type, told apart by a qualifier."""
     DEEP_VALIDATION = enum.auto()
-    """``validate`` finds what is missing below the keys that it is asked for."""
-    CONCURRENT_SCOPE = enum.auto()
-    """A scoped object is built once, however many tasks ask for it at a time."""
-    CONCURRENT_SINGLETON = enum.auto()
-    """A singleton is built once, however many tasks ask for it at a time."""
+    """``validate`` finds what is missing below the keys; without it, what it could not inspect is a warning."""
     REOPENS = enum.auto()
     """Usable again after ``aclose``."""
 

@@ -12,6 +12,7 @@ from diator_conformance.brokers import BrokerSuite, Wanted  # noqa: E402
 from diator_conformance.containers import (  # noqa: E402
     CannotExpressError,
     ContainerSuite,
+    Feature,
     Kind,
     RefusedByLibraryError,
     Registration,
@@ -21,6 +22,7 @@ __all__ = [
     "BrokerSuite",
     "CannotExpressError",
     "ContainerSuite",
+    "Feature",
     "Kind",
     "RefusedByLibraryError",
     "Registration",

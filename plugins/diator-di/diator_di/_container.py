@@ -24,21 +24,7 @@ class DiContainer:
     `~diator.ConfigurationError` for anything but a `di.Container`.
     """
 
-    capabilities = (
-        Capability.SCOPED
-        | Capability.TEARDOWN
-        | Capability.ASYNC_FACTORY
-        | Capability.ASYNC_TEARDOWN
-        | Capability.TEARDOWN_SEES_ERROR
-        | Capability.SINGLETON
-        | Capability.SINGLETON_TEARDOWN
-        | Capability.PROVIDED
-        | Capability.QUALIFIERS
-        | Capability.DEEP_VALIDATION
-        | Capability.CONCURRENT_SCOPE
-        | Capability.CONCURRENT_SINGLETON
-        | Capability.REOPENS
-    )
+    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
 
     def __init__(self, container: Container, *, scopes: Sequence[Hashable] = ("app", "request")) -> None:
         _refuse_others(container)

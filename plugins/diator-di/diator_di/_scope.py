@@ -56,7 +56,7 @@ class Outer:
 class DiScope:
     """A scope for one unit of work, and its resolver."""
 
-    __slots__ = ("_lock", "_outer", "_plans", "_provided", "_ready", "_stack", "_state", "_unit", "_values")
+    __slots__ = ("_outer", "_plans", "_provided", "_ready", "_stack", "_state", "_unit", "_values")
 
     def __init__(self, unit: Hashable, outer: Outer, plans: "Plans", provided: Mapping[Key, object]) -> None:
         self._unit = unit
@@ -67,7 +67,6 @@ class DiScope:
         self._values = plans.values(provided) if provided else None
         self._stack = Stack()
         self._state: ScopeState | None = None
-        self._lock: asyncio.Lock | None = None
 
     async def __aenter__(self) -> Self:
         self._state = self._stack.open(self._unit, self._outer.state)
@@ -93,13 +92,10 @@ class DiScope:
         return await self._build(plan, self._state)
 
     async def _build(self, plan: Plan, state: ScopeState) -> Any:
-        if self._lock is None:
-            self._lock = asyncio.Lock()
         try:
             if plan.singletons:
                 await self._outer.build(plan)
-            async with self._lock:
-                return await plan.solved.execute_async(_EXECUTOR, state, self._values)
+            return await plan.solved.execute_async(_EXECUTOR, state, self._values)
         except IncompatibleDependencyError as error:
             hidden = error.__context__  # an AttributeError of the user's code, which di takes for one of its own
             if not isinstance(hidden, AttributeError):

@@ -13,21 +13,6 @@ from diator_dishka._scope import DishkaScope, close
 
 _Marker = type(FromComponent())
 
-_ALWAYS = (
-    Capability.SCOPED
-    | Capability.TEARDOWN
-    | Capability.ASYNC_FACTORY
-    | Capability.ASYNC_TEARDOWN
-    | Capability.TEARDOWN_SEES_ERROR
-    | Capability.SINGLETON
-    | Capability.SINGLETON_TEARDOWN
-    | Capability.PROVIDED
-    | Capability.QUALIFIERS
-    | Capability.DEEP_VALIDATION
-    | Capability.CONCURRENT_SCOPE
-    | Capability.REOPENS
-)
-
 
 class DishkaContainer:
     """Wraps an async dishka container. Its scope for each unit of work is the next one, ``Scope.REQUEST`` by default.
@@ -35,16 +20,12 @@ class DishkaContainer:
     Raises `~diator.ConfigurationError` for anything but an `AsyncContainer` that has a scope to open.
     """
 
+    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
+
     def __init__(self, container: AsyncContainer) -> None:
         _refuse_others(container)
         self._container = container
         self._graph = Graph(container)
-        self._capabilities = _ALWAYS if container.lock is None else _ALWAYS | Capability.CONCURRENT_SINGLETON
-
-    @property
-    def capabilities(self) -> Capability:
-        """All that there are, but without a lock two tasks may build one singleton twice."""
-        return self._capabilities
 
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
         """Read dishka's own ``FromComponent("x")``."""

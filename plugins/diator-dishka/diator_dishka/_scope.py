@@ -1,6 +1,5 @@
 """One scope of a dishka container, and how it closes."""
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -20,17 +19,13 @@ from diator_dishka._graph import Graph, to_dishka
 class DishkaScope:
     """A scope for one unit of work, and its resolver."""
 
-    __slots__ = ("_freed", "_graph", "_is_busy", "_opened", "_outer", "_provided")
+    __slots__ = ("_graph", "_opened", "_outer", "_provided")
 
     def __init__(self, outer: AsyncContainer, graph: Graph, provided: Mapping[Key, object]) -> None:
         self._outer = outer
         self._graph = graph
         self._provided = provided
         self._opened: AsyncContainer | None = None
-        self._is_busy = False
-        """Whether a task is resolving. The others wait: two at a time would build one object twice."""
-        self._freed: asyncio.Event | None = None
-        """What they wait for, made by the first of them."""
 
     async def __aenter__(self) -> Self:
         if self._provided:
@@ -50,14 +45,11 @@ class DishkaScope:
 
     async def resolve(self, key: Key, /) -> Any:
         """Give the object for a key. Raises as `diator.containers.port.Resolver` says."""
-        while self._is_busy:
-            await self._wait()
         opened = self._opened
         if opened is None:
             raise ScopeClosedError(key)
         if self._provided and key in self._provided:
             return self._provided[key]
-        self._is_busy = True
         try:
             if key.qualifier is None:
                 return await opened.get(key.hint)
@@ -69,16 +61,6 @@ class DishkaScope:
             if isinstance(explained, DependencyCycleError):
                 raise explained from error
             raise
-        finally:
-            self._is_busy = False
-            if self._freed is not None:
-                self._freed.set()
-                self._freed = None
-
-    async def _wait(self) -> None:
-        if self._freed is None:
-            self._freed = asyncio.Event()
-        await self._freed.wait()
 
     def _put_in_place(self, opened: AsyncContainer) -> None:
         """Have factories find the provided values, also those that a factory of the container would make."""

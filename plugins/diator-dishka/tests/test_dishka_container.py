@@ -31,10 +31,9 @@ from diator import (
     LifetimeMismatchError,
     Named,
     NotProvidedError,
-    ScopeClosedError,
     UnsupportedRegistrationError,
 )
-from diator.containers import Capability, Key, Lifetime
+from diator.containers import Key, Lifetime
 
 
 class User:
@@ -322,25 +321,6 @@ async def test_what_a_factory_asks_of_the_container_in_vain_is_an_error_of_the_c
 # Locks and loops
 
 
-async def test_a_factory_may_ask_the_container_for_more_while_others_wait() -> None:
-    async def user() -> User:
-        await asyncio.sleep(0.001)
-        return User()
-
-    async def audit(container: AsyncContainer) -> Audit:
-        return Audit(await container.get(User))
-
-    provider = Provider(scope=Scope.REQUEST)
-    provider.provide(user)
-    provider.provide(audit)
-    container = DishkaContainer(make_async_container(provider))
-    async with container.scope({}) as scope:
-        asking_together = asyncio.gather(*(scope.resolve(Key(Audit)) for _ in range(5)))
-        audits = await asyncio.wait_for(asking_together, 5)
-        assert len({id(one) for one in audits}) == 1
-        assert await scope.resolve(Key(User)) is audits[0].user
-
-
 async def test_a_factory_may_ask_the_container_for_several_things_at_a_time() -> None:
     async def user() -> User:
         await asyncio.sleep(0)
@@ -356,54 +336,6 @@ async def test_a_factory_may_ask_the_container_for_several_things_at_a_time() ->
     async with container.scope({}) as scope:
         made = await asyncio.wait_for(scope.resolve(Key(list[object])), 5)
         assert [type(one) for one in made] == [User, Settings]
-
-
-async def test_tasks_that_wait_for_each_other_survive_failures_and_cancellations() -> None:
-    tried: list[int] = []
-
-    async def user() -> User:
-        tried.append(1)
-        await asyncio.sleep(0.001)
-        if len(tried) == 1:
-            raise FirstError
-        return User()
-
-    provider = Provider(scope=Scope.REQUEST)
-    provider.provide(user)
-    container = DishkaContainer(make_async_container(provider))
-    async with container.scope({}) as scope:
-        tasks = [asyncio.create_task(scope.resolve(Key(User))) for _ in range(5)]
-        await asyncio.sleep(0)
-        tasks[1].cancel()
-        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
-    assert [type(one) for one in results] == [FirstError, asyncio.CancelledError, User, User, User]
-    assert len({id(one) for one in results[2:]}) == 1
-    assert len(tried) == 2
-
-
-async def test_a_task_that_waited_until_the_scope_closed_is_told_so() -> None:
-    started = asyncio.Event()
-
-    async def user() -> User:
-        started.set()
-        await asyncio.sleep(0.001)
-        return User()
-
-    provider = Provider(scope=Scope.REQUEST)
-    provider.provide(user)
-    container = DishkaContainer(make_async_container(provider))
-    async with container.scope({}) as scope:
-        first, second = (asyncio.create_task(scope.resolve(Key(User))) for _ in range(2))
-        await started.wait()
-    with pytest.raises(ScopeClosedError):
-        await asyncio.wait_for(second, 5)
-    assert isinstance(await first, User)
-
-
-def test_without_a_lock_singletons_are_not_promised_to_be_built_once() -> None:
-    locked = DishkaContainer(make_async_container())
-    unlocked = DishkaContainer(make_async_container(lock_factory=None))
-    assert locked.capabilities & ~unlocked.capabilities == Capability.CONCURRENT_SINGLETON
 
 
 def test_a_container_whose_lock_was_waited_for_works_in_another_loop() -> None:

@@ -22,14 +22,7 @@ class PunqContainer:
     ``container.register(Annotated[Repository, Named("replica")], Replica)``.
     """
 
-    capabilities = (
-        Capability.SINGLETON
-        | Capability.PROVIDED
-        | Capability.QUALIFIERS
-        | Capability.DEEP_VALIDATION
-        | Capability.CONCURRENT_SINGLETON  # punq builds without an await, so no other task comes in between
-        | Capability.REOPENS
-    )
+    capabilities = Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
 
     def __init__(self, container: punq.Container) -> None:
         self._container = container

@@ -30,16 +30,7 @@ class RodiContainer:
     Raises `~diator.ConfigurationError` for a container with a ``scope_cls`` of its own.
     """
 
-    capabilities = (
-        Capability.SCOPED
-        | Capability.SINGLETON
-        | Capability.PROVIDED
-        | Capability.QUALIFIERS
-        | Capability.DEEP_VALIDATION
-        | Capability.CONCURRENT_SCOPE  # rodi builds without an await, so no other task comes in between
-        | Capability.CONCURRENT_SINGLETON
-        | Capability.REOPENS
-    )
+    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
 
     def __init__(self, container: rodi.Container) -> None:
         # Any: what is private to rodi is read here too, and its hints leave much open.

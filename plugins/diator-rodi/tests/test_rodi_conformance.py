@@ -8,7 +8,7 @@ import rodi
 
 # pyright: reportUnknownMemberType=false
 # rodi's own hints leave out the arguments of types.
-from diator_conformance import ContainerSuite, Kind, Registration
+from diator_conformance import ContainerSuite, Feature, Kind, Registration
 from diator_rodi import RodiContainer
 
 from diator import Named, NotProvidedError
@@ -18,6 +18,14 @@ DEFAULTS = "rodi takes no notice of defaults; the plugin refuses what it would n
 
 
 class TestRodiConformance(ContainerSuite):
+    lacks = (
+        Feature.TEARDOWN
+        | Feature.ASYNC_FACTORY
+        | Feature.ASYNC_TEARDOWN
+        | Feature.TEARDOWN_SEES_ERROR
+        | Feature.SINGLETON_TEARDOWN
+    )
+
     def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
         native = rodi.Container()
         for one in registrations:

@@ -18,17 +18,7 @@ class SvcsContainer:
     The registry stays its owner's: whoever made it closes it.
     """
 
-    capabilities = (
-        Capability.SCOPED
-        | Capability.TEARDOWN
-        | Capability.ASYNC_FACTORY
-        | Capability.ASYNC_TEARDOWN
-        | Capability.TEARDOWN_SEES_ERROR
-        | Capability.PROVIDED
-        | Capability.QUALIFIERS
-        | Capability.CONCURRENT_SCOPE
-        | Capability.REOPENS
-    )
+    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.REOPENS
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -1,6 +1,5 @@
 """One unit of work: a `svcs.Container` that builds each service once, and tells its resources of an error."""
 
-from asyncio import Lock
 from collections.abc import Mapping
 from traceback import walk_tb
 from types import TracebackType
@@ -26,14 +25,13 @@ class SvcsScope(Container):
     svcs itself logs what a resource raises as it closes, and forgets it. Here it is raised.
     """
 
-    __slots__ = ("_left", "_lock")
+    __slots__ = ("_left",)
     if TYPE_CHECKING:  # both are private to svcs, which leaves their types open
         _on_close: list[tuple[RegisteredService, Any]]
         _instantiated: dict[Any, tuple[object, RegisteredService]]
 
     def __init__(self, registry: Registry, provided: Mapping[Key, object]) -> None:
         super().__init__(registry)  # pyright: ignore[reportUnknownMemberType] - untyped in svcs
-        self._lock = Lock()
         self._left = False
         for key, value in provided.items():
             self.register_local_value(service_type(key), value)  # pyright: ignore[reportUnknownMemberType] - untyped in svcs
@@ -55,11 +53,10 @@ class SvcsScope(Container):
 
     async def resolve(self, key: Key, /) -> Any:
         """Build a service, or give the one that this scope has built."""
-        await self._lock.acquire()  # svcs builds a service again for each task that asks while it is being built
-        try:  # not `async with`, which would take three coroutines in place of one
-            if self._left:
-                raise ScopeClosedError(key)
-            opened = len(self._on_close)
+        if self._left:
+            raise ScopeClosedError(key)
+        opened = len(self._on_close)
+        try:
             service = await self.aget(key.hint if key.qualifier is None else service_type(key))
         except ServiceNotFoundError as error:
             *path, missing = _asked(error)
@@ -68,13 +65,10 @@ class SvcsScope(Container):
             if circle := _circle(error):
                 raise DependencyCycleError(circle) from error
             raise
-        else:
-            for registered, _ in self._on_close[opened:]:
-                if registered.suppress_context_exit:  # only its factory could tell that it is a resource
-                    raise UnsupportedRegistrationError(key_of(registered.svc_type), *HIDDEN)
-            return service
-        finally:
-            self._lock.release()
+        for registered, _ in self._on_close[opened:]:
+            if registered.suppress_context_exit:  # only its factory could tell that it is a resource
+                raise UnsupportedRegistrationError(key_of(registered.svc_type), *HIDDEN)
+        return service
 
     def _by_readiness(self) -> list[object]:
         """List the resources in the order in which they were ready.

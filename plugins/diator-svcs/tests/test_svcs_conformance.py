@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
-from diator_conformance import CannotExpressError, ContainerSuite, Kind, Registration
+from diator_conformance import CannotExpressError, ContainerSuite, Feature, Kind, Registration
 from diator_svcs import SvcsContainer
 from svcs import Registry, aautowire
 
@@ -16,6 +16,8 @@ from diator.containers import Container, Key, Lifetime
 
 
 class TestSvcsConformance(ContainerSuite):
+    lacks = Feature.SINGLETON | Feature.SINGLETON_TEARDOWN
+
     def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
         registry = Registry()
         for one in registrations:

@@ -18,21 +18,7 @@ class WireupContainer:
     Raises `~diator.ConfigurationError` for anything but the `AsyncContainer` that ``create_async_container`` makes.
     """
 
-    capabilities = (
-        Capability.SCOPED
-        | Capability.TEARDOWN
-        | Capability.ASYNC_FACTORY
-        | Capability.ASYNC_TEARDOWN
-        | Capability.TEARDOWN_SEES_ERROR
-        | Capability.SINGLETON
-        | Capability.SINGLETON_TEARDOWN
-        | Capability.PROVIDED
-        | Capability.QUALIFIERS
-        | Capability.DEEP_VALIDATION
-        | Capability.CONCURRENT_SCOPE
-        | Capability.CONCURRENT_SINGLETON
-        | Capability.REOPENS
-    )
+    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
 
     def __init__(self, container: AsyncContainer) -> None:
         _refuse_others(container)

@@ -1,6 +1,5 @@
 """One scope of a wireup container, and how it closes."""
 
-import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from typing_extensions import Self
 from wireup import AsyncContainer, ScopedAsyncContainer
 from wireup.errors import WireupError
-from wireup.ioc.factory_compiler import CompiledFactory
 from wireup.ioc.types import ContainerObjectIdentifier, ExitStackEntry
 
 from diator.containers import Key, close_in_reverse
@@ -19,15 +17,13 @@ from diator_wireup._registrations import Registrations, id_of
 class WireupScope:
     """A scope for one unit of work, and its resolver."""
 
-    __slots__ = ("_lock", "_opened", "_outer", "_provided", "_registrations")
+    __slots__ = ("_opened", "_outer", "_provided", "_registrations")
 
     def __init__(self, outer: AsyncContainer, registrations: Registrations, provided: Mapping[Key, object]) -> None:
         self._outer = outer
         self._registrations = registrations
         self._provided = provided
         self._opened: ScopedAsyncContainer | None = None
-        self._lock: asyncio.Lock | None = None
-        """Made for the first object that takes awaits, since wireup's own locks cost as much again as a scope."""
 
     async def __aenter__(self) -> Self:
         self._opened = self._outer.enter_scope(self._objects() if self._provided else None)
@@ -66,17 +62,9 @@ class WireupScope:
         try:
             # Private, and half of the time of `get`, which does the same.
             compiled = opened._factories[found]  # pyright: ignore[reportPrivateUsage]
-            return await self._build(key, compiled) if compiled.is_async else compiled.factory(opened)
+            return await compiled.factory(opened) if compiled.is_async else compiled.factory(opened)
         except WireupError as error:
             raise ContainerError(f"wireup can't give {key}: {error}") from error
-
-    async def _build(self, key: Key, compiled: CompiledFactory) -> Any:
-        """Build what takes awaits, for one task at a time."""
-        self._lock = self._lock or asyncio.Lock()
-        async with self._lock:
-            if self._opened is None:  # left while this task waited
-                raise ScopeClosedError(key)
-            return await compiled.factory(self._opened)
 
 
 async def finish(entry: ExitStackEntry, error: BaseException | None) -> None:

@@ -31,7 +31,6 @@ from diator import (
     Diator,
     Named,
     NotProvidedError,
-    ScopeClosedError,
     UnsupportedRegistrationError,
 )
 from diator.containers import Key, Lifetime
@@ -344,40 +343,6 @@ def test_an_abstract_class_is_refused_since_its_circles_hang() -> None:
 async def slow_user() -> User:
     await asyncio.sleep(0.001)
     return User()
-
-
-@pytest.mark.parametrize("shared", [True, False])
-async def test_tasks_of_one_scope_get_one_object_directly_and_inside_of_others(shared: bool) -> None:
-    container = WireupContainer(of(scoped(slow_user), scoped(Audit), shared=shared))
-    async with container.scope({}) as scope:
-
-        async def ask(number: int) -> object:
-            return (await scope.resolve(Key(Audit))).user if number % 2 else await scope.resolve(Key(User))
-
-        users = await asyncio.gather(*(ask(number) for number in range(6)))
-    assert len(set(map(id, users))) == 1
-
-
-async def test_a_scope_that_is_left_gives_nothing_to_who_waits_for_it() -> None:
-    building, built = asyncio.Event(), asyncio.Event()
-
-    @injectable(lifetime="scoped")
-    async def user() -> User:
-        building.set()
-        await built.wait()
-        return User()
-
-    container = WireupContainer(of(user, scoped(Audit)))
-    scope = container.scope({})
-    async with scope:
-        first = asyncio.ensure_future(scope.resolve(Key(User)))
-        await building.wait()
-        second = asyncio.ensure_future(scope.resolve(Key(Audit)))
-        await asyncio.sleep(0)
-    built.set()
-    assert isinstance(await first, User)
-    with pytest.raises(ScopeClosedError):
-        await second
 
 
 async def test_a_factory_may_ask_its_own_scope() -> None:

@@ -13,6 +13,7 @@ from diator_conformance.containers.keys import Keys
 from diator_conformance.containers.lifetimes import Lifetimes
 from diator_conformance.containers.registration import (
     CannotExpressError,
+    Feature,
     Kind,
     RefusedByLibraryError,
     Registration,
@@ -20,14 +21,14 @@ from diator_conformance.containers.registration import (
 from diator_conformance.containers.startup import Startup
 from diator_conformance.containers.teardown import Teardown
 
-__all__ = ["CannotExpressError", "ContainerSuite", "Kind", "RefusedByLibraryError", "Registration"]
+__all__ = ["CannotExpressError", "ContainerSuite", "Feature", "Kind", "RefusedByLibraryError", "Registration"]
 
 
 class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Closing, Failures, Startup, Keys):
     """What every container plugin must do. Subclass it as ``Test...``, and write ``container``.
 
-    A case whose capabilities the plugin declares must pass. If one of them is not declared, the case checks that
-    ``validate`` refuses the registration instead. For what the library has no way to register at all, ``container``
-    raises `CannotExpressError`; the case then shows as an expected failure with its reason (``pytest -rx``). A case may
-    be overridden only with a ``pytest.mark.xfail`` that has a reason.
+    Say in ``lacks`` what the library can't do. A case that needs it, or a capability that the plugin does not declare,
+    checks that ``validate`` refuses the registration. All other cases must pass. For what the library has no way to
+    register at all, ``container`` raises `CannotExpressError`; the case then is an expected failure with its reason
+    (``pytest -rx``). A case may be overridden only with a ``pytest.mark.xfail`` that has a reason.
     """

@@ -13,14 +13,14 @@ from diator.containers import Key
 from diator.containers.port import Capability, Container, Lifetime
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
 from diator_conformance.containers.registration import (
+    NOTHING,
     CannotExpressError,
+    Feature,
     Kind,
     RefusedByLibraryError,
     Registration,
     kind_of,
 )
-
-NOTHING = Capability(0)
 
 P = ParamSpec("P")
 B = TypeVar("B", bound="Bench")
@@ -31,9 +31,9 @@ class _RefusedError(Exception):
 
 
 def case(
-    needs: Capability = NOTHING,
+    needs: Feature = NOTHING,
 ) -> Callable[[Callable[Concatenate[B, P], Coroutine[Any, Any, None] | None]], Callable[Concatenate[B, P], None]]:
-    """Make a case of the suite, which needs these capabilities beside those of its registrations.
+    """Make a case of the suite, which needs these features beside those of its registrations.
 
     An async case runs in an event loop of its own, so that the suite needs no pytest plugin.
     """
@@ -66,7 +66,10 @@ class Bench:
     deadline: ClassVar[float] = 10.0
     """Seconds that a case may take; one that waits for ever fails."""
 
-    _needs: Capability = NOTHING
+    lacks: ClassVar[Feature] = NOTHING
+    """What the library can't do. ``validate`` must refuse registrations that need it."""
+
+    _needs: Feature = NOTHING
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
@@ -91,19 +94,21 @@ class Bench:
         return Named(name)
 
     @property
-    def capabilities(self) -> Capability:
-        """What the plugin declares."""
-        return self.container((), ()).capabilities
+    def features(self) -> Feature:
+        """What the library can do: all but what it ``lacks``, and but what the plugin does not declare."""
+        declared = self.container((), ()).capabilities
+        undeclared = (Feature[str(one.name)] for one in Capability if one not in declared)
+        return functools.reduce(lambda found, one: found & ~one, undeclared, ~self.lacks)
 
     @property
     def usual(self) -> Lifetime:
         """The lifetime for cases that are about something else."""
-        return Lifetime.SCOPED if Capability.SCOPED in self.capabilities else Lifetime.TRANSIENT
+        return Lifetime.SCOPED if Feature.SCOPED in self.features else Lifetime.TRANSIENT
 
     @property
     def longest(self) -> Lifetime:
         """The lifetime of what is shared the most."""
-        return Lifetime.SINGLETON if Capability.SINGLETON in self.capabilities else self.usual
+        return Lifetime.SINGLETON if Feature.SINGLETON in self.features else self.usual
 
     def register(
         self, hint: Any, source: object = None, *, lifetime: Lifetime | None = None, qualifier: str | None = None
@@ -118,19 +123,19 @@ class Bench:
 
     def build(self, *registrations: Registration, provided: Collection[Key] = ()) -> Container:
         """Make the container of a case; ends the case here if the container can't do it, and refuses it."""
-        needs = functools.reduce(Capability.__or__, (one.needs for one in registrations), self._needs)
+        needs = functools.reduce(Feature.__or__, (one.needs for one in registrations), self._needs)
+        lacking = needs & ~self.features
         try:
             container = self.container(registrations, provided)
         except CannotExpressError as reason:
-            without = names(needs & ~self.capabilities) or self._lacks_transients(registrations)
+            without = names(lacking) or self._lacks_transients(registrations)
             if not without:
-                pytest.fail(f"the plugin declares all that this case needs, but can't express it: {reason}")
+                pytest.fail(f"the suite lists nothing that this case needs as lacking, but can't express it: {reason}")
             pytest.xfail(f"without {without}: {reason}")
         except RefusedByLibraryError as refusal:
-            if needs & ~self.capabilities:
+            if lacking:
                 raise _RefusedError from refusal
             raise
-        lacking = needs & ~container.capabilities
         if lacking:
             _must_refuse(container, [one.key for one in registrations], provided, lacking)
             raise _RefusedError
@@ -142,19 +147,19 @@ class Bench:
         return "transient objects" if asked and self.usual is not Lifetime.TRANSIENT else ""
 
 
-def names(capabilities: Capability) -> str:
-    """Write capabilities as text."""
-    return ", ".join(one.name or "" for one in Capability if one in capabilities)
+def names(features: Feature) -> str:
+    """Write features as text."""
+    return ", ".join(one.name or "" for one in Feature if one in features)
 
 
-def _must_refuse(container: Container, keys: Sequence[Key], provided: Collection[Key], lacking: Capability) -> None:
+def _must_refuse(container: Container, keys: Sequence[Key], provided: Collection[Key], lacking: Feature) -> None:
     kinds: tuple[type[ContainerError], ...] = (UnsupportedRegistrationError,)
-    if Capability.PROVIDED in lacking:
+    if Feature.PROVIDED in lacking:
         kinds += (DependencyNotFoundError,)
     errors = container.validate(keys, provided).errors
     refusals = [error for error in errors if isinstance(error, kinds)]
     assert refusals, (
-        f"the plugin does not declare {names(lacking)}, so validate() must refuse {', '.join(map(str, keys))} "
+        f"the library lacks {names(lacking)}, so validate() must refuse {', '.join(map(str, keys))} "
         f"with an UnsupportedRegistrationError; it gave {list(errors)!r}"
     )
     for refusal in refusals:

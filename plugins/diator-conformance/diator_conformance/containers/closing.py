@@ -1,19 +1,22 @@
 """Cases: a unit of work takes effect as a whole or not at all, also where something fails to close, three deep."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import contextmanager
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from diator.app import Diator
 from diator.containers import Key
-from diator.containers.port import Capability, Container, Lifetime
+from diator.containers.port import Container, Lifetime
 from diator_conformance.containers.bench import Bench, case
 from diator_conformance.containers.failures import first_of
-from diator_conformance.containers.registration import Kind, Registration
+from diator_conformance.containers.registration import Feature, Kind, Registration
 from diator_conformance.containers.resources import BOTH, HandlerError
-from diator_conformance.containers.services import Inner, Middle, Outer, Work
+from diator_conformance.containers.services import Inner, Middle, Outer, Rows, Work
 
 LEVELS = ("inner", "middle", "outer")
 """In the order of closing."""
@@ -103,6 +106,33 @@ def raising(name: str) -> Close:
     return close
 
 
+def _chain(_: str, errors: list[BaseException]) -> BaseException:
+    """Stand in for a group, which Python does not have until 3.11: each error is the cause of the one before."""
+    for one, other in pairwise(errors):
+        one.__cause__ = other
+    return errors[0]
+
+
+# Any: Python has no such class until 3.11.
+GROUP: Any = getattr(import_module("builtins"), "BaseExceptionGroup", _chain)
+
+
+def group_of(error: BaseException | None) -> None:
+    """Close with a group that holds the error, as a task group makes it."""
+    raise GROUP("closing", [OwnError("closing"), error or KeyError("another")])
+
+
+def group_in_a_group(error: BaseException | None) -> None:
+    """Close with a group that holds another one, which holds the error."""
+    inner = GROUP("inner", [KeyError("another"), error or KeyError("one more")])
+    raise GROUP("closing", [inner, OwnError("closing")])
+
+
+def group_among_causes(error: BaseException | None) -> None:
+    """Close with an error whose cause is a group that holds the error."""
+    raise OwnError("closing") from GROUP("cause", [KeyError("another"), error or KeyError("one more")])
+
+
 async def _left(container: Container, error: Exception | None = None) -> BaseException | None:
     """Open all three, and leave their scope; give what it raised."""
     try:
@@ -140,7 +170,7 @@ class Closing(Bench):
 
     @BOTH
     @EACH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_what_closes_after_a_failure_sees_it(self, level: str, kind: Kind) -> None:
         """None commits when one that closed before it has failed to; the failure is raised."""
         nested = Nested(kind, **{level: raising(level)})
@@ -152,7 +182,7 @@ class Closing(Bench):
 
     @BOTH
     @EACH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_a_resource_that_swallows_the_error_hides_it_from_no_other(self, level: str, kind: Kind) -> None:
         """Those that close after it roll back all the same, when the handler has failed."""
         nested = Nested(kind, **{level: swallowing})
@@ -160,7 +190,7 @@ class Closing(Bench):
         assert nested.log == [f"{name} rolls back" for name in LEVELS]
 
     @BOTH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_a_resource_that_swallows_a_failure_to_close_does_not_undo_it(self, kind: Kind) -> None:
         """The outer one rolls back, and the failure of the inner one is raised, whatever the middle one hides."""
         nested = Nested(kind, inner=raising("inner"), middle=swallowing)
@@ -170,7 +200,7 @@ class Closing(Bench):
 
     @BOTH
     @EACH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_a_resource_that_raises_another_error_replaces_none(self, level: str, kind: Kind) -> None:
         """The sender gets the error of the handler, with that of closing among its causes; all roll back."""
         nested = Nested(kind, **{level: raising(level)})
@@ -182,6 +212,23 @@ class Closing(Bench):
         assert _own(error) == {level}
         assert nested.log == [f"{name} rolls back" for name in LEVELS]
 
+    @pytest.mark.parametrize("verb", ["send", "stream"])
+    @pytest.mark.parametrize("close", [group_of, group_in_a_group, group_among_causes])
+    @BOTH
+    @case(Feature.TEARDOWN_SEES_ERROR)
+    async def test_a_group_that_holds_the_error_does_not_lead_back_to_it(
+        self, kind: Kind, close: Close, verb: str
+    ) -> None:
+        """The sender gets the error of the handler; what else failed is among its causes, and they form no circle."""
+        nested = Nested(kind, inner=close)
+        error = HandlerError()
+        async with _app(self.build(*nested.registrations(self)), error) as app:
+            with pytest.raises(HandlerError) as caught:
+                await (app.send(Work()) if verb == "send" else _read(app))
+        assert caught.value is error
+        assert _own(error) == {"closing"}
+        assert nested.log == [f"{name} rolls back" for name in LEVELS]
+
     @BOTH
     @case()
     async def test_several_that_fail_to_close_are_all_reported(self, kind: Kind) -> None:
@@ -191,7 +238,7 @@ class Closing(Bench):
         assert len(nested.log) == 3
 
     @BOTH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_a_cancellation_that_closing_raises_is_a_failure(self, kind: Kind) -> None:
         """What closes after it rolls back, and the sender gets the cancellation."""
 
@@ -205,7 +252,7 @@ class Closing(Bench):
         assert _own(raised) == {"middle"}
 
     @BOTH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_singletons_see_what_has_failed_to_close_before_them(self, kind: Kind) -> None:
         """What holds in a scope holds in ``aclose``."""
         nested = Nested(kind, inner=raising("inner"))
@@ -266,4 +313,15 @@ def _app(container: Container, error: Exception) -> Diator:
     async def work(_: Work, _inner: Inner) -> object:
         raise error
 
+    @app.query(Rows)
+    async def rows(_: Rows, _inner: Inner) -> AsyncIterator[object]:
+        yield None
+        raise error
+
     return app
+
+
+async def _read(app: Diator) -> None:
+    async with app.stream(Rows()) as rows:
+        async for _ in rows:
+            pass

@@ -8,10 +8,10 @@ import pytest
 
 from diator.app import Diator
 from diator.containers import Key
-from diator.containers.port import Capability, Lifetime
+from diator.containers.port import Lifetime
 from diator.errors import NotRunningError
 from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import Kind
+from diator_conformance.containers.registration import Feature, Kind
 from diator_conformance.containers.resources import BOTH, session
 from diator_conformance.containers.services import Config, Database, Session, Work
 
@@ -37,7 +37,7 @@ async def _resolve(resolve: Callable[[Key], Awaitable[Any]], key: Key) -> object
 class Concurrency(Bench):
     """Several tasks, several scopes, several loops, several containers."""
 
-    @case(Capability.CONCURRENT_SINGLETON)
+    @case()
     async def test_a_singleton_is_built_once_for_scopes_that_run_together(self) -> None:
         """Tasks with scopes of their own that ask first at the same time get the same object."""
         container = self.build(self.register(Config, slow_config, lifetime=Lifetime.SINGLETON))
@@ -49,14 +49,6 @@ class Concurrency(Bench):
         built = await asyncio.gather(*(ask() for _ in range(TASKS)))
         assert len(set(map(id, built))) == 1
         await container.aclose()
-
-    @case(Capability.CONCURRENT_SCOPE)
-    async def test_a_scoped_object_is_built_once_for_tasks_of_one_scope(self) -> None:
-        """Tasks of one scope that ask first at the same time get the same object."""
-        container = self.build(self.register(Config, slow_config, lifetime=Lifetime.SCOPED))
-        async with container.scope({}) as scope:
-            built = await asyncio.gather(*(_resolve(scope.resolve, Key(Config)) for _ in range(TASKS)))
-        assert len(set(map(id, built))) == 1
 
     @BOTH
     @case()
@@ -167,7 +159,7 @@ class Concurrency(Bench):
                 return await app.send(Work())
 
         assert isinstance(asyncio.run(run()), Config)
-        if Capability.REOPENS in container.capabilities:
+        if Feature.REOPENS in self.features:
             assert isinstance(asyncio.run(run()), Config)
         else:
             with pytest.raises(NotRunningError):

@@ -3,9 +3,9 @@
 import pytest
 
 from diator.containers import Key
-from diator.containers.port import Capability, Container, Lifetime
+from diator.containers.port import Container, Lifetime
 from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import Kind
+from diator_conformance.containers.registration import Feature, Kind
 from diator_conformance.containers.resources import BOTH, session
 from diator_conformance.containers.services import Config, Dashboard, Database, Report, Repository, Session
 
@@ -101,7 +101,7 @@ class Lifetimes(Bench):
         container = self.build(self.register(Config, lifetime=lifetime))
         assert container.lifetime(Key(Config)) is lifetime
 
-    @case(Capability.SINGLETON | Capability.REOPENS)
+    @case(Feature.SINGLETON | Feature.REOPENS)
     async def test_a_reopened_container_builds_its_singletons_anew(self) -> None:
         """After ``aclose`` nothing that was closed is given out again."""
         container = self.build(self.register(Config, lifetime=Lifetime.SINGLETON))

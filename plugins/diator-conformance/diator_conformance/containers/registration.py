@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diator.containers import Key
-from diator.containers.port import Capability, Lifetime
+from diator.containers.port import Lifetime
 
 
 class CannotExpressError(Exception):
@@ -15,6 +15,36 @@ class CannotExpressError(Exception):
 
 class RefusedByLibraryError(Exception):
     """Raised by ``ContainerSuite.container``, ``from`` an error of the library, which refuses this by itself."""
+
+
+class Feature(enum.Flag):
+    """What a library can do, as far as cases depend on it."""
+
+    SCOPED = enum.auto()
+    """One object for each scope; declared by the plugin."""
+    TEARDOWN = enum.auto()
+    """Resources from synchronous generators are closed with their scope."""
+    ASYNC_FACTORY = enum.auto()
+    """Coroutine functions as factories."""
+    ASYNC_TEARDOWN = enum.auto()
+    """Resources from asynchronous generators are closed with their scope."""
+    TEARDOWN_SEES_ERROR = enum.auto()
+    """The code that closes a resource learns which exception ended the scope."""
+    SINGLETON = enum.auto()
+    """One object that outlives the scopes."""
+    SINGLETON_TEARDOWN = enum.auto()
+    """Singleton resources are closed by ``aclose``."""
+    PROVIDED = enum.auto()
+    """Values given to ``scope`` reach the container's own factories; declared by the plugin."""
+    QUALIFIERS = enum.auto()
+    """Two providers of one type, distinguished by a qualifier."""
+    DEEP_VALIDATION = enum.auto()
+    """``validate`` finds what is missing below the keys that it is asked for; declared by the plugin."""
+    REOPENS = enum.auto()
+    """Usable again after ``aclose``; declared by the plugin."""
+
+
+NOTHING = Feature(0)
 
 
 class Kind(enum.Enum):
@@ -42,26 +72,26 @@ class Registration:
     lifetime: Lifetime
 
     @property
-    def needs(self) -> Capability:
-        """The capabilities without which no container can honour this."""
-        needs = _OF_KIND.get(self.kind, Capability(0))
+    def needs(self) -> Feature:
+        """The features without which no container can honor this."""
+        needs = _OF_KIND.get(self.kind, NOTHING)
         if self.key.qualifier is not None:
-            needs |= Capability.QUALIFIERS
+            needs |= Feature.QUALIFIERS
         if self.kind is Kind.VALUE:
             return needs
         if self.lifetime is Lifetime.SCOPED:
-            needs |= Capability.SCOPED
+            needs |= Feature.SCOPED
         if self.lifetime is Lifetime.SINGLETON:
-            needs |= Capability.SINGLETON
+            needs |= Feature.SINGLETON
             if self.kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR):
-                needs |= Capability.SINGLETON_TEARDOWN
+                needs |= Feature.SINGLETON_TEARDOWN
         return needs
 
 
 _OF_KIND = {
-    Kind.COROUTINE: Capability.ASYNC_FACTORY,
-    Kind.GENERATOR: Capability.TEARDOWN,
-    Kind.ASYNC_GENERATOR: Capability.ASYNC_TEARDOWN,
+    Kind.COROUTINE: Feature.ASYNC_FACTORY,
+    Kind.GENERATOR: Feature.TEARDOWN,
+    Kind.ASYNC_GENERATOR: Feature.ASYNC_TEARDOWN,
 }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, NewType, Protocol, TypeVar
 
-from diator.messages import Command
+from diator.messages import Command, Query
 
 T = TypeVar("T")
 
@@ -155,6 +155,11 @@ class Engine:
 @dataclass(frozen=True)
 class Work(Command[object]):
     """The command of cases that run a whole app."""
+
+
+@dataclass(frozen=True)
+class Rows(Query[object]):
+    """The query of cases that read a stream."""
 
 
 class Outer:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from diator.containers import Key
-from diator.containers.port import Capability, Lifetime, Validation
+from diator.containers.port import Lifetime, Validation
 from diator.errors import ContainerError, DependencyCycleError, DependencyNotFoundError, LifetimeMismatchError
 from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import RefusedByLibraryError, Registration
+from diator_conformance.containers.registration import Feature, RefusedByLibraryError, Registration
 from diator_conformance.containers.services import (
     Config,
     Database,
@@ -32,7 +32,7 @@ class Startup(Bench):
         except RefusedByLibraryError:
             return None
         found = container.validate([key], ())
-        if Capability.DEEP_VALIDATION not in container.capabilities:
+        if Feature.DEEP_VALIDATION not in self.features:
             assert found.warnings or found.errors, "what validate() could not look into is a warning"
             return None
         return found
@@ -128,7 +128,7 @@ class Startup(Bench):
             container = self.build(*(self.register(cls) for cls in services))
         except RefusedByLibraryError:
             return
-        if Capability.DEEP_VALIDATION in container.capabilities:
+        if Feature.DEEP_VALIDATION in self.features:
             errors = container.validate([Key(Repository), Key(Report)], ()).errors
             assert {_missing(error) for error in errors} == {Key(Config)}
             assert {getattr(error, "path", ())[:1] for error in errors} == {(Key(Repository),), (Key(Report),)}

@@ -6,10 +6,9 @@ from contextlib import suppress
 import pytest
 
 from diator.containers import Key
-from diator.containers.port import Capability
 from diator.errors import ScopeClosedError
 from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import Kind
+from diator_conformance.containers.registration import Feature, Kind
 from diator_conformance.containers.resources import BOTH, HandlerError, Log, badly, session, transaction
 from diator_conformance.containers.services import Accounts, Session, Transaction
 
@@ -70,7 +69,7 @@ class Teardown(Bench):
         assert log == ["session opened", "session closed"]
 
     @BOTH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_a_resource_sees_the_error(self, kind: Kind) -> None:
         """Thrown at the ``yield`` or sent to it, what failed the scope is known to what closes the resource."""
         seen: list[object] = []
@@ -101,7 +100,7 @@ class Teardown(Bench):
         assert seen == [None, error]
 
     @BOTH
-    @case(Capability.TEARDOWN_SEES_ERROR)
+    @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_the_error_is_thrown_into_the_resource(self, kind: Kind) -> None:
         """``try: yield ... except: roll back`` works; a library that sends the error instead documents that."""
         log: Log = []
