@@ -1,22 +1,71 @@
-"""The base of hooks. It stands apart from what they are told, which apps without hooks need not import."""
+"""The base of hooks, and what calls them. Their details stand apart: apps without hooks need not import those."""
 
 import inspect
-from collections.abc import Iterable
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from diator._headers import sealed_headers
 from diator._places import caller, place_in
 from diator.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
-    from diator.hooks import Handled, Parked, Published, Received, Retried, Settled
+    from contextlib import AbstractContextManager
+
+    from diator._hook_details import (
+        Collected,
+        Handled,
+        Handling,
+        Parked,
+        Published,
+        Publishing,
+        Received,
+        Retried,
+        Sending,
+        Settled,
+    )
+
+logger = logging.getLogger("diator")
 
 
 class Hooks:
-    """Override what you want to know, and pass an instance: ``Diator(..., hooks=[MyHooks()])``.
+    """Override what you need, and pass an instance: ``Diator(..., hooks=[MyHooks()])``.
 
-    Each method gets one object with the details and runs where the thing happens, so it must be quick. What it raises
-    is logged, and changes nothing.
+    Each method gets one object with the details and runs where the thing happens, so it must be quick. An error that
+    it raises is logged, and changes nothing.
+
+    ``sending``, ``handling`` and ``publishing`` return a context manager, which is open while that runs: write them
+    with `contextlib.contextmanager`. It sees the error, if there is one, and cannot suppress it. Return ``None`` to
+    wrap nothing. The other methods only report.
     """
+
+    needs_context: bool = True
+    """Whether every message that is sent gets a `Context` for ``sending``, ``handling`` and ``collected``, even if no
+    handler asks for it. With ``False`` ids are as they would be without the hook."""
+
+    def sending(self, details: "Sending", /) -> "AbstractContextManager[object] | None":
+        """Wrap one ``app.send``, ``app.stream`` or ``app.publish``, with its middlewares and its unit of work.
+
+        Of a stream it wraps the opening and the rows, but not the block that reads them.
+        """
+
+    def handling(self, details: "Handling", /) -> "AbstractContextManager[object] | None":
+        """Wrap one run of a handler; of a brokered event, with its middlewares, unit of work and follow-ups."""
+
+    def publishing(self, details: "Publishing", /) -> "AbstractContextManager[object] | None":
+        """Wrap one attempt to pass messages to the broker."""
+
+    def propagate(self, details: "Collected", /) -> "Mapping[str, str] | None":
+        """Return headers to send with a brokered event, such as ``traceparent``.
+
+        Called while the handler that publishes it runs, so that its span is current. Headers that the handler gives
+        itself win.
+        """
+
+    def collected(self, details: "Collected", /) -> None:
+        """A handler published an event, or ``app.publish`` a brokered one, whether or not the unit then completes."""
 
     def published(self, details: "Published", /) -> None:
         """Events were handed to the broker."""
@@ -37,8 +86,137 @@ class Hooks:
         """The broker has taken down an outcome."""
 
 
-NAMES = ("published", "received", "handled", "retried", "parked", "settled")
+WRAPS = ("sending", "handling", "publishing")
+"""The methods of a hook that return a context manager."""
+_IN_CONTEXT = ("sending", "handling", "collected")
+"""Those that get a context, also for what stays in the process."""
+_IN_PROCESS = (*_IN_CONTEXT, "propagate")
+"""Those that are compiled into the plans of an app."""
+NAMES = (*WRAPS, "propagate", "collected", "published", "received", "handled", "retried", "parked", "settled")
 """The methods of a hook."""
+
+_FAILED = "the hook %s failed"
+
+# Any: each method takes details of its own.
+Method = Callable[[Any], Any]
+
+
+class Wrap:
+    """The context managers of several hooks around one thing, entered in order and left in reverse.
+
+    No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
+    """
+
+    __slots__ = ("_details", "_entered", "_methods")
+
+    def __init__(self, methods: Iterable[Method], details: object) -> None:
+        self._methods = methods
+        self._details = details
+        self._entered: list[tuple[Method, AbstractContextManager[object]]] = []
+
+    def __enter__(self) -> None:
+        for method in self._methods:
+            try:
+                manager = method(self._details)
+                if manager is not None:
+                    manager.__enter__()
+                    self._entered.append((method, manager))
+            except KeyboardInterrupt:
+                self.__exit__(*sys.exc_info())
+                raise
+            except BaseException:  # a hook must not affect what it wraps
+                logger.exception(_FAILED, _name_of(method))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        while self._entered:
+            method, manager = self._entered.pop()
+            try:
+                manager.__exit__(kind, error, traceback)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as raised:
+                if raised is not error:
+                    logger.exception(_FAILED, _name_of(method))
+        del error, traceback  # an error must not hold the frames that hold it
+
+
+class Telling:
+    """The hooks of one app. What nobody overrides costs one look-up."""
+
+    def __init__(self, hooks: Iterable[Hooks] = ()) -> None:
+        self._hooks: list[Hooks] = []
+        self._heard: dict[str, list[Method]] = {name: [] for name in NAMES}
+        for hook in hooks:
+            self.add(hook)
+
+    def add(self, hook: Hooks) -> None:
+        """Tell one more. Plans that were compiled before know nothing of it."""
+        self._hooks.append(hook)
+        for name, heard in self._heard.items():
+            if _overrides(hook, name):
+                heard.append(getattr(hook, name))
+
+    def remove(self, hook: Hooks) -> None:
+        """Tell it no more."""
+        self._hooks.remove(hook)
+        for name, heard in self._heard.items():
+            self._heard[name] = [method for method in heard if getattr(method, "__self__", None) is not hook]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether plans have to know of a hook."""
+        return any(map(self.hears, _IN_PROCESS))
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether a hook reads the context of messages that would have none otherwise."""
+        return any(hook.needs_context and any(_overrides(hook, name) for name in _IN_CONTEXT) for hook in self._hooks)
+
+    def hears(self, name: str) -> bool:
+        """Whether anybody wants to know, so that details need not be made for nobody."""
+        return bool(self._heard[name])
+
+    def methods(self, name: str) -> tuple[Method, ...]:
+        """The methods of that name of all hooks that have it, in order."""
+        return tuple(self._heard[name])
+
+    def wrap(self, name: str, details: object) -> Wrap:
+        """Make what wraps one thing that happens now."""
+        return Wrap(self.methods(name), details)
+
+    def tell(self, name: str, details: object) -> None:
+        """Tell everybody who wants to know."""
+        for method in self._heard[name]:
+            try:
+                method(details)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # a hook must not affect a message, nor cancel its publisher
+                logger.exception(_FAILED, _name_of(method))
+
+    def headers(self, details: object) -> dict[str, str]:
+        """Gather the headers that hooks add to a message."""
+        found: dict[str, str] = {}
+        for method in self._heard["propagate"]:
+            try:
+                found.update(sealed_headers(method(details) or {}, f"the hook {_name_of(method)}"))
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                logger.exception(_FAILED, _name_of(method))
+        return found
+
+
+def _overrides(hook: Hooks, name: str) -> bool:
+    return getattr(type(hook), name) is not getattr(Hooks, name)
+
+
+def _name_of(method: Any) -> str:
+    """The name of a method and its class. ``Any``: a hook may have any callable in its place."""
+    owner = type(getattr(method, "__self__", method)).__name__
+    return f"{getattr(method, '__name__', 'of unknown name')} of {owner}"
 
 
 def are_hooks(given: Any) -> bool:
@@ -50,17 +228,20 @@ def are_hooks(given: Any) -> bool:
 
 
 def ensure_plain_hooks(hooks: Iterable[Hooks]) -> None:
-    """Raise `ConfigurationError` for a hook with an async method, which would never be awaited."""
+    """Raise `ConfigurationError` for a hook that could never work: one that is async, or a generator."""
     problems = [
-        Problem(
-            "hooks",
-            f"Diator got the hook {hook!r}, whose method {name} is async",
-            "make it a plain function: hooks run synchronously",
-            place_in(caller()),
-        )
+        Problem("hooks", f"Diator got the hook {hook!r}, whose method {name} is {what}", fix, place_in(caller()))
         for hook in hooks
         for name in NAMES
-        if inspect.iscoroutinefunction(getattr(hook, name))
+        for what, fix in _unusable(getattr(hook, name))
     ]
     if problems:
         raise ConfigurationError(problems)
+
+
+def _unusable(method: Method) -> Iterable[tuple[str, str]]:
+    written = inspect.unwrap(method)
+    if inspect.iscoroutinefunction(written) or inspect.isasyncgenfunction(written):
+        yield "async", "make it a plain function: hooks run synchronously"
+    elif inspect.isgeneratorfunction(method):
+        yield "a generator", "decorate it with contextlib.contextmanager"

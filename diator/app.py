@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from diator._coroutines import marked
 from diator._headers import sealed_headers
-from diator._hooks import Hooks, are_hooks, ensure_plain_hooks
+from diator._hooks import Hooks, Telling, are_hooks, ensure_plain_hooks
 from diator._keys import Key
 from diator._misuse import AsyncOnly, ensure_loop, other_loop
 from diator._shielding import shielded
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from diator.delivery.brokerage import Brokerage
     from diator.delivery.operations import Operations
     from diator.delivery.worker import Worker
+    from diator.engine.wrapping import Wrapping
     from diator.testing.session import Session
 
 R = TypeVar("R")
@@ -65,7 +66,7 @@ class Diator(AsyncOnly, Router):
     seconds. For handlers of such events, unless they say otherwise: ``retry`` says how often and after what delays they
     are tried again, ``concurrency`` how many messages each handles at a time in one worker, ``event_timeout`` after how
     many seconds one is cancelled, ``max_deliveries`` after how many deliveries without an outcome a message is parked,
-    since it may kill its worker. ``hooks`` are told what happens.
+    since it may kill its worker. ``hooks`` wrap and observe what happens.
 
     An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
     """
@@ -99,6 +100,7 @@ class Diator(AsyncOnly, Router):
         require("Diator", _OPTIONS, given)
         ensure_plain_hooks(listed)
         self.name = name
+        self._telling = Telling(listed)
         self._brokerage: Brokerage | None = None
         if broker is not None:
             from diator.delivery import brokerage  # noqa: PLC0415 - apps without a broker need none of it
@@ -110,7 +112,7 @@ class Diator(AsyncOnly, Router):
                 timeout=event_timeout,
                 max_deliveries=max_deliveries,
                 publish_timeout=publish_timeout,
-                hooks=listed,
+                telling=self._telling,
             )
         self._container = self._registry.container = None if container is None else find_container(container)
         self._resources = Resources(self._container)
@@ -312,7 +314,7 @@ class Diator(AsyncOnly, Router):
     def _compiled(self) -> Dispatch:
         checked = self._checked()
         sender = None if self._brokerage is None else self._brokerage.open(self.name)
-        return Dispatch(checked, self._resources, self, sender=sender)
+        return Dispatch(checked, self._resources, self, sender=sender, wrapping=wrapping_of(self))
 
     def _checked(self) -> Checked:
         checked = look(self)
@@ -371,6 +373,16 @@ def look(app: Diator) -> Checked:
         return checked if brokerage is None else brokerage.check(checked, app.name)
     except Exception as error:  # noqa: BLE001 - classes of events, and brokers, may raise anything where they are looked at
         return checked._replace(problems=(*checked.problems, unfinished("brokered events", error)))
+
+
+def wrapping_of(app: Diator) -> "Wrapping | None":
+    """Return what the hooks of an app put around its handlers; none if they ask for nothing of that."""
+    telling = app._telling  # pyright: ignore[reportPrivateUsage]
+    if not telling.is_compiled:
+        return None
+    from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it
+
+    return Wrapping(telling)
 
 
 def registry_of(router: Router) -> Registry:

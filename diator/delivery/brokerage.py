@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
@@ -17,7 +17,6 @@ from diator.delivery.worker import Worker
 from diator.engine.check import Checked
 from diator.engine.dispatch import Dispatch
 from diator.errors import BrokerUnavailableError
-from diator.hooks import Hooks
 from diator.retry import Retry
 
 logger = logging.getLogger("diator")
@@ -35,11 +34,11 @@ class Brokerage:
         timeout: float,
         max_deliveries: int,
         publish_timeout: float,
-        hooks: Iterable[Hooks],
+        telling: Telling,
     ) -> None:
         self.broker: Broker = find_broker(broker)
         self.defaults = Defaults(retry, concurrency, timeout, max_deliveries, publish_timeout)
-        self.telling = Telling(hooks)
+        self.telling = telling
         self._catalog: Catalog | None = None
         self._publisher: Publisher | None = None
 

@@ -32,7 +32,7 @@ from diator.errors import (
     Problem,
     PublishError,
 )
-from diator.hooks import Published
+from diator.hooks import Published, Publishing
 from diator.messages import Event
 from diator.options import DELAY, require
 
@@ -158,6 +158,17 @@ class Publisher:
     async def publish(self, outbound: Sequence[Outbound], *, wait_for_room: bool) -> None:
         """Hand some events of a unit to the broker. Raises `PublishError`."""
         messages: list[Outgoing] = [one.message for one in outbound]
+        if self.telling.hears("publishing"):
+            with self.telling.wrap("publishing", Publishing(messages)):
+                await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
+        else:
+            await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
+        if self._unsubscribed.are_new(messages):
+            await self._unsubscribed.look(messages)
+
+    async def _pass_on(
+        self, messages: Sequence[Outgoing], outbound: Sequence[Outbound], *, wait_for_room: bool
+    ) -> None:
         began = time.monotonic()
         try:
             if self.creations:
@@ -173,8 +184,6 @@ class Publisher:
             raise publish_error(failed, outbound) from failed
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
-        if self._unsubscribed.are_new(messages):
-            await self._unsubscribed.look(messages)
 
     async def _send_when_created(self, messages: Sequence[Outgoing], *, wait_for_room: bool) -> None:
         left = await self.creations.wait(messages, self.timeout)

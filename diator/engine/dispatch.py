@@ -1,7 +1,7 @@
 """The plans of a running app, looked up by the class of a message, and the errors of a look-up that fails."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diator.engine.check import Checked
 from diator.engine.events import EventPublisher, EventSender, is_brokered
@@ -12,6 +12,9 @@ from diator.engine.resources import Resources
 from diator.engine.wiring import Wired
 from diator.errors import InvalidMessageError, UnknownRequestError
 from diator.messages import Event, Message, Query, Request
+
+if TYPE_CHECKING:
+    from diator.engine.wrapping import Wrapping
 
 # Any: handlers of all results meet here.
 EventKey = type | frozenset[type]
@@ -33,6 +36,7 @@ class Dispatch:
         app: object,
         watch: Watch | None = None,
         sender: EventPublisher | None = None,
+        wrapping: "Wrapping | None" = None,
     ) -> None:
         self.resources = resources
         self.plans: dict[type, Plan] = {}
@@ -43,7 +47,7 @@ class Dispatch:
         self.event_calls: dict[EventKey, EventCall] = {}
         self._reach = checked.reach
         self._watched = watch is not None
-        self._compiler = Compiler(checked.reach, resources, app, watch, sender, checked.registry.provided)
+        self._compiler = Compiler(checked.reach, resources, app, watch, sender, checked.registry.provided, wrapping)
         self._compile(checked)
 
     def _compile(self, checked: Checked) -> None:

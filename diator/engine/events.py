@@ -1,12 +1,12 @@
 """Domain events inside a unit of work: who may publish which, and which handlers run for a class of events."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from diator._keys import Key
 from diator.engine.hints import show
 from diator.engine.records import Kind, Registration
-from diator.engine.unit import CLOSED, Delay, Published, SendingUnit, Unit, Work
+from diator.engine.unit import CLOSED, Delay, Outbound, Published, SendingUnit, Unit, Work
 from diator.errors import (
     ConfigurationError,
     DiatorError,
@@ -75,6 +75,10 @@ class EventPublisher(EventSender, Protocol):
         ...
 
 
+Collect = Callable[[Event, Registration, "Outbound | None", "Delay | None", "Mapping[str, str] | None"], None]
+"""Sees each event that a handler publishes; a brokered one as what its unit of work owns."""
+
+
 class Step(NamedTuple):
     """One event handler: as it runs inside any unit of work and, where it needs nothing of that, by itself."""
 
@@ -136,11 +140,17 @@ def needs_broker(cls: type[Event], what: str) -> Problem:
 class Rule:
     """What one handler may publish."""
 
-    __slots__ = ("_brokered", "_declared", "_handler", "_plain_only", "_table", "allowed", "publish")
+    __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_plain_only", "_table", "allowed", "publish")
 
     def __init__(
-        self, handler: Registration, declared: tuple[type[Event], ...], table: EventTable, plain: bool
+        self,
+        handler: Registration,
+        declared: tuple[type[Event], ...],
+        table: EventTable,
+        plain: bool,
+        collected: "Collect | None" = None,
     ) -> None:
+        self._collected = collected
         self._handler = handler
         self._declared = declared
         self._table = table
@@ -148,7 +158,7 @@ class Rule:
         self.allowed: set[type] = set()
         """The classes of domain events that were accepted before."""
         self._brokered: set[type] = set()
-        self.publish = self._publish()
+        self.publish = self._publish() if collected is None else self._reporting(self._publish(), collected)
         """`Publish` as a function of `Published` and the event, to be bound for each message.
 
         A bound method is the one callable with a state that the interpreter calls as fast as a function.
@@ -177,6 +187,24 @@ class Rule:
 
         publish.__qualname__ = "publish"  # what Python says of keywords
         return publish
+
+    def _reporting(self, publish: Callable[..., None], collected: "Collect") -> Callable[..., None]:
+        """`Publish` where hooks see each event."""
+
+        def reporting(
+            events: Published,
+            event: Event = _NOTHING,
+            /,
+            *more: Event,
+            after: Delay | None = None,
+            headers: Mapping[str, str] | None = None,
+        ) -> None:
+            publish(events, event, *more, after=after, headers=headers)
+            outbound = cast("SendingUnit", events.unit).outbound[-1] if self._is_brokered(event) else None
+            collected(event, self._handler, outbound, after, headers)
+
+        reporting.__qualname__ = publish.__qualname__
+        return reporting
 
     def _is_brokered(self, event: Event) -> bool:
         cls = type(event)
@@ -214,10 +242,14 @@ class Rule:
     def collect(self, raised: Iterable[Event] | None, unit: Unit) -> None:
         """Take over the ``events`` of a class handler."""
         for event in raised or ():
+            outbound: Outbound | None = None
             if self._is_brokered(event):
                 unit.collect(event)
+                outbound = cast("SendingUnit", unit).outbound[-1]
             else:
                 unit.events.append(event)
+            if self._collected is not None:
+                self._collected(event, self._handler, outbound, None, None)
 
 
 def ensure_may_wait(event: Event, after: Delay | None, headers: Mapping[str, str] | None = None) -> None:

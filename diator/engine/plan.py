@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diator._coroutines import as_coroutine_function, marked
 from diator._keys import Key
@@ -32,6 +32,10 @@ from diator.engine.wiring import Source, Wired
 from diator.errors import DiatorError, NotProvidedError
 from diator.messages import Event, Message
 from diator.middleware import TimeoutMiddleware
+
+if TYPE_CHECKING:
+    from diator._hook_details import Verb
+    from diator.engine.wrapping import Wrapping
 
 # Any: handlers of all signatures and results meet here.
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
@@ -126,7 +130,10 @@ class Compiler:
         watch: Watch | None = None,
         sender: EventPublisher | None = None,
         brought: Collection[Key] = (),
+        wrapping: "Wrapping | None" = None,
     ) -> None:
+        self._wrapping = wrapping
+        self._collected = wrapping.collected if wrapping and wrapping.collects else None
         self._sender = sender
         self._brought = brought
         self._reach = reach
@@ -138,8 +145,8 @@ class Compiler:
 
     def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
         """Compile a handler of domain events; before every plan that may reach it."""
-        rule = Rule(registration, wired.publishes, self._table, plain=False) if wired.raises else None
-        plain = None if self._watch else compile_plain(wired, self._resources.threads)
+        rule = self._rule(registration, wired, plain=False) if wired.raises else None
+        plain = None if self._sees_handlers else compile_plain(wired, self._resources.threads)
         self._table.steps.append(Step(classes, self._handler(registration, wired, rule), plain))
 
     def request(self, registration: Registration, wired: Wired, cls: type[Message]) -> Plan:
@@ -164,15 +171,19 @@ class Compiler:
         following = self._reach.following(wired.publishes)
         layers = self._reach.layers_of(cls)
         inner = [layer for layer in layers if not layer.outer]
-        needs = Needs((wired, *layers, *following.handlers, *following.layers))
+        needs = self._needs((wired, *layers, *following.handlers, *following.layers))
         links += [self._link(layer) for layer in reversed(layers) if layer.outer]
         links.extend(self._around)
+        if self._wrapping and delivered:
+            links.append(partial(_wrapped_delivery, self._wrapping, registration))
+        elif self._wrapping:
+            links.append(partial(_wrapped, self._wrapping, "stream" if wired.streams else "send"))
         begins = delivered and sender is not None and sender.begin is not None
         sends = sender is not None and (begins or self._sends(wired, following))
-        direct = None if inner or self._watch or sends else self._direct(registration, wired, following)
+        direct = None if inner or self._sees_handlers or sends else self._direct(registration, wired, following)
         if direct:
             return Plan(None, direct, links, needs)
-        call = self._call(registration, wired)
+        call = self._call(registration, wired, delivered=delivered)
         if sender is not None and sends:
             call = _handing_over(call, sender)
         work = self._inside(inner, opening(call) if wired.streams else call)
@@ -206,28 +217,44 @@ class Compiler:
         for cls in classes:
             self._table.admit(cls)
         following = self._reach.following(classes)
-        needs = Needs((*following.handlers, *following.layers))
+        needs = self._needs((*following.handlers, *following.layers))
+        around = self._around
+        if self._wrapping:
+            around += (partial(_wrapped, self._wrapping, "publish"),)
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
         if self._sender is not None and self._table.brokered.issuperset(classes) and not self._sender.keys:
-            return self._leaving_plan(needs, self._sender)
+            return self._leaving_plan(needs, self._sender, around)
         if self._sender is not None and self._reach.sends(published):
             work = _handing_over(self._telling(_all_events(self._table.work), needs), self._sender)
-            return self._sending_plan(
-                work, self._around, needs, self._sender, _taking(self._table.brokered, self._sender)
-            )
+            return self._sending_plan(work, around, needs, self._sender, self._taking(self._sender))
         if all(cls in self._table.plain for cls in classes):
-            return Plan(None, _plain_events(self._table.plain), self._around, needs)
+            return Plan(None, _plain_events(self._table.plain), around, needs)
         work = self._telling(_all_events(self._table.work), needs)
-        return Plan(work, self._resources.unit(work, bool(needs.keys)), self._around, needs)
+        return Plan(work, self._resources.unit(work, bool(needs.keys)), around, needs)
 
-    def _leaving_plan(self, needs: Needs, sender: EventPublisher) -> Plan:
+    def _leaving_plan(self, needs: Needs, sender: EventPublisher, around: Iterable[Link]) -> Plan:
         """Compile the plan of events that all leave: their unit has nothing to do but to hand them over."""
         needs.context = True
 
         def run(_events: Any, _provided: Any, unit: SendingUnit) -> Coroutine[Any, Any, None]:
             return sender.hand_over(unit)
 
-        return Plan(None, _sending(run, sender, self._resources, sender.collect_published), self._around, needs)
+        take = self._wrapping.taking(sender.collect_published) if self._wrapping else sender.collect_published
+        return Plan(None, _sending(run, sender, self._resources, take), around, needs)
+
+    def _taking(self, sender: EventPublisher) -> Take:
+        take = _taking(self._table.brokered, sender)
+        return self._wrapping.taking(take) if self._wrapping else take
+
+    def _needs(self, wired: Iterable[Wired]) -> Needs:
+        needs = Needs(wired)
+        needs.context = needs.context or (self._wrapping is not None and self._wrapping.needs_context)
+        return needs
+
+    @property
+    def _sees_handlers(self) -> bool:
+        """Whether something goes around each handler, so that none can be called directly."""
+        return self._watch is not None or (self._wrapping is not None and self._wrapping.handles)
 
     def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
         """A plan that needs no unit of work; none where one is needed."""
@@ -239,19 +266,24 @@ class Compiler:
             compile_plain(handler, self._resources.threads) for handler in following.handlers
         )
         if only_publishes and is_function and handlers_are_plain and not wired.arguments[0].keyword:
-            rule = Rule(registration, wired.publishes, self._table, plain=True)
+            rule = self._rule(registration, wired, plain=True)
             return _publishing(wired.target, rule, self._table.plain)
         return None
 
-    def _call(self, registration: Registration, wired: Wired) -> Work:
+    def _call(self, registration: Registration, wired: Wired, *, delivered: bool) -> Work:
         if not wired.raises:
-            return self._handler(registration, wired, None)
-        rule = Rule(registration, wired.publishes, self._table, plain=False)
-        return _with_events(self._handler(registration, wired, rule), self._table.work)
+            return self._handler(registration, wired, None, delivered=delivered)
+        rule = self._rule(registration, wired, plain=False)
+        return _with_events(self._handler(registration, wired, rule, delivered=delivered), self._table.work)
 
-    def _handler(self, registration: Registration, wired: Wired, rule: Rule | None) -> Work:
+    def _handler(self, registration: Registration, wired: Wired, rule: Rule | None, *, delivered: bool = False) -> Work:
         work = compile_call(wired, rule, self._app, self._resources.threads)
+        if self._wrapping and not delivered:  # else its whole delivery is wrapped
+            work = self._wrapping.handler(registration, work, streams=wired.streams)
         return self._watch.handler(registration, work) if self._watch else work
+
+    def _rule(self, registration: Registration, wired: Wired, *, plain: bool) -> Rule:
+        return Rule(registration, wired.publishes, self._table, plain, self._collected)
 
     def _telling(self, work: Work, needs: Needs) -> Work:
         return name_missing_value(work, self._brought) if self._brought and needs.keys else work
@@ -286,6 +318,14 @@ def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Link:
     plain = hasattr(target, "__code__") or hasattr(target, "__func__")
     function: Callable[..., Coroutine[Any, Any, Any]] = target if plain else target.__call__  # type: ignore[operator]
     return lambda call, _: marked(lambda message: function(message, call))
+
+
+def _wrapped(wrapping: "Wrapping", verb: "Verb", call: Call, _: Mapping[Key, object]) -> Call:
+    return wrapping.sent(call, verb)
+
+
+def _wrapped_delivery(wrapping: "Wrapping", registration: Registration, call: Call, _: Mapping[Key, object]) -> Call:
+    return wrapping.delivered(registration, call)
 
 
 def _publishing(

@@ -65,7 +65,7 @@ class Activity(Hooks):
             del self._calls[id(entry)]
         self._wake()
 
-    def collected(self, outbound: "Outbound", entry: Entry) -> None:
+    def took_over(self, outbound: "Outbound", entry: Entry) -> None:
         """Learn the entry of an event that a unit of work has taken over."""
         self._collected[outbound] = entry
 

@@ -18,7 +18,7 @@ from weakref import WeakSet
 from typing_extensions import is_protocol
 
 from diator._keys import Key
-from diator.app import Diator
+from diator.app import Diator, wrapping_of
 from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
 from diator.delivery.brokerage import Brokerage
 from diator.engine.check import Checked, check
@@ -122,7 +122,7 @@ def _compile(app: Diator, watcher: Watcher, twin: Twin | None, replaced: Mapping
     if given:
         resources.resolve = _Resolver(app._resources, replaced).resolve  # of a container without scopes, or none
     if twin is None:
-        return Dispatch(checked, resources, app, watcher)
+        return Dispatch(checked, resources, app, watcher, wrapping=wrapping_of(app))
     return _Delivering(checked, resources, app, watcher, watcher.publisher(twin.open(app.name)))
 
 
@@ -132,7 +132,7 @@ class _Delivering(Dispatch):
     def __init__(
         self, checked: Checked, resources: Resources, app: Diator, watcher: Watcher, sender: EventPublisher
     ) -> None:
-        super().__init__(checked, resources, app, watcher, sender)
+        super().__init__(checked, resources, app, watcher, sender, wrapping_of(app))
         self._watcher = watcher
 
     def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Call:

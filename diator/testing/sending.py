@@ -95,7 +95,7 @@ class SeenPublishing(SeenSending):
         """Take over the events of one ``app.publish``, which are written down already."""
         self._publisher.collect_published(unit, events, after)
         for outbound, entry in zip(unit.outbound, self._entries(events), strict=True):
-            self._activity.collected(outbound, entry)
+            self._activity.took_over(outbound, entry)
 
 
 def _context_of(message: Any, context: Context) -> Context:

@@ -35,9 +35,8 @@ class Twin(Brokerage):
             timeout=said.timeout,
             max_deliveries=said.max_deliveries,
             publish_timeout=said.publish_timeout,
-            hooks=(),
+            telling=own.telling,
         )
-        self.telling = own.telling
         self._stage = stage
         self._activity = activity
 

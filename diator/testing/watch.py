@@ -158,7 +158,7 @@ class _SeenUnit(Unit):
         assert isinstance(self._unit, SendingUnit), "no other takes over an event"
         entry = self._write(event)
         entry.after, entry.headers = after, headers
-        self._activity.collected(self._unit.outbound[-1], entry)
+        self._activity.took_over(self._unit.outbound[-1], entry)
 
 
 class _Published(Published):

@@ -1,0 +1,166 @@
+"""What hooks get: the details of what they wrap, and of what they are told."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from diator.context import Context
+from diator.errors import DiatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from diator.brokers.envelope import Outgoing
+    from diator.brokers.port import Delivery, Outcome, Park
+    from diator.engine.records import Registration
+    from diator.messages import Event, Message
+
+Verb = Literal["send", "stream", "publish"]
+
+
+class _InContext:
+    """Details of something that has a context."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Context | None) -> None:
+        self._context = context
+
+    @property
+    def context(self) -> Context:
+        """The ids, headers and, of a brokered event, subscription and attempt of the message.
+
+        Raises `DiatorError` if it has none, since neither a handler nor a hook needs one.
+        """
+        if self._context is None:
+            raise DiatorError("the message has no context, since nothing needs one; set needs_context = True")
+        return self._context
+
+
+class Sending(_InContext):
+    """``app.send``, ``app.stream`` or ``app.publish`` runs, called by the application or by a handler."""
+
+    __slots__ = ("messages", "result", "rows", "verb")
+
+    def __init__(self, verb: Verb, messages: "tuple[Message, ...]", context: Context | None) -> None:
+        super().__init__(context)
+        self.verb: Verb = verb
+        """Which of the three."""
+        self.messages = messages
+        """The command or query; of ``app.publish``, its events."""
+        self.result: Any = None
+        """What it returns, once it has completed. ``Any``: each request has a result of its own."""
+        self.rows: list[Any] | None = None
+        """Set it to a list to have the rows of a stream appended to it. ``Any``: as above."""
+
+
+class Handling(_InContext):
+    """A handler runs."""
+
+    __slots__ = ("handler", "message", "result", "rows")
+
+    def __init__(self, message: "Message", handler: "Registration", context: Context | None) -> None:
+        super().__init__(context)
+        self.message = message
+        """The message; of a domain event or request, as middlewares have passed it on."""
+        self.handler = handler
+        """The handler as it was registered, with ``name``, ``kind`` and ``place``."""
+        self.result: Any = None
+        """What it returns, once it has completed. ``Any``: each request has a result of its own."""
+        self.rows: list[Any] | None = None
+        """Set it to a list to have the rows of a stream appended to it. ``Any``: as above."""
+
+
+class Publishing(NamedTuple):
+    """Messages are passed to the broker."""
+
+    messages: "Sequence[Outgoing]"
+
+
+class Collected(_InContext):
+    """An event was published, and waits for its handlers or for the end of its unit of work."""
+
+    __slots__ = ("after", "event", "handler", "headers", "message_id")
+
+    def __init__(
+        self,
+        event: "Event",
+        handler: "Registration | None",
+        context: Context | None,
+        message_id: str | None,
+        after: "float | timedelta | None" = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(context)
+        self.event = event
+        self.handler = handler
+        """The handler that published it; none of ``app.publish``."""
+        self.message_id = message_id
+        """The id that it will have as a message; none for a domain event, which stays in the process."""
+        self.after = after
+        """The delay that it was published with, in seconds or as a timedelta."""
+        self.headers = headers
+        """The headers that it was published with."""
+
+
+class Published(NamedTuple):
+    """Events were handed to the broker, which took them."""
+
+    messages: "Sequence[Outgoing]"
+    seconds: float
+
+
+class Received(NamedTuple):
+    """Messages were taken from the broker; none has been looked at yet."""
+
+    subscription: str
+    deliveries: "Sequence[Delivery]"
+
+
+class Handled(NamedTuple):
+    """A handler has returned, or raised."""
+
+    subscription: str
+    event: "Event"
+    context: Context
+    seconds: float
+    error: BaseException | None
+    """What it raised; `asyncio.CancelledError` too."""
+
+
+class Retried(NamedTuple):
+    """A message will be delivered again."""
+
+    subscription: str
+    context: Context | None
+    """None where the message could not be read."""
+    delay: float
+    """In seconds."""
+    error: BaseException | None
+
+
+class Parked(NamedTuple):
+    """A message becomes a dead letter."""
+
+    subscription: str
+    context: Context | None
+    """None where the message could not be read."""
+    why: "Park"
+
+
+class Settled(NamedTuple):
+    """The broker has taken down what became of a message."""
+
+    subscription: str
+    delivery: "Delivery"
+    message_id: str | None
+    """None where the message could not be read."""
+    outcome: "Outcome"
+    lost: bool
+    """Whether its lease had been lost, so that somebody else has it and nothing was taken down."""
+
+
+for _public in (
+    Sending, Handling, Publishing, Collected, Published, Received, Handled, Retried, Parked, Settled,
+):  # fmt: skip
+    _public.__module__ = "diator.hooks"

@@ -1,0 +1,194 @@
+"""Wrapping: what hooks put around sending and handling. Imported and compiled in only where an app has such hooks."""
+
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextvars import Context as Variables
+from contextvars import copy_context
+from typing import Any, cast
+
+from diator._hook_details import Collected, Handling, Sending, Verb
+from diator._hooks import Telling, Wrap
+from diator.context import Headers, current
+from diator.engine.records import Registration
+from diator.engine.unit import Delay, Outbound, SendingUnit, Unit, Work
+from diator.messages import Event
+
+# Any: messages and results of all kinds meet here.
+Call = Callable[[Any], Coroutine[Any, Any, Any]]
+Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
+
+
+class Wrapping:
+    """The hooks of an app, as its plans are compiled with them."""
+
+    def __init__(self, telling: Telling) -> None:
+        self.needs_context = telling.needs_context
+        """Whether every plan sets a context."""
+        self.handles = telling.hears("handling")
+        """Whether something goes around each handler."""
+        self.collects = telling.hears("collected") or telling.hears("propagate")
+        """Whether something sees each event that is published."""
+        self._sending = telling.methods("sending")
+        self._handling = telling.methods("handling")
+        self._telling = telling
+
+    def sent(self, call: Call, verb: Verb) -> Call:
+        """Go around what `app.send`, `app.stream` or `app.publish` calls, middlewares included."""
+        if not self._sending:
+            return call
+        methods = self._sending
+
+        async def wrapped(message: Any) -> Any:
+            details = Sending(verb, message if verb == "publish" else (message,), current.get())
+            with Wrap(methods, details):
+                details.result = await call(message)
+            return details.result
+
+        async def opened(query: Any) -> Any:
+            details = Sending(verb, (query,), current.get())
+            return await _opened(Wrap(methods, details), details, lambda: call(query))
+
+        return opened if verb == "stream" else wrapped
+
+    def delivered(self, registration: Registration, call: Call) -> Call:
+        """Go around what a worker calls for a brokered event, middlewares included."""
+        methods = self._handling
+        if not methods:
+            return call
+
+        async def wrapped(event: Any) -> Any:
+            details = Handling(event, registration, current.get())
+            with Wrap(methods, details):
+                details.result = await call(event)
+            return details.result
+
+        return wrapped
+
+    def handler(self, registration: Registration, work: Work, *, streams: bool) -> Work:
+        """Go around one handler, inside its unit of work."""
+        methods = self._handling
+        if not methods:
+            return work
+
+        async def wrapped(message: Any, unit: Unit) -> Any:
+            details = Handling(message, registration, current.get())
+            with Wrap(methods, details):
+                details.result = await work(message, unit)
+            return details.result
+
+        async def opened(query: Any, unit: Unit) -> Any:
+            details = Handling(query, registration, current.get())
+            return await _opened(Wrap(methods, details), details, lambda: work(query, unit))
+
+        return opened if streams else wrapped
+
+    def collected(
+        self,
+        event: Event,
+        handler: Registration | None,
+        outbound: Outbound | None,
+        after: Delay | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Report an event that was published, and add the headers of hooks to a brokered one."""
+        message_id = None if outbound is None else outbound.id
+        details = Collected(event, handler, current.get(), message_id, after, headers)
+        if outbound is not None and (added := self._telling.headers(details)):
+            outbound.headers = Headers({**added, **(outbound.headers or {})})
+        self._telling.tell("collected", details)
+
+    def taking(self, take: Take) -> Take:
+        """Report the brokered events of one ``app.publish``."""
+        if not self.collects:
+            return take
+
+        def taking(unit: SendingUnit, events: Sequence[Event], after: Delay | None) -> None:
+            take(unit, events, after)
+            for outbound in unit.outbound:
+                self.collected(outbound.event, None, outbound, after)
+
+        return taking
+
+
+async def _opened(wrap: Wrap, details: Sending | Handling, open_rows: Callable[[], Awaitable[Any]]) -> "_WrappedRows":
+    """Open a stream, in context variables of its own: what hooks set must not reach the code that reads the rows."""
+    variables = copy_context()
+    variables.run(wrap.__enter__)
+    try:
+        rows = await _in(variables, open_rows)
+    except BaseException as error:
+        variables.run(wrap.__exit__, type(error), error, error.__traceback__)
+        raise
+    return _WrappedRows(rows, variables, wrap, details)
+
+
+class _WrappedRows:
+    """The rows of a stream, each of which is made in the context variables of its wrap, which ends with them."""
+
+    def __init__(self, rows: AsyncIterator[Any], variables: Variables, wrap: Wrap, details: Sending | Handling) -> None:
+        self._rows = rows
+        self._variables = variables
+        self._wrap: Wrap | None = wrap
+        self._details = details
+
+    def __aiter__(self) -> "_WrappedRows":
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            row = await _in(self._variables, self._rows.__anext__)
+        except StopAsyncIteration:
+            self._end(None)
+            raise
+        except BaseException as error:
+            self._end(error)
+            raise
+        if self._details.rows is not None:
+            self._details.rows.append(row)
+        return row
+
+    async def aclose(self) -> None:
+        """Take no more rows."""
+        close: Callable[[], Awaitable[Any]] | None = getattr(self._rows, "aclose", None)
+        try:
+            if close is not None:
+                await _in(self._variables, close)
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        wrap, self._wrap = self._wrap, None
+        if wrap is not None:
+            traceback = None if error is None else error.__traceback__
+            self._variables.run(wrap.__exit__, None if error is None else type(error), error, traceback)
+        del error  # an error must not hold the frames that hold it
+
+
+async def _in(variables: Variables, call: Callable[[], Awaitable[Any]]) -> Any:
+    """Call and await something in context variables of its own, in this task."""
+
+    async def awaited() -> Any:
+        return await call()
+
+    return await _driven(variables, awaited())
+
+
+@types.coroutine
+def _driven(variables: Variables, running: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    run = variables.run
+    try:
+        waits_for = run(running.send, None)
+        while True:
+            try:
+                got = yield waits_for
+            except GeneratorExit:
+                run(running.close)
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever it is, also a cancel, is for what waits
+                waits_for = run(running.throw, error)
+            else:
+                waits_for = run(running.send, got)
+    except StopIteration as end:
+        return cast("object", end.value)
