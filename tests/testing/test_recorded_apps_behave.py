@@ -17,9 +17,9 @@ from diator.testing.watch import Watcher
 watchers = []
 
 
-def watched(checked, resources, app, sender=None):
+def watched(checked, resources, app, sender=None, wrapping=None):
     watchers.append(Watcher())
-    return Dispatch(checked, resources, app, watchers[-1], sender and watchers[-1].publisher(sender))
+    return Dispatch(checked, resources, app, watchers[-1], sender and watchers[-1].publisher(sender), wrapping)
 
 
 diator.app.Dispatch = watched
