@@ -22,6 +22,7 @@ from diator.brokers.port import (
     Status,
     Subscription,
     Topic,
+    Validates,
 )
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Status",
     "Subscription",
     "Topic",
+    "Validates",
     "read",
     "shielded",
 ]

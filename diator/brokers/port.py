@@ -1,53 +1,45 @@
-"""The port of message brokers: what a plugin gives, on one screen.
+"""The port of message brokers: what a plugin implements.
 
-A **topic** carries events; a **subscription** is one handler's own, durable share of them. The contract:
+Events are published to a **topic**. A **subscription** is one handler's own, durable share of the events on its topics.
 
-*Publishing.* ``publish`` stores all messages, those of one key in the order given, or raises
-`~diator.NotPublishedError`, which says what did not leave and of what nobody knows. It takes no longer than ``timeout``
-seconds. Where a queue has no room it waits for some, but with ``wait_for_room=False`` it never does: its caller is a
-consumer, on whom the room may depend. Calls may overlap, and a cancel does not interrupt one: it is raised when the
-messages are stored, or have failed (`~diator.brokers.shielded` does that). Every subscription of the topic that existed
-before gets each message; a topic without one drops it.
+*Publishing.* ``publish`` stores all messages, those of one key in the order given, in every subscription that their
+topic has by then; a topic without one drops them. If it can't, it raises `~diator.NotPublishedError`, which says what
+became of each message. If a queue is full, it waits for room, at most ``timeout`` seconds; with ``wait_for_room=False``
+it never waits, since the room may depend on its caller. Calls may overlap. The engine shields them from cancellation,
+and cancels a call that exceeds its timeout.
 
-*Receiving.* ``subscribe`` gives a receiver; several, here and in other processes, share one subscription, and each
-message is with one of them. ``receive(limit)`` waits until there is something and gives at most ``limit`` deliveries.
-It is called by one task at a time and is safe to cancel: what it had taken is given by the next call, or given back.
-Whatever stands on the wire is handed out, never raised: what a broker can't make sense of has `Delivery.damage`.
+*Receiving.* The receivers of one subscription, in any number of processes, compete for its messages. ``receive(limit)``
+waits for messages and returns at most ``limit`` deliveries. One task at a time calls it, and may be cancelled at any
+moment: what was taken is returned by the next call, or released. Whatever is on the wire is delivered: a message that
+the broker can't read has `Delivery.damage`.
 
-*Settling.* Each delivery is settled once: `ACK` removes it, `RetryAfter` has it delivered again after a delay and
-counts a failure, `Park` makes it a dead letter, `RELEASE` gives it back at once and counts nothing. One call takes
-many, in order, on the receiver that gave them, and may be repeated after an error or a cancel: what was settled then
-stays as it is, and may be told as lost. It may overlap with ``receive``. It returns the deliveries whose lease was
-lost: of those nothing is changed, since somebody else has them. A retry comes back to its own subscription only, never
-through the topic, and is no duplicate of itself. An outcome that can't be recorded is an error that is no outage, and
-leaves its delivery as it was: the others, and it with another outcome, are settled by calls that follow. What is parked
-and what is acknowledged changes place in one step that no crash can come between.
+*Settling.* `ACK` removes a delivery. `RetryAfter` delivers it again after a delay, with one more failure, to this
+subscription only. `Park` makes it a dead letter, in one step that no crash can split. `RELEASE` returns it at once and
+counts nothing. One call of ``settle`` takes many, in order, and may overlap with ``receive``. It may be repeated after
+an error or a cancel: what was settled stays settled, and may be reported as lost. It returns the deliveries whose lease
+was lost, and changes nothing of them. An outcome that can't be recorded raises a permanent error and leaves its
+delivery as it was, to be settled by a later call.
 
-*Leases.* A delivery belongs to its receiver for ``lease`` seconds, and longer each time that it is renewed. Then it is
-delivered again, ``deliveries`` higher by one, also when the process that had it was killed. One that has run out while
-nobody else has the message yet may still be settled and renewed, or be lost: both are right. ``None``: for as long as
-the receiver is connected.
+*Leases.* A delivery belongs to its receiver for ``lease`` seconds from its delivery or last renewal; ``None``: as long
+as the receiver is connected. Then it is delivered again, with a higher delivery count, even if its process was killed.
+An expired lease that no other receiver has acquired may still be settled and renewed, or be lost: both are right.
 
-*Order.* In an ordered subscription a key is with one receiver at a time, so that its leases are lost together, and its
-messages from one topic are handed out in order, several in one go or one by one. One that is to be retried comes back
-before the later ones of its key, which the engine releases with it; they wait in place meanwhile, and no other key with
-them. Messages without a key have no order. Needs `Capability.ORDERED`.
+*Order.* In an ordered subscription one receiver at a time has the messages of a key, and loses their leases together.
+Those of one topic are delivered in order. A message to be retried comes back before the later ones of its key, which
+wait in their places; no other key waits with them. Messages without a key have no order.
 
-*Dead letters* belong to a subscription; one that does not exist has none. `replay` hands one out again to it alone, as
-new, with no failures, behind all that wait.
+*Dead letters* belong to a subscription; one that does not exist has none. A replay delivers one again to its
+subscription only, as new, with no failures, behind all that wait.
 
-*Errors.* Those of the driver become `~diator.BrokerError`, raised ``from`` the original;
-`~diator.BrokerUnavailableError` where trying again later can help. A broker that was away is connected again by the
-next call; nobody has to ask for it.
+*Errors* of the driver become `~diator.BrokerError`, raised ``from`` the original, or `~diator.BrokerUnavailableError`
+if trying again later can help. Any other error counts as a fault of the plugin, and as permanent.
 
-*Closing.* A receiver that is closed gives back at once what it has not settled, and a ``receive`` that waits ends with
-nothing. ``aclose`` of the broker closes its receivers, and may be called more than once; ``connect`` then opens it
-again, also in another event loop. Both are counted: a broker that two apps of one process share is closed with the
-last. A ``connect`` that raises `~diator.BrokerUnavailableError`, or is cancelled, counts too: the app starts without
-the broker, and closes it in the end. One that raises another `~diator.BrokerError` does not, and leaves nothing open.
-
-*Start.* ``validate`` runs before ``connect``, touches no network, and refuses what the broker can't keep; nothing is
-dropped in silence. ``apply`` creates what is missing and changes nothing that is there.
+*Life.* Unsupported subscriptions are rejected at startup by what `capabilities` lacks, without a call. ``connect`` and
+``aclose`` are called once, however many apps of the process share the broker. A second call in a row changes nothing.
+After ``connect`` has raised `~diator.BrokerUnavailableError`, as after any outage, each later call connects by itself;
+after any other error the engine calls ``aclose``. After ``aclose`` the broker can be opened again, in any event loop.
+``apply`` creates what is missing and changes nothing that exists. ``aclose`` of the broker closes its receivers; a
+receiver that is closed releases what it has not settled, and its pending ``receive`` returns nothing.
 """
 
 import enum
@@ -67,16 +59,16 @@ class Capability(enum.Flag):
     ACKNOWLEDGED = enum.auto()
     """A message stays until it is settled: at least once. Without it: at most once, and nothing below but GROUPS.
 
-    Without it, ``validate`` refuses all that is not `at_most_once`; so it does without DEAD_LETTERS.
+    Without it, and without DEAD_LETTERS, the app rejects subscriptions that are not `at_most_once`.
     """
     GROUPS = enum.auto()
     """The workers of one subscription share its messages."""
     DELAY = enum.auto()
-    """`RetryAfter` waits for its delay. Without it, ``validate`` refuses a `max_delay`, unless at most once."""
+    """`RetryAfter` waits for its delay. Without it, the app rejects a `max_delay`, unless at most once."""
     DEAD_LETTERS = enum.auto()
     """`Park` keeps a message, to be listed, replayed and purged."""
     ORDERED = enum.auto()
-    """Order by key, across workers. Without it, ``validate`` refuses what is `ordered`."""
+    """Order by key, across workers. Without it, the app rejects what is `ordered`."""
     DEDUPLICATES = enum.auto()
     """A message whose id was published to the topic not long ago is dropped."""
     BOUNDED = enum.auto()
@@ -254,12 +246,8 @@ class Broker(Protocol):
         """The size that a message (`Outgoing.structured`) may have, where there is a limit; checked before commits."""
         ...
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
-        """Find what of these subscriptions, and of the topics that are published to, can't be kept."""
-        ...
-
     async def connect(self) -> None:
-        """Open. Raises `~diator.BrokerUnavailableError`, and `~diator.BrokerError` for what is refused for good."""
+        """Open. Raises `~diator.BrokerUnavailableError`, and `~diator.BrokerError` for what is permanent."""
         ...
 
     async def aclose(self) -> None:
@@ -292,6 +280,15 @@ class Broker(Protocol):
 
     async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
         """Delete one for good; false where it is gone. Raises `~diator.BrokerError`."""
+        ...
+
+
+@runtime_checkable
+class Validates(Protocol):
+    """Optional: a broker with rules of its own, such as for names. What `capabilities` lacks is refused without it."""
+
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+        """Find what breaks a rule in these subscriptions, and in the topics that are published to. No network."""
         ...
 
 

@@ -8,6 +8,7 @@ from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
+from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
 from diator.delivery.follow_up import FollowUps
 from diator.delivery.operations import Operations
@@ -37,6 +38,7 @@ class Brokerage:
         telling: Telling,
     ) -> None:
         self.broker: Broker = find_broker(broker)
+        self._connection = connection_of(self.broker)
         self.defaults = Defaults(retry, concurrency, timeout, max_deliveries, publish_timeout)
         self.telling = telling
         self._catalog: Catalog | None = None
@@ -56,7 +58,7 @@ class Brokerage:
     def open(self, name: str | None) -> Publisher:
         """Give what publishes, for an app that was checked."""
         source = name or "diator"
-        self._publisher = Publisher(self.broker, source, self.catalog, self.defaults.publish_timeout, self.telling)
+        self._publisher = Publisher(self._connection, source, self.catalog, self.defaults.publish_timeout, self.telling)
         return self._publisher
 
     @property
@@ -67,29 +69,23 @@ class Brokerage:
     def operations(self) -> Operations:
         """Give what a person does at the subscriptions and dead letters."""
         catalog, timeout = self.catalog, self.defaults.publish_timeout
-        return Operations(self.broker, catalog.consumed, catalog.topics, timeout=timeout)
+        return Operations(self._connection, catalog.consumed, catalog.topics, timeout=timeout)
 
     async def connect(self) -> None:
-        """Connect. Where the broker is away the app starts all the same: it may be back before it is needed."""
-        seconds = self.defaults.publish_timeout
-        text = "the broker can't be reached (%s); the app starts without it, and publishing fails until it recovers"
+        """Connect. If the broker is unavailable the app starts all the same: it may recover before it is needed."""
         if self._publisher is not None:
             self._publisher.loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait_for(self.broker.connect(), seconds)
+            await self._connection.open(self.defaults.publish_timeout)
         except BrokerUnavailableError as error:
+            text = "the broker can't be reached (%s); the app starts without it, and publishing fails until it recovers"
             logger.warning(text, described(error))
-        except asyncio.TimeoutError:
-            logger.warning(text, f"no answer within {seconds:g} s")
-        except asyncio.CancelledError:
-            await self.broker.aclose()
-            raise
 
     async def close(self) -> None:
         """Close the connection. A broker that takes too long is left behind: the program is about to end."""
         seconds = self.defaults.publish_timeout
         try:
-            await asyncio.wait_for(self.broker.aclose(), seconds)
+            await asyncio.wait_for(self._connection.close(), seconds)
         except asyncio.TimeoutError:
             logger.warning("the broker has not closed its connection within %g s, and is left as it is", seconds)
 

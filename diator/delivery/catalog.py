@@ -7,6 +7,7 @@ from typing_extensions import Format, get_annotations
 
 from diator._places import Place
 from diator.brokers.port import Broker, Capability, Subscription, Topic
+from diator.brokers.refusals import refusals_of
 from diator.delivery.codec import Codec, UnserialisableError, codec_of
 from diator.engine.arguments import fits, say, spelled_out, with_defaults
 from diator.engine.check import Checked
@@ -288,7 +289,7 @@ class _Survey:
     def _refusals(self, consumed: tuple[Consumed, ...], topics: tuple[Topic, ...]) -> Iterator[Problem]:
         places = {one.name: one.registration.place for one in consumed}
         handlers = {one.name: one.registration.name for one in consumed}
-        for refusal in self.broker.validate([one.subscription for one in consumed], topics):
+        for refusal in refusals_of(self.broker, [one.subscription for one in consumed], topics):
             who = f"{handlers[refusal.subscription]}: " if refusal.subscription in handlers else ""
             place = places.get(refusal.subscription or "")
             yield Problem("broker", f"{who}{refusal.text}", refusal.remedy, place)

@@ -10,8 +10,9 @@ from typing_extensions import Self
 
 from diator._misuse import AsyncOnly
 from diator.brokers.envelope import Envelope, read
-from diator.brokers.port import Broker, Capability, DeadLetter, Status, Topic
+from diator.brokers.port import Capability, DeadLetter, Status, Topic
 from diator.delivery.catalog import Consumed
+from diator.delivery.connection import Connection, translated
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem, UnreadableMessageError
 
 T = TypeVar("T")
@@ -67,36 +68,41 @@ class Operations(AsyncOnly):
     _how = "async with app.operations() as operations"
 
     def __init__(
-        self, broker: Broker, consumed: Sequence[Consumed], topics: Sequence[Topic], *, timeout: float
+        self, connection: Connection, consumed: Sequence[Consumed], topics: Sequence[Topic], *, timeout: float
     ) -> None:
         self.consumed = consumed
         """What the app handles."""
-        self._broker = broker
+        self._connection = connection
+        self._broker = connection.broker
         self._topics = topics
         self._timeout = timeout
 
     async def __aenter__(self) -> Self:
         try:
-            await self._in_time(self._broker.connect())
-        except (BrokerUnavailableError, asyncio.CancelledError):  # which count as connected
-            await self._in_time(self._broker.aclose())
+            await self._connection.open(self._timeout)
+        except BrokerUnavailableError:  # which counts as open
+            await self._close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._in_time(self._broker.aclose())
+        await self._close()
+
+    async def _close(self) -> None:
+        await self._in_time("aclose", self._connection.close())
 
     async def status(self) -> Sequence[tuple[Consumed, Status]]:
         """Tell how each subscription stands."""
-        found = await self._in_time(self._broker.status([one.subscription for one in self.consumed]))
+        found = await self._in_time("status", self._broker.status([one.subscription for one in self.consumed]))
         of = {status.name: status for status in found}
         return [(one, of[one.name]) for one in self.consumed]
 
     async def apply(self) -> Sequence[str]:
         """Create the subscriptions and topics that are missing, and name what was created."""
-        return await self._in_time(self._broker.apply([one.subscription for one in self.consumed], self._topics))
+        subscriptions = [one.subscription for one in self.consumed]
+        return await self._in_time("apply", self._broker.apply(subscriptions, self._topics))
 
     async def letters(self, of: Iterable[Consumed] | None = None, wanted: Wanted = ALL) -> AsyncGenerator[Letter, None]:
         """Read dead letters, those of all subscriptions or ``of`` some, the oldest of each first."""
@@ -106,7 +112,7 @@ class Operations(AsyncOnly):
         for one in self.consumed if of is None else of:
             found = self._broker.dead_letters(one.subscription)
             try:
-                while (dead := await self._in_time(_next_of(found))) is not None:
+                while (dead := await self._in_time("dead_letters", _next_of(found))) is not None:
                     letter = Letter(one, dead, _opened(dead))
                     if wanted.fits(letter, now):
                         yield letter
@@ -116,15 +122,15 @@ class Operations(AsyncOnly):
 
     async def replay(self, letter: Letter) -> bool:
         """Have one delivered again, to its own subscription only; false where it is gone."""
-        return await self._in_time(self._broker.replay(letter.consumed.subscription, letter.dead))
+        return await self._in_time("replay", self._broker.replay(letter.consumed.subscription, letter.dead))
 
     async def purge(self, letter: Letter) -> bool:
         """Delete one for good; false where it is gone."""
-        return await self._in_time(self._broker.purge(letter.consumed.subscription, letter.dead))
+        return await self._in_time("purge", self._broker.purge(letter.consumed.subscription, letter.dead))
 
-    async def _in_time(self, answer: Awaitable[T]) -> T:
+    async def _in_time(self, call: str, answer: Awaitable[T]) -> T:
         try:
-            return await asyncio.wait_for(answer, self._timeout)
+            return await asyncio.wait_for(translated(self._broker, call, answer), self._timeout)
         except asyncio.TimeoutError as error:
             raise BrokerUnavailableError(f"the broker did not answer within {self._timeout:g} s") from error
 

@@ -11,13 +11,12 @@ from diator._headers import sealed_headers
 from diator._keys import Key
 from diator._misuse import ensure_loop
 from diator._places import caller, place_in
-from diator._shielding import shielded
 from diator.brokers.envelope import Envelope, Outgoing
-from diator.brokers.port import Broker, Capability
+from diator.brokers.port import Capability
 from diator.context import TRACE, Context, new_id
 from diator.delivery.catalog import Catalog, entry_of
+from diator.delivery.connection import Connection
 from diator.delivery.error_texts import described, text_of
-from diator.delivery.subscription_creation import creations_of
 from diator.delivery.telling import Telling
 from diator.delivery.unsubscribed import UnsubscribedTopics
 from diator.engine.arguments import fits
@@ -43,15 +42,15 @@ class Publisher:
     keys: Collection[Key] = ()
     begin = None
 
-    def __init__(self, broker: Broker, source: str, catalog: Catalog, timeout: float, telling: Telling) -> None:
-        self.broker = broker
+    def __init__(self, connection: Connection, source: str, catalog: Catalog, timeout: float, telling: Telling) -> None:
+        self._connection = connection
+        self.broker = broker = connection.broker
         self.timeout = timeout
         """Seconds that publishing may take."""
         self.telling = telling
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the broker was opened in, while it is open."""
-        self.creations = creations_of(broker)
-        """The subscriptions that workers over this broker are creating here: what is published to them waits."""
+        self.creations = connection.creations
         self._unsubscribed = UnsubscribedTopics(broker)
         self._source = source
         self._entries = catalog.entries
@@ -171,23 +170,11 @@ class Publisher:
     ) -> None:
         began = time.monotonic()
         try:
-            if self.creations:
-                await shielded(self._send_when_created(messages, wait_for_room=wait_for_room))
-            else:
-                await self.broker.publish(messages, timeout=self.timeout, wait_for_room=wait_for_room)
+            await self._connection.publish(messages, self.timeout, wait_for_room=wait_for_room)
         except NotPublishedError as error:
             raise publish_error(error, outbound) from error
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises
-            # A fault of the plugin, which is no outage. How far it came is not known.
-            failed = NotPublishedError((), messages)
-            failed.__cause__ = error
-            raise publish_error(failed, outbound) from failed
         if self.telling.hears("published"):
             self.telling.tell("published", Published(messages, time.monotonic() - began))
-
-    async def _send_when_created(self, messages: Sequence[Outgoing], *, wait_for_room: bool) -> None:
-        left = await self.creations.wait(messages, self.timeout)
-        await self.broker.publish(messages, timeout=left, wait_for_room=wait_for_room)
 
 
 def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> PublishError:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
-from weakref import WeakKeyDictionary
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker, Subscription, Topic
@@ -113,18 +112,6 @@ class Creations:
             if not all(one.result() for one in done):
                 raise NotPublishedError(messages) from _unavailable(waits, "were not created before their worker ended")
         return max(ends - loop.time(), 0.001)
-
-
-_of_brokers: "WeakKeyDictionary[Broker, Creations]" = WeakKeyDictionary()
-"""By broker: several apps of a process may share one, and one app may publish what the worker of another handles."""
-
-
-def creations_of(broker: Broker) -> Creations:
-    """Return the creations over a broker, of any app."""
-    try:
-        return _of_brokers.setdefault(broker, Creations())
-    except TypeError:  # a broker that can't be hashed, or referred to weakly
-        return Creations()
 
 
 def _unavailable(waits: Collection[Creation], what: str) -> BrokerUnavailableError:

@@ -236,13 +236,6 @@ def test_time_stands_still_between_two_event_loops() -> None:
     run_swiftly(wait())
 
 
-def test_is_open_in_one_event_loop_at_a_time() -> None:
-    broker = MemoryBroker()
-    run_swiftly(broker.connect())
-    with pytest.raises(BrokerError, match="open in another event loop; close it there"):
-        run_swiftly(broker.connect())
-
-
 async def test_needs_to_be_connected() -> None:
     broker = MemoryBroker()
     with pytest.raises(NotPublishedError, match="not connected"):

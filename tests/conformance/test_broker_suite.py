@@ -593,14 +593,6 @@ class PublishesOneCallAtATime(WrongBroker):
         self.publishing = False
 
 
-@caught_by("a_cancel_does_not_interrupt_publishing")
-class IsInterruptedByACancel(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
-        for message in messages:
-            await asyncio.sleep(0)
-            await super().publish([message], timeout=timeout, wait_for_room=wait_for_room)
-
-
 @caught_by("topics_without_a_subscription_are_found")
 class TakesEmptyTopicsForUnsubscribed(WrongBroker):
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
@@ -720,17 +712,6 @@ class GivesToThoseWithRoom(WrongBroker):
             raise
 
 
-@caught_by("a_cancel_does_not_interrupt_one_who_waits_for_room")
-class IsInterruptedWhileItWaits(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
-        for message in messages:
-            end = asyncio.get_running_loop().time() + timeout
-            full = self._topics[message.topic]
-            while wait_for_room and full.full and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            await super().publish([message], timeout=0.01, wait_for_room=wait_for_room)
-
-
 # Brokers that keep dead letters wrongly.
 
 
@@ -781,17 +762,10 @@ class LacksAMethod(WrongBroker):
     purge = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - counts as not there
 
 
-@caught_by("validate_accepts_what_can_be_kept")
+@caught_by("what_is_declared_is_not_refused")
 class RefusesWhatItCanDo(WrongBroker):
     def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
         return [Refusal("no", "use another")]
-
-
-@caught_by("validate_refuses_what_is_not_declared")
-class AcceptsWhatItCannotDo(WrongBroker):
-    @property
-    def capabilities(self) -> Capability:
-        return Capability.ACKNOWLEDGED
 
 
 @caught_by("apply_creates_what_is_missing_and_names_it")
@@ -835,18 +809,27 @@ class CountsWhatIsDoneOfAKey(WrongBroker):
         return [status._replace(waiting=self.published) if one.ordered else status for one, status in found]
 
 
-@caught_by("connect_and_aclose_are_counted")
-class ClosesForAll(WrongBroker):
+@caught_by("connect_and_aclose_may_be_repeated")
+class CountsItsConnections(WrongBroker):
+    connections = 0
+
+    async def connect(self) -> None:
+        self.connections += 1
+        await super().connect()
+
     async def aclose(self) -> None:
-        self._connections = min(self._connections, 1)
-        await super().aclose()
+        self.connections -= 1
+        if self.connections < 0:
+            raise BrokerError("it is not open")
+        if not self.connections:
+            await super().aclose()
 
 
 @caught_by("a_broker_may_be_used_in_one_event_loop_after_another")
 class ForgetsWhenClosed(WrongBroker):
     async def aclose(self) -> None:
         await super().aclose()
-        if not self._connections:
+        if not self._is_open:
             self._queues.clear()
             self._topics.clear()
 
@@ -1082,34 +1065,16 @@ def test_cases_that_hurt_the_broker_skip_where_the_author_cannot() -> None:
 
 
 class Lesser(WrongBroker):
-    """Declares less, and refuses what needs more."""
-
-    refuses: ClassVar[bool] = True
+    """Declares less."""
 
     @property
     def capabilities(self) -> Capability:
         return Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DEAD_LETTERS | Capability.DELAY
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
-        ordered = [one for one in subscriptions if one.ordered]
-        return [Refusal("no order", "use another broker", one.name) for one in ordered] if self.refuses else ()
 
-
-class Silent(Lesser):
-    refuses = False
-
-
-def test_what_a_broker_cannot_do_passes_if_it_is_refused() -> None:
-    suite_for(Lesser).test_what_is_settled_for_good_frees_its_key(ACK)
-    suite_for(Lesser).test_validate_refuses_what_is_not_declared(Capability.ORDERED)
-
-
-def test_what_a_broker_cannot_do_fails_if_it_is_not_refused() -> None:
-    with pytest.raises(AssertionError, match=r"does not declare <Capability.ORDERED.*so validate must refuse"):
-        suite_for(Silent).test_validate_refuses_what_is_not_declared(Capability.ORDERED)
-
-
-def test_what_cannot_be_refused_skips() -> None:
+def test_what_a_broker_does_not_declare_skips() -> None:
+    with pytest.raises(pytest.skip.Exception, match=r"does not declare <Capability.ORDERED"):
+        suite_for(Lesser).test_what_is_settled_for_good_frees_its_key(ACK)
     with pytest.raises(pytest.skip.Exception, match=r"does not declare <Capability.BOUNDED"):
         suite_for(Lesser).test_publishing_waits_for_room()
 

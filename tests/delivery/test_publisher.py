@@ -23,7 +23,7 @@ from diator import (
     PublishError,
     contract,
 )
-from diator.brokers import MemoryBroker, Outgoing, shielded
+from diator.brokers import MemoryBroker, Outgoing
 from tests.brokered import Flaky, Watch, away
 from tests.journal import Journal, Session
 from tests.virtual_time import in_virtual_time
@@ -311,12 +311,9 @@ async def test_outside_of_a_delivery_publishing_waits_for_room_up_to_its_timeout
 async def test_a_cancel_does_not_interrupt_publishing() -> None:
     bench = Bench()
 
-    async def store(messages: Sequence[Outgoing]) -> None:
+    async def slowly(messages: Sequence[Outgoing]) -> None:
         await asyncio.sleep(1)
         await bench.broker.inner.publish(messages, timeout=1)
-
-    async def slowly(messages: Sequence[Outgoing]) -> None:
-        await shielded(store(messages))
 
     bench.broker.publishing = slowly
     async with bench.app, bench.app.worker():

@@ -1,7 +1,7 @@
 """The broker in memory: what it offers, its addresses, and the port."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from heapq import heappop, heappush
@@ -9,14 +9,13 @@ from itertools import count
 
 from typing_extensions import Self
 
-from diator._shielding import shielded
 from diator.brokers.envelope import Outgoing
 from diator.brokers.memory.address import require_sensible, settings_of
 from diator.brokers.memory.clock import Alarm, Clock
 from diator.brokers.memory.queues import Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.brokers.memory.topics import MemoryTopic
-from diator.brokers.port import Capability, DeadLetter, Receiver, Refusal, Status, Subscription, Topic
+from diator.brokers.port import Capability, DeadLetter, Receiver, Status, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
 
@@ -38,7 +37,7 @@ class MemoryBroker:
         self._capacity = capacity
         self._lease = lease
         self._duplicate_window = duplicate_window
-        self._connections = 0
+        self._is_open = False
         self._clock = Clock()
         self._queues: dict[str, Queue] = {}
         self._topics: dict[str, MemoryTopic] = {}
@@ -69,28 +68,21 @@ class MemoryBroker:
         """There is no limit."""
         return None
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:  # noqa: ARG002
-        """Refuse nothing: all that the port knows can be kept."""
-        return ()
-
     async def connect(self) -> None:
-        """Open. Raises `BrokerError` where it is open in another event loop."""
-        if not self._connections:
-            self._clock.start()
-            for queue in self._queues.values():
-                queue.start()
-            self._put_due(self._clock.now())
-        else:
-            self._require_this_loop()
-        self._connections += 1
+        """Open: time goes on, and delays with it."""
+        if self._is_open:
+            return
+        self._is_open = True
+        self._clock.start()
+        for queue in self._queues.values():
+            queue.start()
+        self._put_due(self._clock.now())
 
     async def aclose(self) -> None:
-        """Close all receivers, if nobody else has it open. Messages stay."""
-        if not self._connections:
+        """Close all receivers. Messages stay."""
+        if not self._is_open:
             return
-        self._connections -= 1
-        if self._connections:
-            return
+        self._is_open = False
         for receiver in tuple(self._receivers):
             receiver.close()
         for topic in self._topics.values():
@@ -109,7 +101,7 @@ class MemoryBroker:
         left = deque(message for message in messages if message.due is None or not self._schedule(message, message.due))
         self._put(left, wait_for_room)
         if left:
-            await shielded(self._put_in_time(left, timeout))
+            await self._put_in_time(left, timeout)
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create the subscriptions that are missing, or miss a topic. Raises `BrokerError`."""
@@ -191,7 +183,7 @@ class MemoryBroker:
         deadline = self._clock.now() + timeout
         while left:
             topic = self._topics[left[0].topic]
-            if not self._connections or not await topic.wait_for_room(deadline):
+            if not self._is_open or not await topic.wait_for_room(deadline):
                 raise NotPublishedError(tuple(left)) from self._no_room(topic, left[0].topic, timeout)
             message = left.popleft()
             if not topic.knows(message):
@@ -199,12 +191,8 @@ class MemoryBroker:
             self._put(left)
 
     def _require_open(self) -> None:
-        if not self._connections:
+        if not self._is_open:
             raise BrokerError("the broker in memory is not connected; call `connect` before")
-
-    def _require_this_loop(self) -> None:
-        if not self._clock.runs_here:
-            raise BrokerError("the broker in memory is open in another event loop; close it there before")
 
     def _create(self, subscription: Subscription) -> Queue:
         queue = Queue(subscription.name, self._clock, ordered=subscription.ordered)
@@ -231,7 +219,7 @@ class MemoryBroker:
         self._receivers.pop(receiver, None)
 
     def _no_room(self, topic: MemoryTopic, name: str, timeout: float) -> BrokerError:
-        if not self._connections:
+        if not self._is_open:
             return BrokerUnavailableError("the broker in memory was closed")
         full = ", ".join(queue.name for queue in topic.queues if queue.size >= self._capacity)
         text = f"no room came within {timeout:g} s for messages to {name!r}: there are {self._capacity:,} in {full}"

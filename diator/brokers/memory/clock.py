@@ -22,11 +22,6 @@ class Clock:
         self._stopped_at = self.now()
         self.loop = None
 
-    @property
-    def runs_here(self) -> bool:
-        """Whether it goes by the loop that runs."""
-        return self.loop is asyncio.get_running_loop()
-
     def now(self) -> float:
         """Tell the time."""
         return self._stopped_at if self.loop is None else self.loop.time() + self._offset

@@ -16,7 +16,6 @@ from diator.brokers import (
     Status,
     Subscription,
     Topic,
-    shielded,
 )
 from diator.errors import BrokerError, ConfigurationError, NotPublishedError
 from diator_azure_servicebus._entities import Entity, Layout
@@ -88,7 +87,6 @@ class ServiceBusBroker:
         self._opening = Opening(namespace, credential, self._settings)
         self._layout = Layout(self._settings)
         self._given_topology = topology
-        self._opened = 0
         self._link: Link | None = None
         self._topology: Topology | None = topology
         self._receivers: dict[Receiver, None] = {}
@@ -134,12 +132,7 @@ class ServiceBusBroker:
         """Find what can't be kept."""
         refusals = list(self._layout.refusals(subscriptions, topics))
         for one in subscriptions:
-            if not one.ordered:
-                continue
-            if not self._settings.sessions:
-                text = f"{one.name!r} is ordered by key, which needs sessions, and the broker has sessions=False"
-                refusals.append(Refusal(text, "drop sessions=False, or say ordered=False", one.name))
-            elif one.max_delay > self._settings.max_hold:
+            if one.ordered and one.max_delay > self._settings.max_hold:
                 text = (
                     f"{one.name!r} is ordered by key and retries after up to {one.max_delay:g} s, for which its session"
                 )
@@ -163,28 +156,22 @@ class ServiceBusBroker:
             self._topology = self._given_topology or self._opening.topology(link)
             self._publisher = Publisher(link)
             self._link = link
-        self._opened += 1
         await self._link.dial()
 
     async def aclose(self) -> None:
         """Close everything that was opened. A cancel does not stop it, and another call waits for its end."""
-        if self._opened:
-            self._opened -= 1
-            if not self._opened:
-                closing = self._close(self._link, self._topology, [*self._receivers, *self._letters.values()])
-                self._link, self._letters = None, {}
-                self._closing = asyncio.ensure_future(closing)
+        if self._link is not None:
+            closing = self._close(self._link, self._topology, [*self._receivers, *self._letters.values()])
+            self._link, self._letters = None, {}
+            self._closing = asyncio.ensure_future(closing)
         if self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
 
-    async def _close(
-        self, link: Link | None, topology: Topology | None, others: "Sequence[Receiver | DeadLetters]"
-    ) -> None:
+    async def _close(self, link: Link, topology: Topology | None, others: "Sequence[Receiver | DeadLetters]") -> None:
         await asyncio.gather(*(one.aclose() for one in others))
         if topology is not None:
             await topology.aclose()
-        if link is not None:
-            await link.aclose()
+        await link.aclose()
 
     def _open_link(self) -> Link:
         if self._link is None:
@@ -199,7 +186,7 @@ class ServiceBusBroker:
             return
         if self._link is None:
             raise NotPublishedError(messages) from BrokerError("the broker is not connected; call `connect` before")
-        await shielded(self._publisher.publish(messages, timeout))
+        await self._publisher.publish(messages, timeout)
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
         """Open a receiver. Raises `~diator.BrokerError`."""

@@ -48,6 +48,7 @@ from servicebus_test_server.command_line import read_entities
 
 from diator import Diator, NotificationEvent, contract
 from diator.brokers import Capability, Envelope, Outgoing, Park, Subscription, Topic
+from diator.brokers.refusals import refusals_of
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 
 STRING = "Endpoint=sb://127.0.0.1:5673;SharedAccessKeyName=Root;SharedAccessKey=any;UseDevelopmentEmulator=true;"
@@ -362,8 +363,8 @@ class TestEntities:
         assert not list(ServiceBusBroker(STRING, max_hold=601).validate([long], [ORDERS]))
         (refusal,) = ServiceBusBroker(STRING).validate([long], [ORDERS])
         assert "max_hold" in refusal.text
-        (refusal,) = ServiceBusBroker(STRING, sessions=False).validate([BOOK], [ORDERS])
-        assert "sessions" in refusal.text
+        (refusal,) = refusals_of(ServiceBusBroker(STRING, sessions=False), [BOOK], [ORDERS])
+        assert "no order by key" in refusal.text
 
 
 class TestSections:

@@ -5,14 +5,14 @@ import itertools
 import os
 import platform
 import secrets
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_number, a_whole_number, or_none
 from diator.brokers.envelope import Outgoing
-from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscription, Topic
-from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
+from diator.errors import BrokerError, NotPublishedError
 from diator.options import COUNT, POSITIVE, TEXT, optional, require
 from diator_redis._groups import Groups
 from diator_redis._keys import Keys
@@ -86,7 +86,6 @@ class RedisBroker:
         self._lease, self._timeout = lease, timeout
         self._keys = Keys(prefix)
         self._limits = (max_length, max_age, abandoned_after)
-        self._opened = 0
         self._known: set[str] = set()
         self._links: Links | None = None
         self._publisher: Publisher | None = None
@@ -127,24 +126,13 @@ class RedisBroker:
         """The size that a message may have."""
         return LARGEST
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:  # noqa: ARG002
-        """Refuse nothing: Streams keep all that a subscription can ask for."""
-        return ()
-
     # Life.
 
     async def connect(self) -> None:
         """Open, and see that the server answers. Raises `~diator.BrokerError`."""
-        if not self._opened:
+        if self._links is None:
             self._open()
-        self._opened += 1
-        try:
-            await self._open_links().greet()
-        except BrokerUnavailableError:
-            raise
-        except BrokerError:
-            await self.aclose()
-            raise
+        await self._open_links().greet()
 
     def _open(self) -> None:
         links = self._links = links_to(self._address, self._timeout, SETTINGS)
@@ -155,20 +143,15 @@ class RedisBroker:
 
     async def aclose(self) -> None:
         """Close all that was opened."""
-        if not self._opened:
-            return
-        self._opened -= 1
-        if self._opened:
+        links, publisher = self._links, self._publisher
+        if links is None or publisher is None:
             return
         await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
-        links, publisher = self._links, self._publisher
         self._links = self._publisher = None
-        if publisher is not None:
-            await publisher.aclose()
+        await publisher.aclose()
         await self._scheduling.aclose()
         await self._trimmer.aclose()
-        if links is not None:
-            await links.aclose()
+        await links.aclose()
 
     def _open_links(self) -> Links:
         if self._links is None:

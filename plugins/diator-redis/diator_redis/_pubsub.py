@@ -1,7 +1,7 @@
 """The broker on Redis Pub/Sub. See `RedisPubSubBroker`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Literal, get_args
 
 from redis.asyncio import Redis
@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from diator.brokers import shielded
 from diator.brokers.address import Parse, a_flag, a_number
 from diator.brokers.envelope import Outgoing
-from diator.brokers.port import Capability, DeadLetter, Refusal, Status, Subscription, Topic
+from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
@@ -67,7 +67,6 @@ class RedisPubSubBroker:
             check_client(url_or_client)
         self._address = url_or_client
         self._prefix, self._wire, self._channel_prefix, self._timeout = prefix, wire, channel_prefix, timeout
-        self._opened = 0
         self._links: Links | None = None
         self._lock = asyncio.Lock()
         self._receivers: set[PubSubReceiver] = set()
@@ -98,39 +97,16 @@ class RedisPubSubBroker:
         """The size that a message may have."""
         return LARGEST
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:  # noqa: ARG002
-        """Refuse what needs messages to be kept."""
-        use = "use RedisBroker (redis://)"
-        for one in subscriptions:
-            if not one.at_most_once:
-                text = f"Redis Pub/Sub keeps nothing, so subscription {one.name!r} can lose messages"
-                yield Refusal(text, f'{use}, or accept it with delivery="at-most-once"', one.name)
-            if one.ordered:
-                text = f"Redis Pub/Sub gives subscription {one.name!r} no order by key across workers"
-                yield Refusal(text, f"{use}, or do without it with ordered=False", one.name)
-
     # Life.
 
     async def connect(self) -> None:
         """Open, and see that the server answers. Raises `~diator.BrokerError`."""
-        if not self._opened:
+        if self._links is None:
             self._links, self._lock = links_to(self._address, self._timeout, SETTINGS), asyncio.Lock()
-        self._opened += 1
-        try:
-            await self._open_links().call(b"PING")
-        except BrokerUnavailableError:
-            raise
-        except BrokerError:
-            await self.aclose()
-            raise
+        await self._links.call(b"PING")
 
     async def aclose(self) -> None:
         """Close all that was opened."""
-        if not self._opened:
-            return
-        self._opened -= 1
-        if self._opened:
-            return
         await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
         links, self._links = self._links, None
         if links is not None:

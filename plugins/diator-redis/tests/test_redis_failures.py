@@ -162,6 +162,7 @@ async def test_a_wrong_password_is_refused_for_good() -> None:
                 await broker.connect()
             assert not isinstance(raised.value, BrokerUnavailableError)
             assert isinstance(raised.value.__cause__, redis.exceptions.RedisError)
+            await broker.aclose()
         async with connected(f"redis://:secret@127.0.0.1:{server.port}", PLAIN):
             pass
 

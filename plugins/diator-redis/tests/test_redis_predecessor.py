@@ -14,6 +14,7 @@ from diator_redis.testing import RedisServer
 from redis.asyncio import Redis
 
 from diator.brokers import Envelope, Outgoing, Park, Subscription, Topic, read
+from diator.brokers.refusals import refusals_of
 
 ID = "82a0b10e-1b3d-4c3c-9bdd-3934f8f824c2"
 SUBSCRIPTION = Subscription("app.live", (Topic("users", False, ("UserJoined",)),), at_most_once=True)
@@ -93,8 +94,8 @@ async def test_what_needs_a_store_is_refused() -> None:
     broker = RedisPubSubBroker()
     kept = SUBSCRIPTION._replace(at_most_once=False)
     ordered = SUBSCRIPTION._replace(ordered=True)
-    assert not list(broker.validate([SUBSCRIPTION], SUBSCRIPTION.topics))
+    assert not list(refusals_of(broker, [SUBSCRIPTION], SUBSCRIPTION.topics))
     for subscription in (kept, ordered):
-        (refusal,) = broker.validate([subscription], subscription.topics)
+        (refusal,) = refusals_of(broker, [subscription], subscription.topics)
         assert refusal.subscription == "app.live"
         assert "redis://" in refusal.remedy

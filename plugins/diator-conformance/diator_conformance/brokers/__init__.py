@@ -28,8 +28,7 @@ class BrokerSuite(
 ):
     """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
 
-    A case whose capabilities the broker declares must pass. If one of them is not declared, the case checks that
-    ``validate`` refuses what needs it, and skips where nothing can be refused. What only the author can do, such as
-    cutting connections, is a hook: `Bench` has them all. A case may be overridden only with a ``pytest.mark.xfail``
-    that has a reason.
+    A case whose capabilities the broker declares must pass. If one of them is not declared, the case skips: an app
+    rejects subscriptions that need it. What only the author can do, such as cutting connections, is a hook: `Bench` has
+    them all. A case may be overridden only with a ``pytest.mark.xfail`` that has a reason.
     """

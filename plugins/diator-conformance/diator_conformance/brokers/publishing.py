@@ -152,21 +152,6 @@ class Publishing(Bench):
         assert sorted(numbers(await self.take(receiver, 200))) == list(range(200))
 
     @case()
-    async def test_a_cancel_does_not_interrupt_publishing(self) -> None:
-        """It is raised when the messages are stored."""
-        subscription = self.subscription()
-        broker = await self.given(subscription)
-        receiver = await broker.subscribe(subscription)
-        for at in range(10):
-            sending = asyncio.ensure_future(broker.publish(messages(5, self.topic(), first=5 * at), timeout=3600.0))
-            for _ in range(1 + at):
-                await asyncio.sleep(0)
-            sending.cancel()
-            await asyncio.wait([sending])
-            assert sending.cancelled() or sending.exception() is None
-        assert sorted(numbers(await self.take(receiver, 50))) == list(range(50))
-
-    @case()
     async def test_a_message_may_be_as_large_as_the_limit(self) -> None:
         """One of `max_message_bytes` arrives; a larger one too, or it is refused: it is never lost."""
         subscription = self.subscription()

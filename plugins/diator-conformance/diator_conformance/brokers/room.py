@@ -120,26 +120,6 @@ class Room(Bench):
         await asyncio.gather(consume(0), consume(1), sending)
         assert sorted(seen) == list(range(2 * MANY))
 
-    @case(BOUNDED, SMALL)
-    async def test_a_cancel_does_not_interrupt_one_who_waits_for_room(self) -> None:
-        """It is raised when the messages are stored; others who wait are not held up."""
-        subscription = self.subscription()
-        broker = await self.given(subscription)
-        unsent = await self._too_many(broker, messages(MANY, self.topic()))
-        batches = [messages(2, self.topic(), first=MANY + 2 * at) for at in range(4)]
-        sends = [asyncio.ensure_future(broker.publish(batch, timeout=self.patience)) for batch in batches]
-        await asyncio.sleep(self.quiet)
-        for one in sends[:3]:
-            one.cancel()
-        await asyncio.sleep(self.quiet)
-        assert not any(one.done() for one in sends), "publishing was interrupted"
-        receiver = await broker.subscribe(subscription)
-        for _ in range(MANY - len(unsent) + 8):
-            await self.ack(receiver, [await self.take_one(receiver)])
-        await asyncio.wait(sends)
-        assert [one.cancelled() for one in sends] == [True, True, True, False]
-        await self.nothing_comes(receiver)
-
     async def _too_many(self, broker: Broker, sent: Sequence[Outgoing]) -> list[Outgoing]:
         with pytest.raises(NotPublishedError) as raised:
             await broker.publish(sent, timeout=self.quiet)

@@ -1,0 +1,144 @@
+"""The connection of this process to a broker object, which all apps that were given the object share."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from diator._shielding import shielded
+from diator.brokers.envelope import Outgoing
+from diator.brokers.port import Broker
+from diator.delivery.error_texts import described
+from diator.delivery.subscription_creation import Creations
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+
+T = TypeVar("T")
+
+_MARGIN = 0.2
+"""Seconds beyond the timeout, in which a broker that keeps the time itself says what became of each message."""
+
+
+class Connection:
+    """Opens a broker for its first user, closes it after its last, and does for every plugin what all would have to."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.creations = Creations()
+        """The subscriptions that workers over this broker are creating here: what is published to them waits."""
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, timeout: float) -> None:
+        """Open the broker for one more user, within so many seconds.
+
+        Raises `BrokerUnavailableError` if the broker is unavailable; the user counts then too, and must call `close`.
+        Raises `BrokerError` for what is permanent, which leaves nothing open.
+        """
+        self._ensure_loop()
+        async with self._lock:
+            if not self._users:
+                await self._connect(timeout)
+            self._users += 1
+
+    async def close(self) -> None:
+        """Close the broker, if this was its last user."""
+        async with self._lock:
+            self._users -= 1
+            if not self._users:
+                await self.broker.aclose()
+
+    def _ensure_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._users:
+            text = f"{type(self.broker).__name__} is open in another event loop; close it there first, that is, end the"
+            raise BrokerError(f"{text} app that uses it, or give each app a broker object of its own")
+        self._loop, self._lock = loop, asyncio.Lock()
+
+    async def _connect(self, timeout: float) -> None:
+        try:
+            await asyncio.wait_for(translated(self.broker, "connect", self.broker.connect()), timeout)
+        except BrokerUnavailableError:
+            self._users += 1
+            raise
+        except asyncio.TimeoutError as error:
+            self._users += 1
+            raise BrokerUnavailableError(f"no answer within {timeout:g} s") from error
+        except BaseException:
+            await self.broker.aclose()
+            raise
+
+    async def publish(self, messages: Sequence[Outgoing], timeout: float, *, wait_for_room: bool) -> None:
+        """Store messages. Raises `NotPublishedError`, at most shortly after ``timeout`` seconds.
+
+        A cancel does not interrupt it: it is raised when the messages are stored, or have failed.
+        """
+        await shielded(self._publish(messages, timeout, wait_for_room))
+
+    async def _publish(self, messages: Sequence[Outgoing], timeout: float, wait_for_room: bool) -> None:
+        if self.creations:
+            timeout = await self.creations.wait(messages, timeout)
+        limit = _TimeLimit(timeout + _MARGIN)
+        try:
+            await self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+        except NotPublishedError:
+            raise
+        except asyncio.CancelledError as error:
+            if not limit.is_over:
+                raise
+            cause = BrokerUnavailableError(f"no answer within {timeout:g} s")
+            cause.__cause__ = error
+            raise NotPublishedError((), messages) from cause
+        except Exception as error:
+            # A fault of the plugin. How far it came is not known.
+            raise NotPublishedError((), messages) from error
+        finally:
+            limit.end()
+
+
+class _TimeLimit:
+    """Cancels the task that made it after so many seconds. Much cheaper than a task of its own for each publish."""
+
+    __slots__ = ("_task", "_timer", "is_over")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "called in a coroutine"
+        self.is_over = False
+        self._task = task
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._cancel)
+
+    def _cancel(self) -> None:
+        self.is_over = True
+        self._task.cancel()
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self.is_over and sys.version_info >= (3, 11):
+            self._task.uncancel()  # it may be used further
+
+
+async def translated(broker: Broker, call: str, answer: Awaitable[T]) -> T:
+    """Await a call of a broker. An error that is not a `BrokerError` is a fault of the plugin, and is permanent."""
+    try:
+        return await answer
+    except BrokerError:
+        raise
+    except Exception as error:
+        raise BrokerError(
+            f"{type(broker).__name__}.{call} failed unexpectedly: {described(error)}; this is a fault of the plugin"
+        ) from error
+
+
+_connections: "WeakValueDictionary[int, Connection]" = WeakValueDictionary()
+"""By the identity of the broker, which each connection keeps alive: several apps of a process may share one."""
+
+
+def connection_of(broker: Broker) -> Connection:
+    """Return the one connection of this process to a broker object."""
+    found = _connections.get(id(broker))
+    if found is None:
+        found = _connections[id(broker)] = Connection(broker)
+    return found
