@@ -99,15 +99,16 @@ async def test_a_start_that_is_cancelled_leaves_nothing_open() -> None:
 
 def test_a_broker_is_open_in_one_event_loop_at_a_time() -> None:
     broker = Flaky()
+    apps = [app_with(broker, name) for name in ("first", "second")]
 
-    async def start(name: str) -> None:
-        await app_with(broker, name).__aenter__()
+    async def start(app: Diator) -> None:
+        await app.__aenter__()
 
-    asyncio.run(start("first"))
+    asyncio.run(start(apps[0]))
     with pytest.raises(
         BrokerError, match=r"Flaky is open in another event loop; close it there first.*broker object of"
     ):
-        asyncio.run(start("second"))
+        asyncio.run(start(apps[1]))
 
 
 def test_a_broker_without_a_hash_can_be_shared() -> None:
