@@ -37,7 +37,7 @@ class Prefetcher:
     """Receives as much as is handled in about a tenth of a second, so that no worker sits on what others could do.
 
     A message that was delivered several times without an outcome may have killed its workers. Such messages run one at
-    a time in the whole worker, and everything that was received with them is released, so that a message which does
+    a time in the whole worker, once everything that was received with them is released, so that a message which does
     kill its worker is the only one that is blamed.
     """
 
@@ -68,12 +68,9 @@ class Prefetcher:
         """Receive until cancelled."""
         while True:
             limit = max(self._batch_size, self._queue.idle, 1)
-            deliveries = await self._receive(limit)
-            jobs = self._leases.start(deliveries)
+            jobs = self._start(await self._receive(limit))
             if any(map(self._is_suspected, jobs)):
-                self._release(jobs)
-                await _all_finished(jobs)
-                await self._isolate()
+                await self._isolate(jobs, limit)
                 continue
             returning = self._accept(jobs)
             began = self._loop.time()
@@ -88,18 +85,22 @@ class Prefetcher:
         elif seconds > _SLOW:
             self._batch_size //= 2
 
+    def _start(self, deliveries: Sequence[Delivery]) -> list[Job]:
+        jobs = self._leases.start(deliveries)
+        for job in jobs if self._subscription.ordered else ():
+            with suppress(UnreadableMessageError):  # reported when its turn comes
+                job.key = understand(job).partitionkey
+        return jobs
+
     def _accept(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Queue jobs; release and return those whose key is held, since they would overtake."""
         self._reporter.received(jobs)
         returning: list[Job] = []
         for job in jobs:
-            if self._subscription.ordered:
-                with suppress(UnreadableMessageError):  # reported when its turn comes
-                    job.key = understand(job).partitionkey
-                if self._queue.is_held(job.key):
-                    returning.append(job)
-                    continue
-            self._queue.put(job)
+            if self._queue.is_held(job.key):
+                returning.append(job)
+            else:
+                self._queue.put(job)
         self._release(returning)
         return returning
 
@@ -114,19 +115,44 @@ class Prefetcher:
     def _is_suspected(self, job: Job) -> bool:
         return job.unexplained >= self._suspect_after
 
-    async def _isolate(self) -> None:
-        """Run suspected messages one at a time, until another one comes or none does."""
+    async def _isolate(self, jobs: Sequence[Job], limit: int) -> None:
+        """Run suspected messages one at a time, these and more, until none comes."""
+        turn = self._shared.suspects
+        if turn.is_wanted:  # the suspected message of another subscription must not take these with it
+            self._release(jobs)
+            await _all_finished(jobs)
+        else:
+            async with turn:
+                await self._run_alone(jobs)
+            limit = 1
         suspected = True
         while suspected:
-            async with self._shared.suspects:
-                jobs = self._leases.start(await self._receive_soon())
+            async with turn:
+                jobs = self._start(await self._receive_soon(limit))
                 suspected = any(map(self._is_suspected, jobs))
-                returning = self._accept(jobs)
-                await _all_finished(jobs if suspected else returning)
+                if suspected:
+                    await self._run_alone(jobs)
+                else:
+                    await _all_finished(self._accept(jobs))
+            limit = 1
 
-    async def _receive_soon(self) -> Sequence[Delivery]:
-        """Receive one message if there is one: other consumers wait for the lock to run their suspected messages."""
-        receiving = asyncio.ensure_future(self._receive(1))
+    async def _run_alone(self, jobs: Sequence[Job]) -> None:
+        """Run one suspected message, once the broker has all others back.
+
+        It is not released itself: it would be received with others again, and whenever a worker is killed before it can
+        run it, that would speak against it. What comes before it in its key takes its place.
+        """
+        suspect = max(filter(self._is_suspected, jobs), key=lambda job: job.unexplained)
+        first = suspect if suspect.key is None else next(job for job in jobs if job.key == suspect.key)
+        others = [job for job in jobs if job is not first]
+        self._release(others)
+        await _all_finished(others)
+        self._accept([first])
+        await _all_finished([first])
+
+    async def _receive_soon(self, limit: int) -> Sequence[Delivery]:
+        """Receive what there is, if anything: other consumers wait for the lock to run their suspected messages."""
+        receiving = asyncio.ensure_future(self._receive(limit))
         try:
             await asyncio.wait({receiving}, timeout=_SOON)
         finally:

@@ -1,11 +1,30 @@
 """What the consumers of one worker have in common."""
 
 import asyncio
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from diator.brokers.port import Broker
 from diator.delivery.outage import Outage
 from diator.delivery.telling import Telling
+
+
+class Turn(asyncio.Lock):
+    """A lock that tells whether one who asks for it now has to wait."""
+
+    _waiting = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is held, or others wait for it."""
+        return self._waiting > 0 or self.locked()
+
+    async def acquire(self) -> Literal[True]:
+        """Wait until it is free, and hold it."""
+        self._waiting += 1
+        try:
+            return await super().acquire()
+        finally:
+            self._waiting -= 1
 
 
 class Shared(NamedTuple):
@@ -14,5 +33,5 @@ class Shared(NamedTuple):
     broker: Broker
     outage: Outage
     telling: Telling
-    suspects: asyncio.Lock
+    suspects: Turn
     """Held while a message runs that may have killed a worker, so that no other is blamed with it."""

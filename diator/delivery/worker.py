@@ -14,7 +14,7 @@ from diator.delivery.consumer import Calls, Consumer
 from diator.delivery.operations import named
 from diator.delivery.outage import Outage
 from diator.delivery.publisher import Publisher
-from diator.delivery.shared import Shared
+from diator.delivery.shared import Shared, Turn
 from diator.delivery.subscription_creation import ITSELF, Creation
 from diator.delivery.watchdog import Watchdog
 from diator.errors import NotRunningError
@@ -63,7 +63,7 @@ class Worker(AsyncOnly):
         self._stopping = asyncio.Event()
         self._outage = Outage(lossy=Capability.ACKNOWLEDGED not in self._broker.capabilities)
         creation = await self._create_subscriptions()
-        shared = Shared(self._broker, self._outage, self._publisher.telling, asyncio.Lock())
+        shared = Shared(self._broker, self._outage, self._publisher.telling, Turn())
         self.consumers = [Consumer(config, self._calls, self._publisher, shared) for config in self.consumed]
         self._tasks = [
             asyncio.ensure_future(consumer.run(creation.ended, self._stopping, self._grace_left))

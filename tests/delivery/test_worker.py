@@ -1,6 +1,7 @@
 """The worker as a whole: its start, its clean end, and messages that kill it."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from diator import ConfigurationError, Context, Diator, Hooks, NotificationEvent, NotRunningError, Retry, contract
-from diator.brokers import Capability, Delivery, MemoryBroker, read
+from diator.brokers import Capability, Delivery, MemoryBroker, Release, Subscription, read
 from diator.hooks import Settled
 from tests.brokered import Flaky, Watch, die, letters, subscriptions_of
 from tests.virtual_time import in_virtual_time
@@ -26,6 +27,13 @@ class Joined(NotificationEvent):
 @dataclass(frozen=True)
 class Left(NotificationEvent):
     number: int = 1
+
+
+@contract("meetings.moved", key="place")
+@dataclass(frozen=True)
+class Moved(NotificationEvent):
+    number: int
+    place: str
 
 
 class Bench:
@@ -502,31 +510,106 @@ async def test_a_suspect_that_somebody_else_takes_keeps_nobody_waiting() -> None
 
     class Thief(Hooks):
         def settled(self, details: Settled, /) -> None:
-            if details.subscription == "first":
+            if details.subscription == "second" and isinstance(details.outcome, Release):
                 queues: dict[str, Any] = broker.inner._queues  # pyright: ignore[reportPrivateUsage]
-                assert len(queues["first"].take(10)) == 1
+                assert len(queues["second"].take(10)) == 1
 
     app = Diator("meetings", broker=broker, hooks=[watch, Thief()], max_deliveries=9)
 
     @app.on_event(subscription="first")
-    async def first(event: Joined) -> None: ...
+    async def first(event: Joined) -> None:
+        await asyncio.sleep(1)
 
     @app.on_event(subscription="second")
-    async def second(event: Left) -> None: ...
+    async def second(event: Joined) -> None: ...
 
     async with app:
         async with app.worker():
             ...
-        await app.publish(Joined(), Left())
+        await app.publish(Joined())
         for subscription in subscriptions_of(broker):
-            for _ in range(3):  # three workers die over it
-                await (await broker.inner.subscribe(subscription)).receive(1)
-                await asyncio.sleep(31)
+            await die_over_all(broker, subscription, times=3)
         async with app.worker():
-            await watch.until(lambda: "Ack" in watch.outcomes("second"), within=5)
-            assert watch.outcomes("first") == ["Release"]
+            await watch.until(lambda: watch.outcomes("second") == ["Release"], within=5)
+            await watch.until(lambda: watch.outcomes("first") == ["Ack"], within=5)
             await app.publish(Joined())
-            await watch.settle(2, "second")
+            await watch.settle(2, "first", within=5)
+            await watch.settle(2, "second", within=5)
+
+
+async def die_over_all(broker: Flaky, subscription: Subscription, *, times: int) -> None:
+    """Have workers die that have everything there is."""
+    for _ in range(times):
+        await (await broker.inner.subscribe(subscription)).receive(1000)
+        await asyncio.sleep(31)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_suspect_runs_when_it_comes_and_nothing_else_is_there_then(ordered: bool) -> None:
+    """Given back it would come with others again, and count whenever a worker died before it could run it."""
+
+    @in_virtual_time
+    async def scenario() -> None:
+        broker, watch = Flaky(), Watch()
+        app = Diator("meetings", broker=broker, hooks=[watch], max_deliveries=5)
+        ran: list[int] = []
+
+        @app.on_event(subscription="all", ordered=ordered)
+        async def handle(event: Moved) -> None:
+            if event.number in suspects:
+                (subscription,) = subscriptions_of(broker)
+                (status,) = await broker.status([subscription])
+                other = await broker.inner.subscribe(subscription)
+                assert len(await other.receive(1000)) + 1 == status.waiting
+                await other.aclose()
+                ran.append(event.number)
+
+        suspects = {4, 9}
+
+        def number_in(delivery: Delivery) -> int:
+            number: int = json.loads(delivery.body)["data"]["number"]
+            return number
+
+        def suspicious(delivery: Delivery) -> Delivery:
+            if number_in(delivery) not in suspects:
+                return delivery
+            return Delivery(delivery.topic, delivery.body, deliveries=4, receipt=delivery.receipt)
+
+        broker.tamper, broker.slow["settle"] = suspicious, 0.01
+        async with app:
+            async with app.worker():
+                ...
+            await app.publish(*(Moved(number, f"key {number}") for number in range(100)))
+            async with app.worker():
+                await watch.until(lambda: watch.outcomes().count("Ack") == 100, within=60)
+        assert ran == [4, 9]
+        released = [number_in(one.delivery) for one in watch.of("settled") if isinstance(one.outcome, Release)]
+        assert released
+        assert 4 not in released
+
+    scenario()
+
+
+@in_virtual_time
+async def test_what_comes_before_a_suspect_in_its_key_runs_first() -> None:
+    broker, watch = Flaky(), Watch()
+    app = Diator("meetings", broker=broker, hooks=[watch], max_deliveries=5)
+    ran: list[int] = []
+
+    @app.on_event(subscription="all")
+    async def handle(event: Moved) -> None:
+        ran.append(event.number)
+
+    broker.tamper = lambda delivery: Delivery(
+        delivery.topic, delivery.body, deliveries=4 if b'"number":3' in delivery.body else 1, receipt=delivery.receipt
+    )
+    async with app:
+        async with app.worker():
+            ...
+        await app.publish(*(Moved(number, "key") for number in range(6)))
+        async with app.worker():
+            await watch.until(lambda: watch.outcomes().count("Ack") == 6, within=60)
+    assert ran == [0, 1, 2, 3, 4, 5]
 
 
 @in_virtual_time

@@ -354,6 +354,8 @@ class Report:
     def check(self) -> None:
         """See that all promises were kept that hold whatever happens."""
         tell(f"\n{self}")
+        for wrong in self.wrong_letters:
+            tell(f"  {wrong}")
         assert not self.missing
         assert not self.unexplained
         assert not self.early
