@@ -1,21 +1,37 @@
 """Containers: the port that plugins implement (`port`), how a plugin is found (`find`), and what helps to write one.
 
-`closing` has the rule by which resources close, `placeholder` tells factories that give nothing.
+`graph` walks what a library would build, `closing` has the rule by which resources close, `keys` writes a key as one
+hint, `factories` tells what can be known of a factory without running it.
 """
 
 from diator._keys import Key
 from diator.containers.closing import close_in_reverse, exit_arguments
-from diator.containers.placeholder import is_placeholder
+from diator.containers.factories import call_error, is_abstract, is_of, is_placeholder, unfinished
+from diator.containers.graph import GraphContainer, Need, Provider, Reason, check, members_with, senders_provide
+from diator.containers.keys import hint_of, key_of
 from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
 
 __all__ = [
     "Capability",
     "Container",
+    "GraphContainer",
     "Key",
     "Lifetime",
+    "Need",
+    "Provider",
+    "Reason",
     "Resolver",
     "Validation",
+    "call_error",
+    "check",
     "close_in_reverse",
     "exit_arguments",
+    "hint_of",
+    "is_abstract",
+    "is_of",
     "is_placeholder",
+    "key_of",
+    "members_with",
+    "senders_provide",
+    "unfinished",
 ]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, get_a
 
 from typing_extensions import TypeAliasType, get_type_hints
 
-from diator._keys import Key, Named
+from diator._keys import Key
+from diator.containers.keys import qualifier_in
 from diator.messages import Request
 
 if TYPE_CHECKING:
@@ -99,10 +100,7 @@ def wanted(hint: Any) -> tuple[Any, tuple[object, ...]]:
 def key_of(hint: Any, container: "Container | None") -> Key:
     """The key of a hint, with the qualifier that `Named` gives or, if there is none, the container's own marker."""
     plain, metadata = wanted(hint)
-    named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
-    if named is not None or not metadata or container is None:
-        return Key(plain, named)
-    return Key(plain, container.qualifier(metadata))
+    return Key(plain, qualifier_in(metadata, container.qualifier if container else lambda _: None))
 
 
 def substitutions(cls: type) -> dict[Any, Any]:

@@ -1,138 +1,117 @@
-"""The check: what would fail, or would not mean what it seems to mean, when keys are resolved."""
+"""What di would do to build a key: what is missing or circular below it, and what di would not do right."""
 
 import contextlib
-import inspect
-from collections.abc import Callable, Collection, Iterator
-from types import UnionType
-from typing import Any, Union, cast, get_args, get_origin
+from collections.abc import Collection, Hashable, Iterator
+from typing import Any, cast
 
-from di._utils.inspect import is_async_gen_callable, is_gen_callable  # what di itself decides by
+# Private to di, which decides by these itself; pyproject.toml admits the releases tried.
+from di._utils.inspect import is_async_gen_callable, is_gen_callable
 from di.api.dependencies import CacheKey
-from typing_extensions import is_protocol
 
-from diator.containers import Key, Validation
-from diator.errors import (
-    ContainerError,
-    DependencyCycleError,
-    DependencyNotFoundError,
-    LifetimeMismatchError,
-    UnsupportedRegistrationError,
-)
-from diator_di._wiring import Found, Wiring
-
-Above = tuple[Found, ...]
+from diator.containers import Key, Lifetime, Need, Provider, Reason, call_error, is_abstract, is_of, members_with
+from diator_di._wiring import EMPTY, Found, Wiring
 
 
-class Check:
-    """Walks the providers below keys, for scopes that may be given the ``provided`` ones."""
+class Graph:
+    """The dependents below keys, in scopes that are given values for the ``provided`` ones."""
 
     def __init__(self, wiring: Wiring, provided: Collection[Key]) -> None:
-        self._wiring = wiring
-        self._provided = provided
-        self._errors: list[ContainerError] = []
-        self._warnings: dict[tuple[Key, str], ContainerError] = {}
-        self._kept: dict[CacheKey, Found] = {}
-        self._seen: set[CacheKey] = set()
+        self.wiring = wiring
+        self.provided = provided
+        self.kept: dict[CacheKey, Found] = {}
+        """The first dependent with each cache key."""
 
-    def run(self, keys: Collection[Key]) -> Validation:
-        """Walk below all of these keys."""
-        for key in keys:
-            self._seen.clear()  # so that each key that leads to an error is told
-            self._visit(self._wiring.find(key), ())
-        return Validation(self._errors, list(self._warnings.values()))
+    def find(self, key: Key) -> "DiProvider | None":
+        """Return what the user has chosen for a key; that di could make one up does not count."""
+        found = self.wiring.find(key)
+        return DiProvider(self, found) if found.chosen else None
 
-    def _visit(self, found: Found, above: Above) -> None:
-        key, provider, path = found.key, found.provider, [one.key for one in above]
-        is_brought = key in self._provided
-        if above and self._outlives(above[-1], found, is_brought):
-            self._errors.append(LifetimeMismatchError(above[-1].key, key))
-        elif not found.chosen:
-            if not is_brought:
-                self._unchosen(found, above)
-        elif provider.call in (one.provider.call for one in above):
-            start = [one.provider.call for one in above].index(provider.call)
-            self._errors.append(DependencyCycleError([*path[start:], key]))
-        elif not self._refused(found) and provider.cache_key not in self._seen:
-            self._seen.add(provider.cache_key)
-            for need in self._needs(found):
-                self._visit(need, (*above, found))
 
-    def _outlives(self, keeper: Found, found: Found, is_brought: bool) -> bool:
-        scopes, unit = self._wiring.scopes, self._wiring.unit
-        scope = unit if is_brought else found.provider.scope
-        return (found.chosen or is_brought) and scope in scopes[scopes.index(keeper.provider.scope) + 1 :]
+class DiProvider(Provider):
+    """A dependent that the user has chosen."""
 
-    def _unchosen(self, found: Found, above: Above) -> None:
-        if found.optional:
-            union = get_origin(found.key.hint) in (Union, UnionType)
-            for member in (found.key._replace(hint=hint) for hint in get_args(found.key.hint) if union):
-                if self._wiring.find(member).chosen:
+    def __init__(self, graph: Graph, found: Found) -> None:
+        self._graph = graph
+        self._found = found
+        self._dependent = found.dependent
+        self.key = found.key
+        is_shared = found.dependent.scope != graph.wiring.unit
+        outer = Lifetime.SINGLETON if is_shared else Lifetime.SCOPED
+        self.lifetime = outer if found.dependent.use_cache else Lifetime.TRANSIENT
+
+    @property
+    def factory(self) -> object | None:
+        return self._dependent.call
+
+    @property
+    def identity(self) -> Hashable:
+        call = self._dependent.call
+        return id(call) if type(call).__hash__ is None else call, self._dependent.scope
+
+    @property
+    def level(self) -> int | None:
+        scopes, scope = self._graph.wiring.scopes, self._dependent.scope
+        return scopes[::-1].index(scope) if scope in scopes else None
+
+    def needs(self) -> Iterator[Need]:
+        for found in self._found_needs():
+            if found.chosen or not found.optional or found.key in self._graph.provided:
+                yield Need(found.key, DiProvider(self._graph, found) if found.chosen else None)
+
+    def _found_needs(self) -> list[Found]:
+        return list(self._graph.wiring.needs(self._dependent))
+
+    def refusals(self) -> Iterator[Reason]:
+        found = list(_refusals(self._found, self._graph.wiring))
+        yield from found
+        if found:
+            return
+        kept = self._graph.kept.setdefault(self._dependent.cache_key, self._found)
+        if kept.dependent.scope != self._dependent.scope:
+            reason = f"{kept.key} has the same provider in the scope {kept.dependent.scope!r}, and di would mix them up"
+            yield reason, "give both the same scope, or write a function of its own for each"
+
+    def warnings(self) -> Iterator[Reason]:
+        if self._found.overridden:
+            reason = f"the bind of its type overrides Marker({self._found.overridden.call!r})"
+            yield reason, "drop the marker, or bind what it names, to override that alone"
+        for found in self._found_needs():
+            if found.optional and not found.chosen:
+                for member in members_with(found.key, self._graph.find):
                     reason = f"it gets its default for {found.key}, though {member} is bound"
-                    self._warn(above[-1].key, reason, f"hint {member} alone; the default may stay")
-        elif found.key.hint is inspect.Parameter.empty:
-            self._refuse(above[-1].key, f"{above[-1].provider.call!r} has a parameter without a hint", "hint it")
-        else:
-            self._errors.append(DependencyNotFoundError(found.key, [one.key for one in above]))
-
-    def _refused(self, found: Found) -> bool:
-        refusals = list(_refusals(found, self._wiring))
-        for reason, remedy in refusals:
-            self._refuse(found.key, reason, remedy)
-        if refusals:
-            return True
-        if found.overridden:
-            reason = f"the bind of its type overrides Marker({found.overridden.call!r})"
-            self._warn(found.key, reason, "drop the marker, or bind what it names, to override that alone")
-        kept = self._kept.setdefault(found.provider.cache_key, found)
-        if kept.provider.scope != found.provider.scope:
-            reason = f"{kept.key} has the same provider in the scope {kept.provider.scope!r}, and di would mix them up"
-            self._refuse(found.key, reason, "give both the same scope, or write a function of its own for each")
-        return False
-
-    def _needs(self, found: Found) -> list[Found]:
-        call = found.provider.call
-        assert call is not None
-        try:
-            needs = list(self._wiring.needs(found.provider))
-        except Exception as error:  # noqa: BLE001 - whatever reading hints raises
-            reason = f"di can't tell what {call!r} needs: {error}"
-            self._refuse(found.key, reason, "correct its parameters and their hints, or bind a function that makes it")
-            return []
-        if not needs and _wants_arguments(call):
-            self._refuse(found.key, f"{call!r} wants arguments, and di would pass none", "drop wire=False")
-        return needs
-
-    def _refuse(self, key: Key, reason: str, remedy: str) -> None:
-        self._errors.append(UnsupportedRegistrationError(key, reason, remedy))
-
-    def _warn(self, key: Key, reason: str, remedy: str) -> None:
-        self._warnings[key, reason] = UnsupportedRegistrationError(key, reason, remedy)
+                    yield reason, f"hint {member} alone; the default may stay"
 
 
-def _refusals(found: Found, wiring: Wiring) -> Iterator[tuple[str, str]]:
-    """Tell why di cannot honour a provider, if it cannot, and what to do instead."""
+def _refusals(found: Found, wiring: Wiring) -> Iterator[Reason]:
+    """Yield why di cannot honor a dependent, if it cannot, and what to do instead."""
     # Any: whatever was given to a `Dependent`.
-    provider, call, unit = found.provider, cast("Any", found.provider.call), wiring.unit
-    if provider.scope not in wiring.scopes:
-        reason = f"{call!r} has the scope {provider.scope!r}, which is none of {', '.join(map(repr, wiring.scopes))}"
+    dependent, call, unit = found.dependent, cast("Any", found.dependent.call), wiring.unit
+    if dependent.scope not in wiring.scopes:
+        reason = f"{call!r} has the scope {dependent.scope!r}, which is none of {', '.join(map(repr, wiring.scopes))}"
         yield reason, f"give it one, as in scope={unit!r}, or name yours: DiContainer(..., scopes=...)"
     if type(call).__hash__ is None:
         yield f"di keeps objects by what makes them, and {call!r} can't be hashed", "bind a function that makes it"
-    elif isinstance(call, type) and (inspect.isabstract(call) or is_protocol(call)):
+    elif is_abstract(call):
         yield f"{call!r} is abstract", "bind a class that implements it"
     elif isinstance(call, type) and call.__module__ == "builtins":
         yield f"di would make an empty {call.__qualname__}", "bind a function that gives the value"
-    elif getattr(call, "__globals__", {}).get("__name__") == contextlib.__name__:
+    elif is_of(contextlib, call):
         yield f"{call!r} gives a context manager, which di takes for a generator", "drop its decorator"
-    elif not provider.use_cache and provider.scope != unit and (is_gen_callable(call) or is_async_gen_callable(call)):
+    elif not dependent.use_cache and dependent.scope != unit and (is_gen_callable(call) or is_async_gen_callable(call)):
         yield "each use would open one that stays open until the app ends", f"give it the scope {unit!r}"
+    else:
+        yield from _wrong_needs(found, wiring)
 
 
-def _wants_arguments(call: Callable[..., object]) -> bool:
+def _wrong_needs(found: Found, wiring: Wiring) -> Iterator[Reason]:
+    call = cast("Any", found.dependent.call)
     try:
-        inspect.signature(call).bind()
-    except TypeError:
-        return True
-    except ValueError:  # it has no signature, and somebody knew that
-        return False
-    return False
+        needs = list(wiring.needs(found.dependent))
+    except Exception as error:  # noqa: BLE001 - whatever reading hints raises
+        reason = f"di can't tell what {call!r} needs: {error}"
+        yield reason, "correct its parameters and their hints, or bind a function that makes it"
+        return
+    if not needs and call_error(call):
+        yield f"{call!r} wants arguments, and di would pass none", "drop wire=False"
+    if any(need.key.hint is EMPTY and not need.chosen and not need.optional for need in needs):
+        yield f"{call!r} has a parameter without a hint", "hint it"

@@ -10,14 +10,14 @@ from di import Container
 from di._utils.inspect import is_async_gen_callable, is_coroutine_callable  # what di itself decides by
 from di.dependent import Dependent
 
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import Capability, GraphContainer, Key, Validation, check
 from diator.errors import ConfigurationError, ContainerError, DependencyNotFoundError, Problem
-from diator_di._check import Check
+from diator_di._check import DiProvider, Graph
 from diator_di._scope import DiScope, Outer, Plan
-from diator_di._wiring import Provider, Wiring, marker_in
+from diator_di._wiring import Dependency, Wiring, marker_in
 
 
-class DiContainer:
+class DiContainer(GraphContainer):
     """Wraps a di container. ``scopes`` are the names of its scopes, outermost first.
 
     The last one is opened for each unit of work, the others live until the app ends. Raises
@@ -36,24 +36,13 @@ class DiContainer:
         """Read di's own ``Marker(...)``."""
         return marker_in(metadata)
 
-    def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether somebody has chosen a provider; that di could make one up does not count."""
-        return self._wiring.find(key).chosen
-
-    def lifetime(self, key: Key, /) -> Lifetime:
-        """Translate di's scopes: those around the unit of work outlive it."""
-        provider = self._wiring.find(key).provider
-        if not provider.use_cache:
-            return Lifetime.TRANSIENT
-        return Lifetime.SCOPED if provider.scope == self._wiring.unit else Lifetime.SINGLETON
-
-    def factory_of(self, key: Key, /) -> object | None:
-        """Return the factory of a key, for the line that errors name."""
-        return self._wiring.find(key).provider.call
+    def provider(self, key: Key, provided: Collection[Key] = (), /) -> DiProvider | None:
+        """Return what the user has chosen; that di could make one up does not count."""
+        return Graph(self._wiring, provided).find(key)
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what can't be built, and where that is nothing, have di plan all of it."""
-        found = Check(self._wiring, provided).run(keys)
+        found = self._plans.check(keys, provided)
         if not found.errors:
             for key, brought in product(keys, {(), tuple(provided)}):
                 if key in brought:
@@ -82,7 +71,7 @@ class Plans:
         self._wiring = wiring
         self._binds = wiring.hooks.copy()
         self._plans: dict[frozenset[Key], dict[Key, Plan]] = {}
-        self._brought: dict[Key, Provider] = {}
+        self._brought: dict[Key, Dependency] = {}
 
     def of(self, brought: Collection[Key]) -> dict[Key, Plan]:
         """Give the plans that there are for scopes with these values; none, if binds came or went since."""
@@ -93,24 +82,28 @@ class Plans:
 
     def add(self, key: Key, brought: Collection[Key]) -> Plan:
         """Plan how to build the object of a key. Raises `~diator.ContainerError` where it can't be built."""
-        errors = Check(self._wiring, brought).run([key]).errors
+        errors = self.check([key], brought).errors
         if errors:
             raise errors[0]
-        plan = self.of(brought)[key] = self._plan(self._wiring.find(key).provider, brought)
+        plan = self.of(brought)[key] = self._plan(self._wiring.find(key).dependent, brought)
         return plan
+
+    def check(self, keys: Collection[Key], brought: Collection[Key]) -> Validation:
+        """Find what would fail below these keys."""
+        return check(keys, brought, Graph(self._wiring, brought).find, lambda _: None)
 
     def values(self, provided: Mapping[Key, object]) -> dict[Any, object]:
         """Translate what was brought for di, which wants to know what it need not call."""
         return {self._place(key).call: value for key, value in provided.items()}
 
-    def _plan(self, root: Provider, brought: Collection[Key]) -> Plan:
+    def _plan(self, root: Dependency, brought: Collection[Key]) -> Plan:
         solved = self._wiring.solve(root, {key: self._place(key) for key in brought})
         awaited = [provider for provider in solved.dag if _awaits(provider)]
         singletons = [one for one in awaited if one.use_cache and one.scope != self._wiring.unit]
         alone = tuple((one.cache_key, self._wiring.solve(one, {})) for one in singletons)
         return Plan(solved, bool(awaited), alone)
 
-    def _place(self, key: Key) -> Provider:
+    def _place(self, key: Key) -> Dependency:
         """Give what stands in a plan for a value that is brought."""
         if key not in self._brought:
             self._brought[key] = Dependent[Any](partial(_missing, key), scope=self._wiring.unit, wire=False)
@@ -123,7 +116,7 @@ def _refuse_others(container: object) -> None:
         raise ConfigurationError([Problem("container-plugin", text, "pass the one that has your binds")])
 
 
-def _awaits(provider: Provider) -> bool:
+def _awaits(provider: Dependency) -> bool:
     call = provider.call
     return call is not None and (is_coroutine_callable(call) or is_async_gen_callable(call))
 

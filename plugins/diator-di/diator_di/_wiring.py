@@ -12,22 +12,23 @@ from di import Container, SolvedDependent
 from di.api.dependencies import DependentBase, InjectableClassProvider
 from di.dependent import Dependent, Marker
 
-from diator import Named
-from diator.containers import Key
+from diator.containers import Key, hint_of, key_of
+
+EMPTY: Any = inspect.Parameter.empty
 
 # Any, in this module: hints are any typing form, and dependents give whatever their hints name.
-Provider = DependentBase[Any]
+Dependency = DependentBase[Any]
 
 
 class Found(NamedTuple):
     """What di takes for a parameter."""
 
     key: Key
-    provider: Provider
+    dependent: Dependency
     chosen: bool
-    """Whether somebody has chosen this provider."""
+    """Whether the user has chosen this dependent."""
     optional: bool = False
-    """Whether the parameter has a default, which stands in where nothing was chosen."""
+    """Whether the parameter has a default, which is used if nothing was chosen."""
     overridden: Marker | None = None
     """The marker that has lost against a bind of the type."""
 
@@ -47,7 +48,7 @@ class Wiring:
         marker = key.qualifier if isinstance(key.qualifier, Marker) else Marker(scope=self.unit)
         return self._look(parameter, Dependent[Any]() if is_alias else marker.register_parameter(parameter))
 
-    def needs(self, provider: Provider) -> Iterator[Found]:
+    def needs(self, provider: Dependency) -> Iterator[Found]:
         """Find what di would pass to a provider."""
         for own, parameter in provider.get_dependencies():
             if parameter is None:  # a sibling, named by a `JoinedDependent`
@@ -55,19 +56,19 @@ class Wiring:
             else:
                 yield self._look(parameter, own)
 
-    def solve(self, root: Provider, brought: Mapping[Key, Provider]) -> SolvedDependent[Any]:
+    def solve(self, root: Dependency, brought: Mapping[Key, Dependency]) -> SolvedDependent[Any]:
         """Have di plan how a provider is built, in scopes that were given values for these keys."""
 
-        def rebind(param: inspect.Parameter | None, dependent: Provider) -> Provider | None:
+        def rebind(param: inspect.Parameter | None, dependent: Dependency) -> Dependency | None:
             if param is None:
                 return None if dependent is root else self._bound(None, dependent)
-            return brought.get(_key(param.annotation)) or self._look(param, dependent).provider
+            return brought.get(_key(param.annotation)) or self._look(param, dependent).dependent
 
         container = Container()
         container.bind(rebind)
         return container.solve(root, self.scopes)
 
-    def _look(self, parameter: inspect.Parameter, own: Provider) -> Found:
+    def _look(self, parameter: inspect.Parameter, own: Dependency) -> Found:
         key, optional = _key(parameter.annotation), parameter.default is not parameter.empty
         if key.qualifier is not None and not isinstance(key.qualifier, Marker):
             # Binds by type are deaf to qualifiers. This asks for exactly what the hint says, as for a class.
@@ -80,8 +81,8 @@ class Wiring:
         marker = key.qualifier if by_type and isinstance(key.qualifier, Marker) and key.qualifier.call else None
         return Found(key, provider, chosen and provider.call is not None, optional, marker)
 
-    def _bound(self, parameter: inspect.Parameter | None, own: Provider) -> Provider | None:
-        bound: Provider | None = None
+    def _bound(self, parameter: inspect.Parameter | None, own: Dependency) -> Dependency | None:
+        bound: Dependency | None = None
         for hook in self.hooks:
             bound = hook(parameter, bound or own) or bound
         return bound
@@ -93,18 +94,12 @@ def marker_in(metadata: Sequence[object]) -> Marker | None:
 
 
 def _annotation(key: Key) -> Any:
-    if key.qualifier is None:
-        return key.hint
-    mark = key.qualifier if isinstance(key.qualifier, Marker) else Named(key.qualifier)
-    return Annotated[key.hint, mark]
+    return Annotated[key.hint, key.qualifier] if isinstance(key.qualifier, Marker) else hint_of(key)
 
 
 def _key(annotation: Any) -> Key:
-    if get_origin(annotation) is not Annotated:
-        return Key(annotation)
-    hint, *metadata = get_args(annotation)
-    named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
-    return Key(hint, named if named is not None else marker_in(metadata))
+    key = key_of(annotation, marker_in)
+    return key if get_origin(key.hint) is not Annotated else Key(get_args(key.hint)[0])
 
 
 def _is_injectable(hint: Any) -> bool:

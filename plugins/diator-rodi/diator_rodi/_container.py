@@ -7,7 +7,7 @@ from typing import Any
 import rodi
 from typing_extensions import Self
 
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import Capability, GraphContainer, Key, Validation, check, hint_of, key_of
 from diator.errors import (
     ConfigurationError,
     ContainerError,
@@ -16,12 +16,11 @@ from diator.errors import (
     ScopeClosedError,
     UnsupportedRegistrationError,
 )
-from diator_rodi._refusals import unreachable
-from diator_rodi._registrations import Registrations, class_of, function_of, hint_of, key_of, layers, lifetime_of
-from diator_rodi._walk import Walk
+from diator_rodi._provider import RodiProvider, declare, find
+from diator_rodi._registrations import Registrations
 
 
-class RodiContainer:
+class RodiContainer(GraphContainer):
     """Serves what is registered in a ``rodi.Container``, and shares the singletons of its ``provider``.
 
     The key of a qualified provider is the hint as a handler writes it:
@@ -49,30 +48,22 @@ class RodiContainer:
         """Give None: rodi has no marker of its own, and `diator.Named` is read by Diator."""
         return None
 
-    def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether this key is registered."""
-        return hint_of(key) in self._container
-
-    def lifetime(self, key: Key, /) -> Lifetime:
-        """Tell the lifetime that this key was registered with."""
-        return lifetime_of(dict(self._container)[hint_of(key)])
-
-    def factory_of(self, key: Key, /) -> object | None:
-        """Return the factory of a key, for the line that errors name."""
-        inner: object = list(layers(dict(self._container)[hint_of(key)]))[-1]
-        made: object | None = function_of(inner) or class_of(inner)
-        return made
+    def provider(self, key: Key, provided: Collection[Key] = (), /) -> RodiProvider | None:
+        """Return what rodi holds under the hint of a key."""
+        return find(Registrations(self._container), hint_of(key), provided)
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what is wrong below these keys, and what keeps rodi from building, since it builds all or nothing."""
         registered = Registrations(self._container)
-        walk = Walk(registered, provided)
-        walk.errors.extend(unreachable(registered, provided))
-        walk.run([key for key in keys if key not in provided])
-        warnings = tuple(walk.warnings.values())
-        if not walk.errors:
-            walk.run([key_of(hint) for hint in registered], asked=False)
-        errors = walk.errors or self._build()
+
+        def look(key: Key) -> RodiProvider | None:
+            return find(registered, hint_of(key), provided)
+
+        errors, warnings = check(keys, provided, look, declare)
+        if not errors:
+            every = {key: look(key) for key in map(key_of, registered)}
+            absent = [key for key, one in every.items() if one and one.absent]
+            errors = check(every, [*provided, *absent], look, declare).errors or self._build()
         if not errors and self._services is None:
             self._checked = dict(self._container)
         return Validation(errors, warnings)

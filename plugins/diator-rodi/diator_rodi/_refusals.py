@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, get_type_hints
 
@@ -10,25 +10,17 @@ import rodi
 from typing_extensions import is_protocol
 
 from diator import Named
-from diator.containers import Key
-from diator.errors import UnsupportedRegistrationError
-from diator_rodi._registrations import Registrations, class_of, function_of, hint_of, key_of, layers, lifetime_of
+from diator.containers import Reason, key_of, unfinished
+from diator_rodi._registrations import Registrations, class_of, function_of, layers, lifetime_of
 
 _EMPTY: Any = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 # Any, in this module: hints and factories are whatever a user registers.
-Reason = tuple[str, str]
-"""What is wrong with a registration, and the remedy."""
 
 
-def refusals(registered: Registrations, hint: Any) -> Iterator[UnsupportedRegistrationError]:
-    """Tell why rodi can't honour this registration, if it can't."""
-    for reason, remedy in _reasons(registered, hint):
-        yield UnsupportedRegistrationError(key_of(hint), reason, remedy)
-
-
-def _reasons(registered: Registrations, hint: Any) -> Iterator[Reason]:
+def refusals(registered: Registrations, hint: Any) -> Iterator[Reason]:
+    """Yield why rodi can't honor this registration, if it can't."""
     of_hint = list(layers(registered[hint]))
     for layer in of_hint:
         if function_of(layer) is not None:
@@ -42,7 +34,7 @@ def _reasons(registered: Registrations, hint: Any) -> Iterator[Reason]:
 
 
 def _of_function(function: Any) -> Iterator[Reason]:
-    kind = _unfinished(function)
+    kind = unfinished(function)
     if kind:
         reason = f"rodi would give the {kind} itself, and neither run it to its end nor close it"
         yield reason, "register a class, and close it in a middleware; or use a container that closes, such as dishka"
@@ -85,10 +77,10 @@ def _kept_together(together: dict[Any, Any], hint: Any) -> Iterator[Reason]:
 
 
 def unexpected(registered: Registrations, hint: Any, need: Any) -> Reason | None:
-    """Tell why rodi looks for something that it could do without, if it could."""
+    """Return why rodi looks for something that it could do without, if it could."""
     if need is _EMPTY:
         return "rodi finds no hint for one of its parameters", "hint each parameter of the constructor"
-    for cls in (class_of(layer) for layer in layers(registered[hint]) if class_of(layer) is not None):
+    for cls in filter(None, map(class_of, layers(registered[hint]))):
         parameters = inspect.signature(cls.__init__).parameters
         for name in _hinted(need, _hints(cls, cls.__init__, extras=False)):
             if parameters[name].default is not _EMPTY:
@@ -98,21 +90,6 @@ def unexpected(registered: Registrations, hint: Any, need: Any) -> Reason | None
             reason = f"rodi needs a provider of {key_of(need)} for the class-level annotation {name!r}"
             return reason, "hint it in __init__ only, or mark it as a ClassVar"
     return None
-
-
-def unreachable(registered: Registrations, provided: Collection[Key]) -> Iterator[UnsupportedRegistrationError]:
-    """Tell which values of senders would reach handlers, but not the services below them."""
-    for key in provided:
-        hint = hint_of(key)
-        resolver = registered.get(hint)
-        if resolver is not None and registered.kept.get(hint, {}).get(hint) is not resolver:
-            reason = "senders provide it, but rodi would give services that need it one of its own"
-            yield UnsupportedRegistrationError(key, reason, declare(key))
-
-
-def declare(key: Key) -> str:
-    """Say how rodi is told of a value that senders bring."""
-    return f"register it with add_scoped_by_factory(..., {key}); the factory is for senders that bring none"
 
 
 def parameters_of(function: Any) -> list[inspect.Parameter]:
@@ -139,15 +116,3 @@ def _hints(cls: Any, owner: Any, *, extras: bool = True) -> dict[str, Any]:
 
 def _hinted(need: Any, hints: dict[str, Any]) -> set[str]:
     return {name for name, hint in hints.items() if hint == need}
-
-
-def _unfinished(function: Any) -> str | None:
-    for called in (function, getattr(function, "__call__", None)):  # noqa: B004 - the method itself, not whether it is there
-        if inspect.isasyncgenfunction(called):
-            return "async generator"
-        if inspect.isgeneratorfunction(called):
-            return "generator"
-        if inspect.iscoroutinefunction(called):
-            return "coroutine"
-    is_manager = getattr(function, "__globals__", {}).get("__name__") == "contextlib"
-    return "context manager" if is_manager else None

@@ -490,7 +490,7 @@ def test_a_provided_value_that_services_would_not_get_is_refused(native: rodi.Co
 def test_a_provided_value_that_rodi_does_not_know_is_refused_below_a_handler() -> None:
     error = refusal(rodi.Container().add_scoped(Repository).add_scoped(Service), Service, Clock)
     assert error.key == Key(Service)
-    assert error.reason == "it needs Clock, which senders provide, but rodi does not know"
+    assert error.reason == "it needs Clock, which senders provide, but its container does not know"
     assert "add_scoped_by_factory(..., Clock)" in error.remedy
 
 

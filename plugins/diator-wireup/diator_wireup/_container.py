@@ -5,14 +5,14 @@ from collections.abc import Collection, Hashable, Mapping
 from wireup import AsyncContainer
 from wireup.ioc.types import ConfigInjectionRequest, InjectableQualifier
 
-from diator.containers import Capability, Key, Lifetime, Validation, close_in_reverse
+from diator.containers import Capability, GraphContainer, Key, close_in_reverse
 from diator.errors import ConfigurationError, Problem
-from diator_wireup._check import Check
+from diator_wireup._provider import WireupProvider
 from diator_wireup._registrations import Registrations, marker_of
 from diator_wireup._scope import WireupScope, finish
 
 
-class WireupContainer:
+class WireupContainer(GraphContainer):
     """Wraps an async wireup container. A scope of its own is entered for each unit of work.
 
     Raises `~diator.ConfigurationError` for anything but the `AsyncContainer` that ``create_async_container`` makes.
@@ -35,22 +35,9 @@ class WireupContainer:
             return marker.qualifier
         return marker if isinstance(marker, ConfigInjectionRequest) else None
 
-    def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether wireup has a factory, or a value in its config, for this key."""
-        return self._registrations.knows(key)
-
-    def lifetime(self, key: Key, /) -> Lifetime:
-        """Tell what wireup was told; its config outlives all scopes."""
-        return self._registrations.lifetime(key)
-
-    def factory_of(self, key: Key, /) -> object | None:
-        """Return the factory of a key, for the line that errors name."""
-        known = self._registrations.find(key) is not None and not self._registrations.is_abstract(key)
-        return self._registrations.factory(key).factory if known else None
-
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        """Find what wireup did not refuse when the container was made."""
-        return Check(self._registrations, provided).run(keys)
+    def provider(self, key: Key, _provided: Collection[Key] = (), /) -> WireupProvider | None:
+        """Return wireup's factory for a key, or the value in its config."""
+        return WireupProvider(self._registrations, key) if self._registrations.knows(key) else None
 
     def scope(self, provided: Mapping[Key, object], /) -> WireupScope:
         """Make a scope for one unit of work."""

@@ -59,8 +59,6 @@ class Registrations:
     def __init__(self, container: AsyncContainer) -> None:
         self._container = container
         self._registry = container._registry
-        self.may_share_scopes = container._concurrent_scoped_access
-        """Whether tasks may use a ``ScopedAsyncContainer`` together."""
         self._found: dict[Key, ContainerObjectIdentifier] = {}
 
     def knows(self, key: Key) -> bool:

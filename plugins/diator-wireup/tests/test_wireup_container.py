@@ -357,17 +357,6 @@ async def test_a_factory_may_ask_its_own_scope() -> None:
         assert await app.send(Work())
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_scope_given_away_is_a_warning_unless_wireup_locks_it(shared: bool) -> None:
-    @injectable(lifetime="scoped")
-    async def audit(scope: ScopedAsyncContainer) -> Audit:
-        return Audit(await scope.get(User))
-
-    found = WireupContainer(of(audit, shared=shared)).validate([Key(Audit)], ())
-    assert not found.errors
-    assert ["concurrent_scoped_access=True" in str(warning) for warning in found.warnings] == ([] if shared else [True])
-
-
 async def test_what_a_factory_asks_of_the_container_in_vain_is_an_error_of_the_container() -> None:
     @injectable(lifetime="scoped")
     async def audit(container: AsyncContainer) -> Audit:

@@ -1,0 +1,62 @@
+"""What can be told of a factory without running it. For plugins."""
+
+import contextlib
+import dis
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from typing_extensions import is_protocol
+
+from diator.errors import NotProvidedError
+
+_GIVES = frozenset({"RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE"})
+
+# Any, in this module: factories are whatever a user registers.
+
+
+def is_placeholder(factory: object) -> bool:
+    """Tell whether a factory does nothing but raise `~diator.NotProvidedError`, without running it.
+
+    For libraries that want a factory for each value that senders bring with ``app.using(provide=...)``: where no sender
+    is, such as in a worker, there is no provider.
+    """
+    code = getattr(factory, "__code__", None)
+    if code is None or NotProvidedError.__name__ not in code.co_names:
+        return False
+    return _GIVES.isdisjoint(step.opname for step in dis.get_instructions(code))
+
+
+def unfinished(factory: Any) -> str | None:
+    """Name what a call returns, if more must be done with it: a coroutine, generator or context manager."""
+    for called in (factory, getattr(factory, "__call__", None)):  # noqa: B004 - the method itself, not whether it is there
+        if inspect.isasyncgenfunction(called):
+            return "async generator"
+        if inspect.isgeneratorfunction(called):
+            return "generator"
+        if inspect.iscoroutinefunction(called):
+            return "coroutine"
+    return "context manager" if is_of(contextlib, factory) else None
+
+
+def is_of(module: Any, factory: Any) -> bool:
+    """Tell whether a function's code is that of a module, whatever name a decorator has given it."""
+    return getattr(factory, "__globals__", None) is vars(module)
+
+
+def is_abstract(factory: Any) -> bool:
+    """Tell whether it is a class that can't be instantiated, or a protocol."""
+    return isinstance(factory, type) and (inspect.isabstract(factory) or is_protocol(factory))
+
+
+def call_error(factory: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Exception | None:
+    """Return why a factory can't be called with these arguments; None if it can, or does not tell."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return None  # some that are written in C
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        return error
+    return None

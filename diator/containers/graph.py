@@ -1,0 +1,224 @@
+"""The graph below keys: what a library would build for them, walked without building anything. For plugins.
+
+A plugin describes what its library would use for a key as a `Provider`, and derives its container from
+`GraphContainer`. What is missing, circular, held too long or rejected below keys is then found here, by the same rules
+for each library.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from types import UnionType
+from typing import NamedTuple, Union, get_args, get_origin
+
+from diator._keys import Key
+from diator.containers.port import Lifetime, Validation
+from diator.errors import (
+    ContainerError,
+    DependencyCycleError,
+    DependencyNotFoundError,
+    LifetimeMismatchError,
+    UnsupportedRegistrationError,
+)
+
+Reason = tuple[str, str]
+"""What is wrong with a registration, and the fix."""
+
+_LEVELS: Mapping[Lifetime, int | None] = {Lifetime.TRANSIENT: None, Lifetime.SCOPED: 0, Lifetime.SINGLETON: 1}
+
+
+class Provider:
+    """What a library would use for a key. A plugin derives from it, and overrides what its library has."""
+
+    key: Key
+    """The key that errors name."""
+    lifetime: Lifetime
+    opaque = False
+    """Whether it asks the library for more while it runs, so that its needs are not known."""
+
+    @property
+    def factory(self) -> object | None:
+        """The class or function whose line errors name."""
+        return None
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for lookups that lead to the same needs."""
+        return self.key
+
+    @property
+    def level(self) -> int | None:
+        """How far outside the unit of work it is kept: 0 is inside. None: as long as the object that holds it."""
+        return _LEVELS[self.lifetime]
+
+    @property
+    def absent(self) -> Reason | None:
+        """Why it has no value of its own, as a clause that follows "which", and the fix."""
+        return None
+
+    @property
+    def hides(self) -> Reason | None:
+        """Why its own object would be used instead of a value that senders provide."""
+        return None
+
+    def needs(self) -> "Iterable[Need]":
+        """Yield what the library would look up to build it, without optional needs that have no provider."""
+        return ()
+
+    def refusals(self) -> Iterable[Reason]:
+        """Yield why the library cannot honor the registration."""
+        return ()
+
+    def warnings(self) -> Iterable[Reason]:
+        """Yield what cannot be known before it runs, or is seldom meant."""
+        return ()
+
+
+class Need(NamedTuple):
+    """A lookup: a key, and what the library would use for it."""
+
+    key: Key
+    provider: Provider | None
+    """None if the library has nothing."""
+
+
+Find = Callable[[Key], Provider | None]
+
+
+class GraphContainer:
+    """What a container answers about keys, derived from the providers of its library."""
+
+    def provider(self, key: Key, provided: Collection[Key] = (), /) -> Provider | None:
+        """Return what the library would use for a key, in scopes that are given values for the ``provided`` keys."""
+        raise NotImplementedError
+
+    def declare(self, _key: Key, /) -> str | None:
+        """Return how to declare a provided value, if factories can't get it otherwise."""
+        return None
+
+    def can_resolve(self, key: Key, /) -> bool:
+        """Tell whether the library has a provider."""
+        return self.provider(key) is not None
+
+    def lifetime(self, key: Key, /) -> Lifetime:
+        """Return the lifetime of a key that has a provider."""
+        provider = self.provider(key)
+        return Lifetime.SCOPED if provider is None else provider.lifetime
+
+    def factory_of(self, key: Key, /) -> object | None:
+        """Return the factory of a key, whose line errors name."""
+        provider = self.provider(key)
+        return None if provider is None else provider.factory
+
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+        """Find everything that would fail below these keys, without building anything."""
+        return check(keys, provided, lambda key: self.provider(key, provided), self.declare)
+
+    def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
+        """Tell whether building these keys may build the object of ``target``; True if that can't be known."""
+        seen: set[Hashable] = set()
+
+        def below(need: Need) -> bool:
+            key, provider = need
+            if key == target or (provider is not None and (provider.opaque or provider.key == target)):
+                return True
+            if provider is None or provider.identity in seen:
+                return False
+            seen.add(provider.identity)
+            return any(below(one) for one in provider.needs())
+
+        return any(below(Need(key, self.provider(key))) for key in keys)
+
+
+def check(
+    keys: Collection[Key], provided: Collection[Key], find: Find, declare: Callable[[Key], str | None]
+) -> Validation:
+    """Find everything that would fail below these keys, in scopes that are given values for the ``provided`` ones."""
+    walk = _Walk(provided, declare)
+    walk.run(keys, find)
+    return Validation(list(walk.errors.values()), list(walk.warnings.values()))
+
+
+class _Walk:
+    def __init__(self, provided: Collection[Key], declare: Callable[[Key], str | None]) -> None:
+        self._provided = provided
+        self._declare = declare
+        self.errors: dict[Hashable, ContainerError] = {}
+        self.warnings: dict[Hashable, ContainerError] = {}
+        self._seen: set[Hashable] = set()
+
+    def run(self, keys: Collection[Key], find: Find) -> None:
+        for key in self._provided:
+            provider = find(key)
+            if provider is not None and provider.hides:
+                self._fail(UnsupportedRegistrationError(key, *provider.hides))
+        sound: set[Hashable] = set()
+        for key in keys:
+            self._seen, count = set(sound), len(self.errors)
+            self._visit(Need(key, find(key)), ())
+            if len(self.errors) == count:  # else each key that leads to an error is reported
+                sound |= self._seen
+
+    def _visit(self, need: Need, above: tuple[Provider, ...]) -> None:
+        key, provider = need
+        holder = next((one for one in reversed(above) if one.level is not None), None)
+        error = self._error(key, provider, above) or self._mismatch(key, provider, holder)
+        if error is not None:
+            self._fail(error)
+        elif provider is not None and key not in self._provided:
+            step = (provider.identity, holder and holder.level)
+            if step not in self._seen:
+                self._seen.add(step)
+                self._enter(provider, above)
+
+    def _error(self, key: Key, provider: Provider | None, above: tuple[Provider, ...]) -> ContainerError | None:
+        path = tuple(one.key for one in above)
+        asked = path[0] if path else key
+        if key in self._provided:
+            fix = self._declare(key) if above and provider is None else None
+            reason = f"it needs {key}, which senders provide, but its container does not know"
+            return UnsupportedRegistrationError(asked, reason, fix) if fix else None
+        if provider is None:
+            circle = key in path
+            return (
+                DependencyCycleError((*path[path.index(key) :], key)) if circle else DependencyNotFoundError(key, path)
+            )
+        start = next((at for at, one in enumerate(above) if one.identity == provider.identity), None)
+        if start is not None:
+            return DependencyCycleError((*path[start:], path[start]))
+        if provider.absent:
+            clause, fix = provider.absent
+            return UnsupportedRegistrationError(
+                asked, f"it needs {key}, which {clause}" if path else f"it {clause}", fix
+            )
+        return None
+
+    def _mismatch(self, key: Key, provider: Provider | None, holder: Provider | None) -> ContainerError | None:
+        brought = key in self._provided
+        level = 0 if brought else None if provider is None else provider.level
+        if holder is None or level is None or holder.level is None or level >= holder.level:
+            return None
+        return LifetimeMismatchError(holder.key, key)
+
+    def _enter(self, provider: Provider, above: tuple[Provider, ...]) -> None:
+        refusals = list(provider.refusals())
+        for refusal in refusals:
+            self._fail(UnsupportedRegistrationError(provider.key, *refusal))
+        if refusals:
+            return
+        for warning in provider.warnings():
+            self.warnings[provider.key, warning] = UnsupportedRegistrationError(provider.key, *warning)
+        for need in provider.needs():
+            self._visit(need, (*above, provider))
+
+    def _fail(self, error: ContainerError) -> None:
+        self.errors.setdefault((str(error), getattr(error, "path", None)), error)
+
+
+def senders_provide(key: Key) -> str:
+    """Say how a value that only senders bring is sent."""
+    return f"declare app.provides({key}), and send with app.using(provide={{{key}: ...}})"
+
+
+def members_with(key: Key, find: Find) -> list[Key]:
+    """Return the members of a union that have a provider, for a library that looks for the union itself."""
+    hints = get_args(key.hint) if get_origin(key.hint) in (Union, UnionType) else ()
+    return [member for member in (key._replace(hint=hint) for hint in hints) if find(member) is not None]

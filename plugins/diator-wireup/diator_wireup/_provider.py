@@ -1,0 +1,80 @@
+"""What wireup would do to build a key, and what would not mean what it seems to mean.
+
+What is missing below a key, needs itself or would outlive what it holds, wireup rejects when the container is made.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from wireup import AsyncContainer, ScopedAsyncContainer
+
+from diator import Named
+from diator.containers import Key, Lifetime, Need, Provider, Reason, is_of, is_placeholder, senders_provide
+from diator_wireup._registrations import Hinted, Registrations, is_config
+
+_ABSTRACT = (
+    "it is @abstract: wireup does not see that such a class needs itself, and waits for ever",
+    "register what implements it with @injectable(as_type=...), and drop @abstract",
+)
+
+
+class WireupProvider(Provider):
+    """A factory of wireup, an ``@abstract`` class, or a value in its config."""
+
+    def __init__(self, registrations: Registrations, key: Key) -> None:
+        self._registrations = registrations
+        self.key = key
+        self._is_abstract = registrations.is_abstract(key)
+        self._has_factory = not self._is_abstract and not is_config(key)
+        self.lifetime = registrations.lifetime(key)
+        self.opaque = key.hint in (ScopedAsyncContainer, AsyncContainer)
+
+    @property
+    def factory(self) -> object | None:
+        return self._registrations.factory(self.key).factory if self._has_factory else None
+
+    @property
+    def absent(self) -> Reason | None:
+        return ("has a factory that gives none", senders_provide(self.key)) if is_placeholder(self.factory) else None
+
+    @property
+    def hides(self) -> Reason | None:
+        if self._is_abstract:
+            return _ABSTRACT
+        if self.lifetime is Lifetime.SCOPED:
+            return None
+        reason = f"other factories would get that of the container, which is {self.lifetime.value}"
+        return (
+            f"senders provide it, but {reason}",
+            f'register it with lifetime="scoped", or drop app.provides({self.key})',
+        )
+
+    def needs(self) -> Iterator[Need]:
+        if self._has_factory:
+            for key in self._registrations.needs(self.key).values():
+                yield Need(key, WireupProvider(self._registrations, key))
+
+    def refusals(self) -> Iterator[Reason]:
+        if self._is_abstract:
+            yield _ABSTRACT
+        if is_of(contextlib, self.factory):
+            reason = "wireup would give the context manager itself, and never enter it"
+            yield reason, "register the generator function: drop @contextmanager or @asynccontextmanager"
+        for parameter, need in self._parameters():
+            for mark in parameter.metadata:
+                if isinstance(mark, Named) and need is not None and need.qualifier is None:
+                    reason = f"wireup takes no notice of {mark!r} at the parameter {parameter.name!r} of its factory"
+                    yield reason, f"write Inject(qualifier={mark.name!r}) there"
+
+    def warnings(self) -> Iterator[Reason]:
+        for parameter, need in self._parameters():
+            wanted = Key(parameter.hint)
+            if need is None and parameter.is_optional and self._registrations.find(wanted) is not None:
+                why = f"wireup looks for `{wanted} | None`, not for `{wanted}`"
+                yield f"it gets the default of {parameter.name!r}: {why}", f"hint {wanted} alone, which is registered"
+
+    def _parameters(self) -> Iterator[tuple[Hinted, Key | None]]:
+        if self._has_factory:
+            needs = self._registrations.needs(self.key)
+            for parameter in self._registrations.parameters(self.key):
+                yield parameter, needs.get(parameter.name)
