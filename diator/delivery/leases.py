@@ -87,7 +87,8 @@ class LeaseRenewer:
         for job in jobs:
             job.lease_ends = lease_ends
         for job in [self._open[id(delivery)] for delivery in lost if id(delivery) in self._open]:
-            self.lose(job)
+            if not job.is_decided:  # else it may be that its outcome was just recorded; settling tells
+                self.lose(job)
 
     def _next_expiry(self) -> float:
         return _NEVER if self._lease is None else self._loop.time() + self._lease

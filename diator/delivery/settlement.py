@@ -49,6 +49,7 @@ class SettlementBatcher:
         """Settle a job soon, together with others."""
         if outcome is RELEASE:
             self._reporter.released(job)
+        job.is_decided = True
         if not self._waiting:
             self._timer = self._loop.call_later(_MAX_DELAY, self._wake.set)
         self._waiting.append((job, outcome))

@@ -11,7 +11,7 @@ from diator.context import Context
 class Job:
     """One delivery, from being received until it is settled."""
 
-    __slots__ = ("_finished", "context", "delivery", "envelope", "is_finished", "key", "lease_ends", "lost")
+    __slots__ = ("_finished", "context", "delivery", "envelope", "is_decided", "is_finished", "key", "lease_ends", "lost")
 
     def __init__(self, delivery: Delivery, lease_ends: float) -> None:
         self.delivery = delivery
@@ -24,6 +24,8 @@ class Job:
         """When its lease expires if it is not renewed, by the clock of the event loop."""
         self.lost = False
         """Whether its lease was lost: another worker may have the message."""
+        self.is_decided = False
+        """Whether it has an outcome, which the broker has recorded or soon does."""
         self.is_finished = False
         """Whether it is settled, or was lost before it ran: this worker is done with it."""
         self._finished: asyncio.Future[None] | None = None

@@ -312,6 +312,36 @@ async def test_a_lease_that_settling_finds_lost_is_told(
 
 
 @in_virtual_time
+async def test_what_is_settled_while_its_lease_is_renewed_was_not_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker has recorded the outcome, and says so after it has said that there is no lease to be renewed."""
+    bench, renewed = Bench(), 0
+
+    async def lose(deliveries: Sequence[Delivery]) -> Collection[Delivery]:
+        nonlocal renewed
+        renewed += len(deliveries)
+        return deliveries
+
+    async with bench.app, bench.app.worker():
+        await asyncio.sleep(1)
+        settle = bench.broker.receivers[0].settle
+
+        async def answer_late(settlements: Sequence[Settlement]) -> Collection[Delivery]:
+            lost = await settle(settlements)
+            await asyncio.sleep(25)
+            return lost
+
+        monkeypatch.setattr(bench.broker.receivers[0], "settle", answer_late)
+        monkeypatch.setattr(bench.broker.receivers[0], "renew", lose)
+        await bench.app.publish(Joined("a"), Joined("b"))
+        await bench.watch.settle(2)
+    assert renewed
+    assert not any(details.lost for details in bench.watch.of("settled"))
+    assert "has lost the lease" not in caplog.text
+
+
+@in_virtual_time
 async def test_what_waits_for_long_runs_when_its_turn_comes() -> None:
     bench = Bench()
     bench.seconds[0] = 200.0

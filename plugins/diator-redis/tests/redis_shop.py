@@ -44,8 +44,10 @@ def note(*words: object) -> None:
 
 class Notes(Hooks):
     def settled(self, details: Settled) -> None:
-        what = f"{details.subscription} {details.message_id} {details.delivery.failures + 1}"
-        note("settled", what, type(details.outcome).__name__, int(details.lost))
+        delivery = details.delivery
+        what = f"{details.subscription} {details.message_id} {delivery.failures + 1}"
+        unexplained = delivery.deliveries - delivery.failures - 1
+        note("settled", what, type(details.outcome).__name__, int(details.lost), unexplained)
 
     def published(self, details: Published) -> None:
         for message in details.messages:

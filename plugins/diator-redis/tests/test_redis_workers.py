@@ -117,6 +117,8 @@ class Evidence:
         self.sent = 0
         self.bodies: dict[str, str] = {}
         self.unpublished = 0
+        self.unexplained: Counter[int] = Counter()
+        """How often a message was settled that had been delivered so many times without an outcome."""
         for path in folder.glob("*.notes"):
             self._read(int(path.stem), path.read_text())
         self.runs.sort(key=lambda run: run.began)
@@ -144,6 +146,7 @@ class Evidence:
                 run.ended, run.how = seconds, what
                 unsettled[which].append(run)
             elif what == "settled":
+                self.unexplained[int(words[5])] += 1
                 if unsettled[which]:  # else it was given back before it ran
                     run = unsettled[which].pop(0)
                     run.outcome, run.lost = words[3], words[4] == "1"
@@ -333,6 +336,7 @@ class Report:
             f"dead letters {letters}, missing or wrong {len(self.wrong_letters)}",
             f"out of order {len(self.early)}, torn {len(self.torn)}, a key twice at a time {len(self.overlaps)}",
             f"duplicates {sum(self.duplicates.values())}: {dict(self.duplicates)}",
+            f"settled after so many deliveries without an outcome: {dict(sorted(evidence.unexplained.items()))}",
         ]
         if self.left:
             most = Left(*(max(column) for column in zip(*self.left, strict=True)))
