@@ -11,7 +11,17 @@ from diator.context import Context
 class Job:
     """One delivery, from being received until it is settled."""
 
-    __slots__ = ("_finished", "context", "delivery", "envelope", "is_decided", "is_finished", "key", "lease_ends", "lost")
+    __slots__ = (
+        "_finished",
+        "context",
+        "delivery",
+        "envelope",
+        "is_decided",
+        "is_finished",
+        "key",
+        "lease_ends",
+        "lost",
+    )
 
     def __init__(self, delivery: Delivery, lease_ends: float) -> None:
         self.delivery = delivery
