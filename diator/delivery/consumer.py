@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from diator.brokers.port import Capability, Receiver
+from diator.brokers.port import Receiver
 from diator.delivery.alone import Call
 from diator.delivery.catalog import Consumed
 from diator.delivery.follow_up import FollowUps
@@ -31,8 +31,7 @@ class Consumer:
         self._shared = shared
         self._running = RunningHandlers(config.timeout)
         self._calls = calls(config, FollowUps(publisher, config.name, shared.outage, self._running))
-        lossy = Capability.ACKNOWLEDGED not in shared.broker.capabilities
-        self._reporter = OutcomeReporter(config, shared.telling, lossy=lossy)
+        self._reporter = OutcomeReporter(config, shared.telling, lossy=shared.at_most_once)
         self._loop: ReceiverLoop | None = None
 
     @property

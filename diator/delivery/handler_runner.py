@@ -99,6 +99,7 @@ class HandlerRunner:
         self.is_shutting_down = False
         """Whether what runs is being cancelled, by the worker or with the event loop."""
         self._config = config
+        self._name = config.name
         self._calls = calls
         self._running = running
         self._reporter = reporter
@@ -115,7 +116,7 @@ class HandlerRunner:
             entry = self._config.entries.get(envelope.type)
             if entry is None:
                 return self._reporter.unhandled(job)
-            context = job.context = context_of(job, self._config.name)
+            context = job.context = context_of(job, self._name)
             event = decode(envelope, entry)
         except UnreadableMessageError as error:
             return self._reporter.unreadable(job, error)

@@ -46,10 +46,11 @@ class LeaseRenewer:
             self._open[id(job.delivery)] = job
         return jobs
 
-    def finish(self, job: Job) -> None:
-        """Stop renewing the lease of a job that is settled."""
-        self._open.pop(id(job.delivery), None)
-        job.finish()
+    def finish(self, jobs: Iterable[Job]) -> None:
+        """Stop renewing the leases of jobs that are settled."""
+        for job in jobs:
+            self._open.pop(id(job.delivery), None)
+            job.finish()
 
     def has_expired(self, job: Job) -> bool:
         """Return whether a lease has expired, such as while the event loop stood still; then it counts as lost."""
@@ -62,7 +63,7 @@ class LeaseRenewer:
             return
         job.lost = True
         if self._queue.remove(job):
-            self.finish(job)
+            self.finish((job,))
         else:
             self._reporter.lease_lost(job)
 

@@ -117,7 +117,7 @@ class Prefetcher:
 
     async def _isolate(self, jobs: Sequence[Job], limit: int) -> None:
         """Run suspected messages one at a time, these and more, until none comes."""
-        turn = self._shared.suspects
+        turn = self._shared.isolation_lock
         if turn.is_wanted:  # the suspected message of another subscription must not take these with it
             self._release(jobs)
             await _all_finished(jobs)

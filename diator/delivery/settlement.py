@@ -112,10 +112,12 @@ class SettlementBatcher:
 
     def _recorded(self, settled: Sequence[Decided], lost: Collection[int]) -> None:
         """Finish jobs; ``lost`` are the ids of deliveries of which nothing was recorded."""
-        for job, _ in settled:
-            if id(job.delivery) in lost:
-                self._leases.lose(job)
-            self._leases.finish(job)
+        jobs = [job for job, _ in settled]
+        if lost:
+            for job in jobs:
+                if id(job.delivery) in lost:
+                    self._leases.lose(job)
+        self._leases.finish(jobs)
         self._reporter.settled(settled, lost)
 
     async def _settle_each(self, batch: list[Decided], error: Exception) -> None:

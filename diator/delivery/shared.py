@@ -33,5 +33,7 @@ class Shared(NamedTuple):
     broker: Broker
     outage: Outage
     telling: Telling
-    suspects: Turn
+    at_most_once: bool
+    """Whether the broker delivers a message once, whatever becomes of it."""
+    isolation_lock: Turn
     """Held while a message runs that may have killed a worker, so that no other is blamed with it."""

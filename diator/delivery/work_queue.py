@@ -21,6 +21,7 @@ class Job:
         "key",
         "lease_ends",
         "lost",
+        "unexplained",
     )
 
     def __init__(self, delivery: Delivery, lease_ends: float) -> None:
@@ -36,6 +37,8 @@ class Job:
         """Whether its lease was lost: another worker may have the message."""
         self.is_decided = False
         """Whether it has an outcome, which the broker has recorded or soon does."""
+        self.unexplained = delivery.deliveries - delivery.failures - 1
+        """How many earlier deliveries have no recorded outcome: the message may have killed those workers."""
         self.is_finished = False
         """Whether it is settled, or was lost before it ran: this worker is done with it."""
         self._finished: asyncio.Future[None] | None = None
@@ -49,11 +52,6 @@ class Job:
     def name(self) -> str | None:
         """The id and type of the event, if they could be read."""
         return None if self.envelope is None else f"{self.envelope.id} ({self.envelope.type})"
-
-    @property
-    def unexplained(self) -> int:
-        """How many earlier deliveries have no recorded outcome: the message may have killed those workers."""
-        return self.delivery.deliveries - self.delivery.failures - 1
 
     def finish(self) -> None:
         """Note that this worker is done with it."""

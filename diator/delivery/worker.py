@@ -61,9 +61,10 @@ class Worker(AsyncOnly):
         if self._stopping is not None:
             raise NotRunningError("a worker can be entered once; call app.worker() again")
         self._stopping = asyncio.Event()
-        self._outage = Outage(lossy=Capability.ACKNOWLEDGED not in self._broker.capabilities)
+        at_most_once = Capability.ACKNOWLEDGED not in self._broker.capabilities
+        self._outage = Outage(lossy=at_most_once)
         creation = await self._create_subscriptions()
-        shared = Shared(self._broker, self._outage, self._publisher.telling, Turn())
+        shared = Shared(self._broker, self._outage, self._publisher.telling, at_most_once, Turn())
         self.consumers = [Consumer(config, self._calls, self._publisher, shared) for config in self.consumed]
         self._tasks = [
             asyncio.ensure_future(consumer.run(creation.ended, self._stopping, self._grace_left))
