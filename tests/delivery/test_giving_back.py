@@ -67,11 +67,13 @@ class EagerBroker(MemoryBroker):
         return EagerReceiver(10, self.lag)
 
 
+@pytest.mark.parametrize("concurrency", [1, 10])
 @pytest.mark.parametrize("lag", [0.0, 0.05])
-async def test_what_comes_while_its_key_is_held_does_not_get_overtaken(lag: float) -> None:
+async def test_what_comes_while_its_key_is_held_does_not_get_overtaken(lag: float, concurrency: int) -> None:
+    """With one handler, receives begin while a retry is on its way back; with ten, they began before it failed."""
     broker = EagerBroker()
     broker.lag = lag
-    app = Diator("rooms", broker=broker, retry=Retry(attempts=3, delay=0.0))
+    app = Diator("rooms", broker=broker, concurrency=concurrency, retry=Retry(attempts=3, delay=0.0))
     began: list[int] = []
     ended: list[int] = []
     over = asyncio.Event()

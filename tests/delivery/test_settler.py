@@ -218,3 +218,16 @@ async def test_nothing_of_a_key_is_settled_before_an_earlier_one_that_can_not_be
         await watch.until(lambda: bool(watch.of("parked")), within=1000)
         await watch.until(lambda: watch.outcomes().count("Ack") == 2, within=100)
     assert [details.event.number for details in watch.of("handled") if details.event.room == "a"][-1] == 5
+
+
+@in_virtual_time
+async def test_outcome_is_settled_at_once_if_nothing_else_is_to_be_handled() -> None:
+    """In an ordered subscription the next message of its key may wait for it at the broker."""
+    watch = Watch()
+    app = an_app(Flaky(), watch)
+    async with app, app.worker():
+        await asyncio.sleep(1)
+        began = asyncio.get_running_loop().time()
+        await app.publish(Joined(1))
+        await watch.settle(1)
+        assert asyncio.get_running_loop().time() == began
