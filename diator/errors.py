@@ -129,14 +129,27 @@ class MessageTooLargeError(BrokerError):
 
 
 class NotPublishedError(BrokerError):
-    """A batch did not leave as a whole: ``unsent`` surely did not, of ``unknown`` nobody knows. Raised by brokers."""
+    """A batch was not published as a whole. Raised by brokers; what is in none of the three was published.
 
-    def __init__(self, unsent: "Sequence[Outgoing]", unknown: "Sequence[Outgoing]" = ()) -> None:
-        super().__init__(unsent, unknown)
-        self.unsent, self.unknown = tuple(unsent), tuple(unknown)
+    ``unsent`` was certainly not published, and may be published again. ``unknown`` may have been published, or not.
+    ``rejected`` was not published because of what it is, such as its size, and never will be.
+    """
+
+    def __init__(
+        self,
+        unsent: "Sequence[Outgoing]",
+        unknown: "Sequence[Outgoing]" = (),
+        rejected: "Sequence[Outgoing]" = (),
+    ) -> None:
+        super().__init__(unsent, unknown, rejected)
+        self.unsent, self.unknown, self.rejected = tuple(unsent), tuple(unknown), tuple(rejected)
 
     def __str__(self) -> str:
-        counts = ((len(self.unsent), "{} were not published"), (len(self.unknown), "{} may have been"))
+        counts = (
+            (len(self.unsent), "{} were not published"),
+            (len(self.unknown), "{} may have been"),
+            (len(self.rejected), "{} were rejected for what they are"),
+        )
         told = ", ".join(text.format(number) for number, text in counts if number)
         cause = self.__cause__
         return f"of the messages, {told}" + (f": {str(cause) or type(cause).__name__}" if cause else "")

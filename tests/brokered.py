@@ -123,6 +123,9 @@ class Flaky:
         self.validated: list[tuple[Sequence[Subscription], Sequence[Topic]]] = []
         self.receivers: list[FlakyReceiver] = []
 
+    system = "memory"
+    address = None
+
     @property
     def lease(self) -> float | None:
         return self.inner.lease

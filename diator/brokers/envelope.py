@@ -66,6 +66,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 ATTRIBUTES = tuple(name for name in Envelope.__struct_fields__ if name != "data")
+_KNOWN = frozenset({*ATTRIBUTES, "data", "data_base64"})
 _NUMBERS = frozenset({"diatorversion"})
 
 _structured = msgspec.json.Decoder(Envelope)
@@ -76,7 +77,7 @@ _encoder = msgspec.json.Encoder()
 class Outgoing:
     """One event on its way to a topic."""
 
-    __slots__ = ("_structured", "due", "envelope", "topic")
+    __slots__ = ("_stored", "_structured", "due", "envelope", "topic")
 
     def __init__(self, topic: str, envelope: Envelope, *, due: datetime | None = None) -> None:
         self.topic = topic
@@ -84,6 +85,17 @@ class Outgoing:
         self.due = due
         """The time from which it may be delivered; ``None`` for immediately."""
         self._structured: bytes | None = None
+        self._stored = False
+
+    @classmethod
+    def from_bytes(cls, topic: str, structured: bytes, *, due: datetime | None = None) -> "Outgoing":
+        """Return the message that `structured` was taken from; it is published as these bytes are.
+
+        Attributes that this version does not know are kept, in binary mode too. Raises `UnreadableMessageError`.
+        """
+        message = cls(topic, read({}, structured), due=due)
+        message._structured, message._stored = structured, True
+        return message
 
     @property
     def id(self) -> str:
@@ -110,7 +122,8 @@ class Outgoing:
     def attributes(self) -> dict[str, str]:
         """The headers in binary mode, by the plain names of the attributes, without those that are not set."""
         found = ((name, getattr(self.envelope, name)) for name in ATTRIBUTES)
-        return {
+        others = _others_in(self._structured) if self._stored and self._structured is not None else {}
+        return others | {
             name: value.isoformat() if isinstance(value, datetime) else str(value)
             for name, value in found
             if value is not None
@@ -168,6 +181,16 @@ def _tolerantly(body: bytes) -> Envelope:
     members = _members.decode(document)
     attributes = {name: msgspec.json.decode(members[name]) for name in ATTRIBUTES if name in members}
     return _envelope(attributes, _data_of(members))
+
+
+def _others_in(structured: bytes) -> dict[str, str]:
+    """Return the attributes of a document that this version does not know, as headers."""
+    members = msgspec.json.decode(structured.removeprefix(BOM), type=dict[str, Any])
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in members.items()
+        if name not in _KNOWN and isinstance(value, (str, int))
+    }
 
 
 def _data_of(members: Mapping[str, msgspec.Raw]) -> msgspec.Raw:

@@ -105,7 +105,7 @@ class Subscription(NamedTuple):
 class Delivery:
     """One message as it is handed out, not yet understood by anybody."""
 
-    __slots__ = ("body", "damage", "deliveries", "failures", "headers", "receipt", "topic")
+    __slots__ = ("body", "damage", "deliveries", "failures", "headers", "key", "receipt", "topic")
 
     def __init__(
         self,
@@ -113,6 +113,7 @@ class Delivery:
         body: bytes,
         headers: Mapping[str, str] | None = None,
         *,
+        key: str | None = None,
         failures: int = 0,
         deliveries: int = 1,
         damage: str | None = None,
@@ -123,10 +124,15 @@ class Delivery:
         """The data in binary mode, the whole event in structured mode; see `diator.brokers.envelope`."""
         self.headers: Mapping[str, str] = headers or {}
         """The broker's own headers; in binary mode the attributes, by their plain names."""
+        self.key = key
+        """The key that it is ordered by, if the broker knows it; else the engine reads it from the message."""
         self.failures = failures
         """How many failures were recorded for it in this subscription (`RetryAfter`)."""
         self.deliveries = deliveries
-        """How often it was handed out, this time included; what was given back does not count."""
+        """How often it was delivered, this time included; what was released does not count.
+
+        It may be higher by what was on its way when a receiver or a connection ended.
+        """
         self.damage = damage
         """What the broker could not make sense of; the engine parks it with this reason."""
         self.receipt = receipt
@@ -196,6 +202,8 @@ class Status(NamedTuple):
     dead_letters: int | None = None
     missing: tuple[str, ...] = ()
     """What ``apply`` would create, by the broker's own names."""
+    oldest: float | None = None
+    """The age of the oldest message that is not settled, in seconds, if the broker knows it."""
 
 
 class Refusal(NamedTuple):
@@ -234,6 +242,16 @@ class Broker(Protocol):
     @property
     def capabilities(self) -> Capability:
         """What this broker can do. Fixed for its life."""
+        ...
+
+    @property
+    def system(self) -> str:
+        """The broker's name in telemetry, ``messaging.system`` of OpenTelemetry, such as ``redis``."""
+        ...
+
+    @property
+    def address(self) -> str | None:
+        """The server's address in telemetry, such as ``localhost:6379``, without secrets; ``None`` if there is none."""
         ...
 
     @property

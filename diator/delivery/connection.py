@@ -11,7 +11,7 @@ from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker
 from diator.delivery.error_texts import described
 from diator.delivery.subscription_creation import Creations
-from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from diator.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, NotPublishedError
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ class Connection:
         self.creations = Creations()
         """The subscriptions that workers over this broker are creating here: what is published to them waits."""
         self._users = 0
+        self._is_away = False
+        """Whether the last attempt to connect found the broker unavailable; the next user tries again."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self, timeout: float) -> None:
@@ -37,7 +39,7 @@ class Connection:
         """
         self._ensure_loop()
         async with self._lock:
-            if not self._users:
+            if not self._users or self._is_away:
                 await self._connect(timeout)
             self._users += 1
 
@@ -60,14 +62,16 @@ class Connection:
     async def _connect(self, timeout: float) -> None:
         try:
             await asyncio.wait_for(translated(self.broker, "connect", self.broker.connect()), timeout)
+            self._is_away = False
         except BrokerUnavailableError:
-            self._users += 1
+            self._users, self._is_away = self._users + 1, True
             raise
         except asyncio.TimeoutError as error:
-            self._users += 1
+            self._users, self._is_away = self._users + 1, True
             raise BrokerUnavailableError(f"no answer within {timeout:g} s") from error
         except BaseException:
-            await self.broker.aclose()
+            if not self._users:
+                await self.broker.aclose()
             raise
 
     async def publish(self, messages: Sequence[Outgoing], timeout: float, *, wait_for_room: bool) -> None:
@@ -80,6 +84,7 @@ class Connection:
     async def _publish(self, messages: Sequence[Outgoing], timeout: float, wait_for_room: bool) -> None:
         if self.creations:
             timeout = await self.creations.wait(messages, timeout)
+        self._ensure_sizes(messages)
         limit = _TimeLimit(timeout + _MARGIN)
         try:
             await self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room)
@@ -96,6 +101,17 @@ class Connection:
             raise NotPublishedError((), messages) from error
         finally:
             limit.end()
+
+    def _ensure_sizes(self, messages: Sequence[Outgoing]) -> None:
+        """Reject messages that are too large, such as stored ones: the broker may have had a higher limit then."""
+        limit = self.broker.max_message_bytes
+        if limit is None:
+            return
+        rejected = [message for message in messages if len(message.structured) > limit]
+        if rejected:
+            first = rejected[0]
+            cause = MessageTooLargeError(f"{first.envelope.type} {first.id}", len(first.structured), limit)
+            raise NotPublishedError([one for one in messages if one not in rejected], rejected=rejected) from cause
 
 
 class _TimeLimit:

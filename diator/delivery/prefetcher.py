@@ -89,7 +89,7 @@ class Prefetcher:
         jobs = self._leases.start(deliveries)
         for job in jobs if self._subscription.ordered else ():
             with suppress(UnreadableMessageError):  # reported when its turn comes
-                job.key = understand(job).partitionkey
+                job.key = job.delivery.key or understand(job).partitionkey
         return jobs
 
     def _accept(self, jobs: Sequence[Job]) -> Sequence[Job]:

@@ -181,7 +181,8 @@ def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> Pub
     """Tell in events what a broker tells in messages."""
     of = {one.id: one.event for one in outbound}
     unsent, unknown = (
-        [of[message.id] for message in part if message.id in of] for part in (error.unsent, error.unknown)
+        [of[message.id] for message in part if message.id in of]
+        for part in ((*error.unsent, *error.rejected), error.unknown)
     )
     cause = error.__cause__
     refused = cause is not None and not isinstance(cause, BrokerUnavailableError)

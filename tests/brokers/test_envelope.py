@@ -259,3 +259,19 @@ def test_what_diator_writes_is_read_by_the_sdk(envelope: Envelope) -> None:
         assert event.get_data() == msgspec.json.decode(envelope.data)
     assert read({}, outgoing.structured) == envelope
     assert read(outgoing.attributes(), outgoing.data) == envelope
+
+
+def test_stored_bytes_are_published_as_they_are() -> None:
+    stored = document(partitionkey="k", later=True, count=3, dataschema="https://x", other={"a": 1}, empty=None)
+    message = Outgoing.from_bytes("sales", stored)
+    assert message.structured is stored
+    assert (message.topic, message.id, message.key, message.data) == ("sales", "1", "k", b'{"n": 1}')
+    unknown = {"later": "true", "count": "3", "dataschema": "https://x"}
+    known = Outgoing("sales", read({}, stored)).attributes()
+    assert message.attributes() == {**known, **unknown}
+    assert not unknown.keys() & known.keys()
+
+
+def test_bytes_that_are_no_event_cannot_be_published() -> None:
+    with pytest.raises(UnreadableMessageError, match="it is no CloudEvent"):
+        Outgoing.from_bytes("sales", b"{}")

@@ -27,6 +27,7 @@ from diator.brokers import (
     Status,
     Subscription,
     Topic,
+    read,
 )
 from diator.brokers.memory.queues import Lane, Message, Queue
 from diator.brokers.memory.receivers import MemoryReceiver
@@ -591,6 +592,36 @@ class PublishesOneCallAtATime(WrongBroker):
         await asyncio.sleep(0)
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
         self.publishing = False
+
+
+@caught_by("attributes_that_nobody_here_knows_survive")
+class ParksWhatItUnderstands(Queue):
+    def park(self, message: Message, why: Park) -> None:
+        message.body = Outgoing(message.topic, read({}, message.body)).structured
+        super().park(message, why)
+
+
+@caught_by("attributes_that_nobody_here_knows_survive")
+class PublishesWhatItUnderstands(WrongBroker):
+    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        again = [Outgoing(message.topic, message.envelope, due=message.due) for message in messages]
+        await super().publish(again, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("a_delivery_has_the_key_of_its_message")
+class CutsKeys(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        found = await super().receive(limit)
+        for one in found:
+            one.key = one.key and one.key[:128]
+        return found
+
+
+@caught_by("status_tells_the_age_of_the_oldest_message")
+class TellsTheAgeOfTheNewest(Queue):
+    @property
+    def oldest(self) -> float | None:
+        return self._clock.now() - next(reversed(self._since.values())) if self._since else None
 
 
 @caught_by("topics_without_a_subscription_are_found")

@@ -6,14 +6,19 @@ import sys
 from collections.abc import Sequence
 
 import pytest
+from diator_conformance.brokers.messages import message
 
 from diator import Diator, PublishError
 from diator.brokers import Capability, Outgoing
+from diator.brokers.port import Topic
+from diator.delivery.connection import connection_of
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from diator.retry import Retry
 from tests.brokered import Flaky, away
 from tests.delivery.test_publisher import Bench, Joined, Sent
 from tests.virtual_time import in_virtual_time
+
+TOPIC = Topic("orders", keyed=False, types=("thing.happened",))
 
 
 def app_with(broker: Flaky, name: str = "shop", timeout: float = 1.0) -> Diator:
@@ -58,7 +63,9 @@ async def test_an_app_that_starts_without_its_broker_closes_it_in_the_end() -> N
     broker.break_down("connect")
     async with app_with(broker, "first"), app_with(broker, "second"):
         broker.mend()
-    assert (broker.times["connect"], broker.times["aclose"]) == (1, 1)
+        async with app_with(broker, "third"), app_with(broker, "fourth"):
+            assert broker.times["connect"] == 3
+    assert (broker.times["connect"], broker.times["aclose"]) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +138,9 @@ async def test_a_cancel_at_any_time_does_not_interrupt_publishing() -> None:
     stored: list[Outgoing] = []
 
     async def step_by_step(messages: Sequence[Outgoing]) -> None:
-        for message in messages:
+        for one in messages:
             await asyncio.sleep(0.1)
-            stored.append(message)
+            stored.append(one)
 
     bench.broker.publishing = step_by_step
     async with bench.app:
@@ -220,3 +227,34 @@ def test_what_a_broker_does_not_declare_is_refused_without_its_help(lacks: Capab
     (problem,) = app.check()
     assert (problem.code, problem.severity) == ("broker", "error")
     assert re.search(text, str(problem), re.DOTALL)
+
+
+@in_virtual_time
+async def test_messages_that_are_too_large_are_rejected_and_not_the_others() -> None:
+    broker = Flaky(limit=400)
+    connection = connection_of(broker)
+    small, large = message(1, TOPIC), message(2, TOPIC, data=b'"%s"' % (b"x" * 400))
+    await connection.open(1)
+    with pytest.raises(NotPublishedError, match=r"1 were not published, 1 were rejected for what they are.*carry less"):
+        await connection.publish([small, large], 1, wait_for_room=True)
+    with pytest.raises(NotPublishedError) as caught:
+        await connection.publish([large, small], 1, wait_for_room=True)
+    assert (caught.value.unsent, caught.value.unknown, caught.value.rejected) == ((small,), (), (large,))
+    assert not broker.publications
+    await connection.publish(caught.value.unsent, 1, wait_for_room=True)
+    await connection.close()
+
+
+@in_virtual_time
+async def test_events_that_the_broker_rejects_did_not_leave_and_would_not_another_time() -> None:
+    bench = Bench()
+
+    async def reject(messages: Sequence[Outgoing]) -> None:
+        raise NotPublishedError(messages[1:], rejected=messages[:1]) from BrokerError("the key is too long")
+
+    bench.broker.publishing = reject
+    async with bench.app:
+        with pytest.raises(PublishError, match="2 did not leave: the key is too long") as caught:
+            await bench.app.publish(Sent("a"), Sent("b"))
+    assert caught.value.refused
+    assert sorted(event.text for event in caught.value.unsent if isinstance(event, Sent)) == ["a", "b"]

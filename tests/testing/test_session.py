@@ -556,7 +556,10 @@ async def test_where_a_broker_delivers_at_most_once_one_failure_is_for_good() ->
     async def broken(event: UserJoined) -> None:
         raise ConnectionError("no route")
 
-    async with make_app(broken, count).testing(broker=Lossy()) as session:
+    app = make_app()
+    for handler in (broken, count):
+        app.add_event_handler(handler, delivery="at-most-once")
+    async with app.testing(broker=Lossy()) as session:
         await session.send(Join(1))
         error = await failing(session)
     assert "parked for broken: lost: it failed, and this broker delivers at most once" in str(error)

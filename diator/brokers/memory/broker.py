@@ -59,6 +59,16 @@ class MemoryBroker:
         return kept | Capability.DEDUPLICATES if self._duplicate_window else kept
 
     @property
+    def system(self) -> str:
+        """The broker's name in telemetry."""
+        return "memory"
+
+    @property
+    def address(self) -> None:
+        """There is no server."""
+        return
+
+    @property
     def lease(self) -> float | None:
         """For how many seconds a delivery is its receiver's own."""
         return self._lease
@@ -213,7 +223,7 @@ class MemoryBroker:
         queue = self._queues.get(subscription.name)
         if queue is None:
             return Status(subscription.name, exists=False, missing=missing)
-        return Status(subscription.name, True, queue.size, len(queue.letters), missing)
+        return Status(subscription.name, True, queue.size, len(queue.letters), missing, queue.oldest)
 
     def _forget(self, receiver: MemoryReceiver) -> None:
         self._receivers.pop(receiver, None)

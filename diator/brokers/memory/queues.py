@@ -72,8 +72,8 @@ class Queue:
     def __init__(self, name: str, clock: Clock, *, ordered: bool) -> None:
         self.name = name
         self.ordered = ordered
-        self.size = 0
-        """How many messages are not settled."""
+        self._since: dict[int, float] = {}
+        """When each message came that is not settled, by its number, the oldest first."""
         self.letters: dict[str, tuple[DeadLetter, Message]] = {}
         self.when_room: list[Callable[[], None]] = []
         """Called when messages were settled."""
@@ -86,14 +86,25 @@ class Queue:
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._woken: asyncio.Future[None] | None = None
 
+    @property
+    def size(self) -> int:
+        """How many messages are not settled."""
+        return len(self._since)
+
+    @property
+    def oldest(self) -> float | None:
+        """The age of the oldest message that is not settled, in seconds."""
+        return self._clock.now() - next(iter(self._since.values())) if self._since else None
+
     def put(self, topic: str, body: bytes, key: str | None) -> None:
         """Add a message at the end."""
-        self.size += 1
+        number = next(self._numbers)
+        self._since[number] = self._clock.now()
         if key is None or not self.ordered:
-            self._ready.append(Message(topic, body, next(self._numbers), None))
+            self._ready.append(Message(topic, body, number, None))
         else:
             lane = self._lanes.get(key) or self._lanes.setdefault(key, Lane(key))
-            lane.waiting.append(Message(topic, body, next(self._numbers), lane))
+            lane.waiting.append(Message(topic, body, number, lane))
             self._offer(lane)
         if self._waiting:
             self.wake()
@@ -116,7 +127,7 @@ class Queue:
 
     def remove(self, message: Message) -> None:
         """Forget a message that is out."""
-        self.size -= 1
+        del self._since[message.number]
         if message.lane is not None:
             self._let_go(message.lane)
 

@@ -114,6 +114,7 @@ class MemoryReceiver:
                 Delivery(
                     message.topic,
                     message.body,
+                    key=message.lane.key if message.lane else None,
                     failures=message.failures,
                     deliveries=message.deliveries,
                     receipt=lease,

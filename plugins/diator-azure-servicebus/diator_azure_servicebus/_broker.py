@@ -119,6 +119,17 @@ class ServiceBusBroker:
         return kept | (Capability.DEDUPLICATES if self._settings.duplicate_window else Capability(0))
 
     @property
+    def system(self) -> str:
+        """The broker's name in telemetry."""
+        return "servicebus"
+
+    @property
+    def address(self) -> str | None:
+        """The server's address in telemetry; none before a connection string is read from the environment."""
+        name = self._opening.namespace
+        return None if name.startswith("$") else name
+
+    @property
     def lease(self) -> float:
         """For how many seconds a delivery is its receiver's own: the lock duration of the queues."""
         return self._settings.lease

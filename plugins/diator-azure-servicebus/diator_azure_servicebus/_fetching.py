@@ -55,6 +55,7 @@ class Held:
             content.topic,
             content.body,
             content.headers,
+            key=content.headers.get("partitionkey"),
             failures=self.failures,
             deliveries=content.deliveries + (self.message.delivery_count or 0) + 1,
             damage=content.damage,

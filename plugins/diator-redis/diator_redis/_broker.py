@@ -23,7 +23,7 @@ from diator_redis._publisher import Publisher
 from diator_redis._receiver import Source, StreamReceiver
 from diator_redis._scheduling import Scheduling
 from diator_redis._scripts import REPLAY
-from diator_redis._settings import check_client, links_to, pool_of, split
+from diator_redis._settings import check_client, links_to, pool_of, shown, split
 from diator_redis._shared import SharedStreams
 from diator_redis._trimming import Trimmer
 
@@ -115,6 +115,16 @@ class RedisBroker:
             | Capability.ORDERED
             | Capability.SCHEDULES
         )
+
+    @property
+    def system(self) -> str:
+        """The broker's name in telemetry."""
+        return "redis"
+
+    @property
+    def address(self) -> str | None:
+        """The server's address in telemetry."""
+        return shown(self._address)
 
     @property
     def lease(self) -> float:

@@ -49,13 +49,15 @@ def delivery_of(stream: Stream, entry: Entry, expires: float) -> Delivery:
 def delivery_from(fields: Sequence[bytes] | None, receipt: Receipt) -> Delivery:
     """Give what fields say, or what is wrong with them."""
     if fields and fields[0] == b"e" and (len(fields) == 2 or (len(fields) == 4 and fields[2] == b"k")):
-        return Delivery(receipt.stream.topic, fields[1], receipt=receipt)  # as Diator writes them
+        key = fields[3].decode(errors="surrogateescape") if len(fields) == 4 else None
+        return Delivery(receipt.stream.topic, fields[1], key=key, receipt=receipt)  # as Diator writes them
     stream = receipt.stream
     values = as_mapping(fields)
     failures, deliveries = as_count(values.get(b"f")), as_count(values.get(b"d"))
     return Delivery(
         stream.topic,
         body_of(values),
+        key=values[b"k"].decode(errors="surrogateescape") if b"k" in values else None,
         failures=failures or 0,
         deliveries=(deliveries or 0) + 1,
         damage=damage_of(values, stream.own),

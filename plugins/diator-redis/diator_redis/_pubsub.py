@@ -17,7 +17,7 @@ from diator_redis._errors import translate
 from diator_redis._link import Cut, Links, checked, field_of, pack
 from diator_redis._listening import PredecessorReader, PubSubReceiver, Reader
 from diator_redis._publisher import is_small
-from diator_redis._settings import check_client, links_to, pool_of, split
+from diator_redis._settings import check_client, links_to, pool_of, shown, split
 
 Wire = Literal["cloudevents", "diator-0.1"]
 
@@ -86,6 +86,16 @@ class RedisPubSubBroker:
     def capabilities(self) -> Capability:
         """What this broker can do: none of what can be declared."""
         return Capability(0)
+
+    @property
+    def system(self) -> str:
+        """The broker's name in telemetry."""
+        return "redis"
+
+    @property
+    def address(self) -> str | None:
+        """The server's address in telemetry."""
+        return shown(self._address)
 
     @property
     def lease(self) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
@@ -99,6 +99,15 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
         ) from error
     found: ConnectionPool = pool
     return found
+
+
+def shown(address: "str | Redis") -> str | None:
+    """Return the address of the server for telemetry: without user, password and settings. A Sentinel has none."""
+    if isinstance(address, str):
+        parts = urlsplit(address)
+        return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+    given = address.connection_pool.connection_kwargs
+    return f"{given['host']}:{given.get('port', 6379)}" if "host" in given else given.get("path")
 
 
 def links_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]) -> Links:

@@ -30,6 +30,8 @@ class Life(Bench):
         if Capability.ACKNOWLEDGED not in broker.capabilities:
             assert not broker.capabilities & ~Capability.GROUPS, "nothing but GROUPS goes without ACKNOWLEDGED"
         assert broker.lease is None or broker.lease > 0
+        assert broker.system, "telemetry needs the name of the broker, such as 'redis'"
+        assert broker.address is None or "@" not in broker.address, "an address in telemetry has no user or password"
         assert broker.max_message_bytes is None or broker.max_message_bytes > 0
 
     @case()
@@ -92,6 +94,29 @@ class Life(Bench):
         assert (mine.name, others.name) == (subscription.name, other.name)
         assert (mine.waiting, others.waiting) in {(3, 5), (None, None)}
         assert (mine.dead_letters, others.dead_letters) in {(1, 0), (None, None)}
+
+    @case(SAFE)
+    async def test_status_tells_the_age_of_the_oldest_message(self) -> None:
+        """Where the broker knows it; of what is not settled, whether it was delivered or not."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        (status,) = await broker.status([subscription])
+        assert status.oldest is None, "it has no message"
+        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await asyncio.sleep(2 * self.quiet)
+        await broker.publish(messages(1, self.topic(), first=1), timeout=self.patience)
+        first, second = await self.take(receiver, 2)
+        (status,) = await broker.status([subscription])
+        if status.oldest is None:
+            pytest.skip("the broker does not know the age of the oldest message")
+        assert 2 * self.quiet <= status.oldest + 0.01 < 2 * self.quiet + self.patience
+        await self.ack(receiver, [first])
+        (status,) = await broker.status([subscription])
+        assert status.oldest is not None
+        assert status.oldest < self.patience
+        await self.ack(receiver, [second])
+        assert (await broker.status([subscription]))[0].oldest is None
 
     @case(SAFE)
     async def test_connect_and_aclose_may_be_repeated(self) -> None:

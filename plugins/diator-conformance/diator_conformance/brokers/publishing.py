@@ -1,6 +1,7 @@
 """Cases: who gets what is published, and whether it arrives as it was."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from diator.brokers.envelope import Envelope, Outgoing
-from diator.brokers.port import Capability, FindsUnsubscribed
+from diator.brokers.port import Capability, FindsUnsubscribed, Park, RetryAfter
 from diator.errors import NotPublishedError
 from diator_conformance.brokers.bench import Bench, Wanted, case
 from diator_conformance.brokers.messages import envelope_of, message, messages, number, numbers
@@ -40,6 +41,12 @@ def odd_message(topic: str, text: str) -> Outgoing:
             specversion="1.0", id="1", diatorversion=7, **known, **attributes, time=datetime.now(timezone.utc), data=raw
         ),
     )
+
+
+def _keeps_the_future(headers: Mapping[str, str], body: bytes) -> None:
+    found = headers if "specversion" in headers else msgspec.json.decode(body)
+    assert found.get("futureattribute") == "from tomorrow", "an attribute that is not known has gone"
+    assert found.get("dataschema") == "https://example.org/%C3%A4"
 
 
 class Publishing(Bench):
@@ -84,6 +91,41 @@ class Publishing(Bench):
         assert delivery.damage is None
         assert envelope_of(delivery) == sent.envelope
         assert bytes(envelope_of(delivery).data) == sent.data
+
+    @case()
+    async def test_attributes_that_nobody_here_knows_survive(self) -> None:
+        """A newer app may have set them: through publishing of stored bytes, a retry, parking and a replay."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        stored = message(1, self.topic(), "a").structured
+        extended = b'{"futureattribute":"from tomorrow","dataschema":"https://example.org/%C3%A4",' + stored[1:]
+        await broker.publish([Outgoing.from_bytes(self.topic().name, extended)], timeout=self.patience)
+        delivery = await self.take_one(receiver)
+        _keeps_the_future(delivery.headers, delivery.body)
+        assert number(delivery) == 1
+        if Capability.DELAY in broker.capabilities:
+            await receiver.settle([(delivery, RetryAfter(self.delay))])
+            delivery = await self.take_one(receiver)
+            _keeps_the_future(delivery.headers, delivery.body)
+        if Capability.DEAD_LETTERS in broker.capabilities:
+            await receiver.settle([(delivery, Park("rejected"))])
+            (letter,) = await self.letters(broker, subscription)
+            _keeps_the_future(letter.headers, letter.body)
+            await broker.replay(subscription, letter)
+            delivery = await self.take_one(receiver)
+            _keeps_the_future(delivery.headers, delivery.body)
+
+    @case()
+    async def test_a_delivery_has_the_key_of_its_message(self) -> None:
+        """Or none, if the broker does not know it."""
+        subscription = self.subscription(ordered=Capability.ORDERED in self.new_broker().capabilities)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        keys = {0: "a", 1: None, 2: "ä b\n", 3: "x" * 300}
+        await broker.publish([message(at, self.topic(), key) for at, key in keys.items()], timeout=self.patience)
+        for delivery in await self.take(receiver, len(keys)):
+            assert delivery.key in (None, keys[number(delivery)])
 
     @case()
     async def test_a_first_delivery_has_no_failures(self) -> None:
