@@ -75,6 +75,8 @@ class Publishing(NamedTuple):
     """Messages are passed to the broker."""
 
     messages: "Sequence[Outgoing]"
+    context: Context | None
+    """The context of the unit of work that published them."""
 
 
 class Collected(_InContext):

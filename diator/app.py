@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from typing_extensions import Self
 
@@ -16,7 +17,7 @@ from diator._misuse import AsyncOnly, ensure_loop, other_loop
 from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.containers.find import find_container
-from diator.containers.port import Capability
+from diator.containers.port import Capability, Container
 from diator.engine.check import Checked, check, unfinished
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.events import ensure_may_wait
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from diator.delivery.brokerage import Brokerage
     from diator.delivery.operations import Operations
     from diator.delivery.worker import Worker
-    from diator.engine.wrapping import Wrapping
     from diator.testing.session import Session
 
 R = TypeVar("R")
@@ -101,11 +101,11 @@ class Diator(AsyncOnly, Router):
         ensure_plain_hooks(listed)
         self.name = name
         self._telling = Telling(listed)
-        self._brokerage: Brokerage | None = None
+        brokerage: Brokerage | None = None
         if broker is not None:
-            from diator.delivery import brokerage  # noqa: PLC0415 - apps without a broker need none of it
+            from diator.delivery import brokerage as module  # noqa: PLC0415 - apps without a broker need none of it
 
-            self._brokerage = brokerage.Brokerage(
+            brokerage = module.Brokerage(
                 broker,
                 retry=retry or Retry(),
                 concurrency=concurrency,
@@ -114,8 +114,9 @@ class Diator(AsyncOnly, Router):
                 publish_timeout=publish_timeout,
                 telling=self._telling,
             )
-        self._container = self._registry.container = None if container is None else find_container(container)
-        self._resources = Resources(self._container)
+        found = self._registry.container = None if container is None else find_container(container)
+        self._resources = Resources(found)
+        self._parts = Parts(found, self._resources, brokerage)
         self._dispatch: Dispatch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = "has not been started"
@@ -144,20 +145,20 @@ class Diator(AsyncOnly, Router):
         Raises `ConfigurationError` without a broker, or for an unknown subscription.
         """
         dispatch = self._running()
-        if self._brokerage is None:
+        if self._parts.brokerage is None:
             raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so a worker has nothing to do")])
-        return self._brokerage.worker(dispatch, only=only, concurrency=concurrency, grace=grace)
+        return self._parts.brokerage.worker(dispatch, only=only, concurrency=concurrency, grace=grace)
 
     def operations(self) -> "Operations":
         """Look after subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
 
         The app need not run. Raises `ConfigurationError` without a broker.
         """
-        if self._brokerage is None:
+        if self._parts.brokerage is None:
             raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so it has no subscriptions")])
-        if not self._brokerage.is_looked_through:
+        if not self._parts.brokerage.is_looked_through:
             look(self)
-        return self._brokerage.operations()
+        return self._parts.brokerage.operations()
 
     def testing(
         self, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
@@ -170,10 +171,9 @@ class Diator(AsyncOnly, Router):
 
         Entering raises `ConfigurationError` for a replacement that nobody asks for, and for what is wrong with the app.
         """
-        from diator.testing.session import session  # noqa: PLC0415 - for tests only
-
-        # Any: a key of `replace` is a hint (see Router.provides).
-        return session(self, broker=broker, replace=replace, delays=delays)
+        # By name: nothing here depends on it. Any: a key of `replace` is a hint (see Router.provides).
+        make: Callable[..., Session] = import_module("diator.testing.session").session
+        return make(self, broker=broker, replace=replace, delays=delays)
 
     async def __aenter__(self) -> Self:
         """Start: check everything, compile the plans, open the container.
@@ -215,9 +215,9 @@ class Diator(AsyncOnly, Router):
             self._loop = None
 
     async def _connect(self) -> None:
-        if self._brokerage is not None:
+        if self._parts.brokerage is not None:
             try:
-                await self._brokerage.connect()
+                await self._parts.brokerage.connect()
             except BaseException:
                 await self._resources.stop()
                 raise
@@ -226,8 +226,8 @@ class Diator(AsyncOnly, Router):
         try:
             await self._resources.stop()
         finally:
-            if self._brokerage is not None:
-                await shielded(self._brokerage.close())
+            if self._parts.brokerage is not None:
+                await shielded(self._parts.brokerage.close())
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
@@ -295,7 +295,9 @@ class Diator(AsyncOnly, Router):
         sealed = None if headers is None else sealed_headers(headers)
         require("app.using", {"correlation_id": optional(ID)}, {"correlation_id": correlation_id})
         # Any: a key of `provide` is a hint (see Router.provides).
-        provided = {key_of(hint, self._container): value for hint, value in provide.items()} if provide else NO_VALUES
+        provided = (
+            {key_of(hint, self._parts.container): value for hint, value in provide.items()} if provide else NO_VALUES
+        )
         unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
         if unknown:
             text = f"app.using got {', '.join(unknown)}, which {self!r} does not expect"
@@ -312,9 +314,7 @@ class Diator(AsyncOnly, Router):
         return self._dispatch
 
     def _compiled(self) -> Dispatch:
-        checked = self._checked()
-        sender = None if self._brokerage is None else self._brokerage.open(self.name)
-        return Dispatch(checked, self._resources, self, sender=sender, wrapping=wrapping_of(self))
+        return compiled(self, self._checked(), self._parts)
 
     def _checked(self) -> Checked:
         checked = look(self)
@@ -330,7 +330,7 @@ class Diator(AsyncOnly, Router):
             where = "here" if self._loop is asyncio.get_running_loop() else "in another event loop"
             text = f"{self!r} is running {where} already; an app runs once at a time: enter it once, around everything"
             raise NotRunningError(text)
-        container = self._container
+        container = self._resources.container
         if self._state == "has ended" and container is not None and Capability.REOPENS not in container.capabilities:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
@@ -363,36 +363,78 @@ def _no_mapping(provide: object) -> Problem:
     return Problem("provided", text, "write app.using(provide={User: user})")
 
 
-def look(app: Diator) -> Checked:
-    """Look an app through, for tools: what is registered, how it is wired, what is wrong. Runs none of its code."""
-    # What an app keeps to itself is read in this one place.
-    registry, container = registry_of(app), app._container  # pyright: ignore[reportPrivateUsage]
-    brokerage = app._brokerage  # pyright: ignore[reportPrivateUsage]
-    checked = check(registry, container, app, brokerage is not None)
+class Parts(NamedTuple):
+    """What the plans of an app are compiled with, for tools."""
+
+    container: Container | None
+    resources: Resources
+    brokerage: "Brokerage | None"
+
+
+def parts_of(app: Diator) -> Parts:
+    """Return what the plans of an app are compiled with."""
+    return app._parts
+
+
+def look(app: Diator, parts: Parts | None = None) -> Checked:
+    """Look an app through, for tools: what is registered, how it is wired, what is wrong. Runs none of its code.
+
+    ``parts`` takes the place of those that the app has.
+    """
+    container, _, brokerage = parts or parts_of(app)
+    checked = check(registry_of(app), container, app, brokerage is not None)
     try:
         return checked if brokerage is None else brokerage.check(checked, app.name)
     except Exception as error:  # noqa: BLE001 - classes of events, and brokers, may raise anything where they are looked at
         return checked._replace(problems=(*checked.problems, unfinished("brokered events", error)))
 
 
-def wrapping_of(app: Diator) -> "Wrapping | None":
-    """Return what the hooks of an app put around its handlers; none if they ask for nothing of that."""
-    telling = app._telling  # pyright: ignore[reportPrivateUsage]
-    if not telling.is_compiled:
-        return None
-    from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it
+def compiled(app: Diator, checked: Checked, parts: Parts) -> Dispatch:
+    """Compile the plans of an app that was looked through with the same parts, and with its hooks as they are now."""
+    sender = None if parts.brokerage is None else parts.brokerage.open(app.name)
+    wrapping, telling = None, hooks_of(app)
+    if telling.is_compiled:
+        from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it
 
-    return Wrapping(telling)
+        wrapping = Wrapping(telling)
+    return Dispatch(checked, parts.resources, app, sender, wrapping)
+
+
+# What an app keeps to itself is read and exchanged in this one place.
+# pyright: reportPrivateUsage=false
+
+
+def hooks_of(app: Diator) -> Telling:
+    """Return what tells the hooks of an app, for tools."""
+    return app._telling
+
+
+def is_running(app: Diator) -> bool:
+    """Whether an app is inside of its ``async with``."""
+    return app._loop is not None
 
 
 def registry_of(router: Router) -> Registry:
     """Return the registry of a router or an app, for tools."""
-    return router._registry  # pyright: ignore[reportPrivateUsage]
+    return router._registry
 
 
 def brokerage_of(app: Diator) -> "Brokerage | None":
     """Give what an app has to do with its broker, for tools. Its catalog is drawn up by `look`, or at the start."""
-    return app._brokerage  # pyright: ignore[reportPrivateUsage]
+    return app._parts.brokerage
+
+
+def exchange(app: Diator, parts: Parts, dispatch: Dispatch | None) -> tuple[Parts, Dispatch | None]:
+    """Have an app use other parts, and plans that were compiled with them; return those that it had, for tools.
+
+    Without plans, an app that runs is compiled with the parts.
+    """
+    former = app._parts, app._dispatch
+    app._parts, app._dispatch = parts, dispatch
+    if is_running(app):
+        app._dispatch = dispatch = dispatch or app._compiled()
+        app._calls, app._event_calls = dispatch.calls, dispatch.event_calls
+    return former
 
 
 class Sender:

@@ -13,7 +13,7 @@ from diator._misuse import ensure_loop
 from diator._places import caller, place_in
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Capability
-from diator.context import TRACE, Context, new_id
+from diator.context import TRACE, Context, current, new_id
 from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.connection import Connection
 from diator.delivery.error_texts import described, text_of
@@ -158,7 +158,7 @@ class Publisher:
         """Hand some events of a unit to the broker. Raises `PublishError`."""
         messages: list[Outgoing] = [one.message for one in outbound]
         if self.telling.hears("publishing"):
-            with self.telling.wrap("publishing", Publishing(messages)):
+            with self.telling.wrap("publishing", Publishing(messages, current.get())):
                 await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
         else:
             await self._pass_on(messages, outbound, wait_for_room=wait_for_room)

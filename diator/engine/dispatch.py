@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from diator.engine.check import Checked
 from diator.engine.events import EventPublisher, EventSender, is_brokered
 from diator.engine.hints import generic_origin, show
-from diator.engine.plan import Call, Compiler, Plan, Watch
+from diator.engine.plan import Call, Compiler, Plan
 from diator.engine.records import Kind, Registration
 from diator.engine.resources import Resources
 from diator.engine.wiring import Wired
@@ -34,7 +34,6 @@ class Dispatch:
         checked: Checked,
         resources: Resources,
         app: object,
-        watch: Watch | None = None,
         sender: EventPublisher | None = None,
         wrapping: "Wrapping | None" = None,
     ) -> None:
@@ -46,8 +45,7 @@ class Dispatch:
         """What ``app.send`` looks up: nothing but the call."""
         self.event_calls: dict[EventKey, EventCall] = {}
         self._reach = checked.reach
-        self._watched = watch is not None
-        self._compiler = Compiler(checked.reach, resources, app, watch, sender, checked.registry.provided, wrapping)
+        self._compiler = Compiler(checked.reach, resources, app, sender, checked.registry.provided, wrapping)
         self._compile(checked)
 
     def _compile(self, checked: Checked) -> None:
@@ -67,11 +65,8 @@ class Dispatch:
             self.calls[cls] = plan.call
 
     def is_outdated(self) -> bool:
-        """Whether an app that starts has to be compiled anew: events were defined that no plan of it knows.
-
-        What is watched stays, since it belongs to whoever watches.
-        """
-        return not self._watched and self._reach.is_outdated()
+        """Whether an app that starts has to be compiled anew: events were defined that no plan of it knows."""
+        return self._reach.is_outdated()
 
     def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Call:
         """Compile what a worker calls for a brokered event; it sets the context itself."""

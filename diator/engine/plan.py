@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from diator._coroutines import as_coroutine_function, marked
 from diator._keys import Key
@@ -43,21 +43,6 @@ Link = Callable[[Call, Mapping[Key, object]], Call]
 """Puts something around a call, for a sender that provides these values."""
 Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
 """Puts the events of one ``app.publish`` into their unit of work, with their delay."""
-
-
-class Watch(Protocol):
-    """Sees everything that an app runs. An app that nobody watches has none, and pays nothing for it."""
-
-    def call(self, call: Call) -> Call:
-        """Go around what `send`, `stream` or `publish` calls, middlewares included.
-
-        It takes the request or, for `publish`, the tuple of the events.
-        """
-        ...
-
-    def handler(self, registration: Registration, work: Work) -> Work:
-        """Go around one handler, inside its unit of work."""
-        ...
 
 
 class Plan:
@@ -127,7 +112,6 @@ class Compiler:
         reach: Reach,
         resources: Resources,
         app: object,
-        watch: Watch | None = None,
         sender: EventPublisher | None = None,
         brought: Collection[Key] = (),
         wrapping: "Wrapping | None" = None,
@@ -139,8 +123,6 @@ class Compiler:
         self._reach = reach
         self._resources = resources
         self._app = app
-        self._watch = watch
-        self._around: tuple[Link, ...] = (lambda call, _: watch.call(call),) if watch else ()
         self._table = EventTable(self._around_event, sender)
 
     def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
@@ -173,7 +155,6 @@ class Compiler:
         inner = [layer for layer in layers if not layer.outer]
         needs = self._needs((wired, *layers, *following.handlers, *following.layers))
         links += [self._link(layer) for layer in reversed(layers) if layer.outer]
-        links.extend(self._around)
         if self._wrapping and delivered:
             links.append(partial(_wrapped_delivery, self._wrapping, registration))
         elif self._wrapping:
@@ -218,9 +199,7 @@ class Compiler:
             self._table.admit(cls)
         following = self._reach.following(classes)
         needs = self._needs((*following.handlers, *following.layers))
-        around = self._around
-        if self._wrapping:
-            around += (partial(_wrapped, self._wrapping, "publish"),)
+        around = (partial(_wrapped, self._wrapping, "publish"),) if self._wrapping else ()
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
         if self._sender is not None and self._table.brokered.issuperset(classes) and not self._sender.keys:
             return self._leaving_plan(needs, self._sender, around)
@@ -254,7 +233,7 @@ class Compiler:
     @property
     def _sees_handlers(self) -> bool:
         """Whether something goes around each handler, so that none can be called directly."""
-        return self._watch is not None or (self._wrapping is not None and self._wrapping.handles)
+        return self._wrapping is not None and self._wrapping.handles
 
     def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
         """A plan that needs no unit of work; none where one is needed."""
@@ -280,7 +259,7 @@ class Compiler:
         work = compile_call(wired, rule, self._app, self._resources.threads)
         if self._wrapping and not delivered:  # else its whole delivery is wrapped
             work = self._wrapping.handler(registration, work, streams=wired.streams)
-        return self._watch.handler(registration, work) if self._watch else work
+        return work
 
     def _rule(self, registration: Registration, wired: Wired, *, plain: bool) -> Rule:
         return Rule(registration, wired.publishes, self._table, plain, self._collected)
@@ -370,10 +349,11 @@ async def _handle_events(unit: Unit, steps: Mapping[type, tuple[Work, ...]]) -> 
 def _unforgiving(work: Work) -> Work:
     """Fail where a middleware of events has put a result in the place of an error: who delivers must know of it."""
 
-    async def unforgiving(event: Event, unit: Unit) -> None:
-        await work(event, unit)
+    async def unforgiving(event: Event, unit: Unit) -> Any:
+        result = await work(event, unit)
         if unit.failure is not None:
             raise _forgiven(event, unit.failure)
+        return result
 
     return unforgiving
 

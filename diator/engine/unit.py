@@ -81,10 +81,7 @@ class Unit:
         self.resolve = _overlay(resolve, self.provided) if self.provided else resolve
 
     def published(self) -> Published:
-        """Make the list that collects what one handler publishes; it joins ``events`` when that handler has ended.
-
-        Who watches an app (`diator.engine.plan.Watch`) puts a list of its own here.
-        """
+        """Make the list that collects what one handler publishes; it joins ``events`` when that handler has ended."""
         published = Published()
         published.unit = self
         return published

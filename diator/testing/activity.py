@@ -3,18 +3,16 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from diator.brokers.port import Ack, Park
-from diator.context import Context
+from diator.context import NO_HEADERS, Context
 from diator.hooks import Handled, Hooks, Parked, Settled
 from diator.testing.entries import Entry, show
 
 if TYPE_CHECKING:
     from diator.brokers.envelope import Outgoing
     from diator.delivery.catalog import Consumed
-    from diator.engine.unit import Outbound
 
 Way = tuple[str, str]
 """From a message, by its id, to one subscription."""
@@ -34,7 +32,6 @@ class Activity(Hooks):
         """The dead letters of what this app has published, in the order in which they came about."""
         self._entries = entries
         self._consumed: dict[str, Consumed] = {}
-        self._collected: dict[Outbound, Entry] = {}
         self._published: dict[str, Entry] = {}
         self._taken: set[str] = set()
         self._deduplicates = False
@@ -52,45 +49,42 @@ class Activity(Hooks):
 
     # What the app does
 
-    def under_way(self, *entries: Entry) -> ExitStack:
-        """Count what is sent or published as under way, from now until the block ends."""
-        # No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
+    def begin(self, entries: Iterable[Entry]) -> None:
+        """Count what is sent or published as under way, until `end`."""
         self._calls.update((id(entry), entry) for entry in entries)
-        stack = ExitStack()
-        stack.callback(self._has_ended, entries)
-        return stack
 
-    def _has_ended(self, entries: Iterable[Entry]) -> None:
+    def end(self, entries: Iterable[Entry]) -> None:
+        """Count it no longer."""
         for entry in entries:
             del self._calls[id(entry)]
         self._wake()
 
-    def took_over(self, outbound: "Outbound", entry: Entry) -> None:
-        """Learn the entry of an event that a unit of work has taken over."""
-        self._collected[outbound] = entry
+    def is_published(self, message_id: str, entry: Entry) -> None:
+        """Learn which message an event will be. One that is tried again may have the id of the first try."""
+        self._published[message_id] = entry
 
-    def sealed(self, outbound: "Outbound", context: Context) -> None:
-        """Learn which message it has become. One that is tried again may have the id of the first try."""
-        entry = self._collected.pop(outbound)
-        entry.context = context
-        self._published[outbound.id] = entry
-
-    def leaves(self, message: "Outgoing") -> None:
+    def leaves(self, message: "Outgoing", context: Context | None) -> None:
         """Expect a message at every subscription that handles it."""
+        entry = self._published.get(message.id)
+        if entry is None:
+            return  # of a worker that was started before the app was watched
+        entry.context, entry.error = _context_of(message, context), None
         dropped = self._deduplicates and message.id in self._taken
-        if is_own(self._published[message.id]) and not dropped:
+        if is_own(entry) and not dropped:
             self._on_the_way.update(self._ways(message))
 
     def stays(self, message: "Outgoing", error: BaseException) -> None:
         """Expect it no longer: it did not leave."""
-        self._published[message.id].error = error
-        for way in self._ways(message):
-            self._arrived(way)
+        if message.id in self._published:
+            self._published[message.id].error = error
+            for way in self._ways(message):
+                self._arrived(way)
 
     def left(self, message: "Outgoing") -> None:
         """Note that the broker has taken it."""
-        self._published[message.id].done = True
-        self._taken.add(message.id)
+        if message.id in self._published:
+            self._published[message.id].done = True
+            self._taken.add(message.id)
 
     def _ways(self, message: "Outgoing") -> Iterator[Way]:
         for one in self._consumed.values():
@@ -211,6 +205,18 @@ def is_own(entry: Entry) -> bool:
     while entry.cause is not None:
         entry = entry.cause
     return entry.what != "handled"
+
+
+def _context_of(message: "Outgoing", context: Context | None) -> Context:
+    """The context that a message has for those who handle it, but for what is known when it is delivered."""
+    envelope = message.envelope
+    return Context(
+        message_id=message.id,
+        correlation_id=envelope.diatorcorrelation or message.id,
+        causation_id=envelope.diatorcausation,
+        headers=NO_HEADERS if context is None else context.headers,
+        time=envelope.time,
+    )
 
 
 def _way(context: Context) -> Way:

@@ -1,11 +1,8 @@
 """Attaching: an app is watched, and given replacements, by exchanging its plans; afterwards it has its own again.
 
-The app is compiled a second time, from the same registrations, with every handler watched. Nothing of that is left in
-the app when the block has ended, and an app that is not tested has no hook for it anywhere.
+The app is compiled a second time, from the same registrations, with hooks that watch it. Nothing of that is left in the
+app when the block has ended.
 """
-
-# Tests exchange what no application may: this module is the only one outside that knows the private parts of the app.
-# pyright: reportPrivateUsage=false
 
 import dataclasses
 from collections.abc import Collection, Hashable, Iterator, Mapping
@@ -18,20 +15,25 @@ from weakref import WeakSet
 from typing_extensions import is_protocol
 
 from diator._keys import Key
-from diator.app import Diator, wrapping_of
+from diator.app import (
+    Diator,
+    Parts,
+    brokerage_of,
+    compiled,
+    exchange,
+    hooks_of,
+    is_running,
+    look,
+    parts_of,
+    registry_of,
+)
 from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
-from diator.delivery.brokerage import Brokerage
-from diator.engine.check import Checked, check
+from diator.engine.check import Checked
 from diator.engine.dispatch import Dispatch
-from diator.engine.events import EventPublisher, EventSender
 from diator.engine.hints import class_of, key_of
-from diator.engine.plan import Call
-from diator.engine.records import Registration
 from diator.engine.resources import Resources
 from diator.engine.unit import NO_VALUES
-from diator.engine.wiring import Wired
 from diator.errors import ConfigurationError, DiatorError, Problem
-from diator.messages import Event
 from diator.testing.twin import AS_IT_IS, Stage, Twin
 from diator.testing.watch import Watcher
 
@@ -47,24 +49,19 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
     # Any: a key of `replace` is a hint (see Router.provides).
     if app in _watched:
         raise DiatorError(f"{app!r} is being recorded already; use that record, or end it first")
-    twin = _twin(app, stage, watcher)
-    dispatch = _compile(app, watcher, twin, {key_of(hint, app._container): given for hint, given in replace.items()})
-    own, brokerage, closed = app._dispatch, app._brokerage, app._registry.closed
-    app._registry.close(f"{app!r} is being recorded")
+    replaced = {key_of(hint, parts_of(app).container): given for hint, given in replace.items()}
+    parts = _parts(app, watcher, stage, replaced)
+    checked = _checked(app, parts, replaced)
+    registry, closed = registry_of(app), registry_of(app).closed
+    former = _exchanged(app, watcher, parts, checked)
+    registry.close(f"{app!r} is being recorded")
     _watched.add(app)
-    if brokerage is not None:
-        brokerage.telling.add(watcher.activity)
-    _install(app, dispatch, twin)
 
     def detach() -> None:
         _watched.discard(app)
-        app._registry.closed = closed
-        app._brokerage = brokerage
-        app._dispatch = own
-        if brokerage is not None:
-            brokerage.telling.remove(watcher.activity)
-        if is_running(app):
-            _install(app, own or app._compiled(), brokerage)
+        registry.closed = closed
+        _unhook(app, watcher)
+        exchange(app, *former)
 
     # No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
     stack = ExitStack()
@@ -72,71 +69,61 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
     return stack
 
 
-def is_running(app: Diator) -> bool:
-    """Whether an app is inside of its ``async with``."""
-    return app._loop is not None
+def _exchanged(app: Diator, watcher: Watcher, parts: Parts, checked: Checked) -> tuple[Parts, Dispatch | None]:
+    telling = hooks_of(app)
+    telling.add(watcher)
+    telling.add(watcher.activity)
+    try:
+        return exchange(app, parts, compiled(app, checked, parts))
+    except BaseException:
+        _unhook(app, watcher)
+        raise
+
+
+def _unhook(app: Diator, watcher: Watcher) -> None:
+    hooks_of(app).remove(watcher)
+    hooks_of(app).remove(watcher.activity)
 
 
 async def start(app: Diator, stack: AsyncExitStack) -> None:
     """Have an attached app run, and its broker connected, until the stack is left. One that runs is not ended."""
+    broker = brokerage_of(app)
     if not is_running(app):
         await stack.enter_async_context(app)
-    elif app._brokerage is not None:
-        broker = app._brokerage
+    elif broker is not None:
         await broker.connect()
         stack.push_async_callback(broker.close)
 
 
-def has_broker(app: Diator) -> bool:
-    """Whether an app carries events over a broker."""
-    return app._brokerage is not None
+def _parts(app: Diator, watcher: Watcher, stage: Stage, replaced: Mapping[Key, object]) -> Parts:
+    own = parts_of(app)
+    given = None
+    if own.container or replaced:
+        given = _Replacing(own.container, replaced, registry_of(app).provided)
+    resources = Resources(given)
+    resources.threads = own.resources.threads
+    if given:
+        resources.resolve = _Resolver(own.resources, replaced).resolve  # of a container without scopes, or none
+    return Parts(given, resources, _twin(app, stage, watcher))
 
 
 def _twin(app: Diator, stage: Stage, watcher: Watcher) -> Twin | None:
-    if app._brokerage is not None:
-        return Twin(app._brokerage, stage, watcher.activity)
+    own = brokerage_of(app)
+    if own is not None:
+        return Twin(own, stage, watcher.activity)
     if stage.broker in (None, "keep"):
         return None
     text = f"app.testing got broker={stage.broker!r}, but {app!r} has no message broker that it could stand for"
     raise ConfigurationError([Problem("no-broker", text, 'give the app one: Diator("meetings", broker="memory://")')])
 
 
-def _install(app: Diator, dispatch: Dispatch, brokerage: Brokerage | None) -> None:
-    app._dispatch, app._brokerage = dispatch, brokerage
-    if is_running(app):
-        app._calls, app._event_calls = dispatch.calls, dispatch.event_calls
-
-
-def _compile(app: Diator, watcher: Watcher, twin: Twin | None, replaced: Mapping[Key, object]) -> Dispatch:
-    container = app._container
-    given = _Replacing(container, replaced, app._registry.provided) if container or replaced else None
-    checked = check(app._registry, given, app, twin is not None)
-    if twin is not None:
-        checked = twin.check(checked, app.name)
+def _checked(app: Diator, parts: Parts, replaced: Mapping[Key, object]) -> Checked:
+    checked = look(app, parts)
     problems = [_with_advice(problem) for problem in checked.problems if problem.severity == "error"]
     problems.extend(_refused(app, checked, replaced))
     if problems:
         raise ConfigurationError(problems)
-    resources = Resources(given)
-    resources.threads = app._resources.threads
-    if given:
-        resources.resolve = _Resolver(app._resources, replaced).resolve  # of a container without scopes, or none
-    if twin is None:
-        return Dispatch(checked, resources, app, watcher, wrapping=wrapping_of(app))
-    return _Delivering(checked, resources, app, watcher, watcher.publisher(twin.open(app.name)))
-
-
-class _Delivering(Dispatch):
-    """Watches what the handlers of brokered events send, too."""
-
-    def __init__(
-        self, checked: Checked, resources: Resources, app: Diator, watcher: Watcher, sender: EventPublisher
-    ) -> None:
-        super().__init__(checked, resources, app, watcher, sender, wrapping_of(app))
-        self._watcher = watcher
-
-    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Call:
-        return super().delivered(registration, wired, cls, self._watcher.sender(sender))
+    return checked
 
 
 def _with_advice(problem: Problem) -> Problem:
@@ -148,7 +135,7 @@ def _with_advice(problem: Problem) -> Problem:
 def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> Iterator[Problem]:
     """A replacement that nobody would get must not pass for one."""
     wired = (*checked.handlers.values(), *checked.layers.values())
-    asked = {key for one in wired for key in one.keys} | app._registry.provided.keys()
+    asked = {key for one in wired for key in one.keys} | registry_of(app).provided.keys()
     names = sorted(map(str, asked))
     for key, given in replaced.items():
         if isinstance(given, type) and not _may_be_class(key.hint):
@@ -156,7 +143,7 @@ def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> I
             yield Problem("replacement", text, f"give an instance: replace={{{key}: {given.__qualname__}(...)}}")
         if key not in asked:
             text = f"no handler and no middleware of {app!r} asks for {key}, which record was to replace"
-            yield Problem("replacement", text, _instead(app._container, key, names))
+            yield Problem("replacement", text, _instead(parts_of(app).container, key, names))
 
 
 def _may_be_class(hint: Any) -> bool:

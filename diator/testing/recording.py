@@ -8,9 +8,9 @@ from typing import Any
 
 from typing_extensions import Self
 
-from diator.app import Diator
+from diator.app import Diator, is_running
 from diator.messages import Event, Message, Request
-from diator.testing.attach import attached, is_running
+from diator.testing.attach import attached
 from diator.testing.entries import Entry, tree
 from diator.testing.messages import Messages
 from diator.testing.watch import Watcher

@@ -9,13 +9,13 @@ from typing_extensions import Self
 
 from diator._coroutines import marked
 from diator._misuse import AsyncOnly
-from diator.app import Diator, Sender
+from diator.app import Diator, Sender, brokerage_of
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
 from diator.messages import Event, Query, Request
 from diator.options import FLAG, SECONDS, require
 from diator.testing.activity import is_own
-from diator.testing.attach import attached, has_broker, start
+from diator.testing.attach import attached, start
 from diator.testing.entries import Entry
 from diator.testing.recording import Seen, replacements
 from diator.testing.twin import Stage
@@ -44,7 +44,7 @@ class Session(AsyncOnly, Seen):
     _how = "async with app.testing() as session"
 
     def __init__(self, app: Diator, stage: Stage, replace: Mapping[Any, object]) -> None:
-        super().__init__(app, Watcher(at_once=not stage.delays))
+        super().__init__(app, Watcher())
         self._stage = stage
         self._replace = replace
         self._stack: AsyncExitStack | None = None
@@ -119,7 +119,7 @@ class Session(AsyncOnly, Seen):
         async with AsyncExitStack() as stack:
             stack.enter_context(attached(self._app, self._watcher, self._replace, self._stage))
             await start(self._app, stack)
-            if has_broker(self._app):
+            if brokerage_of(self._app) is not None:
                 await stack.enter_async_context(self._app.worker(grace=0.0))
             self._stack = stack.pop_all()
         self._is_open = True

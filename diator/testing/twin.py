@@ -1,13 +1,22 @@
 """The twin: what an app has to do with its broker, once more for a test, and maybe with another broker."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from diator._groups import with_members
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import Capability
+from diator.delivery.alone import Call
 from diator.delivery.brokerage import Brokerage
-from diator.delivery.catalog import Consumed
+from diator.delivery.catalog import Catalog, Consumed
+from diator.delivery.follow_up import FollowUps
+from diator.delivery.publisher import Publisher
 from diator.engine.check import Checked
+from diator.engine.dispatch import Dispatch
+from diator.engine.unit import Delay, Outbound
+from diator.errors import RetryLater
+from diator.messages import Event
 from diator.testing.activity import Activity
 
 
@@ -17,14 +26,24 @@ class Stage(NamedTuple):
     broker: object | None = None
     """The broker in place of the app's own; ``None`` for a new one in memory, ``"keep"`` for the app's own."""
     delays: bool = False
-    """Whether retries wait as they do outside of tests."""
+    """Whether retries and events with a delay wait as they do outside of tests."""
 
 
 AS_IT_IS = Stage("keep", delays=True)
 
 
+class _AtOnce(Publisher):
+    """Sends events that were published with a delay without it."""
+
+    def outbound(self, event: Event, event_id: str, after: Delay | None, headers: Mapping[str, str] | None) -> Outbound:
+        """Make what a unit of work owns of an event."""
+        outbound = super().outbound(event, event_id, after, headers)
+        outbound.after = None
+        return outbound
+
+
 class Twin(Brokerage):
-    """A brokerage like that of the app, whose hooks are told too. It tells ``activity`` who gets what."""
+    """A brokerage like that of the app, with the same hooks. It reports to ``activity`` who gets what."""
 
     def __init__(self, own: Brokerage, stage: Stage, activity: Activity) -> None:
         said = own.defaults
@@ -37,22 +56,28 @@ class Twin(Brokerage):
             publish_timeout=said.publish_timeout,
             telling=own.telling,
         )
-        self._stage = stage
         self._activity = activity
+        self._at_once = not stage.delays
+        if self._at_once:
+            self.publisher = _AtOnce
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the app publishes and handles; retries come at once, unless they are to wait."""
+        catalog = super().catalog
+        return catalog._replace(consumed=tuple(map(_tried_at_once, catalog.consumed))) if self._at_once else catalog
 
     def check(self, checked: Checked, name: str | None) -> Checked:
-        """Look through an app. The first time counts: later ones do not know what was replaced."""
-        kept = self._catalog
+        """Add what is wrong with brokered events, and report who gets what."""
         checked = super().check(checked, name)
-        self._catalog = kept or self.catalog
-        if kept is None:
-            consumed = self.catalog.consumed
-            self._catalog = self.catalog._replace(
-                consumed=consumed if self._stage.delays else tuple(map(_tried_at_once, consumed))
-            )
-            deduplicates = Capability.DEDUPLICATES in self.broker.capabilities
-            self._activity.consumes(self.catalog.consumed, deduplicates=deduplicates)
+        deduplicates = Capability.DEDUPLICATES in self.broker.capabilities
+        self._activity.consumes(self.catalog.consumed, deduplicates=deduplicates)
         return checked
+
+    def calls(self, dispatch: Dispatch, consumed: Consumed, follow_ups: FollowUps) -> Mapping[type, Call]:
+        """Compile what a worker calls; handlers that ask to be tried again later are tried again at once."""
+        calls = super().calls(dispatch, consumed, follow_ups)
+        return {cls: _without_delay(call) for cls, call in calls.items()} if self._at_once else calls
 
 
 def _broker(own: Brokerage, broker: object | None) -> object:
@@ -63,3 +88,22 @@ def _broker(own: Brokerage, broker: object | None) -> object:
 
 def _tried_at_once(consumed: Consumed) -> Consumed:
     return consumed._replace(retry=replace(consumed.retry, delay=0.0))
+
+
+def _without_delay(call: Call) -> Call:
+    async def at_once(event: Any) -> Any:
+        try:
+            return await call(event)
+        except BaseException as error:
+            if any(isinstance(one, RetryLater) for one in with_members(error)):
+                raise _now(error) from error
+            raise
+
+    return at_once
+
+
+def _now(error: Any) -> Any:
+    """An error that asks for a later retry as one that asks for it now. ``Any``: it may be a group of some package."""
+    if isinstance(error, RetryLater):
+        return RetryLater(0.0)
+    return error.derive([*map(_now, error.exceptions)]) if hasattr(error, "derive") else error

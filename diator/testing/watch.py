@@ -1,31 +1,31 @@
-"""The watcher: goes around every send and every handler of an app, and writes down what they do."""
+"""The watcher: the hooks that write down what an app sends, publishes and handles."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from typing import Any, cast
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from functools import partial
+from types import TracebackType
 
-from diator._groups import with_members
-from diator.context import Context, current
-from diator.engine.events import EventPublisher, EventSender, is_brokered
-from diator.engine.plan import Call
-from diator.engine.records import Registration
-from diator.engine.unit import Delay, Published, SendingUnit, StreamUnit, Unit, Work
-from diator.errors import RetryLater
-from diator.messages import Event, Message, Query
+from diator.brokers.envelope import Outgoing
+from diator.engine.events import is_brokered
+from diator.engine.records import Kind, Registration
+from diator.errors import NotPublishedError
+from diator.hooks import Collected, Handling, Hooks, Publishing, Sending
+from diator.messages import Message
 from diator.testing.activity import Activity
 from diator.testing.entries import Entry, What
-from diator.testing.sending import SeenPublishing, SeenSending
 
 
 class _Raised:
-    """An event that waits for its handlers, or has had them."""
+    """A domain event that waits for its handlers, or has had them."""
 
-    __slots__ = ("entry", "handlers", "unit")
+    __slots__ = ("entry", "handlers", "root")
 
-    def __init__(self, entry: Entry, unit: Unit | None) -> None:
+    def __init__(self, entry: Entry, root: Entry | None) -> None:
         self.entry = entry
-        self.unit = unit
-        """The unit of work that it was raised in; none for ``app.publish``, which has one unit for all its events."""
+        self.root = root
+        """The run whose unit of work it belongs to; none for ``app.publish``."""
         self.handlers: set[Registration] = set()
         """Those that have got it."""
 
@@ -33,245 +33,173 @@ class _Raised:
 class _Frame:
     """Where the code that runs now stands: in which entry, and among which events."""
 
-    __slots__ = ("context", "entry", "raised")
+    __slots__ = ("brokered", "entry", "raised", "root", "streams")
 
-    def __init__(self, entry: Entry | None, raised: list[_Raised], context: Context | None = None) -> None:
+    def __init__(
+        self, entry: Entry | None, raised: list[_Raised], root: Entry | None = None, *, streams: bool = False
+    ) -> None:
         self.entry = entry
         self.raised = raised
-        self.context = context
-        """The context of the brokered event that is being handled, for the handler that it was delivered to."""
+        self.root = root
+        """The run that began the unit of work."""
+        self.streams = streams
+        self.brokered: list[Entry] = []
+        """Of ``app.publish``, the brokered events that have no id yet."""
 
 
 _current: ContextVar[_Frame | None] = ContextVar("diator.testing", default=None)
 
 
-class Watcher:
-    """A `diator.engine.plan.Watch` that keeps entries, in the order in which things began.
+class Watcher(Hooks):
+    """Keeps entries, in the order in which things began."""
 
-    With ``at_once``, handlers that ask to be tried again later are tried again at once, and events with a delay
-    leave at once.
-    """
+    needs_context = False
 
-    def __init__(self, *, at_once: bool = False) -> None:
+    def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.activity = Activity(self.entries)
         """What goes over the broker, and what is under way."""
-        self.at_once = at_once
 
-    def sender(self, sender: EventSender) -> EventSender:
-        """Write down what leaves over the broker from a handler that it was delivered to."""
-        return SeenSending(sender, self.activity, at_once=self.at_once)
+    def sending(self, details: Sending, /) -> AbstractContextManager[None]:
+        """Write down what is sent, streamed, or published with ``app.publish``."""
+        outer = _current.get()
+        cause = outer.entry if outer else None
+        if details.verb == "publish":
+            return self._publishing(details, cause)
+        entry = self._add("sent", details.messages[0], cause)
+        if details.verb == "stream":
+            return _Running(_Frame(entry, [], streams=True), details)
+        self.activity.begin((entry,))
+        return _Running(_Frame(entry, []), details, partial(self.activity.end, (entry,)))
 
-    def publisher(self, sender: EventPublisher) -> EventPublisher:
-        """Write down what leaves over the broker otherwise."""
-        return SeenPublishing(sender, self.activity, _published_here, at_once=self.at_once)
+    def _publishing(self, details: Sending, cause: Entry | None) -> AbstractContextManager[None]:
+        entries = tuple(self._add("published", event, cause) for event in details.messages)
+        frame = _Frame(cause, [_Raised(entry, None) for entry in entries if not _is_brokered(entry)])
+        frame.brokered = list(filter(_is_brokered, entries))
+        self.activity.begin(entries)
+        return _Running(frame, None, partial(self.activity.end, entries))
 
-    def call(self, call: Call) -> Call:
-        """Write down what is sent, published with ``app.publish``, or delivered by the broker."""
-
-        # Any: messages and results of all kinds meet here.
-        async def watched(message: Any) -> Any:
-            if isinstance(message, Event):
-                return await self._deliver(message, call)
-            outer = _current.get()
-            cause = outer.entry if outer else None
-            if isinstance(message, tuple):
-                return await self._publish(cast("tuple[Event, ...]", message), cause, call)
-            entry = self._add("sent", message, cause)
-            with self.activity.under_way(entry):
-                return await _outcome(entry, _within(_Frame(entry, []), call(message)))
-
-        return watched
-
-    async def _publish(self, events: tuple[Event, ...], cause: Entry | None, call: Call) -> Any:
-        raised = [_Raised(self._add("published", event, cause), None) for event in events]
-        with self.activity.under_way(*(one.entry for one in raised)):
-            return await _within(_Frame(cause, raised), call(events))
-
-    async def _deliver(self, event: Event, call: Call) -> Any:
-        context = current.get()
-        assert context is not None, "a consumer sets a context"
-        try:
-            return await _within(_Frame(self.activity.cause_of(context), [], context), call(event))
-        except BaseException as error:
-            if self.at_once and any(isinstance(one, RetryLater) for one in with_members(error)):
-                raise _at_once(error) from error
-            raise
-
-    def handler(self, registration: Registration, work: Work) -> Work:
+    def handling(self, details: Handling, /) -> AbstractContextManager[None]:
         """Write down what a handler does."""
+        outer = _current.get() or _Frame(None, [])
+        entry = Entry("handled", details.message, details.handler)
+        if is_brokered(type(details.message)):
+            entry.context = details.context
+            entry.cause = self.activity.cause_of(entry.context)
+            self.activity.runs(entry, entry.context)
+            frame = _Frame(entry, [], entry)
+        elif details.handler.kind is Kind.EVENT:
+            entry.cause = _event_entry(outer, details.handler, details.message) or outer.entry
+            frame = _Frame(entry, outer.raised, outer.root)
+        else:
+            entry.cause, outer.root = outer.entry, entry
+            outer.raised[:] = [one for one in outer.raised if one.root is None or not one.root.done]  # tried again
+            frame = _Frame(entry, outer.raised, entry, streams=outer.streams)
+        self.entries.append(entry)
+        return _Running(frame, details)
 
-        async def watched(message: Any, unit: Unit) -> Any:
-            outer = _current.get()
-            assert outer is not None
-            raised = _event_entry(outer, registration, message, unit)
-            context = None if raised else outer.context
-            entry = Entry("handled", message, registration, raised or outer.entry, context=context)
-            self.entries.append(entry)
-            if context is not None:
-                self.activity.runs(entry, context)
-            frame = _Frame(entry, outer.raised)
-            return await _outcome(entry, _within(frame, work(message, self._unit(frame, unit))), unit)
+    def publishing(self, details: Publishing, /) -> AbstractContextManager[None]:
+        """Write down what the broker takes."""
+        return _Leaving(self.activity, details)
 
-        return watched
+    def collected(self, details: Collected, /) -> None:
+        """Write down what a handler publishes, and which message an event will be."""
+        frame = _current.get() or _Frame(None, [])
+        is_own = details.handler is None  # of ``app.publish``, whose events are written down already
+        entry = frame.brokered.pop(0) if is_own else self._add("published", details.event, frame.entry)
+        entry.after, entry.headers = details.after, details.headers
+        if details.message_id is not None:
+            self.activity.is_published(details.message_id, entry)
+        else:
+            frame.raised.append(_Raised(entry, frame.root))
 
     def _add(self, what: What, message: Message, cause: Entry | None) -> Entry:
         entry = Entry(what, message, cause.by if cause else None, cause)
-        entry.done = what == "published" and not is_brokered(type(message))  # the broker has to take those
+        entry.done = what == "published" and not _is_brokered(entry)  # the broker has to take those
         self.entries.append(entry)
         return entry
 
-    def _unit(self, frame: _Frame, unit: Unit) -> Unit:
-        """The unit of work as one handler sees it: what the handler raises is written down on its way."""
-        return _SeenUnit(unit, self.activity, lambda event: self._raised(event, frame, unit))
 
-    def _raised(self, event: Event, frame: _Frame, unit: Unit) -> Entry:
-        entry = self._add("published", event, frame.entry)
-        if not is_brokered(type(event)):
-            frame.raised.append(_Raised(entry, unit))
-        return entry
+def _is_brokered(entry: Entry) -> bool:
+    return is_brokered(type(entry.message))
 
 
-Write = Callable[[Event], Entry]
+class _Running(AbstractContextManager[None]):
+    """What is sent or handled, while it runs; writes down how it ends.
+
+    No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
+    """
+
+    def __init__(
+        self, frame: _Frame, details: Sending | Handling | None, ended: Callable[[], None] | None = None
+    ) -> None:
+        self._frame = frame
+        self._details = details
+        self._ended = ended
+        self._token: Token[_Frame | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._frame)
+        entry = self._frame.entry
+        if self._details is not None and self._frame.streams and entry is not None:
+            entry.result = self._details.rows = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._token is not None
+        _current.reset(self._token)
+        entry = self._frame.entry
+        if self._details is not None and entry is not None:
+            if error is not None:
+                entry.error = error
+            elif not self._frame.streams:
+                entry.result = self._details.result
+            entry.done = True
+        if self._ended is not None:
+            self._ended()
 
 
-class _SeenUnit(Unit):
-    """A unit of work for one handler, whose events are written down where it raises them."""
+class _Leaving(AbstractContextManager[None]):
+    """Messages while they are passed to the broker: they may be handled before that has returned."""
 
-    __slots__ = ("_activity", "_unit", "_write")
-
-    def __init__(self, unit: Unit, activity: Activity, write: Write) -> None:
-        super().__init__(unit.resolve, {})
-        self.provided = unit.provided
-        self.events = _Events(unit.events, write)
-        self._unit = unit
+    def __init__(self, activity: Activity, details: Publishing) -> None:
         self._activity = activity
-        self._write = write
+        self._details = details
 
-    def published(self) -> Published:
-        published = _Published(self._write)
-        published.unit = self
-        return published
+    def __enter__(self) -> None:
+        for message in self._details.messages:
+            self._activity.leaves(message, self._details.context)
 
-    def collect(self, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None) -> None:
-        self._unit.collect(event, after, headers)
-        assert isinstance(self._unit, SendingUnit), "no other takes over an event"
-        entry = self._write(event)
-        entry.after, entry.headers = after, headers
-        self._activity.took_over(self._unit.outbound[-1], entry)
-
-
-class _Published(Published):
-    """What a handler publishes through its `Publish`."""
-
-    __slots__ = ("_write",)
-
-    def __init__(self, write: Write) -> None:
-        super().__init__()
-        self._write = write
-
-    def append(self, event: Event, /) -> None:
-        super().append(event)
-        self._write(event)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lost = set[str]() if error is None else _not_sent(error, self._details.messages)
+        for message in self._details.messages:
+            if error is not None and message.id in lost:
+                self._activity.stays(message, error)
+            else:
+                self._activity.left(message)
 
 
-class _Events(list[Event]):
-    """The events of the unit, for one handler. What a class handler keeps in its ``events`` is appended here."""
-
-    def __init__(self, own: list[Event], write: Write) -> None:
-        super().__init__()
-        self._own, self._write = own, write
-
-    def append(self, event: Event, /) -> None:
-        self._own.append(event)
-        self._write(event)
-
-    def extend(self, events: Iterable[Event], /) -> None:
-        self._own.extend(events)
+def _not_sent(error: BaseException, messages: Sequence[Outgoing]) -> set[str]:
+    """The ids of those that did not leave, or of which nobody knows."""
+    failed = error.__cause__
+    if isinstance(failed, NotPublishedError):
+        return {message.id for message in (*failed.unsent, *failed.unknown)}
+    # Publishing goes to its end before a cancel is raised.
+    return set() if isinstance(error, asyncio.CancelledError) else {message.id for message in messages}
 
 
-class _Rows:
-    """The rows of a stream, written down as they are read. Code of the handler runs whenever one is asked for."""
-
-    def __init__(self, rows: AsyncIterator[Any], entry: Entry) -> None:
-        self.read: list[Any] = []
-        self._rows = rows
-        self._entry = entry
-        self._frame = _Frame(entry, [])
-
-    def __aiter__(self) -> "_Rows":
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            row = await _within(self._frame, anext(self._rows))
-        except StopAsyncIteration:
-            self._entry.done = True
-            raise
-        except BaseException as error:
-            self._entry.error, self._entry.done = error, True
-            raise
-        self.read.append(row)
-        return row
-
-    async def aclose(self) -> None:
-        self._entry.done = True
-        close = getattr(self._rows, "aclose", None)
-        if close is not None:
-            await _within(self._frame, close())
-
-
-async def _within(frame: _Frame, running: Any) -> Any:
-    token = _current.set(frame)
-    try:
-        return await running
-    finally:
-        _current.reset(token)
-
-
-async def _outcome(entry: Entry, running: Coroutine[Any, Any, Any], unit: Unit | None = None) -> Any:
-    """Write down how an entry ends; the handler of a stream does so when its rows do."""
-    try:
-        result = await running
-    except BaseException as error:
-        entry.error, entry.done = error, True
-        raise
-    # What was sent is a stream where its rows come back: it has not ended yet.
-    if isinstance(unit, StreamUnit) or (isinstance(entry.message, Query) and hasattr(result, "__anext__")):
-        rows = _Rows(result, entry)
-        entry.result = rows.read
-        return rows
-    entry.result = result
-    entry.done = True
-    return result
-
-
-def _event_entry(frame: _Frame, registration: Registration, message: Message, unit: Unit) -> Entry | None:
+def _event_entry(frame: _Frame, registration: Registration, message: Message) -> Entry | None:
     """The entry of the event that a handler has got: of several equal ones, the first that it has not had yet.
 
     A middleware may have put another event of its class in its place.
     """
-    waiting = [r for r in frame.raised if r.unit in (None, unit) and registration not in r.handlers]
-    same = [r for r in waiting if r.entry.message is message]
-    alike = [r for r in waiting if type(r.entry.message) is type(message)]
+    waiting = [raised for raised in frame.raised if registration not in raised.handlers]
+    same = [raised for raised in waiting if raised.entry.message is message]
+    alike = [raised for raised in waiting if type(raised.entry.message) is type(message)]
     for raised in (*same, *alike):
         raised.handlers.add(registration)
         return raised.entry
     return None
-
-
-def _published_here(events: Sequence[Event]) -> list[Entry]:
-    """The entries of the brokered events of the ``app.publish`` that runs here."""
-    frame = _current.get()
-    assert frame is not None
-    brokered = [
-        raised.entry for raised in frame.raised if raised.unit is None and is_brokered(type(raised.entry.message))
-    ]
-    return brokered[: len(events)]
-
-
-def _at_once(error: Any) -> Any:
-    """An error that asks for a later retry as one that asks for it now. ``Any``: it may be a group of some package."""
-    if isinstance(error, RetryLater):
-        return RetryLater(0.0)
-    return error.derive([*map(_at_once, error.exceptions)]) if hasattr(error, "derive") else error

@@ -1,4 +1,4 @@
-"""Recording changes nothing: the core's own tests pass with every app recorded."""
+"""Hooks change nothing: the core's own tests pass with every app recorded, and with every app wrapped."""
 
 import subprocess
 import sys
@@ -10,19 +10,22 @@ ROOT = Path(__file__).parents[2]
 SUITES = ("events", "middleware", "sending", "streaming", "unit_of_work", "unit_of_work_model")
 
 PLUGIN = """
-import diator.app
-from diator.engine.dispatch import Dispatch
+from functools import wraps
+
+from diator import Diator
 from diator.testing.watch import Watcher
 
 watchers = []
+make = Diator.__init__
 
 
-def watched(checked, resources, app, sender=None, wrapping=None):
-    watchers.append(Watcher())
-    return Dispatch(checked, resources, app, watchers[-1], sender and watchers[-1].publisher(sender), wrapping)
+@wraps(make)
+def watched(app, *arguments, hooks=(), **options):
+    watchers.append(Watcher()); watchers[-1].needs_context = True
+    make(app, *arguments, hooks=[*hooks, watchers[-1], watchers[-1].activity], **options)
 
 
-diator.app.Dispatch = watched
+Diator.__init__ = watched
 
 
 def pytest_terminal_summary(terminalreporter):
