@@ -6,6 +6,7 @@ import os
 import platform
 import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
 
 from redis.asyncio import Redis
 
@@ -14,18 +15,15 @@ from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
 from diator.errors import BrokerError, NotPublishedError
 from diator.options import COUNT, POSITIVE, TEXT, optional, require
-from diator_redis._groups import Groups
+from diator_redis._client import Client
+from diator_redis._dead_letters import DeadLetters
 from diator_redis._keys import Keys
-from diator_redis._link import Links
-from diator_redis._ordered import OrderedStreams
-from diator_redis._parked import DeadLetters, entry_id, read_all
 from diator_redis._publisher import Publisher
-from diator_redis._receiver import Source, StreamReceiver
-from diator_redis._scheduling import Scheduling
-from diator_redis._scripts import REPLAY
-from diator_redis._settings import check_client, links_to, pool_of, shown, split
-from diator_redis._shared import SharedStreams
-from diator_redis._trimming import Trimmer
+from diator_redis._queues import Queues
+from diator_redis._receiver import StreamReceiver
+from diator_redis._settings import check_client, connect_to, pool_of, shown, split
+from diator_redis._subscriptions import Subscriptions
+from diator_redis._topics import Topics
 
 SETTINGS: dict[str, Parse] = {
     "prefix": str,
@@ -87,8 +85,7 @@ class RedisBroker:
         self._keys = Keys(prefix)
         self._limits = (max_length, max_age, abandoned_after)
         self._known: set[str] = set()
-        self._links: Links | None = None
-        self._publisher: Publisher | None = None
+        self._client: Client | None = None
         self._receivers: set[StreamReceiver] = set()
         self._numbers = itertools.count(1)
 
@@ -140,84 +137,67 @@ class RedisBroker:
 
     async def connect(self) -> None:
         """Open, and see that the server answers. Raises `~diator.BrokerError`."""
-        if self._links is None:
-            self._open()
-        await self._open_links().greet()
-
-    def _open(self) -> None:
-        links = self._links = links_to(self._address, self._timeout, SETTINGS)
-        self._trimmer = Trimmer(links, self._keys, *self._limits)
-        self._scheduling = Scheduling(links, self._keys, self._lease)
-        self._publisher = Publisher(links, self._keys, self._trimmer.published, self._scheduling.expect)
-        self._groups = Groups(links, self._keys)
+        if self._client is None:
+            client = self._client = connect_to(self._address, self._timeout, SETTINGS)
+            self._topics = Topics(client, self._keys, self._lease, self._limits)
+            self._publisher = Publisher(client, self._topics.commands)
+            self._subscriptions = Subscriptions(client, self._keys)
+        await self._client.greet()
 
     async def aclose(self) -> None:
         """Close all that was opened."""
-        links, publisher = self._links, self._publisher
-        if links is None or publisher is None:
+        if self._client is None:
             return
         await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
-        self._links = self._publisher = None
-        await publisher.aclose()
-        await self._scheduling.aclose()
-        await self._trimmer.aclose()
-        await links.aclose()
+        client, self._client = self._client, None
+        await self._publisher.aclose()
+        await self._topics.aclose()
+        await client.aclose()
 
-    def _open_links(self) -> Links:
-        if self._links is None:
+    def _opened(self) -> Client:
+        if self._client is None:
             raise BrokerError("the broker is not connected: call connect() first")
-        return self._links
+        return self._client
 
     # Publishing.
 
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
         """Store messages. Raises `~diator.NotPublishedError`."""
-        publisher = self._publisher
-        if publisher is None:
+        if self._client is None:
             raise NotPublishedError(messages) from BrokerError("the broker is not connected: call connect() first")
-        await publisher.publish(messages, timeout)
+        await self._publisher.publish(messages, timeout)
 
     # Subscriptions.
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
-        await self._open_links().greet()  # the server may have been away when `connect` asked
+        await self._opened().greet()  # the server may have been away when `connect` asked
         created: list[str] = []
         for subscription in subscriptions:
             self._known.update(topic.name for topic in subscription.topics)
-            created += await self._groups.create(subscription)
+            created += await self._subscriptions.create(subscription)
         return created
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
         """Return the topics among these without a subscription. Raises `~diator.BrokerError`."""
-        self._open_links()
-        return await self._groups.unsubscribed(topics)
+        self._opened()
+        return await self._subscriptions.unsubscribed(topics)
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
         """Tell how subscriptions stand. Raises `~diator.BrokerError`."""
-        self._open_links()
-        return [await self._groups.status(subscription) for subscription in subscriptions]
+        self._opened()
+        return [await self._subscriptions.status(subscription) for subscription in subscriptions]
 
     async def subscribe(self, subscription: Subscription, /) -> StreamReceiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
-        links = self._open_links()
+        client = self._opened()
         consumer = f"{platform.node()}-{os.getpid()}-{next(self._numbers)}-{secrets.token_hex(4)}"
-        self._known.update(topic.name for topic in subscription.topics)
-        streams = self._groups.streams(subscription)
-        source: Source
-        if subscription.ordered:
-            source = OrderedStreams(links, self._keys, subscription, consumer, streams, self._lease)
-        else:
-            source = SharedStreams(links, self._keys, subscription.name, consumer, streams, self._lease)
-        for topic in subscription.topics:
-            self._scheduling.expect(topic.name, 0.0)
-        receiver = StreamReceiver(
-            source,
-            lease=self._lease,
-            restore=lambda: self._groups.restore(subscription),
-            trim=lambda: self._trimmer.look_after(streams),
-            closed=self._receivers.discard,
-        )
+        topics = [topic.name for topic in subscription.topics]
+        self._known.update(topics)
+        self._topics.read(topics)
+        queues = Queues(client, self._keys, subscription, consumer, self._lease)
+        restore = partial(self._subscriptions.restore, subscription)
+        receiver = StreamReceiver(queues, restore, self._receivers.discard)
         self._receivers.add(receiver)
         return receiver
 
@@ -226,31 +206,24 @@ class RedisBroker:
 
         Workers and publishers do it by themselves now and then.
         """
-        self._open_links()
+        self._opened()
         for name in sorted(self._known):
-            await self._trimmer.trim(self._keys.events(name))
+            await self._topics.trim(name)
 
     # Dead letters.
 
     async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
         """Read the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
-        links = self._open_links()
-        sources = [DeadLetters(links, self._keys, subscription.name, topic.name) for topic in subscription.topics]
-        async for letter in read_all(sources):
+        async for letter in self._letters(subscription).read():
             yield letter
 
     async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Have one delivered again; false where it is gone. Raises `~diator.BrokerError`."""
-        links, id_ = self._open_links(), entry_id(letter)
-        if id_ is None:
-            return False
-        dead = self._keys.dead(letter.topic, subscription.name)
-        again = self._keys.again(letter.topic, subscription.name)
-        return bool(await links.run(REPLAY, [dead, again], [id_]))
+        """Deliver one again; false if it is gone. Raises `~diator.BrokerError`."""
+        return await self._letters(subscription).replay(letter)
 
     async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Delete one for good; false where it is gone. Raises `~diator.BrokerError`."""
-        links, id_ = self._open_links(), entry_id(letter)
-        if id_ is None:
-            return False
-        return bool(await links.call(b"XDEL", self._keys.dead(letter.topic, subscription.name), id_))
+        """Delete one permanently; false if it is gone. Raises `~diator.BrokerError`."""
+        return await self._letters(subscription).purge(letter)
+
+    def _letters(self, subscription: Subscription) -> DeadLetters:
+        return DeadLetters(self._opened(), self._keys, subscription)

@@ -1,7 +1,20 @@
 """The names of what is stored. All that belongs to one topic carries the hash tag ``{topic}``.
 
-Tagged ``{subscription}`` are the queues of an ordered subscription, which has one for each key, whatever its topics.
+Tagged ``{subscription}`` are the queues of a subscription, which has one for each key, whatever its topics.
 """
+
+from typing import NamedTuple
+
+from diator.brokers.port import Subscription
+
+
+class Stream(NamedTuple):
+    """A stream that a subscription reads."""
+
+    name: bytes
+    topic: str
+    own: bool
+    """Whether it belongs to this subscription alone, so that what is settled is deleted from it."""
 
 
 class Keys:
@@ -23,23 +36,23 @@ class Keys:
         return self._of(topic, "scheduled")
 
     def again(self, topic: str, subscription: str) -> bytes:
-        """A stream: what one subscription gets again, as it was given back, fell due or was replayed."""
+        """A stream: dead letters that were replayed to one subscription."""
         return self._of(topic, "again", subscription)
-
-    def later(self, topic: str, subscription: str) -> bytes:
-        """A sorted set: what is to be retried, by the millisecond when it is due."""
-        return self._of(topic, "later", subscription)
-
-    def kept(self, topic: str, subscription: str) -> bytes:
-        """A hash: the fields of what is to be retried."""
-        return self._of(topic, "kept", subscription)
 
     def dead(self, topic: str, subscription: str) -> bytes:
         """A stream: the dead letters."""
         return self._of(topic, "dead", subscription)
 
+    def streams(self, subscription: Subscription) -> list[Stream]:
+        """Return the streams that a subscription reads."""
+        found: list[Stream] = []
+        for topic in subscription.topics:
+            found.append(Stream(self.events(topic.name), topic.name, own=False))
+            found.append(Stream(self.again(topic.name, subscription.name), topic.name, own=True))
+        return found
+
     def queues(self, subscription: str) -> list[bytes]:
-        """What an ordered subscription knows beside its streams, in the order of the scripts (queues.lua)."""
+        """What a subscription has beside its streams, in the order of the scripts (queues.lua)."""
         names = ("queue", "free", "later", "held", "holds", "out", "counts", "meta", "bell")
         return [f"{self._prefix}:{{{_quoted(subscription)}}}:{name}".encode() for name in names]
 

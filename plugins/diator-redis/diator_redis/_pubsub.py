@@ -1,23 +1,21 @@
 """The broker on Redis Pub/Sub. See `RedisPubSubBroker`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from typing import Literal, get_args
 
 from redis.asyncio import Redis
 
-from diator.brokers import shielded
 from diator.brokers.address import Parse, a_flag, a_number
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
-from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from diator.errors import BrokerError, NotPublishedError
 from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
-from diator_redis._errors import translate
-from diator_redis._link import Cut, Links, checked, field_of, pack
-from diator_redis._listening import PredecessorReader, PubSubReceiver, Reader
-from diator_redis._publisher import is_small
-from diator_redis._settings import check_client, links_to, pool_of, shown, split
+from diator_redis._channels import PredecessorReader, PubSubReceiver, Reader
+from diator_redis._client import Client, Command, as_mapping, checked
+from diator_redis._publisher import Publisher
+from diator_redis._settings import check_client, connect_to, pool_of, shown, split
 
 Wire = Literal["cloudevents", "diator-0.1"]
 
@@ -67,8 +65,7 @@ class RedisPubSubBroker:
             check_client(url_or_client)
         self._address = url_or_client
         self._prefix, self._wire, self._channel_prefix, self._timeout = prefix, wire, channel_prefix, timeout
-        self._links: Links | None = None
-        self._lock = asyncio.Lock()
+        self._client: Client | None = None
         self._receivers: set[PubSubReceiver] = set()
         self._applied: set[str] = set()
 
@@ -111,85 +108,40 @@ class RedisPubSubBroker:
 
     async def connect(self) -> None:
         """Open, and see that the server answers. Raises `~diator.BrokerError`."""
-        if self._links is None:
-            self._links, self._lock = links_to(self._address, self._timeout, SETTINGS), asyncio.Lock()
-        await self._links.call(b"PING")
+        if self._client is None:
+            self._client = connect_to(self._address, self._timeout, SETTINGS)
+            self._publisher = Publisher(self._client, self._commands)
+        await self._client.call(b"PING")
 
     async def aclose(self) -> None:
         """Close all that was opened."""
+        if self._client is None:
+            return
         await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
-        links, self._links = self._links, None
-        if links is not None:
-            await links.aclose()
+        client, self._client = self._client, None
+        await self._publisher.aclose()
+        await client.aclose()
 
-    def _open_links(self) -> Links:
-        if self._links is None:
+    def _opened(self) -> Client:
+        if self._client is None:
             raise BrokerError("the broker is not connected: call connect() first")
-        return self._links
+        return self._client
 
     # Publishing.
 
     async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
-        """Send messages to whoever listens. Raises `~diator.NotPublishedError`."""
-        links = self._links
-        if not messages:
-            return
-        if links is None or self._lock.locked() or not links.has_ready or not is_small(messages):
-            await shielded(self._publish(messages, timeout))
-        else:
-            # Nothing is waited for but the replies, which a cancel does not interrupt: a task would double the cost.
-            await self._publish(messages, timeout, to_the_end=True)
+        """Send messages to the subscribers of now. Raises `~diator.NotPublishedError`."""
+        if self._client is None:
+            raise NotPublishedError(messages) from BrokerError("the broker is not connected: call connect() first")
+        await self._publisher.publish(messages, timeout)
 
-    async def _publish(self, messages: Sequence[Outgoing], timeout: float, to_the_end: bool = False) -> None:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + timeout
-        try:
-            links = self._open_links()
-            if self._lock.locked():
-                await asyncio.wait_for(self._lock.acquire(), timeout)
+    def _commands(self, messages: Sequence[Outgoing]) -> Iterator[tuple[Sequence[int], Command]]:
+        for place, message in enumerate(messages):
+            if self._wire == "diator-0.1":
+                channel, body = _predecessor.channel_of(self._channel_prefix, message), _predecessor.write(message)
             else:
-                await self._lock.acquire()
-        except (BrokerError, asyncio.TimeoutError) as error:
-            cause = error if isinstance(error, BrokerError) else BrokerUnavailableError("others publish for too long")
-            raise NotPublishedError(messages) from cause
-        link = links.take()
-        replies: list[Any] = []
-        lost: Cut | None = None
-        try:
-            data = b"".join([pack(b"PUBLISH", *self._written(message)) for message in messages])
-            left = min(max(ends - loop.time(), 0.001), links.timeout)
-            cancelled = await link.exchange(data, len(messages), replies, left, to_the_end=to_the_end)
-        except Cut as cut:
-            lost, cancelled = cut, cut.cancelled
-        finally:
-            links.put(link)
-            self._lock.release()
-        failure = self._failure(messages, replies, lost)
-        if cancelled is not None:
-            raise cancelled from failure
-        if failure is not None:
-            raise failure from failure.__cause__
-
-    def _written(self, message: Outgoing) -> tuple[str, bytes]:
-        if self._wire == "diator-0.1":
-            return _predecessor.channel_of(self._channel_prefix, message), _predecessor.write(message)
-        return self._channel(message.topic), message.structured
-
-    def _failure(
-        self, messages: Sequence[Outgoing], replies: Sequence[Any], cut: Cut | None
-    ) -> NotPublishedError | None:
-        """Tell what did not leave."""
-        refused = [(one, reply) for one, reply in zip(messages, replies, strict=False) if isinstance(reply, Exception)]
-        rest = messages[len(replies) :]
-        unsent = [one for one, _ in refused] + ([] if cut is None or cut.sent else list(rest))
-        unknown = list(rest) if cut is not None and cut.sent else []
-        if not unsent and not unknown:
-            return None
-        original = refused[0][1] if cut is None else cut.error
-        failure = NotPublishedError(unsent, unknown)
-        failure.__cause__ = translate(original)
-        failure.__cause__.__cause__ = original
-        return failure
+                channel, body = self._channel(message.topic), message.structured
+            yield [place], (b"PUBLISH", channel.encode(), body)
 
     def _channel(self, topic: str) -> str:
         return f"{self._prefix}:{topic}"
@@ -203,14 +155,15 @@ class RedisPubSubBroker:
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
         """Return the topics among these without a listener now. Raises `~diator.BrokerError`."""
-        links, names = self._open_links(), list(topics)
-        if self._wire == "diator-0.1" or await links.greet(is_cluster_fine=True):
+        client, names = self._opened(), list(topics)
+        if self._wire == "diator-0.1" or await client.greet(is_cluster_fine=True):
             return ()  # who listens to patterns, or at another node of a cluster, is not known by channel
         channels = [self._channel(name).encode() for name in names]
-        counts, patterns = await links.send(pack(b"PUBSUB", b"NUMSUB", *channels), pack(b"PUBSUB", b"NUMPAT"))
+        counts, patterns = await client.send((b"PUBSUB", b"NUMSUB", *channels), (b"PUBSUB", b"NUMPAT"))
         if checked(patterns):
             return ()
-        return [name for name, channel in zip(names, channels, strict=True) if not field_of(checked(counts), channel)]
+        heard = as_mapping(checked(counts))
+        return [name for name, channel in zip(names, channels, strict=True) if not heard.get(channel)]
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
         """Tell which were applied here: the server knows none."""
@@ -218,8 +171,7 @@ class RedisPubSubBroker:
 
     async def subscribe(self, subscription: Subscription, /) -> PubSubReceiver:
         """Begin to listen. Raises `~diator.BrokerError`."""
-        links = self._open_links()
-        receiver = PubSubReceiver(links, subscription, self._reader(subscription), self._receivers.discard)
+        receiver = PubSubReceiver(self._opened(), subscription, self._reader(subscription), self._receivers.discard)
         try:
             await receiver.open()
         except BaseException:

@@ -1,150 +1,87 @@
-"""One worker's access to a subscription: it hands out what its streams have, and looks after them in the background."""
+"""One worker's access to a subscription."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Protocol
 
-from diator.brokers.port import Delivery, RetryAfter, Settlement
+from diator.brokers import shielded
+from diator.brokers.port import RELEASE, Delivery, Settlement
 from diator.errors import BrokerError
-from diator_redis._errors import is_missing_group
-from diator_redis._keeper import Keeper
+from diator_redis._queues import Queues
 
 logger = logging.getLogger("diator.redis")
 
-BLOCK = 5.0
-"""For how many seconds one call waits in Redis before it is made anew."""
-
-
-class Source(Protocol):
-    """Streams that are read in one way; see `SharedStreams` and `OrderedStreams`."""
-
-    def enter(self) -> None: ...
-    def exit(self) -> None: ...
-    def take(self, limit: int) -> list[Delivery]: ...
-    async def read(self, limit: int, wait: float) -> None: ...
-    async def unblock(self) -> None: ...
-    async def settle(self, settlements: Sequence[Settlement]) -> Collection[Delivery]: ...
-    async def renew(self, deliveries: Sequence[Delivery]) -> Collection[Delivery]: ...
-    async def keep(self) -> float | None: ...
-    async def leave(self) -> None: ...
-    async def aclose(self) -> None: ...
+MAX_WAIT = 5.0
+"""Seconds that one call waits in Redis before it is repeated."""
 
 
 class StreamReceiver:
-    """The receiver of one subscription."""
+    """The receiver of one subscription. ``restore`` creates what someone has deleted at the server."""
 
     def __init__(
-        self,
-        source: Source,
-        *,
-        lease: float,
-        restore: Callable[[], Awaitable[None]],
-        trim: Callable[[], Awaitable[None]],
-        closed: Callable[["StreamReceiver"], None],
+        self, queues: Queues, restore: Callable[[], Awaitable[None]], closed: Callable[["StreamReceiver"], None]
     ) -> None:
-        self._source = source
-        self._read: asyncio.Task[None] | None = None
-        self._restore, self._trim, self._closed = restore, trim, closed
-        self._wake: asyncio.Future[None] | None = None
-        self._ended = False
-        self._keeper = Keeper(self._keep, lease)
-
-    # The port.
+        self._queues, self._restore, self._closed = queues, restore, closed
+        self._taking = asyncio.Lock()
+        self._waiting: asyncio.Task[None] | None = None
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
-        """Wait for messages, and give at most ``limit`` of them. Raises `~diator.BrokerError`."""
-        self._source.enter()
-        try:
-            while not self._ended:
-                if found := self._source.take(limit):
-                    return found
-                await self._wait(limit)
-            return ()
-        finally:
-            self._source.exit()
+        """Wait for messages, and return at most ``limit`` of them. Raises `~diator.BrokerError`."""
+        found: list[Delivery] = []
+        while not self._end.done():
+            try:
+                has_more = await shielded(self._take(limit, found))
+            except asyncio.CancelledError:
+                with contextlib.suppress(BrokerError):  # then they are redelivered after their lease
+                    await shielded(self._queues.settle([(delivery, RELEASE) for delivery in found]))
+                raise
+            if found:
+                return () if self._end.done() else found
+            if not has_more:
+                await self._wait()
+        return ()
+
+    async def _take(self, limit: int, found: list[Delivery]) -> bool:
+        async with self._taking:
+            if self._end.done():
+                return False
+            try:
+                return await self._queues.take(limit, found)
+            except BrokerError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+            await self._restore()
+            return True
+
+    async def _wait(self) -> None:
+        """Wait in a task: a cancel of `receive` does not cut its connection, and the next call waits on."""
+        waiting = self._waiting = self._waiting or asyncio.ensure_future(self._queues.wait(MAX_WAIT))
+        await asyncio.wait({waiting, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done() and not self._end.done():
+            self._waiting = None
+            waiting.result()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Settle many; give those whose lease was lost. Raises `~diator.BrokerError`."""
-        try:
-            lost = await self._source.settle(settlements)
-        except BrokerError as error:
-            if not is_missing_group(error):
-                raise
-            # A flush took the entries: nothing is left that could be settled.
-            lost = [delivery for delivery, _ in settlements]
-        delays = [outcome.delay for _, outcome in settlements if isinstance(outcome, RetryAfter)]
-        if delays:
-            self._keeper.expect(min(delays))
-        return lost
+        """Settle many; return those whose lease was lost. Raises `~diator.BrokerError`."""
+        return await self._queues.settle(settlements)
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
-        """Renew leases; give those that were lost already. Raises `~diator.BrokerError`."""
-        try:
-            return await self._source.renew(deliveries)
-        except BrokerError as error:
-            if not is_missing_group(error):
-                raise
-            return deliveries
+        """Renew leases; return those that were lost already. Raises `~diator.BrokerError`."""
+        return await self._queues.renew(deliveries)
 
     async def aclose(self) -> None:
-        """Give back what was not settled, and end. Idempotent; never raises for a broker that is away."""
-        if self._ended:
+        """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""
+        if self._end.done():
             return
-        self._ended = True
-        self.wake()
-        await self._keeper.aclose()
-        with contextlib.suppress(BrokerError):
-            await self._source.unblock()
-        await self._end_read()
+        self._end.set_result(None)
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
         try:
-            await self._source.leave()
+            async with self._taking:
+                await self._queues.leave()
         except BrokerError as error:
             logger.warning("unsettled messages could not be released and are redelivered after their lease: %s", error)
-        await self._source.aclose()
         self._closed(self)
-
-    # Reading.
-
-    def wake(self) -> None:
-        """Let a waiting `receive` look again."""
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-    async def _wait(self, limit: int) -> None:
-        """Read in a separate task: a cancel of `receive` does not stop it, and the next call returns its result."""
-        loop = asyncio.get_running_loop()
-        read = self._read = self._read or loop.create_task(self._source.read(limit, BLOCK))
-        self._wake = loop.create_future()
-        await asyncio.wait({self._wake, read}, return_when=asyncio.FIRST_COMPLETED)
-        if self._read is read and read.done():
-            self._read = None
-            await self._look_at(read.exception())
-
-    async def _look_at(self, error: BaseException | None) -> None:
-        if error is None:
-            return
-        if not (isinstance(error, BrokerError) and is_missing_group(error)):
-            raise error
-        await self._restore()
-
-    async def _end_read(self) -> None:
-        read, self._read = self._read, None
-        if read is not None:
-            await asyncio.wait({read}, timeout=1.0)
-            read.cancel()
-            await asyncio.gather(read, return_exceptions=True)
-
-    # Upkeep.
-
-    async def _keep(self) -> float | None:
-        try:
-            due = await self._source.keep()
-            await self._trim()
-        except BrokerError as error:
-            if is_missing_group(error):
-                await self._restore()
-                return 0.05
-            raise
-        return due

@@ -3,28 +3,19 @@
 import hashlib
 from importlib.resources import files
 
+TEXTS: dict[object, bytes] = {}
+"""Scripts by the hashes that a server knows them under."""
+
 
 class Script:
-    """One script, by its text and by the name that a server knows it under."""
+    """One script, of one or several files."""
 
     def __init__(self, *names: str) -> None:
         folder = files("diator_redis") / "lua"
-        self.name = names[-1]
-        self.text = "\n".join((folder / f"{name}.lua").read_text() for name in ("common", *names)).encode()
-        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+        text = "\n".join((folder / f"{name}.lua").read_text() for name in ("common", *names)).encode()
+        self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+        TEXTS[self.sha] = text
 
 
-PUBLISH = Script("publish")
-READ = Script("read")
-SETTLE = Script("settle")
-RENEW = Script("renew")
-KEEP = Script("delays", "keep")
-MOVE = Script("delays", "move")
-LEAVE = Script("leave")
-TRIM = Script("trim")
-REPLAY = Script("replay")
-BACKLOG = Script("backlog")
-QUEUE_TAKE = Script("queues", "queue_take")
-QUEUE_SETTLE = Script("queues", "queue_settle")
-QUEUE_RENEW = Script("queues", "queue_renew")
-QUEUE_LEAVE = Script("queues", "queue_leave")
+PUBLISH, MOVE, TRIM, REPLAY, BACKLOG = map(Script, ("publish", "move", "trim", "replay", "backlog"))
+TAKE, SETTLE, RENEW, LEAVE = (Script("queues", f"queue_{name}") for name in ("take", "settle", "renew", "leave"))

@@ -10,15 +10,15 @@ from redis.asyncio import ConnectionPool, Redis, RedisCluster
 
 from diator.brokers.address import Address, Parse, read_address
 from diator.errors import ConfigurationError, Problem
+from diator_redis._client import Client
 from diator_redis._errors import NO_CLUSTER
-from diator_redis._link import Links
 
 _SERVER = "redis://localhost:6379/0"
 _SOCKET = "unix:///run/redis.sock"
 _HOST = re.compile(r"[\w.:%-]+")
 
 UNLIMITED = 2**31
-"""Connections in a pool of our own: two for each receiver, and one for what is published."""
+"""Connections in a pool of our own."""
 
 
 def problem(text: str, remedy: str) -> ConfigurationError:
@@ -80,7 +80,7 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
     """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for what is unknown."""
     known = ", ".join(sorted(settings))
     _read(url, {})
-    # A Link has a timer of its own; what redis-py does for a timeout costs a task for each command on older Pythons.
+    # A Client has a timer of its own, for all commands of an exchange.
     defaults: dict[str, Any] = {
         "socket_timeout": None,
         "socket_connect_timeout": timeout,
@@ -110,11 +110,11 @@ def shown(address: "str | Redis") -> str | None:
     return f"{given['host']}:{given.get('port', 6379)}" if "host" in given else given.get("path")
 
 
-def links_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]) -> Links:
-    """Make the links to an address, or over the connections of a client, which stays its owner's to close."""
+def connect_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]) -> Client:
+    """Return a client for an address, or for the connections of a client of redis-py, which its owner closes."""
     if isinstance(address, str):
-        return Links(pool_of(address, timeout, settings), timeout, owned=True)
-    return Links(address.connection_pool, timeout)
+        return Client(pool_of(address, timeout, settings), timeout, owned=True)
+    return Client(address.connection_pool, timeout)
 
 
 def check_client(client: object) -> Redis:

@@ -25,13 +25,6 @@ local function field(fields, name)
   end
 end
 
--- What is stored as a count may be anything at all.
-local function count(fields, name)
-  local number = tonumber(field(fields, name) or 0)
-  if number and number >= 0 and number < 1e9 then return math.floor(number) end
-  return 0
-end
-
 -- The same fields with other counts. Lua can't pass on entries of thousands of fields, which only a person can have written.
 local function recounted(fields, failures, deliveries)
   local new, many = {}, #fields > 2000
@@ -47,20 +40,4 @@ local function recounted(fields, failures, deliveries)
   new[#new + 1] = 'd'
   new[#new + 1] = tostring(deliveries)
   return new
-end
-
--- Acknowledge; an entry of a stream that belongs to the group alone is gone with it.
-local function done(stream, group, id, own)
-  redis.call('XACK', stream, group, id)
-  if own then redis.call('XDEL', stream, id) end
-end
-
--- Lists as one, each behind its length: Redis 6 sends each array in a reply as a packet of its own.
-local function flat(...)
-  local found = {}
-  for _, list in ipairs({...}) do
-    found[#found + 1] = #list
-    for _, value in ipairs(list) do found[#found + 1] = value end
-  end
-  return found
 end

@@ -1,8 +1,17 @@
 -- Append scheduled messages that are due to the stream of their topic.
--- KEYS: events, due, scheduled.  ARGV: at most how many.
+-- KEYS: events, due (names by the millisecond when they are due), scheduled (the fields of each).  ARGV: at most how many.
 -- Gives: how many there were, milliseconds until the next is due (-1: none).
 
 local events, due, scheduled = KEYS[1], KEYS[2], KEYS[3]
 if redis.call('EXISTS', due) == 0 then return {0, -1} end
 allow_growth(due)
-return {move_due(due, scheduled, events, ARGV[1]), next_due(due)}
+local now = milliseconds()
+local names = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, ARGV[1])
+for _, name in ipairs(names) do
+  local packed = redis.call('HGET', scheduled, name)
+  if packed then redis.call('XADD', events, '*', unpack(cmsgpack.unpack(packed))) end
+  redis.call('ZREM', due, name)
+  redis.call('HDEL', scheduled, name)
+end
+local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+return {#names, first and math.max(0, math.ceil(first - now)) or -1}

@@ -1,5 +1,6 @@
 -- Hand out what may be, and lease its keys; read more from the streams where too little is free.
--- ARGV goes on: a token for the leases, how many entries, then tokens whose reply was lost: what they stand for is given back.
+-- ARGV goes on: a token for the leases, how many entries, 1 if the subscription is ordered, then tokens whose reply was lost: what
+-- they stand for is given back.
 -- Gives milliseconds until something changes by itself (-1: nothing does), whether there is more to read, and how many positions
 -- follow. These are given where there is nothing to hand out: what comes after them, in the bell and in each stream, is new.
 -- Then for each entry: the number of its stream, id, failures, deliveries, key, and the number of its fields before the fields
@@ -14,6 +15,7 @@ for i = 10, #KEYS do number_of[KEYS[i]] = i - 9 end
 
 -- The key of an entry: in its field k, or within the event, where another program wrote it. What has none is alone.
 local function key_of(ref, fields)
+  if ARGV[6] ~= '1' then return 'r' .. ref end
   local key, event = field(fields, 'k'), field(fields, 'e')
   if not key and event and string.find(event, '"partitionkey"', 1, true) then
     local is_json, found = pcall(cjson.decode, event)
@@ -216,7 +218,7 @@ local function all_under(tokens)
   return found
 end
 
-take_back(all_under({unpack(ARGV, 6)}), false)
+take_back(all_under({unpack(ARGV, 7)}), false)
 take_back(redis.call('ZRANGEBYSCORE', held, '-inf', number(now), 'LIMIT', 0, 1000), true)
 local due = redis.call('ZRANGEBYSCORE', later, '-inf', number(now), 'LIMIT', 0, 1000)
 let_go(due)

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from diator.brokers.port import Ack, Delivery, Settlement, Subscription
 from diator.errors import UnreadableMessageError
 from diator_redis import _predecessor
+from diator_redis._client import Client
 from diator_redis._errors import translate
-from diator_redis._link import Links
 
 logger = logging.getLogger("diator.redis")
 
@@ -59,13 +59,13 @@ class PubSubReceiver:
 
     def __init__(
         self,
-        links: Links,
+        client: Client,
         subscription: Subscription,
         reader: Reader,
         closed: Callable[["PubSubReceiver"], None],
     ) -> None:
-        self._timeout = links.timeout
-        self._client: Any = Redis(connection_pool=links.pool)
+        self._timeout = client.timeout
+        self._client: Any = Redis(connection_pool=client.pool)
         self._name = subscription.name
         self._reader = reader
         self._closed = closed

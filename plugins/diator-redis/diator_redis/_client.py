@@ -1,0 +1,149 @@
+"""Requests to Redis: the one place that sends commands over redis-py, whose types are partly ``Any``.
+
+Each exchange has a connection of a pool for itself. A client of redis-py repeats commands whose replies were lost,
+which would store messages twice, so its connections are used without one.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from redis import exceptions as redis_errors
+from redis.asyncio import ConnectionPool
+
+from diator.errors import BrokerError
+from diator_redis._errors import NO_CLUSTER, POOL_IS_EMPTY, is_breaking, is_reply, translate
+from diator_redis._scripts import TEXTS, Script
+
+Argument = bytes | str | int | float
+Command = Sequence[Argument]
+
+
+class Lost(Exception):  # noqa: N818 - stands for a reply
+    """What a command has instead of a reply: why, and whether it may have reached the server."""
+
+    def __init__(self, error: BaseException, *, sent: bool) -> None:
+        super().__init__(error)
+        self.error, self.sent = error, sent
+
+
+class Client:
+    """Sends commands to one server, or to the master behind a Sentinel. An ``owned`` pool is closed with it."""
+
+    def __init__(self, pool: ConnectionPool, timeout: float, *, owned: bool = False) -> None:
+        self.pool, self._owned = pool, owned
+        self.timeout = timeout
+        """Seconds that the server has to answer."""
+
+    async def send(self, *commands: Command, wait: float = 0.0) -> list[Any]:
+        """Return what became of each command: its reply, an error of the server, or `Lost`.
+
+        ``wait``: seconds for which the server may keep them waiting on purpose.
+        """
+        exchange = _Exchange(self.pool, commands)
+        try:
+            await asyncio.wait_for(exchange.run(), self.timeout + wait)
+        except (redis_errors.RedisError, OSError, asyncio.TimeoutError, EOFError) as error:
+            lost = Lost(self._reason(error, exchange), sent=exchange.is_sent)
+            exchange.replies += [lost] * (len(commands) - len(exchange.replies))
+        for at, reply in enumerate(exchange.replies):
+            if isinstance(reply, redis_errors.NoScriptError) and commands[at][0] == b"EVALSHA":
+                _, sha, *rest = commands[at]
+                (exchange.replies[at],) = await self.send((b"EVAL", TEXTS[sha], *rest), wait=wait)
+        return exchange.replies
+
+    def _reason(self, error: BaseException, exchange: "_Exchange") -> BaseException:
+        if not isinstance(error, asyncio.TimeoutError):
+            return error
+        if exchange.is_sent:
+            return redis_errors.TimeoutError("the server did not answer in time")
+        pool: Any = self.pool
+        if not pool.can_get_connection():  # one that waits for a free connection
+            return redis_errors.ConnectionError(f"{POOL_IS_EMPTY[1]} within {self.timeout:g} s")
+        return redis_errors.TimeoutError(f"no connection within {self.timeout:g} s")
+
+    async def call(self, *command: Argument, wait: float = 0.0) -> Any:
+        """Return the reply to one command. Raises `~diator.BrokerError`."""
+        return checked((await self.send(command, wait=wait))[0])
+
+    async def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument] = ()) -> Any:
+        """Return the reply of a script. Raises `~diator.BrokerError`."""
+        return await self.call(b"EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+    async def greet(self, *, is_cluster_fine: bool = False) -> bool:
+        """Ensure that the server answers; return whether it is a node of a cluster. Raises `~diator.BrokerError`."""
+        answer, about = await self.send((b"PING",), (b"HELLO",))
+        checked(answer)
+        # An old server knows no HELLO.
+        in_cluster = not isinstance(about, Exception) and as_mapping(about).get(b"mode") == b"cluster"
+        if in_cluster and not is_cluster_fine:
+            raise BrokerError(NO_CLUSTER)
+        return in_cluster
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._owned:
+            with contextlib.suppress(Exception):  # a server that is away can't be told
+                await self.pool.aclose()
+
+
+class _Exchange:
+    """Commands that are written together, and the replies that have come."""
+
+    def __init__(self, pool: Any, commands: Sequence[Command]) -> None:
+        self._pool, self._commands = pool, commands
+        self.replies: list[Any] = []
+        self.is_sent = False
+
+    async def run(self) -> None:
+        connection, is_whole = await _get_connection(self._pool), False
+        try:
+            # Newer pools return connections that the server has closed: a push of the server looks the same to them.
+            if await getattr(connection, "can_read", connection.can_read_destructive)():
+                await connection.disconnect(nowait=True)
+                await connection.connect()
+            data = connection.pack_commands(self._commands)
+            self.is_sent = True
+            await connection.send_packed_command(data, check_health=False)
+            while len(self.replies) < len(self._commands):
+                self.replies.append(await _reply(connection))
+            is_whole = not is_breaking(self.replies[-1])
+        finally:
+            if not is_whole:
+                await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+
+def checked(reply: Any) -> Any:
+    """Return a reply. Raises `~diator.BrokerError` for one that is an error."""
+    if isinstance(reply, Exception):
+        error = reply.error if isinstance(reply, Lost) else reply
+        raise translate(error) from error
+    return reply
+
+
+def as_mapping(reply: Any) -> dict[bytes, Any]:
+    """Return names and values, which RESP2 writes as a list, by their names: the first of equal ones."""
+    if not reply:
+        return {}
+    pairs = reply.items() if hasattr(reply, "items") else zip(reply[::2], reply[1::2], strict=False)
+    return dict(reversed(list(pairs)))
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response(disable_decoding=True, timeout=math.inf, disconnect_on_error=False)
+    except redis_errors.RedisError as error:
+        if not is_reply(error):
+            raise
+        return error
+
+
+async def _get_connection(pool: Any) -> Any:
+    try:
+        waiting = pool.get_connection()
+    except TypeError:  # redis-py before 5.3 wants the name of a command
+        waiting = pool.get_connection("_")
+    return await waiting

@@ -1,0 +1,140 @@
+"""The queues of a subscription, in Redis: what is read from its streams goes into a queue for each key.
+
+A worker leases keys, and with them the first entries of their queues; until then no other worker gets anything of them.
+An entry without a key, and each one of a subscription without order, is alone in its queue. All that says so is in
+Redis, and each change of it is one script, so that a worker which dies leaves nothing behind but its leases, and one
+that was stopped past its lease can change nothing when it wakes up. Waiting is done with XREAD, which takes nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from diator.brokers.port import Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
+from diator_redis._client import Argument, Client, as_mapping
+from diator_redis._dead_letters import encode_reason
+from diator_redis._entries import body_of, damage_of
+from diator_redis._keys import Keys, Stream
+from diator_redis._scripts import LEAVE, RENEW, SETTLE, TAKE, Script
+
+LONGEST = 500
+"""Entries that one script delivers at most, since a script blocks the server."""
+MOST_UNANSWERED = 20
+"""Lost replies that are asked about; entries of others are redelivered when their lease expires."""
+
+
+class Hold(NamedTuple):
+    """What identifies a delivery: its entry, its queue, and the lease under which it was delivered."""
+
+    stream: Stream
+    number: int
+    id: bytes
+    queue: bytes
+    token: str
+
+    @property
+    def known(self) -> tuple[Argument, Argument, Argument]:
+        """How the script that renews knows it."""
+        return self.queue, b"%b/%b" % (self.stream.name, self.id), self.token
+
+
+class Queues:
+    """One worker's access to the queues of a subscription."""
+
+    def __init__(self, client: Client, keys: Keys, subscription: Subscription, consumer: str, lease: float) -> None:
+        self._client, self._subscription = client, subscription
+        self._consumer, self._lease = consumer, lease
+        self._streams = keys.streams(subscription)
+        self._stream_names = [stream.name for stream in self._streams]
+        self._names = keys.queues(subscription.name)
+        self._serial = 0
+        self._unanswered: list[str] = []
+        """Tokens whose reply was lost: entries may have been delivered under them."""
+        self._positions: list[bytes] = []
+        """After which ids something is new, in the bell and in the streams."""
+        self._next_change: float | None = None
+        self._about_streams: list[Argument] = [
+            about for one in self._streams for about in (keys.dead(one.topic, subscription.name), int(one.own))
+        ]
+
+    # Reading.
+
+    async def take(self, limit: int, found: list[Delivery]) -> bool:
+        """Append at most this many deliveries; return whether to call again immediately."""
+        self._serial += 1
+        token = f"{self._consumer}#{self._serial}"
+        unanswered, self._unanswered = self._unanswered, [*self._unanswered[-MOST_UNANSWERED:], token]
+        is_ordered = int(self._subscription.ordered)
+        reply = await self._run(TAKE, [token, min(limit, LONGEST), is_ordered, *unanswered])
+        self._unanswered = []
+        wait, more, count = reply[:3]
+        self._next_change = wait / 1000 if wait >= 0 else None
+        self._positions = reply[3 : 3 + count]
+        found += self._deliveries(reply, 3 + count, token)
+        return bool(more)
+
+    def _deliveries(self, reply: list[Any], at: int, token: str) -> Iterator[Delivery]:
+        while at < len(reply):
+            number, id_, failures, deliveries, queue, count = reply[at : at + 6]
+            begin, at = at + 6, at + 6 + max(count, 0)
+            stream = self._streams[int(number) - 1]
+            fields = reply[begin:at]
+            hold = Hold(stream, number, id_, queue, token)
+            if count in (2, 4) and fields[0] == b"e" and fields[2:3] in ([], [b"k"]):  # as Diator writes them
+                body, key, damage = fields[1], fields[3] if count == 4 else None, None
+            else:
+                values = as_mapping(fields)
+                body, key, damage = body_of(values), values.get(b"k"), damage_of(values, stream.own)
+            yield Delivery(
+                stream.topic,
+                body,
+                key=None if key is None else key.decode(errors="surrogateescape"),
+                failures=failures,
+                deliveries=deliveries + 1,
+                damage=damage,
+                receipt=hold,
+            )
+
+    async def wait(self, longest: float) -> None:
+        """Wait until there may be something to take, or the time is over."""
+        seconds = max(0.001, min(one for one in (longest, self._lease / 3, self._next_change) if one is not None))
+        names = [self._names[-1], *self._stream_names]
+        head = (b"XREAD", b"COUNT", 1, b"BLOCK", max(1, int(seconds * 1000)), b"STREAMS")
+        await self._client.call(*head, *names, *self._positions, wait=seconds)
+
+    # Settling.
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        """Settle, and return the deliveries whose lease was lost."""
+        arguments = [*self._about_streams]
+        for delivery, outcome in settlements:
+            hold: Hold = delivery.receipt
+            arguments += (hold.queue, hold.number, hold.id, hold.token, *_as_arguments(outcome))
+        lost: Sequence[int] = await self._run(SETTLE, arguments) if settlements else ()
+        return [settlements[number][0] for number in lost]
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Renew leases, and return the deliveries that were lost."""
+        arguments = [argument for delivery in deliveries for argument in delivery.receipt.known]
+        lost: Sequence[int] = await self._run(RENEW, arguments) if deliveries else ()
+        return [deliveries[number] for number in lost]
+
+    async def leave(self) -> None:
+        """Release everything as if it had not been delivered."""
+        await self._run(LEAVE, [])
+
+    async def _run(self, script: Script, arguments: Sequence[Argument]) -> Any:
+        names = [*self._names, *self._stream_names]
+        group = self._subscription.name.encode("utf-8", "surrogatepass")
+        head: list[Argument] = [group, self._consumer, int(self._lease * 1000)]
+        return await self._client.run(script, names, [*head, *arguments])
+
+
+def _as_arguments(outcome: Outcome) -> tuple[Argument, Argument]:
+    """Return an outcome as the script expects it: its name and its argument."""
+    if isinstance(outcome, Ack):
+        return "ack", ""
+    if isinstance(outcome, Release):
+        return "release", ""
+    if isinstance(outcome, RetryAfter):
+        return "retry", max(0, int(outcome.delay * 1000))
+    return "park", encode_reason(outcome)

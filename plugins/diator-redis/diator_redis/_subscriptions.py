@@ -1,0 +1,95 @@
+"""What must exist at the server: for each subscription a consumer group on each of its streams."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from diator.brokers.port import Status, Subscription
+from diator_redis._client import Client, as_mapping, checked
+from diator_redis._keys import Keys, Stream
+from diator_redis._scripts import BACKLOG
+
+logger = logging.getLogger("diator.redis")
+
+
+class Subscriptions:
+    """Creates subscriptions at the server, and counts what they have there."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+
+    async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
+        """Create the groups that are missing, to read what comes after ``position``, and return their names."""
+        group = group_of(subscription)
+        # A server without memory refuses to create even what is there, and its workers must start to make room.
+        missing = await self._streams_without(group, self._keys.streams(subscription))
+        commands = [
+            (b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.own else position, b"MKSTREAM")
+            for stream in missing
+        ]
+        created: list[str] = []
+        for stream, reply in zip(missing, await self._client.send(*commands) if commands else (), strict=True):
+            if not str(reply).startswith("BUSYGROUP"):
+                checked(reply)
+                created.append(_in_words(subscription, stream))
+        return created
+
+    async def _streams_without(self, group: bytes, streams: list[Stream]) -> list[Stream]:
+        groups = await self._groups(stream.name for stream in streams)
+        return [stream for stream, names in zip(streams, groups, strict=True) if group not in names]
+
+    async def _groups(self, streams: Iterable[bytes]) -> list[set[bytes]]:
+        """Return the names of the groups that each stream has."""
+        commands = [(b"XINFO", b"GROUPS", stream) for stream in streams]
+        replies: list[Any] = await self._client.send(*commands) if commands else []
+        groups = [() if "no such key" in str(reply) else checked(reply) for reply in replies]
+        return [{as_mapping(group)[b"name"] for group in some} for some in groups]
+
+    async def unsubscribed(self, topics: Iterable[str]) -> list[str]:
+        """Return those topics that no group reads."""
+        names = list(topics)
+        groups = await self._groups(map(self._keys.events, names))
+        return [name for name, some in zip(names, groups, strict=True) if not some]
+
+    async def restore(self, subscription: Subscription) -> None:
+        """Create again what was deleted, and report it; what is in the streams now is delivered."""
+        created = await self.create(subscription, b"0")
+        if created:
+            logger.warning(
+                "subscription %r was gone from Redis (a flush, or a failover that lost writes) and was created again: "
+                "what had not been handled then is lost, what is there now is delivered, maybe once more: %s",
+                subscription.name,
+                "; ".join(created),
+            )
+
+    async def status(self, subscription: Subscription) -> Status:
+        """Return the status of a subscription, without changing anything."""
+        streams = self._keys.streams(subscription)
+        counts = [await self._backlog(stream.name, group_of(subscription)) for stream in streams]
+        missing = [_in_words(subscription, one) for one, count in zip(streams, counts, strict=True) if count is None]
+        dead = 0
+        for topic in subscription.topics:
+            dead += await self._client.call(b"XLEN", self._keys.dead(topic.name, subscription.name))
+        exists = len(missing) < len(streams)
+        waiting = sum(count or 0 for count in counts) if exists else None
+        return Status(subscription.name, exists, waiting, dead, tuple(missing))
+
+    async def _backlog(self, stream: bytes, group: bytes) -> int | None:
+        """Count what is pending and unread; ``None``: no such group. In steps, as a script holds up all others."""
+        count, position = 0, b""
+        while True:
+            reply: Any = await self._client.run(BACKLOG, [stream], [group, position])
+            if reply is None:
+                return None
+            count, position = count + int(reply[0]), bytes(reply[1])
+            if not position:
+                return count
+
+
+def group_of(subscription: Subscription) -> bytes:
+    """Return the name of a subscription's groups."""
+    return subscription.name.encode("utf-8", "surrogatepass")
+
+
+def _in_words(subscription: Subscription, stream: Stream) -> str:
+    return f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}"

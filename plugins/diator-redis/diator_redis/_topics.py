@@ -1,0 +1,149 @@
+"""The streams of topics: what is published is appended, at once or when it is due, and what is not needed is trimmed.
+
+Scheduled messages are kept beside the stream until they are due. Each process that has published some, and each
+worker, appends those that are due to the topics that it knows. A script does both, so a message is appended once.
+Trimming is done by workers now and then, and by publishers after many messages, since a topic may have no workers.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+
+from diator.brokers.envelope import Outgoing
+from diator.errors import BrokerError, BrokerUnavailableError
+from diator_redis._client import Argument, Client, Command
+from diator_redis._keeper import Keeper
+from diator_redis._keys import Keys
+from diator_redis._scripts import MOVE, PUBLISH, TRIM
+
+logger = logging.getLogger("diator.redis")
+
+MAX_MOVED = 100
+"""Messages that one script moves at most, since a script blocks the server."""
+TRIM_PERIOD = 20.0
+TRIM_MESSAGES = 1_000
+"""Seconds of a worker, and messages of a publisher, after which a stream is trimmed."""
+
+
+class Topics:
+    """What this process does for the topics that it publishes to or reads."""
+
+    def __init__(self, client: Client, keys: Keys, lease: float, limits: Sequence[float | None]) -> None:
+        self._client, self._keys, self._lease = client, keys, lease
+        max_length, max_age, abandoned_after = (-1 if limit is None else limit for limit in limits)
+        self._limits = (max_length, int(max_age * 1000) if max_age >= 0 else -1, int(abandoned_after * 1000))
+        self._published: dict[str, int] = {}
+        self._trim_at: dict[str, float] = {}
+        """When each topic that is looked after is to be trimmed, on the loop's clock."""
+        self._read: set[str] = set()
+        self._reported: set[tuple[str, bytes]] = set()
+        self._keeper: Keeper | None = None
+
+    # Publishing.
+
+    def commands(self, messages: Sequence[Outgoing]) -> Iterator[tuple[Sequence[int], Command]]:
+        """Return commands that store messages, one for each topic, with the positions of its messages."""
+        topics: dict[str, list[int]] = {}
+        for place, message in enumerate(messages):
+            topics.setdefault(message.topic, []).append(place)
+        for topic, places in topics.items():
+            self._count(topic, len(places))
+            yield places, self._command(topic, [messages[place] for place in places])
+
+    def _command(self, topic: str, messages: Sequence[Outgoing]) -> Command:
+        stream, first = self._keys.events(topic), messages[0]
+        if len(messages) == 1 and first.due is None:
+            key = () if first.key is None else (b"k", first.key.encode())
+            return (b"XADD", stream, b"*", b"e", first.structured, *key)
+        arguments: list[Argument] = []
+        for one in messages:
+            due = b"" if one.due is None else self._due(topic, one.due)
+            arguments += (one.structured, (one.key or "").encode(), due)
+        keys = self._keys
+        return (b"EVALSHA", PUBLISH.sha, 3, stream, keys.due(topic), keys.scheduled(topic), *arguments)
+
+    def _due(self, topic: str, due: datetime) -> bytes:
+        """Return the millisecond when a message is due; empty if it is due already."""
+        delay = (due - datetime.now(timezone.utc)).total_seconds()
+        if delay <= 0:
+            return b""
+        self.look_after(topic, delay)
+        return b"%.3f" % (due.timestamp() * 1000)
+
+    def _count(self, topic: str, count: int) -> None:
+        self._published[topic] = self._published.get(topic, 0) + count
+        if self._published[topic] >= TRIM_MESSAGES:
+            self._published[topic] = 0
+            self._trim_at[topic] = 0.0
+            self.look_after(topic, 0.0)
+
+    # Upkeep.
+
+    def read(self, topics: Sequence[str]) -> None:
+        """Look after topics that a worker reads."""
+        self._read.update(topics)
+        for topic in topics:
+            self._trim_at.setdefault(topic, 0.0)
+            self.look_after(topic, 0.0)
+
+    def look_after(self, topic: str, delay: float) -> None:
+        """Look after a topic from now on, which may have something due in so many seconds."""
+        self._trim_at.setdefault(topic, math.inf)
+        if self._keeper is None:
+            self._keeper = Keeper(self._keep, self._lease)
+        self._keeper.expect(delay)
+
+    async def _keep(self) -> float | None:
+        """Return the seconds until the next message is due. A topic that fails does not stop the others."""
+        waits: list[float] = []
+        failure: BrokerError | None = None
+        for topic in sorted(self._trim_at):
+            try:
+                waits += await self._move(topic)
+                await self._trim_in_time(topic)
+            except BrokerUnavailableError:
+                raise
+            except BrokerError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return min(waits, default=None)
+
+    async def _move(self, topic: str) -> list[float]:
+        keys = [self._keys.events(topic), self._keys.due(topic), self._keys.scheduled(topic)]
+        moved, wait = MAX_MOVED, -1
+        while moved >= MAX_MOVED:
+            moved, wait = await self._client.run(MOVE, keys, [MAX_MOVED])
+        return [wait / 1000] if wait >= 0 else []
+
+    async def _trim_in_time(self, topic: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._trim_at[topic]:
+            return
+        self._trim_at[topic] = now + TRIM_PERIOD if topic in self._read else math.inf
+        try:
+            await self.trim(topic)
+        except BrokerError as error:
+            if topic in self._read:
+                raise
+            logger.debug("trimming topic %r failed and is done later: %s", topic, error)
+
+    async def trim(self, topic: str) -> None:
+        """Trim a topic now. Raises `~diator.BrokerError`."""
+        for group, age in await self._client.run(TRIM, [self._keys.events(topic)], self._limits):
+            if (topic, group) not in self._reported:
+                self._reported.add((topic, group))
+                names = (self._keys.events(topic).decode(), group.decode(errors="backslashreplace"))
+                logger.warning(
+                    "subscription %r is not read any more: its oldest message in stream %r waits for %.0f s, and the "
+                    "stream can't be trimmed until it is read; if the subscription is not needed, remove it: "
+                    "redis-cli XGROUP DESTROY '%s' '%s'",
+                    *(names[1], names[0], float(age) / 1000, *names),
+                )
+
+    async def aclose(self) -> None:
+        """End."""
+        if self._keeper is not None:
+            await self._keeper.aclose()
