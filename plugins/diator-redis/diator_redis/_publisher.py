@@ -145,7 +145,9 @@ def _failures(reply: Any, count: int) -> Iterator[tuple[int, BaseException, bool
         yield from ((number, reply.error, reply.sent) for number in range(count))
     elif isinstance(reply, Exception):
         yield from ((number, reply, False) for number in range(count))
-    elif type(reply) is list:  # of a script: each message that it could not store, with the text of the error
+    elif not isinstance(
+        reply, (bytes, int)
+    ):  # of a script: each message that it could not store, with the text of the error
         for number, text in reply:
             yield number, redis_errors.ResponseError(text.decode(errors="backslashreplace")), False
 

@@ -230,8 +230,7 @@ async def test_an_outcome_that_is_reported_again_changes_nothing(
         receiver = await broker.subscribe(subscription)
         (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
         for _ in range(2):
-            lost = await receiver.settle([(delivery, outcome)])
-            assert subscription.ordered or not lost
+            await receiver.settle([(delivery, outcome)])
         rest = await settle_all(receiver, 3 if isinstance(outcome, RetryAfter) else 2)
         assert {*numbers(rest)} >= {1, 2}
         dead = [letter async for letter in broker.dead_letters(subscription)]
