@@ -22,7 +22,7 @@ from diator import (
     Retry,
     contract,
 )
-from diator.brokers import MemoryBroker, Outgoing
+from diator.brokers import Delivery, MemoryBroker, Outgoing
 from tests.brokered import Flaky, Watch, away, die, letters
 from tests.virtual_time import in_virtual_time
 
@@ -230,6 +230,23 @@ async def test_a_lease_that_is_lost_meanwhile_has_the_message_handled_anew() -> 
     assert all(lost for name, lost in settled if name != "Ack")
     assert bench.calls >= 2
     assert sorted(bench.greetings) == ["one", "two"]
+
+
+@in_virtual_time
+async def test_follow_ups_are_not_sent_again_if_renewing_finds_the_lease_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    async def lose(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        return deliveries
+
+    async with bench.app, bench.app.worker():
+        await asyncio.sleep(1)
+        for receiver in bench.broker.receivers:
+            monkeypatch.setattr(receiver, "renew", lose)
+        await bench.app.publish(Joined())
+        bench.broker.break_down("publish")
+        await bench.watch.settle(1, "greet", within=20)
+        assert bench.watch.outcomes("greet") == ["Release"]
 
 
 @in_virtual_time

@@ -1,5 +1,6 @@
 """Messages as other processes send them: of other versions, under former names, of unknown types, in both modes."""
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping
@@ -120,6 +121,25 @@ async def test_a_type_that_nobody_takes_is_warned_of_once_with_the_remedy_for_a_
     assert "joined gets messages of type 'meetings.entered', which its handler does not take" in record.getMessage()
     assert "gone" in record.getMessage()
     assert "aliases=('meetings.entered',)" in record.getMessage()
+
+
+@in_virtual_time
+async def test_type_without_a_handler_is_logged_and_counted_once_though_its_consumer_starts_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    async with bench.app, bench.app.worker() as worker:
+        for number in range(2):
+            await put(bench.broker, "meetings.joined", event("meetings.entered", {"meeting": 1}))
+            await bench.watch.settle(number + 1)
+            bench.broker.break_down("receive", error=lambda: RuntimeError("a fault of the plugin"))
+            await put(bench.broker, "meetings.joined", event("meetings.joined", {"meeting": 1}))
+            await asyncio.sleep(1)
+            bench.broker.mend()
+            await asyncio.sleep(60)
+        assert worker.consumers[0].ignored == 2
+    assert "starts again" in caplog.text
+    assert caplog.text.count("gets messages of type 'meetings.entered'") == 1
 
 
 @in_virtual_time

@@ -157,7 +157,6 @@ WORKER = (
         "handlers that wait for nothing keep the event loop to themselves",
         "                await asyncio.sleep(0)  # handlers that wait",
         "                pass  # handlers that wait",
-        (*_ALL, "tests/delivery/test_watchdog.py"),
     ),
     # Settlement.
     _bug(
@@ -243,10 +242,11 @@ WORKER = (
     ),
     _bug(
         "leases",
-        "lost-stays-queued",
-        "what was lost before it ran is handled all the same",
+        "lost-goes-on",
+        "a handler goes on sending follow-ups after its lease was lost",
         "        job.lost = True\n        if self._queue.remove(job):\n",
         "        if self._queue.remove(job):\n",
+        _FOLLOW_UP,
     ),
     _bug(
         "leases",
