@@ -50,13 +50,9 @@ def is_abstract(factory: Any) -> bool:
 
 
 def call_error(factory: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Exception | None:
-    """Return why a factory can't be called with these arguments; None if it can, or does not tell."""
+    """Return why a factory can't be called with these arguments, if it can't: `ValueError` if it does not tell."""
     try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):
-        return None  # some that are written in C
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
+        inspect.signature(factory).bind(*args, **kwargs)
+    except (TypeError, ValueError) as error:
         return error
     return None

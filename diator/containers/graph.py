@@ -46,7 +46,7 @@ class Provider:
 
     @property
     def level(self) -> int | None:
-        """How far outside the unit of work it is kept: 0 is inside. None: as long as the object that holds it."""
+        """How far out it is kept: 0 is the unit of work. None: as long as the object that holds it."""
         return _LEVELS[self.lifetime]
 
     @property
@@ -163,7 +163,7 @@ class _Walk:
         error = self._error(key, provider, above) or self._mismatch(key, provider, holder)
         if error is not None:
             self._fail(error)
-        elif provider is not None and key not in self._provided:
+        elif provider is not None and not (key in self._provided and provider.absent):
             step = (provider.identity, holder and holder.level)
             if step not in self._seen:
                 self._seen.add(step)
@@ -171,25 +171,26 @@ class _Walk:
 
     def _error(self, key: Key, provider: Provider | None, above: tuple[Provider, ...]) -> ContainerError | None:
         path = tuple(one.key for one in above)
-        asked = path[0] if path else key
-        if key in self._provided:
-            fix = self._declare(key) if above and provider is None else None
-            reason = f"it needs {key}, which senders provide, but its container does not know"
-            return UnsupportedRegistrationError(asked, reason, fix) if fix else None
         if provider is None:
+            return self._missing(key, path)
+        start = next((at for at, one in enumerate(above) if one.identity == provider.identity), None)
+        if start is not None:
+            return DependencyCycleError((*path[start:], path[start]))
+        if not provider.absent or key in self._provided:
+            return None
+        clause, fix = provider.absent
+        reason = f"it needs {key}, which {clause}" if path else f"it {clause}"
+        return UnsupportedRegistrationError(path[0] if path else key, reason, fix)
+
+    def _missing(self, key: Key, path: tuple[Key, ...]) -> ContainerError | None:
+        if key not in self._provided:
             circle = key in path
             return (
                 DependencyCycleError((*path[path.index(key) :], key)) if circle else DependencyNotFoundError(key, path)
             )
-        start = next((at for at, one in enumerate(above) if one.identity == provider.identity), None)
-        if start is not None:
-            return DependencyCycleError((*path[start:], path[start]))
-        if provider.absent:
-            clause, fix = provider.absent
-            return UnsupportedRegistrationError(
-                asked, f"it needs {key}, which {clause}" if path else f"it {clause}", fix
-            )
-        return None
+        fix = self._declare(key) if path else None
+        reason = f"it needs {key}, which senders provide, but its container does not know"
+        return UnsupportedRegistrationError(path[0], reason, fix) if fix else None
 
     def _mismatch(self, key: Key, provider: Provider | None, holder: Provider | None) -> ContainerError | None:
         brought = key in self._provided

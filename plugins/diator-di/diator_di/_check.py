@@ -111,7 +111,7 @@ def _wrong_needs(found: Found, wiring: Wiring) -> Iterator[Reason]:
         reason = f"di can't tell what {call!r} needs: {error}"
         yield reason, "correct its parameters and their hints, or bind a function that makes it"
         return
-    if not needs and call_error(call):
+    if not needs and isinstance(call_error(call), TypeError):
         yield f"{call!r} wants arguments, and di would pass none", "drop wire=False"
     if any(need.key.hint is EMPTY and not need.chosen and not need.optional for need in needs):
         yield f"{call!r} has a parameter without a hint", "hint it"

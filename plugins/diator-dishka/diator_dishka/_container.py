@@ -5,16 +5,16 @@ from collections.abc import Collection, Hashable, Mapping
 
 from dishka import AsyncContainer, FromComponent
 
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import Capability, GraphContainer, Key, Validation
 from diator.errors import ConfigurationError, Problem
-from diator_dishka._check import Check
-from diator_dishka._graph import Graph
+from diator_dishka._graph import Graph, to_dishka
+from diator_dishka._provider import DishkaProvider, look, problems
 from diator_dishka._scope import DishkaScope, close
 
 _Marker = type(FromComponent())
 
 
-class DishkaContainer:
+class DishkaContainer(GraphContainer):
     """Wraps an async dishka container. Its scope for each unit of work is the next one, ``Scope.REQUEST`` by default.
 
     Raises `~diator.ConfigurationError` for anything but an `AsyncContainer` that has a scope to open.
@@ -32,25 +32,18 @@ class DishkaContainer:
         marks = (mark.component for mark in metadata if isinstance(mark, _Marker))
         return next(marks, None) or None
 
+    def provider(self, key: Key, _provided: Collection[Key] = (), /) -> DishkaProvider | None:
+        """Return the factory that dishka would use."""
+        return look(self._graph, to_dishka(key), self._graph.deepest)
+
     def can_resolve(self, key: Key, /) -> bool:
         """Tell whether a factory gives this key; what only a sender can bring does not count."""
         source = self._graph.source(key)
         return source is not None and not source.is_brought
 
-    def lifetime(self, key: Key, /) -> Lifetime:
-        """Translate dishka's scopes: those above the unit of work outlive it."""
-        source = self._graph.source(key)
-        return Lifetime.SCOPED if source is None else source.lifetime
-
-    def factory_of(self, key: Key, /) -> object | None:
-        """Return the factory of a key, for the line that errors name."""
-        found = self._graph.source(key)
-        source: object = None if found is None else found.factory.source
-        return source
-
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what is missing, also where dishka was told to skip that, and what provided values can't reach."""
-        return Check(self._graph, provided).run(keys)
+        return problems(self._graph, keys, provided)
 
     def scope(self, provided: Mapping[Key, object], /) -> DishkaScope:
         """Make a scope for one unit of work."""

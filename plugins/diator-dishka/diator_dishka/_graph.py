@@ -80,7 +80,8 @@ class Graph:
         outer = list(_outer(container))[::-1]
         inner = list(_inner(container))
         self._registries = (*outer, *inner)
-        self._unit = len(outer)
+        self.unit = len(outer)
+        """The outermost scope that the unit of work opens."""
         self.deepest = len(self._registries) - 1
 
     def find(self, key: DependencyKey, level: int) -> Found | None:
@@ -88,7 +89,7 @@ class Graph:
         for candidate in range(level, -1, -1):
             factory = self._registries[candidate].get_factory(key)
             if factory is not None and not _is_off(factory):
-                return Found(factory, candidate, candidate >= self._unit)
+                return Found(factory, candidate, candidate >= self.unit)
         return None
 
     def source(self, key: Key) -> Found | None:

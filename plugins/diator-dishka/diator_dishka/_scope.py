@@ -12,8 +12,8 @@ from typing_extensions import Self
 
 from diator.containers import Key, close_in_reverse
 from diator.errors import ContainerError, DependencyCycleError, ScopeClosedError
-from diator_dishka._check import Check
 from diator_dishka._graph import Graph, to_dishka
+from diator_dishka._provider import problems
 
 
 class DishkaScope:
@@ -72,7 +72,7 @@ class DishkaScope:
             level = level.parent_container
 
     def _explain(self, key: Key, error: Exception) -> ContainerError:
-        found = Check(self._graph, self._provided).run([key]).errors
+        found = problems(self._graph, [key], self._provided).errors
         return found[0] if found else ContainerError(f"dishka can't give {key}: {error}")
 
 

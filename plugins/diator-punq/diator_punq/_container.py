@@ -7,15 +7,15 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 import punq
 from typing_extensions import Self
 
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import Capability, GraphContainer, Key, Provider, hint_of, key_of
 from diator.errors import ScopeClosedError
-from diator_punq._registrations import Registrations, hint_of, key_of
-from diator_punq._walk import Walk
+from diator_punq._provider import Way
+from diator_punq._registrations import Registrations
 
 T = TypeVar("T")
 
 
-class PunqContainer:
+class PunqContainer(GraphContainer):
     """Serves what is registered in a ``punq.Container``, also what is registered later.
 
     The key of a qualified provider is the hint as a handler writes it:
@@ -35,37 +35,17 @@ class PunqContainer:
         """Give None: punq has no marker of its own, and `diator.Named` is read by Diator."""
         return None
 
+    def provider(self, key: Key, provided: Collection[Key] = (), /) -> Provider | None:
+        """Return what punq would take for a key: the last registration."""
+        return Way(self._registrations, provided).need(hint_of(key)).provider
+
     def can_resolve(self, key: Key, /) -> bool:
         """Tell whether punq has a provider; with ``auto_register`` a class that it can build counts as its own."""
         hint = hint_of(key)
-        if get_origin(hint) is list:
-            return bool(self._registrations.of(get_args(hint)[0]))
-        if self._registrations.of(hint):
+        is_list = get_origin(hint) is list
+        if self._registrations.of(get_args(hint)[0] if is_list else hint):
             return True
-        return self._registrations.unregistered(hint) is not None and not self.walk(key, ()).errors
-
-    def lifetime(self, key: Key, /) -> Lifetime:
-        """Tell whether the provider that punq would take, the last one registered, is a singleton."""
-        found = self._registrations.of(hint_of(key))
-        return Lifetime.SINGLETON if found and found[-1].scope is punq.Scope.singleton else Lifetime.TRANSIENT
-
-    def factory_of(self, key: Key, /) -> object | None:
-        """Return the factory of a key, for the line that errors name."""
-        found = self._registrations.of(hint_of(key))
-        return found[-1].builder if found else None
-
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        """Go the way that punq goes for each key, without building anything."""
-        walks = [self.walk(key, provided) for key in keys if key not in provided]
-        errors = [error for walk in walks for error in walk.errors]
-        warnings = {str(warning): warning for walk in walks for warning in walk.warnings}
-        return Validation(errors, tuple(warnings.values()))
-
-    def walk(self, key: Key, provided: Collection[Key]) -> Walk:
-        """Look at all that this key needs."""
-        walk = Walk(self._registrations, provided)
-        walk.to(key)
-        return walk
+        return not is_list and self.provider(key) is not None and not self.validate([key], ()).errors
 
     def scope(self, provided: Mapping[Key, object], /) -> "PunqScope":
         """Make a scope. Without values it is the container itself, with values a child that has them."""
@@ -109,7 +89,7 @@ class PunqScope:
         try:
             return self._resolve(key.hint if key.qualifier is None else hint_of(key))
         except punq.MissingDependencyError as error:
-            found = self._container.walk(key, self._provided).errors
+            found = self._container.validate([key], self._provided).errors
             if not found:  # raised by a constructor or factory that uses punq itself
                 raise
             raise found[0] from error

@@ -1,32 +1,17 @@
 """What a punq container holds, and which of it punq cannot honour. All that is private to punq is read here."""
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple
 
 import punq
-from typing_extensions import get_type_hints, is_protocol
+from typing_extensions import get_type_hints
 
 from diator import Named
-from diator.containers import Key
-from diator.errors import UnsupportedRegistrationError
+from diator.containers import Reason, call_error, is_abstract, unfinished
 
 # Any, in this module: hints and builders are whatever a user registers.
-
-
-@functools.lru_cache
-def hint_of(key: Key) -> Any:
-    """Fold the qualifier into the hint: punq takes anything that can be hashed."""
-    return key.hint if key.qualifier is None else Annotated[key.hint, Named(key.qualifier)]
-
-
-def key_of(hint: Any) -> Key:
-    """Do the reverse of `hint_of`."""
-    if get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Named):
-        return Key(get_args(hint)[0], hint.__metadata__[0].name)
-    return Key(hint)
 
 
 class Registered(NamedTuple):
@@ -70,27 +55,26 @@ class Registrations:
                 return _of(punq.Container().register(hint, cache=False), hint)[0]
         return None
 
-    def refusals(self, one: Registered, key: Key) -> Iterator[UnsupportedRegistrationError]:
-        """Tell why punq cannot honour a registration, if it cannot."""
-        kind = _unfinished(one.builder)
+    def refusals(self, one: Registered) -> Iterator[Reason]:
+        """Yield why punq cannot honor a registration, if it cannot."""
+        builder = one.builder
+        kind = unfinished(builder)
         if kind:
             reason = f"punq would give the {kind} itself, and neither run it to its end nor close it"
-            remedy = "register a class or a plain function, or use a container that can do this, such as dishka"
-            yield UnsupportedRegistrationError(key, reason, remedy)
+            yield reason, "register a class or a plain function, or use a container that can do this, such as dishka"
             return
-        if inspect.isabstract(one.builder) or is_protocol(one.builder):
-            reason = f"{one.builder!r} is abstract"
-            yield UnsupportedRegistrationError(key, reason, "register a class that implements it")
+        if is_abstract(builder):
+            yield f"{builder!r} is abstract", "register a class that implements it"
         for name in self._qualified(one):
-            reason = f"punq drops the qualifier of the parameter {name!r} of {one.builder!r}"
-            remedy = "hint a class or a NewType of its own there, and register that"
-            yield UnsupportedRegistrationError(key, reason, remedy)
+            reason = f"punq drops the qualifier of the parameter {name!r} of {builder!r}"
+            yield reason, "hint a class or a NewType of its own there, and register that"
         try:
-            inspect.signature(one.builder).bind(**dict.fromkeys({*one.defaults, *one.hints, *one.given}))
-        except (TypeError, ValueError) as error:
-            reason = f"punq cannot call {one.builder!r}: {error}"
-            remedy = "hint each parameter of the constructor, or give it: register(..., name=value)"
-            yield UnsupportedRegistrationError(key, reason, f"{remedy}; a function must take none")
+            error = call_error(builder, **dict.fromkeys({*one.defaults, *one.hints, *one.given}))
+        except TypeError as unreadable:
+            error = unreadable
+        if error:
+            fix = "hint each parameter of the constructor, or give it: register(..., name=value)"
+            yield f"punq cannot call {builder!r}: {error}", f"{fix}; a function must take none"
 
     def _qualified(self, one: Registered) -> Iterator[str]:
         if not isinstance(one.builder, type):
@@ -104,25 +88,9 @@ class Registrations:
 
 def is_instance(one: Registered) -> bool:
     """Tell whether this was registered with ``instance=``, for which punq makes a function of its own."""
-    return _module(one.builder) == punq.__name__
+    return getattr(one.builder, "__globals__", {}).get("__name__") == punq.__name__
 
 
 def _of(container: punq.Container, hint: Any) -> list[Registered]:
     found = container.registrations.build_context(hint).all_registrations(hint)
     return [Registered(one.builder, one.scope, one.needs, one.args, one.cache) for one in found]
-
-
-def _unfinished(builder: Any) -> str | None:
-    if inspect.isasyncgenfunction(builder):
-        return "async generator"
-    if inspect.isgeneratorfunction(builder):
-        return "generator"
-    if inspect.iscoroutinefunction(builder):
-        return "coroutine"
-    return "context manager" if _module(builder) == contextlib.__name__ else None
-
-
-def _module(function: Any) -> str | None:
-    """The module whose code this is, whatever name a decorator has given it."""
-    name: str | None = getattr(function, "__globals__", {}).get("__name__")
-    return name

@@ -61,7 +61,7 @@ class RodiProvider(Provider):
         return found or [reason for need in unknown if (reason := unexpected(self._registered, self._hint, need))]
 
     def warnings(self) -> Iterator[Reason]:
-        if self.opaque:
+        if self.opaque and self.key not in self._provided:
             reason = "what its factory asks the scope for is unknown until it runs"
             if self.lifetime is Lifetime.SINGLETON:
                 reason += ", and a scoped object would be kept by this singleton after its scope"
