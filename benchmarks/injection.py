@@ -1,5 +1,6 @@
-"""What injection costs through Diator, against the same objects from the container's own API."""
+"""What injection costs through Diator, against the container's own API, and against code written by hand."""
 
+import importlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import repeat
@@ -8,8 +9,9 @@ from typing import Any
 import punq
 from dishka import AsyncContainer, Provider, Scope, make_async_container
 
-from benchmarks.measure import Effort, Work, compare
+from benchmarks.measure import Effort, Ratio, Work, compare
 from benchmarks.report import Row
+from benchmarks.scopes import LIBRARIES
 from diator import Command, Diator
 
 
@@ -35,6 +37,9 @@ async def join(command: Join, service: Service) -> int:
 COMMAND = Join(1)
 RUNS: dict[Callable[..., Any], int] = {join: 1, Service.__init__: 1}
 
+CHAINS = {"punq": 3.0, "dishka": 4.0}
+"""The most that a chain of three may cost, in times what it costs by hand. The others are told and not judged."""
+
 
 async def rows(effort: Effort) -> AsyncIterator[Row]:
     """Measure every row of this module."""
@@ -49,6 +54,32 @@ async def rows(effort: Effort) -> AsyncIterator[Row]:
         ratio = await compare(_sent(app), _dishka(scopes), effort)
         against = "async with container(), get, then the handler"
         yield Row("send, with a scope and injection through dishka", against, ratio)
+    for library in (*CHAINS, *LIBRARIES[1:]):
+        ratio = await _chain(library, effort)
+        against = "await handler(command, Repository(Database(Config())))"
+        yield Row(f"send, a chain of three through {library}", against, ratio, limit=CHAINS.get(library))
+
+
+async def _chain(library: str, effort: Effort) -> Ratio:
+    """Send a command whose handler needs the last of a chain of three, the works of `benchmarks.containers`."""
+    module = importlib.import_module(f"benchmarks.containers.{library}")
+    config, database, repository = module.Config, module.Database, module.Repository
+    await module.setup()
+
+    async def handle(command: Join, repository: Any) -> int:  # noqa: ARG001 - that it is built is the point
+        return command.meeting_id
+
+    handle.__annotations__["repository"] = repository
+    runs = {handle: 1, database.__init__: 1, repository.__init__: 1}
+
+    async def by_hand(times: int) -> None:
+        for _ in repeat(None, times):
+            await handle(COMMAND, repository(database(config())))
+
+    app = Diator(container=module.plugin)
+    app.add_command(handle)
+    async with app:
+        return await compare(Work(_sent(app).loop, runs), Work(by_hand, runs), effort)
 
 
 def _app(container: object) -> Diator:

@@ -5,16 +5,18 @@ hint, `factories` tells what can be known of a factory without running it.
 """
 
 from diator._keys import Key
-from diator.containers.closing import close_in_reverse, exit_arguments
+from diator.containers.closing import NOTHING_TO_CLOSE, close_in_reverse, exit_arguments
 from diator.containers.factories import call_error, is_abstract, is_of, is_placeholder, unfinished
 from diator.containers.graph import GraphContainer, Need, Provider, Reason, check, members_with, senders_provide
 from diator.containers.keys import hint_of, key_of
-from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
+from diator.containers.port import Capability, Container, ImmediateContainer, Lifetime, Resolver, Validation
 
 __all__ = [
+    "NOTHING_TO_CLOSE",
     "Capability",
     "Container",
     "GraphContainer",
+    "ImmediateContainer",
     "Key",
     "Lifetime",
     "Need",

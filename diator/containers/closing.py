@@ -1,11 +1,35 @@
 """Closing: how everything that a container has opened is closed, whatever fails meanwhile."""
 
-from collections.abc import Awaitable, Callable, Collection, MutableSequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, MutableSequence
+from typing import Any, NoReturn, TypeVar
 
 from diator._groups import members, with_members
 
 T = TypeVar("T")
+
+
+class _NothingToClose(Coroutine[Any, Any, None]):
+    """Awaited, it ends at once."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+    def send(self, _value: object, /) -> NoReturn:
+        raise StopIteration
+
+    def throw(self, kind: Any, value: Any = None, _traceback: Any = None, /) -> NoReturn:
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """Have nothing to do."""
+
+
+NOTHING_TO_CLOSE: Coroutine[Any, Any, None] = _NothingToClose()
+"""What ``__aexit__`` of a scope may return, instead of being a coroutine function, if it has nothing to close.
+
+For plugins: Diator then neither awaits it nor shields it from cancellation, which takes as long as building three
+objects.
+"""
 
 
 async def close_in_reverse(

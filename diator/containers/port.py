@@ -25,7 +25,7 @@ constructor raises passes through unchanged.
 """
 
 import enum
-from collections.abc import Awaitable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -111,4 +111,21 @@ class Container(Protocol):
 
     async def aclose(self) -> None:
         """Close what outlived the scopes. Idempotent."""
+        ...
+
+
+Immediate = Callable[[Any], Any]
+"""Resolves one key from an open scope of its container without awaiting: takes the `Resolver`, returns the object."""
+
+
+@runtime_checkable
+class ImmediateContainer(Container, Protocol):
+    """A container that can resolve some keys without awaiting. Optional, and read from those with `PROVIDED`."""
+
+    def immediate(self, key: Key, /) -> Immediate | None:
+        """Return a function that does for this key what ``resolve`` does, without awaiting; None if there is none.
+
+        Called at startup, after ``validate``; it runs no user code. The function takes any open scope of this container
+        and raises what ``resolve`` raises. Its results are shared with those of ``resolve``.
+        """
         ...

@@ -9,6 +9,7 @@ from types import MethodType
 from typing import Any
 
 from diator._keys import Key
+from diator.containers.port import Immediate
 from diator.context import current
 from diator.engine.events import Plain, Rule
 from diator.engine.provided_values import missing_value_error
@@ -19,27 +20,32 @@ from diator.engine.wiring import Argument, Source, Wired
 
 # Any: handlers of all signatures and results meet here.
 Function = Callable[..., Any]
-Make = Callable[[Unit], Any]
+Make = Callable[[Any], Any]
 Supply = tuple[Key | None, Make | None]
-"""Where an argument comes from: a key that the unit resolves, or a function of the unit; neither means `Publish`."""
+"""Where an argument comes from: a key that the unit resolves, or a function of the unit; neither means `Publish`.
+
+With a key, the function is the one that resolves it from an open scope without awaiting.
+"""
+Immediates = Callable[[Key], Immediate | None]
+"""Returns that function for a key."""
 
 
-def compile_call(wired: Wired, rule: Rule | None, app: object, threads: Threads) -> Work:
+def compile_call(wired: Wired, rule: Rule | None, app: object, threads: Threads, immediate: Immediates) -> Work:
     """Compile the call of one handler inside a unit of work."""
     if isinstance(wired.target, type):
-        return _class_call(wired, rule, app, threads)
-    function = _function(wired.target, wired, threads)
-    supplies = _supplies(wired.arguments, app)
+        return _class_call(wired, rule, app, threads, immediate)
+    function = awaited_function(wired, threads)
+    supplies = _supplies(wired.arguments, app, immediate)
     return _publishing_call(function, supplies, rule) if rule else _plain_call(function, supplies)
 
 
-def compile_layer(wired: Wired, work: Work, app: object, singleton: Resolve) -> Work:
+def compile_layer(wired: Wired, work: Work, app: object, singleton: Resolve, immediate: Immediates) -> Work:
     """Compile a middleware inside the unit of work, around ``work``.
 
     Around domain events an outer middleware runs there too, and has what it may have elsewhere.
     """
     function = with_keywords(wired.target, wired.arguments)
-    supplies, outer = _supplies(wired.arguments, app), wired.outer
+    supplies, outer = _supplies(wired.arguments, app, immediate), wired.outer
 
     async def layer(message: Any, unit: Unit) -> Any:
         call_next = Once(work, unit)
@@ -82,7 +88,7 @@ def compile_outer(
 ) -> Callable[[Any], Coroutine[Any, Any, Any]]:
     """Compile a middleware outside the unit of work, which may have singletons and the values of the sender."""
     function = with_keywords(wired.target, wired.arguments)
-    supplies, source = _supplies(wired.arguments, app), Unit(singleton, provided)
+    supplies, source = _supplies(wired.arguments, app, _awaiting), Unit(singleton, provided)
 
     async def outer(message: Any) -> Any:
         return await function(message, call_next, *await _arguments(supplies, source, None))
@@ -146,7 +152,7 @@ def _checking_each(function: Function) -> Plain:
 
 
 def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
-    if len(supplies) == 1 and (only := supplies[0][0]) is not None:
+    if len(supplies) == 1 and (only := supplies[0][0]) is not None and supplies[0][1] is None:
 
         async def call_with_one(message: Any, unit: Unit) -> Any:
             return await function(message, await unit.resolve(only))
@@ -154,10 +160,7 @@ def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
         return call_with_one
 
     async def call(message: Any, unit: Unit) -> Any:
-        arguments = [message]
-        for key, make in supplies:
-            arguments.append(await unit.resolve(key) if key is not None else make(unit))  # type: ignore[misc]
-        return await function(*arguments)
+        return await function(message, *await _arguments(supplies, unit, None))
 
     return call
 
@@ -177,10 +180,10 @@ def _publishing_call(function: Function, supplies: tuple[Supply, ...], rule: Rul
     return call
 
 
-def _class_call(wired: Wired, rule: Rule | None, app: object, threads: Threads) -> Work:
+def _class_call(wired: Wired, rule: Rule | None, app: object, threads: Threads, immediate: Immediates) -> Work:
     """A class handler: taken from the container or built for each message; its ``events`` are read after success."""
     build = with_keywords(wired.target, wired.constructor)
-    constructor, supplies = _supplies(wired.constructor, app), _supplies(wired.arguments, app)
+    constructor, supplies = (_supplies(some, app, immediate) for some in (wired.constructor, wired.arguments))
     keywords = any(argument.keyword for argument in wired.arguments)
     key, collects, run = wired.key, wired.has_events, _runner(wired, threads)
 
@@ -208,16 +211,18 @@ def _class_call(wired: Wired, rule: Rule | None, app: object, threads: Threads) 
 async def _arguments(supplies: tuple[Supply, ...], unit: Unit, publish: Function | None) -> list[Any]:
     found: list[Any] = []
     for key, make in supplies:
-        if key is not None:
+        if key is None:
+            found.append(publish if make is None else make(unit))
+        elif make is None or unit.resolver is None:
             found.append(await unit.resolve(key))
         else:
-            found.append(publish if make is None else make(unit))
+            found.append(make(unit.resolver))
     return found
 
 
-def _function(target: Function, wired: Wired, threads: Threads) -> Function:
-    """The target as something to await, whichever way it runs."""
-    function = with_keywords(target, wired.arguments)
+def awaited_function(wired: Wired, threads: Threads) -> Function:
+    """Return the target as something to await, whichever way it runs."""
+    function = with_keywords(wired.target, wired.arguments)
     if wired.runs == "async":
         return function
     run = _runner(wired, threads)
@@ -237,14 +242,19 @@ async def _run_sync(function: Function, arguments: tuple[Any, ...]) -> Any:
     return await finished(function(*arguments))
 
 
-def _supplies(arguments: Iterable[Argument], app: object) -> tuple[Supply, ...]:
-    return tuple(_supply(argument, app) for argument in arguments)
+def _supplies(arguments: Iterable[Argument], app: object, immediate: Immediates) -> tuple[Supply, ...]:
+    return tuple(_supply(argument, app, immediate) for argument in arguments)
 
 
-def _supply(argument: Argument, app: object) -> Supply:
+def _awaiting(_key: Key) -> None:
+    """Stand for `Immediates` where there is no scope: outer middlewares await their singletons."""
+
+
+def _supply(argument: Argument, app: object, immediate: Immediates) -> Supply:
     match argument.source:
         case Source.CONTAINER:
-            return argument.key, None
+            assert argument.key is not None
+            return argument.key, immediate(argument.key)
         case Source.PUBLISH:
             return None, None
         case Source.CONTEXT:

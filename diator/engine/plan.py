@@ -21,8 +21,9 @@ from diator._coroutines import as_coroutine_function, marked
 from diator._keys import Key
 from diator._shielding import shielded
 from diator.context import current, next_context
-from diator.engine.calls import compile_call, compile_layer, compile_outer, compile_plain
+from diator.engine.calls import awaited_function, compile_call, compile_layer, compile_outer, compile_plain
 from diator.engine.events import EventPublisher, EventSender, EventTable, Plain, Rule, Step
+from diator.engine.immediate import compile_immediate_unit
 from diator.engine.provided_values import name_missing_value
 from diator.engine.reach import Following, Needs, Reach
 from diator.engine.records import Registration
@@ -173,7 +174,12 @@ class Compiler:
             work = _unforgiving(work)
         if sender is not None and sends:
             return self._sending_plan(work, links, needs, sender)
-        return Plan(work, self._resources.unit(work, bool(needs.keys)), links, needs)
+        only_resolves = None if inner or self._sees_handlers or self._brought else self._only_resolving(wired)
+        return Plan(work, only_resolves or self._resources.unit(work, bool(needs.keys)), links, needs)
+
+    def _only_resolving(self, wired: Wired) -> Call | None:
+        function = awaited_function(wired, self._resources.threads)
+        return compile_immediate_unit(wired, function, self._resources)
 
     def _sends(self, wired: Wired, following: Following) -> bool:
         """Whether brokered events may leave because of a handler; `Event` itself means any."""
@@ -256,7 +262,7 @@ class Compiler:
         return _with_events(self._handler(registration, wired, rule, delivered=delivered), self._table.work)
 
     def _handler(self, registration: Registration, wired: Wired, rule: Rule | None, *, delivered: bool = False) -> Work:
-        work = compile_call(wired, rule, self._app, self._resources.threads)
+        work = compile_call(wired, rule, self._app, self._resources.threads, self._resources.immediate)
         if self._wrapping and not delivered:  # else its whole delivery is wrapped
             work = self._wrapping.handler(registration, work, streams=wired.streams)
         return work
@@ -269,7 +275,7 @@ class Compiler:
 
     def _inside(self, layers: Iterable[Wired], work: Work) -> Work:
         for layer in reversed(tuple(layers)):
-            work = compile_layer(layer, work, self._app, self._resources.singleton)
+            work = compile_layer(layer, work, self._app, self._resources.singleton, self._resources.immediate)
         return work
 
     def _link(self, layer: Wired) -> Link:

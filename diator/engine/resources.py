@@ -7,17 +7,18 @@ both.
 
 import asyncio
 import logging
+from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from diator._coroutines import marked
 from diator._keys import Key
-from diator._misuse import ensure_loop
+from diator._misuse import other_loop
 from diator._shielding import Shield, shielded
-from diator.containers.closing import add_cause, exit_arguments
-from diator.containers.port import Capability, Container, Resolver
+from diator.containers.closing import NOTHING_TO_CLOSE, add_cause, exit_arguments
+from diator.containers.port import Capability, Container, Immediate, ImmediateContainer, Resolver
 from diator.engine.threads import Threads
 from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
 from diator.errors import DiatorError, NotRunningError
@@ -30,22 +31,32 @@ Scope = AbstractAsyncContextManager[Resolver]
 class Resources:
     """The container, while the app runs."""
 
-    __slots__ = ("_all_ended", "_loop", "_singletons", "_under_way", "container", "resolve", "root", "threads")
+    __slots__ = (
+        *("_singletons", "all_ended", "capabilities", "container", "immediate", "loop", "opened", "resolve"),
+        *("root", "threads", "under_way"),
+    )
 
     def __init__(self, container: Container | None) -> None:
         self.container = container
+        self.capabilities = Capability(0) if container is None else container.capabilities
+        self.immediate: Callable[[Key], Immediate | None] = _never
+        """Returns the function that resolves a key from an open scope without awaiting, if there is one."""
+        if isinstance(container, ImmediateContainer) and Capability.PROVIDED in self.capabilities:
+            self.immediate = container.immediate
         self.threads = Threads()
         """In which sync handlers run."""
         self.root: Scope | None = None
         """The one scope of a container that has no scopes of its own."""
+        self.opened: Resolver | None = None
+        """The same, open."""
         self.resolve: Resolve = _after_the_end
         """What units without a scope of their own resolve with."""
         self._singletons: dict[Key, Any] = {}
         """What outer middlewares have, while the app runs."""
-        self._under_way = 0
+        self.under_way = 0
         """How many units of work use the container."""
-        self._all_ended: asyncio.Future[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.all_ended: asyncio.Future[None] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def unit(self, work: Work, uses_container: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Give the unit of work around ``work``: a function of the message and of what the sender provides.
@@ -68,12 +79,13 @@ class Resources:
 
     async def start(self) -> None:
         """Open the one scope of a container that has no scopes of its own."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         if self.container is None or Capability.SCOPED in self.container.capabilities:
             self.resolve = _without_a_scope
         else:
             self.root = self.container.scope(NO_VALUES)
-            self.resolve = (await self.root.__aenter__()).resolve
+            self.opened = await self.root.__aenter__()
+            self.resolve = self.opened.resolve
 
     async def stop(self) -> None:
         """Wait for the units of work that use the container, then close it and what `start` has opened.
@@ -89,7 +101,7 @@ class Resources:
             await shielded(self._close())
 
     async def _close(self) -> None:
-        root, self.root, self.resolve, self._loop = self.root, None, _after_the_end, None
+        root, self.root, self.opened, self.resolve, self.loop = self.root, None, None, _after_the_end, None
         self._singletons.clear()
         try:
             if root is not None:
@@ -116,23 +128,35 @@ class Resources:
 
     def enter(self) -> None:
         """Count a unit of work that uses the container. Raises `NotRunningError` in another event loop."""
-        ensure_loop(self._loop, "a message was sent")
-        self._under_way += 1
+        if get_running_loop() is not self.loop and self.loop is not None:
+            raise NotRunningError(other_loop("a message was sent"))
+        self.under_way += 1
 
     def leave(self) -> None:
         """Count one less."""
-        self._under_way -= 1
-        if not self._under_way and self._all_ended is not None and not self._all_ended.done():
-            self._all_ended.set_result(None)
+        self.under_way -= 1
+        if self.all_ended is not None:
+            self.wake()
+
+    def wake(self) -> None:
+        """End the waiting for units of work if there is none left."""
+        if self.all_ended is not None and not self.under_way and not self.all_ended.done():
+            self.all_ended.set_result(None)
+
+    def refuse(self, message: object) -> NoReturn:
+        """Raise `NotRunningError` for a unit of work that begins after the end, or in another event loop."""
+        if self.resolve is _after_the_end:
+            raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
+        raise NotRunningError(other_loop("a message was sent"))
 
     async def _wait(self) -> None:
-        while self._under_way:
-            logger.info("the app ends; it waits for %d units of work before it closes its container", self._under_way)
-            self._all_ended = asyncio.get_running_loop().create_future()
+        while self.under_way:
+            logger.info("the app ends; it waits for %d units of work before it closes its container", self.under_way)
+            self.all_ended = asyncio.get_running_loop().create_future()
             try:
-                await self._all_ended
+                await self.all_ended
             finally:
-                self._all_ended = None
+                self.all_ended = None
 
     async def _without_scope(
         self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
@@ -150,7 +174,9 @@ class Resources:
     async def _in_root(self, work: Work, message: Any, provided: Mapping[Key, object], unit: Unit | None) -> Any:
         self.enter()
         try:
-            return await work(message, unit or Unit(self.resolve, provided))
+            unit = unit or Unit(self.resolve, provided)
+            unit.resolver = self.opened
+            return await work(message, unit)
         finally:
             self.leave()
 
@@ -160,15 +186,12 @@ class Resources:
         """Run a unit of work in a scope of its own."""
         assert self.container is not None
         if self.resolve is _after_the_end:
-            raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
+            self.refuse(message)
         self.enter()
         try:
             scope = self.container.scope(provided)
-            resolve = (await scope.__aenter__()).resolve
-            if unit is None:
-                unit = Unit(resolve, provided)
-            else:
-                unit.open(resolve)
+            unit = unit or Unit(self.resolve, provided)
+            unit.open(await scope.__aenter__())
             try:
                 result = await work(message, unit)
             except BaseException as error:
@@ -177,10 +200,12 @@ class Resources:
                 raise
             failure, unit.failure = unit.failure, None
             if failure is None:
-                shield = Shield()
-                await shield.close(scope.__aexit__(None, None, None))
-                if shield.cancelled is not None:
-                    unit.cancel(shield.cancelled)
+                closing = scope.__aexit__(None, None, None)
+                if closing is not NOTHING_TO_CLOSE:
+                    shield = Shield()
+                    await shield.close(closing)
+                    if shield.cancelled is not None:
+                        unit.cancel(shield.cancelled)
             else:  # a middleware has put a result in the place of an error: the work is undone all the same
                 await _close_knowing(scope, failure)
                 del failure
@@ -219,6 +244,10 @@ async def _told(scope: Scope, error: BaseException) -> None:
 async def _without_a_scope(key: Key) -> Any:
     text = f"{key} was asked for in a unit of work without a scope, because its event was defined after the app started"
     raise DiatorError(f"{text}; import the module of every event before the app starts")
+
+
+def _never(_key: Key) -> None:
+    """Stand for a container that can't resolve without awaiting."""
 
 
 _TOO_LATE = "{what} after the app had ended; await what is sent inside of `async with app`"

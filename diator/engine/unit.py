@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diator._coroutines import marked
 from diator._keys import Key
+from diator.containers.port import Resolver
 from diator.errors import CallNextError, DiatorError
 from diator.messages import Event, Message
 
@@ -66,7 +67,7 @@ class Published(list[Event]):
 class Unit:
     """One unit of work."""
 
-    __slots__ = ("events", "failure", "provided", "resolve")
+    __slots__ = ("events", "failure", "provided", "resolve", "resolver")
 
     def __init__(self, resolve: Resolve, provided: Mapping[Key, object]) -> None:
         self.events: list[Event] = []
@@ -74,11 +75,14 @@ class Unit:
         self.provided = provided
         self.failure: BaseException | None = None
         """What was raised inside, whether or not a middleware has let it through."""
-        self.open(resolve)
+        self.resolver: Resolver | None = None
+        """The open scope, for the functions that resolve a key without awaiting; None without a scope."""
+        self.resolve = _overlay(resolve, provided) if provided else resolve
 
-    def open(self, resolve: Resolve) -> None:
-        """Resolve dependencies with ``resolve`` from now on, after the values of the sender."""
-        self.resolve = _overlay(resolve, self.provided) if self.provided else resolve
+    def open(self, resolver: Resolver) -> None:
+        """Resolve dependencies from this scope from now on, after the values of the sender."""
+        self.resolver = resolver
+        self.resolve = _overlay(resolver.resolve, self.provided) if self.provided else resolver.resolve
 
     def published(self) -> Published:
         """Make the list that collects what one handler publishes; it joins ``events`` when that handler has ended."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
@@ -203,11 +204,44 @@ class ReferenceContainer:
         await close_in_reverse(exits_of(shelf), leave, None)
 
 
+class ImmediateContainer(ReferenceContainer):
+    """The same, and resolves without awaiting what it can."""
+
+    def immediate(self, key: Key, /) -> Callable[[Any], Any] | None:
+        def resolve(scope: ReferenceScope) -> Any:
+            steps = scope.resolve(key)
+            try:
+                steps.send(None)
+            except StopIteration as end:
+                return end.value
+            raise AssertionError("a sync factory was awaited")
+
+        return None if self.must_await(key) else resolve
+
+    def must_await(self, key: Key) -> bool:
+        registration = self.find(key)
+        if registration is None or registration.kind is Kind.VALUE:
+            return False
+        if registration.kind in (Kind.COROUTINE, Kind.ASYNC_GENERATOR):
+            return True
+        return any(self.must_await(need.key) for need in self.needs(registration))
+
+
 class TestReferenceContainer(ContainerSuite):
     """Every case, nothing overridden, nothing that can't be expressed."""
 
     def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
         return ReferenceContainer(registrations)
+
+    def marker(self, name: str) -> object:
+        return Marker(name)
+
+
+class TestImmediateContainer(ContainerSuite):
+    """Every case, with a container that has the optional part of the port."""
+
+    def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
+        return ImmediateContainer(registrations)
 
     def marker(self, name: str) -> object:
         return Marker(name)
@@ -319,6 +353,115 @@ class AcloseBuildsWhatNobodyAskedFor(ReferenceContainer):
         await super().aclose()
 
 
+class ImmediateDefect(ImmediateContainer):
+    """Resolves without awaiting in a way of its own."""
+
+    def immediate(self, key: Key, /) -> Callable[[Any], Any] | None:
+        right = super().immediate(key)
+        return None if right is None else partial(self.resolved, right)
+
+    def resolved(self, right: Callable[[Any], Any], scope: ReferenceScope) -> Any:
+        raise NotImplementedError
+
+
+@caught_by(
+    "immediate_shares_objects_with_resolve",
+    "immediate_raises_after_the_scope_has_closed",
+    "resources_opened_immediately_close_in_reverse",
+    and_more=True,
+)
+class ImmediateOpensAScopeOfItsOwn(ImmediateDefect):
+    def resolved(self, right: Callable[[Any], Any], scope: ReferenceScope) -> Any:
+        return right(self.scope(scope.provided))
+
+
+@caught_by("a_resource_opened_immediately_closes_after_an_error", and_more=True)
+class ImmediateLeavesResourcesOpenAfterAnError(ImmediateDefect):
+    class Forgetful(ReferenceScope):
+        async def close(self, error: BaseException | None) -> bool | None:
+            return None if error else await super().close(error)
+
+    def resolved(self, right: Callable[[Any], Any], scope: ReferenceScope) -> Any:
+        scope.__class__ = self.Forgetful
+        return right(scope)
+
+
+@caught_by("immediate_raises_after_the_scope_has_closed")
+class ImmediateForgetsThatTheScopeHasClosed(ImmediateDefect):
+    def resolved(self, right: Callable[[Any], Any], scope: ReferenceScope) -> Any:
+        left, scope.left = scope.left, False
+        try:
+            return right(scope)
+        finally:
+            scope.left = left
+
+
+@caught_by("immediate_returns_provided_values", "what_a_sender_provides_reaches_factories", and_more=True)
+class ImmediateForgetsProvidedValues(ImmediateDefect):
+    def resolved(self, right: Callable[[Any], Any], scope: ReferenceScope) -> Any:
+        provided, scope.provided = scope.provided, {}
+        try:
+            return right(scope)
+        finally:
+            scope.provided = provided
+
+
+@caught_by("immediate_serves_a_reopened_container")
+class ImmediateKeepsSingletons(ImmediateContainer):
+    def immediate(self, key: Key, /) -> Callable[[Any], Any] | None:
+        kept: list[Any] = []
+        right = super().immediate(key)
+        if right is None or self.find(key) is None or self.lifetime(key) is not Lifetime.SINGLETON:
+            return right
+
+        def resolve(scope: ReferenceScope) -> Any:
+            if not kept or scope.left:
+                kept.append(right(scope))
+            return kept[0]
+
+        return resolve
+
+
+@caught_by("immediate_serves_a_reopened_container")
+class ImmediateBuildsAtStartup(ImmediateContainer):
+    def immediate(self, key: Key, /) -> Callable[[Any], Any] | None:
+        right = super().immediate(key)
+        if right is not None and self.find(key) is not None and self.lifetime(key) is Lifetime.SINGLETON:
+            with suppress(Exception):
+                right(self.scope({}))
+        return right
+
+
+@caught_by("immediate_raises_what_a_factory_raises")
+class ImmediateWrapsErrors(ImmediateDefect):
+    def resolved(self, right: Callable[[Any], Any], scope: ReferenceScope) -> Any:
+        try:
+            return right(scope)
+        except HandlerError as error:
+            raise ContainerError("a factory failed") from error
+
+
+@caught_by("immediate_raises_for_what_is_missing")
+class ImmediateReturnsNoneForWhatIsMissing(ImmediateDefect):
+    def resolved(self, right: Callable[[Any], Any], scope: ReferenceScope) -> Any:
+        try:
+            return right(scope)
+        except DependencyNotFoundError:
+            return None
+
+
+@caught_by("what_has_to_be_awaited_is_not_immediate", and_more=True)
+class ImmediateReturnsCoroutines(ImmediateContainer):
+    def must_await(self, key: Key) -> bool:
+        return False
+
+
+@caught_by("immediate_tells_qualifiers_apart", and_more=True)
+class ImmediateDropsQualifiers(ImmediateContainer):
+    def immediate(self, key: Key, /) -> Callable[[Any], Any] | None:
+        return super().immediate(Key(key.hint))
+
+
 @caught_by("a_reopened_container_builds_its_singletons_anew")
 class SingletonsSurviveAclose(ReferenceContainer):
     async def aclose(self) -> None:
@@ -341,7 +484,7 @@ class ContainersShareSingletons(ReferenceContainer):
         self.shelf.objects.clear()
 
 
-@caught_by("looking_runs_no_factory", "two_containers_are_independent")
+@caught_by("looking_runs_no_factory", "two_containers_are_independent", and_more=True)
 class RegistrationsAreGlobal(ReferenceContainer):
     everything: ClassVar[dict[Key, Registration]] = {}
 

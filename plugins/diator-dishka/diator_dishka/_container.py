@@ -8,6 +8,7 @@ from dishka import AsyncContainer, FromComponent
 from diator.containers import Capability, GraphContainer, Key, Validation
 from diator.errors import ConfigurationError, Problem
 from diator_dishka._graph import Graph, to_dishka
+from diator_dishka._immediate import Build, Immediate
 from diator_dishka._provider import DishkaProvider, look, problems
 from diator_dishka._scope import DishkaScope, close
 
@@ -26,6 +27,7 @@ class DishkaContainer(GraphContainer):
         _refuse_others(container)
         self._container = container
         self._graph = Graph(container)
+        self._immediate = Immediate(container, self._graph)
 
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
         """Read dishka's own ``FromComponent("x")``."""
@@ -44,6 +46,10 @@ class DishkaContainer(GraphContainer):
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Find what is missing, also where dishka was told to skip that, and what provided values can't reach."""
         return problems(self._graph, keys, provided)
+
+    def immediate(self, key: Key, /) -> Build | None:
+        """Return the function that resolves a key in a scope; None if some factory below it has to be awaited."""
+        return self._immediate.build(key)
 
     def scope(self, provided: Mapping[Key, object], /) -> DishkaScope:
         """Make a scope for one unit of work."""

@@ -83,6 +83,7 @@ class Graph:
         self.unit = len(outer)
         """The outermost scope that the unit of work opens."""
         self.deepest = len(self._registries) - 1
+        self.innermost = self._registries[-1]
 
     def find(self, key: DependencyKey, level: int) -> Found | None:
         """Find the factory that dishka would use for a key in this scope: the innermost one."""

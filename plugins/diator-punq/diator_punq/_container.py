@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from diator.containers import Capability, GraphContainer, Key, Provider, hint_of, key_of
 from diator.errors import ScopeClosedError
+from diator_punq._construction import Build, Builders
 from diator_punq._provider import Way
 from diator_punq._registrations import Registrations
 
@@ -27,6 +28,7 @@ class PunqContainer(GraphContainer):
     def __init__(self, container: punq.Container) -> None:
         self._container = container
         self._registrations = Registrations(container)
+        self._builders: dict[frozenset[Key], Builders] = {}
 
     def __repr__(self) -> str:
         return f"PunqContainer({self._container!r})"
@@ -47,15 +49,39 @@ class PunqContainer(GraphContainer):
             return True
         return not is_list and self.provider(key) is not None and not self.validate([key], ()).errors
 
+    def immediate(self, key: Key, /) -> "Callable[[PunqScope], Any]":
+        """Return the function that resolves a key in a scope: punq awaits nothing."""
+        hint = hint_of(key)
+
+        def build(scope: PunqScope) -> Any:
+            try:
+                return scope.builders[hint](scope)
+            except punq.MissingDependencyError as error:
+                found = self.validate([key], scope.provided).errors
+                if not found:  # raised by a constructor or factory that uses punq itself
+                    raise
+                raise found[0] from error
+
+        return build
+
     def scope(self, provided: Mapping[Key, object], /) -> "PunqScope":
         """Make a scope. Without values it is the container itself, with values a child that has them."""
-        return PunqScope(self, self._child(provided) if provided else self._container, provided)
+        return PunqScope(self, provided, self._builders_for(provided))
+
+    def _builders_for(self, provided: Collection[Key]) -> Builders:
+        keys = frozenset(provided)
+        if keys not in self._builders:
+            self._builders[keys] = Builders(self._container, {hint_of(key): key for key in keys})
+        return self._builders[keys]
 
     async def aclose(self) -> None:
         """Forget the singletons, so that the app can run again, in another event loop too. punq closes nothing."""
         self._container._singletons.clear()  # pyright: ignore[reportPrivateUsage] - the only way to forget
 
-    def _child(self, provided: Mapping[Key, object]) -> punq.Container:
+    def native(self, provided: Mapping[Key, object]) -> punq.Container:
+        """Return what punq resolves from: the container, or a child that has these values."""
+        if not provided:
+            return self._container
         # Not with `instance=`: parent and children keep those in one dict, by the id of a registration. The id of one
         # that is gone is given to another, which would then answer with the value of another sender.
         child = self._container.child()
@@ -68,13 +94,20 @@ class PunqContainer(GraphContainer):
 class PunqScope:
     """A container of punq, for as long as the app, or a unit of work, may use it."""
 
-    __slots__ = ("_container", "_provided", "_resolve")
+    __slots__ = ("_container", "_native", "builders", "provided")
 
-    def __init__(self, container: PunqContainer, native: punq.Container, provided: Mapping[Key, object]) -> None:
+    def __init__(self, container: PunqContainer, provided: Mapping[Key, object], builders: Builders) -> None:
         self._container = container
-        self._provided = provided
-        # Any: what punq gives has the type that the hint names.
-        self._resolve: Callable[[Any], Any] = native.resolve
+        self._native: punq.Container | None = None
+        self.builders: dict[Any, Build] = builders
+        self.provided = provided
+
+    @property
+    def native(self) -> punq.Container:
+        """What punq resolves from in this scope."""
+        if self._native is None:
+            self._native = self._container.native(self.provided)
+        return self._native
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,21 +115,19 @@ class PunqScope:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._resolve = _refuse
+        self.builders = _CLOSED
 
     async def resolve(self, key: Key, /) -> Any:
-        """Have punq build the object of a key."""
-        try:
-            return self._resolve(key.hint if key.qualifier is None else hint_of(key))
-        except punq.MissingDependencyError as error:
-            found = self._container.validate([key], self._provided).errors
-            if not found:  # raised by a constructor or factory that uses punq itself
-                raise
-            raise found[0] from error
+        """Build the object of a key as punq would, or have punq build it."""
+        return self._container.immediate(key)(self)
 
 
-def _refuse(hint: Any) -> NoReturn:
-    raise ScopeClosedError(key_of(hint))
+class _Closed(dict[Any, Build]):
+    def __missing__(self, hint: Any) -> NoReturn:
+        raise ScopeClosedError(key_of(hint))
+
+
+_CLOSED = _Closed()
 
 
 def _giving(value: T) -> Callable[[], T]:

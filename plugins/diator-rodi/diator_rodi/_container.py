@@ -1,13 +1,13 @@
 """The port over a ``rodi.Container``: three lifetimes, synchronous, with nothing that closes."""
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping
 from types import TracebackType
 from typing import Any
 
 import rodi
 from typing_extensions import Self
 
-from diator.containers import Capability, GraphContainer, Key, Validation, check, hint_of, key_of
+from diator.containers import NOTHING_TO_CLOSE, Capability, GraphContainer, Key, Validation, check, hint_of, key_of
 from diator.errors import (
     ConfigurationError,
     ContainerError,
@@ -68,6 +68,10 @@ class RodiContainer(GraphContainer):
             self._checked = dict(self._container)
         return Validation(errors, warnings)
 
+    def immediate(self, key: Key, /) -> "Callable[[RodiScope], Any]":
+        """Return the function that resolves a key in a scope: rodi awaits nothing."""
+        return lambda scope: scope.resolve_now(key)
+
     def scope(self, provided: Mapping[Key, object], /) -> "RodiScope":
         """Make a scope. Raises `~diator.ContainerError` if more was registered since the first one was opened."""
         services = self._services
@@ -122,14 +126,19 @@ class RodiScope(rodi.ActivationScope):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         self._builders = None
         self.dispose()  # type: ignore[no-untyped-call]  # of rodi
+        return NOTHING_TO_CLOSE
 
     async def resolve(self, key: Key, /) -> Any:
         """Have rodi build the object of a key."""
+        return self.resolve_now(key)
+
+    def resolve_now(self, key: Key) -> Any:
+        """Have rodi build the object of a key, without awaiting."""
         if self._builders is None:
             raise ScopeClosedError(key)
         if self._provided and key in self._provided:

@@ -2,13 +2,14 @@
 
 In reading order: `registration` (what a case asks the plugin's author to register), `bench` (how a case gets its
 container, and what happens if the container can't do it), `services` and `resources` (what the cases register), then
-the cases: `lifetimes`, `concurrency`, `factories`, `teardown`, `closing`, `failures`, `startup`, `keys`.
+the cases: `lifetimes`, `concurrency`, `factories`, `teardown`, `closing`, `failures`, `startup`, `keys`, `immediate`.
 """
 
 from diator_conformance.containers.closing import Closing
 from diator_conformance.containers.concurrency import Concurrency
 from diator_conformance.containers.factories import Factories
 from diator_conformance.containers.failures import Failures
+from diator_conformance.containers.immediate import Immediate
 from diator_conformance.containers.keys import Keys
 from diator_conformance.containers.lifetimes import Lifetimes
 from diator_conformance.containers.registration import (
@@ -24,7 +25,7 @@ from diator_conformance.containers.teardown import Teardown
 __all__ = ["CannotExpressError", "ContainerSuite", "Feature", "Kind", "RefusedByLibraryError", "Registration"]
 
 
-class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Closing, Failures, Startup, Keys):
+class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Closing, Failures, Startup, Keys, Immediate):
     """What every container plugin must do. Subclass it as ``Test...``, and write ``container``.
 
     Say in ``lacks`` what the library can't do. A case that needs it, or a capability that the plugin does not declare,

@@ -26,8 +26,8 @@ P = ParamSpec("P")
 B = TypeVar("B", bound="Bench")
 
 
-class _RefusedError(Exception):
-    """Ends a case well: the plugin has refused at the start what it can't do."""
+class EndedError(Exception):
+    """Ends a case well: the plugin has refused at startup what it can't do, or need not do what the case is about."""
 
 
 def case(
@@ -48,7 +48,7 @@ def case(
                 outcome = body(self, *args, **kwargs)
                 if outcome is not None:
                     asyncio.run(asyncio.wait_for(outcome, self.deadline))
-            except _RefusedError:
+            except EndedError:
                 return
 
         setattr(run, _MARK, True)
@@ -134,11 +134,11 @@ class Bench:
             pytest.xfail(f"without {without}: {reason}")
         except RefusedByLibraryError as refusal:
             if lacking:
-                raise _RefusedError from refusal
+                raise EndedError from refusal
             raise
         if lacking:
             _must_refuse(container, [one.key for one in registrations], provided, lacking)
-            raise _RefusedError
+            raise EndedError
         return container
 
     def _lacks_transients(self, registrations: Sequence[Registration]) -> str:
