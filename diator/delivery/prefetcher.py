@@ -116,8 +116,12 @@ class Prefetcher:
         return job.unexplained >= self._suspect_after
 
     async def _isolate(self, jobs: Sequence[Job], limit: int) -> None:
-        """Run suspected messages one at a time, these and more, until none comes."""
+        """Run suspected messages one at a time: these, and those among as many that come after them.
+
+        They come one by one then, so that none is received and released again and again with the others.
+        """
         turn = self._shared.isolation_lock
+        remaining = len(jobs)
         if turn.is_wanted:  # the suspected message of another subscription must not take these with it
             self._release(jobs)
             await _all_finished(jobs)
@@ -125,15 +129,15 @@ class Prefetcher:
             async with turn:
                 await self._run_alone(jobs)
             limit = 1
-        suspected = True
-        while suspected:
+        while jobs and remaining > 0:
             async with turn:
                 jobs = self._start(await self._receive_soon(limit))
-                suspected = any(map(self._is_suspected, jobs))
-                if suspected:
+                if any(map(self._is_suspected, jobs)):
                     await self._run_alone(jobs)
+                    remaining = max(remaining, len(jobs))
                 else:
                     await _all_finished(self._accept(jobs))
+            remaining -= 1
             limit = 1
 
     async def _run_alone(self, jobs: Sequence[Job]) -> None:

@@ -392,6 +392,13 @@ WORKER = (
     ),
     _bug(
         "prefetcher",
+        "suspects-come-and-go",
+        "suspected messages are received and released many times before they run",
+        "                    await _all_finished(self._accept(jobs))\n            remaining -= 1\n",
+        "                    await _all_finished(self._accept(jobs))\n                    return\n            remaining -= 1\n",
+    ),
+    _bug(
+        "prefetcher",
         "suspected-late",
         "a message is suspected one delivery too late",
         "job.unexplained >= self._suspect_after",

@@ -591,8 +591,13 @@ def test_workers_that_are_killed(tmp_path: Path) -> None:
         for worker in workers:
             one.until("settled", of=worker)
         while len(one.deaths) < KILLS:
-            time.sleep(chance.uniform(0.2, 2.0))
-            for place in (0, 1) if chance.random() < 0.1 else (chance.randrange(2),):
+            places = (0, 1) if chance.random() < 0.1 else (chance.randrange(2),)
+            if chance.random() < 0.5:  # where the machine is busy, few workers would live to see a message
+                one.until("began", of=workers[places[0]])
+                time.sleep(chance.uniform(0.0, 0.3))
+            else:
+                time.sleep(chance.uniform(0.2, 2.0))
+            for place in places:
                 one.kill(workers[place])
                 workers[place] = one.hire()
         one.end_publishing()
