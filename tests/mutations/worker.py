@@ -366,8 +366,8 @@ WORKER = (
         "prefetcher",
         "no-suspects",
         "what was received with a poison message is blamed with it",
-        "            if any(map(self._is_suspected, jobs)):\n",
-        "            if False:\n",
+        "            if any(map(self._is_suspected, jobs)):\n                await self._isolate(jobs, limit)\n",
+        "            if False:\n                await self._isolate(jobs, limit)\n",
     ),
     _bug(
         "prefetcher",
