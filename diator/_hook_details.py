@@ -57,14 +57,25 @@ class Sending(_InContext):
 class Handling(_InContext):
     """A handler runs."""
 
-    __slots__ = ("handler", "message", "result", "rows")
+    __slots__ = ("delivery", "handler", "message", "result", "rows", "system")
 
-    def __init__(self, message: "Message", handler: "Registration", context: Context | None) -> None:
+    def __init__(
+        self,
+        message: "Message",
+        handler: "Registration",
+        context: Context | None,
+        delivery: "Delivery | None" = None,
+        system: str | None = None,
+    ) -> None:
         super().__init__(context)
         self.message = message
         """The message; of a domain event or request, as middlewares have passed it on."""
         self.handler = handler
         """The handler as it was registered, with ``name``, ``kind`` and ``place``."""
+        self.delivery = delivery
+        """Of a brokered event, what the broker delivered: its topic, key, body and counts."""
+        self.system = system
+        """Of a brokered event, the name of the broker's system, such as ``redis``."""
         self.result: Any = None
         """What it returns, once it has completed. ``Any``: each request has a result of its own."""
         self.rows: list[Any] | None = None
@@ -77,6 +88,8 @@ class Publishing(NamedTuple):
     messages: "Sequence[Outgoing]"
     context: Context | None
     """The context of the unit of work that published them."""
+    system: str
+    """The name of the broker's system, such as ``redis``."""
 
 
 class Collected(_InContext):

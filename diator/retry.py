@@ -53,8 +53,10 @@ class Retry:
         """The longest delay that this policy can ask for, in seconds."""
         return 0.0 if self.attempts < 2 else min(self.max_delay, self._before_jitter(self.attempts - 1) * self._most)
 
-    def delay_after(self, attempt: int) -> float:
-        """The seconds to wait after an attempt, counted from 1, has failed."""
+    def delay_after(self, attempt: int, asked: float | None = None) -> float:
+        """The seconds to wait after an attempt, counted from 1, has failed; ``asked`` are those of a `RetryLater`."""
+        if asked is not None:
+            return asked
         from random import uniform  # noqa: PLC0415 - slow to import, and needed after a failure only
 
         delay = self._before_jitter(attempt)

@@ -20,6 +20,7 @@ class Span:
     trace: str
     parent: str | None
     links: list[str] = field(default_factory=list[str])
+    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
     id: str = field(default_factory=lambda: f"{next(_numbers):016x}")
     error: str | None = None
 
@@ -41,19 +42,37 @@ class Tracing(Hooks):
         return self._span(f"{details.verb} {type(details.messages[0]).__name__}")
 
     def handling(self, details: Handling, /) -> AbstractContextManager[None]:
-        remote = None if current_span.get() else details.context.headers.get("traceparent")
-        return self._span(f"process {type(details.message).__name__} by {details.handler.name}", remote)
+        if details.delivery is None:
+            return self._span(f"handle {type(details.message).__name__} by {details.handler.name}")
+        attributes = {
+            "messaging.system": details.system,
+            "messaging.operation.type": "process",
+            "messaging.destination.name": details.delivery.topic,
+            "messaging.consumer.group.name": details.context.subscription,
+            "messaging.message.id": details.context.message_id,
+            "messaging.message.conversation_id": details.context.correlation_id,
+        }
+        parent = details.context.headers.get("traceparent")
+        return self._span(f"process {details.delivery.topic} by {details.handler.name}", parent, attributes)
 
     def publishing(self, details: Publishing, /) -> AbstractContextManager[None]:
+        attributes = {
+            "messaging.system": details.system,
+            "messaging.operation.type": "send",
+            "messaging.destination.name": details.messages[0].topic,
+            "messaging.batch.message_count": len(details.messages),
+        }
         created = [message.envelope.traceparent for message in details.messages]
-        return self._span(f"publish {details.messages[0].topic}", links=[one for one in created if one])
+        span = self._span(f"publish {details.messages[0].topic}", None, attributes)
+        self.spans[-1].links = [one for one in created if one]
+        return span
 
     def propagate(self, details: Collected, /) -> Mapping[str, str] | None:
         span = current_span.get()
         return {"traceparent": span.traceparent} if span else None
 
     def _span(
-        self, name: str, remote: str | None = None, links: list[str] | None = None
+        self, name: str, remote: str | None = None, attributes: Mapping[str, object] | None = None
     ) -> AbstractContextManager[None]:
         local = current_span.get()
         if remote is not None:
@@ -63,7 +82,7 @@ class Tracing(Hooks):
             span = Span(name, local.trace, local.id)
         else:
             span = Span(name, f"{next(_numbers):032x}", None)
-        span.links = links or []
+        span.attributes = attributes or {}
         self.spans.append(span)
         return _open(span)
 
@@ -143,18 +162,21 @@ async def test_spans_nest_from_send_to_the_handler_in_a_worker_and_its_follow_up
         await watch.settle(3)
     assert tracing.lines() == [
         "send Join",
-        "  process Join by join",
-        "  process Joined by seat",
-        "    process Announced by bill ! ConnectionError",
-        "    process Announced by bill",
+        "  handle Join by join",
+        "  handle Joined by seat",
+        "    process tracing.announced by bill ! ConnectionError",
+        "    process tracing.announced by bill",
         "      publish tracing.mailed",
-        "      process Mailed by note",
+        "      process tracing.mailed by note",
         "  publish tracing.announced",
     ]
     assert len({span.trace for span in tracing.spans}) == 1
     of = {span.name: span for span in tracing.spans}
-    assert of["publish tracing.announced"].links == [of["process Joined by seat"].traceparent]
-    assert of["publish tracing.mailed"].links == [of["process Announced by bill"].traceparent]
+    assert of["publish tracing.announced"].links == [of["handle Joined by seat"].traceparent]
+    assert of["publish tracing.mailed"].links == [of["process tracing.announced by bill"].traceparent]
+    attributes = of["process tracing.mailed by note"].attributes
+    assert attributes["messaging.destination.name"] == "tracing.mailed"
+    assert attributes["messaging.consumer.group.name"] == "billing.note"
 
 
 @in_virtual_time
@@ -168,4 +190,8 @@ async def test_what_the_app_publishes_itself_descends_from_its_own_span() -> Non
     async with app, app.worker():
         await app.publish(Announced())
         await watch.settle(1)
-    assert tracing.lines() == ["publish Announced", "  publish tracing.announced", "  process Announced by bill"]
+    assert tracing.lines() == [
+        "publish Announced",
+        "  publish tracing.announced",
+        "  process tracing.announced by bill",
+    ]

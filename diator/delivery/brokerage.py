@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
-from functools import partial
 
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
@@ -56,19 +55,14 @@ class Brokerage:
         self._catalog = look_through(checked, name, self.broker, self.defaults)
         return checked._replace(problems=(*checked.problems, *self._catalog.problems))
 
+    publisher: type[Publisher] = Publisher
+    """What publishes."""
+
     def open(self, name: str | None) -> Publisher:
         """Give what publishes, for an app that was checked."""
         make, timeout = self.publisher, self.defaults.publish_timeout
         self._publisher = make(self._connection, name or "diator", self.catalog, timeout, self.telling)
         return self._publisher
-
-    publisher: type[Publisher] = Publisher
-    """What publishes."""
-
-    def calls(self, dispatch: Dispatch, consumed: Consumed, follow_ups: FollowUps) -> Mapping[type, Call]:
-        """Compile what a worker calls for each class of events of one handler."""
-        classes = {entry.cls for entry in consumed.entries.values()}
-        return {cls: dispatch.delivered(consumed.registration, consumed.wired, cls, follow_ups) for cls in classes}
 
     @property
     def is_looked_through(self) -> bool:
@@ -104,12 +98,10 @@ class Brokerage:
         """Make a worker."""
         assert self._publisher is not None
 
+        def calls(consumed: Consumed, follow_ups: FollowUps) -> Mapping[type, Call]:
+            classes = {entry.cls for entry in consumed.entries.values()}
+            return {cls: dispatch.delivered(consumed.registration, consumed.wired, cls, follow_ups) for cls in classes}
+
         return Worker(
-            self.broker,
-            self.catalog,
-            self._publisher,
-            partial(self.calls, dispatch),
-            only=only,
-            concurrency=concurrency,
-            grace=grace,
+            self.broker, self.catalog, self._publisher, calls, only=only, concurrency=concurrency, grace=grace
         )

@@ -37,7 +37,7 @@ def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
     if attempt >= retry.attempts:
         return parked(f"exhausted after {attempt} attempts", attempt, error)
     seconds = max(_delays_asked_for(errors), default=None)
-    return RetryAfter(min(retry.delay_after(attempt) if seconds is None else seconds, _LONGEST))
+    return RetryAfter(min(retry.delay_after(attempt, seconds), _LONGEST))
 
 
 def _delays_asked_for(errors: Iterable[BaseException]) -> Iterator[float]:

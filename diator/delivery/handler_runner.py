@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from diator.brokers.port import ACK, RELEASE, Outcome
@@ -13,8 +14,11 @@ from diator.delivery.catalog import Consumed
 from diator.delivery.follow_up import SendingEndedError
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.reading import context_of, decode, understand
+from diator.delivery.shared import Shared
+from diator.delivery.telling import Telling
 from diator.delivery.work_queue import Job
 from diator.errors import UnreadableMessageError
+from diator.hooks import Handling
 
 _NEVER = float("inf")
 
@@ -94,7 +98,12 @@ class HandlerRunner:
     """Runs the handler of one subscription for the messages of one receiver, any number at a time."""
 
     def __init__(
-        self, config: Consumed, calls: Mapping[type, Call], running: RunningHandlers, reporter: OutcomeReporter
+        self,
+        config: Consumed,
+        calls: Mapping[type, Call],
+        running: RunningHandlers,
+        reporter: OutcomeReporter,
+        shared: Shared,
     ) -> None:
         self.is_shutting_down = False
         """Whether what runs is being cancelled, by the worker or with the event loop."""
@@ -103,6 +112,8 @@ class HandlerRunner:
         self._calls = calls
         self._running = running
         self._reporter = reporter
+        self._hooks = shared.telling if shared.telling.hears("handling") else None
+        self._system = shared.broker.system
         self._loop = asyncio.get_running_loop()
 
     async def run(self, job: Job, task: "asyncio.Task[Any]") -> Outcome:
@@ -132,12 +143,20 @@ class HandlerRunner:
         finally:
             del failure  # its frames lead here, and they would keep each other alive
 
+    async def _wrapped(self, hooks: Telling, call: Call, job: Job, event: Any) -> None:
+        """Call the handler inside of the hooks that wrap it."""
+        details = Handling(event, self._config.registration, job.context, job.delivery, self._system)
+        with hooks.wrap("handling", details):
+            details.result = await call(event)
+
     async def _call(
         self, job: Job, task: "asyncio.Task[Any]", call: Call, event: Any, began: float
     ) -> BaseException | None:
         """Call the handler; return what it raised."""
         assert job.context is not None
         run = self._running.start(job, task, began)
+        if self._hooks is not None:
+            call = partial(self._wrapped, self._hooks, call, job)
         try:
             failure: BaseException | None = await alone(call, job.context, event)
         finally:

@@ -158,7 +158,7 @@ class Publisher:
         """Hand some events of a unit to the broker. Raises `PublishError`."""
         messages: list[Outgoing] = [one.message for one in outbound]
         if self.telling.hears("publishing"):
-            with self.telling.wrap("publishing", Publishing(messages, current.get())):
+            with self.telling.wrap("publishing", Publishing(messages, current.get(), self.broker.system)):
                 await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
         else:
             await self._pass_on(messages, outbound, wait_for_room=wait_for_room)

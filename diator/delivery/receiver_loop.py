@@ -61,7 +61,7 @@ class ReceiverLoop:
         self._leases = leases = LeaseRenewer(name, shared.broker.lease, receiver, queue, reporter, outage)
         self._settlement = SettlementBatcher(name, receiver, leases, reporter, outage)
         self._prefetcher = Prefetcher(receiver, config, shared, queue, leases, self._settlement, reporter)
-        self._runner = HandlerRunner(config, calls, running, reporter)
+        self._runner = HandlerRunner(config, calls, running, reporter, shared)
         self.is_receiving = True
         """Whether it receives messages."""
         self._yielded = 0.0

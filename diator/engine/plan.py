@@ -156,9 +156,7 @@ class Compiler:
         inner = [layer for layer in layers if not layer.outer]
         needs = self._needs((wired, *layers, *following.handlers, *following.layers))
         links += [self._link(layer) for layer in reversed(layers) if layer.outer]
-        if self._wrapping and delivered:
-            links.append(partial(_wrapped_delivery, self._wrapping, registration))
-        elif self._wrapping:
+        if self._wrapping and not delivered:
             links.append(partial(_wrapped, self._wrapping, "stream" if wired.streams else "send"))
         begins = delivered and sender is not None and sender.begin is not None
         sends = sender is not None and (begins or self._sends(wired, following))
@@ -263,7 +261,7 @@ class Compiler:
 
     def _handler(self, registration: Registration, wired: Wired, rule: Rule | None, *, delivered: bool = False) -> Work:
         work = compile_call(wired, rule, self._app, self._resources.threads, self._resources.immediate)
-        if self._wrapping and not delivered:  # else its whole delivery is wrapped
+        if self._wrapping and not delivered:  # of a delivery the worker wraps the whole
             work = self._wrapping.handler(registration, work, streams=wired.streams)
         return work
 
@@ -307,10 +305,6 @@ def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Link:
 
 def _wrapped(wrapping: "Wrapping", verb: "Verb", call: Call, _: Mapping[Key, object]) -> Call:
     return wrapping.sent(call, verb)
-
-
-def _wrapped_delivery(wrapping: "Wrapping", registration: Registration, call: Call, _: Mapping[Key, object]) -> Call:
-    return wrapping.delivered(registration, call)
 
 
 def _publishing(

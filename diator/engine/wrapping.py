@@ -50,20 +50,6 @@ class Wrapping:
 
         return opened if verb == "stream" else wrapped
 
-    def delivered(self, registration: Registration, call: Call) -> Call:
-        """Go around what a worker calls for a brokered event, middlewares included."""
-        methods = self._handling
-        if not methods:
-            return call
-
-        async def wrapped(event: Any) -> Any:
-            details = Handling(event, registration, current.get())
-            with Wrap(methods, details):
-                details.result = await call(event)
-            return details.result
-
-        return wrapped
-
     def handler(self, registration: Registration, work: Work, *, streams: bool) -> Work:
         """Go around one handler, inside its unit of work."""
         methods = self._handling

@@ -1,22 +1,17 @@
 """The twin: what an app has to do with its broker, once more for a test, and maybe with another broker."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from diator._groups import with_members
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import Capability
-from diator.delivery.alone import Call
 from diator.delivery.brokerage import Brokerage
 from diator.delivery.catalog import Catalog, Consumed
-from diator.delivery.follow_up import FollowUps
 from diator.delivery.publisher import Publisher
 from diator.engine.check import Checked
-from diator.engine.dispatch import Dispatch
 from diator.engine.unit import Delay, Outbound
-from diator.errors import RetryLater
 from diator.messages import Event
+from diator.retry import Retry
 from diator.testing.activity import Activity
 
 
@@ -40,6 +35,14 @@ class _AtOnce(Publisher):
         outbound = super().outbound(event, event_id, after, headers)
         outbound.after = None
         return outbound
+
+
+class _RetryAtOnce(Retry):
+    """Waits for nothing, also where a handler asks for a later retry."""
+
+    def delay_after(self, attempt: int, asked: float | None = None) -> float:  # noqa: ARG002 - whatever they are
+        """No time."""
+        return 0.0
 
 
 class Twin(Brokerage):
@@ -74,11 +77,6 @@ class Twin(Brokerage):
         self._activity.consumes(self.catalog.consumed, deduplicates=deduplicates)
         return checked
 
-    def calls(self, dispatch: Dispatch, consumed: Consumed, follow_ups: FollowUps) -> Mapping[type, Call]:
-        """Compile what a worker calls; handlers that ask to be tried again later are tried again at once."""
-        calls = super().calls(dispatch, consumed, follow_ups)
-        return {cls: _without_delay(call) for cls, call in calls.items()} if self._at_once else calls
-
 
 def _broker(own: Brokerage, broker: object | None) -> object:
     if broker is None:
@@ -87,23 +85,5 @@ def _broker(own: Brokerage, broker: object | None) -> object:
 
 
 def _tried_at_once(consumed: Consumed) -> Consumed:
-    return consumed._replace(retry=replace(consumed.retry, delay=0.0))
-
-
-def _without_delay(call: Call) -> Call:
-    async def at_once(event: Any) -> Any:
-        try:
-            return await call(event)
-        except BaseException as error:
-            if any(isinstance(one, RetryLater) for one in with_members(error)):
-                raise _now(error) from error
-            raise
-
-    return at_once
-
-
-def _now(error: Any) -> Any:
-    """An error that asks for a later retry as one that asks for it now. ``Any``: it may be a group of some package."""
-    if isinstance(error, RetryLater):
-        return RetryLater(0.0)
-    return error.derive([*map(_now, error.exceptions)]) if hasattr(error, "derive") else error
+    retry = consumed.retry
+    return consumed._replace(retry=_RetryAtOnce(retry.attempts, never=retry.never))
