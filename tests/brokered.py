@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from diator import BrokerError, BrokerUnavailableError, Diator, Hooks, NotPublishedError
@@ -18,6 +18,7 @@ from diator.brokers import (
     Status,
     Subscription,
     Topic,
+    dead_letters_of,
 )
 from diator.hooks import Handled, Parked, Published, Received, Retried, Settled
 
@@ -185,15 +186,16 @@ class Flaky:
         self.receivers.append(receiver)
         return receiver
 
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        async for letter in self.inner.dead_letters(subscription):
-            yield letter
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        return await self.inner.dead_letters(subscription, after=after, limit=limit)
 
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        return await self.inner.replay(subscription, letter)
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        return await self.inner.replay(subscription, ids)
 
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        return await self.inner.purge(subscription, letter)
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        return await self.inner.purge(subscription, ids)
 
 
 _ALL = ("publish", "apply", "subscribe", "receive", "settle", "renew", "status")
@@ -241,7 +243,7 @@ def subscriptions_of(broker: Flaky) -> list[Subscription]:
 async def letters(broker: Flaky, name: str | None = None) -> list[DeadLetter]:
     """The dead letters of one subscription, or of all, oldest first."""
     wanted = [one for one in subscriptions_of(broker) if name in (None, one.name)]
-    return [letter for one in wanted async for letter in broker.dead_letters(one)]
+    return [letter for one in wanted async for letter in dead_letters_of(broker, one)]
 
 
 async def put(broker: Flaky, topic: str, body: bytes, key: str | None = None) -> None:

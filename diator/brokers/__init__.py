@@ -2,6 +2,7 @@
 
 from diator._shielding import shielded
 from diator.brokers.envelope import Envelope, Outgoing, read
+from diator.brokers.letters import dead_letters_of
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import (
     ACK,
@@ -12,6 +13,7 @@ from diator.brokers.port import (
     DeadLetter,
     Delivery,
     FindsUnsubscribed,
+    KeepsDeadLetters,
     Outcome,
     Park,
     Receiver,
@@ -35,6 +37,7 @@ __all__ = [
     "Delivery",
     "Envelope",
     "FindsUnsubscribed",
+    "KeepsDeadLetters",
     "MemoryBroker",
     "Outcome",
     "Outgoing",
@@ -48,6 +51,7 @@ __all__ = [
     "Subscription",
     "Topic",
     "Validates",
+    "dead_letters_of",
     "read",
     "shielded",
 ]

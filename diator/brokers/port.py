@@ -43,7 +43,7 @@ receiver that is closed releases what it has not settled, and its pending ``rece
 """
 
 import enum
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -66,7 +66,7 @@ class Capability(enum.Flag):
     DELAY = enum.auto()
     """`RetryAfter` waits for its delay. Without it, the app rejects a `max_delay`, unless at most once."""
     DEAD_LETTERS = enum.auto()
-    """`Park` keeps a message, to be listed, replayed and purged."""
+    """`Park` keeps a message, to be listed, replayed and purged; see `KeepsDeadLetters`."""
     ORDERED = enum.auto()
     """Order by key, across workers. Without it, the app rejects what is `ordered`."""
     DEDUPLICATES = enum.auto()
@@ -288,16 +288,26 @@ class Broker(Protocol):
         """Open a receiver; ``apply`` has been called before. Raises `~diator.BrokerError`."""
         ...
 
-    def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        """Read the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
+
+@runtime_checkable
+class KeepsDeadLetters(Protocol):
+    """Optional: a broker with `Capability.DEAD_LETTERS`. `Status.dead_letters` has their number."""
+
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return the next page: at most ``limit`` dead letters, oldest first; an empty page is the end.
+
+        ``after`` is the id of the last one of the page before, which may be gone by now. Raises `~diator.BrokerError`.
+        """
         ...
 
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Have one delivered again, to its subscription only; false where it is gone. Raises `~diator.BrokerError`."""
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Deliver dead letters again; return the ids of those that were still there. Raises `~diator.BrokerError`."""
         ...
 
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Delete one for good; false where it is gone. Raises `~diator.BrokerError`."""
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
         ...
 
 

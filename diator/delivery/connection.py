@@ -11,7 +11,7 @@ from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker
 from diator.delivery.error_texts import described
 from diator.delivery.subscription_creation import Creations
-from diator.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, NotPublishedError
+from diator.errors import BrokerError, BrokerUnavailableError, DiatorError, MessageTooLargeError, NotPublishedError
 
 T = TypeVar("T")
 
@@ -137,10 +137,10 @@ class _TimeLimit:
 
 
 async def translated(broker: Broker, call: str, answer: Awaitable[T]) -> T:
-    """Await a call of a broker. An error that is not a `BrokerError` is a fault of the plugin, and is permanent."""
+    """Await a call of a broker. An error that is not of Diator is a fault of the plugin, and is permanent."""
     try:
         return await answer
-    except BrokerError:
+    except DiatorError:
         raise
     except Exception as error:
         raise BrokerError(

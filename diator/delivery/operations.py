@@ -1,7 +1,7 @@
 """Operations: what a person does at the subscriptions and the dead letters of an app, which need not run for that."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import NamedTuple, TypeVar
@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from diator._misuse import AsyncOnly
 from diator.brokers.envelope import Envelope, read
-from diator.brokers.port import Capability, DeadLetter, Status, Topic
+from diator.brokers.port import Capability, DeadLetter, KeepsDeadLetters, Status, Topic
 from diator.delivery.catalog import Consumed
 from diator.delivery.connection import Connection, translated
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem, UnreadableMessageError
@@ -106,27 +106,31 @@ class Operations(AsyncOnly):
 
     async def letters(self, of: Iterable[Consumed] | None = None, wanted: Wanted = ALL) -> AsyncGenerator[Letter, None]:
         """Read dead letters, those of all subscriptions or ``of`` some, the oldest of each first."""
-        if Capability.DEAD_LETTERS not in self._broker.capabilities:
-            raise BrokerError(f"{type(self._broker).__name__} keeps no dead letters: what fails for good is logged")
-        now = datetime.now(timezone.utc)
+        keeper, now = self._keeper, datetime.now(timezone.utc)
         for one in self.consumed if of is None else of:
-            found = self._broker.dead_letters(one.subscription)
-            try:
-                while (dead := await self._in_time("dead_letters", _next_of(found))) is not None:
+            after: str | None = None
+            while page := await self._in_time("dead_letters", keeper.dead_letters(one.subscription, after=after)):
+                after = page[-1].id
+                for dead in page:
                     letter = Letter(one, dead, _opened(dead))
                     if wanted.fits(letter, now):
                         yield letter
-            finally:
-                if isinstance(found, AsyncGenerator):  # before the broker is closed
-                    await found.aclose()
 
     async def replay(self, letter: Letter) -> bool:
         """Have one delivered again, to its own subscription only; false where it is gone."""
-        return await self._in_time("replay", self._broker.replay(letter.consumed.subscription, letter.dead))
+        replayed = self._keeper.replay(letter.consumed.subscription, [letter.dead.id])
+        return bool(await self._in_time("replay", replayed))
 
     async def purge(self, letter: Letter) -> bool:
         """Delete one for good; false where it is gone."""
-        return await self._in_time("purge", self._broker.purge(letter.consumed.subscription, letter.dead))
+        return bool(await self._in_time("purge", self._keeper.purge(letter.consumed.subscription, [letter.dead.id])))
+
+    @property
+    def _keeper(self) -> KeepsDeadLetters:
+        broker = self._broker
+        if isinstance(broker, KeepsDeadLetters) and Capability.DEAD_LETTERS in broker.capabilities:
+            return broker
+        raise BrokerError(f"{type(broker).__name__} keeps no dead letters: what fails for good is logged")
 
     async def _in_time(self, call: str, answer: Awaitable[T]) -> T:
         try:
@@ -153,10 +157,6 @@ def _no_subscription(name: str, known: list[str]) -> Problem:
     close = get_close_matches(name, known) or [one for one in known if one.rpartition(".")[2] == name]
     remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are: {', '.join(known) or 'none'}"
     return Problem("subscription", f"there is no subscription {name!r}", remedy)
-
-
-async def _next_of(letters: AsyncIterator[DeadLetter]) -> DeadLetter | None:
-    return await anext(letters, None)
 
 
 def _opened(dead: DeadLetter) -> Envelope | None:

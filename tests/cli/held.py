@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import ModuleType
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from diator.brokers import DeadLetter, Envelope, MemoryBroker, Outgoing, Park, Subscription, Topic
+from diator.brokers import DeadLetter, Envelope, MemoryBroker, Outgoing, Park, Subscription, Topic, dead_letters_of
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem
 
 APP = """
@@ -53,23 +53,27 @@ class HeldBroker(MemoryBroker):
             raise BrokerUnavailableError("connection refused by nowhere:1")
         await super().connect()
 
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        async for letter in super().dead_letters(subscription):
-            age = self.ages.get(letter.id, timedelta())
-            changes = self.changes.get(letter.id, {})
-            yield letter._replace(parked_at=letter.parked_at - age, **changes)
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        return [
+            letter._replace(
+                parked_at=letter.parked_at - self.ages.get(letter.id, timedelta()), **self.changes.get(letter.id, {})
+            )
+            for letter in await super().dead_letters(subscription, after=after, limit=limit)
+        ]
 
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        return self._may_touch(letter) and await super().replay(subscription, letter)
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        return await super().replay(subscription, [one for one in ids if self._may_touch(one)])
 
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        return self._may_touch(letter) and await super().purge(subscription, letter)
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        return await super().purge(subscription, [one for one in ids if self._may_touch(one)])
 
-    def _may_touch(self, letter: DeadLetter) -> bool:
-        self.tried.append(letter.id)
-        if letter.id in self.failing:
-            raise self.failing[letter.id]
-        return letter.id not in self.gone
+    def _may_touch(self, letter_id: str) -> bool:
+        self.tried.append(letter_id)
+        if letter_id in self.failing:
+            raise self.failing[letter_id]
+        return letter_id not in self.gone
 
     def park(self, *numbers: int, of: Subscription = NOTE, why: Park = WHY) -> list[str]:
         """Park events with these numbers, and give the ids of the dead letters."""
@@ -78,18 +82,18 @@ class HeldBroker(MemoryBroker):
     async def _park(self, numbers: Sequence[int], of: Subscription, why: Park) -> list[str]:
         await self.connect()
         await self.apply([of], [TOPIC])
-        before = [letter.id async for letter in self.dead_letters(of)]
+        before = [letter.id async for letter in dead_letters_of(self, of)]
         await self.publish([_message(number) for number in numbers], timeout=1)
         receiver = await self.subscribe(of)
         await receiver.settle([(delivery, why) for delivery in await receiver.receive(100)])
         await self.aclose()
-        return [letter.id async for letter in self.dead_letters(of) if letter.id not in before]
+        return [letter.id async for letter in dead_letters_of(self, of) if letter.id not in before]
 
     def parked(self, of: Subscription = NOTE) -> list[str]:
         """The ids of the dead letters that are left."""
 
         async def read() -> list[str]:
-            return [letter.id async for letter in self.dead_letters(of)]
+            return [letter.id async for letter in dead_letters_of(self, of)]
 
         return asyncio.run(read())
 

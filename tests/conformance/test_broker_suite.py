@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -649,8 +649,8 @@ class DropsNoDuplicates(WrongBroker):
 
 @caught_by("what_one_subscription_goes_through_is_not_seen_by_another")
 class TakesAReplayForADuplicate(WrongBroker):
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        return not self._duplicate_window and await super().replay(subscription, letter)
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        return () if self._duplicate_window else await super().replay(subscription, ids)
 
 
 class RetriesThroughTheTopicReceiver(MemoryReceiver):
@@ -748,41 +748,79 @@ class GivesToThoseWithRoom(WrongBroker):
 
 @caught_by("dead_letters_are_read_from_the_oldest_on")
 class ReadsTheNewestFirst(WrongBroker):
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        for letter in [one async for one in super().dead_letters(subscription)][::-1]:
-            yield letter
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        return (await super().dead_letters(subscription, after=after, limit=limit))[::-1]
 
 
 @caught_by("dead_letters_belong_to_one_subscription")
 class HasDeadLettersInCommon(WrongBroker):
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        for queue in self._queues.values():
-            for letter, _ in queue.letters.values():
-                yield letter
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        every = [letter for queue in self._queues.values() for letter, _ in queue.letters.values()]
+        return [letter for letter in every if after is None or int(letter.id) > int(after)][:limit]
 
 
 @caught_by("there_may_be_no_dead_letters")
 class ReadsOnlyWhatItKnows(WrongBroker):
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        for letter, _ in tuple(self._queues[subscription.name].letters.values()):
-            yield letter
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        assert subscription.name in self._queues
+        return await super().dead_letters(subscription, after=after, limit=limit)
 
 
 @caught_by("dead_letters_may_be_replayed_while_they_are_read")
-class ReadsByPlace(WrongBroker):
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        place = 0
-        while place < len(letters := list(self._queues[subscription.name].letters.values())):
-            yield letters[place][0]
-            place += 1
+class LooksForTheLastOfThePageBefore(WrongBroker):
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        letters = [letter for letter, _ in self._queues[subscription.name].letters.values()]
+        ids = [letter.id for letter in letters]
+        if after is not None and after not in ids:
+            return ()
+        return letters[0 if after is None else ids.index(after) + 1 :][:limit]
+
+
+@caught_by("pages_of_dead_letters_have_each_once")
+class RepeatsTheLastOfAPage(WrongBroker):
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        before = None if after is None else str(int(after) - 1)
+        found = await super().dead_letters(subscription, after=before, limit=limit)
+        return () if [letter.id for letter in found] == [after] else found
+
+
+@caught_by("pages_of_dead_letters_have_each_once")
+class GivesMoreThanAPage(WrongBroker):
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        return await super().dead_letters(subscription, after=after, limit=limit + 1)
 
 
 @caught_by("a_purge_deletes_one_and_no_other")
 class PurgesAll(WrongBroker):
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        purged = await super().purge(subscription, letter)
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        purged = await super().purge(subscription, ids)
         self._queues[subscription.name].letters.clear()
         return purged
+
+
+@caught_by("several_are_replayed_or_purged_at_once")
+class PurgesTheFirst(WrongBroker):
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        return await super().purge(subscription, [*ids][:1])
+
+
+@caught_by("several_are_replayed_or_purged_at_once")
+class ReportsWhatWasAskedFor(WrongBroker):
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        await super().replay(subscription, ids)
+        return ids
 
 
 # Brokers that live wrongly.

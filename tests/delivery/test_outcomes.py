@@ -366,12 +366,12 @@ async def test_a_replay_addresses_one_subscription_and_begins_anew() -> None:
         await watch.settle(3)
         (letter,) = await letters(broker)
         (subscription,) = (one for one in subscriptions_of(broker) if one.name == "meetings.fails")
-        assert await broker.replay(subscription, letter)
+        assert await broker.replay(subscription, [letter.id])
         await watch.settle(4)
         await asyncio.sleep(60)
         assert attempts == {"fails": [1, 2, 1], "works": [1]}
         assert not await letters(broker)
-        assert not await broker.replay(subscription, letter)
+        assert not await broker.replay(subscription, [letter.id])
 
 
 @in_virtual_time
@@ -384,7 +384,7 @@ async def test_retries_and_replays_are_no_duplicates() -> None:
         await app.publish(Joined())
         await watch.settle(2)
         (letter,) = await letters(broker)
-        await broker.replay(subscriptions_of(broker)[0], letter)
+        await broker.replay(subscriptions_of(broker)[0], [letter.id])
         await watch.settle(4)
         assert watch.outcomes() == ["RetryAfter", "Park"] * 2
 

@@ -1,11 +1,11 @@
 """The broker in memory: what it offers, its addresses, and the port."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 
 from typing_extensions import Self
 
@@ -142,21 +142,24 @@ class MemoryBroker:
         self._receivers[receiver] = None
         return receiver
 
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        """Read the dead letters of a subscription, oldest first."""
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return a page of the dead letters of a subscription, oldest first."""
         queue = self._queues.get(subscription.name)
-        for letter, _ in tuple(queue.letters.values()) if queue else ():
-            yield letter
+        first = 0 if after is None else int(after) + 1
+        letters = (letter for letter, _ in queue.letters.values() if int(letter.id) >= first) if queue else ()
+        return list(islice(letters, limit))
 
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Have one delivered again, to its subscription only; false where it is gone."""
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Deliver dead letters again, to this subscription only."""
         queue = self._queues.get(subscription.name)
-        return queue is not None and queue.replay(letter.id)
+        return [one for one in ids if queue is not None and queue.replay(one)]
 
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Delete one for good; false where it is gone."""
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Delete dead letters for good."""
         queue = self._queues.get(subscription.name)
-        return queue is not None and queue.letters.pop(letter.id, None) is not None
+        return [one for one in ids if queue is not None and queue.letters.pop(one, None) is not None]
 
     def _schedule(self, message: Outgoing, due: datetime) -> bool:
         """Keep a message until it is due; return false if it is due already."""

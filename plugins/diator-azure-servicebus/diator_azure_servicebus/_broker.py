@@ -1,7 +1,7 @@
 """The broker: what it offers, its settings, and the port."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from azure.servicebus.aio import ServiceBusClient
@@ -251,21 +251,20 @@ class ServiceBusBroker:
 
     # Dead letters.
 
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        """Read the dead letters of a subscription, oldest first."""
-        async for letter in self._letters_of(subscription).read(subscription):
-            yield letter
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return a page of the dead letters of a subscription, oldest first."""
+        return await self._letters_of(subscription).page(subscription, after, limit)
 
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Have one delivered again, to its subscription only; false where it is gone."""
-        if letter.subscription != subscription.name:
-            return False
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Deliver dead letters again, to this subscription only, and return the ids of those that were there."""
         target = self._open_link().sender(self._layout.queue_of(subscription))
-        return await self._letters_of(subscription).replay(letter, target)
+        return await self._letters_of(subscription).replay(ids, target)
 
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Delete one for good; false where it is gone."""
-        return letter.subscription == subscription.name and await self._letters_of(subscription).purge(letter)
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Delete dead letters, and return the ids of those that were there."""
+        return await self._letters_of(subscription).purge(ids)
 
     def _letters_of(self, subscription: Subscription) -> DeadLetters:
         queue = self._layout.queue_of(subscription)

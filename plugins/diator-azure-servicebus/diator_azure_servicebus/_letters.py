@@ -1,7 +1,7 @@
 """Dead letters: Service Bus keeps them in a queue beside the queue, from which they can only be received."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from uuid import uuid4
 
 from azure.servicebus import ServiceBusReceivedMessage
@@ -33,29 +33,26 @@ class DeadLetters:
         self._receiver: ServiceBusReceiver | None = None
         self._lock = asyncio.Lock()
 
-    async def read(self, subscription: Subscription) -> AsyncIterator[DeadLetter]:
-        """Read them, oldest first; none where there is no such queue."""
-        first = 1
-        while page := await self._page(first, _PAGE):
-            for message in page:
-                yield _letter(message, subscription)
-            first = (page[-1].sequence_number or 0) + 1
+    async def page(self, subscription: Subscription, after: str | None, limit: int) -> list[DeadLetter]:
+        """Read a page, oldest first; an empty one if there is no such queue."""
+        first = 1 if after is None else _number(after) + 1
+        return [_letter(message, subscription) for message in await self._page(first, limit)]
 
-    async def replay(self, letter: DeadLetter, target: Sender) -> bool:
-        """Send one to its queue again, as new, then complete it: a crash in between makes a duplicate."""
+    async def replay(self, ids: Collection[str], target: Sender) -> list[str]:
+        """Send some to their queue again, as new, then complete each: a crash in between makes a duplicate."""
 
         async def send(message: ServiceBusReceivedMessage) -> None:
             await target.send(copy_of(message, str(uuid4())), _SEND)
 
-        return await self._take(letter, send)
+        return await self._take(ids, send)
 
-    async def purge(self, letter: DeadLetter) -> bool:
-        """Complete one."""
+    async def purge(self, ids: Collection[str]) -> list[str]:
+        """Complete some."""
 
         async def nothing(_: ServiceBusReceivedMessage) -> None:
             """Do nothing before."""
 
-        return await self._take(letter, nothing)
+        return await self._take(ids, nothing)
 
     async def aclose(self) -> None:
         """Close the link."""
@@ -73,31 +70,40 @@ class DeadLetters:
                     return []
                 raise
 
-    async def _take(self, letter: DeadLetter, act: Callable[[ServiceBusReceivedMessage], Awaitable[None]]) -> bool:
-        number = int(letter.id) if letter.id.isdigit() else 0
-        page = await self._page(number, 1) if number else []
-        if not page or page[0].sequence_number != number:
-            return False
+    async def _take(
+        self, ids: Collection[str], act: Callable[[ServiceBusReceivedMessage], Awaitable[None]]
+    ) -> list[str]:
+        wanted: set[int] = set()
+        for number in filter(None, map(_number, ids)):
+            page = await self._page(number, 1)
+            if page and page[0].sequence_number == number:
+                wanted.add(number)
+        if not wanted:
+            return []
         async with self._lock:
             with translated(self._queue):
-                return await self._find(number, act)
+                found = await self._find(wanted, act)
+        return [one for one in ids if _number(one) in found]
 
-    async def _find(self, number: int, act: Callable[[ServiceBusReceivedMessage], Awaitable[None]]) -> bool:
-        """Receive until it comes, and give all others back."""
+    async def _find(
+        self, wanted: Collection[int], act: Callable[[ServiceBusReceivedMessage], Awaitable[None]]
+    ) -> Collection[int]:
+        """Receive until all have come, and release all others."""
         receiver = await self._opened()
         others: list[tuple[ServiceBusReceivedMessage, object]] = []
+        found: set[int] = set()
         try:
-            limit = 1
-            while messages := await fetch(receiver, limit, _WAIT):
+            limit = len(wanted)
+            while len(found) < len(wanted) and (messages := await fetch(receiver, min(limit, _PAGE), _WAIT)):
                 link = link_of(receiver)
-                others += [(message, link) for message in messages if message.sequence_number != number]
-                found = [message for message in messages if message.sequence_number == number]
-                if found:
-                    await act(found[0])
-                    await receiver.complete_message(found[0])
-                    return True
-                limit = min(limit * 4, _PAGE)
-            return False
+                others += [(message, link) for message in messages if message.sequence_number not in wanted]
+                for message in messages:
+                    if (number := message.sequence_number or 0) in wanted:
+                        await act(message)
+                        await receiver.complete_message(message)
+                        found.add(number)
+                limit *= 4
+            return found
         finally:
             await quietly(take_back(receiver))
             await asyncio.gather(*(quietly(give_back(receiver, *one)) for one in others))
@@ -106,6 +112,10 @@ class DeadLetters:
         if self._receiver is None:
             self._receiver = await self._link.receiver(self._queue, dead_letters=True)
         return self._receiver
+
+
+def _number(letter_id: str) -> int:
+    return int(letter_id) if letter_id.isascii() and letter_id.isdigit() else 0
 
 
 def _letter(message: ServiceBusReceivedMessage, subscription: Subscription) -> DeadLetter:

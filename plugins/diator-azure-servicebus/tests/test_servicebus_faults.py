@@ -41,6 +41,7 @@ from diator.brokers import (
     RetryAfter,
     Subscription,
     Topic,
+    dead_letters_of,
     read,
 )
 from diator.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, NotPublishedError
@@ -400,7 +401,7 @@ class TestSettling:
             assert again <= 1
             if not lost:
                 assert again == isinstance(outcome, RetryAfter)
-            parked = [letter async for letter in shop.broker.dead_letters(shop.subscription)]
+            parked = [letter async for letter in dead_letters_of(shop.broker, shop.subscription)]
             assert len(parked) + again == 1 or outcome is ACK
 
     async def test_a_settlement_that_is_never_confirmed_is_asked_for_again(self, server: ServiceBusServer) -> None:

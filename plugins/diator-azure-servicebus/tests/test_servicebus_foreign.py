@@ -38,7 +38,18 @@ from servicebus_test_server.amqp.values import (
 from servicebus_test_server.messages import Message, read_message
 
 from diator import Context, Diator, NotificationEvent, Retry, contract
-from diator.brokers import ACK, Delivery, Envelope, Outgoing, Park, Receiver, RetryAfter, Subscription, Topic
+from diator.brokers import (
+    ACK,
+    Delivery,
+    Envelope,
+    Outgoing,
+    Park,
+    Receiver,
+    RetryAfter,
+    Subscription,
+    Topic,
+    dead_letters_of,
+)
 from diator.errors import BrokerError, BrokerUnavailableError
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
@@ -184,11 +195,11 @@ async def journey(server: ServiceBusServer, messages: Sequence[bytes], *, ordere
         deliveries = await take(receiver, len(messages))
         assert {one.failures for one in deliveries} == {1}
         assert not await receiver.settle([(one, Park("why", "error", "traceback", 2)) for one in deliveries])
-        letters = [letter async for letter in broker.dead_letters(mail)]
+        letters = [letter async for letter in dead_letters_of(broker, mail)]
         assert {letter.why.reason for letter in letters} == {"why"}
         assert kept(f"{mail.name}/$DeadLetterQueue") == sent
         for letter in letters:
-            assert await broker.replay(mail, letter)
+            assert await broker.replay(mail, [letter.id])
         assert kept(mail.name) == sent
         deliveries = await take(receiver, len(messages))
         assert {one.failures for one in deliveries} == {0}
@@ -325,10 +336,10 @@ async def test_a_foreign_event_is_retried_parked_and_replayed_beside_others(serv
         assert attempts == [1, 2, 3]
         await until(lambda: sorted(handled) == [*range(2, 9)])
         is_well = True
-        (letter,) = [one async for one in broker.dead_letters(subscription)]
+        (letter,) = [one async for one in dead_letters_of(broker, subscription)]
         assert letter.why.error == "builtins.ValueError: again"
         assert letter.why.attempts == 3
-        assert await broker.replay(subscription, letter)
+        assert await broker.replay(subscription, [letter.id])
         await until(lambda: handled[-1] == 1)
         counts = server.counts("foreign.mail")
         await until(lambda: server.counts("foreign.mail").locked == 0)

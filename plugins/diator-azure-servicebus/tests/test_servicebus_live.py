@@ -14,7 +14,7 @@ from diator_azure_servicebus import ServiceBusBroker
 from servicebus_test_server import Queue, ServiceBusServer, Subscription, Topic
 
 from diator import brokers
-from diator.brokers import ACK, Delivery, Envelope, Outgoing, Park, Receiver, RetryAfter, read
+from diator.brokers import ACK, Delivery, Envelope, Outgoing, Park, Receiver, RetryAfter, dead_letters_of, read
 
 SOLD = brokers.Topic("diator-live.sold", True, ("sold",))
 MAIL = brokers.Subscription("diator-live.mail", (SOLD,))
@@ -80,9 +80,9 @@ async def test_what_is_published_is_retried_parked_replayed_and_handled_in_order
         assert sorted(one.failures for one in seen.values()) == [0, 0, 1]
         if subscription.ordered:
             assert [*seen] == ids
-        letters = [one async for one in broker.dead_letters(subscription)]
+        letters = [one async for one in dead_letters_of(broker, subscription)]
         (letter,) = [one for one in letters if read(one.headers, one.body).id in ids]
-        assert await broker.replay(subscription, letter)
+        assert await broker.replay(subscription, [letter.id])
         replayed = await take(receiver, {*ids})
         assert (replayed.failures, replayed.deliveries, replayed.headers) == (0, 1, first.headers)
         assert not await receiver.settle([(replayed, ACK)])

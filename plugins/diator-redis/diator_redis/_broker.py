@@ -5,7 +5,7 @@ import itertools
 import os
 import platform
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from redis.asyncio import Redis
@@ -212,18 +212,21 @@ class RedisBroker:
 
     # Dead letters.
 
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:
-        """Read the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
-        async for letter in self._letters(subscription).read():
-            yield letter
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return a page of the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
+        return await self._letters(subscription).page(after, limit)
 
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Deliver one again; false if it is gone. Raises `~diator.BrokerError`."""
-        return await self._letters(subscription).replay(letter)
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Deliver dead letters again; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        letters = self._letters(subscription)
+        return [one for one in ids if await letters.replay(one)]
 
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:
-        """Delete one permanently; false if it is gone. Raises `~diator.BrokerError`."""
-        return await self._letters(subscription).purge(letter)
+    async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        letters = self._letters(subscription)
+        return [one for one in ids if await letters.purge(one)]
 
     def _letters(self, subscription: Subscription) -> DeadLetters:
         return DeadLetters(self._opened(), self._keys, subscription)

@@ -1,19 +1,17 @@
 """Dead letters: a stream for each topic of a subscription, read page by page, oldest first."""
 
-import heapq
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 import msgspec
 
 from diator.brokers.port import DeadLetter, Park, Subscription
+from diator.errors import BrokerError
 from diator_redis._client import Client, as_mapping
 from diator_redis._entries import as_count, body_of
 from diator_redis._keys import Keys
 from diator_redis._scripts import REPLAY
-
-PAGE = 100
 
 _reasons = msgspec.json.Decoder(Park)
 _encoder = msgspec.json.Encoder()
@@ -29,26 +27,29 @@ class DeadLetters:
 
     def __init__(self, client: Client, keys: Keys, subscription: Subscription) -> None:
         self._client, self._keys, self._subscription = client, keys, subscription.name
-        self._topics = [topic.name for topic in subscription.topics]
+        self._topics = list(dict.fromkeys(topic.name for topic in subscription.topics))
 
-    async def read(self) -> AsyncIterator[DeadLetter]:
-        """Return all of them, in the order in which they became dead letters. Raises `~diator.BrokerError`."""
-        pages = [self._entries(topic) for topic in self._topics]
-        heads = [(*head, at) for at, page in enumerate(pages) if (head := await anext(page, None))]
-        heapq.heapify(heads)
-        while heads:
-            order, fields, at = heapq.heappop(heads)
-            yield self._letter(self._topics[at], order, as_mapping(fields))
-            if head := await anext(pages[at], None):
-                heapq.heappush(heads, (*head, at))
+    async def page(self, after: str | None, limit: int) -> list[DeadLetter]:
+        """Return at most ``limit``, in the order in which they became dead letters, behind the one with this id."""
+        place, last = self._cursor(after)
+        found: list[tuple[tuple[int, int], int, Sequence[bytes]]] = []
+        for number, topic in enumerate(self._topics):
+            start = last if number > place else b"(" + last  # of one millisecond, the topics before have been read
+            for id_, fields in await self._client.call(b"XRANGE", self._dead(topic), start, b"+", b"COUNT", limit):
+                milliseconds, _, at = id_.partition(b"-")
+                found.append(((int(milliseconds), int(at)), number, fields))
+        found.sort(key=lambda one: one[:2])
+        return [
+            self._letter(self._topics[number], order, as_mapping(fields)) for order, number, fields in found[:limit]
+        ]
 
-    async def _entries(self, topic: str) -> AsyncIterator[tuple[tuple[int, int], Sequence[bytes]]]:
-        after = b"-"
-        while page := await self._client.call(b"XRANGE", self._dead(topic), after, b"+", b"COUNT", PAGE):
-            for id_, fields in page:
-                milliseconds, _, number = id_.partition(b"-")
-                yield (int(milliseconds), int(number)), fields
-            after = b"(" + page[-1][0]
+    def _cursor(self, after: str | None) -> tuple[int, bytes]:
+        if after is None:
+            return -1, b"-"
+        topic, id_ = _entry(after)
+        if id_ is None:
+            raise BrokerError(f"{after!r} is not the id of a dead letter; expected one that a page has had")
+        return self._topics.index(topic) if topic in self._topics else -1, id_.encode()
 
     def _letter(self, topic: str, order: tuple[int, int], values: dict[bytes, bytes]) -> DeadLetter:
         return DeadLetter(
@@ -62,25 +63,25 @@ class DeadLetters:
             body=body_of({name: value for name, value in values.items() if name not in (b"w", b"o", b"f", b"d")}),
         )
 
-    async def replay(self, letter: DeadLetter) -> bool:
+    async def replay(self, letter_id: str) -> bool:
         """Deliver one again; false if it is gone. Raises `~diator.BrokerError`."""
-        keys = [self._dead(letter.topic), self._keys.again(letter.topic, self._subscription)]
-        id_ = _entry_id(letter)
+        topic, id_ = _entry(letter_id)
+        keys = [self._dead(topic), self._keys.again(topic, self._subscription)]
         return id_ is not None and bool(await self._client.run(REPLAY, keys, [id_]))
 
-    async def purge(self, letter: DeadLetter) -> bool:
+    async def purge(self, letter_id: str) -> bool:
         """Delete one permanently; false if it is gone. Raises `~diator.BrokerError`."""
-        id_ = _entry_id(letter)
-        return id_ is not None and bool(await self._client.call(b"XDEL", self._dead(letter.topic), id_))
+        topic, id_ = _entry(letter_id)
+        return id_ is not None and bool(await self._client.call(b"XDEL", self._dead(topic), id_))
 
     def _dead(self, topic: str) -> bytes:
         return self._keys.dead(topic, self._subscription)
 
 
-def _entry_id(letter: DeadLetter) -> str | None:
-    """Return the id of the entry that a dead letter is; ``None`` if it can't be one."""
-    found = re.search(r"/(\d+-\d+)$", letter.id, re.ASCII)
-    return found and found[1]
+def _entry(letter_id: str) -> tuple[str, str | None]:
+    """Return the topic of a dead letter and the id of its entry; ``None`` if it can't be one."""
+    topic, _, id_ = letter_id.rpartition("/")
+    return topic, id_ if re.fullmatch(r"\d+-\d+", id_, re.ASCII) else None
 
 
 def _reason(text: bytes) -> Park:

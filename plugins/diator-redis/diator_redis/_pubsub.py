@@ -1,14 +1,14 @@
 """The broker on Redis Pub/Sub. See `RedisPubSubBroker`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, get_args
 
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_flag, a_number
 from diator.brokers.envelope import Outgoing
-from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
+from diator.brokers.port import Capability, Status, Subscription, Topic
 from diator.errors import BrokerError, NotPublishedError
 from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
@@ -184,18 +184,3 @@ class RedisPubSubBroker:
         if self._wire == "diator-0.1":
             return PredecessorReader(self._channel_prefix, subscription)
         return Reader({self._channel(topic.name).encode(): topic.name for topic in subscription.topics})
-
-    # Dead letters.
-
-    async def dead_letters(self, subscription: Subscription, /) -> AsyncIterator[DeadLetter]:  # noqa: ARG002
-        """Give none: there are none."""
-        for letter in list[DeadLetter]():
-            yield letter
-
-    async def replay(self, subscription: Subscription, letter: DeadLetter, /) -> bool:  # noqa: ARG002
-        """Tell that it is gone."""
-        return False
-
-    async def purge(self, subscription: Subscription, letter: DeadLetter, /) -> bool:  # noqa: ARG002
-        """Tell that it is gone."""
-        return False

@@ -34,6 +34,7 @@ from diator.brokers import (
     RetryAfter,
     Subscription,
     Topic,
+    dead_letters_of,
     read,
 )
 
@@ -127,10 +128,10 @@ async def test_entries_by_hand_are_handed_out(
             while len(came) < 3:
                 came += await asyncio.wait_for(receiver.receive(10), 5)
             assert not await receiver.settle([(delivery, outcome) for delivery in came])
-        letters = [letter async for letter in broker.dead_letters(subscription)]
+        letters = [letter async for letter in dead_letters_of(broker, subscription)]
         assert len(letters) == 3
         for letter in letters:
-            assert await broker.replay(subscription, letter)
+            assert await broker.replay(subscription, [letter.id])
         await broker.publish([message(1), message(2, "a")], timeout=5)
         came = []
         while len(came) < 5:
@@ -206,9 +207,9 @@ async def test_what_was_settled_leaves_nothing_behind(
         for _ in range(8):
             (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
             await receiver.settle([(delivery, next(outcomes))])
-        async for letter in broker.dead_letters(subscription):
+        async for letter in dead_letters_of(broker, subscription):
             assert letter.deliveries == 1
-            assert await broker.replay(subscription, letter)
+            assert await broker.replay(subscription, [letter.id])
         await settle_all(receiver, 13)
         await receiver.aclose()
         left = await sizes(client)
@@ -233,7 +234,7 @@ async def test_an_outcome_that_is_reported_again_changes_nothing(
             await receiver.settle([(delivery, outcome)])
         rest = await settle_all(receiver, 3 if isinstance(outcome, RetryAfter) else 2)
         assert {*numbers(rest)} >= {1, 2}
-        dead = [letter async for letter in broker.dead_letters(subscription)]
+        dead = [letter async for letter in dead_letters_of(broker, subscription)]
         assert len(dead) == isinstance(outcome, Park)
 
 

@@ -28,7 +28,7 @@ from diator_redis import RedisBroker
 from diator_redis.testing import Proxy, RedisServer
 from redis.asyncio import Redis
 
-from diator.brokers import DeadLetter, Subscription, Topic
+from diator.brokers import DeadLetter, Subscription, Topic, dead_letters_of
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
@@ -63,7 +63,7 @@ ALWAYS_KILLING = [(("shop.bill",), 3), ((ORDERED,), 3), *([(("shop.bill", ORDERE
 """Where, and how many deliveries are allowed. With two at a time those of each count for what is with the other."""
 
 
-def dead_letters_of(subscription: str, n: int) -> tuple[str, int] | None:
+def expected_dead_letter(subscription: str, n: int) -> tuple[str, int] | None:
     """How the dead letter of a message must begin, and how often it was tried; None where it must be none."""
     if subscription == "shop.bill" and n % 200 == 11:
         return "exhausted after 3 attempts", 3
@@ -80,7 +80,7 @@ def tries_of(subscription: str, n: int) -> int:
         return 3
     if subscription == ORDERED and n % 100 == 17:
         return 2
-    dead = dead_letters_of(subscription, n)
+    dead = expected_dead_letter(subscription, n)
     return dead[1] if dead else 1
 
 
@@ -297,7 +297,7 @@ class Report:
     def _look_at_letters(self) -> None:
         for subscription, letters in self.letters.items():
             numbers = Counter(number_in(letter) for letter in letters)
-            expected = {n for n in range(self.evidence.sent) if dead_letters_of(subscription, n)}
+            expected = {n for n in range(self.evidence.sent) if expected_dead_letter(subscription, n)}
             if subscription in self.poisoned:
                 expected.add(POISON)
             wrong = [f"{subscription}: no dead letter of {n}" for n in expected - numbers.keys()]
@@ -314,7 +314,7 @@ class Report:
         if n == POISON:
             if "without an outcome" not in why.reason:
                 yield "not said to have been without an outcome"
-        elif expected := dead_letters_of(letter.subscription, n):
+        elif expected := expected_dead_letter(letter.subscription, n):
             if not why.reason.startswith(expected[0]) or why.attempts != expected[1]:
                 yield f"{expected} was expected"
             if "Error: the " not in (why.error or "") and "Reject: there is" not in (why.error or ""):
@@ -536,7 +536,7 @@ class Shop:
         try:
             letters: dict[str, list[DeadLetter]] = {}
             for subscription in SUBSCRIPTIONS:
-                letters[subscription.name] = [letter async for letter in broker.dead_letters(subscription)]
+                letters[subscription.name] = [letter async for letter in dead_letters_of(broker, subscription)]
             return letters
         finally:
             await broker.aclose()

@@ -9,7 +9,18 @@ from uuid import uuid4
 import pytest
 from typing_extensions import ParamSpec
 
-from diator.brokers.port import ACK, Broker, Capability, DeadLetter, Delivery, Receiver, Subscription, Topic
+from diator.brokers.letters import dead_letters_of
+from diator.brokers.port import (
+    ACK,
+    Broker,
+    Capability,
+    DeadLetter,
+    Delivery,
+    KeepsDeadLetters,
+    Receiver,
+    Subscription,
+    Topic,
+)
 from diator.brokers.refusals import refusals_of
 from diator_conformance.brokers.messages import numbers
 
@@ -58,6 +69,12 @@ def own_case(
 
 
 _MARK = "diator_case"
+
+
+def keeper(broker: Broker) -> KeepsDeadLetters:
+    """Return a broker as one that keeps dead letters, as its capabilities say."""
+    assert isinstance(broker, KeepsDeadLetters), f"{type(broker).__name__} lacks a method of KeepsDeadLetters"
+    return broker
 
 
 class Bench:
@@ -261,7 +278,7 @@ class Bench:
 
     async def letters(self, broker: Broker, subscription: Subscription) -> list[DeadLetter]:
         """Read all dead letters."""
-        return [letter async for letter in broker.dead_letters(subscription)]
+        return [letter async for letter in dead_letters_of(keeper(broker), subscription)]
 
     async def after_the_lease(self, broker: Broker) -> None:
         """Wait until leases have run out; ends the case where they do not."""

@@ -4,10 +4,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from diator.brokers.letters import dead_letters_of
 from diator.brokers.port import ACK, Broker, Capability, DeadLetter, Park, Receiver, Settlement, Subscription
 from diator.errors import BrokerUnavailableError
-from diator_conformance.brokers.bench import Bench, case
-from diator_conformance.brokers.messages import messages, number, number_of, numbers
+from diator_conformance.brokers.bench import Bench, case, keeper
+from diator_conformance.brokers.messages import message, messages, number, number_of, numbers
 from diator_conformance.brokers.publishing import ODD, odd_message
 
 LETTERS = Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS
@@ -96,7 +97,7 @@ class Letters(Bench):
         broker = await self.given(mine, other)
         (letter,) = await self._park(broker, mine, 1)
         assert not await self.letters(broker, other)
-        assert not await broker.purge(other, letter)
+        assert not await keeper(broker).purge(other, [letter.id])
         assert await self.letters(broker, mine) == [letter]
 
     @case(LETTERS)
@@ -115,11 +116,11 @@ class Letters(Bench):
         letters = await self._park(broker, subscription, 3)
         chosen = letters[1]
         receiver = await broker.subscribe(subscription)
-        assert await broker.replay(subscription, chosen)
+        assert await keeper(broker).replay(subscription, [chosen.id])
         replayed = await self.take_one(receiver)
         assert (replayed.failures, replayed.deliveries, replayed.topic) == (0, 1, chosen.topic)
         assert (replayed.body, dict(replayed.headers)) == (chosen.body, dict(chosen.headers))
-        assert not await broker.replay(subscription, chosen)
+        assert not await keeper(broker).replay(subscription, [chosen.id])
         assert await self.letters(broker, subscription) == [letters[0], letters[2]]
         await self.ack(receiver, [replayed])
         await self.nothing_comes(receiver)
@@ -132,7 +133,7 @@ class Letters(Bench):
         (letter,) = await self._park(broker, subscription, 1)
         receiver = await broker.subscribe(subscription)
         for _ in range(2):
-            assert await broker.replay(subscription, letter)
+            assert await keeper(broker).replay(subscription, [letter.id])
             await receiver.settle([(await self.take_one(receiver), Park("rejected"))])
             (letter,) = await self.letters(broker, subscription)
             assert (letter.why.reason, number_of(letter)) == ("rejected", 0)
@@ -143,9 +144,9 @@ class Letters(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         letters = await self._park(broker, subscription, 3)
-        assert await broker.purge(subscription, letters[1])
-        assert not await broker.purge(subscription, letters[1])
-        assert not await broker.replay(subscription, letters[1])
+        assert await keeper(broker).purge(subscription, [letters[1].id])
+        assert not await keeper(broker).purge(subscription, [letters[1].id])
+        assert not await keeper(broker).replay(subscription, [letters[1].id])
         assert await self.letters(broker, subscription) == [letters[0], letters[2]]
         await self.nothing_comes(await broker.subscribe(subscription))
 
@@ -155,11 +156,50 @@ class Letters(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         await self._park(broker, subscription, 25)
-        replayed = [await broker.replay(subscription, one) async for one in broker.dead_letters(subscription)]
-        assert replayed == [True] * 25
+        replayed = 0
+        async for one in dead_letters_of(keeper(broker), subscription, page=10):
+            assert await keeper(broker).replay(subscription, [one.id])
+            replayed += 1
+        assert replayed == 25
         came = await self.take(await broker.subscribe(subscription), 25)
         assert sorted(numbers(came)) == list(range(25))
         assert not await self.letters(broker, subscription)
+
+    @case(LETTERS)
+    async def test_pages_of_dead_letters_have_each_once(self) -> None:
+        """At most as many as asked for, the oldest first, from all topics; the page at the end is empty."""
+        subscription = self.subscription("handler", "orders", "bills")
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        sent = [message(at, self.topic(("orders", "bills")[at % 2])) for at in range(13)]
+        await broker.publish(sent, timeout=self.patience)
+        taken = await self.take(receiver, 13)
+        assert not await receiver.settle([(delivery, EXHAUSTED) for delivery in taken])
+        every = await self.letters(broker, subscription)
+        assert sorted(map(number_of, every)) == list(range(13))
+        pages: list[list[DeadLetter]] = [[]]
+        while len(pages) == 1 or pages[-1]:
+            after = pages[-1][-1].id if pages[-1] else None
+            pages.append([*await keeper(broker).dead_letters(subscription, after=after, limit=4)])
+            assert len(pages[-1]) <= 4, "a page has more than was asked for"
+            assert len(pages) < 20, "the pages have no end"
+        assert [letter for page in pages for letter in page] == every
+
+    @case(LETTERS)
+    async def test_several_are_replayed_or_purged_at_once(self) -> None:
+        """The ids of those that were there are returned; one that is not there is in nobody's way."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        letters = await self._park(broker, subscription, 7)
+        ids = [letter.id for letter in letters]
+        assert {*await keeper(broker).purge(subscription, [ids[5], ids[0]])} == {ids[0], ids[5]}
+        assert {*await keeper(broker).replay(subscription, [ids[5], *ids[1:4]])} == {*ids[1:4]}
+        assert not list(await keeper(broker).replay(subscription, [ids[5], "no such id", ""]))
+        assert not list(await keeper(broker).purge(subscription, []))
+        assert await self.letters(broker, subscription) == [letters[4], letters[6]]
+        receiver = await broker.subscribe(subscription)
+        assert sorted(numbers(await self.take(receiver, 3))) == [1, 2, 3]
+        await self.nothing_comes(receiver)
 
     async def _park(
         self, broker: Broker, subscription: Subscription, count: int, why: Park = EXHAUSTED, *, first: int = 0

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from diator.brokers.port import ACK, Broker, Capability, Park, Receiver
+from diator.brokers.port import ACK, Broker, Capability, KeepsDeadLetters, Park, Receiver
 from diator.brokers.refusals import refusals_of
 from diator.errors import BrokerUnavailableError, NotPublishedError
 from diator_conformance.brokers.bench import Bench, case
@@ -24,7 +24,8 @@ class Life(Bench):
     async def test_has_the_shape_of_the_port(self) -> None:
         """Every method and attribute is there, and capabilities go together."""
         broker = self.new_broker()
-        names = [name for name in vars(Broker) if not name.startswith("_")]
+        ports = [Broker] + [KeepsDeadLetters] * (Capability.DEAD_LETTERS in broker.capabilities)
+        names = [name for port in ports for name in vars(port) if not name.startswith("_")]
         missing = [name for name in names if not hasattr(broker, name) or vars(type(broker)).get(name, name) is None]
         assert not missing, f"{type(broker).__name__} lacks {', '.join(missing)}"
         if Capability.ACKNOWLEDGED not in broker.capabilities:

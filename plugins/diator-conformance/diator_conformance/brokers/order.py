@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from diator.brokers.port import ACK, RELEASE, Capability, Delivery, Outcome, Park, Receiver, RetryAfter, Settlement
-from diator_conformance.brokers.bench import Bench, case
+from diator_conformance.brokers.bench import Bench, case, keeper
 from diator_conformance.brokers.messages import envelope_of, message, messages, number, numbers
 
 ORDERED = Capability.ORDERED | Capability.ACKNOWLEDGED | Capability.GROUPS
@@ -210,7 +210,7 @@ class Order(Bench):
         await first.settle([(await self.take_one(first), Park("rejected"))])
         held = await self.take_one(first)
         (letter,) = await self.letters(broker, subscription)
-        assert await broker.replay(subscription, letter)
+        assert await keeper(broker).replay(subscription, [letter.id])
         await self.nothing_comes(second)
         await self.ack(first, [held])
         assert numbers(chain.from_iterable(await self.take_from([first, second], 1))) == [0]

@@ -22,7 +22,7 @@ from diator.brokers.port import (
     Subscription,
 )
 from diator.errors import BrokerUnavailableError
-from diator_conformance.brokers.bench import Bench, Wanted, own_case
+from diator_conformance.brokers.bench import Bench, Wanted, keeper, own_case
 from diator_conformance.brokers.messages import message, number, number_of
 
 ALL = Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DEAD_LETTERS
@@ -204,14 +204,13 @@ class Play:
 
     async def replay(self, *_: int) -> None:
         """Replay a dead letter."""
-        async for letter in self.broker.dead_letters(self.subscription):
+        for letter in await keeper(self.broker).dead_letters(self.subscription, limit=1):
             item = next(one for one in self.model.items if one.number == number_of(letter))
             assert item.parked
-            assert await self.broker.replay(self.subscription, letter)
+            assert await keeper(self.broker).replay(self.subscription, [letter.id])
             item.done = item.parked = False
             item.failures = item.deliveries = 0
             item.place = next(self.model.places)
-            break
 
     async def expire(self, *_: int) -> None:
         """Wait until all leases have run out."""

@@ -11,7 +11,7 @@ import pytest
 from diator.brokers.envelope import Envelope, Outgoing
 from diator.brokers.port import Capability, FindsUnsubscribed, Park, RetryAfter
 from diator.errors import NotPublishedError
-from diator_conformance.brokers.bench import Bench, Wanted, case
+from diator_conformance.brokers.bench import Bench, Wanted, case, keeper
 from diator_conformance.brokers.messages import envelope_of, message, messages, number, numbers
 
 ODD = {
@@ -112,7 +112,7 @@ class Publishing(Bench):
             await receiver.settle([(delivery, Park("rejected"))])
             (letter,) = await self.letters(broker, subscription)
             _keeps_the_future(letter.headers, letter.body)
-            await broker.replay(subscription, letter)
+            await keeper(broker).replay(subscription, [letter.id])
             delivery = await self.take_one(receiver)
             _keeps_the_future(delivery.headers, delivery.body)
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from diator.brokers.port import ACK, RELEASE, Capability, Outcome, Park, RetryAfter
-from diator_conformance.brokers.bench import Bench, Wanted, case
+from diator_conformance.brokers.bench import Bench, Wanted, case, keeper
 from diator_conformance.brokers.messages import envelope_of, messages, number
 
 SAFE = Capability.ACKNOWLEDGED
@@ -108,7 +108,7 @@ class Settling(Bench):
         for outcome in (NOW, NOW, Park("exhausted", attempts=3)):
             await to_failing.settle([(await self.take_one(to_failing), outcome)])
         (letter,) = await self.letters(broker, failing)
-        assert await broker.replay(failing, letter)
+        assert await keeper(broker).replay(failing, [letter.id])
         replayed = await self.take_one(to_failing)
         assert (number(replayed), replayed.failures, replayed.deliveries) == (0, 0, 1)
         await self.ack(to_failing, [replayed])
