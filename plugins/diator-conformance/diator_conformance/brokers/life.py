@@ -25,8 +25,12 @@ class Life(Bench):
         """Every method and attribute is there, and capabilities go together."""
         broker = self.new_broker()
         ports = [Broker] + [KeepsDeadLetters] * (Capability.DEAD_LETTERS in broker.capabilities)
-        names = [name for port in ports for name in vars(port) if not name.startswith("_")]
-        missing = [name for name in names if not hasattr(broker, name) or vars(type(broker)).get(name, name) is None]
+        members = {name: member for port in ports for name, member in vars(port).items() if not name.startswith("_")}
+        missing = [
+            name
+            for name, member in members.items()
+            if not hasattr(broker, name) or (callable(member) and not callable(getattr(broker, name)))
+        ]
         assert not missing, f"{type(broker).__name__} lacks {', '.join(missing)}"
         if Capability.ACKNOWLEDGED not in broker.capabilities:
             assert not broker.capabilities & ~Capability.GROUPS, "nothing but GROUPS goes without ACKNOWLEDGED"
