@@ -5,9 +5,9 @@ hint, `factories` tells what can be known of a factory without running it.
 """
 
 from diator._keys import Key
-from diator.containers.closing import NOTHING_TO_CLOSE, close_in_reverse, exit_arguments
+from diator.containers.closing import NOTHING_TO_CLOSE, ResourceStack, close_in_reverse, exit_arguments
 from diator.containers.factories import call_error, is_abstract, is_of, is_placeholder, unfinished
-from diator.containers.graph import GraphContainer, Need, Provider, Reason, check, members_with, senders_provide
+from diator.containers.graph import GraphContainer, Need, Provider, Reason, check, require, senders_provide
 from diator.containers.keys import hint_of, key_of
 from diator.containers.port import Capability, Container, ImmediateContainer, Lifetime, Resolver, Validation
 
@@ -23,6 +23,7 @@ __all__ = [
     "Provider",
     "Reason",
     "Resolver",
+    "ResourceStack",
     "Validation",
     "call_error",
     "check",
@@ -33,7 +34,7 @@ __all__ = [
     "is_of",
     "is_placeholder",
     "key_of",
-    "members_with",
+    "require",
     "senders_provide",
     "unfinished",
 ]

@@ -1,6 +1,7 @@
 """Closing: how everything that a container has opened is closed, whatever fails meanwhile."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, MutableSequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, NoReturn, TypeVar
 
 from diator._groups import members, with_members
@@ -66,6 +67,42 @@ def _raise_together(failures: list[BaseException]) -> None:
         add_cause(failures[0], later)
     if failures:
         raise failures[0]
+
+
+class ResourceStack:
+    """The open resources of a scope. Like an `contextlib.AsyncExitStack`, but it closes by `close_in_reverse`.
+
+    With that one, a resource that swallows the error hides it from those opened before, which then commit.
+    """
+
+    __slots__ = ("exits",)
+
+    def __init__(self) -> None:
+        # Any: the exits of context managers, and whether to await what they return.
+        self.exits: list[tuple[Callable[..., Any], bool]] = []
+
+    def enter_context(self, manager: AbstractContextManager[T]) -> T:
+        """Open a resource."""
+        value = manager.__enter__()
+        self.exits.append((manager.__exit__, False))
+        return value
+
+    async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """Open a resource."""
+        value = await manager.__aenter__()
+        self.exits.append((manager.__aexit__, True))
+        return value
+
+    async def close(self, error: BaseException | None) -> None:
+        """Close everything."""
+        await close_in_reverse(self.exits, _leave, error)
+
+
+async def _leave(opened: tuple[Callable[..., Any], bool], error: BaseException | None) -> None:
+    leave, awaits = opened
+    left = leave(*exit_arguments(error))
+    if awaits:
+        await left
 
 
 def exit_arguments(error: BaseException | None) -> tuple[Any, Any, Any]:

@@ -10,12 +10,14 @@ from types import UnionType
 from typing import NamedTuple, Union, get_args, get_origin
 
 from diator._keys import Key
-from diator.containers.port import Lifetime, Validation
+from diator.containers.port import Capability, Lifetime, Validation
 from diator.errors import (
+    ConfigurationError,
     ContainerError,
     DependencyCycleError,
     DependencyNotFoundError,
     LifetimeMismatchError,
+    Problem,
     UnsupportedRegistrationError,
 )
 
@@ -26,41 +28,30 @@ _LEVELS: Mapping[Lifetime, int | None] = {Lifetime.TRANSIENT: None, Lifetime.SCO
 
 
 class Provider:
-    """What a library would use for a key. A plugin derives from it, and overrides what its library has."""
+    """What a library would use for a key. A plugin derives from it, sets what its library has, and yields the rest."""
 
-    key: Key
-    """The key that errors name."""
-    lifetime: Lifetime
+    factory: object | None = None
+    """The class or function whose line errors name."""
     opaque = False
     """Whether it asks the library for more while it runs, so that its needs are not known."""
+    varies = False
+    """Whether its needs depend on what was looked up before."""
+    absent: Reason | None = None
+    """Why it has no value of its own, as a clause that follows "which", and the fix."""
+    hides: Reason | None = None
+    """Why its own object would be used instead of a value that senders provide."""
 
-    @property
-    def factory(self) -> object | None:
-        """The class or function whose line errors name."""
-        return None
-
-    @property
-    def identity(self) -> Hashable:
+    def __init__(self, key: Key, lifetime: Lifetime, identity: Hashable = None) -> None:
+        self.key = key
+        """The key that errors name."""
+        self.lifetime = lifetime
+        self.identity = key if identity is None else identity
         """Equal for lookups that lead to the same needs."""
-        return self.key
-
-    @property
-    def level(self) -> int | None:
+        self.level = _LEVELS[lifetime]
         """How far out it is kept: 0 is the unit of work. None: as long as the object that holds it."""
-        return _LEVELS[self.lifetime]
-
-    @property
-    def absent(self) -> Reason | None:
-        """Why it has no value of its own, as a clause that follows "which", and the fix."""
-        return None
-
-    @property
-    def hides(self) -> Reason | None:
-        """Why its own object would be used instead of a value that senders provide."""
-        return None
 
     def needs(self) -> "Iterable[Need]":
-        """Yield what the library would look up to build it, without optional needs that have no provider."""
+        """Yield what the library would look up to build it."""
         return ()
 
     def refusals(self) -> Iterable[Reason]:
@@ -78,6 +69,8 @@ class Need(NamedTuple):
     key: Key
     provider: Provider | None
     """None if the library has nothing."""
+    default: str | None = None
+    """The parameter whose default is used then, if there is one."""
 
 
 Find = Callable[[Key], Provider | None]
@@ -85,6 +78,12 @@ Find = Callable[[Key], Provider | None]
 
 class GraphContainer:
     """What a container answers about keys, derived from the providers of its library."""
+
+    capabilities = ~Capability(0)
+
+    def qualifier(self, _metadata: tuple[object, ...], /) -> Hashable | None:
+        """Return None: the library has no marker of its own, and `diator.Named` is read by Diator."""
+        return None
 
     def provider(self, key: Key, provided: Collection[Key] = (), /) -> Provider | None:
         """Return what the library would use for a key, in scopes that are given values for the ``provided`` keys."""
@@ -117,7 +116,7 @@ class GraphContainer:
         seen: set[Hashable] = set()
 
         def below(need: Need) -> bool:
-            key, provider = need
+            key, provider, _ = need
             if key == target or (provider is not None and (provider.opaque or provider.key == target)):
                 return True
             if provider is None or provider.identity in seen:
@@ -132,40 +131,41 @@ def check(
     keys: Collection[Key], provided: Collection[Key], find: Find, declare: Callable[[Key], str | None]
 ) -> Validation:
     """Find everything that would fail below these keys, in scopes that are given values for the ``provided`` ones."""
-    walk = _Walk(provided, declare)
-    walk.run(keys, find)
+    walk = _Walk(provided, find, declare)
+    walk.run(keys)
     return Validation(list(walk.errors.values()), list(walk.warnings.values()))
 
 
 class _Walk:
-    def __init__(self, provided: Collection[Key], declare: Callable[[Key], str | None]) -> None:
+    def __init__(self, provided: Collection[Key], find: Find, declare: Callable[[Key], str | None]) -> None:
         self._provided = provided
+        self._find = find
         self._declare = declare
         self.errors: dict[Hashable, ContainerError] = {}
         self.warnings: dict[Hashable, ContainerError] = {}
         self._seen: set[Hashable] = set()
 
-    def run(self, keys: Collection[Key], find: Find) -> None:
+    def run(self, keys: Collection[Key]) -> None:
         for key in self._provided:
-            provider = find(key)
+            provider = self._find(key)
             if provider is not None and provider.hides:
                 self._fail(UnsupportedRegistrationError(key, *provider.hides))
         sound: set[Hashable] = set()
         for key in keys:
             self._seen, count = set(sound), len(self.errors)
-            self._visit(Need(key, find(key)), ())
+            self._visit(Need(key, self._find(key)), ())
             if len(self.errors) == count:  # else each key that leads to an error is reported
                 sound |= self._seen
 
     def _visit(self, need: Need, above: tuple[Provider, ...]) -> None:
-        key, provider = need
+        key, provider, _ = need
         holder = next((one for one in reversed(above) if one.level is not None), None)
         error = self._error(key, provider, above) or self._mismatch(key, provider, holder)
         if error is not None:
             self._fail(error)
         elif provider is not None and not (key in self._provided and provider.absent):
             step = (provider.identity, holder and holder.level)
-            if step not in self._seen:
+            if provider.varies or step not in self._seen:
                 self._seen.add(step)
                 self._enter(provider, above)
 
@@ -206,9 +206,23 @@ class _Walk:
         if refusals:
             return
         for warning in provider.warnings():
-            self.warnings[provider.key, warning] = UnsupportedRegistrationError(provider.key, *warning)
+            self._warn(provider.key, warning)
         for need in provider.needs():
-            self._visit(need, (*above, provider))
+            if need.provider is not None or need.default is None or need.key in self._provided:
+                self._visit(need, (*above, provider))
+            for member in self._hidden(need):
+                reason = f"it gets the default of {need.default!r}: {need.key} has no provider, though {member} has one"
+                self._warn(provider.key, (reason, f"hint {member} alone; the default may stay"))
+
+    def _hidden(self, need: Need) -> list[Key]:
+        """The members of a union that have a provider, if the default is used since the union has none."""
+        if need.default is None or need.provider is not None or need.key in self._provided:
+            return []
+        hints = get_args(need.key.hint) if get_origin(need.key.hint) in (Union, UnionType) else ()
+        return [key for key in (need.key._replace(hint=hint) for hint in hints) if self._find(key) is not None]
+
+    def _warn(self, key: Key, reason: Reason) -> None:
+        self.warnings[key, reason] = UnsupportedRegistrationError(key, *reason)
 
     def _fail(self, error: ContainerError) -> None:
         self.errors.setdefault((str(error), getattr(error, "path", None)), error)
@@ -219,7 +233,8 @@ def senders_provide(key: Key) -> str:
     return f"declare app.provides({key}), and send with app.using(provide={{{key}: ...}})"
 
 
-def members_with(key: Key, find: Find) -> list[Key]:
-    """Return the members of a union that have a provider, for a library that looks for the union itself."""
-    hints = get_args(key.hint) if get_origin(key.hint) in (Union, UnionType) else ()
-    return [member for member in (key._replace(hint=hint) for hint in hints) if find(member) is not None]
+def require(container: object, kind: type, fix: str) -> None:
+    """Raise `~diator.ConfigurationError` if this is not a container of the kind that a plugin serves."""
+    if not isinstance(container, kind):
+        text = f"expected {kind.__module__.partition('.')[0]}.{kind.__name__}, got {container!r}"
+        raise ConfigurationError([Problem("container-plugin", text, fix)])

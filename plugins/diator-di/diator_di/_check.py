@@ -1,14 +1,14 @@
 """What di would do to build a key: what is missing or circular below it, and what di would not do right."""
 
 import contextlib
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 # Private to di, which decides by these itself; pyproject.toml admits the releases tried.
 from di._utils.inspect import is_async_gen_callable, is_gen_callable
 from di.api.dependencies import CacheKey
 
-from diator.containers import Key, Lifetime, Need, Provider, Reason, call_error, is_abstract, is_of, members_with
+from diator.containers import Key, Lifetime, Need, Provider, Reason, call_error, is_abstract, is_of
 from diator_di._wiring import EMPTY, Found, Wiring
 
 
@@ -33,41 +33,24 @@ class DiProvider(Provider):
     def __init__(self, graph: Graph, found: Found) -> None:
         self._graph = graph
         self._found = found
-        self._dependent = found.dependent
-        self.key = found.key
-        is_shared = found.dependent.scope != graph.wiring.unit
-        outer = Lifetime.SINGLETON if is_shared else Lifetime.SCOPED
-        self.lifetime = outer if found.dependent.use_cache else Lifetime.TRANSIENT
-
-    @property
-    def factory(self) -> object | None:
-        return self._dependent.call
-
-    @property
-    def identity(self) -> Hashable:
-        call = self._dependent.call
-        return id(call) if type(call).__hash__ is None else call, self._dependent.scope
-
-    @property
-    def level(self) -> int | None:
-        scopes, scope = self._graph.wiring.scopes, self._dependent.scope
-        return scopes[::-1].index(scope) if scope in scopes else None
+        dependent, scopes = found.dependent, graph.wiring.scopes
+        outer = Lifetime.SCOPED if dependent.scope == graph.wiring.unit else Lifetime.SINGLETON
+        call = self.factory = dependent.call
+        identity = id(call) if type(call).__hash__ is None else call, dependent.scope
+        super().__init__(found.key, outer if dependent.use_cache else Lifetime.TRANSIENT, identity)
+        self.level = scopes[::-1].index(dependent.scope) if dependent.scope in scopes else None
 
     def needs(self) -> Iterator[Need]:
-        for found in self._found_needs():
-            if found.chosen or not found.optional or found.key in self._graph.provided:
-                yield Need(found.key, DiProvider(self._graph, found) if found.chosen else None)
-
-    def _found_needs(self) -> list[Found]:
-        return list(self._graph.wiring.needs(self._dependent))
+        for found in self._graph.wiring.needs(self._found.dependent):
+            yield Need(found.key, DiProvider(self._graph, found) if found.chosen else None, found.default)
 
     def refusals(self) -> Iterator[Reason]:
         found = list(_refusals(self._found, self._graph.wiring))
         yield from found
         if found:
             return
-        kept = self._graph.kept.setdefault(self._dependent.cache_key, self._found)
-        if kept.dependent.scope != self._dependent.scope:
+        kept = self._graph.kept.setdefault(self._found.dependent.cache_key, self._found)
+        if kept.dependent.scope != self._found.dependent.scope:
             reason = f"{kept.key} has the same provider in the scope {kept.dependent.scope!r}, and di would mix them up"
             yield reason, "give both the same scope, or write a function of its own for each"
 
@@ -75,11 +58,6 @@ class DiProvider(Provider):
         if self._found.overridden:
             reason = f"the bind of its type overrides Marker({self._found.overridden.call!r})"
             yield reason, "drop the marker, or bind what it names, to override that alone"
-        for found in self._found_needs():
-            if found.optional and not found.chosen:
-                for member in members_with(found.key, self._graph.find):
-                    reason = f"it gets its default for {found.key}, though {member} is bound"
-                    yield reason, f"hint {member} alone; the default may stay"
 
 
 def _refusals(found: Found, wiring: Wiring) -> Iterator[Reason]:
@@ -113,5 +91,5 @@ def _wrong_needs(found: Found, wiring: Wiring) -> Iterator[Reason]:
         return
     if not needs and isinstance(call_error(call), TypeError):
         yield f"{call!r} wants arguments, and di would pass none", "drop wire=False"
-    if any(need.key.hint is EMPTY and not need.chosen and not need.optional for need in needs):
+    if any(need.key.hint is EMPTY and not need.chosen and need.default is None for need in needs):
         yield f"{call!r} has a parameter without a hint", "hint it"

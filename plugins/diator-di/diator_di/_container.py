@@ -10,8 +10,8 @@ from di import Container
 from di._utils.inspect import is_async_gen_callable, is_coroutine_callable  # what di itself decides by
 from di.dependent import Dependent
 
-from diator.containers import Capability, GraphContainer, Key, Validation, check
-from diator.errors import ConfigurationError, ContainerError, DependencyNotFoundError, Problem
+from diator.containers import GraphContainer, Key, Validation, check, require
+from diator.errors import ContainerError, DependencyNotFoundError
 from diator_di._check import DiProvider, Graph
 from diator_di._scope import DiScope, Outer, Plan
 from diator_di._wiring import Dependency, Wiring, marker_in
@@ -24,10 +24,8 @@ class DiContainer(GraphContainer):
     `~diator.ConfigurationError` for anything but a `di.Container`.
     """
 
-    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
-
     def __init__(self, container: Container, *, scopes: Sequence[Hashable] = ("app", "request")) -> None:
-        _refuse_others(container)
+        require(container, Container, "pass the one that has your binds")
         self._wiring = Wiring(container, scopes)
         self._plans = Plans(self._wiring)
         self._outer: Outer | None = None
@@ -108,12 +106,6 @@ class Plans:
         if key not in self._brought:
             self._brought[key] = Dependent[Any](partial(_missing, key), scope=self._wiring.unit, wire=False)
         return self._brought[key]
-
-
-def _refuse_others(container: object) -> None:
-    if not isinstance(container, Container):
-        text = f"expected a Container of di, got {container!r}"
-        raise ConfigurationError([Problem("container-plugin", text, "pass the one that has your binds")])
 
 
 def _awaits(provider: Dependency) -> bool:

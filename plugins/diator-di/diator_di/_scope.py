@@ -1,10 +1,9 @@
 """A scope for one unit of work, and the scopes around it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Hashable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from di import ScopeState, SolvedDependent
 from di.api.dependencies import CacheKey
@@ -12,13 +11,11 @@ from di.api.executor import SupportsTaskGraph
 from di.exceptions import IncompatibleDependencyError
 from typing_extensions import Self
 
-from diator.containers import Key, close_in_reverse, exit_arguments
+from diator.containers import Key, ResourceStack
 from diator.errors import ScopeClosedError
 
 if TYPE_CHECKING:
     from diator_di._container import Plans
-
-T = TypeVar("T")
 
 
 class Plan(NamedTuple):
@@ -36,10 +33,10 @@ class Outer:
     """The scopes around those of units of work. They are open until the app ends."""
 
     def __init__(self, scopes: Sequence[Hashable]) -> None:
-        self.stack = Stack()
+        self.stack = ResourceStack()
         self.state = ScopeState()
         for scope in scopes:
-            self.state = self.stack.open(scope, self.state)
+            self.state = enter(scope, self.state, self.stack)
         self._locks: dict[CacheKey, asyncio.Lock] = {}
         self._complete: set[SolvedDependent[Any]] = set()
 
@@ -51,6 +48,15 @@ class Outer:
             async with self._locks.setdefault(key, asyncio.Lock()):
                 await solved.execute_async(_EXECUTOR, self.state)
         self._complete.add(plan.solved)
+
+
+def enter(scope: Hashable, outer: ScopeState, stack: ResourceStack) -> ScopeState:
+    """Return the state of a scope whose resources come to a stack."""
+    cached = type(outer.cached_values)(outer.cached_values)
+    cached.add_scope(scope)
+    # Any: di calls the methods of a stack that open resources, and no others.
+    stacks: dict[Hashable, Any] = {**outer.stacks, scope: stack}
+    return ScopeState(cached, stacks)
 
 
 class DiScope:
@@ -65,11 +71,11 @@ class DiScope:
         self._provided = provided
         self._ready = plans.of(provided)
         self._values = plans.values(provided) if provided else None
-        self._stack = Stack()
+        self._stack = ResourceStack()
         self._state: ScopeState | None = None
 
     async def __aenter__(self) -> Self:
-        self._state = self._stack.open(self._unit, self._outer.state)
+        self._state = enter(self._unit, self._outer.state, self._stack)
         return self
 
     async def __aexit__(
@@ -120,49 +126,3 @@ class _Executor:
 
 
 _EXECUTOR = _Executor()
-
-
-class Stack:
-    """Takes the place of the `AsyncExitStack` that di would use.
-
-    With that one, a resource that swallows the error of the handler hides it from those opened before, which then
-    commit. Here each one sees the error.
-    """
-
-    __slots__ = ("exits",)
-
-    def __init__(self) -> None:
-        # Any: the exits of context managers, and of asynchronous ones.
-        self.exits: list[tuple[Callable[..., Any], bool]] = []
-
-    def open(self, scope: Hashable, outer: ScopeState) -> ScopeState:
-        """Give the state of a scope whose resources come here."""
-        cached = type(outer.cached_values)(outer.cached_values)
-        cached.add_scope(scope)
-        # Any: di calls the next two methods of a stack, and no others.
-        stacks: dict[Hashable, Any] = {**outer.stacks, scope: self}
-        return ScopeState(cached, stacks)
-
-    def enter_context(self, manager: AbstractContextManager[T]) -> T:
-        """Open a resource."""
-        value = manager.__enter__()
-        self.exits.append((manager.__exit__, False))
-        return value
-
-    async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
-        """Open a resource."""
-        value = await manager.__aenter__()
-        self.exits.append((manager.__aexit__, True))
-        return value
-
-    async def close(self, error: BaseException | None) -> None:
-        """Close everything, as `~diator.containers.close_in_reverse` says."""
-        await close_in_reverse(self.exits, _leave, error)
-
-
-# Any: the exit of a context manager, or of an asynchronous one.
-async def _leave(opened: tuple[Callable[..., Any], bool], error: BaseException | None) -> None:
-    leave, awaits = opened
-    left = leave(*exit_arguments(error))
-    if awaits:
-        await left

@@ -27,8 +27,8 @@ class Found(NamedTuple):
     dependent: Dependency
     chosen: bool
     """Whether the user has chosen this dependent."""
-    optional: bool = False
-    """Whether the parameter has a default, which is used if nothing was chosen."""
+    default: str | None = None
+    """The name of the parameter, if it has a default, which is used if nothing was chosen."""
     overridden: Marker | None = None
     """The marker that has lost against a bind of the type."""
 
@@ -69,17 +69,17 @@ class Wiring:
         return container.solve(root, self.scopes)
 
     def _look(self, parameter: inspect.Parameter, own: Dependency) -> Found:
-        key, optional = _key(parameter.annotation), parameter.default is not parameter.empty
+        key, default = _key(parameter.annotation), None if parameter.default is EMPTY else parameter.name
         if key.qualifier is not None and not isinstance(key.qualifier, Marker):
             # Binds by type are deaf to qualifiers. This asks for exactly what the hint says, as for a class.
             bound = self._bound(None, Dependent(parameter.annotation))
-            return Found(key, bound or own, bound is not None, optional)
+            return Found(key, bound or own, bound is not None, default)
         bound = self._bound(parameter, own)
         provider = bound or own
         chosen = bound is not None or isinstance(key.qualifier, Marker) or _is_injectable(key.hint)
         by_type = bound is not None and self._bound(None, own) is None
         marker = key.qualifier if by_type and isinstance(key.qualifier, Marker) and key.qualifier.call else None
-        return Found(key, provider, chosen and provider.call is not None, optional, marker)
+        return Found(key, provider, chosen and provider.call is not None, default, marker)
 
     def _bound(self, parameter: inspect.Parameter | None, own: Dependency) -> Dependency | None:
         bound: Dependency | None = None

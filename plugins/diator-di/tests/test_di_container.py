@@ -161,7 +161,7 @@ async def test_the_container_is_found_by_its_library_and_closed_with_the_app() -
 
 
 def test_what_is_no_container_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"expected a Container of di"):
+    with pytest.raises(ConfigurationError, match=r"expected di.Container"):
         Diator(container=di.ScopeState())
 
 
@@ -503,7 +503,7 @@ def test_a_default_that_hides_a_bind_is_a_warning() -> None:
     assert not found.errors
     (warning,) = found.warnings  # of one that would fit
     assert isinstance(warning, UnsupportedRegistrationError)
-    assert "though Database is bound" in warning.reason
+    assert "though Database has one" in warning.reason
     assert warning.remedy == "hint Database alone; the default may stay"
     assert not DiContainer(with_binds((Reports, Reports))).validate([Key(Reports)], ()).warnings
 

@@ -5,8 +5,7 @@ from collections.abc import Collection, Hashable, Mapping
 
 from dishka import AsyncContainer, FromComponent
 
-from diator.containers import Capability, GraphContainer, Key, Validation
-from diator.errors import ConfigurationError, Problem
+from diator.containers import GraphContainer, Key, Validation, require
 from diator_dishka._graph import Graph, to_dishka
 from diator_dishka._immediate import Build, Immediate
 from diator_dishka._provider import DishkaProvider, look, problems
@@ -21,10 +20,9 @@ class DishkaContainer(GraphContainer):
     Raises `~diator.ConfigurationError` for anything but an `AsyncContainer` that has a scope to open.
     """
 
-    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
-
     def __init__(self, container: AsyncContainer) -> None:
-        _refuse_others(container)
+        fix = "make it with dishka.make_async_container(...); its factories may still be sync"
+        require(container, AsyncContainer, fix)
         self._container = container
         self._graph = Graph(container)
         self._immediate = Immediate(container, self._graph)
@@ -64,10 +62,3 @@ class DishkaContainer(GraphContainer):
             while level is not None:  # a lock that was waited for belongs to its event loop for ever
                 level.lock = asyncio.Lock() if isinstance(level.lock, asyncio.Lock) else level.lock
                 level = level.parent_container
-
-
-def _refuse_others(container: object) -> None:
-    if not isinstance(container, AsyncContainer):
-        text = f"expected an AsyncContainer of dishka, got {container!r}"
-        remedy = "make it with dishka.make_async_container(...); its factories may still be sync"
-        raise ConfigurationError([Problem("container-plugin", text, remedy)])

@@ -1,11 +1,11 @@
 """What dishka would do to build a key, and what would not mean what it seems to mean."""
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Iterator
 
 from dishka import AsyncContainer, DependencyKey
 from dishka.entities.factory_type import FactoryType
 
-from diator.containers import Key, Lifetime, Need, Provider, Reason, Validation, check, senders_provide
+from diator.containers import Key, Need, Provider, Reason, Validation, check, senders_provide
 from diator_dishka._graph import Found, Graph, to_diator, to_dishka
 
 
@@ -31,49 +31,22 @@ class DishkaProvider(Provider):
     def __init__(self, graph: Graph, key: DependencyKey, found: Found) -> None:
         self._graph = graph
         self._found = found
-        self._native_key = key
-        self.key = to_diator(key)
+        source = graph.source(to_diator(key)) or found
+        super().__init__(to_diator(key), source.lifetime, (key, found.level))
+        self.factory = source.factory.source
+        self.level = graph.unit - found.level
         self.opaque = found.factory.provides.type_hint is AsyncContainer
-
-    @property
-    def lifetime(self) -> Lifetime:  # type: ignore[override]
-        source = self._graph.source(self.key)
-        return Lifetime.SCOPED if source is None else source.lifetime
-
-    @property
-    def factory(self) -> object | None:
-        source = self._graph.source(self.key)
-        made: object = None if source is None else source.factory.source
-        return made
-
-    @property
-    def identity(self) -> Hashable:
-        return self._native_key, self._found.level
-
-    @property
-    def level(self) -> int:
-        return self._graph.unit - self._found.level
-
-    @property
-    def absent(self) -> Reason | None:
-        if not self._found.is_context:
-            return None
-        if self._found.in_unit:
-            return "is a value from_context, and the sender does not provide it", senders_provide(self.key)
-        if self._graph.has_value(self._native_key):
-            return None
-        fix = f"pass it: make_async_container(..., context={{{self.key}: ...}})"
-        return "is a value from_context that the container was not given", fix
-
-    @property
-    def hides(self) -> Reason | None:
+        if found.is_context and found.in_unit:
+            self.absent = "is a value from_context, and the sender does not provide it", senders_provide(self.key)
+        elif found.is_context and not graph.has_value(key):
+            fix = f"pass it: make_async_container(..., context={{{self.key}: ...}})"
+            self.absent = "is a value from_context that the container was not given", fix
         reason = "senders provide it, but other factories would get that of the container, which"
-        if not self._found.in_unit:
+        if not found.in_unit:
             fix = f"give it scope=Scope.REQUEST there, or drop app.provides({self.key})"
-            return f"{reason} outlives the unit of work", fix
-        if not self._found.is_context and not self._found.factory.cache:
-            return f"{reason} is made or chosen anew each time", "drop cache=False there, or when="
-        return None
+            self.hides = f"{reason} outlives the unit of work", fix
+        elif not found.is_context and not found.factory.cache:
+            self.hides = f"{reason} is made or chosen anew each time", "drop cache=False there, or when="
 
     def needs(self) -> Iterator[Need]:
         for key in self._found.needs:

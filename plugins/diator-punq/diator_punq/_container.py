@@ -1,6 +1,6 @@
 """The port over a ``punq.Container``, which has transient and singleton objects, and nothing that closes."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -23,7 +23,7 @@ class PunqContainer(GraphContainer):
     ``container.register(Annotated[Repository, Named("replica")], Replica)``.
     """
 
-    capabilities = Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
+    capabilities = ~Capability.SCOPED
 
     def __init__(self, container: punq.Container) -> None:
         self._container = container
@@ -32,10 +32,6 @@ class PunqContainer(GraphContainer):
 
     def __repr__(self) -> str:
         return f"PunqContainer({self._container!r})"
-
-    def qualifier(self, _metadata: tuple[object, ...], /) -> Hashable | None:
-        """Give None: punq has no marker of its own, and `diator.Named` is read by Diator."""
-        return None
 
     def provider(self, key: Key, provided: Collection[Key] = (), /) -> Provider | None:
         """Return what punq would take for a key: the last registration."""

@@ -1,13 +1,13 @@
 """The port over a ``rodi.Container``: three lifetimes, synchronous, with nothing that closes."""
 
-from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import TracebackType
 from typing import Any
 
 import rodi
 from typing_extensions import Self
 
-from diator.containers import NOTHING_TO_CLOSE, Capability, GraphContainer, Key, Validation, check, hint_of, key_of
+from diator.containers import NOTHING_TO_CLOSE, GraphContainer, Key, Validation, check, hint_of, key_of
 from diator.errors import (
     ConfigurationError,
     ContainerError,
@@ -29,8 +29,6 @@ class RodiContainer(GraphContainer):
     Raises `~diator.ConfigurationError` for a container with a ``scope_cls`` of its own.
     """
 
-    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
-
     def __init__(self, container: rodi.Container) -> None:
         # Any: what is private to rodi is read here too, and its hints leave much open.
         self._container: Any = container
@@ -43,10 +41,6 @@ class RodiContainer(GraphContainer):
 
     def __repr__(self) -> str:
         return f"RodiContainer({self._container!r})"
-
-    def qualifier(self, _metadata: tuple[object, ...], /) -> Hashable | None:
-        """Give None: rodi has no marker of its own, and `diator.Named` is read by Diator."""
-        return None
 
     def provider(self, key: Key, provided: Collection[Key] = (), /) -> RodiProvider | None:
         """Return what rodi holds under the hint of a key."""

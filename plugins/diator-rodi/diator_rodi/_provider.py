@@ -22,29 +22,15 @@ class RodiProvider(Provider):
         self._registered = registered
         self._provided = provided
         self._hint = hint
-        self.key = key_of(hint)
-        self._layers = list(layers(registered[hint]))
-        """The outermost decorator first."""
-        self.lifetime = lifetime_of(self._layers[0])
-        self.opaque = any(function_of(one) and parameters_of(function_of(one)) for one in self._layers)
-
-    @property
-    def absent(self) -> Reason | None:
-        fix = senders_provide(self.key)
-        return ("has a factory that gives none", fix) if is_placeholder(function_of(self._layers[0])) else None
-
-    @property
-    def hides(self) -> Reason | None:
-        if self._registered.kept.get(self._hint, {}).get(self._hint) is self._registered[self._hint]:
-            return None
-        reason = "senders provide it, but rodi would give services that need it one of its own"
-        return reason, declare(self.key)
-
-    @property
-    def factory(self) -> object | None:
-        inner = self._layers[-1]
-        made: object | None = function_of(inner) or class_of(inner)
-        return made
+        outer, *_, inner = [*layers(registered[hint])] * 2
+        super().__init__(key_of(hint), lifetime_of(outer))
+        self.factory = function_of(inner) or class_of(inner)
+        self.opaque = any(function_of(one) and parameters_of(function_of(one)) for one in layers(registered[hint]))
+        if is_placeholder(function_of(outer)):
+            self.absent = "has a factory that gives none", senders_provide(self.key)
+        if registered.kept.get(hint, {}).get(hint) is not registered[hint]:
+            reason = "senders provide it, but rodi would give services that need it one of its own"
+            self.hides = reason, declare(self.key)
 
     def needs(self) -> Iterator[Need]:
         for hint in self._registered.needs(self._hint):

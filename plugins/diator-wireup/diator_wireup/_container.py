@@ -5,8 +5,7 @@ from collections.abc import Collection, Hashable, Mapping
 from wireup import AsyncContainer
 from wireup.ioc.types import ConfigInjectionRequest, InjectableQualifier
 
-from diator.containers import Capability, GraphContainer, Key, close_in_reverse
-from diator.errors import ConfigurationError, Problem
+from diator.containers import GraphContainer, Key, close_in_reverse, require
 from diator_wireup._provider import WireupProvider
 from diator_wireup._registrations import Registrations, marker_of
 from diator_wireup._scope import WireupScope, finish
@@ -18,10 +17,9 @@ class WireupContainer(GraphContainer):
     Raises `~diator.ConfigurationError` for anything but the `AsyncContainer` that ``create_async_container`` makes.
     """
 
-    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.DEEP_VALIDATION | Capability.REOPENS
-
     def __init__(self, container: AsyncContainer) -> None:
-        _refuse_others(container)
+        fix = "make it with wireup.create_async_container(...); its factories may still be sync"
+        require(container, AsyncContainer, fix)
         self._container = container
         self._registrations = Registrations(container)
 
@@ -49,10 +47,3 @@ class WireupContainer(GraphContainer):
             await close_in_reverse(self._registrations.singleton_resources, finish, None)
         finally:
             self._registrations.forget_singletons()
-
-
-def _refuse_others(container: object) -> None:
-    if not isinstance(container, AsyncContainer):
-        text = f"expected an AsyncContainer of wireup, got {container!r}"
-        remedy = "make it with wireup.create_async_container(...); its factories may still be sync"
-        raise ConfigurationError([Problem("container-plugin", text, remedy)])

@@ -10,7 +10,7 @@ from wireup import AsyncContainer, ScopedAsyncContainer
 
 from diator import Named
 from diator.containers import Key, Lifetime, Need, Provider, Reason, is_of, is_placeholder, senders_provide
-from diator_wireup._registrations import Hinted, Registrations, is_config
+from diator_wireup._registrations import Parameter, Registrations, is_config
 
 _ABSTRACT = (
     "it is @abstract: wireup does not see that such a class needs itself, and waits for ever",
@@ -22,37 +22,27 @@ class WireupProvider(Provider):
     """A factory of wireup, an ``@abstract`` class, or a value in its config."""
 
     def __init__(self, registrations: Registrations, key: Key) -> None:
+        super().__init__(key, registrations.lifetime(key))
         self._registrations = registrations
-        self.key = key
         self._is_abstract = registrations.is_abstract(key)
         self._has_factory = not self._is_abstract and not is_config(key)
-        self.lifetime = registrations.lifetime(key)
+        self.factory = registrations.factory(key).factory if self._has_factory else None
         self.opaque = key.hint in (ScopedAsyncContainer, AsyncContainer)
-
-    @property
-    def factory(self) -> object | None:
-        return self._registrations.factory(self.key).factory if self._has_factory else None
-
-    @property
-    def absent(self) -> Reason | None:
-        return ("has a factory that gives none", senders_provide(self.key)) if is_placeholder(self.factory) else None
-
-    @property
-    def hides(self) -> Reason | None:
+        if is_placeholder(self.factory):
+            self.absent = "has a factory that gives none", senders_provide(key)
         if self._is_abstract:
-            return _ABSTRACT
-        if self.lifetime is Lifetime.SCOPED:
-            return None
-        reason = f"other factories would get that of the container, which is {self.lifetime.value}"
-        return (
-            f"senders provide it, but {reason}",
-            f'register it with lifetime="scoped", or drop app.provides({self.key})',
-        )
+            self.hides = _ABSTRACT
+        elif self.lifetime is not Lifetime.SCOPED:
+            reason = f"other factories would get that of the container, which is {self.lifetime.value}"
+            fix = f'register it with lifetime="scoped", or drop app.provides({key})'
+            self.hides = f"senders provide it, but {reason}", fix
 
     def needs(self) -> Iterator[Need]:
-        if self._has_factory:
-            for key in self._registrations.needs(self.key).values():
+        for parameter, key in self._parameters():
+            if key is not None:
                 yield Need(key, WireupProvider(self._registrations, key))
+            elif parameter.is_optional:  # wireup looks for `T | None`, not for `T`
+                yield Need(Key(parameter.raw_type | None), None, parameter.name)
 
     def refusals(self) -> Iterator[Reason]:
         if self._is_abstract:
@@ -66,14 +56,7 @@ class WireupProvider(Provider):
                     reason = f"wireup takes no notice of {mark!r} at the parameter {parameter.name!r} of its factory"
                     yield reason, f"write Inject(qualifier={mark.name!r}) there"
 
-    def warnings(self) -> Iterator[Reason]:
-        for parameter, need in self._parameters():
-            wanted = Key(parameter.hint)
-            if need is None and parameter.is_optional and self._registrations.find(wanted) is not None:
-                why = f"wireup looks for `{wanted} | None`, not for `{wanted}`"
-                yield f"it gets the default of {parameter.name!r}: {why}", f"hint {wanted} alone, which is registered"
-
-    def _parameters(self) -> Iterator[tuple[Hinted, Key | None]]:
+    def _parameters(self) -> Iterator[tuple[Parameter, Key | None]]:
         if self._has_factory:
             needs = self._registrations.needs(self.key)
             for parameter in self._registrations.parameters(self.key):

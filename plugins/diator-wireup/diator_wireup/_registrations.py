@@ -42,13 +42,12 @@ def marker_of(metadata: tuple[object, ...]) -> InjectableType | None:
     return next(filter(None, map(_get_injectable_type, metadata)), None)
 
 
-class Hinted(NamedTuple):
-    """A parameter of a factory."""
+class Parameter(NamedTuple):
+    """A parameter of a factory, with its hint as wireup reads it."""
 
     name: str
     # Any: a hint is any typing form.
-    hint: Any
-    """Without ``None`` and ``Annotated``."""
+    raw_type: Any
     is_optional: bool
     metadata: tuple[Any, ...]
 
@@ -111,13 +110,13 @@ class Registrations:
         found = self._registry.dependencies[self.factory(key).factory]
         return {name: Key(one.klass, one.qualifier_value) for name, one in found.items() if not one.is_parameter}
 
-    def parameters(self, key: Key) -> Iterator[Hinted]:
+    def parameters(self, key: Key) -> Iterator[Parameter]:
         """Read the hints of the factory of a known key."""
         function = self.factory(key).factory
         for name, parameter in inspect.signature(function).parameters.items():
             hint = ensure_is_type(parameter.annotation, globalns_supplier=lambda: get_globals(function))
             found = analyze_type(hint)
-            yield Hinted(name, found.raw_type, found.is_optional, found.annotations)
+            yield Parameter(name, found.raw_type, found.is_optional, found.annotations)
 
     @property
     def singleton_resources(self) -> ExitStack:
