@@ -130,6 +130,7 @@ class Prefetcher:
                 await self._run_alone(jobs)
             limit = 1
         while jobs and remaining > 0:
+            await self._queue.wait_until_low(self._batch_size)
             async with turn:
                 jobs = self._start(await self._receive_soon(limit))
                 if any(map(self._is_suspected, jobs)):

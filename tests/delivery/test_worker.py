@@ -728,6 +728,28 @@ async def test_a_worker_that_becomes_slow_takes_less() -> None:
 
 
 @in_virtual_time
+async def test_what_comes_after_a_suspect_is_received_when_it_is_needed() -> None:
+    bench = Bench(seconds=0.001, concurrency=1)
+
+    def suspicious(delivery: Delivery) -> Delivery:
+        deliveries = 4 if b'"number":0}' in delivery.body else 1
+        return Delivery(delivery.topic, delivery.body, deliveries=deliveries, receipt=delivery.receipt)
+
+    async with bench.app, bench.app.worker(grace=0):
+        await bench.publish(500)
+        await bench.watch.settle(500)  # by now it takes a hundred ahead
+        bench.broker.tamper = suspicious
+        bench.seconds = 200.0
+        bench.ended.clear()
+        await bench.publish(400)
+        await asyncio.sleep(300)
+        received = sum(len(details.deliveries) for details in bench.watch.of("received")) - 500
+        assert bench.ended == [0]
+        assert received <= 101
+    assert received > 1
+
+
+@in_virtual_time
 async def test_a_receiver_that_gives_nothing_is_no_hot_loop() -> None:
     bench = Bench()
     async with bench.app, bench.app.worker():

@@ -399,6 +399,13 @@ WORKER = (
     ),
     _bug(
         "prefetcher",
+        "too-much-after-suspects",
+        "what comes after a suspected message is received before it is needed",
+        "            await self._queue.wait_until_low(self._batch_size)\n            async with turn:\n",
+        "            async with turn:\n",
+    ),
+    _bug(
+        "prefetcher",
         "suspected-late",
         "a message is suspected one delivery too late",
         "job.unexplained >= self._suspect_after",
