@@ -258,5 +258,5 @@ async def die(app: Diator, broker: Flaky, worker: Any) -> None:
     mine = {id(c._loop.receiver) for c in worker.consumers if c._loop}  # what it holds is nobody else's business
     for receiver in broker.receivers:
         receiver.dead = receiver.dead or id(receiver) in mine
-    worker.stop_at_once()
+    worker.cancel()
     await worker.__aexit__(None, None, None)

@@ -88,7 +88,7 @@ class Service:
             worker.stop()
         else:
             logger.warning("%s again: what runs is cancelled and given back", received.name)
-            worker.stop_at_once()
+            worker.cancel()
 
     def _is_alive(self) -> Answer:
         return Answer(HTTPStatus.OK, {"alive": True})
@@ -105,7 +105,7 @@ class Service:
             return ["it is stopping"]
         if worker is None:
             return ["it has not started yet"]
-        return worker.hindrances
+        return worker.not_ready_reasons
 
 
 def signals(heed: Heed) -> ExitStack:

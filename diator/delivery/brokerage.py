@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
-from diator.delivery.alone import Call
 from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
 from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
-from diator.delivery.follow_up import FollowUps
+from diator.delivery.follow_up import FollowUpSender
+from diator.delivery.new_context import Call
 from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
 from diator.delivery.telling import Telling
@@ -98,7 +98,7 @@ class Brokerage:
         """Make a worker."""
         assert self._publisher is not None
 
-        def calls(consumed: Consumed, follow_ups: FollowUps) -> Mapping[type, Call]:
+        def calls(consumed: Consumed, follow_ups: FollowUpSender) -> Mapping[type, Call]:
             classes = {entry.cls for entry in consumed.entries.values()}
             return {cls: dispatch.delivered(consumed.registration, consumed.wired, cls, follow_ups) for cls in classes}
 

@@ -5,33 +5,33 @@ import logging
 from collections.abc import Callable, Mapping
 
 from diator.brokers.port import Receiver
-from diator.delivery.alone import Call
 from diator.delivery.catalog import Consumed
-from diator.delivery.follow_up import FollowUps
+from diator.delivery.follow_up import FollowUpSender
 from diator.delivery.handler_runner import RunningHandlers
-from diator.delivery.outage import OUT_OF_NOWHERE, Backoff, unless_stopped
+from diator.delivery.new_context import Call
+from diator.delivery.outage import UNEXPECTED_CANCEL, Backoff, unless_stopped
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.publisher import Publisher
 from diator.delivery.receiver_loop import ReceiverLoop
-from diator.delivery.shared import Shared
+from diator.delivery.worker_state import WorkerState
 from diator.errors import BrokerError, BrokerUnavailableError
 
 logger = logging.getLogger("diator")
 
-Calls = Callable[[Consumed, FollowUps], Mapping[type, Call]]
+Calls = Callable[[Consumed, FollowUpSender], Mapping[type, Call]]
 """Compiles what a consumer calls for each class of events."""
 
 
 class Consumer:
     """Handles the messages of one subscription, ``concurrency`` at a time."""
 
-    def __init__(self, config: Consumed, calls: Calls, publisher: Publisher, shared: Shared) -> None:
+    def __init__(self, config: Consumed, calls: Calls, publisher: Publisher, state: WorkerState) -> None:
         self.name = config.name
         self._config = config
-        self._shared = shared
+        self._state = state
         self._running = RunningHandlers(config.timeout)
-        self._calls = calls(config, FollowUps(publisher, config.name, shared.outage, self._running))
-        self._reporter = OutcomeReporter(config, shared.telling, lossy=shared.at_most_once)
+        self._calls = calls(config, FollowUpSender(publisher, config.name, state.outage, self._running))
+        self._reporter = OutcomeReporter(config, state.telling, lossy=state.at_most_once)
         self._loop: ReceiverLoop | None = None
 
     @property
@@ -55,7 +55,7 @@ class Consumer:
             try:
                 await self._run_apart(stopping, grace)
             except BrokerError as error:
-                self._shared.outage.down("be used", self.name, error)
+                self._state.outage.record_failure("be used", self.name, error)
                 await backoff.wait(stopping)
             except Exception:
                 logger.exception("the consumer of %s has failed; it starts again", self.name)
@@ -68,29 +68,29 @@ class Consumer:
         if not running.cancelled() and (error := running.exception()) is not None:
             raise error
         if not stopping.is_set():
-            raise BrokerUnavailableError(OUT_OF_NOWHERE)
+            raise BrokerUnavailableError(UNEXPECTED_CANCEL)
 
     async def _run(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
         receiver = await self._subscribe(stopping)
         if receiver is not None:
-            self._loop = ReceiverLoop(self._config, self._calls, self._running, self._reporter, self._shared, receiver)
+            self._loop = ReceiverLoop(self._config, self._calls, self._running, self._reporter, self._state, receiver)
             try:
                 await self._loop.run(stopping, grace)
             finally:
                 self._loop = None
 
     async def _subscribe(self, stopping: asyncio.Event) -> Receiver | None:
-        backoff, broker, outage = Backoff(), self._shared.broker, self._shared.outage
+        backoff, broker, outage = Backoff(), self._state.broker, self._state.outage
         while not stopping.is_set():
             try:
                 receiver = await unless_stopped(broker.subscribe(self._config.subscription), stopping)
             except BrokerError as error:
-                outage.down("subscribe", self.name, error)
+                outage.record_failure("subscribe", self.name, error)
                 await backoff.wait(stopping)
             else:
                 if receiver is not None:
-                    outage.up("be used", self.name)
-                    outage.up("subscribe", self.name)
+                    outage.record_success("be used", self.name)
+                    outage.record_success("subscribe", self.name)
                     logger.info("consuming %s", self.name)
                 return receiver
         return None

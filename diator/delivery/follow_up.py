@@ -6,7 +6,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from diator._keys import Key
 from diator.context import Context
-from diator.delivery.outage import Backoff, Outage
+from diator.delivery.outage import Backoff, OutageTracker
 from diator.delivery.publisher import Publisher
 from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import BrokerUnavailableError, NotPublishedError, PublishError
@@ -29,7 +29,7 @@ class LeaseGuard(Protocol):
         ...
 
 
-class FollowUps:
+class FollowUpSender:
     """The `diator.engine.events.EventSender` of one subscription.
 
     Ids derive from what was delivered, so that those of a second run are the same, and duplicate detection can tell. A
@@ -39,7 +39,7 @@ class FollowUps:
     keys: Collection[Key] = ()
     begin = None
 
-    def __init__(self, publisher: Publisher, subscription: str, outage: Outage, guard: LeaseGuard) -> None:
+    def __init__(self, publisher: Publisher, subscription: str, outage: OutageTracker, guard: LeaseGuard) -> None:
         self._publisher = publisher
         self._subscription = subscription
         self._outage = outage
@@ -82,7 +82,7 @@ class FollowUps:
                     return
                 await backoff.wait()
             else:
-                self._outage.up("publish", self._subscription)
+                self._outage.record_success("publish", self._subscription)
                 return
 
     def _left(self, error: PublishError, left: Sequence[Outbound], context: Context) -> list[Outbound]:
@@ -93,6 +93,6 @@ class FollowUps:
             raise error
         if not self._guard.holds_lease(context):
             raise SendingEndedError from error
-        self._outage.down("publish", self._subscription, failed.__cause__)
+        self._outage.record_failure("publish", self._subscription, failed.__cause__)
         again = {message.id for message in (*failed.unsent, *failed.unknown)}
         return [one for one in left if one.id in again]

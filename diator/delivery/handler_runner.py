@@ -9,14 +9,14 @@ from typing import Any
 
 from diator.brokers.port import ACK, RELEASE, Outcome
 from diator.context import Context
-from diator.delivery.alone import Call, alone
 from diator.delivery.catalog import Consumed
 from diator.delivery.follow_up import SendingEndedError
+from diator.delivery.new_context import Call, run_in_new_context
 from diator.delivery.outcome_reporter import OutcomeReporter
-from diator.delivery.reading import context_of, decode, understand
-from diator.delivery.shared import Shared
+from diator.delivery.reading import build_context, decode, read_envelope
 from diator.delivery.telling import Telling
 from diator.delivery.work_queue import Job
+from diator.delivery.worker_state import WorkerState
 from diator.errors import UnreadableMessageError
 from diator.hooks import Handling
 
@@ -103,7 +103,7 @@ class HandlerRunner:
         calls: Mapping[type, Call],
         running: RunningHandlers,
         reporter: OutcomeReporter,
-        shared: Shared,
+        state: WorkerState,
     ) -> None:
         self.is_shutting_down = False
         """Whether what runs is being cancelled, by the worker or with the event loop."""
@@ -112,22 +112,22 @@ class HandlerRunner:
         self._calls = calls
         self._running = running
         self._reporter = reporter
-        self._hooks = shared.telling if shared.telling.hears("handling") else None
-        self._system = shared.broker.system
+        self._hooks = state.telling if state.telling.hears("handling") else None
+        self._system = state.broker.system
         self._loop = asyncio.get_running_loop()
 
     async def run(self, job: Job, task: "asyncio.Task[Any]") -> Outcome:
         """Handle the message of a job in this task, which is the current one, and return its outcome."""
         if job.unexplained >= self._config.subscription.max_deliveries:
             with suppress(UnreadableMessageError):
-                understand(job)  # so that it can be named
+                read_envelope(job)  # so that it can be named
             return self._reporter.poisonous(job)
         try:
-            envelope = job.envelope or understand(job)
+            envelope = job.envelope or read_envelope(job)
             entry = self._config.entries.get(envelope.type)
             if entry is None:
                 return self._reporter.unhandled(job)
-            context = job.context = context_of(job, self._name)
+            context = job.context = build_context(job, self._name)
             event = decode(envelope, entry)
         except UnreadableMessageError as error:
             return self._reporter.unreadable(job, error)
@@ -158,7 +158,7 @@ class HandlerRunner:
         if self._hooks is not None:
             call = partial(self._wrapped, self._hooks, call, job)
         try:
-            failure: BaseException | None = await alone(call, job.context, event)
+            failure: BaseException | None = await run_in_new_context(call, job.context, event)
         finally:
             self._running.end(run)
         if failure is not None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from diator.brokers.port import Delivery, Receiver
-from diator.delivery.outage import Outage
+from diator.delivery.outage import OutageTracker
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.work_queue import Job, WorkQueue
 from diator.errors import BrokerError
@@ -26,7 +26,7 @@ class LeaseRenewer:
         receiver: Receiver,
         queue: WorkQueue,
         reporter: OutcomeReporter,
-        outage: Outage,
+        outage: OutageTracker,
     ) -> None:
         self._name = name
         self._lease = lease
@@ -82,9 +82,9 @@ class LeaseRenewer:
         try:
             lost = await self._receiver.renew([job.delivery for job in jobs])
         except BrokerError as error:
-            self._outage.down(_RENEW, self._name, error)
+            self._outage.record_failure(_RENEW, self._name, error)
             return
-        self._outage.up(_RENEW, self._name)
+        self._outage.record_success(_RENEW, self._name)
         for job in jobs:
             job.lease_ends = lease_ends
         for job in [self._open[id(delivery)] for delivery in lost if id(delivery) in self._open]:

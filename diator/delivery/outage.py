@@ -1,4 +1,4 @@
-"""Outages of the broker: ridden out with capped backoff, and said once per change of state."""
+"""The health of the broker as a worker sees it: outages are logged once, and each operation retried with a backoff."""
 
 import asyncio
 import logging
@@ -18,26 +18,26 @@ _FIRST, _LONGEST = 0.1, 5.0
 """Seconds between tries."""
 CREATE = "create subscriptions"
 """What fails before a worker has subscriptions; see `Creation`."""
-OUT_OF_NOWHERE = "a call was cancelled, and nobody here has asked for that"
-"""What is said of a driver that raises a cancel of its own."""
+UNEXPECTED_CANCEL = "a call was cancelled, and nobody here has asked for that"
+"""The reason reported for a driver that raises a cancel of its own."""
 _ALL_BACK = 2 * _LONGEST
 """Seconds in which all that was tried should work again when a broker is back."""
 _MOST_REASONS = 10
 """How many reasons are told in one outage; there are errors that say something else each time."""
 
 
-class Outage:
-    """What a worker knows of its broker: all works, or what fails since when.
+class OutageTracker:
+    """Tracks which operations fail at the broker, and for which subject: a subscription, or the worker itself.
 
-    It lasts while anything that has failed has not worked since, so that what still works does not belie it. ``lossy``
-    is a broker that delivers at most once.
+    An outage lasts until each operation that has failed has worked again, so that others that still work do not end
+    it. ``lossy``: the broker delivers at most once.
     """
 
     def __init__(self, *, lossy: bool = False) -> None:
         self._lossy = lossy
         self._since = 0.0
         self._broken: dict[tuple[str, str], str] = {}
-        """The reason, by what fails for whom."""
+        """The reasons of failures, by operation and subject."""
         self._told: set[str] = set()
         self._away = False
         """Whether any of it is a broker that can't be reached, and nothing that it refuses."""
@@ -46,30 +46,30 @@ class Outage:
         self._telling: asyncio.TimerHandle | None = None
 
     @property
-    def is_on(self) -> bool:
+    def is_active(self) -> bool:
         """Whether anything fails."""
         return bool(self._broken)
 
-    def has(self, what: str, who: str) -> bool:
-        """Whether this has failed, and has not worked since."""
-        return (what, who) in self._broken
+    def is_failing(self, operation: str, subject: str) -> bool:
+        """Return whether an operation has failed and has not worked since."""
+        return (operation, subject) in self._broken
 
-    def troubles(self, who: str) -> list[str]:
-        """What fails for somebody, in words."""
-        return [_in_words(what, who, reason) for (what, other), reason in self._broken.items() if other == who]
+    def failures(self, subject: str) -> list[str]:
+        """Return what fails for a subject, as sentences."""
+        return [_in_words(*failed, reason) for failed, reason in self._broken.items() if failed[1] == subject]
 
-    def down(self, what: str, who: str, error: BaseException) -> None:
-        """Note that something has failed; said where all was well before, or the reason is another one."""
+    def record_failure(self, operation: str, subject: str, error: BaseException) -> None:
+        """Record that an operation has failed. It is logged if the reason is new in this outage."""
         reason = described(error)
         refused = not isinstance(error, BrokerUnavailableError)
         if not self._broken:
             self._since = asyncio.get_running_loop().time()
         self._away = self._away or not refused
-        self._broken[what, who] = reason
+        self._broken[operation, subject] = reason
         if reason not in self._told and len(self._told) < _MOST_REASONS:
             self._told.add(reason)
-            text = f"{_in_words(what, who, reason)}; trying again until it can"
-            if refused:  # such as a queue that is gone, which gets nothing of what is published
+            text = f"{_in_words(operation, subject, reason)}; trying again until it can"
+            if refused:  # such as a queue that is gone, which receives nothing that is published
                 logger.error("%s", text, exc_info=None if isinstance(error, BrokerError) else error)
             else:
                 logger.warning("%s; %s", text, self._meanwhile)
@@ -79,29 +79,29 @@ class Outage:
         """What happens to messages, as far as known here: a server may lose stored messages."""
         if self._lossy:
             return "events published until then may be lost"
-        if any(what == CREATE for what, _ in self._broken):
+        if any(operation == CREATE for operation, _ in self._broken):
             return (
                 "events that this process publishes wait until they exist; events that other processes publish before "
                 "are not delivered to new ones"
             )
         return "messages that the broker keeps are handled after it recovers"
 
-    def up(self, what: str, who: str) -> None:
-        """Note that something has worked."""
-        if (what, who) not in self._broken:
+    def record_success(self, operation: str, subject: str) -> None:
+        """Record that an operation has worked."""
+        if (operation, subject) not in self._broken:
             return
         away, seconds = self._away, asyncio.get_running_loop().time() - self._since
-        self.forget(what, who)
+        self.forget(operation, subject)
         if self._broken:
-            self._has_recovered(who)
+            self._has_recovered(subject)
         elif away:
             logger.warning("the broker is back after %.1f s", seconds)
         else:
-            logger.warning("%s works again after %.1f s", who, seconds)
+            logger.warning("%s works again after %.1f s", subject, seconds)
 
-    def forget(self, what: str, who: str) -> None:
-        """Note that nobody tries this any more."""
-        self._broken.pop((what, who), None)
+    def forget(self, operation: str, subject: str) -> None:
+        """Record that an operation is no longer attempted."""
+        self._broken.pop((operation, subject), None)
         if not self._broken:
             self._told.clear()
             self._recovered.clear()
@@ -110,29 +110,29 @@ class Outage:
                 self._telling.cancel()
                 self._telling = None
 
-    def forget_all(self, who: str) -> None:
-        """Note that somebody tries nothing of what has failed any more."""
-        for what, other in tuple(self._broken):
-            if other == who:
-                self.forget(what, who)
+    def forget_all(self, subject: str) -> None:
+        """Record that a subject no longer attempts anything that has failed."""
+        for operation, other in tuple(self._broken):
+            if other == subject:
+                self.forget(operation, subject)
 
-    def _has_recovered(self, who: str) -> None:
+    def _has_recovered(self, subject: str) -> None:
         """Tell in a while for whom the broker works again, unless it works for all by then."""
-        self._recovered.add(who)
+        self._recovered.add(subject)
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(_ALL_BACK, self._tell_recovered)
 
     def _tell_recovered(self) -> None:
         self._telling = None
-        well = sorted(self._recovered - {who for _, who in self._broken})
+        well = sorted(self._recovered - {subject for _, subject in self._broken})
         self._recovered.clear()
         if well:
-            left = "; ".join(_in_words(what, who, reason) for (what, who), reason in self._broken.items())
+            left = "; ".join(_in_words(*failed, reason) for failed, reason in self._broken.items())
             logger.warning("the broker works again for %s; still %s", ", ".join(well), left)
 
 
-def _in_words(what: str, who: str, reason: str) -> str:
-    return f"the broker can't {what} for {who} ({reason})"
+def _in_words(operation: str, subject: str, reason: str) -> str:
+    return f"the broker can't {operation} for {subject} ({reason})"
 
 
 class Backoff:
@@ -162,7 +162,7 @@ async def unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) 
     try:
         await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if answering.cancelled():
-            raise BrokerUnavailableError(OUT_OF_NOWHERE)
+            raise BrokerUnavailableError(UNEXPECTED_CANCEL)
         return answering.result() if answering.done() else None
     finally:
         answering.cancel()

@@ -10,10 +10,10 @@ from diator.delivery.catalog import Consumed
 from diator.delivery.leases import LeaseRenewer
 from diator.delivery.outage import Backoff
 from diator.delivery.outcome_reporter import OutcomeReporter
-from diator.delivery.reading import understand
+from diator.delivery.reading import read_envelope
 from diator.delivery.settlement import SettlementBatcher
-from diator.delivery.shared import Shared
 from diator.delivery.work_queue import Job, WorkQueue
+from diator.delivery.worker_state import WorkerState
 from diator.errors import BrokerError, UnreadableMessageError
 
 logger = logging.getLogger("diator")
@@ -45,7 +45,7 @@ class Prefetcher:
         self,
         receiver: Receiver,
         config: Consumed,
-        shared: Shared,
+        state: WorkerState,
         queue: WorkQueue,
         leases: LeaseRenewer,
         settlement: SettlementBatcher,
@@ -53,7 +53,7 @@ class Prefetcher:
     ) -> None:
         self._receiver = receiver
         self._subscription = config.subscription
-        self._shared = shared
+        self._state = state
         self._queue = queue
         self._leases = leases
         self._settlement = settlement
@@ -89,7 +89,7 @@ class Prefetcher:
         jobs = self._leases.start(deliveries)
         for job in jobs if self._subscription.ordered else ():
             with suppress(UnreadableMessageError):  # reported when its turn comes
-                job.key = job.delivery.key or understand(job).partitionkey
+                job.key = job.delivery.key or read_envelope(job).partitionkey
         return jobs
 
     def _accept(self, jobs: Sequence[Job]) -> Sequence[Job]:
@@ -120,7 +120,7 @@ class Prefetcher:
 
         They come one by one then, so that none is received and released again and again with the others.
         """
-        turn = self._shared.isolation_lock
+        turn = self._state.isolation_lock
         remaining = len(jobs)
         if turn.is_wanted:  # the suspected message of another subscription must not take these with it
             self._release(jobs)
@@ -169,17 +169,17 @@ class Prefetcher:
 
     async def _receive(self, limit: int) -> Sequence[Delivery]:
         """Receive at least one message, however long that takes and through all outages."""
-        outage, name = self._shared.outage, self._subscription.name
+        outage, name = self._state.outage, self._subscription.name
         while True:
             self._queue.release_finished_keys()
             began = self._loop.time()
             try:
                 deliveries = await self._receive_probing(limit)
             except BrokerError as error:
-                outage.down(_RECEIVE, name, error)
+                outage.record_failure(_RECEIVE, name, error)
                 await self._backoff.wait()
                 continue
-            outage.up(_RECEIVE, name)
+            outage.record_success(_RECEIVE, name)
             self._backoff.reset()
             if deliveries:
                 return deliveries
@@ -188,7 +188,7 @@ class Prefetcher:
 
     async def _receive_probing(self, limit: int) -> Sequence[Delivery]:
         """Receive; during an outage, find out meanwhile whether it is over, since there may be nothing to receive."""
-        if not self._shared.outage.has(_RECEIVE, self._subscription.name):
+        if not self._state.outage.is_failing(_RECEIVE, self._subscription.name):
             return await self._receiver.receive(limit)
         probing = asyncio.ensure_future(self._probe())
         try:
@@ -200,13 +200,13 @@ class Prefetcher:
         while True:
             await asyncio.sleep(_PROBE_AFTER)
             try:
-                await self._shared.broker.status([self._subscription])
+                await self._state.broker.status([self._subscription])
             except BrokerError:
                 continue
             except Exception:
                 logger.exception("%s: asking whether the broker is back has failed", self._subscription.name)
                 return
-            self._shared.outage.up(_RECEIVE, self._subscription.name)
+            self._state.outage.record_success(_RECEIVE, self._subscription.name)
             return
 
 

@@ -17,7 +17,7 @@ from diator.errors import UnreadableMessageError
 _headers = msgspec.json.Decoder(dict[str, str])
 
 
-def understand(job: Job) -> Envelope:
+def read_envelope(job: Job) -> Envelope:
     """Read the envelope of a job."""
     delivery = job.delivery
     if delivery.damage is not None:
@@ -26,7 +26,7 @@ def understand(job: Job) -> Envelope:
     return envelope
 
 
-def context_of(job: Job, subscription: str) -> Context:
+def build_context(job: Job, subscription: str) -> Context:
     """The context that a handler sees."""
     envelope = job.envelope
     assert envelope is not None

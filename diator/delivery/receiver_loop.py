@@ -16,16 +16,16 @@ from contextlib import suppress
 from typing import Any
 
 from diator.brokers.port import RELEASE, Outcome, Receiver, Release, RetryAfter
-from diator.delivery.alone import Call
 from diator.delivery.catalog import Consumed
 from diator.delivery.error_texts import described
 from diator.delivery.handler_runner import HandlerRunner, RunningHandlers
 from diator.delivery.leases import LeaseRenewer
+from diator.delivery.new_context import Call
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.prefetcher import MAX_PREFETCH, Prefetcher
 from diator.delivery.settlement import SettlementBatcher
-from diator.delivery.shared import Shared
 from diator.delivery.work_queue import Job, WorkQueue
+from diator.delivery.worker_state import WorkerState
 from diator.errors import BrokerError
 
 logger = logging.getLogger("diator")
@@ -47,10 +47,10 @@ class ReceiverLoop:
         calls: Mapping[type, Call],
         running: RunningHandlers,
         reporter: OutcomeReporter,
-        shared: Shared,
+        state: WorkerState,
         receiver: Receiver,
     ) -> None:
-        name, outage = config.name, shared.outage
+        name, outage = config.name, state.outage
         self._name = name
         self._concurrency = config.concurrency
         self.receiver = receiver
@@ -58,10 +58,10 @@ class ReceiverLoop:
         self._running = running
         self._reporter = reporter
         self._queue = queue = WorkQueue(max(MAX_PREFETCH, config.concurrency))
-        self._leases = leases = LeaseRenewer(name, shared.broker.lease, receiver, queue, reporter, outage)
+        self._leases = leases = LeaseRenewer(name, state.broker.lease, receiver, queue, reporter, outage)
         self._settlement = SettlementBatcher(name, receiver, leases, reporter, outage)
-        self._prefetcher = Prefetcher(receiver, config, shared, queue, leases, self._settlement, reporter)
-        self._runner = HandlerRunner(config, calls, running, reporter, shared)
+        self._prefetcher = Prefetcher(receiver, config, state, queue, leases, self._settlement, reporter)
+        self._runner = HandlerRunner(config, calls, running, reporter, state)
         self.is_receiving = True
         """Whether it receives messages."""
         self._yielded = 0.0

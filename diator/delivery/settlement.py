@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from diator.brokers.port import RELEASE, Delivery, Outcome, Park, Receiver, Release, RetryAfter
 from diator.delivery.leases import LeaseRenewer
-from diator.delivery.outage import Backoff, Outage
+from diator.delivery.outage import Backoff, OutageTracker
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.work_queue import Job
 from diator.errors import BrokerError, BrokerUnavailableError
@@ -29,7 +29,7 @@ class SettlementBatcher:
     """Settles the jobs of one receiver, in the order in which they were added."""
 
     def __init__(
-        self, name: str, receiver: Receiver, leases: LeaseRenewer, reporter: OutcomeReporter, outage: Outage
+        self, name: str, receiver: Receiver, leases: LeaseRenewer, reporter: OutcomeReporter, outage: OutageTracker
     ) -> None:
         self._name = name
         self._receiver = receiver
@@ -89,12 +89,12 @@ class SettlementBatcher:
         try:
             await self._settle(batch)
         except BrokerError as error:
-            self._outage.down(_SETTLE, self._name, error)
+            self._outage.record_failure(_SETTLE, self._name, error)
             return False
         finally:
             self._waiting = [*batch, *self._waiting]
             self._resting.set()
-        self._outage.up(_SETTLE, self._name)
+        self._outage.record_success(_SETTLE, self._name)
         return True
 
     async def _settle(self, batch: list[Decided]) -> None:

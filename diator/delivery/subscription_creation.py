@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker, Subscription, Topic
-from diator.delivery.outage import CREATE, Backoff, Outage, unless_stopped
+from diator.delivery.outage import CREATE, Backoff, OutageTracker, unless_stopped
 from diator.errors import BrokerUnavailableError, NotPublishedError
 
 logger = logging.getLogger("diator")
@@ -27,7 +27,7 @@ class Creation:
         subscriptions: Sequence[Subscription],
         topics: Sequence[Topic],
         timeout: float,
-        outage: Outage,
+        outage: OutageTracker,
     ) -> None:
         self._broker = broker
         self._pending = creations.pending
@@ -48,22 +48,22 @@ class Creation:
     @property
     def trouble(self) -> str:
         """Why they could not be created yet."""
-        return "; ".join(self._outage.troubles(ITSELF))
+        return "; ".join(self._outage.failures(ITSELF))
 
     async def attempt(self) -> bool:
         """Try once; return false if the broker is unavailable. Raises `BrokerError` if it rejects them permanently."""
         try:
             created = await asyncio.wait_for(self._broker.apply(self._subscriptions, self._topics), self._timeout)
         except asyncio.TimeoutError:
-            self._outage.down(CREATE, ITSELF, BrokerUnavailableError(f"no answer within {self._timeout:g} s"))
+            self._outage.record_failure(CREATE, ITSELF, BrokerUnavailableError(f"no answer within {self._timeout:g} s"))
             return False
         except BrokerUnavailableError as error:
-            self._outage.down(CREATE, ITSELF, error)
+            self._outage.record_failure(CREATE, ITSELF, error)
             return False
         for name in created:
             logger.info("created %s", name)
         self._end(created=True)
-        self._outage.up(CREATE, ITSELF)
+        self._outage.record_success(CREATE, ITSELF)
         return True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -74,7 +74,7 @@ class Creation:
             try:
                 await unless_stopped(self.attempt(), stopping)
             except Exception as error:  # noqa: BLE001 - logged as what it is, which may be a fault of the plugin
-                self._outage.down(CREATE, ITSELF, error)
+                self._outage.record_failure(CREATE, ITSELF, error)
 
     def give_up(self) -> None:
         """Stop waiting for them: the worker has ended."""

@@ -12,11 +12,11 @@ from diator.brokers.port import Broker, Capability
 from diator.delivery.catalog import Catalog, Consumed
 from diator.delivery.consumer import Calls, Consumer
 from diator.delivery.operations import named
-from diator.delivery.outage import Outage
+from diator.delivery.outage import OutageTracker
 from diator.delivery.publisher import Publisher
-from diator.delivery.shared import Shared, Turn
 from diator.delivery.subscription_creation import ITSELF, Creation
 from diator.delivery.watchdog import Watchdog
+from diator.delivery.worker_state import Turn, WorkerState
 from diator.errors import NotRunningError
 from diator.options import COUNT, SECONDS, Rule, are_names, optional, require
 
@@ -62,10 +62,10 @@ class Worker(AsyncOnly):
             raise NotRunningError("a worker can be entered once; call app.worker() again")
         self._stopping = asyncio.Event()
         at_most_once = Capability.ACKNOWLEDGED not in self._broker.capabilities
-        self._outage = Outage(lossy=at_most_once)
+        self._outage = OutageTracker(lossy=at_most_once)
         creation = await self._create_subscriptions()
-        shared = Shared(self._broker, self._outage, self._publisher.telling, at_most_once, Turn())
-        self.consumers = [Consumer(config, self._calls, self._publisher, shared) for config in self.consumed]
+        state = WorkerState(self._broker, self._outage, self._publisher.telling, at_most_once, Turn())
+        self.consumers = [Consumer(config, self._calls, self._publisher, state) for config in self.consumed]
         self._tasks = [
             asyncio.ensure_future(consumer.run(creation.ended, self._stopping, self._grace_left))
             for consumer in self.consumers
@@ -83,7 +83,7 @@ class Worker(AsyncOnly):
         try:
             await self.wait()
         except BaseException as error:
-            self.stop_at_once()
+            self.cancel()
             await shielded(asyncio.gather(*self._tasks, return_exceptions=True), error)
             raise
         finally:
@@ -93,10 +93,10 @@ class Worker(AsyncOnly):
     def is_ready(self) -> bool:
         """Whether every consumer is connected, and the broker is there."""
         created = self._creation is not None and self._creation.is_done
-        return bool(created and all(c.is_receiving for c in self.consumers) and not self._outage.is_on)
+        return bool(created and all(c.is_receiving for c in self.consumers) and not self._outage.is_active)
 
     @property
-    def hindrances(self) -> list[str]:
+    def not_ready_reasons(self) -> list[str]:
         """What keeps it from being ready, in words."""
         idle = {
             consumer.name: [f"{consumer.name} receives nothing"]
@@ -104,7 +104,7 @@ class Worker(AsyncOnly):
             if not consumer.is_receiving
         }
         names = [ITSELF, *(consumer.name for consumer in self.consumers)]
-        return [text for name in names for text in self._outage.troubles(name) or idle.get(name, [])]
+        return [text for name in names for text in self._outage.failures(name) or idle.get(name, [])]
 
     def stop(self) -> None:
         """Take no more messages; what runs may finish within the grace time."""
@@ -115,7 +115,7 @@ class Worker(AsyncOnly):
             if self._creation is not None:
                 self._creation.give_up()
 
-    def stop_at_once(self) -> None:
+    def cancel(self) -> None:
         """Take no more messages, and cancel what runs: it is given back."""
         self.stop()
         self._until = asyncio.get_running_loop().time()

@@ -121,14 +121,14 @@ async def test_what_a_broker_refuses_is_no_outage_and_nobody_is_told_that_nothin
     async with bench.app, bench.app.worker() as worker:
         await asyncio.sleep(60)
         trouble = "the broker can't subscribe for second (BrokerError: there is no queue 'second')"
-        assert worker.hindrances == [trouble]
+        assert worker.not_ready_reasons == [trouble]
         assert not ready(worker)
         (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert (record.levelname, record.getMessage()) == ("ERROR", f"{trouble}; trying again until it can")
         broker.gone.clear()
         await asyncio.sleep(10)
         assert ready(worker)
-        assert worker.hindrances == []
+        assert worker.not_ready_reasons == []
         await bench.works()
     assert "second works again after" in told(caplog)[-1]
 
@@ -142,7 +142,7 @@ async def test_who_works_again_is_told_while_others_do_not(caplog: pytest.LogCap
         broker.break_down("receive")
         await bench.app.publish(Joined())
         await asyncio.sleep(60)
-        assert [text.partition(" (")[0] for text in worker.hindrances] == [
+        assert [text.partition(" (")[0] for text in worker.not_ready_reasons] == [
             "the broker can't receive messages for first",
             "the broker can't subscribe for second",
         ]

@@ -249,7 +249,7 @@ async def test_what_is_no_outage_is_told_as_an_error_and_tried_again(
         (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
         assert str(error()) in record.getMessage()
         assert (record.exc_info is not None) is isinstance(error(), ValueError)
-        assert str(error()) in worker.hindrances[0]
+        assert str(error()) in worker.not_ready_reasons[0]
         shop.broker.mend()
         await shop.app.publish(Joined(1))
         await shop.handle([1])

@@ -108,7 +108,7 @@ async def test_what_was_only_prefetched_is_given_back_at_once() -> None:
         running, left = len(bench.begun), 60 - len(bench.begun)
         async with bench.app.worker(concurrency=left) as other:
             await bench.watch.until(lambda: len(bench.begun) >= running + left, within=1)
-            other.stop_at_once()
+            other.cancel()
     assert bench.attempts == [1] * 60
 
 
@@ -173,7 +173,7 @@ async def test_a_second_stop_cancels_at_once() -> None:
         await asyncio.sleep(2)
         assert not bench.watch.of("settled")
         began = loop.time()
-        worker.stop_at_once()
+        worker.cancel()
         await worker.wait()
         assert loop.time() - began < 0.5
         assert bench.watch.outcomes() == ["Release"] * 3
@@ -201,7 +201,7 @@ async def test_a_stop_at_once_is_at_once_however_often_it_was_stopped() -> None:
         await bench.begin(1)
         for _ in range(3):
             worker.stop()
-            worker.stop_at_once()
+            worker.cancel()
         worker.stop()
         await worker.wait()
         assert bench.watch.outcomes() == ["Release"]

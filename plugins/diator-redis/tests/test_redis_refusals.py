@@ -122,7 +122,7 @@ async def test_a_first_start_waits_for_what_passes(why: str, server: RedisServer
         async with app, app.worker() as worker:
             await asyncio.sleep(0.3)
             assert not worker.is_ready
-            assert "create subscriptions" in worker.hindrances[0]
+            assert "create subscriptions" in worker.not_ready_reasons[0]
             await accept(client)
             await until(lambda: worker.is_ready)
             await app.publish(Placed(1), Moved("a", 2))

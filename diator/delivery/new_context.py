@@ -1,4 +1,4 @@
-"""Alone: each message is handled in a context of its own, though one task handles many of them, one after another."""
+"""Each message is handled in a new context, though one task handles many of them, one after another."""
 
 import asyncio
 import types
@@ -13,10 +13,10 @@ Call = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 @types.coroutine
-def alone(call: Call, context: Context, event: Any) -> Generator[Any, Any, BaseException | None]:
-    """Handle one event, and give what its handler raised. What it sets in context variables is gone afterwards.
+def run_in_new_context(call: Call, context: Context, event: Any) -> Generator[Any, Any, BaseException | None]:
+    """Handle one event and return what its handler raised. What it sets in context variables is gone afterwards.
 
-    What is given came out of the handler, and what is raised came from outside: a `GeneratorExit` may be either.
+    What is returned came out of the handler, and what is raised came from outside: a `GeneratorExit` may be either.
     """
     run = copy_context().run
     run(current.set, context)

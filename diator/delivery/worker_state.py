@@ -4,7 +4,7 @@ import asyncio
 from typing import Literal, NamedTuple
 
 from diator.brokers.port import Broker
-from diator.delivery.outage import Outage
+from diator.delivery.outage import OutageTracker
 from diator.delivery.telling import Telling
 
 
@@ -27,11 +27,11 @@ class Turn(asyncio.Lock):
             self._waiting -= 1
 
 
-class Shared(NamedTuple):
+class WorkerState(NamedTuple):
     """What the consumers of one worker have in common."""
 
     broker: Broker
-    outage: Outage
+    outage: OutageTracker
     telling: Telling
     at_most_once: bool
     """Whether the broker delivers a message once, whatever becomes of it."""
