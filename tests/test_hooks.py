@@ -349,6 +349,35 @@ async def test_a_cancel_reaches_the_rows_of_a_wrapped_stream() -> None:
 
 
 @in_virtual_time
+async def test_a_row_that_is_given_up_ends_in_the_context_of_its_stream() -> None:
+    """As when an event loop is closed: nothing awaits the row any more."""
+    trail, ends = Trail(), list[Path]()
+    app, _ = an_app(trail)
+
+    class Slow:
+        def __aiter__(self) -> "Slow":
+            return self
+
+        async def __anext__(self) -> int:
+            try:
+                await asyncio.sleep(10)
+            finally:
+                ends.append(path.get())
+            return 1
+
+    @app.middleware
+    async def slow(query: Users, call_next: CallNext) -> Any:
+        return Slow()
+
+    async with app, app.stream(Users()) as rows:
+        row: Any = rows.__anext__()
+        row.send(None)
+        row.close()
+        assert ends == [("stream Users",)]
+        assert trail.ended == [("stream Users", "GeneratorExit")]
+
+
+@in_virtual_time
 async def test_a_hook_may_gather_the_rows_of_a_stream() -> None:
     gathered: list[int] = []
 
@@ -361,6 +390,37 @@ async def test_a_hook_may_gather_the_rows_of_a_stream() -> None:
         await anext(rows)
         await anext(rows)
     assert gathered == [0, 1]
+
+
+class Manual(Hooks):
+    """Goes without contextlib, and raises the error again, as hand-written context managers do."""
+
+    def __init__(self, name: str, order: list[str]) -> None:
+        self.name, self.order = name, order
+
+    def sending(self, details: Sending, /) -> "Manual":
+        return self
+
+    def __enter__(self) -> None:
+        self.order.append(f"{self.name} in")
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.order.append(f"{self.name} out")
+        if error is not None:
+            raise error
+
+
+@in_virtual_time
+async def test_hooks_are_entered_in_order_and_left_in_reverse(caplog: pytest.LogCaptureFixture) -> None:
+    order: list[str] = []
+    app, _ = an_app(Manual("a", order), Manual("b", order))
+    async with app:
+        await app.send(Join())
+        assert order == ["a in", "b in", "b out", "a out"]
+        with pytest.raises(Broken):
+            await app.send(Join(fail=True))
+    assert order[4:] == order[:4]
+    assert "failed" not in caplog.text
 
 
 class Bad(Hooks):

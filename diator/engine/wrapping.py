@@ -114,7 +114,7 @@ class _WrappedRows:
     def __init__(self, rows: AsyncIterator[Any], variables: Variables, wrap: Wrap, details: Sending | Handling) -> None:
         self._rows = rows
         self._variables = variables
-        self._wrap: Wrap | None = wrap
+        self._wrap = wrap
         self._details = details
 
     def __aiter__(self) -> "_WrappedRows":
@@ -145,11 +145,10 @@ class _WrappedRows:
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        wrap, self._wrap = self._wrap, None
-        if wrap is not None:
-            traceback = None if error is None else error.__traceback__
-            self._variables.run(wrap.__exit__, None if error is None else type(error), error, traceback)
-        del error  # an error must not hold the frames that hold it
+        """Leave the wrap, which has nothing left to leave the next time."""
+        kind, traceback = (None, None) if error is None else (type(error), error.__traceback__)
+        self._variables.run(self._wrap.__exit__, kind, error, traceback)
+        del error, traceback  # an error must not hold the frames that hold it
 
 
 async def _in(variables: Variables, call: Callable[[], Awaitable[Any]]) -> Any:
