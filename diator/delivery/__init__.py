@@ -7,6 +7,6 @@ and what becomes of them) and `exact` (those of plain types), `publisher` (event
 arrive), and the worker from the inside out: `work_queue` (which message is next), `failure_policy` (and `error_texts`)
 and `outcome_reporter` (what becomes of a message), `leases`, `settlement`, `handler_runner` with `new_context` and
 `follow_up`, `prefetcher`, `receiver_loop` (all of these around one receiver), `consumer` (one subscription), and
-`worker` (all consumers of an app) with `worker_state`, `outage` and `watchdog`.
-`telling` tells hooks; `operations` are what a person does at dead letters.
+`worker` (all consumers of an app) with `worker_state`, `outage` and `watchdog`. `operations` lists, replays and purges
+dead letters.
 """

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping
 
+from diator._hooks import Telling
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
 from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
@@ -13,7 +14,6 @@ from diator.delivery.follow_up import FollowUpSender
 from diator.delivery.new_context import Call
 from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
-from diator.delivery.telling import Telling
 from diator.delivery.worker import Worker
 from diator.engine.check import Checked
 from diator.engine.dispatch import Dispatch

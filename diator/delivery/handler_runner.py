@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from diator._hooks import Telling
 from diator.brokers.port import ACK, RELEASE, Outcome
 from diator.context import Context
 from diator.delivery.catalog import Consumed
@@ -14,7 +15,6 @@ from diator.delivery.follow_up import SendingEndedError
 from diator.delivery.new_context import Call, run_in_new_context
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.reading import build_context, decode, read_envelope
-from diator.delivery.telling import Telling
 from diator.delivery.work_queue import Job
 from diator.delivery.worker_state import WorkerState
 from diator.errors import UnreadableMessageError

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Container, Sequence
 from typing import Any
 
+from diator._hooks import Telling
 from diator.brokers.port import ACK, Outcome, Park, RetryAfter
 from diator.context import Context
 from diator.delivery.catalog import Consumed
 from diator.delivery.error_texts import described, is_recordable, traceback_of
 from diator.delivery.failure_policy import after_failure, parked
-from diator.delivery.telling import Telling
 from diator.delivery.work_queue import Job
 from diator.errors import Reject, UnreadableMessageError
 from diator.hooks import Handled, Parked, Received, Retried, Settled

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 import msgspec
 
 from diator._headers import sealed_headers
+from diator._hooks import Telling
 from diator._keys import Key
 from diator._misuse import ensure_loop
 from diator._places import caller, place_in
@@ -17,7 +18,6 @@ from diator.context import TRACE, Context, current, new_id
 from diator.delivery.catalog import Catalog, entry_of
 from diator.delivery.connection import Connection
 from diator.delivery.error_texts import described, text_of
-from diator.delivery.telling import Telling
 from diator.delivery.unsubscribed import UnsubscribedTopics
 from diator.engine.arguments import fits
 from diator.engine.hints import show

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Literal, NamedTuple
 
+from diator._hooks import Telling
 from diator.brokers.port import Broker
 from diator.delivery.outage import OutageTracker
-from diator.delivery.telling import Telling
 
 
 class Turn(asyncio.Lock):
