@@ -9,7 +9,15 @@ from diator.containers.closing import NOTHING_TO_CLOSE, ResourceStack, close_in_
 from diator.containers.factories import call_error, is_abstract, is_of, is_placeholder, unfinished
 from diator.containers.graph import GraphContainer, Need, Provider, Reason, check, require, senders_provide
 from diator.containers.keys import hint_of, key_of
-from diator.containers.port import Capability, Container, ImmediateContainer, Lifetime, Resolver, Validation
+from diator.containers.port import (
+    Capability,
+    Container,
+    ImmediateContainer,
+    InspectableContainer,
+    Lifetime,
+    Resolver,
+    Validation,
+)
 
 __all__ = [
     "NOTHING_TO_CLOSE",
@@ -17,6 +25,7 @@ __all__ = [
     "Container",
     "GraphContainer",
     "ImmediateContainer",
+    "InspectableContainer",
     "Key",
     "Lifetime",
     "Need",

@@ -116,7 +116,9 @@ class GraphContainer:
         seen: set[Hashable] = set()
 
         def below(need: Need) -> bool:
-            key, provider, _ = need
+            key, provider, default = need
+            if provider is None and default is not None:
+                return False
             if key == target or (provider is not None and (provider.opaque or provider.key == target)):
                 return True
             if provider is None or provider.identity in seen:

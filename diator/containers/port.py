@@ -129,3 +129,16 @@ class ImmediateContainer(Container, Protocol):
         and raises what ``resolve`` raises. Its results are shared with those of ``resolve``.
         """
         ...
+
+
+@runtime_checkable
+class InspectableContainer(Container, Protocol):
+    """A container that knows what is below its keys. Optional; neither method runs user code."""
+
+    def factory_of(self, key: Key, /) -> object | None:
+        """Return the class or function that makes the object of a key: errors name its line."""
+        ...
+
+    def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
+        """Tell whether building these keys may build the object of ``target``; True if that can't be known."""
+        ...

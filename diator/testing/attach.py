@@ -5,7 +5,7 @@ app when the block has ended.
 """
 
 import dataclasses
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from difflib import get_close_matches
 from types import TracebackType
@@ -216,6 +216,12 @@ class _Replacing:
         """Return the factory of a key, if the container knows it."""
         factory_of = getattr(self._inner, "factory_of", None)
         return None if factory_of is None else factory_of(key)
+
+    def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
+        """Tell whether building these keys may build another: a replacement builds nothing."""
+        own = [key for key in keys if key not in self._replaced]
+        reaches: Callable[..., bool] | None = getattr(self._inner, "reaches", None)
+        return target in keys or bool(own and (reaches is None or reaches(own, target)))
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         own = [key for key in keys if key not in self._replaced]

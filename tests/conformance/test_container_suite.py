@@ -191,6 +191,17 @@ class ReferenceContainer:
                 if not need.optional or self.can_resolve(need.key):
                     yield from self.walk(need.key, (*path, key), provided)
 
+    def factory_of(self, key: Key, /) -> object | None:
+        return None
+
+    def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
+        return any(key == target or self.reaches(self.below(key), target) for key in keys)
+
+    def below(self, key: Key) -> list[Key]:
+        registration = self.find(key)
+        needs = [] if registration is None or registration.kind is Kind.VALUE else self.needs(registration)
+        return [need.key for need in needs if not need.optional or self.can_resolve(need.key)]
+
     def mismatches(self, registration: Registration, needed: Key) -> Iterator[ContainerError]:
         other = self.find(needed)
         if other and registration.lifetime is Lifetime.SINGLETON and other.lifetime is Lifetime.SCOPED:
@@ -1181,6 +1192,18 @@ def _fails(case: Callable[..., None], arguments: dict[str, Any]) -> bool:
     except (Exception, asyncio.CancelledError, pytest.fail.Exception):  # noqa: BLE001 - a defect fails in any way
         return True
     return False
+
+
+@caught_by("tells_whether_a_key_is_below_others", "tells_whether_a_value_that_senders_bring_is_below_others")
+class ReachesOneLevelOnly(ReferenceContainer):
+    def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
+        return any(target in (key, *self.below(key)) for key in keys)
+
+
+@caught_by("tells_whether_a_key_is_below_others", "tells_whether_a_value_that_senders_bring_is_below_others")
+class ReachesEverything(ReferenceContainer):
+    def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.container.__name__)

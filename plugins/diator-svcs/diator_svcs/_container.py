@@ -6,19 +6,19 @@ from typing import Annotated, get_args, get_origin
 
 from svcs import Container, RegisteredService, Registry
 
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import Capability, GraphContainer, Key, Lifetime, Provider, Reason, Validation, call_error
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
 from diator_svcs._keys import Marks, key_of, service_type
 from diator_svcs._scope import HIDDEN, SvcsScope
 
 
-class SvcsContainer:
+class SvcsContainer(GraphContainer):
     """Serves what is in a `svcs.Registry`: each unit of work has a `svcs.Container` of its own.
 
     The registry stays its owner's: whoever made it closes it.
     """
 
-    capabilities = Capability.SCOPED | Capability.PROVIDED | Capability.REOPENS
+    capabilities = ~Capability.DEEP_VALIDATION
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -28,18 +28,12 @@ class SvcsContainer:
         known = (get_args(one.svc_type)[1:] for one in self._registry if get_origin(one.svc_type) is Annotated)
         return Marks(metadata) if metadata in known else None
 
-    def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether the registry knows the key's type."""
-        return service_type(key) in self._registry
-
-    def lifetime(self, key: Key, /) -> Lifetime:
-        """Tell values, which every unit of work shares, from what factories build for each of them."""
-        return Lifetime.SINGLETON if _is_value(self._find(key)) else Lifetime.SCOPED
-
-    def factory_of(self, key: Key, /) -> object | None:
-        """Return the factory of a key, for the line that errors name."""
-        factory: object = inspect.unwrap(_factory(self._find(key)))
-        return factory
+    def provider(self, key: Key, _provided: Collection[Key] = (), /) -> "SvcsProvider | None":
+        """Return what the registry has for the key's type."""
+        service = service_type(key)
+        return (
+            SvcsProvider(key, self._registry.get_registered_service_for(service)) if service in self._registry else None
+        )
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
         """Look at the factories that may run.
@@ -48,11 +42,11 @@ class SvcsContainer:
         service in the registry; and whether all of them are there is a warning.
         """
         wanted = [key for key in keys if key not in provided]
-        found = [self._find(key) for key in wanted if self.can_resolve(key)]
-        errors: list[ContainerError] = [DependencyNotFoundError(key) for key in wanted if not self.can_resolve(key)]
+        found = [provider.service for key in wanted if (provider := self.provider(key))]
+        errors: list[ContainerError] = [DependencyNotFoundError(key) for key in wanted if self.provider(key) is None]
         opaque = [one for one in found if one.takes_container]
         for service in self._registry if opaque else found:
-            errors.extend(_problems(service))
+            errors.extend(UnsupportedRegistrationError(key_of(service.svc_type), *one) for one in _refusals(service))
         return Validation(errors, [_unknown_below(opaque)] if opaque else [])
 
     def scope(self, provided: Mapping[Key, object], /) -> SvcsScope:
@@ -62,29 +56,31 @@ class SvcsContainer:
     async def aclose(self) -> None:
         """Leave the registry open: closing would empty it, and others may serve from it."""
 
-    def _find(self, key: Key) -> RegisteredService:
-        return self._registry.get_registered_service_for(service_type(key))
+
+class SvcsProvider(Provider):
+    """A service in the registry. svcs does not tell what a factory asks the container for."""
+
+    def __init__(self, key: Key, service: RegisteredService) -> None:
+        # Values come by `register_value`, which wraps them in a function of its own; every unit of work shares them.
+        is_value = getattr(_factory(service), "__module__", None) == Registry.__module__
+        super().__init__(key, Lifetime.SINGLETON if is_value else Lifetime.SCOPED)
+        self.service = service
+        self.factory = inspect.unwrap(_factory(service))
+        self.opaque = service.takes_container
 
 
 def _factory(service: RegisteredService) -> Callable[..., object]:
     return service.factory  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped in svcs
 
 
-def _is_value(service: RegisteredService) -> bool:
-    """Tell whether it came by ``register_value``, which wraps the value in a function of its own."""
-    return getattr(_factory(service), "__module__", None) == Registry.__module__
-
-
-def _problems(service: RegisteredService) -> Iterator[ContainerError]:
-    key = key_of(service.svc_type)
+def _refusals(service: RegisteredService) -> Iterator[Reason]:
     if service.enter and service.suppress_context_exit and _is_resource(service):
-        yield UnsupportedRegistrationError(key, *HIDDEN)
-    if (problem := _call_problem(service)) is not None:
+        yield HIDDEN
+    problem = call_error(_factory(service), *[Container] * service.takes_container)
+    if isinstance(problem, TypeError):
         given = "the container alone" if service.takes_container else "nothing"
-        reason = f"svcs gives {given} to its factory ({problem})"
-        yield UnsupportedRegistrationError(
-            key, reason, "wrap the factory in svcs.aautowire, which fills its parameters"
-        )
+        fix = "wrap the factory in svcs.aautowire, which fills its parameters"
+        yield f"svcs gives {given} to its factory ({problem})", fix
 
 
 def _is_resource(service: RegisteredService) -> bool:
@@ -95,18 +91,6 @@ def _is_resource(service: RegisteredService) -> bool:
         or inspect.isasyncgenfunction(function)
         or any(hasattr(one, name) for one in (function, service.svc_type) for name in ("__exit__", "__aexit__"))
     )
-
-
-def _call_problem(service: RegisteredService) -> TypeError | None:
-    try:
-        signature = inspect.signature(_factory(service))
-    except (TypeError, ValueError):
-        return None  # it is written in C and does not tell
-    try:
-        signature.bind(*[Container] * service.takes_container)
-    except TypeError as problem:
-        return problem
-    return None
 
 
 def _unknown_below(services: Sequence[RegisteredService]) -> ContainerError:

@@ -1,7 +1,6 @@
 """One unit of work: a `svcs.Container` that builds each service once, and tells its resources of an error."""
 
 from collections.abc import Mapping
-from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
@@ -9,7 +8,13 @@ from svcs import Container, RegisteredService, Registry
 from svcs.exceptions import ServiceNotFoundError
 
 from diator.containers import Key, close_in_reverse, exit_arguments
-from diator.errors import DependencyCycleError, DependencyNotFoundError, ScopeClosedError, UnsupportedRegistrationError
+from diator.errors import (
+    ContainerError,
+    DependencyCycleError,
+    DependencyNotFoundError,
+    ScopeClosedError,
+    UnsupportedRegistrationError,
+)
 from diator_svcs._keys import key_of, service_type
 
 HIDDEN = (
@@ -25,14 +30,17 @@ class SvcsScope(Container):
     svcs itself logs what a resource raises as it closes, and forgets it. Here it is raised.
     """
 
-    __slots__ = ("_left",)
-    if TYPE_CHECKING:  # both are private to svcs, which leaves their types open
+    __slots__ = ("_asked", "_error", "_left")
+    if TYPE_CHECKING:  # private: svcs offers no other way to close resources one by one, in the order of opening
         _on_close: list[tuple[RegisteredService, Any]]
         _instantiated: dict[Any, tuple[object, RegisteredService]]
 
     def __init__(self, registry: Registry, provided: Mapping[Key, object]) -> None:
         super().__init__(registry)  # pyright: ignore[reportUnknownMemberType] - untyped in svcs
         self._left = False
+        self._error: Exception | None = None
+        self._asked: list[Any] = []
+        """What led to the error, the last one asked for first."""
         for key, value in provided.items():
             self.register_local_value(service_type(key), value)  # pyright: ignore[reportUnknownMemberType] - untyped in svcs
 
@@ -58,17 +66,44 @@ class SvcsScope(Container):
         opened = len(self._on_close)
         try:
             service = await self.aget(key.hint if key.qualifier is None else service_type(key))
-        except ServiceNotFoundError as error:
-            *path, missing = _asked(error)
-            raise DependencyNotFoundError(missing, path) from error
-        except RecursionError as error:
-            if circle := _circle(error):
-                raise DependencyCycleError(circle) from error
-            raise
+        except (ServiceNotFoundError, RecursionError) as error:
+            explained = _explained(error, [key_of(one) for one in reversed(self._asked)])
+            self._error = None
+            if explained is None:
+                raise
+            raise explained from error
         for registered, _ in self._on_close[opened:]:
             if registered.suppress_context_exit:  # only its factory could tell that it is a resource
                 raise UnsupportedRegistrationError(key_of(registered.svc_type), *HIDDEN)
         return service
+
+    # Any: what svcs gives has the type that is asked for.
+    def get(self, *services: Any) -> Any:
+        """Give services as svcs does, and note what was asked for if one of them is missing or needs itself."""
+        found: list[Any] = []
+        for service in services:
+            try:
+                found.append(super().get(service))
+            except (ServiceNotFoundError, RecursionError) as error:
+                self._note(service, error)
+                raise
+        return found if len(found) > 1 else found[0]
+
+    async def aget(self, *services: Any) -> Any:
+        """Do the same as `get`, for services whose factories are awaited."""
+        found: list[Any] = []
+        for service in services:
+            try:
+                found.append(await super().aget(service))
+            except (ServiceNotFoundError, RecursionError) as error:
+                self._note(service, error)
+                raise
+        return found if len(found) > 1 else found[0]
+
+    def _note(self, service: Any, error: Exception) -> None:
+        if error is not self._error:
+            self._error, self._asked = error, []
+        self._asked.append(service)
 
     def _by_readiness(self) -> list[object]:
         """List the resources in the order in which they were ready.
@@ -89,21 +124,11 @@ async def _leave(manager: Any, error: BaseException | None) -> None:
         manager.__exit__(*told)
 
 
-def _asked(error: Exception) -> list[Key]:
-    """List the services that were asked for in the calls that led to an error."""
-    asked: list[Key] = []
-    for frame, _ in walk_tb(error.__traceback__):
-        if frame.f_code is SvcsScope.resolve.__code__:
-            asked.clear()  # an error that is raised again keeps the calls of the first time, too
-        elif frame.f_code in (Container.get.__code__, Container.aget.__code__):
-            asked.append(key_of(frame.f_locals["svc_type"]))
-    return asked
-
-
-def _circle(error: RecursionError) -> list[Key]:
-    """Find the services that need each other, in the calls that led to the error."""
-    asked = _asked(error)
+def _explained(error: Exception, asked: list[Key]) -> ContainerError | None:
+    """Name what is missing, or the services that need each other; a recursion of a factory itself stays as it is."""
+    if isinstance(error, ServiceNotFoundError):
+        return DependencyNotFoundError(asked[-1], asked[:-1])
     for end, key in enumerate(asked):
         if key in asked[:end]:
-            return asked[asked.index(key) : end + 1]
-    return []
+            return DependencyCycleError(asked[asked.index(key) : end + 1])
+    return None

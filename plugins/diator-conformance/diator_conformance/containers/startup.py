@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from diator.containers import Key
-from diator.containers.port import Lifetime, Validation
+from diator.containers.port import InspectableContainer, Lifetime, Validation
 from diator.errors import ContainerError, DependencyCycleError, DependencyNotFoundError, LifetimeMismatchError
 from diator_conformance.containers.bench import Bench, case
 from diator_conformance.containers.registration import Feature, RefusedByLibraryError, Registration
 from diator_conformance.containers.services import (
+    Billing,
     Config,
     Database,
     Egg,
@@ -18,6 +19,7 @@ from diator_conformance.containers.services import (
     Repository,
     Request,
     Session,
+    Tenant,
     Tolerant,
 )
 
@@ -167,6 +169,29 @@ class Startup(Bench):
             (error,) = found.errors
             assert isinstance(error, LifetimeMismatchError)
             assert (error.key, error.needs) == (Key(Database), Key(Config))
+
+    @case()
+    def test_tells_whether_a_key_is_below_others(self) -> None:
+        """``reaches``, where the plugin has it: a store asks whether a handler's dependencies lead to its session."""
+        services = (Config, Database, Repository, Report, Session)
+        container = self.build(*(self.register(cls) for cls in services))
+        if isinstance(container, InspectableContainer):
+            assert container.reaches([Key(Config)], Key(Config))
+            assert container.reaches([Key(Session), Key(Repository)], Key(Config)), "however deep it is"
+            if Feature.DEEP_VALIDATION in self.features:
+                assert not container.reaches([Key(Repository), Key(Report)], Key(Session))
+                assert not container.reaches([Key(Config)], Key(Database)), "not what needs the key"
+                assert not container.reaches([], Key(Config))
+
+    @case(Feature.PROVIDED)
+    def test_tells_whether_a_value_that_senders_bring_is_below_others(self) -> None:
+        """The same for a session that comes with ``app.using(provide=...)``, and not for a default."""
+        given = [Key(Request)]
+        container = self.build(self.register(Tenant), self.register(Billing), self.register(Config), provided=given)
+        if isinstance(container, InspectableContainer):
+            assert container.reaches([Key(Billing)], Key(Request))
+            if Feature.DEEP_VALIDATION in self.features:
+                assert not container.reaches([Key(Config)], Key(Request))
 
 
 def _missing(error: ContainerError) -> Key | None:
