@@ -142,53 +142,53 @@ class Wrap:
         del error, traceback  # an error must not hold the frames that hold it
 
 
-class Telling:
-    """The hooks of one app. What nobody overrides costs one look-up."""
+class HookDispatcher:
+    """The hooks of one app, by method. A method that no hook overrides costs one look-up."""
 
     def __init__(self, hooks: Iterable[Hooks] = ()) -> None:
         self._hooks: list[Hooks] = []
-        self._heard: dict[str, list[Method]] = {name: [] for name in NAMES}
+        self._methods: dict[str, list[Method]] = {name: [] for name in NAMES}
         for hook in hooks:
             self.add(hook)
 
     def add(self, hook: Hooks) -> None:
-        """Tell one more. Plans that were compiled before know nothing of it."""
+        """Add one. Plans that were compiled before know nothing of it."""
         self._hooks.append(hook)
-        for name, heard in self._heard.items():
+        for name, methods in self._methods.items():
             if _overrides(hook, name):
-                heard.append(getattr(hook, name))
+                methods.append(getattr(hook, name))
 
     def remove(self, hook: Hooks) -> None:
-        """Tell it no more."""
+        """Remove one."""
         self._hooks.remove(hook)
-        for name, heard in self._heard.items():
-            self._heard[name] = [method for method in heard if getattr(method, "__self__", None) is not hook]
+        for name, methods in self._methods.items():
+            self._methods[name] = [method for method in methods if getattr(method, "__self__", None) is not hook]
 
     @property
     def is_compiled(self) -> bool:
         """Whether plans have to know of a hook."""
-        return any(map(self.hears, _IN_PROCESS))
+        return any(map(self.has_listener, _IN_PROCESS))
 
     @property
     def needs_context(self) -> bool:
         """Whether a hook reads the context of messages that would have none otherwise."""
         return any(hook.needs_context and any(_overrides(hook, name) for name in _IN_CONTEXT) for hook in self._hooks)
 
-    def hears(self, name: str) -> bool:
-        """Whether anybody wants to know, so that details need not be made for nobody."""
-        return bool(self._heard[name])
+    def has_listener(self, name: str) -> bool:
+        """Whether a hook has a method of that name, so that details are made only if one does."""
+        return bool(self._methods[name])
 
     def methods(self, name: str) -> tuple[Method, ...]:
         """The methods of that name of all hooks that have it, in order."""
-        return tuple(self._heard[name])
+        return tuple(self._methods[name])
 
     def wrap(self, name: str, details: object) -> Wrap:
         """Make what wraps one thing that happens now."""
         return Wrap(self.methods(name), details)
 
-    def tell(self, name: str, details: object) -> None:
-        """Tell everybody who wants to know."""
-        for method in self._heard[name]:
+    def emit(self, name: str, details: object) -> None:
+        """Call the methods of that name."""
+        for method in self._methods[name]:
             try:
                 method(details)
             except KeyboardInterrupt:
@@ -199,7 +199,7 @@ class Telling:
     def headers(self, details: object) -> dict[str, str]:
         """Gather the headers that hooks add to a message."""
         found: dict[str, str] = {}
-        for method in self._heard["propagate"]:
+        for method in self._methods["propagate"]:
             try:
                 found.update(sealed_headers(method(details) or {}, f"the hook {_name_of(method)}"))
             except KeyboardInterrupt:

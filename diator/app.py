@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from diator._coroutines import marked
 from diator._headers import sealed_headers
-from diator._hooks import Hooks, Telling, are_hooks, ensure_plain_hooks
+from diator._hooks import HookDispatcher, Hooks, are_hooks, ensure_plain_hooks
 from diator._keys import Key
 from diator._misuse import AsyncOnly, ensure_loop, other_loop
 from diator._shielding import shielded
@@ -100,7 +100,7 @@ class Diator(AsyncOnly, Router):
         require("Diator", _OPTIONS, given)
         ensure_plain_hooks(listed)
         self.name = name
-        self._telling = Telling(listed)
+        self._hooks = HookDispatcher(listed)
         brokerage: Brokerage | None = None
         if broker is not None:
             from diator.delivery import brokerage as module  # noqa: PLC0415 - apps without a broker need none of it
@@ -112,7 +112,7 @@ class Diator(AsyncOnly, Router):
                 timeout=event_timeout,
                 max_deliveries=max_deliveries,
                 publish_timeout=publish_timeout,
-                telling=self._telling,
+                hooks=self._hooks,
             )
         found = self._registry.container = None if container is None else find_container(container)
         self._resources = Resources(found)
@@ -392,11 +392,11 @@ def look(app: Diator, parts: Parts | None = None) -> Checked:
 def compiled(app: Diator, checked: Checked, parts: Parts) -> Dispatch:
     """Compile the plans of an app that was looked through with the same parts, and with its hooks as they are now."""
     sender = None if parts.brokerage is None else parts.brokerage.open(app.name)
-    wrapping, telling = None, hooks_of(app)
-    if telling.is_compiled:
+    wrapping, hooks = None, hooks_of(app)
+    if hooks.is_compiled:
         from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it
 
-        wrapping = Wrapping(telling)
+        wrapping = Wrapping(hooks)
     return Dispatch(checked, parts.resources, app, sender, wrapping)
 
 
@@ -404,9 +404,9 @@ def compiled(app: Diator, checked: Checked, parts: Parts) -> Dispatch:
 # pyright: reportPrivateUsage=false
 
 
-def hooks_of(app: Diator) -> Telling:
+def hooks_of(app: Diator) -> HookDispatcher:
     """Return what tells the hooks of an app, for tools."""
-    return app._telling
+    return app._hooks
 
 
 def is_running(app: Diator) -> bool:

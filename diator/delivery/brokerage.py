@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping
 
-from diator._hooks import Telling
+from diator._hooks import HookDispatcher
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
 from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
@@ -35,12 +35,12 @@ class Brokerage:
         timeout: float,
         max_deliveries: int,
         publish_timeout: float,
-        telling: Telling,
+        hooks: HookDispatcher,
     ) -> None:
         self.broker: Broker = find_broker(broker)
         self._connection = connection_of(self.broker)
         self.defaults = Defaults(retry, concurrency, timeout, max_deliveries, publish_timeout)
-        self.telling = telling
+        self.hooks = hooks
         self._catalog: Catalog | None = None
         self._publisher: Publisher | None = None
 
@@ -61,7 +61,7 @@ class Brokerage:
     def open(self, name: str | None) -> Publisher:
         """Give what publishes, for an app that was checked."""
         make, timeout = self.publisher, self.defaults.publish_timeout
-        self._publisher = make(self._connection, name or "diator", self.catalog, timeout, self.telling)
+        self._publisher = make(self._connection, name or "diator", self.catalog, timeout, self.hooks)
         return self._publisher
 
     @property

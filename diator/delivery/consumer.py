@@ -31,7 +31,7 @@ class Consumer:
         self._state = state
         self._running = RunningHandlers(config.timeout)
         self._calls = calls(config, FollowUpSender(publisher, config.name, state.outage, self._running))
-        self._reporter = OutcomeReporter(config, state.telling, lossy=state.at_most_once)
+        self._reporter = OutcomeReporter(config, state.hooks, lossy=state.at_most_once)
         self._loop: ReceiverLoop | None = None
 
     @property

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from diator._hooks import Telling
+from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, RELEASE, Outcome
 from diator.context import Context
 from diator.delivery.catalog import Consumed
@@ -112,7 +112,7 @@ class HandlerRunner:
         self._calls = calls
         self._running = running
         self._reporter = reporter
-        self._hooks = state.telling if state.telling.hears("handling") else None
+        self._hooks = state.hooks if state.hooks.has_listener("handling") else None
         self._system = state.broker.system
         self._loop = asyncio.get_running_loop()
 
@@ -143,7 +143,7 @@ class HandlerRunner:
         finally:
             del failure  # its frames lead here, and they would keep each other alive
 
-    async def _wrapped(self, hooks: Telling, call: Call, job: Job, event: Any) -> None:
+    async def _wrapped(self, hooks: HookDispatcher, call: Call, job: Job, event: Any) -> None:
         """Call the handler inside of the hooks that wrap it."""
         details = Handling(event, self._config.registration, job.context, job.delivery, self._system)
         with hooks.wrap("handling", details):

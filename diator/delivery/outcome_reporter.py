@@ -5,7 +5,7 @@ import logging
 from collections.abc import Container, Sequence
 from typing import Any
 
-from diator._hooks import Telling
+from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, Outcome, Park, RetryAfter
 from diator.context import Context
 from diator.delivery.catalog import Consumed
@@ -24,10 +24,10 @@ _MAX_UNHANDLED = 100
 class OutcomeReporter:
     """Decides and reports the outcomes of one subscription. ``lossy``: the broker delivers at most once."""
 
-    def __init__(self, config: Consumed, telling: Telling, *, lossy: bool) -> None:
+    def __init__(self, config: Consumed, hooks: HookDispatcher, *, lossy: bool) -> None:
         self._config = config
         self._name = config.name
-        self._telling = telling
+        self._hooks = hooks
         self._lossy = lossy
         self._loop = asyncio.get_running_loop()
         self._unhandled: set[str] = set()
@@ -69,9 +69,9 @@ class OutcomeReporter:
 
     def handled(self, event: Any, context: Context, began: float, error: BaseException | None) -> None:
         """Report that a handler has ended."""
-        if self._telling.hears("handled"):
+        if self._hooks.has_listener("handled"):
             details = Handled(self._name, event, context, self._loop.time() - began, error)
-            self._telling.tell("handled", details)
+            self._hooks.emit("handled", details)
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """Decide on a message whose handler has failed."""
@@ -85,8 +85,8 @@ class OutcomeReporter:
             return self._park(job, outcome, error)
         assert isinstance(outcome, RetryAfter)
         logger.warning("%s (%s); again in %.3g s", what, described(error), outcome.delay)
-        if self._telling.hears("retried"):
-            self._telling.tell("retried", Retried(self._name, job.context, outcome.delay, error))
+        if self._hooks.has_listener("retried"):
+            self._hooks.emit("retried", Retried(self._name, job.context, outcome.delay, error))
         return outcome
 
     def _park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
@@ -94,16 +94,16 @@ class OutcomeReporter:
         text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
         told = None if issubclass(type(error), Reject) else error  # a rejection says all in its reason
         _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
-        if self._telling.hears("parked"):
-            self._telling.tell("parked", Parked(self._name, job.context, why))
+        if self._hooks.has_listener("parked"):
+            self._hooks.emit("parked", Parked(self._name, job.context, why))
         return ACK if self._lossy else why
 
     # What else happens to messages
 
     def received(self, jobs: Sequence[Job]) -> None:
         """Report that messages were received."""
-        if jobs and self._telling.hears("received"):
-            self._telling.tell("received", Received(self._name, [job.delivery for job in jobs]))
+        if jobs and self._hooks.has_listener("received"):
+            self._hooks.emit("received", Received(self._name, [job.delivery for job in jobs]))
 
     def released(self, job: Job) -> None:
         """Report that a message is released, if it is lost by that."""
@@ -124,10 +124,10 @@ class OutcomeReporter:
 
     def settled(self, settled: Sequence[tuple[Job, Outcome]], lost: Container[int]) -> None:
         """Report that the broker has recorded outcomes; ``lost`` has the ids of the deliveries that it did not."""
-        if self._telling.hears("settled"):
+        if self._hooks.has_listener("settled"):
             for job, outcome in settled:
                 gone = id(job.delivery) in lost
-                self._telling.tell("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))
+                self._hooks.emit("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))
 
 
 def _log_error(text: str, *values: object, error: BaseException | None) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import msgspec
 
 from diator._headers import sealed_headers
-from diator._hooks import Telling
+from diator._hooks import HookDispatcher
 from diator._keys import Key
 from diator._misuse import ensure_loop
 from diator._places import caller, place_in
@@ -42,12 +42,14 @@ class Publisher:
     keys: Collection[Key] = ()
     begin = None
 
-    def __init__(self, connection: Connection, source: str, catalog: Catalog, timeout: float, telling: Telling) -> None:
+    def __init__(
+        self, connection: Connection, source: str, catalog: Catalog, timeout: float, hooks: HookDispatcher
+    ) -> None:
         self._connection = connection
         self.broker = broker = connection.broker
         self.timeout = timeout
         """Seconds that publishing may take."""
-        self.telling = telling
+        self.hooks = hooks
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the broker was opened in, while it is open."""
         self.creations = connection.creations
@@ -157,8 +159,8 @@ class Publisher:
     async def publish(self, outbound: Sequence[Outbound], *, wait_for_room: bool) -> None:
         """Hand some events of a unit to the broker. Raises `PublishError`."""
         messages: list[Outgoing] = [one.message for one in outbound]
-        if self.telling.hears("publishing"):
-            with self.telling.wrap("publishing", Publishing(messages, current.get(), self.broker.system)):
+        if self.hooks.has_listener("publishing"):
+            with self.hooks.wrap("publishing", Publishing(messages, current.get(), self.broker.system)):
                 await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
         else:
             await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
@@ -173,8 +175,8 @@ class Publisher:
             await self._connection.publish(messages, self.timeout, wait_for_room=wait_for_room)
         except NotPublishedError as error:
             raise publish_error(error, outbound) from error
-        if self.telling.hears("published"):
-            self.telling.tell("published", Published(messages, time.monotonic() - began))
+        if self.hooks.has_listener("published"):
+            self.hooks.emit("published", Published(messages, time.monotonic() - began))
 
 
 def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> PublishError:

@@ -64,7 +64,7 @@ class Worker(AsyncOnly):
         at_most_once = Capability.ACKNOWLEDGED not in self._broker.capabilities
         self._outage = OutageTracker(lossy=at_most_once)
         creation = await self._create_subscriptions()
-        state = WorkerState(self._broker, self._outage, self._publisher.telling, at_most_once, Turn())
+        state = WorkerState(self._broker, self._outage, self._publisher.hooks, at_most_once, Turn())
         self.consumers = [Consumer(config, self._calls, self._publisher, state) for config in self.consumed]
         self._tasks = [
             asyncio.ensure_future(consumer.run(creation.ended, self._stopping, self._grace_left))

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Literal, NamedTuple
 
-from diator._hooks import Telling
+from diator._hooks import HookDispatcher
 from diator.brokers.port import Broker
 from diator.delivery.outage import OutageTracker
 
@@ -32,7 +32,7 @@ class WorkerState(NamedTuple):
 
     broker: Broker
     outage: OutageTracker
-    telling: Telling
+    hooks: HookDispatcher
     at_most_once: bool
     """Whether the broker delivers a message once, whatever becomes of it."""
     isolation_lock: Turn

@@ -7,7 +7,7 @@ from contextvars import copy_context
 from typing import Any, cast
 
 from diator._hook_details import Collected, Handling, Sending, Verb
-from diator._hooks import Telling, Wrap
+from diator._hooks import HookDispatcher, Wrap
 from diator.context import Headers, current
 from diator.engine.records import Registration
 from diator.engine.unit import Delay, Outbound, SendingUnit, Unit, Work
@@ -21,16 +21,16 @@ Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
 class Wrapping:
     """The hooks of an app, as its plans are compiled with them."""
 
-    def __init__(self, telling: Telling) -> None:
-        self.needs_context = telling.needs_context
+    def __init__(self, hooks: HookDispatcher) -> None:
+        self.needs_context = hooks.needs_context
         """Whether every plan sets a context."""
-        self.handles = telling.hears("handling")
+        self.handles = hooks.has_listener("handling")
         """Whether something goes around each handler."""
-        self.collects = telling.hears("collected") or telling.hears("propagate")
+        self.collects = hooks.has_listener("collected") or hooks.has_listener("propagate")
         """Whether something sees each event that is published."""
-        self._sending = telling.methods("sending")
-        self._handling = telling.methods("handling")
-        self._telling = telling
+        self._sending = hooks.methods("sending")
+        self._handling = hooks.methods("handling")
+        self._hooks = hooks
 
     def sent(self, call: Call, verb: Verb) -> Call:
         """Go around what `app.send`, `app.stream` or `app.publish` calls, middlewares included."""
@@ -79,9 +79,9 @@ class Wrapping:
         """Report an event that was published, and add the headers of hooks to a brokered one."""
         message_id = None if outbound is None else outbound.id
         details = Collected(event, handler, current.get(), message_id, after, headers)
-        if outbound is not None and (added := self._telling.headers(details)):
+        if outbound is not None and (added := self._hooks.headers(details)):
             outbound.headers = Headers({**added, **(outbound.headers or {})})
-        self._telling.tell("collected", details)
+        self._hooks.emit("collected", details)
 
     def taking(self, take: Take) -> Take:
         """Report the brokered events of one ``app.publish``."""

@@ -70,9 +70,9 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
 
 
 def _exchanged(app: Diator, watcher: Watcher, parts: Parts, checked: Checked) -> tuple[Parts, Dispatch | None]:
-    telling = hooks_of(app)
-    telling.add(watcher)
-    telling.add(watcher.activity)
+    hooks = hooks_of(app)
+    hooks.add(watcher)
+    hooks.add(watcher.activity)
     try:
         return exchange(app, parts, compiled(app, checked, parts))
     except BaseException:

@@ -57,7 +57,7 @@ class Twin(Brokerage):
             timeout=said.timeout,
             max_deliveries=said.max_deliveries,
             publish_timeout=said.publish_timeout,
-            telling=own.telling,
+            hooks=own.hooks,
         )
         self._activity = activity
         self._at_once = not stage.delays
