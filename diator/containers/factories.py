@@ -29,7 +29,8 @@ def is_placeholder(factory: object) -> bool:
 
 def unfinished(factory: Any) -> str | None:
     """Name what a call returns, if more must be done with it: a coroutine, generator or context manager."""
-    for called in (factory, getattr(factory, "__call__", None)):  # noqa: B004 - the method itself, not whether it is there
+    call = None if isinstance(factory, type) else getattr(factory, "__call__", None)  # noqa: B004 - the method itself
+    for called in (factory, call):
         if inspect.isasyncgenfunction(called):
             return "async generator"
         if inspect.isgeneratorfunction(called):

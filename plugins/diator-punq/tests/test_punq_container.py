@@ -480,3 +480,12 @@ def test_a_singleton_in_a_list_is_refused_because_punq_builds_it_again() -> None
 
 def test_the_container_is_told_in_its_repr() -> None:
     assert repr(PunqContainer(punq.Container())).startswith("PunqContainer(<punq.Container object")
+
+
+def test_a_class_whose_objects_are_coroutine_functions_is_built_like_any_other() -> None:
+    class Asks:
+        async def __call__(self) -> int:
+            return 1
+
+    container = PunqContainer(punq.Container().register(Asks))
+    assert container.validate([Key(Asks)], ()) == ([], [])
