@@ -1,6 +1,5 @@
 """The broker on Redis Streams. See `RedisBroker`."""
 
-import asyncio
 import itertools
 import os
 import platform
@@ -11,17 +10,16 @@ from functools import partial
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_number, a_whole_number, or_none
-from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
-from diator.errors import BrokerError, NotPublishedError
 from diator.options import COUNT, POSITIVE, TEXT, optional, require
 from diator_redis._client import Client
 from diator_redis._dead_letters import DeadLetters
 from diator_redis._keys import Keys
-from diator_redis._publisher import Publisher
+from diator_redis._publisher import Commands
 from diator_redis._queues import Queues
 from diator_redis._receiver import StreamReceiver
-from diator_redis._settings import check_client, connect_to, pool_of, shown, split
+from diator_redis._server import ServerBroker
+from diator_redis._settings import split
 from diator_redis._subscriptions import Subscriptions
 from diator_redis._topics import Topics
 
@@ -44,11 +42,13 @@ _OPTIONS = {
     "timeout": POSITIVE,
 }
 
+CAPABILITIES = Capability.DURABLE | Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY
+CAPABILITIES |= Capability.DEAD_LETTERS | Capability.ORDERED | Capability.SCHEDULES
 LARGEST = 16 * 1024 * 1024
 """Redis takes strings up to 512 MB, but holds up everybody else while a script copies one."""
 
 
-class RedisBroker:
+class RedisBroker(ServerBroker):
     """Events in Redis Streams: durable, acknowledged, ordered by key.
 
     Args:
@@ -76,17 +76,11 @@ class RedisBroker:
         given = {"prefix": prefix, "lease": lease, "max_length": max_length}
         given |= {"max_age": max_age, "abandoned_after": abandoned_after, "timeout": timeout}
         require("RedisBroker", _OPTIONS, given, "broker")
-        if isinstance(url_or_client, str):
-            pool_of(url_or_client, timeout, SETTINGS)
-        else:
-            check_client(url_or_client)
-        self._address = url_or_client
-        self._lease, self._timeout = lease, timeout
+        super().__init__(url_or_client, timeout, SETTINGS)
+        self._lease = lease
         self._keys = Keys(prefix)
         self._limits = (max_length, max_age, abandoned_after)
         self._known: set[str] = set()
-        self._client: Client | None = None
-        self._receivers: set[StreamReceiver] = set()
         self._numbers = itertools.count(1)
 
     @classmethod
@@ -103,25 +97,7 @@ class RedisBroker:
     @property
     def capabilities(self) -> Capability:
         """What this broker can do."""
-        return (
-            Capability.DURABLE
-            | Capability.ACKNOWLEDGED
-            | Capability.GROUPS
-            | Capability.DELAY
-            | Capability.DEAD_LETTERS
-            | Capability.ORDERED
-            | Capability.SCHEDULES
-        )
-
-    @property
-    def system(self) -> str:
-        """The broker's name in telemetry."""
-        return "redis"
-
-    @property
-    def address(self) -> str | None:
-        """The server's address in telemetry."""
-        return shown(self._address)
+        return CAPABILITIES
 
     @property
     def lease(self) -> float:
@@ -135,37 +111,16 @@ class RedisBroker:
 
     # Life.
 
-    async def connect(self) -> None:
-        """Open, and see that the server answers. Raises `~diator.BrokerError`."""
-        if self._client is None:
-            client = self._client = connect_to(self._address, self._timeout, SETTINGS)
-            self._topics = Topics(client, self._keys, self._lease, self._limits)
-            self._publisher = Publisher(client, self._topics.commands)
-            self._subscriptions = Subscriptions(client, self._keys)
-        await self._client.greet()
+    def _open(self, client: Client) -> Commands:
+        self._topics = Topics(client, self._keys, self._lease, self._limits)
+        self._subscriptions = Subscriptions(client, self._keys)
+        return self._topics.commands
 
-    async def aclose(self) -> None:
-        """Close all that was opened."""
-        if self._client is None:
-            return
-        await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
-        client, self._client = self._client, None
-        await self._publisher.aclose()
+    async def _greet(self, client: Client) -> None:
+        await client.greet()
+
+    async def _close(self) -> None:
         await self._topics.aclose()
-        await client.aclose()
-
-    def _opened(self) -> Client:
-        if self._client is None:
-            raise BrokerError("the broker is not connected: call connect() first")
-        return self._client
-
-    # Publishing.
-
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
-        """Store messages. Raises `~diator.NotPublishedError`."""
-        if self._client is None:
-            raise NotPublishedError(messages) from BrokerError("the broker is not connected: call connect() first")
-        await self._publisher.publish(messages, timeout)
 
     # Subscriptions.
 

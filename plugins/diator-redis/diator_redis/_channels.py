@@ -1,108 +1,59 @@
-"""Listening to channels: one receiver of Pub/Sub, and how it reads what it hears."""
+"""Listening to channels of Pub/Sub."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
-from diator.brokers.port import Ack, Delivery, Settlement, Subscription
-from diator.errors import UnreadableMessageError
-from diator_redis import _predecessor
+from diator.brokers.port import Ack, Delivery, Settlement
 from diator_redis._client import Client
 from diator_redis._errors import translate
 
 logger = logging.getLogger("diator.redis")
+FAILURES = (redis_errors.RedisError, OSError, asyncio.TimeoutError)
 
 
-class Reader:
-    """What is listened to, and how it is read."""
+class Channels(NamedTuple):
+    """What a subscription listens to, and how it reads a message; ``None``: the message does not concern it."""
 
-    pattern = False
-
-    def __init__(self, channels: dict[bytes, str]) -> None:
-        self.channels = channels
-
-    def read(self, channel: bytes, body: bytes) -> Delivery | None:
-        """Give the delivery that a message is; ``None`` for what does not concern this subscription."""
-        topic = self.channels.get(channel)
-        return None if topic is None else Delivery(topic, body)
-
-
-class PredecessorReader(Reader):
-    """Reads all that diator 0.1 publishes, and leaves out what this subscription has no topic for."""
-
-    pattern = True
-
-    def __init__(self, prefix: str, subscription: Subscription) -> None:
-        escaped = "".join(f"\\{letter}" if letter in "*?[]\\^-" else letter for letter in prefix)
-        super().__init__({f"{escaped}:*".encode(): ""})
-        self._prefix = prefix
-        self._topics = {name: topic.name for topic in subscription.topics for name in topic.types}
-        self._first = subscription.topics[0].name if subscription.topics else ""
-
-    def read(self, channel: bytes, body: bytes) -> Delivery | None:  # noqa: ARG002 - the name says it all
-        """Give the delivery that a message is, as a CloudEvent."""
-        try:
-            envelope = _predecessor.read(body, self._prefix)
-        except UnreadableMessageError as error:
-            return Delivery(self._first, body, damage=str(error))
-        topic = self._topics.get(envelope.type)
-        return None if topic is None else Delivery(topic, _predecessor.structured(envelope))
+    names: Sequence[bytes]
+    are_patterns: bool
+    read: Callable[[bytes, bytes], Delivery | None]
 
 
 class PubSubReceiver:
     """Listens for one subscription, on a connection of its own."""
 
     def __init__(
-        self,
-        client: Client,
-        subscription: Subscription,
-        reader: Reader,
-        closed: Callable[["PubSubReceiver"], None],
+        self, client: Client, name: str, channels: Channels, closed: Callable[["PubSubReceiver"], None]
     ) -> None:
-        self._timeout = client.timeout
+        self._timeout, self._name, self._channels, self._closed = client.timeout, name, channels, closed
         self._client: Any = Redis(connection_pool=client.pool)
-        self._name = subscription.name
-        self._reader = reader
-        self._closed = closed
         self._pubsub: Any = None
         self._taken: list[Delivery] = []
         self._reading: asyncio.Task[None] | None = None
-        self._ended = asyncio.Event()
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost_at: float | None = None
 
-    async def open(self) -> None:
-        """Begin to listen. Raises `~diator.BrokerError`."""
-        try:
-            await asyncio.wait_for(self._listen(), self._timeout)
-        except (redis_errors.RedisError, OSError, asyncio.TimeoutError) as error:
-            await self._drop()
-            raise translate(error) from error
-
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
-        """Wait for messages, and give at most ``limit`` of them. Raises `~diator.BrokerError`."""
-        loop = asyncio.get_running_loop()
-        while not self._ended.is_set():
+        """Wait for messages, and return at most ``limit`` of them. Raises `~diator.BrokerError`."""
+        while not self._end.done():
             if self._taken:
                 found, self._taken = self._taken[:limit], self._taken[limit:]
                 return found
-            reading = self._reading = self._reading or loop.create_task(self._read(limit))
-            ended = loop.create_task(self._ended.wait())
-            try:
-                await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ended.cancel()
-            if reading.done() and not self._ended.is_set():
+            reading = self._reading = self._reading or asyncio.ensure_future(self._read(limit))
+            await asyncio.wait({reading, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and not self._end.done():
                 self._reading = None
                 reading.result()
         return ()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Do nothing: a message is gone with its delivery. What should have come again is logged."""
+        """Do nothing: a message is gone with its delivery. One that should have been redelivered is logged."""
         for delivery, outcome in settlements:
             if not isinstance(outcome, Ack):
                 word = type(outcome).__name__
@@ -114,8 +65,9 @@ class PubSubReceiver:
         return ()
 
     async def aclose(self) -> None:
-        """Listen no more. Idempotent."""
-        self._ended.set()
+        """Stop listening. Idempotent."""
+        if not self._end.done():
+            self._end.set_result(None)
         task, self._reading = self._reading, None
         if task is not None:
             task.cancel()
@@ -125,22 +77,42 @@ class PubSubReceiver:
 
     # Listening.
 
-    async def _read(self, limit: int) -> None:
+    async def open(self) -> None:
+        """Subscribe, and wait until the server has confirmed it. Raises `~diator.BrokerError`."""
         try:
-            if self._pubsub is None:
-                await asyncio.wait_for(self._listen(), self._timeout)
+            await asyncio.wait_for(self._subscribe(), self._timeout)
+        except FAILURES as error:
+            await self._drop()
+            raise translate(error) from error
+
+    async def _subscribe(self) -> None:
+        self._pubsub = self._client.pubsub()
+        names, missing = self._channels.names, len(self._channels.names)
+        await (self._pubsub.psubscribe if self._channels.are_patterns else self._pubsub.subscribe)(*names)
+        while missing:
+            message = await self._pubsub.get_message(timeout=self._timeout)
+            missing -= message is not None and message["type"] in ("subscribe", "psubscribe")
+        if self._lost_at is not None:
+            gap = asyncio.get_running_loop().time() - self._lost_at
+            self._lost_at = None
+            logger.warning("%s did not listen for %.1f s: what was published meanwhile is lost to it", self._name, gap)
+
+    async def _read(self, limit: int) -> None:
+        if self._pubsub is None:
+            await self.open()
+        try:
             await self._wait()
             while len(self._taken) < limit and await self._next(0.0):
                 pass
-        except (redis_errors.RedisError, OSError, asyncio.TimeoutError) as error:
-            self._lost_at = self._lost_at or asyncio.get_running_loop().time()
+        except FAILURES as error:
+            self._lost_at = asyncio.get_running_loop().time()
             await self._drop()
             raise translate(error) from error
 
     async def _wait(self) -> None:
         """Wait for one message that concerns this subscription. A silent server is asked whether it is there."""
         asked = False
-        while not self._taken and not self._ended.is_set():
+        while not self._taken:
             if await self._next(self._timeout):
                 asked = False
             elif asked:
@@ -150,35 +122,17 @@ class PubSubReceiver:
                 await self._pubsub.ping()
 
     async def _next(self, timeout: float) -> bool:
-        """Take the next message there is; tell whether there was one."""
-        message: Any = await self._pubsub.get_message(timeout=timeout)
-        if message is None:
-            return False
-        if message["type"] in ("message", "pmessage"):
-            delivery = self._reader.read(_as_bytes(message["channel"]), _as_bytes(message["data"]))
-            if delivery is not None:
-                self._taken.append(delivery)
-        return True
-
-    async def _listen(self) -> None:
-        """Subscribe, and wait until the server has confirmed it."""
-        pubsub: Any = self._client.pubsub()
-        self._pubsub = pubsub
-        subscribe = pubsub.psubscribe if self._reader.pattern else pubsub.subscribe
-        await subscribe(*self._reader.channels)
-        missing = len(self._reader.channels)
-        while missing:
-            message: Any = await pubsub.get_message(timeout=self._timeout)
-            missing -= message is not None and message["type"] in ("subscribe", "psubscribe")
-        if self._lost_at is not None:
-            gap = asyncio.get_running_loop().time() - self._lost_at
-            self._lost_at = None
-            logger.warning("%s did not listen for %.1f s: what was published meanwhile is lost to it", self._name, gap)
+        """Take the next message; return whether there was one."""
+        message = await self._pubsub.get_message(timeout=timeout)
+        if message is not None and message["type"] in ("message", "pmessage"):
+            delivery = self._channels.read(_as_bytes(message["channel"]), _as_bytes(message["data"]))
+            self._taken += [] if delivery is None else [delivery]
+        return message is not None
 
     async def _drop(self) -> None:
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
-            with contextlib.suppress(redis_errors.RedisError, OSError, asyncio.TimeoutError):
+            with contextlib.suppress(*FAILURES):
                 await asyncio.wait_for(pubsub.aclose(), 1.0)
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from diator.errors import BrokerUnavailableError
-from diator_redis._errors import in_words
+from diator_redis._errors import translate
 
 logger = logging.getLogger("diator.redis")
 
@@ -61,7 +61,7 @@ class Keeper:
             logger.error(
                 "the upkeep of Redis failed, so retries, scheduled messages and messages of dead workers are not "
                 "delivered; it is retried, and this is logged once: %s",
-                in_words(error),
+                translate(error),
                 exc_info=error,
             )
 

@@ -11,14 +11,15 @@ from typing import Any
 import msgspec
 
 from diator.brokers.envelope import Envelope, Outgoing
-from diator.errors import UnreadableMessageError
+from diator.brokers.port import Delivery, Subscription
+from diator_redis._channels import Channels
 
 TYPES = {"notification": "notification_event", "ecst": "ecst_event"}
 KINDS = {value: key for key, value in TYPES.items()}
 
 
 class Message(msgspec.Struct):
-    """A message as the predecessor wrote it."""
+    """A message as diator 0.1 wrote it."""
 
     message_type: str
     message_name: str
@@ -27,60 +28,52 @@ class Message(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(Message)
-_encoder = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 _anything = msgspec.json.Decoder()
 
 
-def channel_of(prefix: str, message: Outgoing) -> str:
-    """Give the channel of one message."""
-    return f"{prefix}:{_type_of(message.envelope)}:{message.id}"
+def write(prefix: str, message: Outgoing) -> tuple[str, bytes]:
+    """Return the channel and the body of a message as diator 0.1 wrote it."""
+    envelope, data = message.envelope, _anything.decode(message.data)
+    type_ = TYPES.get(envelope.diatorkind or "", "notification_event")
+    # In UTC, without saying so.
+    time = (envelope.time or datetime.now(timezone.utc)).astimezone(timezone.utc).replace(tzinfo=None)
+    payload: dict[str, Any] = {"event_id": envelope.id, "event_timestamp": time.isoformat()}
+    payload |= data if isinstance(data, dict) else {"data": data}
+    return f"{prefix}:{type_}:{message.id}", _encode(Message(type_, envelope.type, envelope.id, payload))
 
 
-def write(message: Outgoing) -> bytes:
-    """Give one message as the predecessor wrote it."""
-    envelope = message.envelope
-    data: Any = _anything.decode(message.data)
-    payload: dict[str, Any] = {"event_id": envelope.id, "event_timestamp": _naive(envelope.time)}
-    payload |= {"data": data} if not isinstance(data, dict) else data
-    return _encoder.encode(Message(_type_of(envelope), envelope.type, envelope.id, payload))
+def channels(prefix: str, subscription: Subscription) -> Channels:
+    """Return all channels of diator 0.1; messages that the subscription has no topic for do not concern it."""
+    topics = {name: topic.name for topic in subscription.topics for name in topic.types}
+
+    def read(_: bytes, body: bytes) -> Delivery | None:
+        try:
+            message = _decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return Delivery(subscription.topics[0].name, body, damage=f"it is not a message of diator 0.1: {error}")
+        topic = topics.get(message.message_name)
+        return None if topic is None else Delivery(topic, _encode(_envelope_of(message, prefix)))
+
+    escaped = "".join(f"\\{letter}" if letter in "*?[]\\^-" else letter for letter in prefix)
+    return Channels([f"{escaped}:*".encode()], are_patterns=True, read=read)
 
 
-def read(body: bytes, source: str) -> Envelope:
-    """Give the event that a message of the predecessor is. Raises `~diator.UnreadableMessageError`."""
-    try:
-        message = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableMessageError(f"it is no message of diator 0.1: {error}") from error
-    stamp = message.payload.get("event_timestamp")
+def _envelope_of(message: Message, source: str) -> Envelope:
     return Envelope(
         specversion="1.0",
         id=message.message_id,
         source=source,
         type=message.message_name,
-        time=_aware(stamp) if isinstance(stamp, str) else None,
+        time=_time_of(message.payload.get("event_timestamp")),
         diatorkind=KINDS.get(message.message_type),
-        data=msgspec.Raw(_encoder.encode(message.payload)),
+        data=msgspec.Raw(_encode(message.payload)),
     )
 
 
-def structured(envelope: Envelope) -> bytes:
-    """Give an event as it travels now."""
-    return _encoder.encode(envelope)
-
-
-def _type_of(envelope: Envelope) -> str:
-    return TYPES.get(envelope.diatorkind or "", "notification_event")
-
-
-def _naive(time: datetime | None) -> str:
-    """Give a time as the predecessor did: in UTC, without saying so."""
-    moment = time or datetime.now(timezone.utc)
-    return (moment.astimezone(timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment).isoformat()
-
-
-def _aware(stamp: str) -> datetime | None:
+def _time_of(stamp: object) -> datetime | None:
     try:
-        moment = msgspec.convert(stamp.replace(" ", "T", 1), datetime)
+        moment = msgspec.convert(str(stamp).replace(" ", "T", 1), datetime)
     except msgspec.ValidationError:
         return None
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment

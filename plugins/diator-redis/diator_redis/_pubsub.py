@@ -1,6 +1,5 @@
 """The broker on Redis Pub/Sub. See `RedisPubSubBroker`."""
 
-import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, get_args
 
@@ -8,14 +7,14 @@ from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_flag, a_number
 from diator.brokers.envelope import Outgoing
-from diator.brokers.port import Capability, Status, Subscription, Topic
-from diator.errors import BrokerError, NotPublishedError
+from diator.brokers.port import Capability, Delivery, Status, Subscription, Topic
 from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
-from diator_redis._channels import PredecessorReader, PubSubReceiver, Reader
+from diator_redis._channels import Channels, PubSubReceiver
 from diator_redis._client import Client, Command, as_mapping, checked
-from diator_redis._publisher import Publisher
-from diator_redis._settings import check_client, connect_to, pool_of, shown, split
+from diator_redis._publisher import Commands
+from diator_redis._server import ServerBroker
+from diator_redis._settings import split
 
 Wire = Literal["cloudevents", "diator-0.1"]
 
@@ -32,7 +31,7 @@ LARGEST = 8 * 1024 * 1024
 """Redis disconnects a subscriber that is 8 MB behind for a minute (``client-output-buffer-limit``)."""
 
 
-class RedisPubSubBroker:
+class RedisPubSubBroker(ServerBroker):
     """Events by Redis Pub/Sub: at most once, to every worker that listens at that moment.
 
     Nothing is stored: what nobody hears is lost, a failure is not retried, and several workers of one subscription each
@@ -59,14 +58,8 @@ class RedisPubSubBroker:
     ) -> None:
         given = {"prefix": prefix, "wire": wire, "channel_prefix": channel_prefix, "timeout": timeout}
         require("RedisPubSubBroker", _OPTIONS, given, "broker")
-        if isinstance(url_or_client, str):
-            pool_of(url_or_client, timeout, SETTINGS)
-        else:
-            check_client(url_or_client)
-        self._address = url_or_client
-        self._prefix, self._wire, self._channel_prefix, self._timeout = prefix, wire, channel_prefix, timeout
-        self._client: Client | None = None
-        self._receivers: set[PubSubReceiver] = set()
+        super().__init__(url_or_client, timeout, SETTINGS)
+        self._prefix, self._wire, self._channel_prefix = prefix, wire, channel_prefix
         self._applied: set[str] = set()
 
     @classmethod
@@ -85,16 +78,6 @@ class RedisPubSubBroker:
         return Capability(0)
 
     @property
-    def system(self) -> str:
-        """The broker's name in telemetry."""
-        return "redis"
-
-    @property
-    def address(self) -> str | None:
-        """The server's address in telemetry."""
-        return shown(self._address)
-
-    @property
     def lease(self) -> None:
         """Deliveries are nobody's again."""
         return
@@ -104,41 +87,15 @@ class RedisPubSubBroker:
         """The size that a message may have."""
         return LARGEST
 
-    # Life.
-
-    async def connect(self) -> None:
-        """Open, and see that the server answers. Raises `~diator.BrokerError`."""
-        if self._client is None:
-            self._client = connect_to(self._address, self._timeout, SETTINGS)
-            self._publisher = Publisher(self._client, self._commands)
-        await self._client.call(b"PING")
-
-    async def aclose(self) -> None:
-        """Close all that was opened."""
-        if self._client is None:
-            return
-        await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
-        client, self._client = self._client, None
-        await self._publisher.aclose()
-        await client.aclose()
-
-    def _opened(self) -> Client:
-        if self._client is None:
-            raise BrokerError("the broker is not connected: call connect() first")
-        return self._client
-
     # Publishing.
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
-        """Send messages to the subscribers of now. Raises `~diator.NotPublishedError`."""
-        if self._client is None:
-            raise NotPublishedError(messages) from BrokerError("the broker is not connected: call connect() first")
-        await self._publisher.publish(messages, timeout)
+    def _open(self, client: Client) -> Commands:  # noqa: ARG002
+        return self._commands
 
     def _commands(self, messages: Sequence[Outgoing]) -> Iterator[tuple[Sequence[int], Command]]:
         for place, message in enumerate(messages):
             if self._wire == "diator-0.1":
-                channel, body = _predecessor.channel_of(self._channel_prefix, message), _predecessor.write(message)
+                channel, body = _predecessor.write(self._channel_prefix, message)
             else:
                 channel, body = self._channel(message.topic), message.structured
             yield [place], (b"PUBLISH", channel.encode(), body)
@@ -171,16 +128,14 @@ class RedisPubSubBroker:
 
     async def subscribe(self, subscription: Subscription, /) -> PubSubReceiver:
         """Begin to listen. Raises `~diator.BrokerError`."""
-        receiver = PubSubReceiver(self._opened(), subscription, self._reader(subscription), self._receivers.discard)
-        try:
-            await receiver.open()
-        except BaseException:
-            await receiver.aclose()
-            raise
+        channels = self._channels(subscription)
+        receiver = PubSubReceiver(self._opened(), subscription.name, channels, self._receivers.discard)
+        await receiver.open()
         self._receivers.add(receiver)
         return receiver
 
-    def _reader(self, subscription: Subscription) -> Reader:
+    def _channels(self, subscription: Subscription) -> Channels:
         if self._wire == "diator-0.1":
-            return PredecessorReader(self._channel_prefix, subscription)
-        return Reader({self._channel(topic.name).encode(): topic.name for topic in subscription.topics})
+            return _predecessor.channels(self._channel_prefix, subscription)
+        topics = {self._channel(topic.name).encode(): topic.name for topic in subscription.topics}
+        return Channels([*topics], are_patterns=False, read=lambda channel, body: Delivery(topics[channel], body))

@@ -8,26 +8,16 @@ from urllib.parse import urlencode, urlsplit
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 
-from diator.brokers.address import Address, Parse, read_address
-from diator.errors import ConfigurationError, Problem
+from diator.brokers.address import Address, Parse, bad_address, read_address
 from diator_redis._client import Client
 from diator_redis._errors import NO_CLUSTER
 
 _SERVER = "redis://localhost:6379/0"
 _SOCKET = "unix:///run/redis.sock"
-_HOST = re.compile(r"[\w.:%-]+")
-
-UNLIMITED = 2**31
-"""Connections in a pool of our own."""
-
-
-def problem(text: str, remedy: str) -> ConfigurationError:
-    """Say what is wrong with an address or a setting."""
-    return ConfigurationError([Problem("broker-url", text, remedy)])
 
 
 def split(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]:
-    """Give an address without the settings in its query, and these. Raises `~diator.ConfigurationError`."""
+    """Return an address without the settings in its query, and these. Raises `~diator.ConfigurationError`."""
     address = _read(url, settings)
     parts = address.parts
     bare = f"{parts.scheme}://{parts.netloc}{parts.path}"
@@ -35,45 +25,30 @@ def split(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]
 
 
 def _read(url: str, settings: Mapping[str, Parse]) -> Address:
-    """Take an address apart, and refuse what redis-py would read as another one than was meant."""
-    socket = url.lower().startswith("unix:")
-    address = read_address(url, settings, _SOCKET if socket else _SERVER, leave_rest=True)
-    if socket:
-        _check_socket(address)
-    else:
-        _check_server(address)
-    if address.parts.username and address.parts.password is None:
-        how = "write redis://:PASSWORD@host for a password alone, redis://USER:PASSWORD@host for both"
-        raise address.refuse("has a user without a password", f"{how}, redis://USER:@host for a user without one")
-    return address
-
-
-def _check_server(address: Address) -> None:
-    parts, write = address.parts, f"write {_SERVER}"
-    if not parts.hostname or not _HOST.fullmatch(parts.hostname):
+    """Take an address apart, and reject what redis-py would read as another one than was meant."""
+    is_socket = url.lower().startswith("unix:")
+    write = f"write {_SOCKET}, with three slashes" if is_socket else f"write {_SERVER}"
+    address = read_address(url, settings, _SOCKET if is_socket else _SERVER, leave_rest=True)
+    parts = address.parts
+    if is_socket and parts.netloc.rpartition("@")[2]:
+        raise address.refuse("has a host, but a socket has a path only", write)
+    if is_socket and not parts.path.strip("/"):
+        raise address.refuse("has no path to a socket", write)
+    if not is_socket and (not parts.hostname or not re.fullmatch(r"[\w.:%-]+", parts.hostname)):
         raise address.refuse("has no host, or a host with invalid characters", write)
-    if not re.fullmatch(r"/?|/\d{1,9}", parts.path, re.ASCII):
+    if not is_socket and not re.fullmatch(r"/?|/\d{1,9}", parts.path, re.ASCII):
         raise address.refuse("has a path that is not the number of a database", f"{write}, where 0 is the database")
     twice = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
     twice |= {"host": parts.hostname, "port": "6379", "path": "/"}
-    for name, given in twice.items():
-        if name in address.rest and given:
+    for name in twice.keys() & address.rest.keys() if not is_socket else ():
+        if twice[name]:
             raise address.refuse(f"has {name!r} as a setting, which belongs before the ?", f"{write}, without {name}=")
-    _check_database(address)
-
-
-def _check_socket(address: Address) -> None:
-    parts, write = address.parts, f"write {_SOCKET}, with three slashes"
-    if parts.netloc.rpartition("@")[2]:
-        raise address.refuse("has a host, but a socket has a path only", write)
-    if not parts.path.strip("/"):
-        raise address.refuse("has no path to a socket", write)
-    _check_database(address)
-
-
-def _check_database(address: Address) -> None:
     if not re.fullmatch(r"\d{1,9}", address.rest.get("db", "0"), re.ASCII):
         raise address.refuse("has a db that is not the number of a database", "write db=0, for example")
+    if parts.username and parts.password is None:
+        how = "write redis://:PASSWORD@host for a password alone, redis://USER:PASSWORD@host for both"
+        raise address.refuse("has a user without a password", f"{how}, redis://USER:@host for a user without one")
+    return address
 
 
 def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:
@@ -81,19 +56,14 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
     known = ", ".join(sorted(settings))
     _read(url, {})
     # A Client has a timer of its own, for all commands of an exchange.
-    defaults: dict[str, Any] = {
-        "socket_timeout": None,
-        "socket_connect_timeout": timeout,
-        "max_connections": UNLIMITED,
-    }
-    if not url.startswith("unix"):
-        defaults["socket_keepalive"] = True
+    defaults: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": timeout, "max_connections": 2**31}
+    defaults |= {} if url.startswith("unix") else {"socket_keepalive": True}
     try:
         make: Any = ConnectionPool
         pool: Any = make.from_url(url, **defaults)
         pool.make_connection()  # refuses unknown settings; it opens nothing
     except (ValueError, TypeError, redis_errors.RedisError) as error:
-        raise problem(
+        raise bad_address(
             f"the broker's address can't be used: {error}",
             f"write redis://host:6379/0, then ? and settings: {known}, and those of redis-py",
         ) from error
@@ -120,9 +90,9 @@ def connect_to(address: "str | Redis", timeout: float, settings: Mapping[str, An
 def check_client(client: object) -> Redis:
     """Refuse what is no client of redis-py for asyncio. Raises `~diator.ConfigurationError`."""
     if isinstance(client, RedisCluster):
-        raise problem(f"{client!r} is a client of a Redis Cluster", NO_CLUSTER)
+        raise bad_address(f"{client!r} is a client of a Redis Cluster", NO_CLUSTER)
     if not isinstance(client, Redis):
-        raise problem(
+        raise bad_address(
             f"{client!r} is neither an address nor a client of redis.asyncio",
             "give an address such as 'redis://localhost:6379', or a redis.asyncio.Redis (one of a Sentinel too)",
         )
