@@ -1,8 +1,5 @@
 """The broker on Redis Streams. See `RedisBroker`."""
 
-import itertools
-import os
-import platform
 import secrets
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -11,7 +8,7 @@ from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_number, a_whole_number, or_none
 from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
-from diator.options import COUNT, POSITIVE, TEXT, optional, require
+from diator.options import COUNT, POSITIVE, TEXT, Rule, optional, require
 from diator_redis._client import Client
 from diator_redis._dead_letters import DeadLetters
 from diator_redis._keys import Keys
@@ -23,29 +20,18 @@ from diator_redis._settings import split
 from diator_redis._subscriptions import Subscriptions
 from diator_redis._topics import Topics
 
-SETTINGS: dict[str, Parse] = {
-    "prefix": str,
-    "lease": a_number,
-    "max_length": or_none(a_whole_number),
-    "max_age": or_none(a_number),
-    "abandoned_after": a_number,
-    "timeout": a_number,
+_OPTIONS: dict[str, tuple[Parse, Rule]] = {
+    "prefix": (str, TEXT),
+    "lease": (a_number, POSITIVE),
+    "max_length": (or_none(a_whole_number), optional(COUNT)),
+    "max_age": (or_none(a_number), optional(POSITIVE)),
+    "abandoned_after": (a_number, POSITIVE),
+    "timeout": (a_number, POSITIVE),
 }
+SETTINGS: dict[str, Parse] = {name: parse for name, (parse, _) in _OPTIONS.items()}
 """What an address may say of the broker, and how it is read."""
 
-_OPTIONS = {
-    "prefix": TEXT,
-    "lease": POSITIVE,
-    "max_length": optional(COUNT),
-    "max_age": optional(POSITIVE),
-    "abandoned_after": POSITIVE,
-    "timeout": POSITIVE,
-}
-
-CAPABILITIES = Capability.DURABLE | Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY
-CAPABILITIES |= Capability.DEAD_LETTERS | Capability.ORDERED | Capability.SCHEDULES
-LARGEST = 16 * 1024 * 1024
-"""Redis takes strings up to 512 MB, but holds up everybody else while a script copies one."""
+_LATER = Capability.DELAY | Capability.SCHEDULES | Capability.DEAD_LETTERS
 
 
 class RedisBroker(ServerBroker):
@@ -62,6 +48,10 @@ class RedisBroker(ServerBroker):
         timeout: How many seconds Redis may take to answer before it counts as away.
     """
 
+    capabilities = Capability.DURABLE | Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.ORDERED | _LATER
+    max_message_bytes = 16 * 1024 * 1024
+    """Redis takes strings up to 512 MB, but serves no other client while a script copies one."""
+
     def __init__(
         self,
         url_or_client: str | Redis = "redis://localhost:6379",
@@ -75,13 +65,13 @@ class RedisBroker(ServerBroker):
     ) -> None:
         given = {"prefix": prefix, "lease": lease, "max_length": max_length}
         given |= {"max_age": max_age, "abandoned_after": abandoned_after, "timeout": timeout}
-        require("RedisBroker", _OPTIONS, given, "broker")
+        require("RedisBroker", {name: rule for name, (_, rule) in _OPTIONS.items()}, given, "broker")
         super().__init__(url_or_client, timeout, SETTINGS)
-        self._lease = lease
+        self.lease = lease
+        """Seconds for which a delivery belongs to its receiver."""
         self._keys = Keys(prefix)
         self._limits = (max_length, max_age, abandoned_after)
         self._known: set[str] = set()
-        self._numbers = itertools.count(1)
 
     @classmethod
     def from_url(cls, url: str) -> "RedisBroker":
@@ -92,27 +82,8 @@ class RedisBroker(ServerBroker):
     def __repr__(self) -> str:
         return f"<RedisBroker {self._keys!r}>"
 
-    # What it is.
-
-    @property
-    def capabilities(self) -> Capability:
-        """What this broker can do."""
-        return CAPABILITIES
-
-    @property
-    def lease(self) -> float:
-        """For how many seconds a delivery is its receiver's own."""
-        return self._lease
-
-    @property
-    def max_message_bytes(self) -> int:
-        """The size that a message may have."""
-        return LARGEST
-
-    # Life.
-
     def _open(self, client: Client) -> Commands:
-        self._topics = Topics(client, self._keys, self._lease, self._limits)
+        self._topics = Topics(client, self._keys, self.lease, self._limits)
         self._subscriptions = Subscriptions(client, self._keys)
         return self._topics.commands
 
@@ -146,11 +117,10 @@ class RedisBroker(ServerBroker):
     async def subscribe(self, subscription: Subscription, /) -> StreamReceiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
         client = self._opened()
-        consumer = f"{platform.node()}-{os.getpid()}-{next(self._numbers)}-{secrets.token_hex(4)}"
         topics = [topic.name for topic in subscription.topics]
         self._known.update(topics)
         self._topics.read(topics)
-        queues = Queues(client, self._keys, subscription, consumer, self._lease)
+        queues = Queues(client, self._keys, subscription, secrets.token_hex(8), self.lease)
         restore = partial(self._subscriptions.restore, subscription)
         receiver = StreamReceiver(queues, restore, self._receivers.discard)
         self._receivers.add(receiver)

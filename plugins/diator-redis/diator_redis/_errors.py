@@ -18,8 +18,8 @@ _OF_CONNECTION = {redis_errors.ConnectionError, redis_errors.TimeoutError, Timeo
 _OF_SOCKET = {OSError, FileNotFoundError, socket.gaierror, ConnectionError, ConnectionAbortedError, BrokenPipeError}
 _OF_STREAM = {ConnectionRefusedError, ConnectionResetError, *(EOFError, asyncio.IncompleteReadError)}
 _OF_TLS = {ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError}
-PASSING: set[type[BaseException]] = {*_OF_SERVER, *_OF_FAILOVER, *_OF_CONNECTION}
-PASSING |= {*_OF_SOCKET, *_OF_STREAM, *_OF_TLS}
+_OF_NETWORK: set[type[BaseException]] = {*_OF_SOCKET, *_OF_STREAM, *_OF_TLS}
+PASSING = {*_OF_SERVER, *_OF_FAILOVER, *_OF_CONNECTION, *_OF_NETWORK}
 """Classes, without those that derive from them, after which another attempt can succeed."""
 
 # How replies begin that redis-py has no class for in each version, or that a script passes on as text.
@@ -31,10 +31,10 @@ _TOO_MANY_CLIENTS = "max number of clients reached"
 POOL_IS_EMPTY = ("Too many connections", "No connection available")
 """What the pools of redis-py say in the versions that have no class for it."""
 
-_CLUSTER: tuple[type[BaseException], ...] = (redis_errors.ClusterDownError, redis_errors.RedisClusterException)
-_CLUSTER += (redis_errors.AskError, redis_errors.TryAgainError, redis_errors.ClusterCrossSlotError)
-_REFUSALS: tuple[type[BaseException], ...] = (redis_errors.ResponseError, redis_errors.BusyLoadingError)
-_REFUSALS += (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
+_IN_CLUSTER = (redis_errors.AskError, redis_errors.TryAgainError, redis_errors.ClusterCrossSlotError)
+_CLUSTER = (*_IN_CLUSTER, redis_errors.ClusterDownError, redis_errors.RedisClusterException)
+_NOT_ALLOWED = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
+_REFUSALS = (redis_errors.ResponseError, redis_errors.BusyLoadingError, *_NOT_ALLOWED)
 NO_CLUSTER = (
     "Redis Cluster is not supported: RedisBroker needs all keys on one server; use a single Redis, or one behind "
     "Sentinel (RedisPubSubBroker works with the address of one node)"

@@ -1,7 +1,4 @@
-"""The names of what is stored. All that belongs to one topic carries the hash tag ``{topic}``.
-
-Tagged ``{subscription}`` are the queues of a subscription, which has one for each key, whatever its topics.
-"""
+"""The names of what is stored: of a topic with the hash tag ``{topic}``, of a subscription with ``{subscription}``."""
 
 from typing import NamedTuple
 
@@ -12,9 +9,8 @@ class Stream(NamedTuple):
     """A stream that a subscription reads."""
 
     name: bytes
-    topic: str
-    own: bool
-    """Whether it belongs to this subscription alone, so that what is settled is deleted from it."""
+    topic: str | None
+    """``None``: it belongs to the subscription, its entries have their topic, and are deleted when they are settled."""
 
 
 class Keys:
@@ -35,29 +31,26 @@ class Keys:
         """A hash: the fields of what was scheduled."""
         return self._of(topic, "scheduled")
 
-    def again(self, topic: str, subscription: str) -> bytes:
-        """A stream: dead letters that were replayed to one subscription."""
-        return self._of(topic, "again", subscription)
-
-    def dead(self, topic: str, subscription: str) -> bytes:
-        """A stream: the dead letters."""
-        return self._of(topic, "dead", subscription)
-
     def streams(self, subscription: Subscription) -> list[Stream]:
-        """Return the streams that a subscription reads."""
-        found: list[Stream] = []
-        for topic in subscription.topics:
-            found.append(Stream(self.events(topic.name), topic.name, own=False))
-            found.append(Stream(self.again(topic.name, subscription.name), topic.name, own=True))
-        return found
+        """Return the streams that a subscription reads: those of its topics, and its own."""
+        found = [Stream(self.events(topic.name), topic.name) for topic in subscription.topics]
+        return [*found, Stream(self.again(subscription.name), None)]
+
+    def again(self, subscription: str) -> bytes:
+        """A stream: dead letters that were replayed."""
+        return self._of(subscription, "again")
+
+    def dead(self, subscription: str) -> bytes:
+        """A stream: the dead letters."""
+        return self._of(subscription, "dead")
 
     def queues(self, subscription: str) -> list[bytes]:
         """What a subscription has beside its streams, in the order of the scripts (queues.lua)."""
-        names = ("queue", "free", "later", "held", "holds", "out", "counts", "meta", "bell")
-        return [f"{self._prefix}:{{{_quoted(subscription)}}}:{name}".encode() for name in names]
+        names = ("queue", "free", "later", "held", "holds", "out", "counts", "meta", "bell", "dead")
+        return [self._of(subscription, name) for name in names]
 
-    def _of(self, topic: str, kind: str, *rest: str) -> bytes:
-        return ":".join((self._prefix, f"{{{_quoted(topic)}}}", kind, *map(_quoted, rest))).encode()
+    def _of(self, name: str, kind: str) -> bytes:
+        return f"{self._prefix}:{{{_quoted(name)}}}:{kind}".encode()
 
 
 _QUOTED = str.maketrans({character: f"%{ord(character):02X}" for character in "%{}:"})

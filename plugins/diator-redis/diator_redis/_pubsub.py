@@ -19,16 +19,9 @@ from diator_redis._settings import split
 Wire = Literal["cloudevents", "diator-0.1"]
 
 
-SETTINGS: dict[str, Parse] = {
-    "prefix": str,
-    "wire": str,
-    "channel_prefix": str,
-    "timeout": a_number,
-    "tls": a_flag,
-}
+SETTINGS: dict[str, Parse] = dict.fromkeys(("prefix", "wire", "channel_prefix"), str)
+SETTINGS.update(timeout=a_number, tls=a_flag)
 _OPTIONS = {"prefix": TEXT, "wire": one_of(*get_args(Wire)), "channel_prefix": TEXT, "timeout": POSITIVE}
-LARGEST = 8 * 1024 * 1024
-"""Redis disconnects a subscriber that is 8 MB behind for a minute (``client-output-buffer-limit``)."""
 
 
 class RedisPubSubBroker(ServerBroker):
@@ -46,6 +39,11 @@ class RedisPubSubBroker(ServerBroker):
         channel_prefix: How the channels of diator 0.1 begin.
         timeout: How many seconds Redis may take to answer before it counts as away.
     """
+
+    capabilities = Capability(0)
+    lease = None
+    max_message_bytes = 8 * 1024 * 1024
+    """Redis disconnects a subscriber that is 8 MB behind for a minute (``client-output-buffer-limit``)."""
 
     def __init__(
         self,
@@ -71,21 +69,6 @@ class RedisPubSubBroker(ServerBroker):
 
     def __repr__(self) -> str:
         return f"<RedisPubSubBroker {self._prefix} {self._wire}>"
-
-    @property
-    def capabilities(self) -> Capability:
-        """What this broker can do: none of what can be declared."""
-        return Capability(0)
-
-    @property
-    def lease(self) -> None:
-        """Deliveries are nobody's again."""
-        return
-
-    @property
-    def max_message_bytes(self) -> int:
-        """The size that a message may have."""
-        return LARGEST
 
     # Publishing.
 
@@ -138,4 +121,8 @@ class RedisPubSubBroker(ServerBroker):
         if self._wire == "diator-0.1":
             return _predecessor.channels(self._channel_prefix, subscription)
         topics = {self._channel(topic.name).encode(): topic.name for topic in subscription.topics}
-        return Channels([*topics], are_patterns=False, read=lambda channel, body: Delivery(topics[channel], body))
+
+        def read(channel: bytes, body: bytes) -> Delivery:
+            return Delivery(topics[channel], body)
+
+        return Channels([*topics], are_patterns=False, read=read)

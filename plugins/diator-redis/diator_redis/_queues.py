@@ -9,12 +9,12 @@ that was stopped past its lease can change nothing when it wakes up. Waiting is 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from diator.brokers.port import Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
+from diator.brokers.port import Ack, Delivery, Outcome, Release, RetryAfter, Subscription
 from diator_redis._client import Argument, Client, as_mapping
 from diator_redis._dead_letters import encode_reason
 from diator_redis._entries import body_of, damage_of
-from diator_redis._keys import Keys, Stream
-from diator_redis._scripts import LEAVE, RENEW, SETTLE, TAKE, Script
+from diator_redis._keys import Keys
+from diator_redis._scripts import LEAVE, SETTLE, TAKE, Script
 
 LONGEST = 500
 """Entries that one script delivers at most, since a script blocks the server."""
@@ -25,16 +25,10 @@ MOST_UNANSWERED = 20
 class Hold(NamedTuple):
     """What identifies a delivery: its entry, its queue, and the lease under which it was delivered."""
 
-    stream: Stream
     number: int
     id: bytes
     queue: bytes
     token: str
-
-    @property
-    def known(self) -> tuple[Argument, Argument, Argument]:
-        """How the script that renews knows it."""
-        return self.queue, b"%b/%b" % (self.stream.name, self.id), self.token
 
 
 class Queues:
@@ -52,9 +46,7 @@ class Queues:
         self._positions: list[bytes] = []
         """After which ids something is new, in the bell and in the streams."""
         self._next_change: float | None = None
-        self._about_streams: list[Argument] = [
-            about for one in self._streams for about in (keys.dead(one.topic, subscription.name), int(one.own))
-        ]
+        self._topics: list[Argument] = [topic.name.encode() for topic in subscription.topics]
 
     # Reading.
 
@@ -76,47 +68,38 @@ class Queues:
         while at < len(reply):
             number, id_, failures, deliveries, queue, count = reply[at : at + 6]
             begin, at = at + 6, at + 6 + max(count, 0)
-            stream = self._streams[int(number) - 1]
-            fields = reply[begin:at]
-            hold = Hold(stream, number, id_, queue, token)
-            if count in (2, 4) and fields[0] == b"e" and fields[2:3] in ([], [b"k"]):  # as Diator writes them
-                body, key, damage = fields[1], fields[3] if count == 4 else None, None
-            else:
-                values = as_mapping(fields)
-                body, key, damage = body_of(values), values.get(b"k"), damage_of(values, stream.own)
+            stream, fields = self._streams[int(number) - 1], as_mapping(reply[begin:at])
+            key = fields.get(b"k")
             yield Delivery(
-                stream.topic,
-                body,
+                self._topic_of(fields) if stream.topic is None else stream.topic,
+                body_of(fields),
                 key=None if key is None else key.decode(errors="surrogateescape"),
                 failures=failures,
                 deliveries=deliveries + 1,
-                damage=damage,
-                receipt=hold,
+                damage=damage_of(fields, stream.topic is None),
+                receipt=Hold(number, id_, queue, token),
             )
+
+    def _topic_of(self, fields: dict[bytes, bytes]) -> str:
+        return fields[b"t"].decode() if b"t" in fields else self._subscription.topics[0].name
 
     async def wait(self, longest: float) -> None:
         """Wait until there may be something to take, or the time is over."""
         seconds = max(0.001, min(one for one in (longest, self._lease / 3, self._next_change) if one is not None))
-        names = [self._names[-1], *self._stream_names]
+        names = [self._names[8], *self._stream_names]
         head = (b"XREAD", b"COUNT", 1, b"BLOCK", max(1, int(seconds * 1000)), b"STREAMS")
         await self._client.call(*head, *names, *self._positions, wait=seconds)
 
     # Settling.
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
-        """Settle, and return the deliveries whose lease was lost."""
-        arguments = [*self._about_streams]
+    async def settle(self, settlements: Sequence[tuple[Delivery, Outcome | None]]) -> list[Delivery]:
+        """Settle, or renew the leases of those without an outcome; return the deliveries whose lease was lost."""
+        arguments = [*self._topics]
         for delivery, outcome in settlements:
             hold: Hold = delivery.receipt
             arguments += (hold.queue, hold.number, hold.id, hold.token, *_as_arguments(outcome))
         lost: Sequence[int] = await self._run(SETTLE, arguments) if settlements else ()
         return [settlements[number][0] for number in lost]
-
-    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Renew leases, and return the deliveries that were lost."""
-        arguments = [argument for delivery in deliveries for argument in delivery.receipt.known]
-        lost: Sequence[int] = await self._run(RENEW, arguments) if deliveries else ()
-        return [deliveries[number] for number in lost]
 
     async def leave(self) -> None:
         """Release everything as if it had not been delivered."""
@@ -129,8 +112,10 @@ class Queues:
         return await self._client.run(script, names, [*head, *arguments])
 
 
-def _as_arguments(outcome: Outcome) -> tuple[Argument, Argument]:
+def _as_arguments(outcome: Outcome | None) -> tuple[Argument, Argument]:
     """Return an outcome as the script expects it: its name and its argument."""
+    if outcome is None:
+        return "renew", ""
     if isinstance(outcome, Ack):
         return "ack", ""
     if isinstance(outcome, Release):

@@ -69,7 +69,7 @@ class StreamReceiver:
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
         """Renew leases; return those that were lost already. Raises `~diator.BrokerError`."""
-        return await self._queues.renew(deliveries)
+        return await self._queues.settle([(delivery, None) for delivery in deliveries])
 
     async def aclose(self) -> None:
         """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""

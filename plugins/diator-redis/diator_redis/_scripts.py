@@ -18,4 +18,4 @@ class Script:
 
 
 PUBLISH, MOVE, TRIM, REPLAY, BACKLOG = map(Script, ("publish", "move", "trim", "replay", "backlog"))
-TAKE, SETTLE, RENEW, LEAVE = (Script("queues", f"queue_{name}") for name in ("take", "settle", "renew", "leave"))
+TAKE, SETTLE, LEAVE = (Script("queues", f"queue_{name}") for name in ("take", "settle", "leave"))

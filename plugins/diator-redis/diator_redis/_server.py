@@ -18,6 +18,8 @@ from diator_redis._settings import check_client, connect_to, pool_of, shown
 class ServerBroker(ABC):
     """A broker on one Redis server, or on the master behind a Sentinel."""
 
+    system = "redis"
+
     def __init__(self, url_or_client: str | Redis, timeout: float, settings: Mapping[str, Parse]) -> None:
         if isinstance(url_or_client, str):
             pool_of(url_or_client, timeout, settings)
@@ -30,11 +32,6 @@ class ServerBroker(ABC):
     @abstractmethod
     def _open(self, client: Client) -> Commands:
         """Get ready, and return how messages are stored."""
-
-    @property
-    def system(self) -> str:
-        """The broker's name in telemetry."""
-        return "redis"
 
     @property
     def address(self) -> str | None:

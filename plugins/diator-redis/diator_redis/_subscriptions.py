@@ -24,7 +24,7 @@ class Subscriptions:
         # A server without memory refuses to create even what is there, and its workers must start to make room.
         missing = await self._streams_without(group, self._keys.streams(subscription))
         commands = [
-            (b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.own else position, b"MKSTREAM")
+            (b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.topic is None else position, b"MKSTREAM")
             for stream in missing
         ]
         created: list[str] = []
@@ -67,9 +67,7 @@ class Subscriptions:
         streams = self._keys.streams(subscription)
         counts = [await self._backlog(stream.name, group_of(subscription)) for stream in streams]
         missing = [_in_words(subscription, one) for one, count in zip(streams, counts, strict=True) if count is None]
-        dead = 0
-        for topic in subscription.topics:
-            dead += await self._client.call(b"XLEN", self._keys.dead(topic.name, subscription.name))
+        dead = await self._client.call(b"XLEN", self._keys.dead(subscription.name))
         exists = len(missing) < len(streams)
         waiting = sum(count or 0 for count in counts) if exists else None
         return Status(subscription.name, exists, waiting, dead, tuple(missing))

@@ -32,8 +32,8 @@ class Topics:
 
     def __init__(self, client: Client, keys: Keys, lease: float, limits: Sequence[float | None]) -> None:
         self._client, self._keys, self._lease = client, keys, lease
-        max_length, max_age, abandoned_after = (-1 if limit is None else limit for limit in limits)
-        self._limits = (max_length, int(max_age * 1000) if max_age >= 0 else -1, int(abandoned_after * 1000))
+        max_length, *seconds = limits
+        self._limits = [-1 if one is None else int(one) for one in (max_length, *(s and s * 1000 for s in seconds))]
         self._published: dict[str, int] = {}
         self._trim_at: dict[str, float] = {}
         """When each topic that is looked after is to be trimmed, on the loop's clock."""
@@ -92,7 +92,7 @@ class Topics:
         """Look after a topic from now on, which may have something due in so many seconds."""
         self._trim_at.setdefault(topic, math.inf)
         if self._keeper is None:
-            self._keeper = Keeper(self._keep, self._lease)
+            self._keeper = Keeper(self._keep, min(max(self._lease / 10, 0.05), 3.0))
         self._keeper.expect(delay)
 
     async def _keep(self) -> float | None:

@@ -225,38 +225,27 @@ async def test_workers_go_on_at_full_memory(
             client.config_set("maxmemory", 0)
 
 
-async def test_the_leases_of_the_dead_end_though_the_clock_went_back(server: RedisServer, client: Any) -> None:
+@BOTH
+async def test_the_leases_of_the_dead_end_though_the_clock_went_back(
+    server: RedisServer, client: Any, subscription: Subscription
+) -> None:
     """An hour, which is here what they believe the time was."""
-    async with connected(server, ORDERED, lease=0.5) as broker:
+    state = f"diator:{{{subscription.name}}}"
+    async with connected(server, subscription, lease=0.5) as broker:
         await broker.publish([message(1, "a"), message(2, "b")], timeout=5)
-        dead = await broker.subscribe(ORDERED)
+        dead = await broker.subscribe(subscription)
         held = await dead.receive(10)
         assert len(held) == 2
         await dead.settle([(held[0], RetryAfter(0.2))])
         hour = 3_600_000
-        client.hincrby(f"{STATE}:meta", "wall", hour)
+        client.hincrby(f"{state}:meta", "wall", hour)
         for name in ("held", "later"):
-            for key in client.zrange(f"{STATE}:{name}", 0, -1):
-                client.zincrby(f"{STATE}:{name}", hour, key)
-        for ref, counts in client.hgetall(f"{STATE}:counts").items():
+            for key in client.zrange(f"{state}:{name}", 0, -1):
+                client.zincrby(f"{state}:{name}", hour, key)
+        for ref, counts in client.hgetall(f"{state}:counts").items():
             failures, deliveries, due = counts.split()
-            client.hset(f"{STATE}:counts", ref, b"%b %b %d" % (failures, deliveries, int(due) + hour))
-        assert sorted(numbers(await take(await broker.subscribe(ORDERED), 2))) == [1, 2]
-
-
-async def test_leases_and_delays_without_order_end_though_the_clock_went_back(server: RedisServer, client: Any) -> None:
-    async with connected(server, PLAIN, lease=0.5) as broker:
-        await broker.publish([message(1), message(2)], timeout=5)
-        dead = await broker.subscribe(PLAIN)
-        held = [*await dead.receive(1), *await dead.receive(1)]
-        await dead.settle([(held[0], RetryAfter(0.2))])
-        hour = 3_600_000
-        later = "diator:{orders}:later:app.plain"
-        for name in client.zrange(later, 0, -1):
-            client.zincrby(later, hour, name)
-        (seconds, _) = client.time()
-        client.set("diator:{orders}:kept:app.plain:clock", seconds * 1000 + hour)
-        assert sorted(numbers(await take(await broker.subscribe(PLAIN), 2))) == [1, 2]
+            client.hset(f"{state}:counts", ref, b"%b %b %d" % (failures, deliveries, int(due) + hour))
+        assert sorted(numbers(await take(await broker.subscribe(subscription), 2))) == [1, 2]
 
 
 async def until(happened: Any) -> None:

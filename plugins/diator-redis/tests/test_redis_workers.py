@@ -549,18 +549,14 @@ async def leftovers(client: Any) -> AsyncIterator[str]:
     """Look into Redis for what nobody will ever handle."""
     for name in await client.keys("*"):
         if await client.type(name) != "stream":
-            kinds = [
-                ":later:",
-                ":kept:",
-                *(f"}}:{one}" for one in ("queue", "free", "later", "held", "holds", "out", "counts")),
-            ]
-            if any(kind in name for kind in kinds) and not name.endswith(":clock"):
+            kinds = [f"}}:{one}" for one in ("queue", "free", "later", "held", "holds", "out", "counts")]
+            if any(kind in name for kind in kinds):
                 yield f"{name} is not empty"
-        elif ":dead:" not in name:
+        elif not name.endswith("}:dead"):
             for group in await client.xinfo_groups(name):
                 if group["pending"]:
                     yield f"{name}: {group}"
-            if ":again:" in name and await client.xlen(name):
+            if name.endswith("}:again") and await client.xlen(name):
                 yield f"{name} holds messages"
 
 

@@ -1,4 +1,5 @@
--- What several scripts share. The fields of an entry: e the event, k its key, f failures, d deliveries that count.
+-- What several scripts share. The fields of an entry: e the event, k its key; of dead letters also t the topic, w the reason,
+-- f failures, d deliveries.
 
 local unpack = unpack or table.unpack
 
@@ -25,19 +26,16 @@ local function field(fields, name)
   end
 end
 
--- The same fields with other counts. Lua can't pass on entries of thousands of fields, which only a person can have written.
-local function recounted(fields, failures, deliveries)
+-- The same fields as those of a dead letter. Lua can't pass on entries of thousands of fields, which only a person can have written.
+local function with_counts(fields, failures, deliveries)
   local new, many = {}, #fields > 2000
   if many then new = {'x', 'it has ' .. #fields / 2 .. ' fields'} end
   for i = 1, #fields, 2 do
-    if fields[i] ~= 'f' and fields[i] ~= 'd' and (not many or fields[i] == 'e' or fields[i] == 'k') and #new < 2000 then
-      new[#new + 1] = fields[i]
-      new[#new + 1] = fields[i + 1]
+    local name = fields[i]
+    if name ~= 'f' and name ~= 'd' and name ~= 't' and (not many or name == 'e' or name == 'k') and #new < 2000 then
+      new[#new + 1], new[#new + 2] = name, fields[i + 1]
     end
   end
-  new[#new + 1] = 'f'
-  new[#new + 1] = tostring(failures)
-  new[#new + 1] = 'd'
-  new[#new + 1] = tostring(deliveries)
+  new[#new + 1], new[#new + 2], new[#new + 3], new[#new + 4] = 'f', tostring(failures), 'd', tostring(deliveries)
   return new
 end

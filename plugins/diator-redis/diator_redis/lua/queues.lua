@@ -1,9 +1,9 @@
 -- What an ordered subscription knows beside its streams: a queue for each key, of entries that were read and are not settled.
--- KEYS: the nine below, then the streams.  ARGV: group, consumer, milliseconds of a lease, then what the script takes.
+-- KEYS: the ten below, then the streams.  ARGV: group, consumer, milliseconds of a lease, then what the script takes.
 -- An entry is known by "<stream>/<id>", and stays in its stream, pending, until it is settled. A key is in one of three sorted
 -- sets: free (it may be handed out), later (its first entry waits for a retry), held (a worker has the first entries).
 
-local queues, free, later, held, holds, out, counts, meta, bell = unpack(KEYS, 1, 9)
+local queues, free, later, held, holds, out, counts, meta, bell, dead = unpack(KEYS, 1, 10)
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local READER = 'queues' -- the one consumer of all workers: it is the queues that have what is pending
 
@@ -64,18 +64,16 @@ local function set_counts(ref, failures, deliveries, due)
   redis.call('HSET', counts, ref, failures .. ' ' .. deliveries .. ' ' .. number(due))
 end
 
--- Put keys that nobody has to where they belong, by the first entries of their queues, which may be known (false: none).
-local function let_go(keys, heads)
+-- Put keys that no worker holds to where they belong, by the first entries of their queues.
+local function let_go(keys)
   local freed, delayed = {}, {}
   for _, key in ipairs(keys) do
-    local head = heads and heads[key]
-    if head == nil then head = redis.call('LINDEX', queue(key), 0) end
+    local head = redis.call('LINDEX', queue(key), 0)
     if head then
       local _, _, due = counts_of(head)
       local to = due > now and delayed or freed
       turn = turn + 1
-      to[#to + 1] = number(due > now and due or turn)
-      to[#to + 1] = key
+      to[#to + 1], to[#to + 2] = number(due > now and due or turn), key
       rings = true
     end
   end

@@ -6,7 +6,7 @@ if not fields then return 0 end
 local new = {}
 for i = 1, #fields, 2 do
   local name = fields[i]
-  if name ~= 'w' and name ~= 'o' and name ~= 'f' and name ~= 'd' then
+  if name ~= 'w' and name ~= 'f' and name ~= 'd' then
     new[#new + 1] = name
     new[#new + 1] = fields[i + 1]
   end
