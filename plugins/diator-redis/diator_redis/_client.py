@@ -10,15 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import redis
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool
 
 from diator.errors import BrokerError
 from diator_redis._errors import NO_CLUSTER, POOL_IS_EMPTY, is_breaking, is_reply, translate
-from diator_redis._scripts import TEXTS, Script
-
-Argument = bytes | str | int | float
-Command = Sequence[Argument]
+from diator_redis._scripts import TEXTS, Argument, Command, Script
 
 
 class Lost(Exception):  # noqa: N818 - stands for a reply
@@ -55,14 +53,12 @@ class Client:
         return exchange.replies
 
     def _reason(self, error: BaseException, exchange: "_Exchange") -> BaseException:
+        pool: Any = self.pool
         if not isinstance(error, asyncio.TimeoutError):
             return error
-        if exchange.is_sent:
-            return redis_errors.TimeoutError("the server did not answer in time")
-        pool: Any = self.pool
-        if not pool.can_get_connection():  # one that waits for a free connection
+        if not exchange.is_sent and not pool.can_get_connection():  # one that waits for a free connection
             return redis_errors.ConnectionError(f"{POOL_IS_EMPTY[1]} within {self.timeout:g} s")
-        return redis_errors.TimeoutError(f"no connection within {self.timeout:g} s")
+        return redis_errors.TimeoutError("the server did not answer in time")
 
     async def call(self, *command: Argument, wait: float = 0.0) -> Any:
         """Return the reply to one command. Raises `~diator.BrokerError`."""
@@ -70,7 +66,7 @@ class Client:
 
     async def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument] = ()) -> Any:
         """Return the reply of a script. Raises `~diator.BrokerError`."""
-        return await self.call(b"EVALSHA", script.sha, len(keys), *keys, *arguments)
+        return await self.call(*script.command(keys, arguments))
 
     async def greet(self, *, is_cluster_fine: bool = False) -> bool:
         """Ensure that the server answers; return whether it is a node of a cluster. Raises `~diator.BrokerError`."""
@@ -98,7 +94,9 @@ class _Exchange:
         self.is_sent = False
 
     async def run(self) -> None:
-        connection, is_whole = await _get_connection(self._pool), False
+        # redis-py before 5.3 wants the name of a command.
+        connection = await self._pool.get_connection(*(() if redis.__version__ >= "5.3" else ("_",)))
+        is_whole = False
         try:
             # Newer pools return connections that the server has closed: a push of the server looks the same to them.
             if await getattr(connection, "can_read", connection.can_read_destructive)():
@@ -139,11 +137,3 @@ async def _reply(connection: Any) -> Any:
         if not is_reply(error):
             raise
         return error
-
-
-async def _get_connection(pool: Any) -> Any:
-    try:
-        waiting = pool.get_connection()
-    except TypeError:  # redis-py before 5.3 wants the name of a command
-        waiting = pool.get_connection("_")
-    return await waiting

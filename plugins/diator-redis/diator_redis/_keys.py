@@ -23,13 +23,9 @@ class Keys:
         """A stream: the messages."""
         return self._of(topic, "events")
 
-    def due(self, topic: str) -> bytes:
-        """A sorted set: what was scheduled, by the millisecond when it is due."""
-        return self._of(topic, "due")
-
-    def scheduled(self, topic: str) -> bytes:
-        """A hash: the fields of what was scheduled."""
-        return self._of(topic, "scheduled")
+    def topic(self, topic: str) -> list[bytes]:
+        """Return the stream, and of messages that are scheduled a sorted set, by their milliseconds, and a hash."""
+        return [self._of(topic, kind) for kind in ("events", "due", "scheduled")]
 
     def streams(self, subscription: Subscription) -> list[Stream]:
         """Return the streams that a subscription reads: those of its topics, and its own."""

@@ -13,8 +13,9 @@ from redis import exceptions as redis_errors
 
 from diator.brokers.envelope import Outgoing
 from diator.errors import BrokerUnavailableError, NotPublishedError
-from diator_redis._client import Client, Command, Lost
+from diator_redis._client import Client, Lost
 from diator_redis._errors import translate
+from diator_redis._scripts import Command
 
 MAX_MESSAGES = 500
 MAX_BYTES = 4_000_000
@@ -34,24 +35,24 @@ class Publisher:
         self._is_closed = False
 
     async def publish(self, messages: Sequence[Outgoing], timeout: float) -> None:
-        """Store messages, or raise `~diator.NotPublishedError` after so many seconds. Must not be cancelled."""
-        if not messages:
-            return
+        """Store messages, or raise `~diator.NotPublishedError` after so many seconds."""
         if self._is_closed:
             raise NotPublishedError(messages) from BrokerUnavailableError("the broker was closed")
         call = _Call(messages)
         self._waiting.append(call)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._drain())
+        loop = asyncio.get_running_loop()
+        self._task = self._task or loop.create_task(self._drain())
         error = redis_errors.TimeoutError(f"not published within {timeout:g} s")
-        alarm = asyncio.get_running_loop().call_later(timeout, call.give_up, error)
+        alarm = loop.call_later(timeout, call.give_up, error)
         try:
             await call.done
         finally:
             alarm.cancel()
         if call.cause is not None:
-            failure = NotPublishedError(call.unsent, call.unknown)
-            raise failure from _translated(call.cause)
+            failure = translate(call.cause)
+            if failure is not call.cause:
+                failure.__cause__ = call.cause
+            raise NotPublishedError(call.unsent, call.unknown) from failure
 
     async def aclose(self) -> None:
         """Reject what waits, and wait for what is under way."""
@@ -65,12 +66,11 @@ class Publisher:
         try:
             while calls := list(self._next_calls()):
                 try:
-                    await self._send([(call, message) for call in calls for message in call.messages])
-                except BaseException as error:
+                    for batch in _batches([(call, message) for call in calls for message in call.messages]):
+                        await self._send(batch)
+                except Exception as error:  # noqa: BLE001 - told to the callers
                     for call in calls:
                         call.give_up(error)
-                    if not isinstance(error, Exception):
-                        raise
                 for call in calls:
                     call.end()
                 await asyncio.sleep(0)  # a caller that was just answered often has the next message
@@ -86,19 +86,14 @@ class Publisher:
                 room -= len(call.messages)
                 yield call
 
-    async def _send(self, items: Sequence["_Item"]) -> None:
-        for batch in _batches(items):
-            # What follows a failure of its own call stays, or it would overtake.
-            for call, message in batch:
-                if call.cause is not None:
-                    call.fail(message, call.cause, sent=False)
-            rest = [item for item in batch if item[0].cause is None]
-            if rest:
-                await self._exchange(rest)
-
-    async def _exchange(self, batch: Sequence["_Item"]) -> None:
+    async def _send(self, batch: Sequence["_Item"]) -> None:
+        # What follows a failure of its own call stays, or it would overtake.
+        for call, message in batch:
+            if call.cause is not None:
+                call.fail(message, call.cause, sent=False)
+        batch = [item for item in batch if item[0].cause is None]
         commands = list(self._commands([message for _, message in batch]))
-        replies = await self._client.send(*(command for _, command in commands))
+        replies = await self._client.send(*(command for _, command in commands)) if commands else []
         for (places, _), reply in zip(commands, replies, strict=True):
             for number, error, sent in _failures(reply, len(places)):
                 call, message = batch[places[number]]
@@ -141,13 +136,10 @@ _Item = tuple[_Call, Outgoing]
 
 def _failures(reply: Any, count: int) -> Iterator[tuple[int, BaseException, bool]]:
     """Return which messages of a command were not stored, why, and whether they may have been."""
-    if isinstance(reply, Lost):
-        yield from ((number, reply.error, reply.sent) for number in range(count))
-    elif isinstance(reply, Exception):
-        yield from ((number, reply, False) for number in range(count))
-    elif not isinstance(
-        reply, (bytes, int)
-    ):  # of a script: each message that it could not store, with the text of the error
+    if isinstance(reply, Exception):
+        error, sent = (reply.error, reply.sent) if isinstance(reply, Lost) else (reply, False)
+        yield from ((number, error, sent) for number in range(count))
+    elif not isinstance(reply, (bytes, int)):  # of a script: each message that it could not store, with the error
         for number, text in reply:
             yield number, redis_errors.ResponseError(text.decode(errors="backslashreplace")), False
 
@@ -162,10 +154,3 @@ def _batches(items: Sequence[_Item]) -> Iterator[list[_Item]]:
             batch, size = [], len(item[1].structured)
         batch.append(item)
     yield batch
-
-
-def _translated(cause: BaseException) -> BaseException:
-    error = translate(cause)
-    if error is not cause:
-        error.__cause__ = cause
-    return error

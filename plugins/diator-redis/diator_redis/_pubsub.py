@@ -11,8 +11,9 @@ from diator.brokers.port import Capability, Delivery, Status, Subscription, Topi
 from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
 from diator_redis._channels import Channels, PubSubReceiver
-from diator_redis._client import Client, Command, as_mapping, checked
+from diator_redis._client import Client, as_mapping, checked
 from diator_redis._publisher import Commands
+from diator_redis._scripts import Command
 from diator_redis._server import ServerBroker
 from diator_redis._settings import split
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from diator.brokers.port import Ack, Delivery, Outcome, Release, RetryAfter, Subscription
-from diator_redis._client import Argument, Client, as_mapping
+from diator_redis._client import Client, as_mapping
 from diator_redis._dead_letters import encode_reason
 from diator_redis._entries import body_of, damage_of
 from diator_redis._keys import Keys
-from diator_redis._scripts import LEAVE, SETTLE, TAKE, Script
+from diator_redis._scripts import LEAVE, SETTLE, TAKE, Argument, Script
 
 LONGEST = 500
 """Entries that one script delivers at most, since a script blocks the server."""
@@ -81,7 +81,7 @@ class Queues:
             )
 
     def _topic_of(self, fields: dict[bytes, bytes]) -> str:
-        return fields[b"t"].decode() if b"t" in fields else self._subscription.topics[0].name
+        return fields[b"t"].decode(errors="backslashreplace") if b"t" in fields else self._subscription.topics[0].name
 
     async def wait(self, longest: float) -> None:
         """Wait until there may be something to take, or the time is over."""

@@ -6,17 +6,19 @@ Trimming is done by workers now and then, and by publishers after many messages,
 """
 
 import asyncio
+import contextlib
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 
 from diator.brokers.envelope import Outgoing
 from diator.errors import BrokerError, BrokerUnavailableError
-from diator_redis._client import Argument, Client, Command
+from diator_redis._client import Client
 from diator_redis._keeper import Keeper
 from diator_redis._keys import Keys
-from diator_redis._scripts import MOVE, PUBLISH, TRIM
+from diator_redis._scripts import MOVE, PUBLISH, TRIM, Argument, Command
 
 logger = logging.getLogger("diator.redis")
 
@@ -34,7 +36,7 @@ class Topics:
         self._client, self._keys, self._lease = client, keys, lease
         max_length, *seconds = limits
         self._limits = [-1 if one is None else int(one) for one in (max_length, *(s and s * 1000 for s in seconds))]
-        self._published: dict[str, int] = {}
+        self._published: Counter[str] = Counter()
         self._trim_at: dict[str, float] = {}
         """When each topic that is looked after is to be trimmed, on the loop's clock."""
         self._read: set[str] = set()
@@ -49,7 +51,10 @@ class Topics:
         for place, message in enumerate(messages):
             topics.setdefault(message.topic, []).append(place)
         for topic, places in topics.items():
-            self._count(topic, len(places))
+            self._published[topic] += len(places)
+            if self._published[topic] >= TRIM_MESSAGES:
+                self._published[topic], self._trim_at[topic] = 0, 0.0
+                self.look_after(topic, 0.0)
             yield places, self._command(topic, [messages[place] for place in places])
 
     def _command(self, topic: str, messages: Sequence[Outgoing]) -> Command:
@@ -61,8 +66,7 @@ class Topics:
         for one in messages:
             due = b"" if one.due is None else self._due(topic, one.due)
             arguments += (one.structured, (one.key or "").encode(), due)
-        keys = self._keys
-        return (b"EVALSHA", PUBLISH.sha, 3, stream, keys.due(topic), keys.scheduled(topic), *arguments)
+        return PUBLISH.command(self._keys.topic(topic), arguments)
 
     def _due(self, topic: str, due: datetime) -> bytes:
         """Return the millisecond when a message is due; empty if it is due already."""
@@ -71,13 +75,6 @@ class Topics:
             return b""
         self.look_after(topic, delay)
         return b"%.3f" % (due.timestamp() * 1000)
-
-    def _count(self, topic: str, count: int) -> None:
-        self._published[topic] = self._published.get(topic, 0) + count
-        if self._published[topic] >= TRIM_MESSAGES:
-            self._published[topic] = 0
-            self._trim_at[topic] = 0.0
-            self.look_after(topic, 0.0)
 
     # Upkeep.
 
@@ -112,23 +109,18 @@ class Topics:
         return min(waits, default=None)
 
     async def _move(self, topic: str) -> list[float]:
-        keys = [self._keys.events(topic), self._keys.due(topic), self._keys.scheduled(topic)]
         moved, wait = MAX_MOVED, -1
         while moved >= MAX_MOVED:
-            moved, wait = await self._client.run(MOVE, keys, [MAX_MOVED])
+            moved, wait = await self._client.run(MOVE, self._keys.topic(topic), [MAX_MOVED])
         return [wait / 1000] if wait >= 0 else []
 
     async def _trim_in_time(self, topic: str) -> None:
         now = asyncio.get_running_loop().time()
-        if now < self._trim_at[topic]:
-            return
-        self._trim_at[topic] = now + TRIM_PERIOD if topic in self._read else math.inf
-        try:
-            await self.trim(topic)
-        except BrokerError as error:
-            if topic in self._read:
-                raise
-            logger.debug("trimming topic %r failed and is done later: %s", topic, error)
+        if now >= self._trim_at[topic]:
+            self._trim_at[topic] = now + TRIM_PERIOD if topic in self._read else math.inf
+            # A process that may only publish leaves it to the workers.
+            with contextlib.suppress(*(() if topic in self._read else (BrokerError,))):
+                await self.trim(topic)
 
     async def trim(self, topic: str) -> None:
         """Trim a topic now. Raises `~diator.BrokerError`."""
