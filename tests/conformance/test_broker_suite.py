@@ -823,6 +823,100 @@ class ReportsWhatWasAskedFor(WrongBroker):
         return ids
 
 
+@caught_by("several_may_read_dead_letters_while_another_replays")
+class HidesWhatAnotherReads(WrongBroker):
+    reading = False
+
+    async def dead_letters(
+        self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        if self.reading:
+            return ()
+        self.reading = True
+        await asyncio.sleep(0.01)
+        self.reading = False
+        return await super().dead_letters(subscription, after=after, limit=limit)
+
+
+@caught_by("a_dead_letter_is_replayed_once_though_several_try")
+class ReplaysForEach(WrongBroker):
+    async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
+        there = [one for one in ids if one in self._queues[subscription.name].letters]
+        await asyncio.sleep(0)
+        await super().replay(subscription, ids)
+        return there
+
+
+@caught_by("the_largest_message_may_become_a_dead_letter_with_a_long_traceback")
+class RefusesLongDeadLetters(MemoryReceiver):
+    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+        if isinstance(outcome, Park) and len(message.body) + len(outcome.traceback or "") > 4_000_000:
+            raise BrokerError("it is too long")
+        super()._settle(message, outcome, released)
+
+
+# Brokers that operators suffer from.
+
+
+@caught_by("a_topic_that_is_added_begins_then")
+class DeliversWhatOthersHave(WrongBroker):
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        created = await super().apply(subscriptions, topics)
+        for one in subscriptions:
+            for topic in one.topics:
+                for other in self._topics[topic.name].queues[:-1]:
+                    for item in [item for item in other._ready if isinstance(item, Message)] if created else ():
+                        self._queues[one.name].put(item.topic, item.body, None)
+        return created
+
+
+@caught_by("apply_names_a_topic_that_it_adds")
+class NamesNoTopics(WrongBroker):
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        return [name for name in await super().apply(subscriptions, topics) if "->" not in name]
+
+
+@caught_by("another_order_is_refused_or_kept")
+class SplitsByOrder(WrongBroker):
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        for one in subscriptions:
+            if one.name in self._queues and self._queues[one.name].ordered != one.ordered:
+                del self._queues[one.name]
+        return await super().apply(subscriptions, topics)
+
+
+@caught_by("names_are_not_mixed_up")
+class KnowsNoCapitals(WrongBroker):
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        return await super().apply([one._replace(name=one.name.lower()) for one in subscriptions], topics)
+
+    async def subscribe(self, subscription: Subscription, /) -> Receiver:
+        return await super().subscribe(subscription._replace(name=subscription.name.lower()))
+
+
+@caught_by("many_that_are_delayed_stop_no_other")
+class HasRoomForAThousandDelayed(Queue):
+    def take(self, limit: int) -> list[Message]:
+        return super().take(limit) if len(self._delayed) < 1_000 else []
+
+
+@caught_by("receivers_that_come_and_go_strand_nothing")
+class TakesOneMoreWhenItCloses(MemoryReceiver):
+    def close(self) -> None:
+        super().close()
+        if self._queue.ordered:
+            self._queue.take(1)
+
+
+@caught_by("a_second_receiver_gets_its_share_of_the_keys")
+class KeepsItsKeys(MemoryReceiver):
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        owner = vars(self._queue).setdefault("owner", self)
+        while self._queue.ordered and owner is not self and not owner._closed and not self._closed:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return await super().receive(limit)
+
+
 # Brokers that live wrongly.
 
 
@@ -1100,6 +1194,8 @@ def test_every_case_catches_some_defect() -> None:
     not_declared = {
         "a_message_may_be_as_large_as_the_limit",
         "what_is_stored_survives",
+        "a_subscription_survives_the_server",
+        "a_lease_is_that_of_the_process_that_asked",
         "a_scheduled_message_survives_the_process_that_published_it",
     }
     rest = {*EVERY_CASE} - not_declared - HURT

@@ -2,7 +2,7 @@
 
 In reading order: `bench` (what the author of a plugin writes, and how a case gets its broker), `messages` (what cases
 send), then the cases: `publishing`, `scheduling`, `receiving`, `settling`, `leases`, `order`, `letters`, `room`,
-`life`, `crowd`, and `leaving` and `programs` (random ones).
+`life`, `operating`, `crowd`, and `leaving` and `programs` (random ones).
 """
 
 from diator_conformance.brokers.bench import Wanted
@@ -11,6 +11,7 @@ from diator_conformance.brokers.leases import Leases
 from diator_conformance.brokers.leaving import Leaving
 from diator_conformance.brokers.letters import Letters
 from diator_conformance.brokers.life import Life
+from diator_conformance.brokers.operating import Operating
 from diator_conformance.brokers.order import Order
 from diator_conformance.brokers.programs import Programs
 from diator_conformance.brokers.publishing import Publishing
@@ -24,7 +25,7 @@ __all__ = ["BrokerSuite", "Wanted"]
 
 # pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
 class BrokerSuite(
-    Programs, Leaving, Crowd, Room, Letters, Order, Leases, Settling, Receiving, Scheduling, Publishing, Life
+    Programs, Leaving, Crowd, Operating, Room, Letters, Order, Leases, Settling, Receiving, Scheduling, Publishing, Life
 ):
     """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
 

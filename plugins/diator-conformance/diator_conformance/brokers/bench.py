@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Concatenate, NamedTuple, TypeVar
 from uuid import uuid4
@@ -98,6 +99,8 @@ class Bench:
     """How many random programs are tried."""
     lives: ClassVar[int] = 12
     """How many random lives of receivers are tried, in the case about what they leave behind."""
+    seed: ClassVar[int] = int(os.environ.get("DIATOR_CONFORMANCE_SEED", "0"))
+    """Which random programs and lives are tried: the same ones for the same number."""
     simplify: ClassVar[bool] = True
     """Whether a random program that fails is made as short as possible, which takes a while."""
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings, strategies
+from hypothesis import HealthCheck, Phase, given, seed, settings, strategies
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import (
@@ -222,9 +222,9 @@ class Leaving(Bench):
             max_examples=self.lives,
             deadline=None,
             database=None,
-            derandomize=True,
             suppress_health_check=[HealthCheck.too_slow],
         )
+        @seed(self.seed)
         @given(
             lives=strategies.lists(life, min_size=1, max_size=4),
             receivers=strategies.integers(1, 2),

@@ -1,5 +1,6 @@
 """Cases: what could not be handled is kept, and can be handled after all."""
 
+import asyncio
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -200,6 +201,50 @@ class Letters(Bench):
         receiver = await broker.subscribe(subscription)
         assert sorted(numbers(await self.take(receiver, 3))) == [1, 2, 3]
         await self.nothing_comes(receiver)
+
+    @case(LETTERS)
+    async def test_several_may_read_dead_letters_while_another_replays(self) -> None:
+        """As several people do; each sees all of them."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        (first, *_) = await self._park(broker, subscription, 12)
+        readers = [await self.connected() for _ in range(3)]
+        *read, replayed = await asyncio.gather(
+            *(self.letters(reader, subscription) for reader in readers),
+            keeper(broker).replay(subscription, [first.id]),
+        )
+        assert list(replayed) == [first.id]
+        for letters in read:
+            assert {*range(1, 12)} <= {number_of(letter) for letter in letters if isinstance(letter, DeadLetter)}
+
+    @case(LETTERS)
+    async def test_a_dead_letter_is_replayed_once_though_several_try(self) -> None:
+        """One of them succeeds, and it is delivered once."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        others = [keeper(await self.connected()) for _ in range(4)]
+        for at in range(3):
+            (letter,) = await self._park(broker, subscription, 1, first=at)
+            told = await asyncio.gather(*(one.replay(subscription, [letter.id]) for one in others))
+            assert sum(map(len, told)) == 1, f"of four replays of one dead letter, {sum(map(len, told))} succeeded"
+            await self.ack(receiver, [await self.take_one(receiver)])
+            await self.nothing_comes(receiver)
+
+    @case(LETTERS)
+    async def test_the_largest_message_may_become_a_dead_letter_with_a_long_traceback(self) -> None:
+        """Though both together may be more than the broker takes: what it can't keep of the reason is cut."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        limit = min(broker.max_message_bytes or 4_000_000, 4_000_000)
+        receiver = await broker.subscribe(subscription)
+        overhead = len(message(1, self.topic(), data=b'""').structured)
+        large = message(1, self.topic(), data=b'"%s"' % (b"x" * (limit - overhead)))
+        await broker.publish([large], timeout=self.patience)
+        why = Park("exhausted", "E: " + "e" * 4_000, "Traceback " + "t" * 32_000, 5)
+        assert not await receiver.settle([(await self.take_one(receiver), why)])
+        (letter,) = await self.letters(broker, subscription)
+        assert (letter.why.reason, number_of(letter)) == ("exhausted", 1)
 
     async def _park(
         self, broker: Broker, subscription: Subscription, count: int, why: Park = EXHAUSTED, *, first: int = 0

@@ -1,0 +1,194 @@
+"""Cases: what operators do. Apps are deployed, grow, shrink, change, and run beside others."""
+
+import asyncio
+import random
+
+import pytest
+
+from diator.brokers.port import ACK, Capability, Delivery, Receiver, RetryAfter
+from diator.brokers.refusals import refusals_of
+from diator.errors import BrokerError, NotPublishedError
+from diator_conformance.brokers.bench import Bench, Wanted, case
+from diator_conformance.brokers.messages import message, messages, number, numbers
+
+SAFE = Capability.ACKNOWLEDGED | Capability.GROUPS
+ORDERED = SAFE | Capability.ORDERED
+NAMES = ["a.b", "a_b", "a-b", "A.b", "a b", "a*b", "a>b", "a.*", "a.>", "ä.b", "a=2eb", "a%2Eb", "a:b", "a/b", "a{b}"]
+"""Names that a broker may map to one."""
+DELAYED = 1_200
+"""More messages than some servers have room for among those that wait."""
+
+
+class Operating(Bench):
+    """Apps are deployed, grow, shrink, change, and run beside others."""
+
+    @case(SAFE | Capability.DURABLE)
+    async def test_a_subscription_survives_the_server(self) -> None:
+        """Though the server is killed right after ``apply``, and nothing is applied again."""
+        subscription = self.subscription(ordered=Capability.ORDERED in self.new_broker().capabilities)
+        broker = await self.given(subscription)
+        await self.stop_server()
+        await self.start_server()
+        end = asyncio.get_running_loop().time() + self.patience
+        for at in range(5):
+            while True:
+                try:
+                    await broker.publish(messages(1, self.topic(), f"k{at}", first=at), timeout=self.patience)
+                    break
+                except NotPublishedError:
+                    if asyncio.get_running_loop().time() > end:
+                        raise
+                    await asyncio.sleep(0.05)
+        assert {*numbers(await self.take(await self.receiver(subscription), 5))} == {0, 1, 2, 3, 4}
+
+    @case(SAFE)
+    async def test_a_topic_that_is_added_begins_then(self) -> None:
+        """What other subscriptions still have of it from before is not delivered."""
+        mine, other = self.subscription("mine", "orders"), self.subscription("other", "bills")
+        broker = await self.given(mine, other)
+        await broker.publish(messages(3, self.topic("bills")), timeout=self.patience)
+        grown = self.subscription("mine", "orders", "bills")
+        await broker.apply([grown], self.topics_of(grown))
+        await broker.publish(messages(1, self.topic("bills"), first=7), timeout=self.patience)
+        receiver = await self.receiver(grown)
+        assert numbers(await self.take(receiver, 1)) == [7]
+        await self.nothing_comes(receiver)
+
+    @case()
+    async def test_apply_names_a_topic_that_it_adds(self) -> None:
+        """And status names it beforehand, where the broker can tell."""
+        one, grown = self.subscription("handler", "orders"), self.subscription("handler", "orders", "bills")
+        broker = await self.given(one)
+        (before,) = await broker.status([grown])
+        created = await broker.apply([grown], self.topics_of(grown))
+        assert {*before.missing} <= {*created}
+        if Capability.ACKNOWLEDGED in broker.capabilities:
+            assert created, "a topic was added, and apply names nothing"
+        assert not (await broker.status([grown]))[0].missing
+
+    @case(ORDERED)
+    async def test_another_order_is_refused_or_kept(self) -> None:
+        """A subscription whose order changes is not split: nothing that waits is forgotten."""
+        plain = self.subscription()
+        ordered = plain._replace(ordered=True)
+        broker = await self.given(plain)
+        await broker.publish(messages(2, self.topic(), "a"), timeout=self.patience)
+        try:
+            await broker.apply([ordered], ordered.topics)
+            receiver = await broker.subscribe(ordered)
+        except BrokerError:
+            return
+        assert sorted(numbers(await self.take(receiver, 2))) == [0, 1]
+
+    @case(SAFE)
+    async def test_names_are_not_mixed_up(self) -> None:
+        """Each subscription and topic is itself, or is refused."""
+        every = [self.subscription(name, name) for name in (*NAMES, "x" * 100)]
+        kept = {at: one for at, one in enumerate(every) if not list(refusals_of(self.new_broker(), [one], one.topics))}
+        assert kept, "every name is refused"
+        broker = await self.given(*kept.values())
+        await broker.publish([message(at, one.topics[0]) for at, one in kept.items()], timeout=self.patience)
+        receivers: list[Receiver] = []
+        for at, one in reversed(kept.items()):
+            receivers.append(await broker.subscribe(one))
+            delivery = await self.take_one(receivers[-1])
+            assert (number(delivery), delivery.topic) == (at, one.topics[0].name)
+            await self.ack(receivers[-1], [delivery])
+        await self.nothing_comes(*receivers)
+
+    @case(SAFE, short_lease=True)
+    async def test_a_lease_is_that_of_the_process_that_asked(self) -> None:
+        """One process has a short lease, and has applied; another has a longer one, or is refused."""
+        subscription = self.subscription()
+        short = (await self.given(subscription)).lease
+        self._wanted = Wanted(lease=30.0)
+        broker = await self.connected()
+        if short is None or broker.lease is None or broker.lease < 10:
+            pytest.skip("brokers of one space have one lease")
+        try:
+            receiver = await broker.subscribe(subscription)
+        except BrokerError:
+            return
+        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        held = await self.take(receiver, 1)
+        second = await (await self.connected()).subscribe(subscription)
+        waiting = asyncio.ensure_future(second.receive(1))
+        await asyncio.sleep(3 * short)
+        assert not waiting.done(), "another receiver has it already"
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await self.ack(receiver, held)
+
+    @case(SAFE | Capability.DELAY)
+    async def test_many_that_are_delayed_stop_no_other(self) -> None:
+        """A handler that calls a service which is down retries everything that comes."""
+        ordered = Capability.ORDERED in self.new_broker().capabilities
+        subscription = self.subscription(ordered=ordered, max_delay=3600.0)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        for first in range(0, DELAYED, 100):
+            sent = [message(at, self.topic(), f"k{at}") for at in range(first, first + 100)]
+            await broker.publish(sent, timeout=self.patience)
+            for delivery in (taken := await self.take(receiver, 100)):
+                assert delivery.failures == 0
+            await receiver.settle([(delivery, RetryAfter(3000.0)) for delivery in taken])
+        await broker.publish(messages(1, self.topic(), "new", first=DELAYED), timeout=self.patience)
+        assert numbers(await self.take(receiver, 1)) == [DELAYED]
+
+    @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+    @case(SAFE)
+    async def test_receivers_that_come_and_go_strand_nothing(self, ordered: bool) -> None:
+        """They are closed in the middle of a receive while messages come; all are delivered soon, with no failure."""
+        if ordered and Capability.ORDERED not in self.new_broker().capabilities:
+            pytest.skip("the broker does not declare ORDERED")
+        subscription = self.subscription(ordered=ordered)
+        broker = await self.given(subscription)
+        other = await self.connected()
+        dice, sent = random.Random(3), 0  # noqa: S311 - the same in each run
+        for _ in range(40):
+            receiver = await broker.subscribe(subscription)
+            task = asyncio.ensure_future(receiver.receive(3))
+            for _ in range(2):
+                batch = [message(sent + at, self.topic(), f"k{at}") for at in range(2)]
+                await other.publish(batch, timeout=self.patience)
+                sent += len(batch)
+                await asyncio.sleep(dice.choice((0, 0, 0.0005, 0.002)))
+            if dice.random() < 0.5:
+                task.cancel()
+                await asyncio.wait([task])
+            await receiver.aclose()
+            await asyncio.wait([task])
+        receiver = await self.receiver(subscription)
+        taken: list[Delivery] = []
+        while len(taken) < sent:
+            taken += (some := await self.receive(receiver, 100))
+            await self.ack(receiver, some)
+        assert sorted(numbers(taken)) == list(range(sent))
+        assert {delivery.failures for delivery in taken} == {0}
+
+    @case(ORDERED)
+    async def test_a_second_receiver_gets_its_share_of_the_keys(self) -> None:
+        """A worker that is added when there is much to do takes a part of it, though the first has all keys by then."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        receivers = [await broker.subscribe(subscription)]
+        had = [0, 0]
+
+        async def work(who: int) -> None:
+            while deliveries := await receivers[who].receive(5):
+                had[who] += len(deliveries)
+                await asyncio.sleep(0.005 * len(deliveries))
+                await receivers[who].settle([(delivery, ACK) for delivery in deliveries])
+
+        tasks = [asyncio.ensure_future(work(0))]
+        for round_ in range(12):
+            batch = [message(100 * round_ + at, self.topic(), f"k{at % 50}") for at in range(100)]
+            await broker.publish(batch, timeout=self.patience)
+            await asyncio.sleep(0.3)
+            if round_ == 0:
+                receivers.append(await self.receiver(subscription))
+                tasks.append(asyncio.ensure_future(work(1)))
+        for receiver in receivers:
+            await receiver.aclose()
+        await asyncio.gather(*tasks)
+        assert had[1] > sum(had) / 6, f"the first receiver had {had[0]} messages, the second {had[1]}"
