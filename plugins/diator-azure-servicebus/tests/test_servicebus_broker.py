@@ -61,6 +61,11 @@ if not NAMESPACE:
                 topology=ServerTopology(self.server),
             )
 
+        @pytest.mark.xfail(reason="the lock duration is that of the queue; a longer lease is an error in the log")
+        def test_a_lease_is_that_of_the_process_that_asked(self) -> None:
+            """What happens is on the README."""
+            super().test_a_lease_is_that_of_the_process_that_asked()
+
         async def cut_connections(self) -> None:
             """Break all connections."""
             self.server.cut()
