@@ -10,6 +10,7 @@ from types import UnionType
 from typing import NamedTuple, Union, get_args, get_origin
 
 from diator._keys import Key
+from diator.containers.factories import is_placeholder
 from diator.containers.port import Capability, Lifetime, Validation
 from diator.errors import (
     ConfigurationError,
@@ -37,7 +38,7 @@ class Provider:
     varies = False
     """Whether its needs depend on what was looked up before."""
     absent: Reason | None = None
-    """Why it has no value of its own, as a clause that follows "which", and the fix."""
+    """Why it has no value of its own, as a clause that follows "which", and the fix. A placeholder has none anyway."""
     hides: Reason | None = None
     """Why its own object would be used instead of a value that senders provide."""
 
@@ -165,7 +166,7 @@ class _Walk:
         error = self._error(key, provider, above) or self._mismatch(key, provider, holder)
         if error is not None:
             self._fail(error)
-        elif provider is not None and not (key in self._provided and provider.absent):
+        elif provider is not None and not (key in self._provided and _absent(provider)):
             step = (provider.identity, holder and holder.level)
             if provider.varies or step not in self._seen:
                 self._seen.add(step)
@@ -178,9 +179,10 @@ class _Walk:
         start = next((at for at, one in enumerate(above) if one.identity == provider.identity), None)
         if start is not None:
             return DependencyCycleError((*path[start:], path[start]))
-        if not provider.absent or key in self._provided:
+        absent = _absent(provider)
+        if not absent or key in self._provided:
             return None
-        clause, fix = provider.absent
+        clause, fix = absent
         reason = f"it needs {key}, which {clause}" if path else f"it {clause}"
         return UnsupportedRegistrationError(path[0] if path else key, reason, fix)
 
@@ -228,6 +230,12 @@ class _Walk:
 
     def _fail(self, error: ContainerError) -> None:
         self.errors.setdefault((str(error), getattr(error, "path", None)), error)
+
+
+def _absent(provider: Provider) -> Reason | None:
+    if provider.absent or not is_placeholder(provider.factory):
+        return provider.absent
+    return "has a factory that gives none", senders_provide(provider.key)
 
 
 def senders_provide(key: Key) -> str:

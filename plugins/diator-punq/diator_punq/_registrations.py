@@ -50,7 +50,7 @@ class Registrations:
 
     def unregistered(self, hint: Any) -> Registered | None:
         """Give what punq would register by itself for this hint, with ``auto_register``."""
-        if isinstance(hint, type) and self._container._auto_register:  # pyright: ignore[reportPrivateUsage]
+        if isinstance(hint, type) and self._container._auto_register:  # pyright: ignore[reportPrivateUsage] - not told otherwise
             with contextlib.suppress(punq.InvalidForwardReferenceError):
                 return _of(punq.Container().register(hint, cache=False), hint)[0]
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import rodi
 from typing_extensions import Self
 
-from diator.containers import NOTHING_TO_CLOSE, GraphContainer, Key, Validation, check, hint_of, key_of
+from diator.containers import NOTHING_TO_CLOSE, GraphContainer, Key, Validation, check, hint_of, is_placeholder, key_of
 from diator.errors import (
     ConfigurationError,
     ContainerError,
@@ -56,7 +56,7 @@ class RodiContainer(GraphContainer):
         errors, warnings = check(keys, provided, look, declare)
         if not errors:
             every = {key: look(key) for key in map(key_of, registered)}
-            absent = [key for key, one in every.items() if one and one.absent]
+            absent = [key for key, one in every.items() if one and is_placeholder(one.factory)]
             errors = check(every, [*provided, *absent], look, declare).errors or self._build()
         if not errors and self._services is None:
             self._checked = dict(self._container)

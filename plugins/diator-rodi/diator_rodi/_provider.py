@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from diator.containers import Key, Lifetime, Need, Provider, Reason, is_placeholder, key_of, senders_provide
+from diator.containers import Key, Lifetime, Need, Provider, Reason, key_of
 from diator_rodi._refusals import parameters_of, refusals, unexpected
 from diator_rodi._registrations import Registrations, class_of, function_of, layers, lifetime_of
 
@@ -26,8 +26,6 @@ class RodiProvider(Provider):
         super().__init__(key_of(hint), lifetime_of(outer))
         self.factory = function_of(inner) or class_of(inner)
         self.opaque = any(function_of(one) and parameters_of(function_of(one)) for one in layers(registered[hint]))
-        if is_placeholder(function_of(outer)):
-            self.absent = "has a factory that gives none", senders_provide(self.key)
         if registered.kept.get(hint, {}).get(hint) is not registered[hint]:
             reason = "senders provide it, but rodi would give services that need it one of its own"
             self.hides = reason, declare(self.key)

@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import Iterator
 
 from wireup import AsyncContainer, ScopedAsyncContainer
+from wireup.ioc.type_analysis import TypeAnalysis
 
 from diator import Named
-from diator.containers import Key, Lifetime, Need, Provider, Reason, is_of, is_placeholder, senders_provide
-from diator_wireup._registrations import Parameter, Registrations, is_config
+from diator.containers import Key, Lifetime, Need, Provider, Reason, is_of
+from diator_wireup._registrations import Registrations, is_config
 
 _ABSTRACT = (
     "it is @abstract: wireup does not see that such a class needs itself, and waits for ever",
@@ -28,8 +29,6 @@ class WireupProvider(Provider):
         self._has_factory = not self._is_abstract and not is_config(key)
         self.factory = registrations.factory(key).factory if self._has_factory else None
         self.opaque = key.hint in (ScopedAsyncContainer, AsyncContainer)
-        if is_placeholder(self.factory):
-            self.absent = "has a factory that gives none", senders_provide(key)
         if self._is_abstract:
             self.hides = _ABSTRACT
         elif self.lifetime is not Lifetime.SCOPED:
@@ -38,11 +37,11 @@ class WireupProvider(Provider):
             self.hides = f"senders provide it, but {reason}", fix
 
     def needs(self) -> Iterator[Need]:
-        for parameter, key in self._parameters():
+        for name, hint, key in self._parameters():
             if key is not None:
                 yield Need(key, WireupProvider(self._registrations, key))
-            elif parameter.is_optional:  # wireup looks for `T | None`, not for `T`
-                yield Need(Key(parameter.raw_type | None), None, parameter.name)
+            elif hint.is_optional:  # wireup looks for `T | None`, not for `T`
+                yield Need(Key(hint.raw_type | None), None, name)
 
     def refusals(self) -> Iterator[Reason]:
         if self._is_abstract:
@@ -50,14 +49,15 @@ class WireupProvider(Provider):
         if is_of(contextlib, self.factory):
             reason = "wireup would give the context manager itself, and never enter it"
             yield reason, "register the generator function: drop @contextmanager or @asynccontextmanager"
-        for parameter, need in self._parameters():
-            for mark in parameter.metadata:
+        for name, hint, need in self._parameters():
+            for mark in hint.annotations:
                 if isinstance(mark, Named) and need is not None and need.qualifier is None:
-                    reason = f"wireup takes no notice of {mark!r} at the parameter {parameter.name!r} of its factory"
+                    reason = f"wireup takes no notice of {mark!r} at the parameter {name!r} of its factory"
                     yield reason, f"write Inject(qualifier={mark.name!r}) there"
 
-    def _parameters(self) -> Iterator[tuple[Parameter, Key | None]]:
+    def _parameters(self) -> Iterator[tuple[str, TypeAnalysis, Key | None]]:
+        """Yield the name of each parameter of the factory, its hint, and what wireup passes for it."""
         if self._has_factory:
             needs = self._registrations.needs(self.key)
-            for parameter in self._registrations.parameters(self.key):
-                yield parameter, needs.get(parameter.name)
+            for name, hint in self._registrations.hints(self.key):
+                yield name, hint, needs.get(name)

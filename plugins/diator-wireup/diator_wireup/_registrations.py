@@ -7,13 +7,12 @@ pyproject.toml admits the releases that were tried.
 import contextlib
 import inspect
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 from wireup import AsyncContainer
 from wireup.errors import UnknownParameterError
 from wireup.ioc.factory_compiler import CompiledFactory
 from wireup.ioc.registry import InjectableFactory
-from wireup.ioc.type_analysis import analyze_type
+from wireup.ioc.type_analysis import TypeAnalysis, analyze_type
 from wireup.ioc.types import (
     ConfigInjectionRequest,
     ContainerObjectIdentifier,
@@ -40,16 +39,6 @@ def is_config(key: Key) -> bool:
 def marker_of(metadata: tuple[object, ...]) -> InjectableType | None:
     """Find wireup's marker in ``Annotated[T, *metadata]``. Where FastAPI is installed, wireup wraps it for FastAPI."""
     return next(filter(None, map(_get_injectable_type, metadata)), None)
-
-
-class Parameter(NamedTuple):
-    """A parameter of a factory, with its hint as wireup reads it."""
-
-    name: str
-    # Any: a hint is any typing form.
-    raw_type: Any
-    is_optional: bool
-    metadata: tuple[Any, ...]
 
 
 class Registrations:
@@ -110,13 +99,14 @@ class Registrations:
         found = self._registry.dependencies[self.factory(key).factory]
         return {name: Key(one.klass, one.qualifier_value) for name, one in found.items() if not one.is_parameter}
 
-    def parameters(self, key: Key) -> Iterator[Parameter]:
-        """Read the hints of the factory of a known key."""
+    def hints(self, key: Key) -> Iterator[tuple[str, TypeAnalysis]]:
+        """Read the hints of the factory of a known key, as wireup does."""
         function = self.factory(key).factory
         for name, parameter in inspect.signature(function).parameters.items():
-            hint = ensure_is_type(parameter.annotation, globalns_supplier=lambda: get_globals(function))
-            found = analyze_type(hint)
-            yield Parameter(name, found.raw_type, found.is_optional, found.annotations)
+            yield (
+                name,
+                analyze_type(ensure_is_type(parameter.annotation, globalns_supplier=lambda: get_globals(function))),
+            )
 
     @property
     def singleton_resources(self) -> ExitStack:
