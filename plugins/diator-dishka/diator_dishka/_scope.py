@@ -1,6 +1,6 @@
 """One scope of a dishka container, and how it closes."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn
@@ -44,7 +44,7 @@ class DishkaScope:
 
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Any:  # what a coroutine function returns, or NOTHING_TO_CLOSE
         self.cache = None
         if self._opened is not None:
             return close(self._opened, error)

@@ -1,6 +1,6 @@
 """The port over a ``rodi.Container``: three lifetimes, synchronous, with nothing that closes."""
 
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -122,7 +122,7 @@ class RodiScope(rodi.ActivationScope):
 
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Any:  # what a coroutine function returns, or NOTHING_TO_CLOSE
         self._builders = None
         self.dispose()  # type: ignore[no-untyped-call]  # of rodi
         return NOTHING_TO_CLOSE
