@@ -177,11 +177,14 @@ class Side:
         if isinstance(one, Recorded):
             return type(one).__name__, one.number, [(name, self.dump(value)) for name, value in one.given.items()]
         if isinstance(one, list):
-            items: Any = one
-            return [self.dump(item) for item in items]
+            return [self.dump(item) for item in _items(one)]
         if isinstance(one, punq.Container):
             return {id(self.outer): "outer", id(self.container): "container"}.get(id(one), "child")
         return one if isinstance(one, str) else type(one).__name__
+
+
+def _items(one: Any) -> Any:
+    return one
 
 
 def _key(hint: Any) -> Key:
@@ -226,7 +229,7 @@ def forget(side: Side) -> None:
 
 def shapes(number: int) -> st.SearchStrategy[Shape]:
     """Mostly without cycles: a class asks for those before it."""
-    below = [one for one in HINTS if one not in CLASSES[number:] and one not in LISTS[number:]]
+    below = [one for one in HINTS if one not in CLASSES[number + 1 :] and one not in LISTS[number:]]
     hints = st.one_of(*[st.sampled_from(below)] * 7, st.sampled_from(HINTS))
     parameter = st.builds(Parameter, hints, st.booleans(), st.sampled_from([None, None, None, "default"]))
     return st.builds(Shape, st.sampled_from(SHAPES), st.lists(parameter, max_size=3))
@@ -249,16 +252,10 @@ RESOLVE = st.builds(
     st.one_of(st.just([]), PROVIDED),
     directly=st.sampled_from([False] * 5 + [True]),
 )
+UNCACHED = st.sampled_from([{}, {}, {"cache": False}])
+LIFETIMES = st.sampled_from(["transient", "transient", "singleton"])
 FIRST = [
-    st.builds(
-        register,
-        st.just(cls),
-        st.just("self"),
-        st.just(cls),
-        st.sampled_from(["transient", "singleton"]),
-        st.just({}),
-        outside=st.booleans(),
-    )
+    st.builds(register, st.just(cls), st.just("self"), st.just(cls), LIFETIMES, UNCACHED, outside=st.booleans())
     for cls in CLASSES
 ]
 STEPS = st.lists(st.one_of(REGISTER, *[RESOLVE] * 5, st.just(forget)), min_size=2, max_size=16)
