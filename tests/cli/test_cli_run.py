@@ -18,12 +18,14 @@ from diator.brokers import MemoryBroker
 
 class Fed(MemoryBroker):
     '''Publishes one event as soon as there is a subscription to get it.'''
+    opened = False
     async def connect(self):
         if os.path.exists("away"):
             raise BrokerUnavailableError("connection refused")
         await super().connect()
+        self.opened = True
     async def apply(self, *arguments):
-        if not self._connections:
+        if not self.opened:
             await self.connect()
         return await super().apply(*arguments)
     async def subscribe(self, subscription, /):
