@@ -7,7 +7,8 @@ which would store messages twice, so its connections are used without one.
 import asyncio
 import contextlib
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import redis
@@ -42,7 +43,7 @@ class Client:
         """
         exchange = _Exchange(self.pool, commands)
         try:
-            await asyncio.wait_for(exchange.run(), self.timeout + wait)
+            await _within(self.timeout + wait, exchange.run())
         except (redis_errors.RedisError, OSError, asyncio.TimeoutError, EOFError) as error:
             lost = Lost(self._reason(error, exchange), sent=exchange.is_sent)
             exchange.replies += [lost] * (len(commands) - len(exchange.replies))
@@ -112,6 +113,17 @@ class _Exchange:
             if not is_whole:
                 await connection.disconnect(nowait=True)
             await self._pool.release(connection)
+
+
+if sys.version_info >= (3, 11):  # where `asyncio.wait_for` takes a task for each call, until 3.12
+
+    async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        async with asyncio.timeout(seconds):
+            await work
+else:
+
+    async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wait_for(work, seconds)
 
 
 def checked(reply: Any) -> Any:

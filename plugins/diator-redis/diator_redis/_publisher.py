@@ -42,8 +42,7 @@ class Publisher:
         self._waiting.append(call)
         loop = asyncio.get_running_loop()
         self._task = self._task or loop.create_task(self._drain())
-        error = redis_errors.TimeoutError(f"not published within {timeout:g} s")
-        alarm = loop.call_later(timeout, call.give_up, error)
+        alarm = loop.call_later(timeout, call.give_up)
         try:
             await call.done
         finally:
@@ -118,8 +117,9 @@ class _Call:
             (self.unknown if sent else self.unsent).append(message)
             self.cause = self.cause or cause
 
-    def give_up(self, cause: BaseException) -> None:
-        """Answer the caller now, whatever becomes of the messages later."""
+    def give_up(self, cause: BaseException | None = None) -> None:
+        """Answer the caller now, by default as its time is over, whatever becomes of the messages later."""
+        cause = cause or redis_errors.TimeoutError("not published in time")
         known = {*map(id, self.unsent), *map(id, self.unknown)}
         for message in self.messages:
             if id(message) not in known:
