@@ -1,4 +1,8 @@
-"""Brokers: the port that plugins implement (`port`), what travels (`envelope`), and how a plugin is found (`find`)."""
+"""Brokers: the port that plugins implement (`port`), what travels (`envelope`), and how a plugin is found (`find`).
+
+`refusals` is what follows from a broker's capabilities, `letters` reads all dead letters, `memory` keeps messages in
+this process.
+"""
 
 from diator._shielding import shielded
 from diator.brokers.envelope import Envelope, Outgoing, read

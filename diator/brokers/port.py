@@ -20,6 +20,9 @@ an error or a cancel: what was settled stays settled, and may be reported as los
 was lost, and changes nothing of them. An outcome that can't be recorded raises a permanent error and leaves its
 delivery as it was, to be settled by a later call.
 
+*Counts.* ``failures`` counts the `RetryAfter` of a message, ``deliveries`` how often it was delivered and not released.
+``deliveries`` may be higher by what was on its way when a receiver or a connection ended.
+
 *Leases.* A delivery belongs to its receiver for ``lease`` seconds from its delivery or last renewal; ``None``: as long
 as the receiver is connected. Then it is delivered again, with a higher delivery count, even if its process was killed.
 An expired lease that no other receiver has acquired may still be settled and renewed, or be lost: both are right.
@@ -28,8 +31,8 @@ An expired lease that no other receiver has acquired may still be settled and re
 Those of one topic are delivered in order. A message to be retried comes back before the later ones of its key, which
 wait in their places; no other key waits with them. Messages without a key have no order.
 
-*Dead letters* belong to a subscription; one that does not exist has none. A replay delivers one again to its
-subscription only, as new, with no failures, behind all that wait.
+*Dead letters* (`KeepsDeadLetters`) belong to a subscription; one that does not exist has none. A replay delivers one
+again to its subscription only, as new, with no failures, behind all that wait.
 
 *Errors* of the driver become `~diator.BrokerError`, raised ``from`` the original, or `~diator.BrokerUnavailableError`
 if trying again later can help. Any other error counts as a fault of the plugin, and as permanent.
