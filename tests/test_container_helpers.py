@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ async def coroutine() -> int:
     return 1
 
 
-def generator() -> Iterator[int]:
+def generator() -> Generator[int, None, None]:
     yield 1
 
 

@@ -25,8 +25,8 @@ constructor raises passes through unchanged.
 """
 
 import enum
-from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from diator._keys import Key
@@ -80,6 +80,16 @@ class Resolver(Protocol):
         ...
 
 
+class Scope(Protocol):
+    """Opens when it is entered, and closes everything that was opened in it when it is left."""
+
+    def __aenter__(self) -> Awaitable[Resolver]: ...
+
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> Coroutine[Any, Any, bool | None]: ...
+
+
 @runtime_checkable
 class Container(Protocol):
     """A plugin: wraps one configured container of one library. The module's docstring is its contract."""
@@ -105,7 +115,7 @@ class Container(Protocol):
         """Find all that would fail when these keys are resolved, in scopes that are given the ``provided`` keys."""
         ...
 
-    def scope(self, provided: Mapping[Key, object], /) -> AbstractAsyncContextManager[Resolver]:
+    def scope(self, provided: Mapping[Key, object], /) -> Scope:
         """Make a scope; entering it opens it."""
         ...
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -18,14 +17,12 @@ from diator._keys import Key
 from diator._misuse import other_loop
 from diator._shielding import Shield, shielded
 from diator.containers.closing import NOTHING_TO_CLOSE, add_cause, exit_arguments
-from diator.containers.port import Capability, Container, Immediate, ImmediateContainer, Resolver
+from diator.containers.port import Capability, Container, Immediate, ImmediateContainer, Resolver, Scope
 from diator.engine.threads import Threads
 from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
 from diator.errors import DiatorError, NotRunningError
 
 logger = logging.getLogger("diator")
-
-Scope = AbstractAsyncContextManager[Resolver]
 
 
 class Resources:

@@ -8,9 +8,10 @@ from diator._keys import Key
 from diator._misuse import AsyncOnly
 from diator._shielding import shielded
 from diator.containers.closing import add_cause
+from diator.containers.port import Scope
 from diator.context import Context, current, next_context
 from diator.engine.plan import Plan
-from diator.engine.resources import Resources, Scope, close_after
+from diator.engine.resources import Resources, close_after
 from diator.engine.unit import StreamUnit
 from diator.errors import CallNextError, NotRunningError
 from diator.messages import Query

@@ -6,7 +6,7 @@ app when the block has ended.
 
 import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,7 @@ from diator.app import (
     parts_of,
     registry_of,
 )
-from diator.containers.port import Capability, Container, Lifetime, Resolver, Validation
+from diator.containers.port import Capability, Container, Lifetime, Resolver, Scope, Validation
 from diator.engine.check import Checked
 from diator.engine.dispatch import Dispatch
 from diator.engine.hints import class_of, key_of
@@ -176,7 +176,7 @@ class _Resolver:
 class _Scope:
     """A scope of the app's container, with replacements."""
 
-    def __init__(self, inner: AbstractAsyncContextManager[Resolver], replaced: Mapping[Key, object]) -> None:
+    def __init__(self, inner: Scope, replaced: Mapping[Key, object]) -> None:
         self._inner = inner
         self._replaced = replaced
 

@@ -50,7 +50,7 @@ class SvcsScope(Container):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._left = True
+        self._left, self._error = True, None  # the error of a factory that was caught holds its frames, and this scope
         if self._on_close:
             managers = self._by_readiness()
             self._on_close.clear()
