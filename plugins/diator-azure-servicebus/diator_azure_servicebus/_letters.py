@@ -42,7 +42,7 @@ class DeadLetters:
         """Send some to their queue again, as new, then complete each: a crash in between makes a duplicate."""
 
         async def send(message: ServiceBusReceivedMessage) -> None:
-            await target.send(copy_of(message, str(uuid4())), _SEND)
+            await target.send_one(copy_of(message, str(uuid4())), _SEND)
 
         return await self._take(ids, send)
 

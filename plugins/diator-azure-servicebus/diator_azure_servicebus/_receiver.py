@@ -154,7 +154,7 @@ class QueueReceiver:
             deliveries=delivery.deliveries,
             delay=outcome.delay,
         )
-        await self._retries.send(copy, _seconds_until(until))
+        await self._retries.send_one(copy, _seconds_until(until))
         held.copied = True
 
     async def _renew(self, delivery: Delivery) -> bool:
