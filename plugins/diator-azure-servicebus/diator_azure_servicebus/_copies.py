@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch, ServiceBusReceivedMessage
 
 from diator_azure_servicebus._messages import DELIVERIES, FAILURES, OWN, body_of, text_of
-from diator_azure_servicebus._payloads import payload_of
+from diator_azure_servicebus._sdk import payload_of
 from diator_azure_servicebus._sections import (
     ANNOTATIONS,
     APPLICATION,
@@ -63,8 +63,6 @@ class Copy(NamedTuple):
     def put_into(self, batch: ServiceBusMessageBatch) -> bool:
         """Add it to a batch, in which the SDK keeps messages that are encoded; false where it does not fit."""
         private = cast("Any", batch)
-        if not isinstance(getattr(private, "_message", None), list):
-            return False
         size = private._size + len(self.encoded) + _BATCHED
         if size > batch.max_size_in_bytes:
             return False

@@ -8,12 +8,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from azure.servicebus import ServiceBusReceivedMessage
-from azure.servicebus.aio import ServiceBusReceiver
 
 from diator.brokers import Delivery, Subscription
 from diator_azure_servicebus._errors import quietly
 from diator_azure_servicebus._messages import from_wire
-from diator_azure_servicebus._sdk import fetch, give_back, link_of, take_back
+from diator_azure_servicebus._sdk import Receiver
 
 LINGER = 0.1
 """Seconds for which a receiver is ready for the next call before it takes no more messages from the others."""
@@ -71,7 +70,7 @@ class Fetcher:
 
     def __init__(
         self,
-        sdk: ServiceBusReceiver,
+        sdk: Receiver,
         wake: Callable[[], None],
         returned: Callable[[Held], object] | None = None,
     ) -> None:
@@ -102,8 +101,8 @@ class Fetcher:
         try:
             if self._pausing is not None:
                 await asyncio.wait([self._pausing])
-            messages = await fetch(self.sdk, limit, seconds)
-            link = link_of(self.sdk)
+            messages = await self.sdk.fetch(limit, seconds)
+            link = self.sdk.link
             self.ready.extend(Held(message, link) for message in messages)
             self.came_empty = not messages
         except Exception as error:  # noqa: BLE001 - raised by `receive`
@@ -130,7 +129,7 @@ class Fetcher:
             await asyncio.wait([before])
         if task is not None:
             await stopped(task)
-        await quietly(take_back(self.sdk))
+        await quietly(self.sdk.take_back())
         ready, self.ready = self.ready, deque()
         await self.give_back(ready)
 
@@ -145,7 +144,7 @@ class Fetcher:
         if self._returned is not None:
             for held in several:
                 self._returned(held)
-        await asyncio.gather(*(quietly(give_back(self.sdk, held.message, held.link)) for held in several))
+        await asyncio.gather(*(quietly(self.sdk.release(held.message, held.link)) for held in several))
 
     def give_back_soon(self, several: Iterable[Held]) -> None:
         """Give messages back before the next fetch."""

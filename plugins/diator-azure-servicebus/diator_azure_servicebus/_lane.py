@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 
 import msgspec
-from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutError, ServiceBusServerBusyError
 
 from diator.brokers import Ack, Outcome, Park, RetryAfter
@@ -20,7 +19,7 @@ from diator.errors import BrokerError
 from diator_azure_servicebus._errors import LOST, is_temporary, quietly, translate, unclear
 from diator_azure_servicebus._fetching import Fetcher, Held, stopped
 from diator_azure_servicebus._parking import write
-from diator_azure_servicebus._sdk import give_back
+from diator_azure_servicebus._sdk import Receiver
 
 IDLE = 0.5
 """Seconds for which a session is kept when it has no more messages."""
@@ -42,7 +41,7 @@ class _State(msgspec.Struct, omit_defaults=True):
 class Lane:
     """One session. ``wake`` is called when something has changed."""
 
-    def __init__(self, sdk: ServiceBusReceiver, state: bytes | None, lease: float, wake: Callable[[], None]) -> None:
+    def __init__(self, sdk: Receiver, state: bytes | None, lease: float, wake: Callable[[], None]) -> None:
         self.fetcher = Fetcher(sdk, wake, self._returned)
         self.out: dict[int, Held] = {}
         """What was handed out and is not settled, by identity."""
@@ -189,7 +188,7 @@ class Lane:
         elif isinstance(outcome, RetryAfter):
             await self._hold(held, outcome.delay)
         else:
-            await give_back(self._sdk, held.message, held.link)
+            await self._sdk.release(held.message, held.link)
         if isinstance(outcome, (Ack, Park)):
             await self._forget(held)
         else:

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Collection
 from uuid import uuid4
 
 from azure.servicebus import ServiceBusReceivedMessage
-from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import MessagingEntityNotFoundError
 
 from diator.brokers import DeadLetter, Subscription
@@ -15,7 +14,7 @@ from diator_azure_servicebus._errors import quietly, translated
 from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._messages import from_wire
 from diator_azure_servicebus._parking import read
-from diator_azure_servicebus._sdk import fetch, give_back, link_of, take_back
+from diator_azure_servicebus._sdk import Receiver
 from diator_azure_servicebus._sender import Sender
 
 _PAGE = 100
@@ -30,7 +29,7 @@ class DeadLetters:
     def __init__(self, link: Link, queue: str) -> None:
         self._link = link
         self._queue = queue
-        self._receiver: ServiceBusReceiver | None = None
+        self._receiver: Receiver | None = None
         self._lock = asyncio.Lock()
 
     async def page(self, subscription: Subscription, after: str | None, limit: int) -> list[DeadLetter]:
@@ -94,8 +93,8 @@ class DeadLetters:
         found: set[int] = set()
         try:
             limit = len(wanted)
-            while len(found) < len(wanted) and (messages := await fetch(receiver, min(limit, _PAGE), _WAIT)):
-                link = link_of(receiver)
+            while len(found) < len(wanted) and (messages := await receiver.fetch(min(limit, _PAGE), _WAIT)):
+                link = receiver.link
                 others += [(message, link) for message in messages if message.sequence_number not in wanted]
                 for message in messages:
                     if (number := message.sequence_number or 0) in wanted:
@@ -105,10 +104,10 @@ class DeadLetters:
                 limit *= 4
             return found
         finally:
-            await quietly(take_back(receiver))
-            await asyncio.gather(*(quietly(give_back(receiver, *one)) for one in others))
+            await quietly(receiver.take_back())
+            await asyncio.gather(*(quietly(receiver.release(*one)) for one in others))
 
-    async def _opened(self) -> ServiceBusReceiver:
+    async def _opened(self) -> Receiver:
         if self._receiver is None:
             self._receiver = await self._link.receiver(self._queue, dead_letters=True)
         return self._receiver

@@ -5,14 +5,15 @@ import contextlib
 from typing import Any
 
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusSubQueue
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
-from azure.servicebus.exceptions import MessagingEntityNotFoundError, ServiceBusError
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.exceptions import ServiceBusError
 
 from diator.errors import BrokerUnavailableError
-from diator_azure_servicebus._errors import quietly, translate
+from diator_azure_servicebus._entities import Entity
+from diator_azure_servicebus._errors import quietly, translated
+from diator_azure_servicebus._sdk import Receiver, adapt, adapt_sender
 from diator_azure_servicebus._sender import Sender
 from diator_azure_servicebus._settings import Settings
-from diator_azure_servicebus._turns import tidy
 
 _LOOK = 0.02
 """Seconds for which the SDK listens at a time. Closing a receiver takes two of them."""
@@ -47,79 +48,46 @@ class Link:
             await writer.wait_closed()
 
     def sender(self, path: str) -> Sender:
-        """Give the sender to a queue or topic, which is opened when it is used first and stays open."""
+        """Return the sender to a queue or topic, which is opened when it is used first and stays open."""
         if path not in self._senders:
             # To the SDK a topic and a queue are the same to send to.
-            sdk = self._client.get_queue_sender(path)
-            tidy(sdk)
-            self._senders[path] = Sender(sdk, path)
+            self._senders[path] = Sender(adapt_sender(self._client.get_queue_sender(path)), path)
         return self._senders[path]
 
-    async def receiver(self, path: str, *, dead_letters: bool = False) -> ServiceBusReceiver:
+    async def receiver(self, path: str, *, dead_letters: bool = False) -> Receiver:
         """Open a receiver of a queue. Raises `~diator.BrokerError`."""
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if dead_letters else None
-        return await self._opened(path, self._client.get_queue_receiver(path, sub_queue=sub_queue, **self._receiving))
+        with translated(path):
+            sdk = self._client.get_queue_receiver(path, sub_queue=sub_queue, **self._receiving)
+            return await _opened(adapt(sdk))
 
-    async def probe(self, path: str) -> None:
-        """See that a queue or topic is there. Raises what the SDK raises."""
-        sender = self._client.get_queue_sender(path, keep_alive=0)
-        tidy(sender)
-        try:
-            await sender.__aenter__()
-        finally:
-            await quietly(sender.close())
-
-    async def has_sessions(self, queue: str) -> bool:
-        """Tell whether a queue that can be received from has sessions. Raises what the SDK raises."""
-        receiver = self._client.get_queue_receiver(queue, **self._receiving)
-        tidy(receiver)
-        try:
-            await receiver.__aenter__()
-        except ServiceBusError as error:
-            if type(error) is not ServiceBusError or "amqp:not-allowed" not in str(error):
-                raise
-            return True  # it refuses a receiver that asks for no session
-        finally:
-            await quietly(receiver.close())
-        return False
-
-    async def probe_subscription(self, topic: str, name: str) -> None:
-        """See that a subscription is there. Raises what the SDK raises: where it is not, that it was not found."""
-        receiver = self._client.get_subscription_receiver(topic, name, **self._receiving)
-        tidy(receiver)
-        try:
-            await receiver.__aenter__()
-        except MessagingEntityNotFoundError:
-            raise
-        except ServiceBusError as error:
-            if type(error) is not ServiceBusError:
-                raise  # else it is there, but refuses receivers, since it forwards
-        finally:
-            await quietly(receiver.close())
-
-    async def session(self, path: str, wait: float) -> ServiceBusReceiver:
+    async def session(self, path: str, wait: float) -> Receiver:
         """Open a receiver of the next session that is free. Raises what the SDK raises."""
-        receiver = self._client.get_queue_receiver(
-            path, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait, **self._receiving
-        )
-        tidy(receiver, 2 * wait)
-        try:
-            await receiver.__aenter__()
-        except BaseException:
-            await quietly(receiver.close())
-            raise
-        return receiver
+        asked = {"session_id": NEXT_AVAILABLE_SESSION, "max_wait_time": wait, **self._receiving}
+        return await _opened(adapt(self._client.get_queue_receiver(path, **asked), 2 * wait))
 
-    async def _opened(self, path: str, receiver: ServiceBusReceiver) -> ServiceBusReceiver:
-        tidy(receiver)
+    async def probe(self, entity: Entity) -> bool:
+        """Open a link to see that an entity is there; tells whether it refuses who asks for no session.
+
+        Raises what the SDK raises.
+        """
+        sdk: ServiceBusReceiver | ServiceBusSender
+        if entity.topic:
+            sdk = adapt(self._client.get_subscription_receiver(entity.topic, entity.name, **self._receiving))
+        elif entity.sessions is None:
+            sdk = adapt_sender(self._client.get_queue_sender(entity.path, keep_alive=0))
+        else:
+            sdk = adapt(self._client.get_queue_receiver(entity.path, **self._receiving))
         try:
-            await receiver.__aenter__()
-        except BaseException as error:
-            await quietly(receiver.close())
-            if isinstance(error, Exception):
-                raise translate(error, path) from error
-            raise
-        return receiver
+            await sdk.__aenter__()
+        except ServiceBusError as error:
+            is_refusal = entity.topic or (entity.sessions is not None and "amqp:not-allowed" in str(error))
+            if type(error) is not ServiceBusError or not is_refusal:
+                raise
+            return True  # a subscription refuses receivers, since it forwards
+        finally:
+            await quietly(sdk.close())
+        return False
 
     async def aclose(self) -> None:
         """Close the senders, and the client if it is ours."""
@@ -138,6 +106,15 @@ class Link:
         """
         confirmed = max(0.5, min(15.0, self.settings.lease / 4))
         return {"prefetch_count": 1, "keep_alive": 0, "timeout": confirmed, "socket_timeout": _LOOK}
+
+
+async def _opened(sdk: Receiver) -> Receiver:
+    try:
+        await sdk.__aenter__()
+    except BaseException:
+        await quietly(sdk.close())
+        raise
+    return sdk
 
 
 def default_port(connection_string: str | None) -> int:

@@ -1,4 +1,4 @@
-"""One who reads a connection of the SDK for all who listen to it, and lets who writes not wait.
+"""One task reads a connection of the SDK for all who listen to it, and lets who writes not wait.
 
 In version 7.15 of the SDK each call that waits for an answer reads the socket itself, frame by frame, each in a task of
 its own, and holds a lock meanwhile that who wants to write needs too. So whoever waits for messages keeps others from
@@ -12,14 +12,10 @@ from azure.servicebus._pyamqp.error import AMQPConnectionError, ErrorCondition
 
 _LISTEN = 0.5
 """Seconds of one call that does not say how long: who listens is told when something comes, and need not look often."""
-_NEEDED = {
-    "connection": ("listen", "_transport", "_process_incoming_frame", "_can_read"),
-    "transport": ("receive_frame", "write", "_write"),
-}
 
 
 class Reader:
-    """Reads until it is stopped, or the connection ends."""
+    """Reads until it is stopped, or the connection ends. It stands for two methods of the connection meanwhile."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -32,13 +28,12 @@ class Reader:
         self._transport.write = self._write
         self._task = asyncio.ensure_future(self._run())
 
-    @staticmethod
-    def can_read(connection: Any) -> bool:
-        """Whether the SDK has what this needs of it."""
-        transport = getattr(connection, "_transport", None)
-        return all(hasattr(connection, name) for name in _NEEDED["connection"]) and all(
-            hasattr(transport, name) for name in _NEEDED["transport"]
-        )
+    async def stop(self) -> None:
+        """Leave the connection as it was: the SDK closes it in its own way."""
+        del self._connection.listen, self._transport.write
+        self._is_stopped = True
+        self._task.cancel()
+        await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         connection, receive = self._connection, self._transport.receive_frame
@@ -53,7 +48,7 @@ class Reader:
             if not self._is_stopped:  # as all tasks are at the end of an event loop: nobody reads any more
                 self._fail(ErrorCondition.ConnectionCloseForced, "Reading was cancelled.")
             raise
-        except Exception as error:  # noqa: BLE001 - whoever listens raises it
+        except Exception as error:  # noqa: BLE001 - each call that listens raises it
             self._fail(ErrorCondition.SocketError, f"The connection can't be read: {error}", error)
         finally:
             self._tell()
@@ -68,7 +63,7 @@ class Reader:
             self._came.set_result(None)
 
     async def _wait(self, wait: float | bool = False, batch: int = 1, **_: object) -> None:
-        """In the place of ``Connection.listen``: return when something has come, or after ``wait`` seconds."""
+        """Stand for ``Connection.listen``: return when something has come, or after ``wait`` seconds."""
         await self._listen(batch=0)  # what it does beside reading: raise errors, keep the connection alive
         if batch == 0:
             return
@@ -78,13 +73,6 @@ class Reader:
         await asyncio.wait({self._came}, timeout=seconds)
 
     async def _write(self, data: bytes) -> None:
-        """In the place of ``AsyncTransport.write``: the lock is not the one that reading holds."""
+        """Stand for ``AsyncTransport.write``: its lock is not the one that reading holds."""
         async with self._writing:
             await self._transport._write(data)
-
-    async def stop(self) -> None:
-        """Leave the connection as it was: the SDK closes it in its own way."""
-        del self._connection.listen, self._transport.write
-        self._is_stopped = True
-        self._task.cancel()
-        await asyncio.wait({self._task})

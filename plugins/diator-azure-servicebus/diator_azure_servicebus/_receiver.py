@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timezone
 
-from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import MessageAlreadySettled
 
 from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
@@ -14,7 +13,7 @@ from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
 from diator_azure_servicebus._locks import Locks
 from diator_azure_servicebus._names import copy_id_of
 from diator_azure_servicebus._parking import write
-from diator_azure_servicebus._sdk import ensure_open, give_back
+from diator_azure_servicebus._sdk import Receiver
 from diator_azure_servicebus._sender import Sender
 
 _WAIT = 30.0
@@ -26,7 +25,7 @@ class QueueReceiver:
 
     def __init__(
         self,
-        sdk: ServiceBusReceiver,
+        sdk: Receiver,
         retries: Sender,
         subscription: Subscription,
         lease: float,
@@ -77,7 +76,8 @@ class QueueReceiver:
     async def _reopen(self) -> None:
         """Open the link again where it broke, once for all that need it."""
         with translated(self._sdk.entity_path):
-            await ensure_open(self._sdk)
+            if not self._sdk.is_open:
+                await self._sdk.__aenter__()
 
     async def aclose(self) -> None:
         """Give back what was not settled, and close."""
@@ -138,7 +138,7 @@ class QueueReceiver:
             reason, description = write(outcome)
             await self._sdk.dead_letter_message(held.message, reason, description)
         else:
-            await give_back(self._sdk, held.message, held.link)
+            await self._sdk.release(held.message, held.link)
 
     async def _send_copy(self, held: Held, delivery: Delivery, outcome: RetryAfter) -> None:
         """Send the copy first: a crash then makes a duplicate, and loses nothing. Renewing shows that it is ours."""

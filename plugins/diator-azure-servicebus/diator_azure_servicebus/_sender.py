@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
-from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError, OperationTimeoutError
 
 from diator.errors import BrokerUnavailableError
+from diator_azure_servicebus import _sdk
 from diator_azure_servicebus._copies import Copy
 from diator_azure_servicebus._errors import REFUSED, is_temporary, quietly, translate
-from diator_azure_servicebus._sdk import is_open
 
 Wire = ServiceBusMessage | Copy
 _Request = ServiceBusMessage | ServiceBusMessageBatch
@@ -53,7 +52,7 @@ class _Call:
 class Sender:
     """What sends to one entity. The SDK takes several calls at a time, but not when the connection breaks."""
 
-    def __init__(self, sdk: ServiceBusSender, path: str) -> None:
+    def __init__(self, sdk: _sdk.Sender, path: str) -> None:
         self.path = path
         self._sdk = sdk
         self._waiting: deque[_Call] = deque()
@@ -100,7 +99,7 @@ class Sender:
         """Send one request: the first messages that wait, as many as fit into a batch, of these ``calls``."""
         first = self._waiting[0]
         try:
-            if not is_open(self._sdk):
+            if not self._sdk.is_open:
                 left = first.deadline - asyncio.get_running_loop().time()
                 await asyncio.wait_for(self._sdk.__aenter__(), max(0.001, left))
             wire = await self._gathered(calls)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from itertools import groupby
 from typing import Any
 
-from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import OperationTimeoutError, SessionLockLostError
 
 from diator.brokers import Ack, Delivery, Settlement, Subscription
@@ -14,6 +13,7 @@ from diator_azure_servicebus._fetching import LINGER, Calls, Held, stopped
 from diator_azure_servicebus._lane import Lane
 from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._locks import Locks
+from diator_azure_servicebus._sdk import Receiver
 
 _WAIT = 30.0
 """Seconds for which the service is asked for a session at a time."""
@@ -181,7 +181,7 @@ class SessionReceiver:
         except Exception as error:  # noqa: BLE001 - raised by `receive`
             self._error = error
 
-    async def _opened(self, sdk: ServiceBusReceiver, state: bytes | None) -> None:
+    async def _opened(self, sdk: Receiver, state: bytes | None) -> None:
         if self._closing is not None:
             await quietly(sdk.close())
             return

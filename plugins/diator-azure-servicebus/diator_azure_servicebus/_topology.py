@@ -79,19 +79,12 @@ class Probing:
     async def _is_there(self, entity: Entity) -> bool:
         with translated(entity.path):
             try:
-                await self._probe(entity)
+                async with self._turns:
+                    has_sessions = await self._link.probe(entity)
             except MessagingEntityNotFoundError:
                 return False
+        _check_sessions(entity, has_sessions)
         return True
-
-    async def _probe(self, entity: Entity) -> None:
-        async with self._turns:
-            if entity.kind == "subscription":
-                await self._link.probe_subscription(str(entity.topic), entity.name)
-            elif entity.sessions is not None:
-                _check_sessions(entity, await self._link.has_sessions(entity.path))
-            else:
-                await self._link.probe(entity.path)
 
 
 class Managing:
@@ -193,7 +186,7 @@ def _check(entity: Entity, there: Any) -> None:
 
 
 def _check_sessions(entity: Entity, has_sessions: bool) -> None:
-    if has_sessions != entity.sessions:
+    if entity.sessions is not None and has_sessions != entity.sessions:
         text = "has sessions, but its handler is not ordered" if has_sessions else "has no sessions"
         raise BrokerError(f"queue {entity.name!r} {text}, which can't be changed; delete it, or use another name")
 

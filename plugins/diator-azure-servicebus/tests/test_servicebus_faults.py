@@ -21,10 +21,9 @@ import msgspec
 import pytest
 import servicebus_test_server as servers
 from azure.servicebus import ServiceBusMessage
-from azure.servicebus.aio import ServiceBusClient, ServiceBusSession
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSession
 from azure.servicebus.amqp import AmqpAnnotatedMessage
-from diator_azure_servicebus import ServiceBusBroker, _lane, _turns
-from diator_azure_servicebus._reader import Reader
+from diator_azure_servicebus import ServiceBusBroker, _lane, _sdk
 from diator_azure_servicebus.testing import ServerTopology
 from servicebus_test_server import Action, Point, Queue, ServiceBusServer, hasty_sdk
 
@@ -614,19 +613,18 @@ class TestLinks:
         self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """However slow closing is: a link that stays open is given a session, which no receiver has then."""
-        name = "_close"  # the one place where closing can be made slow
-        close: Any = getattr(_turns.Turns, name)
+        close = ServiceBusReceiver.close
         begun, ended = [0], [0]
 
-        async def slowly(turns: _turns.Turns) -> None:
+        async def slowly(sdk: ServiceBusReceiver) -> None:
             begun[0] += 1
             await asyncio.sleep(0.5)
-            await close(turns)
+            await close(sdk)
             ended[0] += 1
 
         async with opened(server, ordered=True) as shop:
             receiver = await shop.receiver()
-            monkeypatch.setattr(_turns.Turns, "_close", slowly)
+            monkeypatch.setattr(ServiceBusReceiver, "close", slowly)
             for seconds in (0.5, 0.02, 0.02):  # the first is long enough to ask
                 await nothing(receiver, seconds)
                 await asyncio.sleep(0.15)
@@ -652,20 +650,30 @@ class TestLinks:
             finally:
                 gc.enable()
 
-    async def test_an_sdk_without_what_the_reader_needs_is_used_as_it_is(
-        self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("ordered", [False, True])
+    async def test_another_version_of_the_sdk_is_used_by_what_is_public(
+        self, server: ServiceBusServer, monkeypatch: pytest.MonkeyPatch, ordered: bool
     ) -> None:
-        def no(_: object) -> bool:
-            return False
-
-        monkeypatch.setattr(Reader, "can_read", no)
-        async with opened(server, ordered=True) as shop:
+        monkeypatch.setattr(_sdk, "KNOWN", False)
+        async with opened(server, ordered=ordered) as shop:
             receiver = await shop.receiver()
             await shop.publish(*range(20), key="k")
             for at in range(20):
                 delivery = await take(receiver)
                 assert number(delivery) == at
                 assert not await settle(receiver, delivery, ACK)
+            await shop.publish(20, key="k")
+            for outcome in (RELEASE, RetryAfter(0.0), Park("why")):
+                assert not await settle(receiver, await take(receiver), outcome)
+            (letter,) = [one async for one in shop.broker.dead_letters(shop.subscription)]
+            assert (letter.why.reason, letter.id.isdigit()) == ("why", True)
+            assert await shop.broker.replay(shop.subscription, letter)
+            again = await take(receiver)
+            assert (number(again), again.failures) == (20, 0)
+            assert not await settle(receiver, again, ACK)
+            server.cut()
+            await shop.publish(21)
+            assert number(await take(receiver)) == 21
 
     async def test_confirmations_of_settlements_are_no_answers_to_renewals(self, server: ServiceBusServer) -> None:
         """Both have numbers that begin at 0, in one session of AMQP."""

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from diator_azure_servicebus import ServiceBusBroker
-from diator_azure_servicebus._payloads import readable
 from diator_azure_servicebus._sections import APPLICATION, DATA, SEQUENCE, VALUE, join
+from diator_azure_servicebus._transfers import readable
 from diator_azure_servicebus.testing import ServerTopology
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
