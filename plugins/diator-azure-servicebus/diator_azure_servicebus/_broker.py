@@ -165,7 +165,7 @@ class ServiceBusBroker:
         if self._link is None:
             link = self._opening.link()
             self._topology = self._given_topology or self._opening.topology(link)
-            self._publisher = Publisher(link, self.max_message_bytes)
+            self._publisher = Publisher(link)
             self._link = link
         await self._link.dial()
 

@@ -1,7 +1,6 @@
 """Fetching: messages are taken from a receiver of the SDK while somebody waits for them, and not longer."""
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timezone
@@ -13,11 +12,6 @@ from diator.brokers import Delivery, Subscription
 from diator_azure_servicebus._errors import quietly
 from diator_azure_servicebus._messages import from_wire
 from diator_azure_servicebus._sdk import Receiver
-
-LINGER = 0.1
-"""Seconds for which a receiver is ready for the next call before it takes no more messages from the others."""
-_PATIENCE = 3.0
-"""Seconds that closing waits for settlements that are under way."""
 
 
 class Held:
@@ -160,29 +154,6 @@ class Fetcher:
         await asyncio.wait([self.pause()])
         await self.give_back(held)
         await quietly(self.sdk.close())
-
-
-class Calls:
-    """Counts the calls that are under way, so that closing can wait for their end."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._none = asyncio.Event()
-        self._none.set()
-
-    def __enter__(self) -> None:
-        self._count += 1
-        self._none.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
-        if not self._count:
-            self._none.set()
-
-    async def ended(self) -> None:
-        """Wait until there is none, for a while."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._none.wait(), _PATIENCE)
 
 
 async def stopped(task: "asyncio.Task[Any]", patience: float = 0.3) -> None:

@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
+from azure.servicebus.exceptions import MessageSizeExceededError
+
 from diator.brokers import Outgoing
-from diator.errors import BrokerError, MessageTooLargeError, NotPublishedError
+from diator.errors import BrokerError, NotPublishedError
 from diator_azure_servicebus._errors import translate
 from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._messages import to_wire
 from diator_azure_servicebus._names import path_of
 from diator_azure_servicebus._sender import Sender, Wire
-
-_SMALL = 32_768
-"""Bytes of data that are within any limit, whatever comes with them."""
 
 
 class _Run(NamedTuple):
@@ -28,15 +27,15 @@ class _Run(NamedTuple):
 class _Failure(NamedTuple):
     unsent: Sequence[Outgoing]
     unknown: Sequence[Outgoing]
+    rejected: Sequence[Outgoing]
     cause: BrokerError
 
 
 class Publisher:
-    """Sends events to their topics. ``limit`` is the size that one may have, in bytes."""
+    """Sends events to their topics."""
 
-    def __init__(self, link: Link, limit: int) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._limit = limit
 
     async def publish(self, messages: Sequence[Outgoing], timeout: float) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
@@ -48,14 +47,10 @@ class Publisher:
         done = await asyncio.gather(*(_send(group, deadline) for group in groups))
         failures = [failure for failure in done if failure is not None]
         if failures:
-            unsent = [message for failure in failures for message in failure.unsent]
-            unknown = [message for failure in failures for message in failure.unknown]
-            raise NotPublishedError(unsent, unknown) from failures[0].cause
+            unsent, unknown, rejected = ([*chain(*parts)] for parts in list(zip(*failures, strict=True))[:3])
+            raise NotPublishedError(unsent, unknown, rejected) from failures[0].cause
 
     def _run(self, messages: Sequence[Outgoing]) -> _Run:
-        for message in messages:
-            if len(message.data) > _SMALL and (size := len(message.structured)) > self._limit:
-                raise MessageTooLargeError(f"{message.envelope.type} {message.id}", size, self._limit)
         settings = self._link.settings
         wires = [to_wire(message, sessions=settings.sessions) for message in messages]
         return _Run(self._link.sender(path_of(messages[0].topic, settings.prefix)), messages, wires)
@@ -67,9 +62,11 @@ async def _send(group: Sequence[_Run], deadline: float) -> _Failure | None:
         left = max(0.0, deadline - asyncio.get_running_loop().time())
         stored, unknown, error = await run.sender.send(run.wires, left)
         if error is not None:
+            rejected = 1 if isinstance(error, MessageSizeExceededError) else 0  # one that no batch has room for
             rest = [message for later in group[at:] for message in later.messages]
-            unsent = [*run.messages[stored + unknown :], *rest]
-            return _Failure(unsent, run.messages[stored : stored + unknown], translate(error, run.sender.path))
+            first, of_unknown, others = stored + rejected, stored + unknown, run.messages[stored + unknown + rejected :]
+            cause = translate(error, run.sender.path)
+            return _Failure([*others, *rest], run.messages[stored:of_unknown], run.messages[stored:first], cause)
     return None
 
 

@@ -6,63 +6,40 @@ from datetime import datetime, timezone
 
 from azure.servicebus.exceptions import MessageAlreadySettled
 
-from diator.brokers import Ack, Delivery, Outcome, Park, RetryAfter, Settlement, Subscription
+from diator.brokers import Ack, Delivery, Outcome, Park, Receiver, RetryAfter, Settlement, Subscription
+from diator_azure_servicebus import _sdk as sdk_
 from diator_azure_servicebus._copies import copy_of
-from diator_azure_servicebus._errors import LOST, translate, translated, unclear
-from diator_azure_servicebus._fetching import LINGER, Calls, Fetcher, Held
-from diator_azure_servicebus._locks import Locks
+from diator_azure_servicebus._errors import LOST, translated, unclear
+from diator_azure_servicebus._fetching import Fetcher, Held
 from diator_azure_servicebus._names import copy_id_of
 from diator_azure_servicebus._parking import write
-from diator_azure_servicebus._sdk import Receiver
+from diator_azure_servicebus._receiving import Receiving
 from diator_azure_servicebus._sender import Sender
 
 _WAIT = 30.0
 """Seconds of one fetch."""
 
 
-class QueueReceiver:
+class QueueReceiver(Receiving):
     """One worker's access to a queue."""
 
     def __init__(
         self,
-        sdk: Receiver,
+        sdk: sdk_.Receiver,
         retries: Sender,
         subscription: Subscription,
         lease: float,
-        closed: "Callable[[QueueReceiver], None]",
+        forget: Callable[[Receiver], None],
     ) -> None:
+        super().__init__(sdk.entity_path, subscription, lease, forget)
         self._sdk = sdk
         self._retries = retries
-        self._subscription = subscription
-        self._locks = Locks(sdk.entity_path, lease)
-        self._tell_closed = closed
-        self._woken = asyncio.Event()
         self._out: dict[int, Held] = {}
         self._fetcher = Fetcher(sdk, self._woken.set)
-        self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._settling = Calls()
-
-    async def receive(self, limit: int, /) -> Sequence[Delivery]:
-        """Wait for messages, and give at most ``limit`` of them; none if the receiver is closed meanwhile."""
-        self._stop_timer()
-        try:
-            while self._closing is None:
-                self._woken.clear()
-                self._fetcher.drop_expired()
-                if self._fetcher.ready:
-                    return self._hand_out(limit)
-                if error := self._fetcher.take_error():
-                    raise translate(error, self._sdk.entity_path)
-                self._fetcher.start(limit, _WAIT)
-                await self._woken.wait()
-            return ()
-        finally:
-            self._linger()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many at the same time; give those whose lock was lost."""
-        with self._settling:
+        with self._settling():
             await self._reopen()
             done = await asyncio.gather(*(self._settle(*one) for one in settlements), return_exceptions=True)
         return _lost([delivery for delivery, _ in settlements], done)
@@ -75,44 +52,37 @@ class QueueReceiver:
 
     async def _reopen(self) -> None:
         """Open the link again where it broke, once for all that need it."""
-        with translated(self._sdk.entity_path):
+        with translated(self._queue):
             if not self._sdk.is_open:
                 await self._sdk.__aenter__()
 
-    async def aclose(self) -> None:
-        """Give back what was not settled, and close."""
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
-            self._woken.set()
-        await asyncio.shield(self._closing)
-
     async def _close(self) -> None:
-        self._stop_timer()
-        await self._settling.ended()
         out, self._out = self._out, {}
         await self._fetcher.aclose(held for held in out.values() if not held.lost)
-        self._tell_closed(self)
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
+        self._fetcher.drop_expired()
         ready = self._fetcher.ready
         taken = [ready.popleft() for _ in range(min(limit, len(ready)))]
         self._out.update((id(held), held) for held in taken)
-        self._locks.look(taken[0].message.locked_until_utc)
+        if taken:
+            self._look_at_lock(taken[0].message.locked_until_utc)
         return [held.delivery(self._subscription) for held in taken]
 
-    def _linger(self) -> None:
-        if self._closing is None:
-            self._timer = asyncio.get_running_loop().call_later(LINGER, self._fetcher.pause)
+    def _ask(self, limit: int) -> None:
+        self._fetcher.start(limit, _WAIT)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _take_error(self) -> BaseException | None:
+        return self._fetcher.take_error()
+
+    def _rest(self) -> None:
+        self._fetcher.pause()
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         held: Held = delivery.receipt
         if held.settled:
             return False
-        with translated(self._sdk.entity_path):
+        with translated(self._queue):
             try:
                 if not held.lost and not held.expired:
                     await self._carry_out(held, delivery, outcome)
@@ -121,9 +91,7 @@ class QueueReceiver:
                 held.settled = True
             except LOST as error:
                 held.lost = True
-                if (held.copied or not isinstance(outcome, RetryAfter)) and (
-                    outage := unclear(error, self._sdk.entity_path)
-                ):
+                if (held.copied or not isinstance(outcome, RetryAfter)) and (outage := unclear(error, self._queue)):
                     raise outage from error
         held.lost = not held.settled
         self._out.pop(id(held), None)
@@ -163,7 +131,7 @@ class QueueReceiver:
             return False
         if held.lost or held.expired:
             return self._lose(held)
-        with translated(self._sdk.entity_path):
+        with translated(self._queue):
             try:
                 await self._sdk.renew_message_lock(held.message)
             except MessageAlreadySettled:

@@ -7,13 +7,13 @@ from typing import Any
 
 from azure.servicebus.exceptions import OperationTimeoutError, SessionLockLostError
 
-from diator.brokers import Ack, Delivery, Settlement, Subscription
-from diator_azure_servicebus._errors import quietly, translate
-from diator_azure_servicebus._fetching import LINGER, Calls, Held, stopped
+from diator.brokers import Ack, Delivery, Receiver, Settlement, Subscription
+from diator_azure_servicebus import _sdk
+from diator_azure_servicebus._errors import quietly
+from diator_azure_servicebus._fetching import Held, stopped
 from diator_azure_servicebus._lane import Lane
 from diator_azure_servicebus._link import Link
-from diator_azure_servicebus._locks import Locks
-from diator_azure_servicebus._sdk import Receiver
+from diator_azure_servicebus._receiving import Receiving
 
 _WAIT = 30.0
 """Seconds for which the service is asked for a session at a time."""
@@ -23,63 +23,31 @@ _CLEAN_UP = 10.0
 """Seconds that the SDK may take to close what it was opening; `quietly` gives it less."""
 
 
-class SessionReceiver:
+class SessionReceiver(Receiving):
     """One worker's access to a queue with sessions. Each session is a lane.
 
-    It asks for sessions while somebody waits for messages: for one at first, and for more the more it has.
+    It asks for sessions while a ``receive`` waits for messages: for one at first, and for more the more it has.
     """
 
-    def __init__(
-        self, link: Link, queue: str, subscription: Subscription, closed: "Callable[[SessionReceiver], None]"
-    ) -> None:
+    def __init__(self, link: Link, queue: str, subscription: Subscription, forget: Callable[[Receiver], None]) -> None:
+        super().__init__(queue, subscription, link.settings.lease, forget)
         self._link = link
-        self._queue = queue
-        self._subscription = subscription
-        self._tell_closed = closed
-        self._locks = Locks(queue, link.settings.lease)
         self._most = link.settings.max_sessions
         self._lanes: list[Lane] = []
         self._of: dict[int, Lane] = {}
         """The lane of what is out, by the identity of what is held."""
         self._asking: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[Any]] = set()
-        self._settling = Calls()
-        self._woken = asyncio.Event()
-        self._is_waiting = False
         self._error: BaseException | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
-
-    async def receive(self, limit: int, /) -> Sequence[Delivery]:
-        """Wait for messages, and give at most ``limit`` of them; none if the receiver is closed meanwhile."""
-        self._stop_timer()
-        self._is_waiting = True
-        try:
-            while self._closing is None:
-                self._woken.clear()
-                if deliveries := self._hand_out(limit):
-                    return deliveries
-                if self._error is not None:
-                    error, self._error = self._error, None
-                    raise translate(error, self._queue)
-                self._tidy()
-                self._ask(limit)
-                await self._woken.wait()
-            return ()
-        finally:
-            self._is_waiting = False
-            self._linger()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many, those of one session in order; give those whose session was lost."""
         by_lane: dict[int, list[Settlement]] = {}
         for settlement in settlements:
             by_lane.setdefault(id(self._of.get(id(settlement[0].receipt))), []).append(settlement)
-        with self._settling:
+        with self._settling():
             done = await asyncio.gather(*map(self._settle, by_lane.values()), return_exceptions=True)
-        if not self._is_waiting:
-            self._linger()
-        self._woken.set()
+        self._wake()
         return _joined(done)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
@@ -115,27 +83,16 @@ class SessionReceiver:
             self._of.pop(id(one.receipt), None)
         return lost
 
-    async def aclose(self) -> None:
-        """Give up all sessions, and with them what was not settled."""
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
-            self._woken.set()
-        await asyncio.shield(self._closing)
-
     async def _close(self) -> None:
-        self._stop_timer()
         self._stop_asking()
-        await self._settling.ended()
         lanes, self._lanes = self._lanes, []
         await asyncio.gather(*(lane.aclose() for lane in lanes))
         while self._background:
             await asyncio.wait(list(self._background))
-        self._tell_closed(self)
 
     # Handing out
 
     def _hand_out(self, limit: int) -> list[Delivery]:
-        """Give what may be handed out now. Nothing is awaited, so what is taken is given."""
         deliveries: list[Delivery] = []
         for lane in self._lanes:
             if len(deliveries) < limit and lane.fetcher.ready and lane.is_fresh():
@@ -151,6 +108,7 @@ class SessionReceiver:
 
         Opening many takes long, in which the locks of those that are open would run out.
         """
+        self._tidy()
         for lane in self._lanes:
             lane.start(limit)
         active = sum(not lane.is_held for lane in self._lanes)
@@ -161,6 +119,10 @@ class SessionReceiver:
             task = asyncio.ensure_future(self._open())
             self._asking.add(task)
             task.add_done_callback(self._asked)
+
+    def _take_error(self) -> BaseException | None:
+        error, self._error = self._error, None
+        return error
 
     def _asked(self, task: "asyncio.Task[None]") -> None:
         self._asking.discard(task)
@@ -181,19 +143,13 @@ class SessionReceiver:
         except Exception as error:  # noqa: BLE001 - raised by `receive`
             self._error = error
 
-    async def _opened(self, sdk: Receiver, state: bytes | None) -> None:
+    async def _opened(self, sdk: _sdk.Receiver, state: bytes | None) -> None:
         if self._closing is not None:
             await quietly(sdk.close())
             return
-        self._locks.look(sdk.session.locked_until_utc)
-        self._lanes.append(Lane(sdk, state, self._link.settings.lease, self._wake))
-        if not self._is_waiting:
-            self._linger()
-
-    def _wake(self) -> None:
-        self._woken.set()
-        if not self._is_waiting:
-            self._linger()
+        self._look_at_lock(sdk.session.locked_until_utc)
+        self._lanes.append(Lane(sdk, state, self._lease, self._wake))
+        self._linger()
 
     # Letting go
 
@@ -209,19 +165,8 @@ class SessionReceiver:
         self._lanes.remove(lane)
         self._in_background(lane.aclose())
 
-    def _linger(self) -> None:
-        if self._closing is None and (self._timer is None or self._timer.cancelled() or self._timer_is_over()):
-            self._timer = asyncio.get_running_loop().call_later(LINGER, self._rest)
-
-    def _timer_is_over(self) -> bool:
-        return self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _rest(self) -> None:
-        """Nobody waits for messages: let others have all sessions of which nothing is out."""
+        """Leave all sessions of which nothing is out to other receivers."""
         if self._is_waiting or self._closing is not None:
             return
         self._stop_asking()
