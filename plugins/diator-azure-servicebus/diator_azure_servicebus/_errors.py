@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Generator
 
 from azure.core.exceptions import (
     AzureError,
-    ClientAuthenticationError,
     HttpResponseError,
     ServiceRequestError,
     ServiceResponseError,
@@ -39,22 +38,6 @@ TEMPORARY: tuple[type[BaseException], ...] = (
     ssl.SSLSyscallError,
 )
 """Classes, with all that derive from them, after which another attempt can succeed."""
-
-PERMANENT: tuple[type[BaseException], ...] = (
-    sdk.ServiceBusAuthenticationError,
-    sdk.ServiceBusAuthorizationError,
-    sdk.MessagingEntityNotFoundError,
-    sdk.MessagingEntityAlreadyExistsError,
-    sdk.MessageSizeExceededError,
-    sdk.MessageNotFoundError,
-    sdk.MessageLockLostError,
-    sdk.SessionLockLostError,
-    sdk.MessageAlreadySettled,
-    sdk.AutoLockRenewFailed,
-    sdk.AutoLockRenewTimeout,
-    ClientAuthenticationError,
-)
-"""Classes that need a person, or another message."""
 
 LOST: tuple[type[BaseException], ...] = (
     sdk.MessageLockLostError,
@@ -149,13 +132,13 @@ def translated(what: str) -> Generator[None, None, None]:
 
 def is_temporary(error: BaseException) -> bool:
     """Whether trying again later can help, as far as is known."""
-    if isinstance(error, PERMANENT) or _FOREVER in str(error):
+    if _FOREVER in str(error):
         return False
     if isinstance(error, TEMPORARY) or type(error) is OSError:  # itself: no route, no network
         return True
     if isinstance(error, HttpResponseError):
         return _is_passing_status(error.status_code)
-    if isinstance(error, sdk.ServiceBusError):
+    if type(error) is sdk.ServiceBusError:  # what derives from it has a class of its own above, or does not pass
         return _may_pass(error)
     return isinstance(error, _BUILT_IN) and any(text in str(error) for text in _BROKEN)
 

@@ -63,18 +63,8 @@ _OPTIONS = {
 
 
 _VARIABLE = "connection_string_env"
-_READ: Mapping[str, Parse] = {
-    "layout": str,
-    "prefix": str,
-    "lease": a_number,
-    "sessions": a_flag,
-    "max_sessions": a_whole_number,
-    "max_hold": a_number,
-    "duplicate_window": a_number,
-    "max_message_bytes": a_whole_number,
-    "manage": a_flag,
-    _VARIABLE: str,
-}
+_PARSERS: Mapping[type, Parse] = {str: str, float: a_number, bool: a_flag, int: a_whole_number}
+_READ = {name: _PARSERS[type(default)] for name, default in Settings._field_defaults.items()} | {_VARIABLE: str}
 _FORMS = f"{SCHEME}://my-namespace, or {SCHEME}://?{_VARIABLE}=NAME for a connection string in the environment"
 
 

@@ -401,7 +401,7 @@ async def test_a_bug_while_receiving_or_sending_is_told_and_passes(
             receiver = await broker.subscribe(one)
             await receiver.aclose()
             with monkeypatch.context() as patch:
-                patch.setattr("diator_azure_servicebus._fetching.fetch", fail)
+                patch.setattr("diator_azure_servicebus._private._Receiver.fetch", fail)
                 patch.setattr("diator_azure_servicebus._link.Link.session", fail)
                 receiver = await broker.subscribe(one)
                 with pytest.raises(BrokerError, match=r"a bug \(TypeError\)"):

@@ -15,7 +15,7 @@ import azure.servicebus.exceptions as sdk
 import diator_azure_servicebus
 import pytest
 import servicebus_test_server as servers
-from azure.core.exceptions import HttpResponseError
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from diator_azure_servicebus import ServiceBusBroker
@@ -162,14 +162,38 @@ class TestNames:
         assert copy_id_of("a", "s", 1) == copy_id_of("a", "s", 1) != copy_id_of("a", "s", 2)
 
 
+PERMANENT: list[type[Exception]] = [
+    sdk.ServiceBusAuthenticationError,
+    sdk.ServiceBusAuthorizationError,
+    sdk.MessagingEntityNotFoundError,
+    sdk.MessagingEntityAlreadyExistsError,
+    sdk.MessageSizeExceededError,
+    sdk.MessageNotFoundError,
+    sdk.MessageLockLostError,
+    sdk.SessionLockLostError,
+    sdk.MessageAlreadySettled,
+    sdk.AutoLockRenewFailed,
+    sdk.AutoLockRenewTimeout,
+]
+"""What needs a person, or another message."""
+NEEDS_TEXT = (sdk.AutoLockRenewFailed, sdk.AutoLockRenewTimeout)
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         "cls", [cls for _, cls in inspect.getmembers(sdk, inspect.isclass) if cls.__module__ == sdk.__name__]
     )
     def test_none_of_the_sdk_is_forgotten(self, cls: type[Exception]) -> None:
         """Each class is in one of the two tables; its base is told by its text."""
-        listed = [cls in errors.TEMPORARY, cls in errors.PERMANENT]
+        listed = [cls in errors.TEMPORARY, cls in PERMANENT]
         assert listed.count(True) == (cls is not sdk.ServiceBusError)
+
+    @pytest.mark.parametrize("cls", [*PERMANENT, ClientAuthenticationError])
+    def test_what_needs_a_person_is_no_outage(self, cls: type[Exception]) -> None:
+        """Also if the service had an error of its own meanwhile."""
+        error: Any = cls("no") if issubclass(cls, NEEDS_TEXT) else cls()
+        error._status_code = 503
+        assert not errors.is_temporary(error)
 
     def test_an_error_is_told_with_its_entity(self) -> None:
         busy = errors.translate(sdk.ServiceBusServerBusyError(), "orders")
