@@ -115,17 +115,23 @@ class Fetcher:
     def pause(self) -> "asyncio.Task[None]":
         """Take no more messages, and give back what nobody has."""
         task, self._task = self._task, None
-        self._pausing = asyncio.ensure_future(self._pause(task, self._pausing))
-        return self._pausing
+        return self._then(self._pause(task))
 
-    async def _pause(self, task: "asyncio.Task[None] | None", before: "asyncio.Task[None] | None") -> None:
-        if before is not None:
-            await asyncio.wait([before])
+    async def _pause(self, task: "asyncio.Task[None] | None") -> None:
         if task is not None:
             await stopped(task)
         await quietly(self.sdk.take_back())
         ready, self.ready = self.ready, deque()
         await self.give_back(ready)
+
+    def give_back_soon(self, several: Iterable[Held]) -> None:
+        """Give messages back before the next fetch."""
+        self._then(self.give_back(list(several)))
+
+    def _then(self, work: Awaitable[None]) -> "asyncio.Task[None]":
+        """Do something after what was begun before, and before the next fetch."""
+        self._pausing = asyncio.ensure_future(_after(self._pausing, work))
+        return self._pausing
 
     async def stop(self) -> None:
         """End the fetch that runs."""
@@ -140,20 +146,17 @@ class Fetcher:
                 self._returned(held)
         await asyncio.gather(*(quietly(self.sdk.release(held.message, held.link)) for held in several))
 
-    def give_back_soon(self, several: Iterable[Held]) -> None:
-        """Give messages back before the next fetch."""
-        self._pausing = asyncio.ensure_future(self._after(self._pausing, self.give_back(list(several))))
-
-    async def _after(self, before: "asyncio.Task[None] | None", work: Awaitable[None]) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        await work
-
     async def aclose(self, held: Iterable[Held]) -> None:
         """Give back these and all that nobody has, and close."""
         await asyncio.wait([self.pause()])
         await self.give_back(held)
         await quietly(self.sdk.close())
+
+
+async def _after(before: "asyncio.Task[None] | None", work: Awaitable[None]) -> None:
+    if before is not None:
+        await asyncio.wait([before])
+    await work
 
 
 async def stopped(task: "asyncio.Task[Any]", patience: float = 0.3) -> None:
