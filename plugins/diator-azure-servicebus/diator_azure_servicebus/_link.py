@@ -63,7 +63,7 @@ class Link:
 
     async def session(self, path: str, wait: float) -> Receiver:
         """Open a receiver of the next session that is free. Raises what the SDK raises."""
-        asked = {"session_id": NEXT_AVAILABLE_SESSION, "max_wait_time": wait, **self._receiving}
+        asked: dict[str, Any] = {"session_id": NEXT_AVAILABLE_SESSION, "max_wait_time": wait, **self._receiving}
         return await _opened(adapt(self._client.get_queue_receiver(path, **asked), 2 * wait))
 
     async def probe(self, entity: Entity) -> bool:

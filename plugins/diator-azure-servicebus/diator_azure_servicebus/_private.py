@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus._pyamqp.aio._session_async import Session
@@ -26,12 +26,9 @@ _GAP = 0.002
 def adapt(sdk: Any, patience: float) -> None:
     """Make it one of the classes below. Opening may take ``patience`` seconds."""
     is_receiver = isinstance(sdk, Receiver)
+    sdk.__class__ = _Receiver if is_receiver else _Sender
     if is_receiver:
-        sdk.__class__ = _Receiver
-        build: Callable[[Any], Any] = sdk._build_received_message
-        sdk._build_received_message = lambda received: _kept(build(received), received[0][PAYLOAD])
-    else:
-        sdk.__class__ = _Sender
+        cast("_Receiver", sdk).keep_payloads()
     _Turns(sdk, patience)
 
 
@@ -133,32 +130,44 @@ async def _hang_up(connection: Any) -> None:
 class _Sender(Sender):
     @property
     def is_open(self) -> bool:
-        return bool(self._running)
+        return bool(cast("Any", self)._running)
 
 
 class _Receiver(Receiver):
     @property
+    def _private(self) -> Any:  # the SDK has no types for what it keeps to itself
+        return self
+
+    @property
     def is_open(self) -> bool:
-        return bool(self._running)
+        return bool(self._private._running)
 
     @property
     def link(self) -> object:
-        return getattr(self._handler, "_link", None)
+        return getattr(self._private._handler, "_link", None)
+
+    def keep_payloads(self) -> None:
+        """Have each message that is received know its bytes."""
+        build = self._private._build_received_message
+
+        def build_received_message(received: Any) -> Any:
+            return _kept(build(received), received[0][PAYLOAD])
+
+        self._private._build_received_message = build_received_message
 
     async def fetch(self, limit: int, seconds: float) -> list[ServiceBusReceivedMessage]:
-        private: Any = self
-        private._check_live()
-        found: list[ServiceBusReceivedMessage] = await self._do_retryable_operation(
+        self._private._check_live()
+        found: list[ServiceBusReceivedMessage] = await self._private._do_retryable_operation(
             partial(self._fetch, limit), timeout=seconds, operation_requires_timeout=True
         )
         return found
 
     async def _fetch(self, limit: int, timeout: float) -> list[ServiceBusReceivedMessage]:
         end = time.monotonic() + timeout
-        self._receive_context.set()
+        self._private._receive_context.set()
         try:
-            await self._open(timeout)
-            handler: Any = self._handler
+            await self._private._open(timeout)
+            handler = self._private._handler
             came, link = handler._received_messages, handler._link
             missing = limit - came.qsize()
             if missing > 0 and not missing // 2 < link.current_link_credit <= missing:  # else about as many are coming
@@ -170,13 +179,13 @@ class _Receiver(Receiver):
             while before < came.qsize() < limit and came.qsize() > 1:  # one that comes alone is not of any batch
                 before = came.qsize()
                 await handler._connection.listen(wait=_GAP)
-            return [self._build_received_message(came.get_nowait()) for _ in range(min(limit, came.qsize()))]
+            build = self._private._build_received_message
+            return [build(came.get_nowait()) for _ in range(min(limit, came.qsize()))]
         finally:
-            self._receive_context.clear()
+            self._private._receive_context.clear()
 
     async def take_back(self) -> None:
-        handler: Any = self._handler
-        transport: Any = self._amqp_transport
+        handler = self._private._handler
         if handler is None:
             return
         try:
@@ -187,18 +196,17 @@ class _Receiver(Receiver):
                     if (count := handler._received_messages.qsize()) != before:
                         before, ends = count, now + _DRAIN  # other frames don't count, such as confirmations
                     await handler._connection.listen(wait=ends - now)
-            await transport.drain_and_release_messages_async(handler)
+            await self._private._amqp_transport.drain_and_release_messages_async(handler)
         except (AttributeError, AMQPException):
-            sdk: Any = self
-            await sdk._close_handler()
+            await self._private._close_handler()
 
     async def release(self, message: ServiceBusReceivedMessage, link: object) -> None:
-        delivery: Any = message
         if link is None or link is not self.link:
             await self.abandon_message(message)
             return
+        delivery = cast("Any", message)
         try:
-            handler: Any = self._handler
+            handler = self._private._handler
             await handler.settle_messages_async(delivery._delivery_id, delivery._delivery_tag, "released")
         except AMQPConnectionError as error:
             raise ServiceBusConnectionError(message=str(error), error=error) from error
@@ -207,15 +215,14 @@ class _Receiver(Receiver):
         delivery._settled = True
 
     def _create_handler(self, auth: Any) -> None:
-        super()._create_handler(auth)
-        handler: Any = self._handler
-        handler.__class__ = Client
+        cast("Any", super())._create_handler(auth)
+        self._private._handler.__class__ = Client
 
     async def _mgmt_request_response_with_retry(
         self, mgmt_operation: Any, message: Any, callback: Any, timeout: float | None = None, **options: Any
     ) -> Any:
-        answered = partial(_answered, callback)
-        return await super()._mgmt_request_response_with_retry(mgmt_operation, message, answered, timeout, **options)
+        request = cast("Any", super())._mgmt_request_response_with_retry
+        return await request(mgmt_operation, message, partial(_answered, callback), timeout, **options)
 
 
 def _kept(message: Any, payload: object) -> Any:

@@ -7,7 +7,7 @@ time that the message is delivered: what it can't decode is left out for it here
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from azure.servicebus._pyamqp._decode import decode_payload
 from azure.servicebus._pyamqp.aio._client_async import ReceiveClientAsync
@@ -26,10 +26,10 @@ class Client(ReceiveClientAsync):
     """The client of one receiver; its link is a `Link`."""
 
     async def _client_ready_async(self) -> bool:
-        sdk: Any = super()
-        is_ready: bool = await sdk._client_ready_async()
-        if type(self._link) is ReceiverLink:  # it has just been made, and has read nothing
-            self._link.__class__ = Link
+        is_ready: bool = await cast("Any", super())._client_ready_async()
+        link = cast("Any", self)._link
+        if type(link) is ReceiverLink:  # it has just been made, and has read nothing
+            link.__class__ = Link
         return is_ready
 
 
@@ -40,8 +40,7 @@ class Link(ReceiverLink):
     _first_frame: Any
 
     async def _incoming_transfer(self, frame: Any) -> None:
-        sdk: Any = super()
-        transfer = [*frame]
+        sdk, transfer = cast("Any", super()), [*frame]
         if transfer[DELIVERY_ID] is not None:
             self._parts = bytearray()
         if self._parts or transfer[MORE]:
@@ -64,7 +63,7 @@ class RoleSession(Session):
     """
 
     async def _incoming_disposition(self, frame: Any) -> None:
-        for link in tuple(self._input_handles.values()):
+        for link in tuple(cast("Any", self)._input_handles.values()):
             if link.role != frame[0]:
                 await link._incoming_disposition(frame)
 
