@@ -667,9 +667,9 @@ class TestLinks:
             await shop.publish(20, key="k")
             for outcome in (RELEASE, RetryAfter(0.0), Park("why")):
                 assert not await settle(receiver, await take(receiver), outcome)
-            (letter,) = [one async for one in shop.broker.dead_letters(shop.subscription)]
+            (letter,) = [one async for one in dead_letters_of(shop.broker, shop.subscription)]
             assert (letter.why.reason, letter.id.isdigit()) == ("why", True)
-            assert await shop.broker.replay(shop.subscription, letter)
+            assert await shop.broker.replay(shop.subscription, [letter.id])
             again = await take(receiver)
             assert (number(again), again.failures) == (20, 0)
             assert not await settle(receiver, again, ACK)
