@@ -136,10 +136,9 @@ def checked(reply: Any) -> Any:
 
 def as_mapping(reply: Any) -> dict[bytes, Any]:
     """Return names and values, which RESP2 writes as a list, by their names: the first of equal ones."""
-    if not reply:
-        return {}
-    pairs = reply.items() if hasattr(reply, "items") else zip(reply[::2], reply[1::2], strict=False)
-    return dict(reversed(list(pairs)))
+    if hasattr(reply, "items"):
+        return dict(reply)
+    return dict(zip(reply[-2::-2], reply[::-2], strict=False))
 
 
 async def _reply(connection: Any) -> Any:

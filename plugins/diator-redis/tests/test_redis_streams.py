@@ -95,7 +95,7 @@ async def connected(broker: RedisBroker, *subscriptions: Subscription) -> AsyncG
 )
 def test_any_fields_have_a_body_or_are_damaged(fields: list[bytes] | None, own: bool) -> None:
     """With their event, or with what is wrong with them."""
-    values = as_mapping(fields)
+    values = as_mapping(fields or [])
     assert isinstance(body_of(values), bytes)
     if b"e" not in values:
         assert damage_of(values, own)
