@@ -1,6 +1,7 @@
 """What a wireup container holds. All that is private to wireup is read here, except for the stack in `_scope`.
 
-pyproject.toml admits the releases that were tried.
+wireup has no public way to list its factories and what they need, to close resources one by one, and to build
+singletons again after they were closed; pyproject.toml admits the releases that were tried.
 """
 
 # pyright: reportPrivateUsage=false
