@@ -32,7 +32,6 @@ _MOST_LINES = 500
 _MOST_TIMES = 4
 """How often a function is compiled for one hint: once, and again after later registrations."""
 
-
 Build = Callable[[Any], Any]
 """Takes the scope: the ``provided`` values, and the ``native`` container that punq resolves from."""
 
@@ -61,7 +60,7 @@ class Builders(dict[Any, Build]):
             return by_punq
         try:
             self[hint] = _Way(self._container, self._provided).compile(hint, by_punq, again)
-        except (_NotFollowedError, AttributeError, KeyError):  # where punq lacks a private name, it builds everything
+        except (_NotFollowedError, AttributeError, KeyError, TypeError):  # a private name is gone, or no signature
             return by_punq  # kept for this time only: what is missing may be registered yet
         return self[hint]
 
@@ -92,10 +91,7 @@ class _Way:
         self._building: list[Any] = []
 
     def compile(self, hint: Any, by_punq: Build, again: Build) -> Build:
-        """Write the function. It calls ``by_punq`` if a singleton is missing, ``again`` if there are new registrations.
-
-        Raises `_NotFollowedError`, `AttributeError` or `KeyError` for what is left to punq.
-        """
+        """Write the function, which calls ``by_punq`` if a singleton is missing, ``again`` for new registrations."""
         given = self._provided.get(hint)  # counts for a list of what is registered too, where punq looks at no value
         result = self._value(hint, _Context({}, {}), punq.empty) if given is None else self._given(given)
         registered = list(self._registered())
@@ -131,7 +127,11 @@ class _Way:
                 raise _NotFollowedError
             return self._name(default)
         one = left.pop() if left[-1].cache else left[-1]
-        value = self._line(self._singleton(one) if one.scope is punq.Scope.singleton else self._call(one, context))
+        if one.scope is punq.Scope.singleton:  # punq keeps it as long as the container, so no other one gets its id
+            value = f"singletons[{self._singletons.setdefault(id(one), self._name(id(one)))}]"
+        else:
+            value = self._call(one, context)
+        value = self._line(value)
         if one.cache:
             context.built[hint] = value
         return value
@@ -159,11 +159,6 @@ class _Way:
             self._asked[hint] = None
             context.left[hint] = self._container.registrations.build_context(hint).all_registrations(hint)
         return context.left[hint]
-
-    def _singleton(self, one: Any) -> str:
-        # punq keeps a registration as long as its container, so that no other one gets its id.
-        name = self._singletons.setdefault(id(one), self._name(id(one)))
-        return f"singletons[{name}]"
 
     def _call(self, one: Any, context: _Context) -> str:
         """Do what ``_build_impl`` does."""
@@ -193,15 +188,9 @@ class _Way:
 
 def _defaults(builder: Any) -> dict[str, Any]:
     """What punq passes for parameters that it finds nothing for."""
-    try:
-        spec = inspect.getfullargspec(builder)
-    except TypeError as error:
-        raise _NotFollowedError from error
+    spec = inspect.getfullargspec(builder)
     defaults = spec.defaults or ()
-    return {
-        **dict(zip(spec.args[len(spec.args) - len(defaults) :], defaults, strict=True)),
-        **(spec.kwonlydefaults or {}),
-    }
+    return dict(zip(spec.args[len(spec.args) - len(defaults) :], defaults, strict=True)) | (spec.kwonlydefaults or {})
 
 
 def _checked(name: str) -> str:
