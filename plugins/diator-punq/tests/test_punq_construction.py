@@ -69,8 +69,8 @@ class C3(Recorded): ...
 CLASSES: list[Any] = [C0, C1, C2, C3]
 LISTS: list[Any] = [GenericAlias(list, (cls,)) for cls in CLASSES]
 FORMS: list[Any] = [Box[int], Box[str], Annotated[C0, Named("other")], "Word"]
-HINTS = [*CLASSES * 3, *LISTS, *FORMS[:3], punq.Container, Value, C0 | None]
-SHAPES = ["plain"] * 6 + ["wrapped", "new", "more", "fails", "positional only", "none"]
+HINTS = [*CLASSES * 8, *LISTS, *FORMS[:3], punq.Container, Value, C0 | None]
+SHAPES = ["plain"] * 12 + ["wrapped", "new", "more", "fails", "positional only", "none"]
 
 
 class Parameter(NamedTuple):
@@ -258,10 +258,10 @@ FIRST = [
     st.builds(register, st.just(cls), st.just("self"), st.just(cls), LIFETIMES, UNCACHED, outside=st.booleans())
     for cls in CLASSES
 ]
-STEPS = st.lists(st.one_of(REGISTER, *[RESOLVE] * 5, st.just(forget)), min_size=2, max_size=16)
+STEPS = st.lists(st.one_of(*[REGISTER] * 2, *[RESOLVE] * 6, st.just(forget)), min_size=2, max_size=12)
 
 
-@settings(max_examples=150 * PROOFS, deadline=None)
+@settings(max_examples=100 * PROOFS, deadline=None)
 @given(st.tuples(*map(shapes, range(len(CLASSES)))), st.tuples(*FIRST), STEPS, st.booleans(), st.booleans())
 def test_the_plugin_builds_what_punq_builds(
     constructors: tuple[Shape, ...], first: tuple[Step, ...], steps: list[Step], auto: bool, nested: bool
@@ -269,7 +269,8 @@ def test_the_plugin_builds_what_punq_builds(
     for cls, shape in zip(CLASSES, constructors, strict=True):
         reshape(cls, shape)
     punq_alone, plugin = Side(auto, nested, plugin=False), Side(auto, nested, plugin=True)
-    for step in (*first, *steps):
+    again = [resolve(cls, [], directly=False) for cls in CLASSES]
+    for step in (*first, *(one for step in steps for one in (step, *again))):
         expected = punq_alone.run(step)
         assert plugin.run(step) == expected
         if expected == "recursion":
