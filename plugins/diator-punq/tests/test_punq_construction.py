@@ -270,7 +270,7 @@ def test_the_plugin_builds_what_punq_builds(
         reshape(cls, shape)
     punq_alone, plugin = Side(auto, nested, plugin=False), Side(auto, nested, plugin=True)
     again = [resolve(cls, [], directly=False) for cls in CLASSES]
-    for step in (*first, *(one for step in steps for one in (step, *again))):
+    for step in (*first, *(one for drawn in steps for one in (drawn, *again))):
         expected = punq_alone.run(step)
         assert plugin.run(step) == expected
         if expected == "recursion":
