@@ -252,6 +252,9 @@ class Lane:
 
     async def aclose(self) -> None:
         """Give up the session, and with it everything that is not settled."""
+        self.lost = True  # what is settled from now on has been released with the session
+        for held in self.out.values():
+            held.lost = True
         for task in (self._keeping, self._refreshing):
             if task is not None:
                 await stopped(task)
