@@ -865,7 +865,9 @@ class DeliversWhatOthersHave(WrongBroker):
         for one in subscriptions:
             for topic in one.topics:
                 for other in self._topics[topic.name].queues[:-1]:
-                    for item in [item for item in other._ready if isinstance(item, Message)] if created else ():
+                    for item in (
+                        [item for item in vars(other)["_ready"] if isinstance(item, Message)] if created else ()
+                    ):
                         self._queues[one.name].put(item.topic, item.body, None)
         return created
 

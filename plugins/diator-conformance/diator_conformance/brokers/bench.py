@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Concatenate, NamedTuple, TypeVar
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from typing_extensions import ParamSpec
 
@@ -28,6 +29,7 @@ from diator_conformance.brokers.messages import numbers
 NOTHING = Capability(0)
 
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., None])
 B = TypeVar("B", bound="Bench")
 
 
@@ -72,6 +74,11 @@ def own_case(
 _MARK = "diator_case"
 
 
+def seeded(number: int) -> Callable[[F], F]:
+    """Return the decorator for a test of hypothesis that chooses its examples by this number, if it is not 0."""
+    return hypothesis.seed(number) if number else lambda test: test
+
+
 def keeper(broker: Broker) -> KeepsDeadLetters:
     """Return a broker as one that keeps dead letters, as its capabilities say."""
     assert isinstance(broker, KeepsDeadLetters), f"{type(broker).__name__} lacks a method of KeepsDeadLetters"
@@ -100,7 +107,7 @@ class Bench:
     lives: ClassVar[int] = 12
     """How many random lives of receivers are tried, in the case about what they leave behind."""
     seed: ClassVar[int] = int(os.environ.get("DIATOR_CONFORMANCE_SEED", "0"))
-    """Which random programs and lives are tried: the same ones for the same number."""
+    """Which random programs and lives are tried: the same ones for the same number. 0 stands for those of old."""
     simplify: ClassVar[bool] = True
     """Whether a random program that fails is made as short as possible, which takes a while."""
 

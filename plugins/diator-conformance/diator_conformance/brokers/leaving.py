@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings, strategies
+from hypothesis import HealthCheck, Phase, given, settings, strategies
 
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import (
@@ -22,7 +22,7 @@ from diator.brokers.port import (
     Subscription,
 )
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
-from diator_conformance.brokers.bench import Bench, Wanted, own_case
+from diator_conformance.brokers.bench import Bench, Wanted, own_case, seeded
 from diator_conformance.brokers.messages import envelope_of, message, number
 
 SAFE = Capability.ACKNOWLEDGED | Capability.GROUPS
@@ -222,9 +222,10 @@ class Leaving(Bench):
             max_examples=self.lives,
             deadline=None,
             database=None,
+            derandomize=not self.seed,
             suppress_health_check=[HealthCheck.too_slow],
         )
-        @seed(self.seed)
+        @seeded(self.seed)
         @given(
             lives=strategies.lists(life, min_size=1, max_size=4),
             receivers=strategies.integers(1, 2),
