@@ -119,6 +119,23 @@ async def _keeping(work: Awaitable[T], result: list[T]) -> None:
     result.append(await work)
 
 
+def resumed(steps: Generator[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, None]:
+    """Await the rest of a coroutine that has begun to wait."""
+    while waits_for is not _ENDED:
+        try:
+            yield waits_for
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - it goes to the coroutine
+            try:
+                waits_for = steps.throw(error)
+            except StopIteration:
+                return
+        else:
+            waits_for = next(steps, _ENDED)
+
+
 def _driven(steps: Generator[Any, Any, Any], waits_for: Any, shield: Shield) -> Generator[Any, Any, None]:
     """Drive a coroutine that has begun to wait as a task does, but have the task wait on another future."""
     shield.begin_to_wait()

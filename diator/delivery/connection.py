@@ -2,11 +2,12 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+import types
+from collections.abc import Awaitable, Generator, Sequence
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from diator._shielding import shielded
+from diator._shielding import Shield, resumed
 from diator.brokers.envelope import Outgoing
 from diator.brokers.port import Broker
 from diator.delivery.error_texts import described
@@ -79,7 +80,10 @@ class Connection:
 
         A cancel does not interrupt it: it is raised when the messages are stored, or have failed.
         """
-        await shielded(self._publish(messages, timeout, wait_for_room))
+        shield = Shield()
+        await shield.close(self._publish(messages, timeout, wait_for_room))
+        if shield.cancelled is not None:
+            raise shield.cancelled
 
     async def _publish(self, messages: Sequence[Outgoing], timeout: float, wait_for_room: bool) -> None:
         if self.creations:
@@ -87,7 +91,7 @@ class Connection:
         self._ensure_sizes(messages)
         limit = _TimeLimit(timeout + _MARGIN)
         try:
-            await self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+            await limit.around(self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room))
         except NotPublishedError:
             raise
         except asyncio.CancelledError as error:
@@ -115,25 +119,41 @@ class Connection:
 
 
 class _TimeLimit:
-    """Cancels the task that made it after so many seconds. Much cheaper than a task of its own for each publish."""
+    """Cancels the task after so many seconds. Much cheaper than a task of its own for each publish."""
 
-    __slots__ = ("_task", "_timer", "is_over")
+    __slots__ = ("_seconds", "_task", "_timer", "is_over")
 
     def __init__(self, seconds: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "called in a coroutine"
         self.is_over = False
-        self._task = task
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._cancel)
+        self._seconds = seconds
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @types.coroutine
+    def around(self, work: Awaitable[None]) -> Generator[Any, Any, None]:
+        """Await something. The time counts from where it first waits: publishing in memory seldom does."""
+        steps = work.__await__()
+        waits_for = next(steps, _ENDED)
+        if waits_for is not _ENDED:
+            self._task = asyncio.current_task()
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cancel)
+            yield from resumed(steps, waits_for)
 
     def _cancel(self) -> None:
+        assert self._task is not None, "the timer starts in a task"
         self.is_over = True
         self._task.cancel()
 
     def end(self) -> None:
-        self._timer.cancel()
-        if self.is_over and sys.version_info >= (3, 11):
+        """Stop counting."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.is_over and self._task is not None and sys.version_info >= (3, 11):
             self._task.uncancel()  # it may be used further
+
+
+_ENDED: Any = object()
+"""What `next` returns if there is nothing to wait for. ``Any``: it stands for a future."""
 
 
 async def translated(broker: Broker, call: str, answer: Awaitable[T]) -> T:
