@@ -254,7 +254,11 @@ async def test_nothing_is_registered_once_the_app_has_started() -> None:
     assert refused(caught).place == at("after the end")
 
 
-@pytest.mark.parametrize("value", [5, None, "Join", Join(), join, Annotated["Join", "a note"]], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [5, None, "Join", Join(), join, Annotated["Join", "a note"]],
+    ids=["number", "none", "text", "object", "function", "annotated text"],
+)
 def test_provides_refuses_what_is_not_a_type_hint(value: Any) -> None:
     app, router = Diator(), Router()
     for provides in (app.provides, router.provides):
