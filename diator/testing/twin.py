@@ -1,6 +1,7 @@
 """The twin: what an app has to do with its broker, once more for a test, and maybe with another broker."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import NamedTuple
 
 from diator.brokers.memory import MemoryBroker
@@ -85,5 +86,5 @@ def _broker(own: Brokerage, broker: object | None) -> object:
 
 
 def _tried_at_once(consumed: Consumed) -> Consumed:
-    retry = consumed.retry
-    return consumed._replace(retry=_RetryAtOnce(retry.attempts, never=retry.never))
+    policy = {field.name: getattr(consumed.retry, field.name) for field in fields(Retry)}
+    return consumed._replace(retry=_RetryAtOnce(**{**policy, "delay": 0.0}))

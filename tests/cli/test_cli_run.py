@@ -357,8 +357,8 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
         ("raise OSError('no file')\n", 2, "OSError: no file"),
         (
             QUICK.replace("super().connect()", "nowhere"),
-            3,
-            "NameError: name 'nowhere' is not defined",
+            1,
+            "Fed.connect failed unexpectedly: NameError: name 'nowhere' is not defined; this is a fault of the plugin",
         ),
         (
             QUICK.replace("await super().connect()", "raise BrokerError('wrong password')"),
@@ -366,7 +366,7 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
             "the broker refuses to serve meetings:app: BrokerError: wrong password",
         ),
     ],
-    ids=["no-broker", "no-handlers", "problems", "no-plugin", "module-raises", "breaks-down", "refused"],
+    ids=["no-broker", "no-handlers", "problems", "no-plugin", "module-raises", "faulty-plugin", "refused"],
 )
 @pytest.mark.parametrize("options", [(), ("--json-logs",)], ids=["plain", "json"])
 def test_what_can_not_run_is_told_with_an_exit_code(

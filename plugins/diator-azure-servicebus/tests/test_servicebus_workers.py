@@ -6,6 +6,7 @@ promised. ``DIATOR_KILLS`` says how often a worker is killed.
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -65,7 +66,19 @@ def shop(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def worker(environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     run = "import sys; from diator.cli import main; sys.argv[1:] = ['run', 'servicebus_shop:app']; main()"
-    return subprocess.Popen([sys.executable, "-c", run], env=environment, stderr=subprocess.DEVNULL)
+    shown = Path(environment["SHOP_NOTES"], f"{next(_numbers)}.out")
+    with shown.open("w") as out:
+        command = [sys.executable, "-c", run, str(shown)]
+        return subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.DEVNULL)
+
+
+_numbers = itertools.count()
+
+
+def has_started(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a worker has printed what it consumes. A signal that comes earlier ends it while it imports."""
+    assert isinstance(process.args, list)
+    return Path(str(process.args[-1])).stat().st_size > 0
 
 
 def notes(folder: Path) -> list[Note]:
@@ -108,6 +121,7 @@ async def test_killed_workers_lose_nothing(
                 await module.app.publish(*events)
             await kill_now_and_then(workers, shop, tmp_path)
             await until(lambda: is_done(tmp_path))
+            await until(lambda: all(has_started(process) for process in workers))
             for process in workers:
                 process.send_signal(signal.SIGTERM)
             codes = await asyncio.gather(*(asyncio.to_thread(process.wait, 30) for process in workers))
