@@ -17,6 +17,7 @@ from diator_redis._queues import Queues
 from diator_redis._receiver import StreamReceiver
 from diator_redis._server import ServerBroker
 from diator_redis._settings import split
+from diator_redis._streams import Streams
 from diator_redis._subscriptions import Subscriptions
 from diator_redis._topics import Topics
 
@@ -117,12 +118,12 @@ class RedisBroker(ServerBroker):
     async def subscribe(self, subscription: Subscription, /) -> StreamReceiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
         client = self._opened()
-        topics = [topic.name for topic in subscription.topics]
-        self._known.update(topics)
-        self._topics.read(topics)
-        queues = Queues(client, self._keys, subscription, secrets.token_hex(8), self.lease)
+        self._known.update(topic.name for topic in subscription.topics)
+        self._topics.read(subscription)
+        access = (client, self._keys, subscription, secrets.token_hex(8), self.lease)
+        source = Queues(*access) if subscription.ordered else Streams(*access, self._topics.expect)
         restore = partial(self._subscriptions.restore, subscription)
-        receiver = StreamReceiver(queues, restore, self._receivers.discard)
+        receiver = StreamReceiver(source, restore, self._receivers.discard)
         self._receivers.add(receiver)
         return receiver
 

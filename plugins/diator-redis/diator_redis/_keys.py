@@ -33,12 +33,20 @@ class Keys:
         return [*found, Stream(self.again(subscription.name), None)]
 
     def again(self, subscription: str) -> bytes:
-        """A stream: dead letters that were replayed."""
+        """A stream: what comes again, such as dead letters that were replayed."""
         return self._of(subscription, "again")
 
     def dead(self, subscription: str) -> bytes:
         """A stream: the dead letters."""
         return self._of(subscription, "dead")
+
+    def retries(self, subscription: str) -> list[bytes]:
+        """Return the stream of a subscription, and of retries that wait a sorted set and a hash, as `topic` does."""
+        return [self._of(subscription, kind) for kind in ("again", "due", "scheduled")]
+
+    def meta(self, subscription: str) -> bytes:
+        """A hash: the clock, and how far the queues were read."""
+        return self._of(subscription, "meta")
 
     def queues(self, subscription: str) -> list[bytes]:
         """What a subscription has beside its streams, in the order of the scripts (queues.lua)."""

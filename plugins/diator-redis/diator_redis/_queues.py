@@ -97,7 +97,7 @@ class Queues:
         arguments = [*self._topics]
         for delivery, outcome in settlements:
             hold: Hold = delivery.receipt
-            arguments += (hold.queue, hold.number, hold.id, hold.token, *_as_arguments(outcome))
+            arguments += (hold.queue, hold.number, hold.id, hold.token, *as_arguments(outcome))
         lost: Sequence[int] = await self._run(SETTLE, arguments) if settlements else ()
         return [settlements[number][0] for number in lost]
 
@@ -112,8 +112,8 @@ class Queues:
         return await self._client.run(script, names, [*head, *arguments])
 
 
-def _as_arguments(outcome: Outcome | None) -> tuple[Argument, Argument]:
-    """Return an outcome as the script expects it: its name and its argument."""
+def as_arguments(outcome: Outcome | None) -> tuple[Argument, Argument]:
+    """Return an outcome as the scripts expect it: its name and its argument."""
     if outcome is None:
         return "renew", ""
     if isinstance(outcome, Ack):

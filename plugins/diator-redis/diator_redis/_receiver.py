@@ -9,6 +9,7 @@ from diator.brokers import shielded
 from diator.brokers.port import RELEASE, Delivery, Settlement
 from diator.errors import BrokerError
 from diator_redis._queues import Queues
+from diator_redis._streams import Streams
 
 logger = logging.getLogger("diator.redis")
 
@@ -20,9 +21,12 @@ class StreamReceiver:
     """The receiver of one subscription. ``restore`` creates what someone has deleted at the server."""
 
     def __init__(
-        self, queues: Queues, restore: Callable[[], Awaitable[None]], closed: Callable[["StreamReceiver"], None]
+        self,
+        source: Queues | Streams,
+        restore: Callable[[], Awaitable[None]],
+        closed: Callable[["StreamReceiver"], None],
     ) -> None:
-        self._queues, self._restore, self._closed = queues, restore, closed
+        self._source, self._restore, self._closed = source, restore, closed
         self._taking = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -35,7 +39,7 @@ class StreamReceiver:
                 has_more = await shielded(self._take(limit, found))
             except asyncio.CancelledError:
                 with contextlib.suppress(BrokerError):  # then they are redelivered after their lease
-                    await shielded(self._queues.settle([(delivery, RELEASE) for delivery in found]))
+                    await shielded(self._source.settle([(delivery, RELEASE) for delivery in found]))
                 raise
             if found:
                 return () if self._end.done() else found
@@ -48,7 +52,7 @@ class StreamReceiver:
             if self._end.done():
                 return False
             try:
-                return await self._queues.take(limit, found)
+                return await self._source.take(limit, found)
             except BrokerError as error:
                 if "NOGROUP" not in str(error):
                     raise
@@ -57,7 +61,7 @@ class StreamReceiver:
 
     async def _wait(self) -> None:
         """Wait in a task: a cancel of `receive` does not cut its connection, and the next call waits on."""
-        waiting = self._waiting = self._waiting or asyncio.ensure_future(self._queues.wait(MAX_WAIT))
+        waiting = self._waiting = self._waiting or asyncio.ensure_future(self._source.wait(MAX_WAIT))
         await asyncio.wait({waiting, self._end}, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done() and not self._end.done():
             self._waiting = None
@@ -65,11 +69,11 @@ class StreamReceiver:
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many; return those whose lease was lost. Raises `~diator.BrokerError`."""
-        return await self._queues.settle(settlements)
+        return await self._source.settle(settlements)
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
         """Renew leases; return those that were lost already. Raises `~diator.BrokerError`."""
-        return await self._queues.settle([(delivery, None) for delivery in deliveries])
+        return await self._source.settle([(delivery, None) for delivery in deliveries])
 
     async def aclose(self) -> None:
         """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""
@@ -81,7 +85,7 @@ class StreamReceiver:
             await asyncio.gather(self._waiting, return_exceptions=True)
         try:
             async with self._taking:
-                await self._queues.leave()
+                await self._source.leave()
         except BrokerError as error:
             logger.warning("unsettled messages could not be released and are redelivered after their lease: %s", error)
         self._closed(self)

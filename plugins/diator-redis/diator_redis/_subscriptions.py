@@ -69,7 +69,8 @@ class Subscriptions:
         missing = [_in_words(subscription, one) for one, count in zip(streams, counts, strict=True) if count is None]
         dead = await self._client.call(b"XLEN", self._keys.dead(subscription.name))
         exists = len(missing) < len(streams)
-        waiting = sum(count or 0 for count in counts) if exists else None
+        delayed = await self._client.call(b"ZCARD", self._keys.retries(subscription.name)[1])
+        waiting = delayed + sum(count or 0 for count in counts) if exists else None
         return Status(subscription.name, exists, waiting, dead, tuple(missing))
 
     async def _backlog(self, stream: bytes, group: bytes) -> int | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 
 from diator.brokers.envelope import Outgoing
+from diator.brokers.port import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_redis._client import Client
 from diator_redis._keeper import Keeper
@@ -40,6 +41,8 @@ class Topics:
         self._trim_at: dict[str, float] = {}
         """When each topic that is looked after is to be trimmed, on the loop's clock."""
         self._read: set[str] = set()
+        self._retries: set[str] = set()
+        """Subscriptions whose retries may wait."""
         self._reported: set[tuple[str, bytes]] = set()
         self._keeper: Keeper | None = None
 
@@ -78,8 +81,10 @@ class Topics:
 
     # Upkeep.
 
-    def read(self, topics: Sequence[str]) -> None:
-        """Look after topics that a worker reads."""
+    def read(self, subscription: Subscription) -> None:
+        """Look after a subscription that a worker reads, and its topics."""
+        self._retries.add(subscription.name)
+        topics = [topic.name for topic in subscription.topics]
         self._read.update(topics)
         for topic in topics:
             self._trim_at.setdefault(topic, 0.0)
@@ -90,16 +95,23 @@ class Topics:
         self._trim_at.setdefault(topic, math.inf)
         if self._keeper is None:
             self._keeper = Keeper(self._keep, min(max(self._lease / 10, 0.05), 3.0))
-        self._keeper.expect(delay)
+        self.expect(delay)
+
+    def expect(self, delay: float) -> None:
+        """Append what is due after this many seconds, at the latest."""
+        if self._keeper is not None:
+            self._keeper.expect(delay)
 
     async def _keep(self) -> float | None:
         """Return the seconds until the next message is due. A topic that fails does not stop the others."""
         waits: list[float] = []
         failure: BrokerError | None = None
-        for topic in sorted(self._trim_at):
+        subscriptions = [(self._keys.retries(name), None) for name in sorted(self._retries)]
+        for keys, topic in [*((self._keys.topic(one), one) for one in sorted(self._trim_at)), *subscriptions]:
             try:
-                waits += await self._move(topic)
-                await self._trim_in_time(topic)
+                waits += await self._move(keys)
+                if topic is not None:
+                    await self._trim_in_time(topic)
             except BrokerUnavailableError:
                 raise
             except BrokerError as error:
@@ -108,10 +120,10 @@ class Topics:
             raise failure
         return min(waits, default=None)
 
-    async def _move(self, topic: str) -> list[float]:
+    async def _move(self, keys: Sequence[bytes]) -> list[float]:
         moved, wait = MAX_MOVED, -1
         while moved >= MAX_MOVED:
-            moved, wait = await self._client.run(MOVE, self._keys.topic(topic), [MAX_MOVED])
+            moved, wait = await self._client.run(MOVE, keys, [MAX_MOVED])
         return [wait / 1000] if wait >= 0 else []
 
     async def _trim_in_time(self, topic: str) -> None:

@@ -291,6 +291,24 @@ async def test_a_server_that_hangs(server: RedisServer) -> None:
         assert 5 in numbers(await take(receiver, 1)) + numbers(await take(receiver, 1))
 
 
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+async def test_what_was_in_a_lost_reply_is_delivered_at_once(server: RedisServer, subscription: Subscription) -> None:
+    """And nothing that was received before it."""
+    with Proxy(server.port) as proxy:
+        async with connected(proxy.url, subscription, timeout=0.3) as broker:
+            receiver = await broker.subscribe(subscription)
+            await broker.publish([message(at, str(at)) for at in range(6)], timeout=5)
+            held = list(await receiver.receive(2))
+            proxy.swallows_replies = True
+            for _ in range(2):
+                with pytest.raises(BrokerUnavailableError):
+                    await receiver.receive(3)
+            proxy.swallows_replies = False
+            left = 6 - len(held)
+            assert sorted(numbers(held + await take(receiver, left))) == list(range(6))
+            assert not await receiver.settle([(one, ACK) for one in held])
+
+
 async def test_a_cut_while_publishing_tells_what_is_unknown(server: RedisServer) -> None:
     """Nothing that is told to be unsent was stored, and all that is not told of was."""
     with Proxy(server.port) as proxy:
