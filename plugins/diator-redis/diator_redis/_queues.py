@@ -1,9 +1,9 @@
-"""The queues of a subscription, in Redis: what is read from its streams goes into a queue for each key.
+"""The queues of an ordered subscription, in Redis: what is read from its streams goes into a queue for each key.
 
 A worker leases keys, and with them the first entries of their queues; until then no other worker gets anything of them.
-An entry without a key, and each one of a subscription without order, is alone in its queue. All that says so is in
-Redis, and each change of it is one script, so that a worker which dies leaves nothing behind but its leases, and one
-that was stopped past its lease can change nothing when it wakes up. Waiting is done with XREAD, which takes nothing.
+An entry without a key is alone in its queue. All that says so is in Redis, and each change of it is one script, so that
+a worker which dies leaves nothing behind but its leases, and one that was stopped past its lease can change nothing
+when it wakes up. Waiting is done with XREAD, which takes nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,8 +55,7 @@ class Queues:
         self._serial += 1
         token = f"{self._consumer}#{self._serial}"
         unanswered, self._unanswered = self._unanswered, [*self._unanswered[-MOST_UNANSWERED:], token]
-        is_ordered = int(self._subscription.ordered)
-        reply = await self._run(TAKE, [token, min(limit, LONGEST), is_ordered, *unanswered])
+        reply = await self._run(TAKE, [token, min(limit, LONGEST), *unanswered])
         self._unanswered = []
         wait, more, count = reply[:3]
         self._next_change = wait / 1000 if wait >= 0 else None

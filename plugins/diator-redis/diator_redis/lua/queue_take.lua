@@ -1,6 +1,5 @@
 -- Deliver what may be, and lease its keys; read more from the streams where too little is free.
--- ARGV goes on: a token for the leases, how many entries, 1 if the subscription is ordered, then tokens whose reply was lost: what
--- they stand for is released.
+-- ARGV goes on: a token for the leases, how many entries, then tokens whose reply was lost: what they stand for is released.
 -- Gives milliseconds until something changes by itself (-1: nothing does), whether there is more to read, and how many positions
 -- follow. These are given where there is nothing to deliver: what comes after them, in the bell and in each stream, is new.
 -- Then for each entry: the number of its stream, id, failures, deliveries, key, and the number of its fields before the fields
@@ -13,7 +12,6 @@ for i = 11, #KEYS do number_of[KEYS[i]] = i - 10 end
 
 -- The key of an entry: in its field k, or within the event, where another program wrote it. What has none is alone.
 local function key_of(ref, fields)
-  if ARGV[6] ~= '1' then return 'r' .. ref end
   local key, event = field(fields, 'k'), field(fields, 'e')
   if not key and event and string.find(event, '"partitionkey"', 1, true) then
     local is_json, found = pcall(cjson.decode, event)
@@ -116,9 +114,9 @@ local function deliver()
   call_with({'ZREM', free}, keys)
 end
 
-local unanswered, all = {}, #ARGV > 6 and redis.call('HGETALL', holds) or {}
+local unanswered, all = {}, #ARGV > 5 and redis.call('HGETALL', holds) or {}
 for at = 1, #all, 2 do
-  for i = 7, #ARGV do
+  for i = 6, #ARGV do
     if string.match(all[at + 1], '^(.*) %d+ %d+$') == ARGV[i] then unanswered[#unanswered + 1] = all[at] end
   end
 end
