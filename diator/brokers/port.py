@@ -32,7 +32,8 @@ Those of one topic are delivered in order. A message to be retried comes back be
 wait in their places; no other key waits with them. Messages without a key have no order.
 
 *Dead letters* (`KeepsDeadLetters`) belong to a subscription; one that does not exist has none. A replay delivers one
-again to its subscription only, as new, with no failures, behind all that wait.
+again to its subscription only, as new, with no failures, behind all that wait. While it waits, what is published later
+may come before it, also of its key.
 
 *Errors* of the driver become `~diator.BrokerError`, raised ``from`` the original, or `~diator.BrokerUnavailableError`
 if trying again later can help. Any other error counts as a fault of the plugin, and as permanent.

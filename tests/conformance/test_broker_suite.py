@@ -480,6 +480,15 @@ class ReplaysWithItsFailures(Queue):
         return replayed
 
 
+@caught_by("a_replay_comes_behind_all_that_wait")
+class ReplaysBeforeWhatWaits(Queue):
+    def replay(self, letter_id: str) -> bool:
+        replayed = super().replay(letter_id)
+        for lane in self._lanes.values():
+            lane.waiting.rotate(1)
+        return replayed
+
+
 @caught_by("what_was_replayed_may_fail_again", "a_replay_hands_one_out_as_new")
 class ReplaysACopy(Queue):
     def replay(self, letter_id: str) -> bool:

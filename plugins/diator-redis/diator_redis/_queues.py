@@ -21,6 +21,9 @@ LONGEST = 500
 MOST_UNANSWERED = 20
 """Lost replies that are asked about; entries of others are redelivered when their lease expires."""
 
+_USUAL = ([b"e"], [b"e", b"k"])
+"""The names of the fields that Diator writes to the stream of a topic."""
+
 
 class Hold(NamedTuple):
     """What identifies a delivery: its entry, its queue, and the lease under which it was delivered."""
@@ -67,15 +70,21 @@ class Queues:
         while at < len(reply):
             number, id_, failures, deliveries, queue, count = reply[at : at + 6]
             begin, at = at + 6, at + 6 + max(count, 0)
-            stream, fields = self._streams[int(number) - 1], as_mapping(reply[begin:at])
-            key = fields.get(b"k")
+            topic, fields = self._streams[int(number) - 1].topic, reply[begin:at]
+            damage: str | None = None
+            if topic is not None and fields[::2] in _USUAL:  # nearly all
+                body, key = fields[1], fields[3] if count == 4 else None
+            else:
+                values = as_mapping(fields)
+                body, key, damage = body_of(values), values.get(b"k"), damage_of(values, topic is None)
+                topic = self._topic_of(values) if topic is None else topic
             yield Delivery(
-                self._topic_of(fields) if stream.topic is None else stream.topic,
-                body_of(fields),
+                topic,
+                body,
                 key=None if key is None else key.decode(errors="surrogateescape"),
                 failures=failures,
                 deliveries=deliveries + 1,
-                damage=damage_of(fields, stream.topic is None),
+                damage=damage,
                 receipt=Hold(number, id_, queue, token),
             )
 

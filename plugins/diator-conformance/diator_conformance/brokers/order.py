@@ -215,6 +215,18 @@ class Order(Bench):
         await self.ack(first, [held])
         assert numbers(chain.from_iterable(await self.take_from([first, second], 1))) == [0]
 
+    @case(ORDERED | Capability.DEAD_LETTERS)
+    async def test_a_replay_comes_behind_all_that_wait(self) -> None:
+        """Also behind many that no receiver has seen yet."""
+        subscription = self.subscription(ordered=True)
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        await broker.publish(messages(60, self.topic(), "a"), timeout=self.patience)
+        await receiver.settle([(await self.take_one(receiver), Park("rejected"))])
+        (letter,) = await self.letters(broker, subscription)
+        assert await keeper(broker).replay(subscription, [letter.id])
+        await self._comes_in_order([receiver], [*range(1, 60), 0])
+
     @case(ORDERED)
     async def test_messages_without_a_key_do_not_wait_for_each_other(self) -> None:
         """Also in an ordered subscription."""

@@ -45,13 +45,13 @@ class Item:
 
     number: int
     key: str | None
-    place: int
-    """Its place in the order."""
     holder: int | None = None
     """The receiver that has it."""
     delivery: Delivery | None = None
     done: bool = False
     parked: bool = False
+    replayed: bool = False
+    """Whether it waits since a replay, so that what was published later may overtake it."""
     failures: int = 0
     deliveries: int = 0
     closed: int = 0
@@ -75,12 +75,13 @@ class Model:
     def __init__(self, *, ordered: bool) -> None:
         self.ordered = ordered
         self.items: list[Item] = []
-        self.places = count()
+        """In the order in which they are delivered."""
+        self.numbers = count()
 
     def of_key(self, item: Item) -> Iterator[Item]:
         """Those of the same key that are not done, in order; only itself where there is no order."""
         alike = [one for one in self.items if one.key == item.key and not one.done]
-        return iter(sorted(alike, key=lambda one: one.place)) if self.ordered and item.key else iter([item])
+        return iter(alike if self.ordered and item.key else [item])
 
     def must(self) -> list[Item]:
         """Those that one of the receivers, if not each of them, can have at once."""
@@ -90,16 +91,30 @@ class Model:
     def check_handed_out(self, item: Item, delivery: Delivery, who: int) -> None:
         """See that this receiver may have it now, and that it is counted right."""
         assert item.waits, f"message {item.number} was handed out, though it is {item}"
+        self._overtake(item)
         for earlier in self.of_key(item):
             if earlier is item:
                 break
             assert earlier.holder == who, f"message {item.number} came before {earlier}"
+        item.replayed = False
         item.deliveries += 1
         on_the_way = delivery.deliveries - item.deliveries
         counts = (delivery.failures, delivery.deliveries)
         is_right = delivery.failures == item.failures and -item.undone <= on_the_way <= item.closed
         assert is_right, f"message {item.number} has counts {counts}, not {item}"
         item.deliveries, item.closed, item.undone = delivery.deliveries, 0, 0
+
+    def _overtake(self, item: Item) -> None:
+        """Move one that comes now before those that were replayed before it was published, and wait."""
+        if item.replayed:
+            return
+        for earlier in self.of_key(item):
+            if earlier is item:
+                break
+            if earlier.replayed:
+                self.items.remove(item)
+                self.items.insert(self.items.index(earlier), item)
+                break
 
     def held_by(self, who: int) -> list[Item]:
         """Those that this receiver has to settle, of each key the first only."""
@@ -156,9 +171,8 @@ class Play:
         """Publish a batch: one to three messages of keys that vary, some without."""
         sent: list[Item] = []
         for at in range(1 + who + what % 2):
-            place = next(self.model.places)
             key = (None, "a", "b", "a")[(what + at) % 4]
-            sent.append(Item(place, key, place))
+            sent.append(Item(next(self.model.numbers), key))
         topic = self.bench.topic()
         await self.broker.publish([message(one.number, topic, one.key) for one in sent], timeout=self.bench.patience)
         self.model.items += sent
@@ -232,7 +246,9 @@ class Play:
             assert await keeper(self.broker).replay(self.subscription, [letter.id])
             item.done = item.parked = False
             item.failures = item.deliveries = item.closed = item.undone = 0
-            item.place = next(self.model.places)
+            item.replayed = True
+            self.model.items.remove(item)
+            self.model.items.append(item)
 
     async def expire(self, *_: int) -> None:
         """Wait until all leases have run out."""

@@ -5,7 +5,7 @@
 
 local OWN = #KEYS - 10
 local FIRST = 3 + OWN
-local lost, keys, returned, settled, finished, by_stream = {}, {}, {}, {}, {}, {}
+local lost, keys, returned, removed, settled, finished, by_stream = {}, {}, {}, {}, {}, {}, {}
 
 local function park(ref, at, id, reason)
   local failures, deliveries = counts_of(ref)
@@ -23,7 +23,8 @@ local function settle(key, ref, at, id, outcome, argument)
     set_counts(ref, failures + 1, deliveries + 1, now + argument)
   elseif outcome ~= 'release' then
     if outcome == 'park' then park(ref, at, id, argument) end
-    redis.call('LREM', queue(key), 1, ref)
+    removed[key] = removed[key] or {}
+    removed[key][#removed[key] + 1] = ref
     finished[#finished + 1] = ref
     by_stream[at] = by_stream[at] or {}
     by_stream[at][#by_stream[at] + 1] = id
@@ -45,16 +46,33 @@ for nth, ref in ipairs(refs) do
   end
 end
 
+-- What becomes of the queues: often all that was delivered of a key is done, and nothing else is there.
+local heads, empty = {}, {}
+local function remove(key, gone, many)
+  if #gone == many then
+    heads[key] = redis.call('LINDEX', queue(key), many)
+    if heads[key] then
+      redis.call('LTRIM', queue(key), many, -1)
+    else
+      empty[#empty + 1] = queue(key)
+    end
+  else
+    for _, ref in ipairs(gone) do redis.call('LREM', queue(key), 1, ref) end
+  end
+end
+
 local all_back, some_back = {}, {}
 local in_force = values_of(holds, keys)
 for at, key in ipairs(keys) do
   local token, many, left = string.match(in_force[at] or '', '^(.*) (%d+) (%d+)$')
+  if removed[key] then remove(key, removed[key], tonumber(many)) end
   if token and left - returned[key] > 0 then
     some_back[#some_back + 1], some_back[#some_back + 2] = key, token .. ' ' .. many .. ' ' .. number(left - returned[key])
   else
     all_back[#all_back + 1] = key
   end
 end
+call_with({'DEL'}, empty)
 call_with({'HSET', holds}, some_back)
 call_with({'HDEL', out}, settled)
 if has_counts then call_with({'HDEL', counts}, finished) end
@@ -62,6 +80,6 @@ for at, ids in pairs(by_stream) do
   call_with({'XACK', KEYS[at + 10], group}, ids)
   if tonumber(at) == OWN then call_with({'XDEL', KEYS[at + 10]}, ids) end
 end
-let_go(all_back)
+let_go(all_back, heads)
 finish()
 return lost

@@ -64,11 +64,12 @@ local function set_counts(ref, failures, deliveries, due)
   redis.call('HSET', counts, ref, failures .. ' ' .. deliveries .. ' ' .. number(due))
 end
 
--- Put keys that no worker holds to where they belong, by the first entries of their queues.
-local function let_go(keys)
+-- Put keys that no worker holds to where they belong, by the first entries of their queues, which may be known (false: none).
+local function let_go(keys, heads)
   local freed, delayed = {}, {}
   for _, key in ipairs(keys) do
-    local head = redis.call('LINDEX', queue(key), 0)
+    local head = heads and heads[key]
+    if head == nil then head = redis.call('LINDEX', queue(key), 0) end
     if head then
       local _, _, due = counts_of(head)
       local to = due > now and delayed or freed
