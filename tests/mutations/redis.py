@@ -228,7 +228,7 @@ REDIS = (
         "_receiver.py",
         "does-not-leave",
         "a closed receiver keeps what it has until its lease ends",
-        "                await self._queues.leave()\n",
+        "                await self._source.leave()\n",
         "                pass\n",
     ),
     _bug(
