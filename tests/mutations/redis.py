@@ -484,13 +484,6 @@ REDIS = (
         "",
     ),
     _bug(
-        "lua/stream_settle.lua",
-        "repeated-settling",
-        "an outcome that is given twice in a call counts as lost",
-        "    settled[ref] = true\n",
-        "",
-    ),
-    _bug(
         "lua/streams.lua",
         "own-not-deleted",
         "the stream of what comes again grows for ever",

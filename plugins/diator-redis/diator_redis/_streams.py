@@ -58,7 +58,9 @@ class Streams:
         self._return_at = self._loop.time()
         """When to look for what others hold past their leases."""
         self._last = [b"0"] * len(self._names)
-        """The last entry that was read of each stream: this worker has what is pending for it behind them unseen."""
+        """Ids of each stream: what is pending for this worker behind them it has not seen."""
+        self._is_behind = True
+        """Whether other workers may have read beyond those ids."""
         self._is_unanswered = False
         """Whether a reply was lost, in which there may have been entries."""
         self._full: list[int] = []
@@ -71,7 +73,7 @@ class Streams:
     async def take(self, limit: int, found: list[Delivery]) -> bool:
         """Append at most this many deliveries; return whether to call again immediately."""
         if self._loop.time() >= self._return_at:
-            self._return_at = self._loop.time() + self._period
+            self._return_at, self._is_behind = self._loop.time() + self._period, True
             await self._return("")
         if self._is_unanswered:
             for some in self._in_turn(limit):
@@ -109,7 +111,7 @@ class Streams:
             if entries:
                 at = self._names.index(name)
                 found += [self._delivery(at, id_, fields, expires) for id_, fields in entries]
-                self._last[at] = entries[-1][0]
+                self._last[at], self._is_behind = entries[-1][0], False
                 self._full += [at] if len(entries) >= size else []
 
     def _delivery(self, at: int, id_: bytes, fields: Any, expires: float) -> Delivery:
@@ -131,15 +133,22 @@ class Streams:
 
     async def wait(self, longest: float) -> None:
         """Wait until there may be something to take, or the time is over."""
-        positions: list[Argument] = []
+        if self._is_behind and not await self._catch_up():
+            return  # a group was deleted, which `take` reports
+        seconds = max(0.001, min(longest, self._return_at - self._loop.time()))
+        head = (b"XREAD", b"COUNT", 1, b"BLOCK", max(1, int(seconds * 1000)), b"STREAMS")
+        reply = await self._client.call(*head, *self._names, *self._last, wait=seconds)
+        self._is_behind = reply is not None  # unless it is this worker that gets what is new
+
+    async def _catch_up(self) -> bool:
+        """Note how far all workers have read; return whether all groups are there."""
+        positions: list[bytes] = []
         for reply in await self._client.send(*((b"XINFO", b"GROUPS", name) for name in self._names)):
             groups = [] if "no such key" in str(reply) else [as_mapping(group) for group in checked(reply)]
             positions += [group[b"last-delivered-id"] for group in groups if group[b"name"] == self._group]
-        if len(positions) < len(self._names):
-            return  # one was deleted, which `take` reports
-        seconds = max(0.001, min(longest, self._return_at - self._loop.time()))
-        head = (b"XREAD", b"COUNT", 1, b"BLOCK", max(1, int(seconds * 1000)), b"STREAMS")
-        await self._client.call(*head, *self._names, *positions, wait=seconds)
+        if len(positions) == len(self._names):
+            self._last = positions
+        return len(positions) == len(self._names)
 
     # Settling.
 

@@ -16,16 +16,14 @@ local function settle(at, id, outcome, argument)
   remove(at, id)
 end
 
-local lost, settled = {}, {}
+local lost = {}
 for i = FIRST, #ARGV, 4 do
   local at, id, outcome, argument = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local ref = ARGV[i] .. '/' .. id
   local stream = KEYS[at + 5]
   if #redis.call('XPENDING', stream, group, id, id, 1, consumer) == 0 then
-    if not settled[ref] then lost[#lost + 1] = (i - FIRST) / 4 end
+    lost[#lost + 1] = (i - FIRST) / 4
   elseif outcome ~= 'renew' then
     settle(at, id, outcome, argument)
-    settled[ref] = true
   elseif fields_of(stream, id) then -- Redis 7 forgets what is claimed after its entry was deleted
     redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
   end
