@@ -1191,6 +1191,47 @@ def test_the_broker_that_defects_are_put_into_is_right() -> None:
     assert [name for name in EVERY_CASE if fails(suite, name)] == []
 
 
+class OvertakesReplays(Queue):
+    """Right, though it puts what is published before what was replayed and still waits."""
+
+    is_replaying = False
+
+    def replay(self, letter_id: str) -> bool:
+        self.is_replaying = True
+        replayed = super().replay(letter_id)
+        self.is_replaying = False
+        return replayed
+
+    def put(self, topic: str, body: bytes, key: str | None) -> None:
+        super().put(topic, body, key)
+        if key is None or not self.ordered:
+            return
+        waiting = self._lanes[key].waiting
+        new = waiting.pop()
+        new.topic = Replayed(topic) if self.is_replaying else topic
+        overtaken = [] if self.is_replaying else [*itertools.takewhile(is_replayed, reversed(waiting))]
+        for one in overtaken:
+            waiting.pop()
+            new.number, one.number = one.number, new.number
+        waiting.extend([new, *reversed(overtaken)])
+
+
+class Replayed(str):
+    """The topic of a message that was replayed."""
+
+    __slots__ = ()
+
+
+def is_replayed(message: Message) -> bool:
+    return isinstance(message.topic, Replayed)
+
+
+def test_what_is_published_later_may_overtake_a_replay() -> None:
+    broker: Any = type("Overtaken", (WrongBroker,), {"queue_class": OvertakesReplays})
+    suite = suite_for(broker)
+    assert [name for name in EVERY_CASE if fails(suite, name)] == []
+
+
 HURT = {
     "goes_on_by_itself_after_its_connections_broke",
     "a_receive_that_waits_survives_a_broken_connection",

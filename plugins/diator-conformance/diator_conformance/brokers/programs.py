@@ -7,7 +7,7 @@ from itertools import count
 from typing import Literal, NamedTuple, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings, strategies
+from hypothesis import HealthCheck, Phase, example, given, settings, strategies
 
 from diator.brokers.port import (
     ACK,
@@ -37,6 +37,13 @@ class Step(NamedTuple):
     do: Literal["publish", "receive", "settle", "close", "replay", "expire", "late"]
     who: int = 0
     what: int = 0
+
+
+PUBLISHED_AFTER_A_REPLAY = [
+    *(Step("publish", 0, 2), Step("receive"), Step("settle", 0, 3), Step("settle", 1, 3)),
+    *(Step("replay"), Step("publish", 0, 2), Step("publish", 0, 2), Step("receive"), Step("receive", 1, 3)),
+]
+"""One message of a key is replayed, and others of the key are published while it waits."""
 
 
 @dataclass
@@ -315,6 +322,7 @@ class Programs(Bench):
             suppress_health_check=[HealthCheck.too_slow],
         )
         @seeded(self.seed)
+        @example(program=PUBLISHED_AFTER_A_REPLAY)
         @given(program=strategies.lists(steps, min_size=10, max_size=40))
         def check(program: list[Step]) -> None:
             needs = ALL | Capability.ORDERED if ordered else ALL
