@@ -525,6 +525,7 @@ REDIS = (
         "who leaves takes back what others have",
         "'XPENDING', stream, group, '-', '+', limit, consumer",
         "'XPENDING', stream, group, '-', '+', limit",
+        _STREAMS,
     ),
     _bug(
         "lua/stream_return.lua",
@@ -564,6 +565,7 @@ REDIS = (
         "what was settled after a renewal is told as lost when it is reported again",
         "                delivery.receipt.expires = before + self._lease * FRESH\n",
         "                delivery.receipt.expires = 0.0\n",
+        _STREAMS,
     ),
     _bug(
         "_streams.py",
@@ -579,6 +581,7 @@ REDIS = (
         "what was released at the end is told as settled",
         "if self._has_left or not settlements",
         "if not settlements",
+        _STREAMS,
     ),
     _bug(
         "_topics.py",
@@ -593,6 +596,7 @@ REDIS = (
         "status does not count what waits for a retry",
         "waiting = delayed + sum(",
         "waiting = sum(",
+        _STREAMS,
     ),
     # The queues of an ordered subscription.
     _bug("lua/queues.lua", "freed-unheard", "a key that becomes free wakes no worker", "      rings = true\n", ""),

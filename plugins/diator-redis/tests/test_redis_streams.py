@@ -233,6 +233,7 @@ async def test_an_outcome_that_is_reported_again_changes_nothing(
         await broker.publish([message(at, "a") for at in range(3)], timeout=5)
         receiver = await broker.subscribe(subscription)
         (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
+        assert not await receiver.renew([delivery])
         for _ in range(2):
             lost = await receiver.settle([(delivery, outcome)])
             assert subscription.ordered or not lost
@@ -253,6 +254,32 @@ async def test_a_receiver_gives_all_back_however_much_it_is(
             held += len(await asyncio.wait_for(receiver.receive(250), 5))
         await receiver.aclose()
         assert sorted(numbers(await settle_all(await broker.subscribe(subscription), 250))) == list(range(250))
+
+
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+async def test_a_receiver_that_leaves_gives_back_its_own_and_settles_nothing_after(
+    server: RedisServer, client: Any, subscription: Subscription
+) -> None:
+    async with connected(RedisBroker(server.url), subscription) as broker:
+        await broker.publish([message(at, str(at)) for at in range(2)], timeout=5)
+        stays, leaves = await broker.subscribe(subscription), await broker.subscribe(subscription)
+        (kept,), (returned,) = await stays.receive(1), await leaves.receive(1)
+        await leaves.aclose()
+        assert await leaves.settle([(returned, ACK)]) == [returned]
+        (again,) = await asyncio.wait_for(stays.receive(10), 5)
+        assert numbers([again]) == numbers([returned])
+        assert again.deliveries == 1
+        assert not await stays.settle([(kept, ACK), (again, ACK)])
+
+
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+async def test_status_counts_a_retry_that_waits(server: RedisServer, client: Any, subscription: Subscription) -> None:
+    async with connected(RedisBroker(server.url), subscription) as broker:
+        await broker.publish([message(1, "a"), message(2, "b")], timeout=5)
+        receiver = await broker.subscribe(subscription)
+        (delivery,) = await receiver.receive(1)
+        await receiver.settle([(delivery, RetryAfter(60.0))])
+        assert [status.waiting for status in await broker.status([subscription])] == [2]
 
 
 async def test_entries_may_go_by_their_age(server: RedisServer, client: Any) -> None:
