@@ -58,9 +58,11 @@ class Streams:
         self._return_at = self._loop.time()
         """When to look for what others hold past their leases."""
         self._last = [b"0"] * len(self._names)
-        """Ids of each stream: what is pending for this worker behind them it has not seen."""
+        """The last entry of each stream that arrived: what is pending for this worker behind it was in a lost reply."""
+        self._positions = list(self._last)
+        """How far all workers have read, as far as this one knows."""
         self._is_behind = True
-        """Whether other workers may have read beyond those ids."""
+        """Whether other workers may have read further."""
         self._is_unanswered = False
         """Whether a reply was lost, in which there may have been entries."""
         self._full: list[int] = []
@@ -111,7 +113,8 @@ class Streams:
             if entries:
                 at = self._names.index(name)
                 found += [self._delivery(at, id_, fields, expires) for id_, fields in entries]
-                self._last[at], self._is_behind = entries[-1][0], False
+                self._last[at] = self._positions[at] = entries[-1][0]
+                self._is_behind = False
                 self._full += [at] if len(entries) >= size else []
 
     def _delivery(self, at: int, id_: bytes, fields: Any, expires: float) -> Delivery:
@@ -137,7 +140,7 @@ class Streams:
             return  # a group was deleted, which `take` reports
         seconds = max(0.001, min(longest, self._return_at - self._loop.time()))
         head = (b"XREAD", b"COUNT", 1, b"BLOCK", max(1, int(seconds * 1000)), b"STREAMS")
-        reply = await self._client.call(*head, *self._names, *self._last, wait=seconds)
+        reply = await self._client.call(*head, *self._names, *self._positions, wait=seconds)
         self._is_behind = reply is not None  # unless it is this worker that gets what is new
 
     async def _catch_up(self) -> bool:
@@ -147,7 +150,7 @@ class Streams:
             groups = [] if "no such key" in str(reply) else [as_mapping(group) for group in checked(reply)]
             positions += [group[b"last-delivered-id"] for group in groups if group[b"name"] == self._group]
         if len(positions) == len(self._names):
-            self._last = positions
+            self._positions = positions
         return len(positions) == len(self._names)
 
     # Settling.
