@@ -431,6 +431,7 @@ REDIS = (
         "what waits for a retry is handed out behind another",
         "if not number_of[stream] or due > now then return false end",
         "if not number_of[stream] then return false end",
+        _BOTH,
     ),
     # The streams of a subscription without order.
     _bug(

@@ -127,6 +127,17 @@ async def test_odd_entries_of_other_programs_stop_nothing(server: RedisServer, c
         assert len(await take(receiver, len(odd) + 2)) == len(odd) + 2
 
 
+async def test_one_behind_the_first_waits_for_its_retry(server: RedisServer, client: Any) -> None:
+    """Those before it come at once, those behind it with it."""
+    async with connected(server, ORDERED) as broker:
+        receiver = await broker.subscribe(ORDERED)
+        await broker.publish([message(at, "a") for at in range(3)], timeout=5)
+        first, second, third = await receiver.receive(3)
+        assert not await receiver.settle([(first, RELEASE), (second, RetryAfter(0.3)), (third, RELEASE)])
+        assert numbers(await take(receiver, 1)) == [0]
+        assert numbers(await take(receiver, 2)) == [1, 2]
+
+
 # What is left to others.
 
 
