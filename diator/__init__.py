@@ -2,7 +2,7 @@
 
 from diator._hooks import Hooks
 from diator._keys import Named
-from diator._places import Place
+from diator._locations import SourceLocation
 from diator.app import Diator, Sender
 from diator.context import Context, Publish
 from diator.engine.maps import EventMap, RequestMap
@@ -16,6 +16,7 @@ from diator.errors import (
     DependencyCycleError,
     DependencyNotFoundError,
     DiatorError,
+    HandlerNotFoundError,
     InvalidMessageError,
     LatePublishError,
     LifetimeMismatchError,
@@ -29,7 +30,6 @@ from diator.errors import (
     RetryLater,
     ScopeClosedError,
     UndeclaredEventError,
-    UnknownRequestError,
     UnreadableMessageError,
     UnsupportedRegistrationError,
 )
@@ -65,6 +65,7 @@ __all__ = [
     "ECSTEvent",
     "Event",
     "EventMap",
+    "HandlerNotFoundError",
     "Hooks",
     "InvalidMessageError",
     "LatePublishError",
@@ -77,7 +78,6 @@ __all__ = [
     "NotPublishedError",
     "NotRunningError",
     "NotificationEvent",
-    "Place",
     "Problem",
     "Publish",
     "PublishError",
@@ -91,10 +91,10 @@ __all__ = [
     "Rows",
     "ScopeClosedError",
     "Sender",
+    "SourceLocation",
     "Stream",
     "TimeoutMiddleware",
     "UndeclaredEventError",
-    "UnknownRequestError",
     "UnreadableMessageError",
     "UnsupportedRegistrationError",
     "contract",

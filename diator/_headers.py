@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from diator._places import caller, place_in
+from diator._locations import caller, location_in_frame
 from diator.context import Headers
 from diator.errors import ConfigurationError, Problem
 from diator.options import is_readable
@@ -21,8 +21,8 @@ def sealed_headers(headers: Any, verb: str = "app.using") -> Mapping[str, str]:
     """
     problems = list(_wrong(headers))
     if problems:
-        place = place_in(caller())
-        raise ConfigurationError([Problem("headers", f"{verb} got {text}", fix, place) for text, fix in problems])
+        location = location_in_frame(caller())
+        raise ConfigurationError([Problem("headers", f"{verb} got {text}", fix, location) for text, fix in problems])
     return Headers(dict(headers))
 
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    from diator.brokers.envelope import Outgoing
-    from diator.brokers.port import Delivery, Outcome, Park
-    from diator.engine.records import Registration
+    from diator.brokers.envelope import OutgoingMessage
+    from diator.brokers.port import Delivery, MoveToDeadLetters, Outcome
+    from diator.engine.registrations import Registration
     from diator.messages import Event, Message
 
 Verb = Literal["send", "stream", "publish"]
@@ -71,7 +71,7 @@ class Handling(_InContext):
         self.message = message
         """The message; of a domain event or request, as middlewares have passed it on."""
         self.handler = handler
-        """The handler as it was registered, with ``name``, ``kind`` and ``place``."""
+        """The handler as it was registered, with ``name``, ``kind`` and ``location``."""
         self.delivery = delivery
         """Of a brokered event, what the broker delivered: its topic, key, body and counts."""
         self.system = system
@@ -85,7 +85,7 @@ class Handling(_InContext):
 class Publishing(NamedTuple):
     """Messages are passed to the broker."""
 
-    messages: "Sequence[Outgoing]"
+    messages: "Sequence[OutgoingMessage]"
     context: Context | None
     """The context of the unit of work that published them."""
     system: str
@@ -121,7 +121,7 @@ class Collected(_InContext):
 class Published(NamedTuple):
     """Events were handed to the broker, which took them."""
 
-    messages: "Sequence[Outgoing]"
+    messages: "Sequence[OutgoingMessage]"
     seconds: float
 
 
@@ -154,13 +154,13 @@ class Retried(NamedTuple):
     error: BaseException | None
 
 
-class Parked(NamedTuple):
+class DeadLettered(NamedTuple):
     """A message becomes a dead letter."""
 
     subscription: str
     context: Context | None
     """None where the message could not be read."""
-    why: "Park"
+    failure: "MoveToDeadLetters"
 
 
 class Settled(NamedTuple):
@@ -171,11 +171,11 @@ class Settled(NamedTuple):
     message_id: str | None
     """None where the message could not be read."""
     outcome: "Outcome"
-    lost: bool
+    lease_lost: bool
     """Whether its lease had been lost, so that somebody else has it and nothing was taken down."""
 
 
 for _public in (
-    Sending, Handling, Publishing, Collected, Published, Received, Handled, Retried, Parked, Settled,
+    Sending, Handling, Publishing, Collected, Published, Received, Handled, Retried, DeadLettered, Settled,
 ):  # fmt: skip
     _public.__module__ = "diator.hooks"

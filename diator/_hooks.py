@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from diator._headers import sealed_headers
-from diator._places import caller, place_in
+from diator._locations import caller, location_in_frame
 from diator.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from diator._hook_details import (
         Collected,
+        DeadLettered,
         Handled,
         Handling,
-        Parked,
         Published,
         Publishing,
         Received,
@@ -79,7 +79,7 @@ class Hooks:
     def retried(self, details: "Retried", /) -> None:
         """A message will be delivered again."""
 
-    def parked(self, details: "Parked", /) -> None:
+    def dead_lettered(self, details: "DeadLettered", /) -> None:
         """A message becomes a dead letter."""
 
     def settled(self, details: "Settled", /) -> None:
@@ -92,7 +92,7 @@ _IN_CONTEXT = ("sending", "handling", "collected")
 """Those that get a context, also for what stays in the process."""
 _IN_PROCESS = (*_IN_CONTEXT, "propagate")
 """Those that are compiled into the plans of an app."""
-NAMES = (*WRAPS, "propagate", "collected", "published", "received", "handled", "retried", "parked", "settled")
+NAMES = (*WRAPS, "propagate", "collected", "published", "received", "handled", "retried", "dead_lettered", "settled")
 """The methods of a hook."""
 
 _FAILED = "the hook %s failed"
@@ -230,7 +230,9 @@ def are_hooks(given: Any) -> bool:
 def ensure_plain_hooks(hooks: Iterable[Hooks]) -> None:
     """Raise `ConfigurationError` for a hook that could never work: one that is async, or a generator."""
     problems = [
-        Problem("hooks", f"Diator got the hook {hook!r}, whose method {name} is {what}", fix, place_in(caller()))
+        Problem(
+            "hooks", f"Diator got the hook {hook!r}, whose method {name} is {what}", fix, location_in_frame(caller())
+        )
         for hook in hooks
         for name in NAMES
         for what, fix in _unusable(getattr(hook, name))

@@ -17,8 +17,8 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 from typing_extensions import Concatenate  # noqa: UP035 - that of typing takes no ellipsis on 3.10
 
 from diator.engine.decorator_checks import ensure_decorator
-from diator.engine.hints import class_of, members
-from diator.engine.records import Promise
+from diator.engine.hints import class_of, union_members
+from diator.engine.registrations import DeliveryGuarantee
 from diator.messages import Command, Event, Message, Query
 from diator.retry import Retry
 
@@ -164,7 +164,7 @@ class EventHandler(_Decorator):
 
 def _is_message(target: Any) -> bool:
     try:
-        classes = list(map(class_of, members(target)))
+        classes = list(map(class_of, union_members(target)))
         return all(cls is not None and issubclass(cls, Message) for cls in classes)
     except Exception:  # noqa: BLE001 - some objects answer to no question; the check says so
         return False
@@ -227,7 +227,7 @@ class Decorators:
         concurrency: int | None = ...,
         timeout: float | None = ...,
         ordered: bool | None = ...,
-        delivery: Promise | None = ...,
+        delivery: DeliveryGuarantee | None = ...,
     ) -> HandlerOf[E, None]: ...
     @overload
     def on_event(self, handler: type[_AsyncHandler[T, E, None]], /) -> type[T]: ...
@@ -249,7 +249,7 @@ class Decorators:
         concurrency: int | None = ...,
         timeout: float | None = ...,
         ordered: bool | None = ...,
-        delivery: Promise | None = ...,
+        delivery: DeliveryGuarantee | None = ...,
     ) -> EventHandler: ...
     def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""

@@ -17,14 +17,14 @@ from diator._misuse import AsyncOnly, ensure_loop, other_loop
 from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.containers.find import find_container
-from diator.containers.port import Capability, Container
-from diator.engine.check import Checked, check, unfinished
+from diator.containers.port import Container, ContainerCapability
+from diator.engine.check import CheckResult, check_registry, unfinished
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.events import ensure_may_wait
 from diator.engine.hints import key_of
 from diator.engine.plan import Call, Plan
 from diator.engine.registry import Registry
-from diator.engine.resources import Resources
+from diator.engine.resources import ContainerScopes
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
@@ -36,7 +36,7 @@ from diator.router import Router
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from diator.delivery.brokerage import Brokerage
+    from diator.delivery.messaging import Messaging
     from diator.delivery.operations import Operations
     from diator.delivery.worker import Worker
     from diator.testing.session import Session
@@ -101,11 +101,11 @@ class Diator(AsyncOnly, Router):
         ensure_plain_hooks(listed)
         self.name = name
         self._hooks = HookDispatcher(listed)
-        brokerage: Brokerage | None = None
+        messaging: Messaging | None = None
         if broker is not None:
-            from diator.delivery import brokerage as module  # noqa: PLC0415 - apps without a broker need none of it
+            from diator.delivery import messaging as module  # noqa: PLC0415 - apps without a broker need none of it
 
-            brokerage = module.Brokerage(
+            messaging = module.Messaging(
                 broker,
                 retry=retry or Retry(),
                 concurrency=concurrency,
@@ -115,8 +115,8 @@ class Diator(AsyncOnly, Router):
                 hooks=self._hooks,
             )
         found = self._registry.container = None if container is None else find_container(container)
-        self._resources = Resources(found)
-        self._parts = Parts(found, self._resources, brokerage)
+        self._resources = ContainerScopes(found)
+        self._parts = Parts(found, self._resources, messaging)
         self._dispatch: Dispatch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = "has not been started"
@@ -132,10 +132,10 @@ class Diator(AsyncOnly, Router):
 
         Starting does the same, raises `ConfigurationError` with all the errors and logs the warnings.
         """
-        return list(look(self).problems)
+        return list(inspect_app(self).problems)
 
     def worker(
-        self, *, only: Collection[str] | None = None, concurrency: int | None = None, grace: float = 20.0
+        self, *, subscriptions: Collection[str] | None = None, concurrency: int | None = None, grace: float = 20.0
     ) -> "Worker":
         """Handle brokered events: ``async with app, app.worker(): ...``. ``diator run module:app`` does the same.
 
@@ -145,20 +145,20 @@ class Diator(AsyncOnly, Router):
         Raises `ConfigurationError` without a broker, or for an unknown subscription.
         """
         dispatch = self._running()
-        if self._parts.brokerage is None:
+        if self._parts.messaging is None:
             raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so a worker has nothing to do")])
-        return self._parts.brokerage.worker(dispatch, only=only, concurrency=concurrency, grace=grace)
+        return self._parts.messaging.worker(dispatch, subscriptions=subscriptions, concurrency=concurrency, grace=grace)
 
     def operations(self) -> "Operations":
         """Look after subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
 
         The app need not run. Raises `ConfigurationError` without a broker.
         """
-        if self._parts.brokerage is None:
+        if self._parts.messaging is None:
             raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so it has no subscriptions")])
-        if not self._parts.brokerage.is_looked_through:
-            look(self)
-        return self._parts.brokerage.operations()
+        if not self._parts.messaging.has_catalog:
+            inspect_app(self)
+        return self._parts.messaging.operations()
 
     def testing(
         self, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
@@ -190,7 +190,7 @@ class Diator(AsyncOnly, Router):
             self._loop = None
             raise
         self._dispatch = dispatch
-        self._registry.close(f"{self!r} has been started")
+        self._registry.freeze(f"{self!r} has been started")
         self._calls, self._event_calls = self._dispatch.calls, self._dispatch.event_calls
         return self
 
@@ -215,9 +215,9 @@ class Diator(AsyncOnly, Router):
             self._loop = None
 
     async def _connect(self) -> None:
-        if self._parts.brokerage is not None:
+        if self._parts.messaging is not None:
             try:
-                await self._parts.brokerage.connect()
+                await self._parts.messaging.connect()
             except BaseException:
                 await self._resources.stop()
                 raise
@@ -226,14 +226,14 @@ class Diator(AsyncOnly, Router):
         try:
             await self._resources.stop()
         finally:
-            if self._parts.brokerage is not None:
-                await shielded(self._parts.brokerage.close())
+            if self._parts.messaging is not None:
+                await shielded(self._parts.messaging.close())
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
         """Have a command or a query handled, in a unit of work of its own, and give its result.
 
-        Raises at once, before it is awaited: `InvalidMessageError` for what is no request, `UnknownRequestError`
+        Raises at once, before it is awaited: `InvalidMessageError` for what is no request, `HandlerNotFoundError`
         where it has no handler, `NotRunningError` outside of ``async with app``, `NotProvidedError` where its handler
         needs ``app.using(provide=...)``. What handlers and middlewares raise reaches the caller unchanged.
         """
@@ -302,7 +302,7 @@ class Diator(AsyncOnly, Router):
         if unknown:
             text = f"app.using got {', '.join(unknown)}, which {self!r} does not expect"
             raise ConfigurationError(
-                [Problem("provided", text, f"declare it before the start: app.provides({unknown[0]})")]
+                [Problem("undeclared-value", text, f"declare it before the start: app.provides({unknown[0]})")]
             )
         return Sender(self._running, provided, sealed, correlation_id)
 
@@ -316,8 +316,8 @@ class Diator(AsyncOnly, Router):
     def _compiled(self) -> Dispatch:
         return compiled(self, self._checked(), self._parts)
 
-    def _checked(self) -> Checked:
-        checked = look(self)
+    def _checked(self) -> CheckResult:
+        checked = inspect_app(self)
         errors = [problem for problem in checked.problems if problem.severity == "error"]
         if errors:
             raise ConfigurationError(errors)
@@ -331,7 +331,11 @@ class Diator(AsyncOnly, Router):
             text = f"{self!r} is running {where} already; an app runs once at a time: enter it once, around everything"
             raise NotRunningError(text)
         container = self._resources.container
-        if self._state == "has ended" and container is not None and Capability.REOPENS not in container.capabilities:
+        if (
+            self._state == "has ended"
+            and container is not None
+            and ContainerCapability.REUSABLE not in container.capabilities
+        ):
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
 
@@ -360,15 +364,15 @@ def _no_broker(text: str) -> Problem:
 
 def _no_mapping(provide: object) -> Problem:
     text = f"app.using got provide={provide!r}; expected a mapping"
-    return Problem("provided", text, "write app.using(provide={User: user})")
+    return Problem("undeclared-value", text, "write app.using(provide={User: user})")
 
 
 class Parts(NamedTuple):
     """What the plans of an app are compiled with, for tools."""
 
     container: Container | None
-    resources: Resources
-    brokerage: "Brokerage | None"
+    resources: ContainerScopes
+    messaging: "Messaging | None"
 
 
 def parts_of(app: Diator) -> Parts:
@@ -376,22 +380,22 @@ def parts_of(app: Diator) -> Parts:
     return app._parts
 
 
-def look(app: Diator, parts: Parts | None = None) -> Checked:
+def inspect_app(app: Diator, parts: Parts | None = None) -> CheckResult:
     """Look an app through, for tools: what is registered, how it is wired, what is wrong. Runs none of its code.
 
     ``parts`` takes the place of those that the app has.
     """
-    container, _, brokerage = parts or parts_of(app)
-    checked = check(registry_of(app), container, app, brokerage is not None)
+    container, _, messaging = parts or parts_of(app)
+    checked = check_registry(registry_of(app), container, app, messaging is not None)
     try:
-        return checked if brokerage is None else brokerage.check(checked, app.name)
+        return checked if messaging is None else messaging.add_broker_problems(checked, app.name)
     except Exception as error:  # noqa: BLE001 - classes of events, and brokers, may raise anything where they are looked at
         return checked._replace(problems=(*checked.problems, unfinished("brokered events", error)))
 
 
-def compiled(app: Diator, checked: Checked, parts: Parts) -> Dispatch:
+def compiled(app: Diator, checked: CheckResult, parts: Parts) -> Dispatch:
     """Compile the plans of an app that was looked through with the same parts, and with its hooks as they are now."""
-    sender = None if parts.brokerage is None else parts.brokerage.open(app.name)
+    sender = None if parts.messaging is None else parts.messaging.create_publisher(app.name)
     wrapping, hooks = None, hooks_of(app)
     if hooks.is_compiled:
         from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it
@@ -419,9 +423,9 @@ def registry_of(router: Router) -> Registry:
     return router._registry
 
 
-def brokerage_of(app: Diator) -> "Brokerage | None":
+def messaging_of(app: Diator) -> "Messaging | None":
     """Give what an app has to do with its broker, for tools. Its catalog is drawn up by `look`, or at the start."""
-    return app._parts.brokerage
+    return app._parts.messaging
 
 
 def exchange(app: Diator, parts: Parts, dispatch: Dispatch | None) -> tuple[Parts, Dispatch | None]:
@@ -467,7 +471,7 @@ class Sender:
         plan = self._running().plan_of_events(events)
         for event in events:
             ensure_may_wait(event, after)
-        call = plan.using(self._provided, self._headers, self._correlation_id, after=after)
+        call = plan.bind(self._provided, self._headers, self._correlation_id, after=after)
         result: Coroutine[Any, Any, None] = call(events)
         return result
 
@@ -479,4 +483,4 @@ class Sender:
         return Stream(plan, query, dispatch.resources, self._provided, (self._headers, self._correlation_id))
 
     def _call(self, plan: Plan) -> Call:
-        return plan.using(self._provided, self._headers, self._correlation_id)
+        return plan.bind(self._provided, self._headers, self._correlation_id)

@@ -51,7 +51,7 @@ class Context:
     """What the sender attached with ``app.using(headers=...)``."""
     attempt: int = 1
     """Which try this is, from 1; above 1 for a brokered event whose handler has failed before."""
-    time: "datetime | None" = None
+    published_at: "datetime | None" = None
     """When a brokered event was published; none for what is sent in process."""
     subscription: str | None = None
     """The subscription of the brokered event that led here; none outside of a worker."""
@@ -87,7 +87,7 @@ class Publish(Protocol[E_contra]):
         ...
 
 
-current: ContextVar[Context | None] = ContextVar("diator.context", default=None)
+current_context: ContextVar[Context | None] = ContextVar("diator.context", default=None)
 """The context of the message that is being handled here, where its plan needed one."""
 
 
@@ -98,9 +98,9 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-def next_context(headers: Mapping[str, str] | None = None, correlation_id: str | None = None) -> Context:
+def child_context(headers: Mapping[str, str] | None = None, correlation_id: str | None = None) -> Context:
     """Make the context of a message that is sent now, caused by the one being handled, if there is one."""
-    cause = current.get()
+    cause = current_context.get()
     message_id = new_id()
     if cause is None:
         return Context(

@@ -6,7 +6,7 @@
     ├── ConfigurationError            the app as written cannot work; ``problems`` has all of them
     ├── NotRunningError               used before the start, after the end, or entered twice
     ├── InvalidMessageError           not a message, or the wrong kind for this call          (also a TypeError)
-    ├── UnknownRequestError           a request that has no handler                           (also a LookupError)
+    ├── HandlerNotFoundError           a request that has no handler                           (also a LookupError)
     ├── NotProvidedError              a value that ``app.using(provide=...)`` had to bring    (also a LookupError)
     ├── UndeclaredEventError          published without having been declared
     ├── LatePublishError              published after its handler returned
@@ -34,12 +34,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from diator._keys import Key
-from diator._places import Place
+from diator._locations import SourceLocation
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from diator.brokers.envelope import Outgoing
+    from diator.brokers.envelope import OutgoingMessage
     from diator.messages import Event
 
 
@@ -51,16 +51,16 @@ class Problem:
     """A short, stable name for this kind of problem, for searching and for filtering."""
     text: str
     """The offender, and what was expected."""
-    remedy: str
+    fix: str
     """The next step."""
-    place: Place | None = None
+    location: SourceLocation | None = None
     """Where the offender was registered or defined, if it stands in a file."""
     severity: Literal["error", "warning"] = "error"
     """An error stops the start; a warning is logged."""
 
     def __str__(self) -> str:
-        where = f"\n    at {self.place}" if self.place else ""
-        return f"{self.text} [{self.code}]{where}\n    -> {self.remedy}"
+        where = f"\n    at {self.location}" if self.location else ""
+        return f"{self.text} [{self.code}]{where}\n    -> {self.fix}"
 
 
 class DiatorError(Exception):
@@ -88,7 +88,7 @@ class InvalidMessageError(DiatorError, TypeError):
     """What was given is not a message that this call takes."""
 
 
-class UnknownRequestError(DiatorError, LookupError):
+class HandlerNotFoundError(DiatorError, LookupError):
     """No handler is registered for this command or query."""
 
 
@@ -137,9 +137,9 @@ class NotPublishedError(BrokerError):
 
     def __init__(
         self,
-        unsent: "Sequence[Outgoing]",
-        unknown: "Sequence[Outgoing]" = (),
-        rejected: "Sequence[Outgoing]" = (),
+        unsent: "Sequence[OutgoingMessage]",
+        unknown: "Sequence[OutgoingMessage]" = (),
+        rejected: "Sequence[OutgoingMessage]" = (),
     ) -> None:
         super().__init__(unsent, unknown, rejected)
         self.unsent, self.unknown, self.rejected = tuple(unsent), tuple(unknown), tuple(rejected)
@@ -166,18 +166,18 @@ class PublishError(DiatorError):
         self, unsent: "Sequence[Event]", unknown: "Sequence[Event]" = (), reason: str = "", *, refused: bool = False
     ) -> None:
         super().__init__(unsent, unknown, reason)
-        self.unsent, self.unknown, self.reason, self.refused = tuple(unsent), tuple(unknown), reason, refused
+        self.unsent, self.unknown, self.reason, self.permanent = tuple(unsent), tuple(unknown), reason, refused
 
     def __str__(self) -> str:
         counts = ((len(self.unsent), "{} did not leave"), (len(self.unknown), "of {} nobody knows"))
         told = ", ".join(text.format(number) for number, text in counts if number)
         names = ", ".join(dict.fromkeys(type(event).__qualname__ for event in (*self.unsent, *self.unknown)))
         reason = self.reason.rstrip(" .;:") or "the broker gave no reason"
-        return f"events were not published ({names}): {told}: {reason}; what was committed stands: {self._remedy}"
+        return f"events were not published ({names}): {told}: {reason}; what was committed stands: {self._fix}"
 
     @property
-    def _remedy(self) -> str:
-        if self.refused:
+    def _fix(self) -> str:
+        if self.permanent:
             return "mend the cause first, the broker would refuse them again"
         if self.unsent:
             return "publish those in `unsent` again when the broker is back"
@@ -265,14 +265,14 @@ class LifetimeMismatchError(ContainerError):
 
 
 class UnsupportedRegistrationError(ContainerError):
-    """The container holds a registration that the plugin cannot honour; ``remedy`` says what to do instead."""
+    """The container holds a registration that the plugin cannot honour; ``fix`` says what to do instead."""
 
-    def __init__(self, key: Key, reason: str, remedy: str) -> None:
-        super().__init__(key, reason, remedy)
-        self.key, self.reason, self.remedy = key, reason, remedy
+    def __init__(self, key: Key, reason: str, fix: str) -> None:
+        super().__init__(key, reason, fix)
+        self.key, self.reason, self.fix = key, reason, fix
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.reason}; {self.remedy}"
+        return f"{self.key}: {self.reason}; {self.fix}"
 
 
 class ScopeClosedError(ContainerError):

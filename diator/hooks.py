@@ -2,9 +2,9 @@
 
 from diator._hook_details import (
     Collected,
+    DeadLettered,
     Handled,
     Handling,
-    Parked,
     Published,
     Publishing,
     Received,
@@ -16,10 +16,10 @@ from diator._hooks import Hooks
 
 __all__ = [
     "Collected",
+    "DeadLettered",
     "Handled",
     "Handling",
     "Hooks",
-    "Parked",
     "Published",
     "Publishing",
     "Received",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from typing_extensions import Format, get_annotations
 
-from diator._places import caller, place_in
+from diator._locations import caller, location_in_frame
 from diator.errors import ConfigurationError, Problem
 
 R_co = TypeVar("R_co", covariant=True)
@@ -82,11 +82,11 @@ class ECSTEvent(Event):
     __slots__ = ()
 
 
-BROKERED = (NotificationEvent, ECSTEvent)
+BROKERED_KINDS = (NotificationEvent, ECSTEvent)
 """The kinds of events that go over the message broker."""
 
 _Wrong = tuple[str, str]
-"""What is wrong with a contract, and the remedy."""
+"""What is wrong with a contract, and the fix."""
 
 BrokeredT = TypeVar("BrokeredT", bound=NotificationEvent | ECSTEvent)
 
@@ -112,14 +112,14 @@ def contract(
     Raises `ConfigurationError` for a name that is empty or holds white space, for a version below 1, where ``key`` is
     no field of the class, and on a class that is no notification or ECST event.
     """
-    place = place_in(caller())
-    problems = [Problem("contract", *found, place) for found in _wrong_terms(name, version, key, aliases, topic)]
+    location = location_in_frame(caller())
+    problems = [Problem("contract", *found, location) for found in _wrong_terms(name, version, key, aliases, topic)]
     if problems:
         raise ConfigurationError(problems)
     terms = Contract(name, version, key, tuple(aliases), topic)
 
     def sign(event: type[BrokeredT]) -> type[BrokeredT]:
-        problems = [Problem("contract", *found, place) for found in _misfits(event, terms)]
+        problems = [Problem("contract", *found, location) for found in _misfits(event, terms)]
         if problems:
             raise ConfigurationError(problems)
         event.__diator_contract__ = terms  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -155,7 +155,7 @@ def _wrong_terms(name: object, version: object, key: object, aliases: object, to
 
 
 def _misfits(event: object, terms: Contract) -> Iterator[_Wrong]:
-    if not (isinstance(event, type) and issubclass(event, BROKERED)):
+    if not (isinstance(event, type) and issubclass(event, BROKERED_KINDS)):
         text = f"@contract({terms.name!r}) is put on {event!r}, which never leaves the process"
         yield text, "make it a NotificationEvent or an ECSTEvent, or drop the contract"
     elif terms.key is not None and terms.key not in (fields := _fields(event)):

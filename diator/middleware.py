@@ -41,9 +41,10 @@ class LoggingMiddleware:
     """Logs each command and query: its name, the outcome and the duration.
 
     Success is logged at ``level``, an error as an error, a cancellation as a warning. The record carries the class of
-    the message as ``diator_message``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``), ``diator_seconds``
-    and, where it failed, the class of the error as ``diator_error``. Fields of messages and texts of errors may hold
-    secrets: they are logged only with ``payload=True``. Register it first, and it sees closing too.
+    the message as ``diator_message_type``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``),
+    ``diator_duration_seconds`` and, if it failed, the class of the error as ``diator_error_type``. Fields of messages
+    and texts of errors may hold secrets: they are logged only with ``payload=True``. Register it first, and it sees
+    closing too.
 
     A stream is logged when its rows end, with the time until then: as ``handled``, ``failed`` or ``cancelled``, or as
     ``left early`` where its block ends before its rows. What closes after the rows is not seen.
@@ -83,11 +84,15 @@ class LoggingMiddleware:
     ) -> None:
         seconds = time.perf_counter() - start
         name = type(message).__qualname__
-        extra: dict[str, object] = {"diator_message": name, "diator_outcome": outcome, "diator_seconds": seconds}
+        extra: dict[str, object] = {
+            "diator_message_type": name,
+            "diator_outcome": outcome,
+            "diator_duration_seconds": seconds,
+        }
         text = "%r %s after %.1f ms" if self._payload else "%s %s after %.1f ms"
         values: list[object] = [message if self._payload else name, outcome, seconds * 1000]
         if error is not None:
-            extra["diator_error"] = type(error).__qualname__
+            extra["diator_error_type"] = type(error).__qualname__
             text += ": %r" if self._payload else ": %s"
             values.append(error if self._payload else type(error).__qualname__)
         self._logger.log(level, text, *values, extra=extra)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
-from diator._places import Place, caller, place_in
+from diator._locations import SourceLocation, caller, location_in_frame
 from diator.errors import ConfigurationError, Problem
 
 MAX_SECONDS = 1e9
@@ -112,7 +112,11 @@ def one_of(*allowed: str) -> Rule:
 
 
 def option_problems(
-    who: str, rules: Mapping[str, Rule], given: Mapping[str, object], code: str = "option", place: Place | None = None
+    who: str,
+    rules: Mapping[str, Rule],
+    given: Mapping[str, object],
+    code: str = "option",
+    location: SourceLocation | None = None,
 ) -> list[Problem]:
     """Return a problem for each option that breaks its rule. ``who`` got them, as in "app.worker"."""
     return [
@@ -120,7 +124,7 @@ def option_problems(
             code,
             f"{who} got {name}={_shown(given[name])}; expected {rule.expected}",
             f"set {name} to {rule.expected}",
-            place,
+            location,
         )
         for name, rule in rules.items()
         if not rule.fits(given[name])
@@ -138,7 +142,7 @@ def _shown(value: object) -> str:
 def require(who: str, rules: Mapping[str, Rule], given: Mapping[str, object], code: str = "option") -> None:
     """Raise `ConfigurationError` with a problem for each option that breaks its rule."""
     if not all(rule.fits(given[name]) for name, rule in rules.items()):
-        raise ConfigurationError(option_problems(who, rules, given, code, place_in(caller())))
+        raise ConfigurationError(option_problems(who, rules, given, code, location_in_frame(caller())))
 
 
 def are_names(value: Any) -> bool:

@@ -5,14 +5,21 @@ from functools import partial
 from types import FrameType
 from typing import Any, TypeVar, overload
 
+from diator._locations import caller, location_in_frame
 from diator._misuse import NamedOtherwise
-from diator._places import caller, place_in
 from diator._typing import Decorators
-from diator.engine.claims import claimed
 from diator.engine.decorator_checks import ensure_known_options
+from diator.engine.handler_checks import message_types
 from diator.engine.hints import class_of
 from diator.engine.maps import EventMap, RequestMap
-from diator.engine.records import BY_DEFAULT, Consuming, Kind, Layer, Promise, Registration
+from diator.engine.registrations import (
+    UNSET,
+    DeliveryGuarantee,
+    HandlerKind,
+    MiddlewareRegistration,
+    Registration,
+    SubscriptionOptions,
+)
 from diator.engine.registry import Registry
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
@@ -44,13 +51,13 @@ class Router(NamedOtherwise, Decorators):
         Raises `ConfigurationError` for a wrong option, and once the app has been started or the router is included.
         """
         # Any: handlers have signatures of their own, which the decorators check, and `Registry` reads.
-        self._add(Kind.COMMAND, handler, message, timeout, thread)
+        self._add(HandlerKind.COMMAND, handler, message, timeout, thread)
 
     def add_query(
         self, handler: Any, message: Any = None, /, *, timeout: float | None = None, thread: bool = False
     ) -> None:
         """Register the one handler of a query; an async generator is read with ``app.stream``. See `add_command`."""
-        self._add(Kind.QUERY, handler, message, timeout, thread)
+        self._add(HandlerKind.QUERY, handler, message, timeout, thread)
 
     def add_event_handler(
         self,
@@ -64,7 +71,7 @@ class Router(NamedOtherwise, Decorators):
         concurrency: int | None = None,
         timeout: float | None = None,
         ordered: bool | None = None,
-        delivery: Promise | None = None,
+        delivery: DeliveryGuarantee | None = None,
     ) -> None:
         """Register a handler of an event, of a union of events, or of a base class of events. See `add_command`.
 
@@ -74,8 +81,8 @@ class Router(NamedOtherwise, Decorators):
         how many seconds one may take, ``ordered=False`` gives up the order by key, and
         ``delivery="at-most-once"`` accepts a broker that may lose messages. What is not given is as the app says.
         """
-        consuming = Consuming(subscription, retry, concurrency, timeout, ordered, delivery)
-        self._add(Kind.EVENT, handler, event, timeout, thread, consuming)
+        consuming = SubscriptionOptions(subscription, retry, concurrency, timeout, ordered, delivery)
+        self._add(HandlerKind.EVENT, handler, event, timeout, thread, consuming)
 
     @overload
     def middleware(self, middleware: T, /) -> T: ...
@@ -102,7 +109,9 @@ class Router(NamedOtherwise, Decorators):
         # Any: middlewares have parameters of their own, which `Registry` reads.
         frame = caller()
         require("add_middleware", {"inside": FLAG}, {"inside": inside})
-        self._registry.add_layer(Layer(middleware, place_in(frame), inside=inside), _names(frame))
+        self._registry.add_layer(
+            MiddlewareRegistration(middleware, location_in_frame(frame), inside=inside), _names(frame)
+        )
 
     def include(self, router: "Router", /, *, prefix: str = "") -> None:
         """Take in everything that a router holds, at this place in the order. It takes nothing more afterwards.
@@ -112,24 +121,26 @@ class Router(NamedOtherwise, Decorators):
 
         Raises `ConfigurationError` where the router is included already, or is no router.
         """
-        place = place_in(caller())
+        location = location_in_frame(caller())
         require("include", {"prefix": _PREFIX}, {"prefix": prefix})
         if not hasattr(router, "_registry"):
             text = f"include got {router!r}, which is no router"
-            raise ConfigurationError([Problem("include", text, "pass the Router itself, such as module.router", place)])
-        self._registry.include(router._registry, place, prefix)
+            raise ConfigurationError(
+                [Problem("router", text, "pass the Router itself, such as module.router", location)]
+            )
+        self._registry.include(router._registry, location, prefix)
 
     def publishes(self, *events: type[Event]) -> None:
         """Declare the events that are published with ``app.publish``, from outside any handler."""
-        place = place_in(caller())
-        self._registry.refuse_if_closed("`publishes`", place)
+        location = location_in_frame(caller())
+        self._registry.refuse_if_closed("`publishes`", location)
         for event in events:
             cls = class_of(event)
             if cls is None or not issubclass(cls, Event):
                 text = f"app.publishes got {event!r}, which is no class of events"
-                raise ConfigurationError([Problem("publish-hint", text, "pass classes of events", place)])
-            self._registry.published.setdefault(cls, place)
-            self._registry.published_as.setdefault(event, place)
+                raise ConfigurationError([Problem("publish-hint", text, "pass classes of events", location)])
+            self._registry.declared_events.setdefault(cls, location)
+            self._registry.published_as.setdefault(event, location)
 
     def provides(self, *hints: Any) -> None:
         """Declare what senders bring with ``app.using(provide={User: user})``, so that handlers may ask for it.
@@ -137,10 +148,10 @@ class Router(NamedOtherwise, Decorators):
         ``Annotated[User, Named("actor")]`` works as it does in a handler, and so does a marker of the app's container.
         """
         # Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
-        place = place_in(caller())
-        self._registry.refuse_if_closed("`provides`", place)
+        location = location_in_frame(caller())
+        self._registry.refuse_if_closed("`provides`", location)
         for hint in hints:
-            self._registry.provide(hint, place)
+            self._registry.provide(hint, location)
 
     @property
     def requests(self) -> RequestMap:
@@ -159,25 +170,25 @@ class Router(NamedOtherwise, Decorators):
         """
         self._settle()
         handlers = self._registry.handlers.items()
-        return EventMap((r, claimed(r, s) or ()) for r, s in handlers if r.kind is Kind.EVENT)  # type: ignore[misc]
+        return EventMap((r, message_types(r, s) or ()) for r, s in handlers if r.kind is HandlerKind.EVENT)  # type: ignore[misc]
 
     def _settle(self) -> None:
-        problems = list(self._registry.settle())
+        problems = list(self._registry.resolve_pending())
         if problems:
             raise ConfigurationError(problems)
 
     def _add(
         self,
-        kind: Kind,
+        kind: HandlerKind,
         handler: Any,
         message: Any,
         timeout: float | None,
         thread: bool,
-        consuming: Consuming = BY_DEFAULT,
+        consuming: SubscriptionOptions = UNSET,
     ) -> None:
         frame = caller()
         declared: type[Message] | None = message
-        registration = Registration(kind, handler, declared, timeout, thread, place_in(frame), consuming)
+        registration = Registration(kind, handler, declared, timeout, thread, location_in_frame(frame), consuming)
         self._registry.add_handler(registration, _names(frame))
 
 

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from diator import Context, Diator, Hooks, NotificationEvent, Reject, Retry
-from diator.brokers import Park
+from diator.brokers import MoveToDeadLetters
 from diator.hooks import Settled
 
 
@@ -20,7 +20,7 @@ class Parking(Hooks):
     left = 2
 
     def settled(self, details: Settled) -> None:
-        if isinstance(details.outcome, Park):
+        if isinstance(details.outcome, MoveToDeadLetters):
             self.left -= 1
             if not self.left:
                 both_failed.set()
@@ -62,9 +62,9 @@ async def main() -> None:
         await app.publish(OrderPlaced(1, "ann@example.org"), OrderPlaced(2, "nobody"))
         await both_failed.wait()
         mail_server_is_up.set()
-        async for letter in operations.letters():
-            print(f"dead letter: {letter.dead.why.reason} ({letter.dead.why.error})")
-            if letter.dead.why.attempts > 1:
+        async for letter in operations.dead_letters():
+            print(f"dead letter: {letter.dead.failure.reason} ({letter.dead.failure.error})")
+            if letter.dead.failure.attempts > 1:
                 await operations.replay(letter)
         await sent.wait()
 

@@ -17,7 +17,7 @@ from diator_azure_servicebus.testing import ServerTopology
 from servicebus_test_server import ServiceBusServer
 
 from diator import Context, Diator, Hooks, NotificationEvent, Reject, Retry, contract
-from diator.brokers import Ack, Park
+from diator.brokers import Ack, MoveToDeadLetters
 from diator.hooks import Settled
 
 
@@ -50,7 +50,7 @@ class Counting(Hooks):
         self.all_done = asyncio.Event()
 
     def settled(self, details: Settled) -> None:
-        self.left -= isinstance(details.outcome, (Ack, Park))
+        self.left -= isinstance(details.outcome, (Ack, MoveToDeadLetters))
         if not self.left:
             self.all_done.set()
 
@@ -84,9 +84,9 @@ async def main() -> None:
                 await app.publish(*MOVES)
                 await asyncio.wait_for(counting.all_done.wait(), 60)
             for consumed, status in await operations.status():
-                print(f"queue {PREFIX}{consumed.name}: {status.waiting} wait, {status.dead_letters} dead letters")
-            async for letter in operations.letters():
-                print(f"{letter.consumed.name}: a dead letter: {letter.dead.why.error}")
+                print(f"queue {PREFIX}{consumed.name}: {status.backlog} wait, {status.dead_letters} dead letters")
+            async for letter in operations.dead_letters():
+                print(f"{letter.consumed.name}: a dead letter: {letter.dead.failure.error}")
                 await operations.purge(letter)
 
 

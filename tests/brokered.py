@@ -7,22 +7,22 @@ from typing import Any
 
 from diator import BrokerError, BrokerUnavailableError, Diator, Hooks, NotPublishedError
 from diator.brokers import (
-    Capability,
+    BrokerCapability,
     DeadLetter,
     Delivery,
     MemoryBroker,
-    Outgoing,
+    OutgoingMessage,
     Receiver,
-    Refusal,
     Settlement,
-    Status,
     Subscription,
+    SubscriptionStatus,
     Topic,
+    ValidationIssue,
     dead_letters_of,
 )
-from diator.hooks import Handled, Parked, Published, Received, Retried, Settled
+from diator.hooks import DeadLettered, Handled, Published, Received, Retried, Settled
 
-NOTHING = Capability(0)
+NOTHING = BrokerCapability(0)
 
 
 class Watch(Hooks):
@@ -45,8 +45,8 @@ class Watch(Hooks):
     def retried(self, details: Retried, /) -> None:
         self._note("retried", details, details.subscription)
 
-    def parked(self, details: Parked, /) -> None:
-        self._note("parked", details, details.why.reason)
+    def dead_lettered(self, details: DeadLettered, /) -> None:
+        self._note("dead_lettered", details, details.failure.reason)
 
     def settled(self, details: Settled, /) -> None:
         self._note("settled", details, type(details.outcome).__name__)
@@ -103,7 +103,7 @@ class Flaky:
         self,
         inner: MemoryBroker | None = None,
         *,
-        without: Capability = NOTHING,
+        without: BrokerCapability = NOTHING,
         limit: int | None = None,
         lines: list[str] | None = None,
     ) -> None:
@@ -117,10 +117,10 @@ class Flaky:
         self.times: Counter[str] = Counter()
         """How often an operation was tried."""
         self.tamper: Callable[[Delivery], Delivery] = lambda delivery: delivery
-        self.publishing: Callable[[Sequence[Outgoing]], Awaitable[None]] | None = None
+        self.publishing: Callable[[Sequence[OutgoingMessage]], Awaitable[None]] | None = None
         """Takes the place of publishing."""
-        self.publications: list[tuple[tuple[Outgoing, ...], float, bool]] = []
-        self.refusals: list[Refusal] = []
+        self.publications: list[tuple[tuple[OutgoingMessage, ...], float, bool]] = []
+        self.refusals: list[ValidationIssue] = []
         self.validated: list[tuple[Sequence[Subscription], Sequence[Topic]]] = []
         self.receivers: list[FlakyReceiver] = []
 
@@ -148,7 +148,7 @@ class Flaky:
             make_error = self.broken[operation]
             raise make_error()
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
         self.validated.append((subscriptions, topics))
         return self.refusals
 
@@ -160,7 +160,9 @@ class Flaky:
         await self.inner.aclose()
         await self.attempt("aclose")
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         self.publications.append((tuple(messages), timeout, wait_for_room))
         try:
             await self.attempt("publish")
@@ -176,7 +178,7 @@ class Flaky:
         await self.attempt("apply")
         return await self.inner.apply(subscriptions, topics)
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         await self.attempt("status")
         return await self.inner.status(subscriptions)
 

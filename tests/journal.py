@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from diator import DependencyNotFoundError
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import ContainerCapability, Key, Lifetime, ValidationResult
 
 
 class Session:
@@ -19,7 +19,7 @@ class Session:
 class Journal:
     """Gives a `Session` for each scope and writes down when scopes open and close, and with which error."""
 
-    capabilities = Capability.SCOPED | Capability.REOPENS
+    capabilities = ContainerCapability.SCOPED | ContainerCapability.REUSABLE
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class Journal:
     def lifetime(self, key: Key, /) -> Lifetime:
         return Lifetime.SCOPED
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        return Validation()
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
+        return ValidationResult()
 
     def scope(self, provided: Mapping[Key, object], /) -> "_Scope":
         self.scopes += 1

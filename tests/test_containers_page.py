@@ -27,10 +27,10 @@ ROWS = {
     Feature.ASYNC_TEARDOWN: "async generators, closed with the unit of work",
     Feature.TEARDOWN_SEES_ERROR: "what closes sees the error",
     Feature.SINGLETON_TEARDOWN: "singletons are closed with the app",
-    Feature.PROVIDED: "`app.using(provide=...)` reaches factories",
+    Feature.PROVIDED_VALUES: "`app.using(provide=...)` reaches factories",
     Feature.QUALIFIERS: "two providers of one type",
     Feature.DEEP_VALIDATION: "the start finds what is missing below handlers",
-    Feature.REOPENS: "the app can be started again",
+    Feature.REUSABLE: "the app can be started again",
 }
 
 
@@ -61,12 +61,10 @@ def features(library: str) -> Feature:
     """What the library can do, as its plugin's suite says."""
     name = f"test_{library}_conformance"
     tests = module(name, ROOT / "plugins" / f"diator-{library}" / "tests" / f"{name}.py")
-    (suite,) = (
-        one
-        for one in vars(tests).values()
-        if isinstance(one, type) and issubclass(one, ContainerSuite) and one is not ContainerSuite
-    )
-    return suite().features
+    classes: list[Any] = [one for name in dir(tests) if isinstance(one := getattr(tests, name), type)]
+    (suite,) = (one for one in classes if issubclass(one, ContainerSuite) and one is not ContainerSuite)
+    found: Feature = suite().features
+    return found
 
 
 def shown_features() -> str:

@@ -24,15 +24,15 @@ from diator import (
     Context,
     Diator,
     DomainEvent,
+    HandlerNotFoundError,
     InvalidMessageError,
     NotificationEvent,
     NotRunningError,
     Publish,
     Query,
-    UnknownRequestError,
 )
 from diator.app import Sender
-from diator.containers import Capability
+from diator.containers import ContainerCapability
 from diator.testing import record
 from tests.journal import Journal, Session
 
@@ -94,7 +94,7 @@ async def test_what_is_raised_at_the_call_is_raised_there_still() -> None:
     async with app:
         verbs: Any
         for verbs in (app, app.using()):
-            with pytest.raises(UnknownRequestError):
+            with pytest.raises(HandlerNotFoundError):
                 verbs.send(Unknown())
             with pytest.raises(InvalidMessageError):
                 verbs.publish("x")
@@ -288,7 +288,7 @@ async def asked_by_middlewares(
 class Scopeless(Journal):
     """A container without scopes."""
 
-    capabilities = Journal.capabilities & ~Capability.SCOPED
+    capabilities = Journal.capabilities & ~ContainerCapability.SCOPED
 
 
 async def test_call_next_of_a_brokered_event_and_of_a_stream_is_a_coroutine_function() -> None:

@@ -84,6 +84,6 @@ def test_every_error_is_exported_and_drawn_in_the_tree() -> None:
 
 def test_errors_that_stand_for_an_error_of_python_are_that_too() -> None:
     assert issubclass(diator.InvalidMessageError, TypeError)
-    assert issubclass(diator.UnknownRequestError, LookupError)
+    assert issubclass(diator.HandlerNotFoundError, LookupError)
     assert issubclass(diator.NotProvidedError, LookupError)
     assert issubclass(diator.DependencyNotFoundError, LookupError)

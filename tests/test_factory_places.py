@@ -94,15 +94,15 @@ def problems_of(container: object) -> list[Problem]:
 
 @pytest.mark.parametrize("make", [with_punq, with_di, with_dishka, with_rodi])
 def test_a_service_that_asks_for_publish_or_context_is_told_with_its_line(make: Callable[[], object]) -> None:
-    found = {problem.place and problem.place.line: problem for problem in problems_of(make())}
+    found = {problem.location and problem.location.line: problem for problem in problems_of(make())}
     for cls, own in ((Outbox, "Publish[Ordered]"), (Audit, "Context")):
         problem = found[inspect.getsourcelines(cls)[1]]
-        assert problem.place is not None
-        assert problem.place.file == __file__
+        assert problem.location is not None
+        assert problem.location.file == __file__
         assert own.partition("[")[0] in problem.text
-        assert f"take {own} as a parameter of the handler" in problem.remedy
-        assert cls.__name__ in problem.remedy
-        assert "register" not in problem.remedy
+        assert f"take {own} as a parameter of the handler" in problem.fix
+        assert cls.__name__ in problem.fix
+        assert "register" not in problem.fix
 
 
 def orders(services: svcs.Container) -> Any:
@@ -114,8 +114,8 @@ def test_a_warning_names_the_line_of_the_factory() -> None:
     registry.register_factory(Orders, orders)
     (warning,) = problems_of(registry)
     assert warning.severity == "warning"
-    assert warning.place is not None
-    assert warning.place.line == orders.__code__.co_firstlineno
+    assert warning.location is not None
+    assert warning.location.line == orders.__code__.co_firstlineno
 
 
 async def test_a_factory_that_asks_svcs_for_a_context_is_named_when_it_runs() -> None:

@@ -294,7 +294,7 @@ def test_a_message_that_can_not_be_made(cls: Any) -> None:
     problems = app.check()
     assert [problem.code for problem in problems] == ["message-fields"]
     assert cls.__name__ in problems[0].text
-    assert ("abstract" if cls is Abstract else "@dataclass") in problems[0].text + problems[0].remedy
+    assert ("abstract" if cls is Abstract else "@dataclass") in problems[0].text + problems[0].fix
 
 
 def test_an_event_without_dataclass_wherever_it_is_named() -> None:
@@ -359,15 +359,15 @@ def test_a_decorator_that_is_given_something_else(use: Callable[[Any], object], 
         use(app)
         raise ConfigurationError(app.check())  # what is wrong with a handler itself is told with all else, at the start
     (problem,) = caught.value.problems
-    assert problem.place is not None
-    assert problem.place.file.endswith("test_first_use.py")
+    assert problem.location is not None
+    assert problem.location.file.endswith("test_first_use.py")
 
 
 def test_a_message_in_the_place_of_a_middleware() -> None:
     app = Diator()
     app.add_middleware(Join)
     (problem,) = app.check()
-    assert "annotate its first parameter: message: Join" in problem.remedy
+    assert "annotate its first parameter: message: Join" in problem.fix
 
 
 @pytest.mark.parametrize(

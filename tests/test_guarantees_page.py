@@ -11,7 +11,7 @@ from diator_azure_servicebus import ServiceBusBroker
 from diator_conformance import BrokerSuite
 from diator_redis import RedisBroker, RedisPubSubBroker
 
-from diator.brokers import Broker, Capability, MemoryBroker
+from diator.brokers import Broker, BrokerCapability, MemoryBroker
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -29,13 +29,13 @@ class Line(NamedTuple):
     """One promise: what is kept with a capability, what without, and the tests that prove the first."""
 
     promise: str
-    capability: Capability
+    capability: BrokerCapability
     kept: str
     else_: str
     proof: tuple[str, ...]
 
 
-A = Capability.ACKNOWLEDGED
+A = BrokerCapability.ACKNOWLEDGED
 LINES = (
     Line(
         "a message is acknowledged",
@@ -50,7 +50,7 @@ LINES = (
     ),
     Line(
         "each handler stands alone",
-        Capability.GROUPS,
+        BrokerCapability.CONSUMER_GROUPS,
         "a subscription each, shared by its workers",
         "every worker gets every message",
         (
@@ -68,14 +68,14 @@ LINES = (
     ),
     Line(
         "delays of retries",
-        Capability.DELAY,
+        BrokerCapability.DELAYED_RETRY,
         "kept by the broker",
         "none",
         ("test_a_retry_comes_back_after_its_delay", "test_delays_are_each_messages_own"),
     ),
     Line(
         "dead letters",
-        Capability.DEAD_LETTERS,
+        BrokerCapability.DEAD_LETTERS,
         "kept, read, replayed, purged",
         "none",
         (
@@ -87,7 +87,7 @@ LINES = (
     ),
     Line(
         "order by key",
-        Capability.ORDERED,
+        BrokerCapability.ORDER_BY_KEY,
         "one at a time, in order",
         "none",
         (
@@ -99,14 +99,14 @@ LINES = (
     ),
     Line(
         "an event is published twice",
-        Capability.DEDUPLICATES,
+        BrokerCapability.DUPLICATE_DETECTION,
         "the second is dropped",
         "delivered twice",
         ("test_a_duplicate_is_dropped", "test_duplicate_detection_recognises_the_follow_ups_of_a_second_run"),
     ),
     Line(
         "an event is published with `after=`",
-        Capability.SCHEDULES,
+        BrokerCapability.SCHEDULES,
         "delivered when it is due",
         "rejected",
         (
@@ -143,14 +143,14 @@ LINES = (
     ),
     Line(
         "the broker crashes",
-        Capability.DURABLE,
+        BrokerCapability.DURABLE,
         "what it has stored is kept",
         "what it had is lost",
         ("test_what_is_stored_survives", "test_goes_on_by_itself_after_its_connections_broke"),
     ),
     Line(
         "a queue is full",
-        Capability.BOUNDED,
+        BrokerCapability.BACKPRESSURE,
         "publishing waits, but for handlers",
         "the broker refuses, or grows",
         (
@@ -203,7 +203,7 @@ def test_each_promise_names_tests_that_there_are() -> None:
 
 
 def test_every_capability_has_a_line() -> None:
-    assert {line.capability for line in LINES} == set(Capability)
+    assert {line.capability for line in LINES} == set(BrokerCapability)
 
 
 if __name__ == "__main__":

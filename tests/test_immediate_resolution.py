@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diator import CallNext, Command, Diator, DomainEvent, Message, NotRunningError, Publish
-from diator.containers import NOTHING_TO_CLOSE, Capability, Key, Lifetime, Validation
+from diator.containers import NOTHING_TO_CLOSE, ContainerCapability, Key, Lifetime, ValidationResult
 from tests.journal import Journal, Session
 
 
@@ -30,7 +30,7 @@ class Broken(Exception):
 class Impatient(Journal):
     """The same container, whose keys need no awaiting."""
 
-    capabilities = Journal.capabilities | Capability.PROVIDED
+    capabilities = Journal.capabilities | ContainerCapability.PROVIDED_VALUES
 
     def immediate(self, key: Key, /) -> Callable[[Any], Any]:
         def resolve(scope: Any) -> Session:
@@ -233,9 +233,9 @@ async def test_immediate_resolution_changes_nothing(run: Run, scoped: bool) -> N
     journals: list[list[str]] = []
     for cls in (Journal, Impatient):
         journal = cls()
-        journal.capabilities |= Capability.PROVIDED
+        journal.capabilities |= ContainerCapability.PROVIDED_VALUES
         if not scoped:
-            journal.capabilities &= ~Capability.SCOPED
+            journal.capabilities &= ~ContainerCapability.SCOPED
         if scoped or run is not is_cancelled:  # without scopes, only the end of the app closes one
             await run(journal, Diator(container=journal))
         journals.append(journal.lines)
@@ -290,7 +290,7 @@ class Scope:
 class Small:
     """A container whose scopes have nothing to close."""
 
-    def __init__(self, capabilities: Capability) -> None:
+    def __init__(self, capabilities: ContainerCapability) -> None:
         self.capabilities = capabilities
         self.left = self.awaited = 0
 
@@ -303,8 +303,8 @@ class Small:
     def lifetime(self, key: Key, /) -> Lifetime:
         return Lifetime.TRANSIENT
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        return Validation()
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
+        return ValidationResult()
 
     def scope(self, provided: Mapping[Key, object], /) -> Scope:
         return Scope(self, provided)
@@ -319,7 +319,9 @@ class Small:
 @pytest.mark.parametrize("scoped", [True, False], ids=["scoped", "one scope"])
 async def test_a_value_of_the_sender_is_what_a_handler_gets(provided: bool, scoped: bool) -> None:
     """Only a container that takes provided values into its scopes is asked to resolve without awaiting."""
-    asked = (Capability.SCOPED if scoped else Capability(0)) | (Capability.PROVIDED if provided else Capability(0))
+    asked = (ContainerCapability.SCOPED if scoped else ContainerCapability(0)) | (
+        ContainerCapability.PROVIDED_VALUES if provided else ContainerCapability(0)
+    )
     app = Diator(container=(container := Small(asked)))
     app.provides(Value)
 
@@ -336,8 +338,8 @@ async def test_a_value_of_the_sender_is_what_a_handler_gets(provided: bool, scop
 
 
 async def test_a_scope_with_nothing_to_close_is_an_async_context_manager() -> None:
-    async with Scope(Small(Capability.SCOPED), {}) as scope:
+    async with Scope(Small(ContainerCapability.SCOPED), {}) as scope:
         assert type(await scope.resolve(Key(Value))) is Value
     with pytest.raises(Broken):
-        async with Scope(Small(Capability.SCOPED), {}):
+        async with Scope(Small(ContainerCapability.SCOPED), {}):
             raise Broken

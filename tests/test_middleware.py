@@ -174,9 +174,9 @@ async def test_logging_tells_name_outcome_and_duration_and_never_the_payload(cap
     assert record.levelno == logging.INFO
     assert record.getMessage().startswith("Go handled after ")
     assert "hunter2" not in record.getMessage()
-    assert vars(record)["diator_message"] == "Go"
+    assert vars(record)["diator_message_type"] == "Go"
     assert vars(record)["diator_outcome"] == "handled"
-    assert 0 <= vars(record)["diator_seconds"] < 5
+    assert 0 <= vars(record)["diator_duration_seconds"] < 5
 
 
 async def test_logging_tells_the_class_of_an_error_and_not_its_text(caplog: pytest.LogCaptureFixture) -> None:
@@ -191,7 +191,7 @@ async def test_logging_tells_the_class_of_an_error_and_not_its_text(caplog: pyte
         with pytest.raises(ValueError):
             await app.send(Go())
     (record,) = caplog.records
-    assert (record.levelno, vars(record)["diator_outcome"], vars(record)["diator_error"]) == (
+    assert (record.levelno, vars(record)["diator_outcome"], vars(record)["diator_error_type"]) == (
         logging.ERROR, "failed", "ValueError",
     )  # fmt: skip
     assert "hunter2" not in record.getMessage()
@@ -308,5 +308,5 @@ async def test_a_stream_is_logged_when_its_rows_end(caplog: pytest.LogCaptureFix
                 await read()
     (record,) = caplog.records
     assert vars(record)["diator_outcome"] == outcome
-    assert (vars(record)["diator_seconds"] >= 0.05) is (how in ("all", "fails"))
-    assert vars(record).get("diator_error") == ("LookupError" if how == "fails" else None)
+    assert (vars(record)["diator_duration_seconds"] >= 0.05) is (how in ("all", "fails"))
+    assert vars(record).get("diator_error_type") == ("LookupError" if how == "fails" else None)

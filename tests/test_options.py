@@ -202,7 +202,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
         Diator.worker,
         a_worker,
         {
-            "only": [5, True, [5], object()],
+            "subscriptions": [5, True, [5], object()],
             "concurrency": OPTIONAL_COUNT,
             "grace": SECONDS,
         },
@@ -360,7 +360,7 @@ NOT_OPTIONS = {
     "CallNext": "a protocol",
     "Publish": "a protocol",
     "Named": "any hashable tells two apart",
-    "Place": "what is told of a problem",
+    "SourceLocation": "what is told of a problem",
     "Problem": "what is told of a problem",
     "Reject": "raised",
     "RetryLater": "raised; what a handler asks for is looked at when it failed",

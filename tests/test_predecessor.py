@@ -209,7 +209,7 @@ def test_a_handler_with_events_could_be_kept_as_singleton(
     app, _ = app_with(handler, container)
     (problem,) = app.check()
     assert (problem.code, problem.severity) == ("shared-events", "error")
-    assert "register it as transient" in problem.remedy
+    assert "register it as transient" in problem.fix
 
 
 async def test_a_failing_event_handler_left_the_command_done_and_the_other_events_unhandled(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ async def test_a_field_that_could_not_be_serialised_failed_after_the_command_had
     with pytest.raises(ConfigurationError, match=r"Taken can't be serialised: .*Taken.seat is Seat") as caught:
         async with app:
             await app.send(JoinMeeting())
-    assert [problem.code for problem in caught.value.problems] == ["codec"]
+    assert [problem.code for problem in caught.value.problems] == ["not-serializable"]
 
 
 async def test_sets_and_bytes_could_not_be_serialised() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diator import Command, Diator, DomainEvent, Publish, Query, Router
-from diator.engine.records import Kind, Registration
+from diator.engine.registrations import HandlerKind, Registration
 from diator.testing import FakePublish
 
 
@@ -427,8 +427,8 @@ def test_the_maps_say_who_handles_what() -> None:
     assert Add not in app.requests
     registration = app.requests[Double]
     assert isinstance(registration, Registration)
-    assert (registration.target, registration.kind, registration.name) == (double, Kind.COMMAND, "double")
-    assert registration.place.file == __file__
+    assert (registration.target, registration.kind, registration.name) == (double, HandlerKind.COMMAND, "double")
+    assert registration.location.file == __file__
 
     assert list(app.events) == [Started, Stopped, Happened]
     assert len(app.events) == 3

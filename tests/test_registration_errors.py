@@ -24,12 +24,12 @@ from diator import (
     Event,
     Message,
     NotificationEvent,
-    Place,
     Problem,
     Publish,
     Query,
     Request,
     Router,
+    SourceLocation,
 )
 from diator.containers import Key
 from tests.introspection.given import Given
@@ -37,24 +37,24 @@ from tests.introspection.given import Given
 SOURCE = Path(__file__).read_text().splitlines()
 
 
-def at(mark: str) -> Place:
+def at(mark: str) -> SourceLocation:
     """The line of this file that ends with a mark."""
-    return Place(__file__, next(n for n, line in enumerate(SOURCE, 1) if line.endswith(f"# {mark}")))
+    return SourceLocation(__file__, next(n for n, line in enumerate(SOURCE, 1) if line.endswith(f"# {mark}")))
 
 
-def decorated_at(mark: str) -> Place:
+def decorated_at(mark: str) -> SourceLocation:
     """The line of a decorator; Python 3.10 takes the line of the definition below for the one that calls it."""
-    place = at(mark)
-    return place if sys.version_info >= (3, 11) else Place(place.file, place.line + 1)
+    location = at(mark)
+    return location if sys.version_info >= (3, 11) else SourceLocation(location.file, location.line + 1)
 
 
 def refused(error: pytest.ExceptionInfo[ConfigurationError]) -> Problem:
     (problem,) = error.value.problems
     assert problem.severity == "error"
     assert problem.text in str(error.value)
-    assert problem.remedy in str(error.value)
-    if problem.place is not None:
-        assert f"at {problem.place}" in str(error.value)
+    assert problem.fix in str(error.value)
+    if problem.location is not None:
+        assert f"at {problem.location}" in str(error.value)
     return problem
 
 
@@ -128,7 +128,7 @@ def test_a_second_handler_of_a_request_is_refused_at_its_line_and_names_both_pla
 
     problem = only(app)
     assert problem.code == "duplicate-handler"
-    assert problem.place == decorated_at("the second")
+    assert problem.location == decorated_at("the second")
     assert "command Join has a second handler, second" in problem.text
     assert f"first, registered at {decorated_at('the first')}" in problem.text
     with pytest.raises(ConfigurationError, match="has a second handler"):
@@ -140,7 +140,7 @@ def test_the_same_function_twice_names_the_two_lines_that_registered_it() -> Non
     app.add_command(join)  # once
     app.add_command(join)  # twice
     problem = only(app)
-    assert problem.place == at("twice")
+    assert problem.location == at("twice")
     assert str(at("once")) in problem.text
 
 
@@ -152,7 +152,7 @@ def test_one_event_handler_is_not_registered_twice_for_one_event() -> None:
     assert problem.code == "duplicate-handler"
     assert "event handler hear is registered for Joined twice" in problem.text
     assert str(at("heard once")) in problem.text
-    assert problem.place == at("heard twice")
+    assert problem.location == at("heard twice")
 
 
 def test_two_methods_of_one_object_and_one_method_of_two_objects_are_different_handlers() -> None:
@@ -185,7 +185,7 @@ def test_a_duplicate_in_an_included_router_names_both_places() -> None:
     app.include(router)
     problem = only(app)
     assert problem.code == "duplicate-handler"
-    assert problem.place == decorated_at("in the router")
+    assert problem.location == decorated_at("in the router")
     assert str(at("in the app")) in problem.text
 
 
@@ -224,7 +224,7 @@ def test_a_subclass_of_a_handled_request_is_refused_by_the_check() -> None:
     (problem,) = app.check()
     assert problem.code == "request-subclass"
     assert "JoinLate, handled by join_late, derives from Join, handled by join at" in problem.text
-    assert problem.place == at("of the subclass")
+    assert problem.location == at("of the subclass")
 
 
 # --- too late, and routers
@@ -251,7 +251,7 @@ async def test_nothing_is_registered_once_the_app_has_started() -> None:
             assert refused(caught).code == "late-registration"
     with pytest.raises(ConfigurationError, match="has been started") as caught:
         app.add_query(join)  # after the end
-    assert refused(caught).place == at("after the end")
+    assert refused(caught).location == at("after the end")
 
 
 @pytest.mark.parametrize(
@@ -265,10 +265,13 @@ def test_provides_refuses_what_is_not_a_type_hint(value: Any) -> None:
         with pytest.raises(ConfigurationError) as caught:
             provides(str, value)  # not a hint
         problem = refused(caught)
-        assert problem.code == "provided"
+        assert problem.code == "undeclared-value"
         assert f"provides({value!r}) is invalid: expected a type hint" in problem.text
-        assert "app.provides(User)" in problem.remedy
-        assert problem.place == at("not a hint")
+        assert "app.provides(User)" in problem.fix
+        assert problem.location == at("not a hint")
+
+
+Numbers = TypeAliasType("Numbers", list[int])
 
 
 def test_provides_takes_every_form_of_hint() -> None:
@@ -280,7 +283,7 @@ def test_provides_takes_every_form_of_hint() -> None:
         Optional[int],  # noqa: UP045
         Callable[[], int],
         NewType("Number", int),
-        TypeAliasType("Numbers", list[int]),
+        Numbers,
         Annotated[int, "a note"],
     ]
     Diator().provides(*forms)
@@ -295,7 +298,7 @@ def test_a_router_takes_nothing_more_once_it_is_included() -> None:
     assert problem.code == "late-registration"
     assert "handler join was registered too late" in problem.text
     assert f"the router was included at {at('the inclusion')}" in problem.text
-    assert problem.place == at("into the router")
+    assert problem.location == at("into the router")
 
 
 @pytest.mark.parametrize("outer", [Diator, Router])
@@ -306,9 +309,9 @@ def test_a_router_is_included_once(outer: type[Router]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         app.include(router)  # the second time
     problem = refused(caught)
-    assert problem.code == "include"
+    assert problem.code == "router"
     assert str(at("the first time")) in problem.text
-    assert problem.place == at("the second time")
+    assert problem.location == at("the second time")
 
 
 def test_routers_do_not_include_themselves_or_each_other() -> None:
@@ -333,7 +336,7 @@ def test_only_classes_of_events_are_declared_as_published() -> None:
     for thing in things:
         with pytest.raises(ConfigurationError, match="which is no class of events") as caught:
             Diator().publishes(thing)
-        assert refused(caught).place is not None
+        assert refused(caught).location is not None
 
 
 # --- what is no handler
@@ -344,19 +347,19 @@ def test_what_can_not_be_called_is_no_handler(thing: Any) -> None:
     app = Diator()
     app.add_command(thing)  # no handler
     problem = only(app)
-    assert problem.code == "handler"
+    assert problem.code == "invalid-handler"
     assert f"@app.command got {thing!r}, which can't be called" in problem.text
-    assert problem.place == at("no handler")
+    assert problem.location == at("no handler")
 
 
 def test_a_class_without_handle_is_no_handler() -> None:
     app = Diator()
     app.add_event_handler(Dep)  # no handle
     problem = only(app)
-    assert problem.code == "handler"
+    assert problem.code == "invalid-handler"
     assert "event handler Dep has no method `handle`" in problem.text
-    assert "async def handle(self, event: MyEvent)" in problem.remedy
-    assert problem.place == at("no handle")
+    assert "async def handle(self, event: MyEvent)" in problem.fix
+    assert problem.location == at("no handle")
 
 
 def test_a_handler_of_a_request_that_is_no_class_is_refused() -> None:
@@ -376,7 +379,7 @@ def test_a_builtin_is_refused_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("register", "message", "text", "remedy"),
+    ("register", "message", "text", "fix"),
     [
         ("add_command", Find, "which is a query", "use @app.query"),
         ("add_command", Joined, "which is an event", "use @app.on_event"),
@@ -393,7 +396,7 @@ def test_a_builtin_is_refused_with_a_reason() -> None:
         ("add_command", Join | Leave, "expected one class of command", "a handler for each"),
     ],
 )
-def test_a_message_of_the_wrong_kind_is_refused(register: str, message: Any, text: str, remedy: str) -> None:
+def test_a_message_of_the_wrong_kind_is_refused(register: str, message: Any, text: str, fix: str) -> None:
     async def handler(message: Any) -> Any: ...
 
     by_hint = functools.partial(handler)
@@ -405,7 +408,7 @@ def test_a_message_of_the_wrong_kind_is_refused(register: str, message: Any, tex
         assert problem.code in ("message-kind", "message-hint")
         assert "handler" in problem.text
         assert text in problem.text
-        assert remedy in problem.remedy
+        assert fix in problem.fix
 
 
 def test_a_handler_that_takes_another_message_than_it_is_registered_for_is_refused() -> None:
@@ -416,8 +419,8 @@ def test_a_handler_that_takes_another_message_than_it_is_registered_for_is_refus
     problem = only(app)
     assert problem.code == "message-hint"
     assert "join_too is registered for Leave, but takes command: Join" in problem.text
-    assert "hint the first parameter as Leave" in problem.remedy
-    assert problem.place == at("join too")
+    assert "hint the first parameter as Leave" in problem.fix
+    assert problem.location == at("join too")
 
 
 def test_the_place_of_a_decorated_handler_is_its_own_and_not_the_decorators() -> None:
@@ -429,7 +432,7 @@ def test_the_place_of_a_decorated_handler_is_its_own_and_not_the_decorators() ->
 
     app = Diator()
     app.command(around(join))
-    assert app.requests[Join].place == at("join")
+    assert app.requests[Join].location == at("join")
 
 
 # --- how it runs
@@ -458,15 +461,15 @@ def test_ways_of_running_that_can_not_be_are_refused() -> None:
         (lambda app: app.add_command(rows_of_a_command), "only a query can be streamed", "make it a query"),
         (lambda app: app.add_event_handler(rows_of_an_event), "only a query can be streamed", "make it a query"),
     ]
-    for register, text, remedy in cases:
+    for register, text, fix in cases:
         app = Diator()
         register(app)
         problem = app.check()[0]
-        assert problem.code == "handler"
+        assert problem.code == "invalid-handler"
         assert text in problem.text
-        assert remedy in problem.remedy
-        assert problem.place is not None
-        assert problem.place.file == __file__
+        assert fix in problem.fix
+        assert problem.location is not None
+        assert problem.location.file == __file__
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "5"])
@@ -474,10 +477,10 @@ def test_a_wrong_option_is_refused_at_its_line(seconds: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"timeout={seconds!r}") as caught:
         Diator().add_command(join, timeout=seconds)
     problem = refused(caught)
-    assert problem.code == "handler"
-    assert "greater than 0" in problem.remedy
-    assert problem.place is not None
-    assert problem.place.file == __file__
+    assert problem.code == "invalid-handler"
+    assert "greater than 0" in problem.fix
+    assert problem.location is not None
+    assert problem.location.file == __file__
 
 
 def test_all_that_is_wrong_with_a_handler_is_told_at_once() -> None:
@@ -487,7 +490,7 @@ def test_all_that_is_wrong_with_a_handler_is_told_at_once() -> None:
     app.add_command(handler, timeout=5, thread=True)
     with pytest.raises(ConfigurationError) as caught:
         asyncio.run(app.__aenter__())
-    assert [problem.code for problem in caught.value.problems] == ["handler", "result"]
+    assert [problem.code for problem in caught.value.problems] == ["invalid-handler", "return-type"]
     assert str(caught.value).startswith("2 problems:\n")
 
 
@@ -505,8 +508,8 @@ def test_a_class_that_can_not_be_built_is_found_unless_the_container_knows_it() 
         app.add_command(cls)
         (problem,) = app.check()
         assert cls.__name__ in problem.text
-        assert problem.place is not None
-        assert problem.place.file == __file__
+        assert problem.location is not None
+        assert problem.location.file == __file__
         app = Diator(container=Given({Key(cls): object()}))
         app.add_command(cls)
         assert app.check() == []
@@ -523,7 +526,7 @@ def test_events_that_are_a_method_are_refused_before_any_message() -> None:
     app.add_command(Handler)
     problem = only(app)
     assert "Handler.events is a method" in problem.text
-    assert "@property" in problem.remedy
+    assert "@property" in problem.fix
 
 
 # --- results
@@ -569,10 +572,10 @@ def test_a_result_that_is_surely_wrong_is_refused_at_its_line(promised: Any, ret
     app = Diator()
     app.add_command(handler, Ask)
     problem = only(app)
-    assert problem.code == "result"
+    assert problem.code == "return-type"
     assert "handler returns " in problem.text
     assert "but Ask promises " in problem.text
-    assert problem.place == at("wrong result")
+    assert problem.location == at("wrong result")
 
 
 @pytest.mark.parametrize(
@@ -667,16 +670,16 @@ class ResultDefinedLater: ...
 def test_results_that_are_defined_later_are_checked_each_time() -> None:
     for _ in range(2):
         assert [(problem.code, problem.text.split(",")[0]) for problem in results.check()] == [
-            ("result", "promised_later returns str"),
-            ("result", "returned_later returns ResultDefinedLater"),
+            ("return-type", "promised_later returns str"),
+            ("return-type", "returned_later returns ResultDefinedLater"),
         ]
 
 
 # --- dependencies, events and middlewares: what the check finds
 
 
-def problems(app: Diator) -> list[tuple[str, str, str, Place | None]]:
-    return [(problem.code, problem.text, problem.remedy, problem.place) for problem in app.check()]
+def problems(app: Diator) -> list[tuple[str, str, str, SourceLocation | None]]:
+    return [(problem.code, problem.text, problem.fix, problem.location) for problem in app.check()]
 
 
 def test_a_dependency_without_a_container_names_what_to_install() -> None:
@@ -685,10 +688,10 @@ def test_a_dependency_without_a_container_names_what_to_install() -> None:
     @app.command  # asks
     async def asks(command: Join, dep: Dep, other: str = "") -> int: ...  # type: ignore[empty-body]
 
-    ((code, text, remedy, place),) = problems(app)
-    assert (code, place) == ("missing-dependency", at("asks"))
+    ((code, text, fix, location),) = problems(app)
+    assert (code, location) == ("missing-dependency", at("asks"))
     assert "asks asks for dep: Dep, but the app has no container" in text
-    assert 'pip install "diator[punq]"' in remedy
+    assert 'pip install "diator[punq]"' in fix
 
 
 def test_a_dependency_that_the_container_lacks_names_the_parameter() -> None:
@@ -697,10 +700,10 @@ def test_a_dependency_that_the_container_lacks_names_the_parameter() -> None:
     @app.on_event  # asks too
     async def asks(event: Joined, dep: Dep, name: str) -> None: ...
 
-    ((code, text, remedy, place),) = problems(app)
-    assert (code, place) == ("missing-dependency", at("asks too"))
+    ((code, text, fix, location),) = problems(app)
+    assert (code, location) == ("missing-dependency", at("asks too"))
     assert "asks asks for dep: Dep, which the container has no provider for" in text
-    assert "register Dep with the container" in remedy
+    assert "register Dep with the container" in fix
 
 
 def test_several_mistakes_are_told_together_each_with_its_line() -> None:
@@ -721,18 +724,18 @@ def test_several_mistakes_are_told_together_each_with_its_line() -> None:
 
     app.include(router)
     app.add_command("five")  # mistake 5
-    found = [(problem.code, problem.place) for problem in app.check()]
+    found = [(problem.code, problem.location) for problem in app.check()]
     assert found == [
-        ("result", at("mistake 1")),
+        ("return-type", at("mistake 1")),
         ("duplicate-handler", decorated_at("mistake 2")),
         ("message-kind", at("mistake 3")),
-        ("handler", at("mistake 5")),
+        ("invalid-handler", at("mistake 5")),
         ("missing-dependency", at("mistake 3")),
         ("missing-dependency", at("mistake 4")),
     ]
     with pytest.raises(ConfigurationError) as caught:
         asyncio.run(app.__aenter__())
-    assert [(problem.code, problem.place) for problem in caught.value.problems] == found
+    assert [(problem.code, problem.location) for problem in caught.value.problems] == found
 
 
 async def test_the_start_raises_all_errors_at_once() -> None:
@@ -762,11 +765,11 @@ def test_publish_has_to_say_which_events() -> None:
         app = Diator()
         handler.__annotations__["publish"] = hint
         app.add_command(handler)
-        ((code, text, remedy, place),) = [found for found in problems(app) if found[0] != "unhandled-event"]
+        ((code, text, fix, location),) = [found for found in problems(app) if found[0] != "unhandled-event"]
         assert code == "publish-hint"
         assert "handler asks for publish: " in text
-        assert "Publish[UserJoined | UserWarned]" in remedy
-        assert place is not None
+        assert "Publish[UserJoined | UserWarned]" in fix
+        assert location is not None
 
 
 async def test_what_diator_gives_itself_is_given_whatever_stands_around_its_hint() -> None:
@@ -803,7 +806,7 @@ def test_an_event_that_nobody_handles_is_a_warning() -> None:
     app.add_event_handler(hear)
     app.publishes(Left)  # declares in vain
     found = app.check()
-    assert [(p.code, p.severity, p.place) for p in found] == [
+    assert [(p.code, p.severity, p.location) for p in found] == [
         ("unhandled-event", "warning", at("publishes in vain")),
         ("unhandled-event", "warning", at("declares in vain")),
     ]
@@ -825,13 +828,13 @@ def test_a_brokered_event_needs_a_broker_wherever_it_is_named(event: type[Event]
     found = problems(app)
     assert len(found) == 3
     assert len({code for code, _, _, _ in found}) == 1
-    for (_, text, _, place), words in zip(
+    for (_, text, _, location), words in zip(
         found, ("handled by handler", "published by command", "declared with"), strict=True
     ):
         assert event.__name__ in text
         assert words in text
-        assert place is not None
-        assert place.file == __file__
+        assert location is not None
+        assert location.file == __file__
 
 
 def test_middlewares_that_can_not_work_are_refused() -> None:
@@ -848,7 +851,7 @@ def test_middlewares_that_can_not_work_are_refused() -> None:
 
     async def asking(message: Message, call_next: CallNext, dep: Dep) -> Any: ...
 
-    for middleware, code, text, remedy in (
+    for middleware, code, text, fix in (
         (Logging, "middleware", "got the class Logging", "add_middleware(Logging(...))"),
         ("text", "middleware", "does not take a message and what to call next", "async def"),
         (too_short, "middleware", "too_short does not take a message and what to call next", "async def"),
@@ -862,9 +865,9 @@ def test_middlewares_that_can_not_work_are_refused() -> None:
         found = [problem for problem in app.check() if problem.severity == "error"]
         assert [problem.code for problem in found] == [code]
         assert text in found[0].text
-        assert remedy in found[0].remedy
-        assert found[0].place is not None
-        assert found[0].place.file == __file__
+        assert fix in found[0].fix
+        assert found[0].location is not None
+        assert found[0].location.file == __file__
 
 
 # --- sending what has no handler
@@ -889,7 +892,7 @@ def test_a_container_without_a_plugin_names_what_is_known() -> None:
         Diator(container=object())
     problem = refused(caught)
     assert problem.code == "container-plugin"
-    assert "dishka" in problem.remedy
-    assert "diator.containers.Container" in problem.remedy
+    assert "dishka" in problem.fix
+    assert "diator.containers.Container" in problem.fix
     with pytest.raises(ConfigurationError, match="is a class; expected an object"):
         Diator(container=Given)

@@ -29,7 +29,7 @@ from diator import (
     Publish,
     Query,
 )
-from diator.containers import Capability
+from diator.containers import ContainerCapability
 from tests.journal import Journal, Session
 
 
@@ -340,7 +340,7 @@ async def test_the_end_waits_for_units_of_work_that_use_the_container(caplog: py
 
 
 class WithoutScopes(Journal):
-    capabilities = Capability.REOPENS
+    capabilities = ContainerCapability.REUSABLE
 
 
 @pytest.mark.parametrize("container", [Journal, WithoutScopes])

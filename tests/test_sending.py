@@ -14,15 +14,15 @@ from diator import (
     Context,
     Diator,
     DomainEvent,
+    HandlerNotFoundError,
     InvalidMessageError,
     Named,
     NotProvidedError,
     NotRunningError,
     Publish,
     Query,
-    UnknownRequestError,
 )
-from diator.containers import Capability
+from diator.containers import ContainerCapability
 from tests.journal import Journal, Session
 
 
@@ -105,9 +105,9 @@ async def test_publish_refuses_at_once_what_is_no_event(app: Diator, wrong: Any,
 
 async def test_an_unknown_request_is_refused_with_a_close_name_and_the_next_step(app: Diator) -> None:
     async with app:
-        with pytest.raises(UnknownRequestError, match=r"no handler for Gone .*did you mean Go\?.*@app.command"):
+        with pytest.raises(HandlerNotFoundError, match=r"no handler for Gone .*did you mean Go\?.*@app.command"):
             _ = app.send(Gone())
-        with pytest.raises(UnknownRequestError, match=r"@app.query"):
+        with pytest.raises(HandlerNotFoundError, match=r"@app.query"):
             _ = app.send(Ask())
         with pytest.raises(LookupError):
             app.stream(Ask())
@@ -115,7 +115,7 @@ async def test_an_unknown_request_is_refused_with_a_close_name_and_the_next_step
 
 async def test_a_subclass_of_a_registered_request_is_refused(app: Diator) -> None:
     async with app:
-        with pytest.raises(UnknownRequestError, match="SpecialGo has no handler; its base Go has one"):
+        with pytest.raises(HandlerNotFoundError, match="SpecialGo has no handler; its base Go has one"):
             _ = app.send(SpecialGo())
 
 
@@ -189,7 +189,7 @@ async def test_entering_an_app_that_runs_in_another_loop_is_refused(app: Diator)
 
 async def test_a_container_that_cannot_be_reopened_refuses_a_second_start() -> None:
     class Once(Journal):
-        capabilities = Journal.capabilities & ~Capability.REOPENS
+        capabilities = Journal.capabilities & ~ContainerCapability.REUSABLE
 
     app = Diator(container=Once())
     async with app:

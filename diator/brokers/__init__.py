@@ -5,7 +5,7 @@ this process.
 """
 
 from diator._shielding import shielded
-from diator.brokers.envelope import Envelope, Outgoing, read
+from diator.brokers.envelope import Envelope, OutgoingMessage, parse_envelope
 from diator.brokers.letters import dead_letters_of
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import (
@@ -13,22 +13,22 @@ from diator.brokers.port import (
     RELEASE,
     Ack,
     Broker,
-    Capability,
+    BrokerCapability,
     DeadLetter,
     Delivery,
     FindsUnsubscribed,
     KeepsDeadLetters,
+    MoveToDeadLetters,
     Outcome,
-    Park,
     Receiver,
-    Refusal,
     Release,
     RetryAfter,
     Settlement,
-    Status,
     Subscription,
+    SubscriptionStatus,
     Topic,
     Validates,
+    ValidationIssue,
 )
 
 __all__ = [
@@ -36,26 +36,26 @@ __all__ = [
     "RELEASE",
     "Ack",
     "Broker",
-    "Capability",
+    "BrokerCapability",
     "DeadLetter",
     "Delivery",
     "Envelope",
     "FindsUnsubscribed",
     "KeepsDeadLetters",
     "MemoryBroker",
+    "MoveToDeadLetters",
     "Outcome",
-    "Outgoing",
-    "Park",
+    "OutgoingMessage",
     "Receiver",
-    "Refusal",
     "Release",
     "RetryAfter",
     "Settlement",
-    "Status",
     "Subscription",
+    "SubscriptionStatus",
     "Topic",
     "Validates",
+    "ValidationIssue",
     "dead_letters_of",
-    "read",
+    "parse_envelope",
     "shielded",
 ]

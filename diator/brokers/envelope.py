@@ -74,7 +74,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
-class Outgoing:
+class OutgoingMessage:
     """One event on its way to a topic."""
 
     __slots__ = ("_stored", "_structured", "due", "envelope", "topic")
@@ -88,12 +88,12 @@ class Outgoing:
         self._stored = False
 
     @classmethod
-    def from_bytes(cls, topic: str, structured: bytes, *, due: datetime | None = None) -> "Outgoing":
+    def from_bytes(cls, topic: str, structured: bytes, *, due: datetime | None = None) -> "OutgoingMessage":
         """Return the message that `structured` was taken from; it is published as these bytes are.
 
         Attributes that this version does not know are kept, in binary mode too. Raises `UnreadableMessageError`.
         """
-        message = cls(topic, read({}, structured), due=due)
+        message = cls(topic, parse_envelope({}, structured), due=due)
         message._structured, message._stored = structured, True
         return message
 
@@ -130,10 +130,10 @@ class Outgoing:
         }
 
     def __repr__(self) -> str:
-        return f"<Outgoing {self.envelope.type} {self.id} to {self.topic}>"
+        return f"<OutgoingMessage {self.envelope.type} {self.id} to {self.topic}>"
 
 
-def read(headers: Mapping[str, str], body: bytes) -> Envelope:
+def parse_envelope(headers: Mapping[str, str], body: bytes) -> Envelope:
     """Read an event off the wire: in binary mode where a header ``specversion`` says so, else in structured mode.
 
     Raises `UnreadableMessageError` for what is no CloudEvent. Its data may be of any kind; see `Envelope.has_json`.

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import urlsplit
 
-from diator.brokers.hiding import is_connection_string, is_plain, shown
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import Broker
+from diator.brokers.redaction import is_connection_string, is_plain, redact
 from diator.errors import ConfigurationError, Problem
 
 GROUP = "diator.brokers"
@@ -53,9 +53,9 @@ def find_broker(given: object) -> Broker:
         return given
     missing = _missing(given)
     lacks = f": it lacks {', '.join(missing)}" if len(missing) < _MANY else ""
-    text = f"broker={shown(repr(given))} is no broker{lacks}"
-    remedy = "pass an address, such as 'redis://localhost:6379', or an object that implements diator.brokers.Broker"
-    raise ConfigurationError([Problem("broker-plugin", text, remedy)])
+    text = f"broker={redact(repr(given))} is no broker{lacks}"
+    fix = "pass an address, such as 'redis://localhost:6379', or an object that implements diator.brokers.Broker"
+    raise ConfigurationError([Problem("broker-plugin", text, fix)])
 
 
 _MANY = 8
@@ -96,8 +96,8 @@ def _load(point: EntryPoint, address: str) -> Broker:
         return made
     missing = _missing(made)
     text = f"the broker plugin {point.value!r} gave a {type(made).__name__}, which lacks {', '.join(missing)}"
-    remedy = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
-    raise ConfigurationError([Problem("broker-plugin", text, remedy)])
+    fix = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
+    raise ConfigurationError([Problem("broker-plugin", text, fix)])
 
 
 def _no_plugin(scheme: str, address: str, installed: list[str]) -> Problem:

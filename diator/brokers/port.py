@@ -11,14 +11,14 @@ and cancels a call that exceeds its timeout.
 *Receiving.* The receivers of one subscription, in any number of processes, compete for its messages. ``receive(limit)``
 waits for messages and returns at most ``limit`` deliveries. One task at a time calls it, and may be cancelled at any
 moment: what was taken is returned by the next call, or released. Whatever is on the wire is delivered: a message that
-the broker can't read has `Delivery.damage`.
+the broker can't read has `Delivery.read_error`.
 
 *Settling.* `ACK` removes a delivery. `RetryAfter` delivers it again after a delay, with one more failure, to this
-subscription only. `Park` makes it a dead letter, in one step that no crash can split. `RELEASE` returns it at once and
-counts nothing. One call of ``settle`` takes many, in order, and may overlap with ``receive``. It may be repeated after
-an error or a cancel: what was settled stays settled, and may be reported as lost. It returns the deliveries whose lease
-was lost, and changes nothing of them. An outcome that can't be recorded raises a permanent error and leaves its
-delivery as it was, to be settled by a later call.
+subscription only. `MoveToDeadLetters` makes it a dead letter, in one step that no crash can split. `RELEASE` returns it
+at once and counts nothing. One call of ``settle`` takes many, in order, and may overlap with ``receive``. It may be
+repeated after an error or a cancel: what was settled stays settled, and may be reported as lost. It returns the
+deliveries whose lease was lost, and changes nothing of them. An outcome that can't be recorded raises a permanent error
+and leaves its delivery as it was, to be settled by a later call.
 
 *Counts.* ``failures`` counts the `RetryAfter` of a message, ``deliveries`` how often it was delivered and not released.
 ``deliveries`` may be higher by what was on its way when a receiver or a connection ended.
@@ -52,10 +52,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 
 
-class Capability(enum.Flag):
+class BrokerCapability(enum.Flag):
     """What a broker keeps its promises on. Read when the app starts, and by the suites in ``diator_conformance``."""
 
     DURABLE = enum.auto()
@@ -65,17 +65,17 @@ class Capability(enum.Flag):
 
     Without it, and without DEAD_LETTERS, the app rejects subscriptions that are not `at_most_once`.
     """
-    GROUPS = enum.auto()
+    CONSUMER_GROUPS = enum.auto()
     """The workers of one subscription share its messages."""
-    DELAY = enum.auto()
+    DELAYED_RETRY = enum.auto()
     """`RetryAfter` waits for its delay. Without it, the app rejects a `max_delay`, unless at most once."""
     DEAD_LETTERS = enum.auto()
-    """`Park` keeps a message, to be listed, replayed and purged; see `KeepsDeadLetters`."""
-    ORDERED = enum.auto()
+    """`MoveToDeadLetters` keeps a message, to be listed, replayed and purged; see `KeepsDeadLetters`."""
+    ORDER_BY_KEY = enum.auto()
     """Order by key, across workers. Without it, the app rejects what is `ordered`."""
-    DEDUPLICATES = enum.auto()
+    DUPLICATE_DETECTION = enum.auto()
     """A message whose id was published to the topic not long ago is dropped."""
-    BOUNDED = enum.auto()
+    BACKPRESSURE = enum.auto()
     """A full queue makes publishing wait, so that memory does not grow."""
     SCHEDULES = enum.auto()
     """A message is delivered when it is `due`, not before; without it, publishing with a delay is rejected."""
@@ -109,7 +109,7 @@ class Subscription(NamedTuple):
 class Delivery:
     """One message as it is handed out, not yet understood by anybody."""
 
-    __slots__ = ("body", "damage", "deliveries", "failures", "headers", "key", "receipt", "topic")
+    __slots__ = ("body", "deliveries", "failures", "headers", "key", "read_error", "receipt", "topic")
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Delivery:
         key: str | None = None,
         failures: int = 0,
         deliveries: int = 1,
-        damage: str | None = None,
+        read_error: str | None = None,
         receipt: Any = None,
     ) -> None:
         self.topic = topic
@@ -137,7 +137,7 @@ class Delivery:
 
         It may be higher by what was on its way when a receiver or a connection ended.
         """
-        self.damage = damage
+        self.read_error = read_error
         """What the broker could not make sense of; the engine parks it with this reason."""
         self.receipt = receipt
         """What the broker knows it by. ``Any``: it is the broker's own."""
@@ -162,7 +162,7 @@ class RetryAfter(NamedTuple):
     delay: float
 
 
-class Park(NamedTuple):
+class MoveToDeadLetters(NamedTuple):
     """It can't be handled; keep it as a dead letter."""
 
     reason: str
@@ -176,7 +176,7 @@ class Park(NamedTuple):
 
 ACK = Ack()
 RELEASE = Release()
-Outcome = Ack | Release | RetryAfter | Park
+Outcome = Ack | Release | RetryAfter | MoveToDeadLetters
 Settlement = tuple[Delivery, Outcome]
 
 
@@ -187,8 +187,8 @@ class DeadLetter(NamedTuple):
     """Identifies the dead letter within its subscription."""
     subscription: str
     topic: str
-    why: Park
-    parked_at: datetime
+    failure: MoveToDeadLetters
+    dead_lettered_at: datetime
     """With a time zone."""
     deliveries: int
     headers: Mapping[str, str]
@@ -196,12 +196,12 @@ class DeadLetter(NamedTuple):
     """Headers and body as they were delivered."""
 
 
-class Status(NamedTuple):
+class SubscriptionStatus(NamedTuple):
     """How a subscription stands at the broker."""
 
     name: str
     exists: bool
-    waiting: int | None = None
+    backlog: int | None = None
     """Messages not yet settled, if the broker can tell."""
     dead_letters: int | None = None
     missing: tuple[str, ...] = ()
@@ -210,11 +210,11 @@ class Status(NamedTuple):
     """The age of the oldest message that is not settled, in seconds, if the broker knows it."""
 
 
-class Refusal(NamedTuple):
+class ValidationIssue(NamedTuple):
     """What a broker can't keep."""
 
     text: str
-    remedy: str
+    fix: str
     subscription: str | None = None
     """Whose, if it concerns one."""
 
@@ -244,7 +244,7 @@ class Broker(Protocol):
     """A plugin: one way to reach one broker. The module's docstring is its contract."""
 
     @property
-    def capabilities(self) -> Capability:
+    def capabilities(self) -> BrokerCapability:
         """What this broker can do. Fixed for its life."""
         ...
 
@@ -265,7 +265,7 @@ class Broker(Protocol):
 
     @property
     def max_message_bytes(self) -> int | None:
-        """The size that a message (`Outgoing.structured`) may have, where there is a limit; checked before commits."""
+        """The limit of a message's size (`OutgoingMessage.structured`) in bytes, if any; checked before commits."""
         ...
 
     async def connect(self) -> None:
@@ -276,7 +276,9 @@ class Broker(Protocol):
         """Close everything that ``connect`` and ``subscribe`` have opened. Idempotent."""
         ...
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         """Store messages. Raises `~diator.NotPublishedError`, from the `~diator.BrokerError` that stood in the way."""
         ...
 
@@ -284,7 +286,7 @@ class Broker(Protocol):
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
         ...
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Tell how subscriptions stand, without changing anything. Raises `~diator.BrokerError`."""
         ...
 
@@ -295,7 +297,7 @@ class Broker(Protocol):
 
 @runtime_checkable
 class KeepsDeadLetters(Protocol):
-    """Optional: a broker with `Capability.DEAD_LETTERS`. `Status.dead_letters` has their number."""
+    """Optional: a broker with `BrokerCapability.DEAD_LETTERS`. `SubscriptionStatus.dead_letters` has their number."""
 
     async def dead_letters(
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
@@ -319,7 +321,7 @@ class KeepsDeadLetters(Protocol):
 class Validates(Protocol):
     """Optional: a broker with rules of its own, such as for names. What `capabilities` lacks is refused without it."""
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
         """Find what breaks a rule in these subscriptions, and in the topics that are published to. No network."""
         ...
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from diator.brokers.port import Broker, Capability, Refusal, Subscription, Topic, Validates
+from diator.brokers.port import Broker, BrokerCapability, Subscription, Topic, Validates, ValidationIssue
 
-_SAFE = Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS
+_SAFE = BrokerCapability.ACKNOWLEDGED | BrokerCapability.DEAD_LETTERS
 _OTHER = "use a broker that can, such as redis://"
 
 
-def refusals_of(broker: Broker, subscriptions: Sequence[Subscription], topics: Sequence[Topic]) -> Iterator[Refusal]:
+def refusals_of(
+    broker: Broker, subscriptions: Sequence[Subscription], topics: Sequence[Topic]
+) -> Iterator[ValidationIssue]:
     """Find what a broker does not support of these subscriptions, and of the topics that are published to."""
     for one in subscriptions:
         yield from _unsupported(broker, one)
@@ -16,17 +18,17 @@ def refusals_of(broker: Broker, subscriptions: Sequence[Subscription], topics: S
         yield from broker.validate(subscriptions, topics)
 
 
-def _unsupported(broker: Broker, one: Subscription) -> Iterator[Refusal]:
+def _unsupported(broker: Broker, one: Subscription) -> Iterator[ValidationIssue]:
     name, can = type(broker).__name__, broker.capabilities
-    if one.ordered and Capability.ORDERED not in can:
+    if one.ordered and BrokerCapability.ORDER_BY_KEY not in can:
         text = f"{one.name!r} is ordered by key, and {name}, as it is set up, keeps no order by key across workers"
-        yield Refusal(text, f"{_OTHER}, or do without it with ordered=False", one.name)
+        yield ValidationIssue(text, f"{_OTHER}, or do without it with ordered=False", one.name)
     if one.at_most_once:
         return
     if _SAFE not in can:
-        lacks = "keeps nothing" if Capability.ACKNOWLEDGED not in can else "keeps no dead letters"
+        lacks = "keeps nothing" if BrokerCapability.ACKNOWLEDGED not in can else "keeps no dead letters"
         text = f"{name} {lacks}, so subscription {one.name!r} can lose messages"
-        yield Refusal(text, f'{_OTHER}, or accept it with delivery="at-most-once"', one.name)
-    elif one.max_delay and Capability.DELAY not in can:
+        yield ValidationIssue(text, f'{_OTHER}, or accept it with delivery="at-most-once"', one.name)
+    elif one.max_delay and BrokerCapability.DELAYED_RETRY not in can:
         text = f"{one.name!r} retries after up to {one.max_delay:g} s, and {name} can't delay a message"
-        yield Refusal(text, f"{_OTHER}, or retry at once with retry=Retry(delay=0)", one.name)
+        yield ValidationIssue(text, f"{_OTHER}, or retry at once with retry=Retry(delay=0)", one.name)

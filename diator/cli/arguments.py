@@ -24,20 +24,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for tools.
 def open_app(target: str) -> Diator:
     """Load the app, or end with exit code 2 and the reason on stderr."""
     try:
-        return load_or_refuse(target)
+        return load_or_exit(target)
     except ConfigurationError as error:
-        refuse(f"{target!r} could not be loaded: {error}")
+        exit_usage_error(f"{target!r} could not be loaded: {error}")
 
 
-def load_or_refuse(target: str) -> Diator:
+def load_or_exit(target: str) -> Diator:
     """Load the app, or end with exit code 2; what is wrong with its registrations is raised for the caller to tell."""
     try:
         return load(target)
     except LoadError as error:
-        refuse(str(error))
+        exit_usage_error(str(error))
 
 
-def refuse(text: str) -> NoReturn:
+def exit_usage_error(text: str) -> NoReturn:
     """End with exit code 2."""
     typer.echo(f"Error: {text}", err=True)
     raise typer.Exit(2)
@@ -52,9 +52,9 @@ def short_path(file: str) -> str:
 
 
 def problem_text(problem: Problem) -> str:
-    """A problem with its place and its remedy."""
-    where = f"{short_path(problem.place.file)}:{problem.place.line}: " if problem.place else ""
-    return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.remedy}"
+    """A problem with its place and its fix."""
+    where = f"{short_path(problem.location.file)}:{problem.location.line}: " if problem.location else ""
+    return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.fix}"
 
 
 def broker_text(error: BrokerError, target: str) -> str:

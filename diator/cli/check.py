@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from diator.app import Diator, brokerage_of, look
-from diator.cli.arguments import AppArgument, JsonOption, count, load_or_refuse, problem_text, short_path
+from diator.app import Diator, inspect_app, messaging_of
+from diator.cli.arguments import AppArgument, JsonOption, count, load_or_exit, problem_text, short_path
 from diator.cli.routers import never_included
-from diator.engine.check import Checked
-from diator.engine.records import Kind
+from diator.engine.check import CheckResult
+from diator.engine.registrations import HandlerKind
 from diator.errors import ConfigurationError, Problem
 
 Counts = dict[str, int]
@@ -20,14 +20,14 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="Let warnings fail 
 
 
 def check(target: AppArgument, as_json: JsonOption = False, strict: StrictOption = False) -> None:
-    """Check an app as its start does, and print every problem with its place and its remedy.
+    """Check an app as its start does, and print every problem with its place and its fix.
 
     The exit code is 0 where the app can start, 1 where it can't, 2 where it could not be loaded.
     """
     found: Counts | None = None
     try:
-        app = load_or_refuse(target)
-        checked = look(app)
+        app = load_or_exit(target)
+        checked = inspect_app(app)
         found = _counts(app, checked)
         problems: Sequence[Problem] = [*checked.problems, *_nothing_to_do(found), *never_included(target)]
     except ConfigurationError as error:  # raised by the line that registers: the rest has not been looked at
@@ -45,23 +45,25 @@ def check(target: AppArgument, as_json: JsonOption = False, strict: StrictOption
     raise typer.Exit(1 if errors or (strict and warnings) else 0)
 
 
-def _counts(app: Diator, checked: Checked) -> Counts:
-    registry, brokerage = checked.registry, brokerage_of(app)
-    handled = [cls for record, classes in checked.classes.items() if record.kind is Kind.EVENT for cls in classes]
+def _counts(app: Diator, checked: CheckResult) -> Counts:
+    registry, brokerage = checked.registry, messaging_of(app)
+    handled = [
+        cls for record, classes in checked.classes.items() if record.kind is HandlerKind.EVENT for cls in classes
+    ]
     published = [cls for wired in checked.handlers.values() for cls in wired.publishes]
     return {
         "requests": len(registry.requests),
-        "events": len({*handled, *published, *registry.published}),
+        "events": len({*handled, *published, *registry.declared_events}),
         "handlers": len(registry.handlers),
-        "subscriptions": len(brokerage.catalog.consumed) if brokerage and brokerage.is_looked_through else 0,
+        "subscriptions": len(brokerage.catalog.configs) if brokerage and brokerage.has_catalog else 0,
         "middlewares": len(registry.layers),
     }
 
 
 def _nothing_to_do(found: Counts) -> Iterator[Problem]:
     if not found["handlers"]:
-        remedy = "import the modules that register them, and include their routers"
-        yield Problem("no-handlers", "the app has no handlers", remedy, severity="warning")
+        fix = "import the modules that register them, and include their routers"
+        yield Problem("no-handlers", "the app has no handlers", fix, severity="warning")
 
 
 def _summary(target: str, errors: int, warnings: int, *, complete: bool) -> str:
@@ -80,9 +82,9 @@ def _document(target: str, problems: Sequence[Problem], found: Counts | None) ->
                 "severity": problem.severity,
                 "code": problem.code,
                 "text": problem.text,
-                "remedy": problem.remedy,
-                "file": short_path(problem.place.file) if problem.place else None,
-                "line": problem.place.line if problem.place else None,
+                "fix": problem.fix,
+                "file": short_path(problem.location.file) if problem.location else None,
+                "line": problem.location.line if problem.location else None,
             }
             for problem in problems
         ],

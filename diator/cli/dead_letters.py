@@ -8,8 +8,10 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from diator.cli.arguments import AppArgument, JsonOption, count, printable, refuse
-from diator.cli.choosing import (
+from diator.cli.app_broker import AppBroker, exit_error
+from diator.cli.arguments import AppArgument, JsonOption, count, exit_usage_error, printable
+from diator.cli.dead_letter_views import print_pages, summary_of, table_of
+from diator.cli.selection import (
     ErrorOption,
     IdOption,
     LimitOption,
@@ -17,15 +19,13 @@ from diator.cli.choosing import (
     NewerOption,
     OlderOption,
     SubscriptionOption,
-    choose,
-    refuse_ambiguous,
-    tell_absent,
-    tell_missing,
+    reject_ambiguous,
+    report_missing_ids,
+    report_missing_subscriptions,
+    select,
 )
-from diator.cli.letters import print_pages, summary_of, table_of
-from diator.cli.operating import Target, fail
 from diator.cli.tables import print_tables
-from diator.delivery.operations import ALL, Letter, Operations, Wanted
+from diator.delivery.operations import ALL, DeadLetterFilter, OpenedDeadLetter, Operations
 from diator.errors import BrokerUnavailableError
 
 dead_letters = typer.Typer(
@@ -35,10 +35,10 @@ dead_letters = typer.Typer(
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only list what would be touched.")]
 
-_MOST_LISTED = 100
-_MOST_SHOWN = 10
-_MOST_ASKED = 20
-_PATIENCE = 3
+_MAX_LISTED = 100
+_MAX_SHOWN = 10
+_MAX_ASKED = 20
+_MAX_OUTAGES = 3
 """So many in a row may fail because the broker is away, then it is of no use to try more."""
 
 
@@ -51,15 +51,15 @@ def list_(
     older_than: OlderOption = None,
     newer_than: NewerOption = None,
     error: ErrorOption = None,
-    limit: LimitOption = _MOST_LISTED,
+    limit: LimitOption = _MAX_LISTED,
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters, subscription by subscription, the oldest first.
 
     The exit code is 1 where an --id or --message-id is not there.
     """
-    wanted = Wanted(ids or (), message_id or (), older_than, newer_than, error)
-    chosen = choose(Target(target, changing=False), subscription, wanted, limit)
+    wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
+    chosen = select(AppBroker(target, changing=False), subscription, wanted, limit)
     if as_json:
         document = {"app": target, "dead_letters": [summary_of(letter) for letter in chosen.letters]}
         typer.echo(json.dumps(document, indent=2))
@@ -68,8 +68,8 @@ def list_(
         print_tables(table_of(chosen.letters), otherwise=otherwise)
     if chosen.more:
         typer.echo(f"there are more than {limit}; see them with a higher --limit", err=True)
-    tell_absent(chosen, target)
-    tell_missing(chosen)
+    report_missing_subscriptions(chosen, target)
+    report_missing_ids(chosen)
 
 
 @dead_letters.command("show")
@@ -81,24 +81,24 @@ def show(
     older_than: OlderOption = None,
     newer_than: NewerOption = None,
     error: ErrorOption = None,
-    limit: LimitOption = _MOST_SHOWN,
+    limit: LimitOption = _MAX_SHOWN,
     as_json: JsonOption = False,
 ) -> None:
     """Show everything of dead letters: error and traceback, headers and body.
 
     The exit code is 1 where none fits.
     """
-    wanted = Wanted(ids or (), message_id or (), older_than, newer_than, error)
-    chosen = choose(Target(target, changing=False), subscription, wanted, limit)
+    wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
+    chosen = select(AppBroker(target, changing=False), subscription, wanted, limit)
     if chosen.letters:
         print_pages(chosen.letters, as_json=as_json, target=target)
     if chosen.more:
         typer.echo(f"there are more than {limit}; see them with a higher --limit", err=True)
     if not chosen.letters:
-        tell_absent(chosen, target)
-    tell_missing(chosen)
+        report_missing_subscriptions(chosen, target)
+    report_missing_ids(chosen)
     if not chosen.letters:
-        fail("no dead letter fits")
+        exit_error("no dead letter fits")
 
 
 @dead_letters.command("replay")
@@ -118,7 +118,7 @@ def replay(
 
     The exit code is 1 where one could not be replayed; the others are all the same.
     """
-    wanted = Wanted(ids or (), message_id or (), older_than, newer_than, error)
+    wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
     _touch(_REPLAY, target, subscription, wanted, limit, yes=yes, dry_run=dry_run)
 
 
@@ -139,7 +139,7 @@ def purge(
 
     The exit code is 1 where one could not be deleted; the others are all the same.
     """
-    wanted = Wanted(ids or (), message_id or (), older_than, newer_than, error)
+    wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
     _touch(_PURGE, target, subscription, wanted, limit, yes=yes, dry_run=dry_run)
 
 
@@ -148,7 +148,7 @@ class _Verb(NamedTuple):
 
     present: str
     past: str
-    call: Callable[[Operations, Letter], Awaitable[bool]]
+    call: Callable[[Operations, OpenedDeadLetter], Awaitable[bool]]
 
 
 _REPLAY = _Verb("replay", "replayed", Operations.replay)
@@ -159,20 +159,22 @@ def _touch(
     verb: _Verb,
     name: str,
     subscriptions: Sequence[str] | None,
-    wanted: Wanted,
+    wanted: DeadLetterFilter,
     limit: int | None,
     *,
     yes: bool,
     dry_run: bool,
 ) -> None:
     if not (yes or dry_run or sys.stdin.isatty()):
-        refuse(f"there is no terminal to ask whether to {verb.present}; add --yes, or look first with --dry-run")
-    target = Target(name, changing=True)
-    chosen = choose(target, subscriptions, wanted, limit)
-    refuse_ambiguous(wanted, chosen.letters)
+        exit_usage_error(
+            f"there is no terminal to ask whether to {verb.present}; add --yes, or look first with --dry-run"
+        )
+    target = AppBroker(name, changing=True)
+    chosen = select(target, subscriptions, wanted, limit)
+    reject_ambiguous(wanted, chosen.letters)
     if not chosen.letters:
         typer.echo("No dead letter fits.")
-        tell_absent(chosen, name)
+        report_missing_subscriptions(chosen, name)
     elif dry_run:
         print_tables(table_of(chosen.letters), otherwise="")
         typer.echo(f"Would {verb.present} {_counted(chosen.letters)}.")
@@ -180,17 +182,17 @@ def _touch(
         if not yes:
             _confirm(verb, chosen.letters)
         _report(verb, target.operate(lambda operations: _each(verb, operations, chosen.letters)))
-    tell_missing(chosen)
+    report_missing_ids(chosen)
 
 
-def _confirm(verb: _Verb, letters: Sequence[Letter]) -> None:
-    print_tables(table_of(letters[:_MOST_ASKED]), otherwise="")
-    if len(letters) > _MOST_ASKED:
-        typer.echo(f"and {len(letters) - _MOST_ASKED:,} more")
+def _confirm(verb: _Verb, letters: Sequence[OpenedDeadLetter]) -> None:
+    print_tables(table_of(letters[:_MAX_ASKED]), otherwise="")
+    if len(letters) > _MAX_ASKED:
+        typer.echo(f"and {len(letters) - _MAX_ASKED:,} more")
     typer.confirm(f"{verb.present.capitalize()} {_counted(letters)}?", abort=True)
 
 
-def _counted(letters: Sequence[Letter]) -> str:
+def _counted(letters: Sequence[OpenedDeadLetter]) -> str:
     of = Counter(letter.consumed.name for letter in letters)
     names = ", ".join(f"{name} ({number:,})" if len(of) > 1 else name for name, number in of.items())
     return f"{count(len(letters), 'dead letter')} of {names}"
@@ -199,19 +201,19 @@ def _counted(letters: Sequence[Letter]) -> str:
 class _Outcome(NamedTuple):
     """What became of many."""
 
-    done: Sequence[Letter]
-    gone: Sequence[Letter]
-    failed: Sequence[tuple[Letter, Exception]]
-    untried: Sequence[Letter]
+    done: Sequence[OpenedDeadLetter]
+    gone: Sequence[OpenedDeadLetter]
+    failed: Sequence[tuple[OpenedDeadLetter, Exception]]
+    untried: Sequence[OpenedDeadLetter]
 
 
-async def _each(verb: _Verb, operations: Operations, letters: Sequence[Letter]) -> _Outcome:
-    done: list[Letter] = []
-    gone: list[Letter] = []
-    failed: list[tuple[Letter, Exception]] = []
+async def _each(verb: _Verb, operations: Operations, letters: Sequence[OpenedDeadLetter]) -> _Outcome:
+    done: list[OpenedDeadLetter] = []
+    gone: list[OpenedDeadLetter] = []
+    failed: list[tuple[OpenedDeadLetter, Exception]] = []
     away = 0
     for number, letter in enumerate(letters):
-        if away == _PATIENCE:
+        if away == _MAX_OUTAGES:
             return _Outcome(done, gone, failed, letters[number:])
         try:
             (done if await verb.call(operations, letter) else gone).append(letter)

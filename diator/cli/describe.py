@@ -3,43 +3,51 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diator.app import Diator, brokerage_of, look
-from diator.cli.arguments import refuse, short_path
+from diator.app import Diator, inspect_app, messaging_of
+from diator.cli.arguments import exit_usage_error, short_path
 from diator.cli.describe_brokered import subscription_of, wire_of
-from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request, Subscription
+from diator.cli.description import (
+    DependencyDescription,
+    Description,
+    EventDescription,
+    HandlerDescription,
+    MiddlewareDescription,
+    RequestDescription,
+    SubscriptionDescription,
+)
 from diator.cli.names import Names, type_text
-from diator.containers.port import Capability
-from diator.delivery.brokerage import Brokerage
-from diator.delivery.catalog import Consumed
-from diator.engine.check import Checked
-from diator.engine.claims import message_hint
+from diator.containers.port import ContainerCapability
+from diator.delivery.catalog import ConsumerConfig
+from diator.delivery.messaging import Messaging
+from diator.engine.check import CheckResult
+from diator.engine.event_graph import Requirements
 from diator.engine.events import is_brokered
-from diator.engine.hints import key_of, result_of, split
-from diator.engine.reach import Needs
-from diator.engine.records import Kind, Layer, Registration
+from diator.engine.handler_checks import message_hint
+from diator.engine.hints import key_of, result_of, split_annotated
+from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
 from diator.engine.signature import EMPTY, Parameter
-from diator.engine.wiring import Argument, Source, Wired
+from diator.engine.wiring import Argument, Source, WiredCallable
 from diator.errors import ConfigurationError
 from diator.messages import DomainEvent, ECSTEvent, Event, Message, NotificationEvent
 
 
 def describe(app: Diator) -> Description:
     """Describe an app, or end with exit code 2 where it is not clear which messages a handler takes."""
-    checked = look(app)
+    checked = inspect_app(app)
     if checked.registry.unclear:
         errors = [problem for problem in checked.problems if problem.severity == "error"]
-        refuse(f"there are handlers of which it is not clear what they handle: {ConfigurationError(errors)}")
-    return _Describer(checked, brokerage_of(app)).description()
+        exit_usage_error(f"there are handlers of which it is not clear what they handle: {ConfigurationError(errors)}")
+    return _Describer(checked, messaging_of(app)).description()
 
 
 class _Describer:
-    def __init__(self, checked: Checked, brokerage: Brokerage | None) -> None:
+    def __init__(self, checked: CheckResult, brokerage: Messaging | None) -> None:
         self._registry = checked.registry
         self._container = checked.container
         self._checked = checked
         self._broker = brokerage.broker if brokerage else None
-        consumed = brokerage.catalog.consumed if brokerage else ()
-        self._consumed: Mapping[Registration, Consumed] = {one.registration: one for one in consumed}
+        consumed = brokerage.catalog.configs if brokerage else ()
+        self._consumed: Mapping[Registration, ConsumerConfig] = {one.registration: one for one in consumed}
         self._names = Names()
         self._handlers = {record: self._handler(record, wired) for record, wired in checked.handlers.items()}
         self._layers = {id(wired): self._middleware(layer, wired) for layer, wired in checked.layers.items()}
@@ -50,64 +58,66 @@ class _Describer:
         return Description(
             container=type(container).__name__ if container else None,
             broker=type(self._broker).__name__ if self._broker else None,
-            commands=self._requests(Kind.COMMAND),
-            queries=self._requests(Kind.QUERY),
+            commands=self._requests(HandlerKind.COMMAND),
+            queries=self._requests(HandlerKind.QUERY),
             events=tuple(self._event(cls) for cls in self._events),
-            unplaced=tuple(handler for record, handler in self._handlers.items() if not checked.classes[record]),
+            unresolved_handlers=tuple(
+                handler for record, handler in self._handlers.items() if not checked.classes[record]
+            ),
             problems=checked.problems,
             names=self._names,
         )
 
-    def _requests(self, kind: Kind) -> tuple[Request, ...]:
+    def _requests(self, kind: HandlerKind) -> tuple[RequestDescription, ...]:
         classes = self._checked.classes
         records = [record for record in self._handlers if record.kind is kind and classes[record]]
         return tuple(self._request(record, classes[record][0]) for record in records)
 
-    def _request(self, record: Registration, cls: type[Message]) -> Request:
-        wired, layers = self._checked.handlers[record], self._checked.reach.layers_of(cls)
+    def _request(self, record: Registration, cls: type[Message]) -> RequestDescription:
+        wired, layers = self._checked.handlers[record], self._checked.reach.middlewares_for(cls)
         needs = self._needs(wired, layers)
         hint = message_hint(record, self._registry.handlers[record])
-        return Request(
+        return RequestDescription(
             message=self._names.of_message(hint, cls),
             result=_result(hint),
             streams=wired.streams,
             scope=self._opens_scope(needs),
-            needs_from_sender=tuple(sorted(map(str, needs.required))),
+            required_values=tuple(sorted(map(str, needs.required))),
             middlewares=self._middlewares(layers, outer=True),
             handler=self._handlers[record],
         )
 
-    def _needs(self, wired: Wired, layers: Iterable[Wired]) -> Needs:
-        following = self._checked.reach.following(wired.publishes)
-        return Needs((wired, *layers, *following.handlers, *following.layers))
+    def _needs(self, wired: WiredCallable, layers: Iterable[WiredCallable]) -> Requirements:
+        following = self._checked.reach.reachable_from(wired.publishes)
+        return Requirements((wired, *layers, *following.handlers, *following.layers))
 
-    def _opens_scope(self, needs: Needs) -> bool:
-        scoped = self._container is not None and Capability.SCOPED in self._container.capabilities
+    def _opens_scope(self, needs: Requirements) -> bool:
+        scoped = self._container is not None and ContainerCapability.SCOPED in self._container.capabilities
         return scoped and bool(needs.keys)
 
     def _event_classes(self) -> list[type[Event]]:
         """The events of the app: published, declared, or handled under their own name."""
         published = [cls for wired in self._checked.handlers.values() for cls in wired.publishes]
-        found = dict.fromkeys((*published, *self._registry.published))
+        found = dict.fromkeys((*published, *self._registry.declared_events))
         for record, classes in self._checked.classes.items():
-            for cls in classes if record.kind is Kind.EVENT else ():
+            for cls in classes if record.kind is HandlerKind.EVENT else ():
                 stands_for_others = cls not in found and any(issubclass(other, cls) for other in found)
                 if issubclass(cls, Event) and not stands_for_others:
                     found[cls] = None
         return list(found)
 
-    def _event(self, cls: type[Event]) -> EventFlow:
-        checked, layers, records = self._checked, self._checked.reach.layers_of(cls), self._handling(cls)
-        family = checked.reach.family(cls)
-        return EventFlow(
+    def _event(self, cls: type[Event]) -> EventDescription:
+        checked, layers, records = self._checked, self._checked.reach.middlewares_for(cls), self._handling(cls)
+        family = checked.reach.with_subclasses(cls)
+        return EventDescription(
             event=self._names.of(cls),
             kind=_kind(cls),
             published_by=tuple(
                 self._handlers[record].name for record, wired in checked.handlers.items() if cls in wired.publishes
             ),
-            declared=cls in self._registry.published,
-            may_be=tuple(map(self._names.of, self._nearest_subclasses(cls))),
-            wire=wire_of(cls),
+            declared=cls in self._registry.declared_events,
+            subclasses=tuple(map(self._names.of, self._nearest_subclasses(cls))),
+            contract=wire_of(cls),
             middlewares=self._middlewares(layers, outer=is_brokered(cls)),
             handlers=tuple(self._handlers[record] for record in records),
             subscriptions=tuple(self._subscription(record, layers) for record in records if record in self._consumed),
@@ -116,9 +126,9 @@ class _Describer:
 
     def _handling(self, cls: type[Event]) -> list[Registration]:
         classes = self._checked.classes.items()
-        return [record for record, own in classes if record.kind is Kind.EVENT and issubclass(cls, own)]
+        return [record for record, own in classes if record.kind is HandlerKind.EVENT and issubclass(cls, own)]
 
-    def _subscription(self, record: Registration, layers: Iterable[Wired]) -> Subscription:
+    def _subscription(self, record: Registration, layers: Iterable[WiredCallable]) -> SubscriptionDescription:
         needs = self._needs(self._checked.handlers[record], layers)
         handler = self._handlers[record].name
         return subscription_of(self._consumed[record], handler=handler, scope=self._opens_scope(needs))
@@ -127,32 +137,32 @@ class _Describer:
         below = [other for other in self._events if other is not cls and issubclass(other, cls)]
         return [other for other in below if not any(issubclass(other, mid) for mid in below if mid is not other)]
 
-    def _middlewares(self, layers: Iterable[Wired], *, outer: bool) -> tuple[Middleware, ...]:
+    def _middlewares(self, layers: Iterable[WiredCallable], *, outer: bool) -> tuple[MiddlewareDescription, ...]:
         """Those of a message from the outside in; those of a domain event all run inside the unit of work."""
         found = [self._layers[id(layer)] for layer in layers]
         if not outer:
             return tuple(_inside(layer) for layer in found)
         return tuple(sorted(found, key=lambda layer: layer.position == "inside"))
 
-    def _middleware(self, layer: Layer, wired: Wired) -> Middleware:
+    def _middleware(self, layer: MiddlewareRegistration, wired: WiredCallable) -> MiddlewareDescription:
         parameters = self._registry.layers[layer].parameters[2:]
         dependencies = tuple(self._dependency(p, wired.arguments) for p in parameters)
-        return Middleware(
+        return MiddlewareDescription(
             name=self._names.of(layer.target),
-            file=short_path(layer.place.file),
-            line=layer.place.line,
-            position="outside" if wired.outer else "inside",
+            file=short_path(layer.location.file),
+            line=layer.location.line,
+            position="outside" if wired.is_outer else "inside",
             dependencies=dependencies,
         )
 
-    def _handler(self, record: Registration, wired: Wired) -> Handler:
+    def _handler(self, record: Registration, wired: WiredCallable) -> HandlerDescription:
         signature = self._registry.handlers[record]
         constructor = () if wired.key else signature.constructor
-        return Handler(
+        return HandlerDescription(
             name=self._names.of(record.target),
-            file=short_path(record.place.file),
-            line=record.place.line,
-            runs="thread" if wired.thread else wired.runs,
+            file=short_path(record.location.file),
+            line=record.location.line,
+            call_kind="thread" if wired.thread else wired.call_kind,
             timeout=wired.timeout,
             from_container=wired.key is not None,
             dependencies=(
@@ -162,14 +172,14 @@ class _Describer:
             publishes=tuple(map(self._names.of, wired.publishes)),
         )
 
-    def _dependency(self, parameter: Parameter, arguments: Iterable[Argument]) -> Dependency:
+    def _dependency(self, parameter: Parameter, arguments: Iterable[Argument]) -> DependencyDescription:
         argument = next((argument for argument in arguments if argument.name == parameter.name), None)
         source = _source(parameter, argument)
         key = (argument and argument.key) or key_of(parameter.hint, self._container)
         lifetime = self._container.lifetime(key) if self._container and source == "container" else None
-        return Dependency(
+        return DependencyDescription(
             parameter=parameter.name,
-            type=type_text(split(parameter.hint)[0]),
+            type=type_text(split_annotated(parameter.hint)[0]),
             qualifier=None if key.qualifier is None else str(key.qualifier),
             source=source,
             lifetime=lifetime.value if lifetime else None,
@@ -191,8 +201,8 @@ def _source(parameter: Parameter, argument: Argument | None) -> str:
     return "missing" if parameter.default is EMPTY else "default"
 
 
-def _inside(layer: Middleware) -> Middleware:
-    return Middleware(layer.name, layer.file, layer.line, "inside", layer.dependencies)
+def _inside(layer: MiddlewareDescription) -> MiddlewareDescription:
+    return MiddlewareDescription(layer.name, layer.file, layer.line, "inside", layer.dependencies)
 
 
 def _kind(cls: type[Event]) -> str:

@@ -11,7 +11,7 @@ from diator.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Dependency:
+class DependencyDescription:
     """One parameter of a handler or middleware, apart from the message."""
 
     parameter: str
@@ -24,7 +24,7 @@ class Dependency:
 
 
 @dataclass(frozen=True, slots=True)
-class Middleware:
+class MiddlewareDescription:
     """One middleware in the pipeline of a message."""
 
     name: str
@@ -32,28 +32,28 @@ class Middleware:
     line: int
     position: str
     """``outside`` the unit of work, or ``inside`` of it, in its scope."""
-    dependencies: tuple[Dependency, ...]
+    dependencies: tuple[DependencyDescription, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Handler:
+class HandlerDescription:
     """One handler; the same record wherever it handles."""
 
     name: str
     file: str
     line: int
-    runs: str
+    call_kind: str
     """``async``, ``sync``, ``thread`` or ``async generator``."""
     timeout: float | None
     """Seconds."""
     from_container: bool
     """Whether it is a class whose instance the container gives."""
-    dependencies: tuple[Dependency, ...]
+    dependencies: tuple[DependencyDescription, ...]
     publishes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RequestDescription:
     """A command or query, and its pipeline from the outside in: ``middlewares``, then ``handler``."""
 
     message: str
@@ -61,14 +61,14 @@ class Request:
     streams: bool
     scope: bool
     """Whether its unit of work opens a scope of the container."""
-    needs_from_sender: tuple[str, ...]
+    required_values: tuple[str, ...]
     """What ``app.using(provide=...)`` has to bring."""
-    middlewares: tuple[Middleware, ...]
-    handler: Handler
+    middlewares: tuple[MiddlewareDescription, ...]
+    handler: HandlerDescription
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class ContractDescription:
     """How a notification or ECST event is known to other processes."""
 
     name: str
@@ -95,7 +95,7 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class SubscriptionDescription:
     """One handler's share of what goes over the broker. Each message is a unit of work of its own."""
 
     name: str
@@ -114,7 +114,7 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
-class EventFlow:
+class EventDescription:
     """An event: who publishes it, and who handles it."""
 
     event: str
@@ -123,15 +123,15 @@ class EventFlow:
     published_by: tuple[str, ...]
     declared: bool
     """Whether the app declares it with ``app.publishes``."""
-    may_be: tuple[str, ...]
+    subclasses: tuple[str, ...]
     """The nearest subclasses that are events of this app too."""
-    wire: Wire | None
+    contract: ContractDescription | None
     """For what goes over the broker."""
-    middlewares: tuple[Middleware, ...]
+    middlewares: tuple[MiddlewareDescription, ...]
     """Around each call of a handler; the unit of work of a domain event is that of the command."""
-    handlers: tuple[Handler, ...]
+    handlers: tuple[HandlerDescription, ...]
     """In the order in which they run, those of base classes included."""
-    subscriptions: tuple[Subscription, ...]
+    subscriptions: tuple[SubscriptionDescription, ...]
     """One for each of those handlers, for what comes over the broker."""
     handled: bool
     """Whether an instance, of the class or of a subclass, reaches any handler."""
@@ -143,10 +143,10 @@ class Description:
 
     container: str | None
     broker: str | None
-    commands: tuple[Request, ...]
-    queries: tuple[Request, ...]
-    events: tuple[EventFlow, ...]
-    unplaced: tuple[Handler, ...]
+    commands: tuple[RequestDescription, ...]
+    queries: tuple[RequestDescription, ...]
+    events: tuple[EventDescription, ...]
+    unresolved_handlers: tuple[HandlerDescription, ...]
     """Handlers whose message can't be told; ``diator check`` says why."""
     problems: tuple[Problem, ...]
     names: Names

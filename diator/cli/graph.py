@@ -8,7 +8,7 @@ import typer
 
 from diator.cli.arguments import AppArgument, open_app
 from diator.cli.describe import describe
-from diator.cli.description import Description, EventFlow, Handler
+from diator.cli.description import Description, EventDescription, HandlerDescription
 from diator.messages import Event
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class _Chart:
             *(request.handler for request in (*description.commands, *description.queries)),
             *(handler for event in description.events for handler in event.handlers),
         )
-        self._handlers: dict[Handler, str] = {h: f"h{n}" for n, h in enumerate(dict.fromkeys(handlers), 1)}
+        self._handlers: dict[HandlerDescription, str] = {h: f"h{n}" for n, h in enumerate(dict.fromkeys(handlers), 1)}
 
     def nodes(self) -> Iterator[str]:
         for node, command in self._commands:
@@ -76,16 +76,16 @@ class _Chart:
             yield from self._edges_of(event, self._event_ids[event.event])
         yield from self._deliveries()
 
-    def _edges_of(self, event: EventFlow, node: str) -> Iterator[str]:
+    def _edges_of(self, event: EventDescription, node: str) -> Iterator[str]:
         if event.declared:
             yield f"    app --> {node}"
         hub = node
-        if event.wire:
-            hub = self._topics[event.wire.topic]
+        if event.contract:
+            hub = self._topics[event.contract.topic]
             yield f"    {node} --> {hub}"
         if not event.subscriptions:
             yield from (f"    {hub} --> {self._handlers[handler]}" for handler in event.handlers)
-        yield from (f"    {node} -.-> {self._event_ids[other]}" for other in event.may_be)
+        yield from (f"    {node} -.-> {self._event_ids[other]}" for other in event.subclasses)
 
     def _deliveries(self) -> Iterator[str]:
         """From each topic to the handlers of what is on it, each once, with the name of the subscription."""
@@ -99,16 +99,18 @@ class _Chart:
             label = escape(name).replace("|", "#124;")
             yield f'    {self._topics[topic]} -->|"{label}"| {self._handlers[handler]}'
 
-    def _event(self, event: EventFlow) -> str:
+    def _event(self, event: EventDescription) -> str:
         label = "any event" if event.event == _ANY else self._label(event.event)
-        return f'{{{{"{label}"}}}}' if event.handled or event.wire else f'{{{{"{label}<br/>no handler"}}}}:::unhandled'
+        return (
+            f'{{{{"{label}"}}}}' if event.handled or event.contract else f'{{{{"{label}<br/>no handler"}}}}:::unhandled'
+        )
 
     def _label(self, name: str) -> str:
         return escape(self._names.short(name))
 
 
-def _topics(events: Iterable[EventFlow]) -> Iterable[str]:
-    published = (event.wire.topic for event in events if event.wire)
+def _topics(events: Iterable[EventDescription]) -> Iterable[str]:
+    published = (event.contract.topic for event in events if event.contract)
     consumed = (topic for event in events for subscription in event.subscriptions for topic in subscription.topics)
     return dict.fromkeys((*published, *consumed))
 

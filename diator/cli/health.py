@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from diator.errors import ConfigurationError, Problem
 
-_LONGEST_REQUEST = 8192
+_MAX_REQUEST_BYTES = 8192
 """Bytes of the request line and the headers."""
-_PATIENCE = 5.0
+_READ_TIMEOUT = 5.0
 """Seconds that one connection may take in all."""
-_MOST_CONNECTIONS = 100
+_MAX_CONNECTIONS = 100
 
 
 class Answer(NamedTuple):
@@ -38,7 +38,7 @@ def address(text: str) -> Address:
     return Address(host.strip("[]") or None, int(port))
 
 
-class Responder:
+class HealthServer:
     """Answers GET requests, one on each connection."""
 
     def __init__(self, routes: Mapping[str, Callable[[], Answer]]) -> None:
@@ -48,7 +48,7 @@ class Responder:
     async def start(self, where: Address) -> asyncio.Server:
         """Listen. Raises `ConfigurationError` where that is not possible."""
         try:
-            return await asyncio.start_server(self._serve, where.host, where.port, limit=_LONGEST_REQUEST)
+            return await asyncio.start_server(self._serve, where.host, where.port, limit=_MAX_REQUEST_BYTES)
         except OSError as error:
             text = f"can't listen on {where.host or 'all interfaces'}, port {where.port}, for --health: {error}"
             raise ConfigurationError(
@@ -58,8 +58,8 @@ class Responder:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
         try:
-            if self._open <= _MOST_CONNECTIONS:
-                await asyncio.wait_for(self._exchange(reader, writer), _PATIENCE)
+            if self._open <= _MAX_CONNECTIONS:
+                await asyncio.wait_for(self._exchange(reader, writer), _READ_TIMEOUT)
         except (OSError, EOFError, asyncio.TimeoutError):
             pass  # whoever asked does not listen any more
         except asyncio.CancelledError:

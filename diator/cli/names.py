@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from diator._places import written
-from diator.engine.hints import show
-from diator.engine.records import name_of
+from diator._locations import written
+from diator.engine.hints import format_hint
+from diator.engine.registrations import name_of
 from diator.engine.signature import EMPTY, Unresolved
 
 
@@ -48,4 +48,4 @@ def type_text(hint: Any) -> str:
         return "?"
     if isinstance(hint, Unresolved):
         return hint.annotation
-    return show(hint)
+    return format_hint(hint)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from diator._places import Place
+from diator._locations import SourceLocation
 from diator.app import Diator, registry_of
 from diator.cli.arguments import count
 from diator.engine.registry import Registry
@@ -49,17 +49,19 @@ def _is_of_program(module: object, package: str) -> bool:
 
 def _is_home(module: ModuleType, registry: Registry, *, known: bool) -> bool:
     """Whether a router is to be called by the name that it has here: where it is filled, or else where it is first."""
-    return not known or module.__file__ in {place.file for place in _places(registry)}
+    return not known or module.__file__ in {location.file for location in _places(registry)}
 
 
-def _places(registry: Registry) -> Iterator[Place]:
-    yield from (handler.registered for handler in registry.handlers)
-    yield from (layer.registered for layer in registry.layers)
-    yield from (*registry.published.values(), *registry.provided.values())
+def _places(registry: Registry) -> Iterator[SourceLocation]:
+    yield from (handler.registered_at for handler in registry.handlers)
+    yield from (layer.registered_at for layer in registry.layers)
+    yield from (*registry.declared_events.values(), *registry.provided.values())
 
 
 def _problem(name: str, registry: Registry) -> Problem:
     held = f"{count(len(registry.handlers), 'handler')} and {count(len(registry.layers), 'middleware')}"
     text = f"router {name}, with {held}, was never included: nothing of it runs"
-    place = next(_places(registry), None)
-    return Problem("router", text, f"include it: app.include({name.rpartition('.')[2]}), or drop it", place, "warning")
+    location = next(_places(registry), None)
+    return Problem(
+        "router", text, f"include it: app.include({name.rpartition('.')[2]}), or drop it", location, "warning"
+    )

@@ -8,22 +8,24 @@ from typing import Annotated, NoReturn
 import typer
 
 from diator.app import Diator
-from diator.cli.arguments import AppArgument, broker_text, problem_text, refuse, retry_text
+from diator.cli.app_broker import errors_of
+from diator.cli.arguments import AppArgument, broker_text, exit_usage_error, problem_text, retry_text
 from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
 from diator.cli.logs import Level, set_up
-from diator.cli.operating import errors_of
 from diator.cli.service import Service
 from diator.cli.tables import new_table, print_tables
-from diator.delivery.catalog import Consumed
-from diator.delivery.operations import named
+from diator.delivery.catalog import ConsumerConfig
+from diator.delivery.operations import select
 from diator.errors import BrokerError, ConfigurationError, Problem
 
 logger = logging.getLogger("diator")
 
-OnlyOption = Annotated[
+SubscriptionOption = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="SUBSCRIPTION", help="Consume this subscription; may be given more than once."),
+    typer.Option(
+        "--subscription", metavar="SUBSCRIPTION", help="Consume this subscription; may be given more than once."
+    ),
 ]
 ConcurrencyOption = Annotated[
     int | None,
@@ -44,7 +46,7 @@ LevelOption = Annotated[Level, typer.Option("--log-level", help="How much is log
 
 def run(
     target: AppArgument,
-    only: OnlyOption = None,
+    only: SubscriptionOption = None,
     concurrency: ConcurrencyOption = None,
     grace: GraceOption = 20.0,
     health: HealthOption = None,
@@ -81,7 +83,7 @@ def _address(text: str | None) -> Address | None:
     try:
         return None if text is None else address(text)
     except ValueError as error:
-        refuse(f"--health: {error}")
+        exit_usage_error(f"--health: {error}")
 
 
 def _require_work(app: Diator, only: Sequence[str]) -> None:
@@ -93,15 +95,15 @@ def _require_work(app: Diator, only: Sequence[str]) -> None:
     if not operations.consumed:
         text = f"{app!r} handles no events that come over a broker, so a worker has nothing to do"
         raise ConfigurationError([Problem("nothing-to-do", text, _HANDLE)])
-    named(operations.consumed, only)
+    select(operations.consumed, only)
 
 
 _HANDLE = "register a handler of a NotificationEvent or an ECSTEvent with @app.on_event, or include its router"
 
 
-def _announce(consumed: Sequence[Consumed]) -> None:
+def _announce(consumed: Sequence[ConsumerConfig]) -> None:
     """Tell people what is consumed."""
-    table = new_table("Subscription", "Events", "Topics", "At a time", "Retry", "Timeout", "Order")
+    table = new_table("Subscription", "Events", "Topics", "Concurrency", "Retry", "Timeout", "Order")
     for one in consumed:
         table.add_row(
             one.name,
@@ -115,7 +117,7 @@ def _announce(consumed: Sequence[Consumed]) -> None:
     print_tables(table, otherwise="")
 
 
-def _announce_json(consumed: Sequence[Consumed]) -> None:
+def _announce_json(consumed: Sequence[ConsumerConfig]) -> None:
     """Tell tools what is consumed."""
     for one in consumed:
         extra = {
@@ -141,8 +143,8 @@ def _end(code: int, text: str, as_json: bool) -> NoReturn:
 def _end_with_problems(problems: Sequence[Problem], as_json: bool) -> NoReturn:
     for problem in problems:
         if as_json:
-            place = str(problem.place) if problem.place else None
-            extra = {"code": problem.code, "remedy": problem.remedy, "place": place}
+            location = str(problem.location) if problem.location else None
+            extra = {"code": problem.code, "fix": problem.fix, "place": location}
             logger.critical("%s", problem.text, extra=extra)
         else:
             typer.echo(problem_text(problem), err=True)

@@ -9,16 +9,16 @@ from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
 from types import FrameType
 
-from diator.app import Diator, brokerage_of
+from diator.app import Diator, messaging_of
 from diator.brokers.memory import MemoryBroker
-from diator.cli.health import Address, Answer, Responder
-from diator.delivery.catalog import Consumed
+from diator.cli.health import Address, Answer, HealthServer
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.worker import Worker
 
 logger = logging.getLogger("diator")
 
-Announce = Callable[[Sequence[Consumed]], None]
-Heed = Callable[[signal.Signals, int], None]
+Announce = Callable[[Sequence[ConsumerConfig]], None]
+OnSignal = Callable[[signal.Signals, int], None]
 
 
 class Service:
@@ -39,7 +39,7 @@ class Service:
     async def run(self, announce: Announce) -> None:
         """Run. Raises what starting and ending raise: `ConfigurationError`, `BrokerError`, and what the app does."""
         self._main = asyncio.current_task()
-        with signals(self._heed):
+        with signals(self._on_signal):
             try:
                 async with AsyncExitStack() as stack:
                     await self._listen(stack)
@@ -53,7 +53,7 @@ class Service:
     async def _listen(self, stack: AsyncExitStack) -> None:
         if self._health is None:
             return
-        responder = Responder({"/healthz": self._is_alive, "/readyz": self._is_ready})
+        responder = HealthServer({"/healthz": self._is_alive, "/readyz": self._is_ready})
         server = await responder.start(self._health)
         stack.callback(server.close)
         for socket in server.sockets:
@@ -61,7 +61,7 @@ class Service:
             logger.info("answering probes on %s, port %s", host, port, extra={"host": host, "port": port})
 
     async def _work(self, announce: Announce) -> None:
-        worker = self._app.worker(only=self._only, concurrency=self._concurrency, grace=self._grace)
+        worker = self._app.worker(subscriptions=self._only, concurrency=self._concurrency, grace=self._grace)
         announce(worker.consumed)
         self._warn_of_memory()
         async with worker:
@@ -70,12 +70,12 @@ class Service:
             await worker.wait()
 
     def _warn_of_memory(self) -> None:
-        brokerage = brokerage_of(self._app)
+        brokerage = messaging_of(self._app)
         if brokerage is not None and isinstance(brokerage.broker, MemoryBroker):
             text = "the broker is in the memory of this process: only this process can publish to it, and what it holds"
             logger.warning("%s ends with the process; use a broker such as redis:// to reach other processes", text)
 
-    def _heed(self, received: signal.Signals, number: int) -> None:
+    def _on_signal(self, received: signal.Signals, number: int) -> None:
         self._stopping = True
         worker = self._worker
         if worker is None:
@@ -108,7 +108,7 @@ class Service:
         return worker.not_ready_reasons
 
 
-def signals(heed: Heed) -> ExitStack:
+def signals(heed: OnSignal) -> ExitStack:
     """Have SIGTERM and SIGINT told to the event loop until the block ends; the third ends the process.
 
     These are handlers of the interpreter, not of the loop: the third signal works while something blocks the loop.

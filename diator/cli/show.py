@@ -9,7 +9,16 @@ from rich.table import Table
 
 from diator.cli.arguments import AppArgument, JsonOption, count, open_app, retry_text
 from diator.cli.describe import describe
-from diator.cli.description import Dependency, Description, EventFlow, Handler, Middleware, Request, Subscription, Wire
+from diator.cli.description import (
+    ContractDescription,
+    DependencyDescription,
+    Description,
+    EventDescription,
+    HandlerDescription,
+    MiddlewareDescription,
+    RequestDescription,
+    SubscriptionDescription,
+)
 from diator.cli.names import Names
 from diator.cli.tables import new_table, print_tables
 
@@ -42,14 +51,14 @@ def _print(description: Description) -> None:
         _table("Commands", ((_title(r, names), _pipeline(r, description)) for r in description.commands)),
         _table("Queries", ((_title(r, names), _pipeline(r, description)) for r in description.queries)),
         _table("Events", ((names.short(e.event), _flow(e, description)) for e in description.events)),
-        _table("Handlers of unknown messages", (("?", [_handler(h, names)]) for h in description.unplaced)),
+        _table("Handlers of unknown messages", (("?", [_handler(h, names)]) for h in description.unresolved_handlers)),
     )
     print_tables(*tables, otherwise="The app has no handlers.")
 
 
 def _table(title: str, groups: Iterable[tuple[str, Iterable[Row]]]) -> Table:
     """One table; the first row of each message carries its name."""
-    table = new_table(title, "Step", "Who", "Needs", "Place")
+    table = new_table(title, "Step", "Component", "Dependencies", "Location")
     for name, steps in groups:
         rows = list(steps)
         for number, row in enumerate(rows, 1):
@@ -57,16 +66,16 @@ def _table(title: str, groups: Iterable[tuple[str, Iterable[Row]]]) -> Table:
     return table
 
 
-def _title(request: Request, names: Names) -> str:
+def _title(request: RequestDescription, names: Names) -> str:
     arrow = "yields" if request.streams else "->"
     return f"{names.short(request.message)} {arrow} {request.result}"
 
 
-def _pipeline(request: Request, description: Description) -> Iterator[Row]:
+def _pipeline(request: RequestDescription, description: Description) -> Iterator[Row]:
     """The steps of a command or query, from the outside in."""
     names = description.names
-    if request.needs_from_sender:
-        yield "sender", "app.using", f"brings {', '.join(request.needs_from_sender)}", ""
+    if request.required_values:
+        yield "sender", "app.using", f"brings {', '.join(request.required_values)}", ""
     yield from _around(request, request.middlewares, description, request.handler.timeout)
     yield _handler(request.handler, names)
     for event in description.events:
@@ -75,7 +84,10 @@ def _pipeline(request: Request, description: Description) -> Iterator[Row]:
 
 
 def _around(
-    unit: Request | Subscription, layers: Sequence[Middleware], description: Description, timeout: float | None
+    unit: RequestDescription | SubscriptionDescription,
+    layers: Sequence[MiddlewareDescription],
+    description: Description,
+    timeout: float | None,
 ) -> Iterator[Row]:
     """The steps before a handler that has a unit of work of its own."""
     names = description.names
@@ -91,65 +103,65 @@ def _around(
 _KINDS = {"domain": "domain event", "notification": "notification event", "ecst": "ECST event", "event": "event"}
 
 
-def _flow(event: EventFlow, description: Description) -> Iterator[Row]:
+def _flow(event: EventDescription, description: Description) -> Iterator[Row]:
     """The steps of an event: who publishes it, and what runs for it."""
     names = description.names
     publishers = [*map(names.short, event.published_by), *(["app.publish"] if event.declared else [])]
     yield "published", _KINDS[event.kind], f"by {', '.join(publishers)}" if publishers else "by nobody here", ""
-    if event.wire:
-        yield "wire name", event.wire.name, _terms(event.wire), ""
-        yield "topic", event.wire.topic, "", ""
+    if event.contract:
+        yield "wire name", event.contract.name, _terms(event.contract), ""
+        yield "topic", event.contract.topic, "", ""
     if event.subscriptions:
         for subscription, handler in zip(event.subscriptions, event.handlers, strict=True):
             yield "subscription", subscription.name, _consuming(subscription), ""
             yield from _around(subscription, event.middlewares, description, subscription.timeout)
             yield _handler(handler, names)
     else:
-        layers = () if event.wire and not event.handlers else event.middlewares
+        layers = () if event.contract and not event.handlers else event.middlewares
         yield from (_middleware(layer, names) for layer in layers)
         yield from (_handler(handler, names) for handler in event.handlers)
-    if event.may_be:
-        yield "may be", ", ".join(map(names.short, event.may_be)), "", ""
+    if event.subclasses:
+        yield "may be", ", ".join(map(names.short, event.subclasses)), "", ""
     if not event.handled:
-        yield "handler", "none here" if event.wire else "none", "", ""
+        yield "handler", "none here" if event.contract else "none", "", ""
 
 
-def _terms(wire: Wire) -> str:
+def _terms(wire: ContractDescription) -> str:
     key = [f"key {wire.key}"] if wire.key else []
     aliases = [f"formerly {', '.join(wire.aliases)}"] if wire.aliases else []
     return ", ".join([f"version {wire.version}", *key, *aliases])
 
 
-def _consuming(subscription: Subscription) -> str:
+def _consuming(subscription: SubscriptionDescription) -> str:
     order = ", in order by key" if subscription.ordered else ""
     retry = retry_text(subscription.retry) if subscription.delivery == "at-least-once" else "at most once"
     return f"{retry}\n{subscription.concurrency} at a time{order}"
 
 
-def _receivers(event: EventFlow, names: Names) -> str:
+def _receivers(event: EventDescription, names: Names) -> str:
     receivers = [names.short(handler.name) for handler in event.handlers]
-    receivers += [f"those of {names.short(other)}" for other in event.may_be]
-    over = f"over {event.wire.topic}" if event.wire else ""
+    receivers += [f"those of {names.short(other)}" for other in event.subclasses]
+    over = f"over {event.contract.topic}" if event.contract else ""
     to = f"for {', '.join(receivers)}" if receivers else "" if over else "no handler"
     return " ".join(filter(None, (over, to)))
 
 
-def _middleware(layer: Middleware, names: Names) -> Row:
+def _middleware(layer: MiddlewareDescription, names: Names) -> Row:
     return "middleware", names.short(layer.name), _needs(layer.dependencies), f"{layer.file}:{layer.line}"
 
 
-def _handler(handler: Handler, names: Names) -> Row:
-    how = "" if handler.runs == "async" else f" ({handler.runs})"
+def _handler(handler: HandlerDescription, names: Names) -> Row:
+    how = "" if handler.call_kind == "async" else f" ({handler.call_kind})"
     needs = ["itself (container)"] if handler.from_container else []
     text = "\n".join(filter(None, [*needs, _needs(handler.dependencies)]))
     return "handler", names.short(handler.name) + how, text, f"{handler.file}:{handler.line}"
 
 
-def _needs(dependencies: Iterable[Dependency]) -> str:
+def _needs(dependencies: Iterable[DependencyDescription]) -> str:
     return "\n".join(map(_need, dependencies))
 
 
-def _need(dependency: Dependency) -> str:
+def _need(dependency: DependencyDescription) -> str:
     origin = ", ".join(filter(None, (dependency.source, dependency.lifetime)))
     named = f" named {dependency.qualifier}" if dependency.qualifier else ""
     return f"{dependency.parameter}: {dependency.type}{named} ({origin})"

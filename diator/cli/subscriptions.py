@@ -5,19 +5,19 @@ from collections.abc import Sequence
 
 import typer
 
-from diator.brokers.port import Status
+from diator.brokers.port import SubscriptionStatus
+from diator.cli.app_broker import AppBroker
 from diator.cli.arguments import AppArgument, JsonOption
-from diator.cli.operating import Target
 from diator.cli.tables import new_table, print_tables
-from diator.delivery.catalog import Consumed
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations
-from diator.engine.records import name_of
+from diator.engine.registrations import name_of
 
 subscriptions = typer.Typer(
     help="List and create the subscriptions of an app. The app is not started.", no_args_is_help=True
 )
 
-Standing = Sequence[tuple[Consumed, Status]]
+Standing = Sequence[tuple[ConsumerConfig, SubscriptionStatus]]
 
 
 @subscriptions.command("list")
@@ -26,7 +26,7 @@ def list_(target: AppArgument, as_json: JsonOption = False) -> None:
 
     The exit code is 0 also where some are missing, 1 where the broker does not answer or the app has none.
     """
-    standing: Standing = Target(target, changing=False).operate(Operations.status)
+    standing: Standing = AppBroker(target, changing=False).operate(Operations.status)
     if as_json:
         document = {"app": target, "subscriptions": [_document(*one) for one in standing]}
         typer.echo(json.dumps(document, indent=2))
@@ -39,7 +39,7 @@ def list_(target: AppArgument, as_json: JsonOption = False) -> None:
 @subscriptions.command("apply")
 def apply(target: AppArgument) -> None:
     """Create the subscriptions that are missing, and print what was created. What is there is not changed."""
-    created = Target(target, changing=True).operate(Operations.apply)
+    created = AppBroker(target, changing=True).operate(Operations.apply)
     for name in created:
         typer.echo(f"created {name}")
     if not created:
@@ -47,14 +47,14 @@ def apply(target: AppArgument) -> None:
 
 
 def _print(standing: Standing) -> None:
-    table = new_table("Subscription", "Handler", "Topics", "Exists", "Waiting", "Dead letters", "Missing")
+    table = new_table("Subscription", "Handler", "Topics", "Exists", "Backlog", "Dead letters", "Missing")
     for one, status in standing:
         table.add_row(
             one.name,
             name_of(one.registration.target),
             "\n".join(topic.name for topic in one.subscription.topics),
             "yes" if status.exists else "no",
-            _number(status.waiting),
+            _number(status.backlog),
             _number(status.dead_letters),
             "\n".join(status.missing),
         )
@@ -65,13 +65,13 @@ def _number(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
 
 
-def _document(one: Consumed, status: Status) -> dict[str, object]:
+def _document(one: ConsumerConfig, status: SubscriptionStatus) -> dict[str, object]:
     return {
         "subscription": one.name,
         "handler": name_of(one.registration.target),
         "topics": [topic.name for topic in one.subscription.topics],
         "exists": status.exists,
-        "waiting": status.waiting,
+        "backlog": status.backlog,
         "dead_letters": status.dead_letters,
         "missing": list(status.missing),
     }

@@ -10,19 +10,19 @@ from diator.containers.factories import call_error, is_abstract, is_of, is_place
 from diator.containers.graph import GraphContainer, Need, Provider, Reason, check, require, senders_provide
 from diator.containers.keys import hint_of, key_of
 from diator.containers.port import (
-    Capability,
     Container,
+    ContainerCapability,
     ImmediateContainer,
     InspectableContainer,
     Lifetime,
     Resolver,
-    Validation,
+    ValidationResult,
 )
 
 __all__ = [
     "NOTHING_TO_CLOSE",
-    "Capability",
     "Container",
+    "ContainerCapability",
     "GraphContainer",
     "ImmediateContainer",
     "InspectableContainer",
@@ -33,7 +33,7 @@ __all__ = [
     "Reason",
     "Resolver",
     "ResourceStack",
-    "Validation",
+    "ValidationResult",
     "call_error",
     "check",
     "close_in_reverse",

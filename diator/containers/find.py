@@ -50,8 +50,8 @@ def _load(point: "EntryPoint", given: object) -> Container:
         return wrapped
     missing = [name for name in sorted(vars(Container)) if not name.startswith("_") and not hasattr(wrapped, name)]
     text = f"the container plugin {point.value!r} gave a {type(wrapped).__name__}, which lacks {', '.join(missing)}"
-    remedy = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
-    raise ConfigurationError([Problem("container-plugin", text, remedy)])
+    fix = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
+    raise ConfigurationError([Problem("container-plugin", text, fix)])
 
 
 def _is_a_class(given: type) -> Problem:
@@ -64,5 +64,5 @@ def _no_plugin(given: object, installed: list[str]) -> Problem:
     ours = next((library for library in _libraries(given) if library in KNOWN), None)
     if ours:
         return Problem("container-plugin", text, f'install it: pip install "diator[{ours}]"')
-    remedy = f"use a container of {', '.join(KNOWN)}, or pass an object that implements diator.containers.Container"
-    return Problem("container-plugin", text, remedy)
+    fix = f"use a container of {', '.join(KNOWN)}, or pass an object that implements diator.containers.Container"
+    return Problem("container-plugin", text, fix)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Union, get_args, get_origin
 
 from diator._keys import Key
 from diator.containers.factories import is_placeholder
-from diator.containers.port import Capability, Lifetime, Validation
+from diator.containers.port import ContainerCapability, Lifetime, ValidationResult
 from diator.errors import (
     ConfigurationError,
     ContainerError,
@@ -80,7 +80,7 @@ Find = Callable[[Key], Provider | None]
 class GraphContainer:
     """What a container answers about keys, derived from the providers of its library."""
 
-    capabilities = ~Capability(0)
+    capabilities = ~ContainerCapability(0)
 
     def qualifier(self, _metadata: tuple[object, ...], /) -> Hashable | None:
         """Return None: the library has no marker of its own, and `diator.Named` is read by Diator."""
@@ -108,7 +108,7 @@ class GraphContainer:
         provider = self.provider(key)
         return None if provider is None else provider.factory
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         """Find everything that would fail below these keys, without building anything."""
         return check(keys, provided, lambda key: self.provider(key, provided), self.declare)
 
@@ -132,11 +132,11 @@ class GraphContainer:
 
 def check(
     keys: Collection[Key], provided: Collection[Key], find: Find, declare: Callable[[Key], str | None]
-) -> Validation:
+) -> ValidationResult:
     """Find everything that would fail below these keys, in scopes that are given values for the ``provided`` ones."""
     walk = _Walk(provided, find, declare)
     walk.run(keys)
-    return Validation(list(walk.errors.values()), list(walk.warnings.values()))
+    return ValidationResult(list(walk.errors.values()), list(walk.warnings.values()))
 
 
 class _Walk:

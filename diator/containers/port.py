@@ -9,19 +9,21 @@ plugin wraps one configured, native container. The contract:
 
 *Scopes.* One scope for each unit of work; nested and overlapping scopes share singletons only. A scoped object is built
 once in its scope. Diator resolves one key at a time in a scope, so a scope needs no lock. Scopes overlap, so a
-singleton may need one. Without `Capability.SCOPED` all units share one scope, as long as the app runs.
+singleton may need one. Without `ContainerCapability.SCOPED` all units share one scope, as long as the app runs.
 
 *Resources* open when they are resolved and close in reverse order when the scope is left: after success, after an error
 (which they see, if the library can show it) and after a cancellation, when they may still await. If one fails to close,
 the others close regardless and the error is raised: `~diator.containers.close_in_reverse` is the rule.
 
-*Provided values* are what the scope returns for their keys; with `Capability.PROVIDED` they reach factories too.
+*Provided values* are what the scope returns for their keys; with `ContainerCapability.PROVIDED_VALUES` they reach
+factories too.
 
 *Errors.* Library errors become `~diator.ContainerError`, raised ``from`` the original. What a user's factory or
 constructor raises passes through unchanged.
 
 *Closing.* ``aclose`` closes the singletons by the same rule and may be called more than once. With
-`Capability.REOPENS` the container can be used again afterwards: singletons are built again, also in another event loop.
+`ContainerCapability.REUSABLE` the container can be used again afterwards: singletons are built again, also in another
+event loop.
 """
 
 import enum
@@ -44,20 +46,20 @@ class Lifetime(enum.Enum):
     """One object that outlives the scopes."""
 
 
-class Capability(enum.Flag):
+class ContainerCapability(enum.Flag):
     """What Diator must know of a container when the app starts."""
 
     SCOPED = enum.auto()
     """One object for each scope. Without it, the app has one scope."""
-    PROVIDED = enum.auto()
+    PROVIDED_VALUES = enum.auto()
     """Values given to ``scope`` reach the container's own factories."""
     DEEP_VALIDATION = enum.auto()
     """``validate`` finds what is missing below the keys; without it, what it could not inspect is a warning."""
-    REOPENS = enum.auto()
+    REUSABLE = enum.auto()
     """Usable again after ``aclose``."""
 
 
-class Validation(NamedTuple):
+class ValidationResult(NamedTuple):
     """What ``validate`` found: errors, which stop the start, and warnings, which are logged.
 
     A warning is for what cannot be known at the start, or is seldom meant.
@@ -95,7 +97,7 @@ class Container(Protocol):
     """A plugin: wraps one configured container of one library. The module's docstring is its contract."""
 
     @property
-    def capabilities(self) -> Capability:
+    def capabilities(self) -> ContainerCapability:
         """What this container can do. Fixed for its life."""
         ...
 
@@ -111,7 +113,7 @@ class Container(Protocol):
         """Tell how long the object of a key that ``can_resolve`` is shared."""
         ...
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         """Find all that would fail when these keys are resolved, in scopes that are given the ``provided`` keys."""
         ...
 

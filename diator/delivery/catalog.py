@@ -5,20 +5,20 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Format, get_annotations
 
-from diator._places import Place
-from diator.brokers.port import Broker, Capability, Subscription, Topic
+from diator._locations import SourceLocation
+from diator.brokers.port import Broker, BrokerCapability, Subscription, Topic
 from diator.brokers.refusals import refusals_of
 from diator.delivery.codec import Codec, UnserialisableError, codec_of
 from diator.engine.arguments import fits, say, spelled_out, with_defaults
-from diator.engine.check import Checked
-from diator.engine.claims import message_hint
+from diator.engine.check import CheckResult
 from diator.engine.events import is_brokered
-from diator.engine.hints import show
-from diator.engine.records import Kind, Registration
+from diator.engine.handler_checks import message_hint
+from diator.engine.hints import format_hint
+from diator.engine.registrations import HandlerKind, Registration
 from diator.engine.registry import in_words
-from diator.engine.wiring import Wired, publish_hints
+from diator.engine.wiring import WiredCallable, publish_hints
 from diator.errors import ConfigurationError, Problem
-from diator.messages import BROKERED, Contract, ECSTEvent, Event, contract_of
+from diator.messages import BROKERED_KINDS, Contract, ECSTEvent, Event, contract_of
 from diator.retry import Retry
 
 
@@ -34,7 +34,7 @@ class Defaults(NamedTuple):
     """In seconds."""
 
 
-class Entry(NamedTuple):
+class EventType(NamedTuple):
     """One class of brokered events."""
 
     cls: type[Event]
@@ -49,18 +49,18 @@ class Entry(NamedTuple):
         return (self.contract.name, *self.contract.aliases)
 
 
-class Consumed(NamedTuple):
+class ConsumerConfig(NamedTuple):
     """One handler of brokered events, and how it is given them."""
 
     registration: Registration
-    wired: Wired
+    wired: WiredCallable
     subscription: Subscription
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, EventType]
     """By every wire name that this handler takes."""
     retry: Retry
     concurrency: int
     timeout: float
-    shared: frozenset[str]
+    shared_topics: frozenset[str]
     """Topics on which events of other types are to be expected: contracts name them with ``topic=``."""
 
     @property
@@ -72,8 +72,8 @@ class Consumed(NamedTuple):
 class Catalog(NamedTuple):
     """Everything brokered of one app."""
 
-    entries: dict[type[Event], Entry]
-    consumed: tuple[Consumed, ...]
+    event_types: dict[type[Event], EventType]
+    configs: tuple[ConsumerConfig, ...]
     topics: tuple[Topic, ...]
     """Where this app publishes to."""
     handled: Mapping[Any, Registration]
@@ -82,12 +82,12 @@ class Catalog(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def look_through(checked: Checked, name: str | None, broker: Broker, defaults: Defaults) -> Catalog:
+def build_catalog(checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults) -> Catalog:
     """Draw up the catalog of an app, with everything that its broker can't do."""
-    return _Survey(checked, name, broker, defaults).catalog()
+    return _CatalogBuilder(checked, name, broker, defaults).catalog()
 
 
-def entry_of(cls: type[Event], hint: Any = None) -> Entry:
+def describe_event(cls: type[Event], hint: Any = None) -> EventType:
     """Describe a class of events, with the type arguments of ``hint``.
 
     Raises `ConfigurationError` where it can't be serialised.
@@ -96,39 +96,39 @@ def entry_of(cls: type[Event], hint: Any = None) -> Entry:
     try:
         codec = codec_of(with_defaults(hint or cls))
     except UnserialisableError as error:
-        text = f"{show(hint or cls)} can't be serialised: {error.what}"
-        raise ConfigurationError([Problem("codec", text, error.remedy)]) from error
+        text = f"{format_hint(hint or cls)} can't be serialised: {error.what}"
+        raise ConfigurationError([Problem("not-serializable", text, error.fix)]) from error
     except Exception as error:
-        text = f"{show(cls)} can't be inspected ({in_words(error)})"
-        remedy = "hint each of its fields with a type that can be resolved, and use what its library supports"
-        raise ConfigurationError([Problem("codec", text, remedy)]) from error
+        text = f"{format_hint(cls)} can't be inspected ({in_words(error)})"
+        fix = "hint each of its fields with a type that can be resolved, and use what its library supports"
+        raise ConfigurationError([Problem("not-serializable", text, fix)]) from error
     contract = contract_of(cls)
     kind = "ecst" if issubclass(cls, ECSTEvent) else "notification"
-    return Entry(cls, contract, codec, kind, contract.topic or contract.name)
+    return EventType(cls, contract, codec, kind, contract.topic or contract.name)
 
 
-def topics_of(entry: Entry) -> tuple[str, ...]:
+def topics_of(entry: EventType) -> tuple[str, ...]:
     """Where events of a class may come from: where its contract names no topic, those of its former names too."""
     return (entry.contract.topic,) if entry.contract.topic else entry.names
 
 
-class _Survey:
-    def __init__(self, checked: Checked, name: str | None, broker: Broker, defaults: Defaults) -> None:
+class _CatalogBuilder:
+    def __init__(self, checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults) -> None:
         self.checked = checked
         self.app_name = name
         self.broker = broker
         self.defaults = defaults
         self.problems: list[Problem] = []
-        self.entries: dict[type[Event], Entry] = {}
+        self.entries: dict[type[Event], EventType] = {}
         self.refused: set[type[Event]] = set()
-        self.spelled: dict[type, tuple[Any, Place]] = {}
+        self.spelled: dict[type, tuple[Any, SourceLocation]] = {}
         """Generic classes with the type arguments that the app gives them, and where. ``Any``: such is no class."""
 
     def catalog(self) -> Catalog:
         handlers = [
             (registration, wired)
             for registration, wired in self.checked.handlers.items()
-            if registration.kind is Kind.EVENT and any(map(is_brokered, self.checked.classes[registration]))
+            if registration.kind is HandlerKind.EVENT and any(map(is_brokered, self.checked.classes[registration]))
         ]
         for hint, record in self._spelled(registration for registration, _ in handlers):
             self._spell(hint, record)
@@ -143,7 +143,7 @@ class _Survey:
         self.problems.extend(self._refusals(consumed, topics))
         return Catalog(self.entries, consumed, topics, self._handled(consumed), tuple(self.problems))
 
-    def _handled(self, consumed: Iterable[Consumed]) -> dict[Any, Registration]:
+    def _handled(self, consumed: Iterable[ConsumerConfig]) -> dict[Any, Registration]:
         found: dict[Any, Registration] = {}
         for one in consumed:
             for hint in self._hints(one.registration):
@@ -155,21 +155,24 @@ class _Survey:
         spelled = spelled_out(message_hint(registration, self.checked.registry.handlers[registration]))
         return [spelled.get(cls, cls) for cls in self.checked.classes[registration] if issubclass(cls, Event)]
 
-    def _spelled(self, handlers: Iterable[Registration]) -> Iterator[tuple[Any, Place]]:
+    def _spelled(self, handlers: Iterable[Registration]) -> Iterator[tuple[Any, SourceLocation]]:
         """The hints of brokered events with type arguments, where the app handles and publishes them, each once."""
         for registration in handlers:
-            yield from ((hint, registration.place) for hint in self._hints(registration))
+            yield from ((hint, registration.location) for hint in self._hints(registration))
         for registration, signature in self.checked.registry.handlers.items():
-            yield from ((hint, registration.place) for hint in publish_hints(signature))
+            yield from ((hint, registration.location) for hint in publish_hints(signature))
         yield from self.checked.registry.published_as.items()
 
-    def _spell(self, hint: Any, place: Place) -> None:
+    def _spell(self, hint: Any, location: SourceLocation) -> None:
         for cls, spelled in spelled_out(hint).items():
-            former, there = self.spelled.setdefault(cls, (spelled, place))
-            if former != spelled and issubclass(cls, BROKERED):
-                text = f"{show(spelled)} and {show(former)}, at {there}, are both the event {contract_of(cls).name!r}"
+            former, there = self.spelled.setdefault(cls, (spelled, location))
+            if former != spelled and issubclass(cls, BROKERED_KINDS):
+                text = (
+                    f"{format_hint(spelled)} and {format_hint(former)}, at {there}, are both the event "
+                    f"{contract_of(cls).name!r}"
+                )
                 text = f"{text}, which does not say its type arguments"
-                self.problems.append(Problem("type-arguments", text, say(spelled), place))
+                self.problems.append(Problem("type-arguments", text, say(spelled), location))
 
     def _published(self) -> Iterator[type[Event]]:
         declared = [
@@ -181,14 +184,14 @@ class _Survey:
             for cls in self._family(declared_class):
                 self._describe(cls, registration)
                 yield cls
-        for event in self.checked.registry.published:
+        for event in self.checked.registry.declared_events:
             for cls in self._family(event):
                 self._describe(cls, None)
                 yield cls
 
     def _family(self, cls: type[Event]) -> list[type[Event]]:
         """The brokered classes among a class and its subclasses, in a stable order."""
-        members = self.checked.reach.family(cls)
+        members = self.checked.reach.with_subclasses(cls)
         family = [member for member in members if is_brokered(member) and not _is_only_a_base(member)]
         return sorted(family, key=lambda member: (member is not cls, member.__module__, member.__qualname__))
 
@@ -206,14 +209,14 @@ class _Survey:
         if cls in self.entries or cls in self.refused:
             return
         try:
-            self.entries[cls] = entry_of(cls, self.spelled.get(cls, (None,))[0])
+            self.entries[cls] = describe_event(cls, self.spelled.get(cls, (None,))[0])
         except ConfigurationError as error:
             self.refused.add(cls)
-            place = registration.place if registration else self.checked.registry.published.get(cls)
-            self.problems.extend(Problem(p.code, p.text, p.remedy, place) for p in error.problems)
+            location = registration.location if registration else self.checked.registry.declared_events.get(cls)
+            self.problems.extend(Problem(p.code, p.text, p.fix, location) for p in error.problems)
 
     def _names_are_unique(self) -> None:
-        owners: dict[str, Entry] = {}
+        owners: dict[str, EventType] = {}
         for entry in self.entries.values():
             for name in entry.names:
                 other = owners.setdefault(name, entry)
@@ -221,9 +224,9 @@ class _Survey:
                     text = f"{_full(entry.cls)} and {_full(other.cls)} both go by the wire name {name!r}"
                     self.problems.append(Problem("wire-name", text, 'give one another name: @contract("...")'))
 
-    def _consumed(self, registration: Registration, wired: Wired) -> Consumed:
+    def _consumed(self, registration: Registration, wired: WiredCallable) -> ConsumerConfig:
         entries = [entry for cls in self._classes(registration) if (entry := self.entries.get(cls))]
-        said = registration.consuming
+        said = registration.options
         retry = said.retry or self.defaults.retry
         keyed = any(entry.contract.key for entry in entries)
         subscription = Subscription(
@@ -237,15 +240,15 @@ class _Survey:
         if said.ordered and not keyed:
             self._add(
                 registration,
-                "order",
+                "missing-key",
                 f"{registration.name} asks for ordered=True, but no event of it has a key",
                 'name the field that orders them: @contract("...", key="meeting_id")',
             )
         if not self._classes(registration):
-            text = f"{registration.name} handles {', '.join(map(show, self.checked.classes[registration]))}"
+            text = f"{registration.name} handles {', '.join(map(format_hint, self.checked.classes[registration]))}"
             self._add(registration, "no-events", f"{text}, of which no class is defined", "name classes of events")
         names = {name: entry for entry in entries for name in entry.names}
-        return Consumed(
+        return ConsumerConfig(
             registration,
             wired,
             subscription,
@@ -258,16 +261,16 @@ class _Survey:
 
     def _name(self, registration: Registration) -> str:
         prefix = self.checked.registry.prefixes.get(registration, "")
-        given = registration.consuming.subscription
+        given = registration.options.subscription
         if given is not None:
             return prefix + given
         if self.app_name is None:
             text = f"{registration.name} handles brokered events, and the app has no name to make its subscription's of"
-            self._add(registration, "no-name", text, 'name the app: Diator("meetings", broker=...)')
+            self._add(registration, "unnamed-app", text, 'name the app: Diator("meetings", broker=...)')
         return f"{self.app_name}.{prefix}{registration.name}"
 
-    def _topics(self, entries: Iterable[Entry], consumed: bool = False) -> tuple[Topic, ...]:
-        found: dict[str, list[Entry]] = {}
+    def _topics(self, entries: Iterable[EventType], consumed: bool = False) -> tuple[Topic, ...]:
+        found: dict[str, list[EventType]] = {}
         for entry in entries:
             for topic in topics_of(entry) if consumed else (entry.topic,):
                 found.setdefault(topic, []).append(entry)
@@ -276,38 +279,38 @@ class _Survey:
             for name, on_it in found.items()
         )
 
-    def _subscriptions_are_unique(self, consumed: Iterable[Consumed]) -> None:
-        owners: dict[str, Consumed] = {}
+    def _subscriptions_are_unique(self, consumed: Iterable[ConsumerConfig]) -> None:
+        owners: dict[str, ConsumerConfig] = {}
         for one in consumed:
             other = owners.setdefault(one.name, one)
             if other is not one:
                 text = f"{one.registration.name} and {other.registration.name}, registered at"
-                text = f"{text} {other.registration.registered}, both have the subscription {one.name!r}"
-                remedy = "give each a name of its own: @app.on_event(subscription='...')"
-                self._add(one.registration, "duplicate-subscription", text, remedy)
+                text = f"{text} {other.registration.registered_at}, both have the subscription {one.name!r}"
+                fix = "give each a name of its own: @app.on_event(subscription='...')"
+                self._add(one.registration, "duplicate-subscription", text, fix)
 
-    def _refusals(self, consumed: tuple[Consumed, ...], topics: tuple[Topic, ...]) -> Iterator[Problem]:
-        places = {one.name: one.registration.place for one in consumed}
+    def _refusals(self, consumed: tuple[ConsumerConfig, ...], topics: tuple[Topic, ...]) -> Iterator[Problem]:
+        locations = {one.name: one.registration.location for one in consumed}
         handlers = {one.name: one.registration.name for one in consumed}
         for refusal in refusals_of(self.broker, [one.subscription for one in consumed], topics):
             who = f"{handlers[refusal.subscription]}: " if refusal.subscription in handlers else ""
-            place = places.get(refusal.subscription or "")
-            yield Problem("broker", f"{who}{refusal.text}", refusal.remedy, place)
-        acknowledged = Capability.ACKNOWLEDGED in self.broker.capabilities
+            location = locations.get(refusal.subscription or "")
+            yield Problem("broker", f"{who}{refusal.text}", refusal.fix, location)
+        acknowledged = BrokerCapability.ACKNOWLEDGED in self.broker.capabilities
         for one in consumed:
             if one.subscription.at_most_once and acknowledged:
                 text = (
                     f"{one.registration.name} accepts delivery='at-most-once', but this broker delivers at least once"
                 )
-                yield Problem("broker", text, "drop it: messages may come twice", one.registration.place, "warning")
+                yield Problem("broker", text, "drop it: messages may come twice", one.registration.location, "warning")
 
-    def _add(self, registration: Registration, code: str, text: str, remedy: str) -> None:
-        self.problems.append(Problem(code, text, remedy, registration.place))
+    def _add(self, registration: Registration, code: str, text: str, fix: str) -> None:
+        self.problems.append(Problem(code, text, fix, registration.location))
 
 
 def _is_only_a_base(cls: type[Event]) -> bool:
     """Whether a class only gathers others: it has no fields and could not be sent itself."""
-    if cls in BROKERED:
+    if cls in BROKERED_KINDS:
         return True
     carries = any(hasattr(cls, mark) for mark in _DATA) or bool(get_annotations(cls, format=Format.FORWARDREF))
     return not carries and bool(cls.__subclasses__())

@@ -18,7 +18,7 @@ from diator.delivery.differences import differences, fields_of, reason_of
 from diator.delivery.models import Model
 from diator.delivery.samples import samples
 from diator.delivery.structs import Struct
-from diator.engine.hints import show
+from diator.engine.hints import format_hint
 
 
 class Codec(NamedTuple):
@@ -34,9 +34,9 @@ class Codec(NamedTuple):
 class UnserialisableError(Exception):
     """A class that can't be carried: what of it, and what to do."""
 
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what, remedy)
-        self.what, self.remedy = what, remedy
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what, fix)
+        self.what, self.fix = what, fix
 
 
 def codec_of(cls: Any) -> Codec:
@@ -51,10 +51,10 @@ def codec_of(cls: Any) -> Codec:
     except Exception as error:
         text = f"{'pydantic' if is_model else 'msgspec'} says{_of_fields(cls, is_model)}: {reason_of(error)}"
         raise UnserialisableError(text, _REMEDY) from error
-    wrong = library.wrong or _trial(show(cls), library)
+    wrong = library.wrong or _trial(format_hint(cls), library)
     if wrong:
         raise UnserialisableError(", ".join(wrong), _REMEDY)
-    return Codec(_proving(show(cls), library), library.read)
+    return Codec(_proving(format_hint(cls), library), library.read)
 
 
 def _of_fields(cls: Any, is_model: bool) -> str:
@@ -65,7 +65,7 @@ def _of_fields(cls: Any, is_model: bool) -> str:
     except Exception:  # noqa: BLE001 - the library tells of what can't be evaluated
         return ""
     names = [name for name in fields_of(get_origin(cls) or cls) or () if not _does(can_carry, hints.get(name, int))]
-    return " of " + ", ".join(f"{show(cls)}.{name}" for name in names) if names else ""
+    return " of " + ", ".join(f"{format_hint(cls)}.{name}" for name in names) if names else ""
 
 
 def _does(work: Callable[..., Any], *arguments: Any) -> bool:

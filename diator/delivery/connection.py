@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from diator._shielding import Shield, resumed
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker
 from diator.delivery.error_texts import described
 from diator.delivery.subscription_creation import Creations
@@ -75,7 +75,7 @@ class Connection:
                 await self.broker.aclose()
             raise
 
-    async def publish(self, messages: Sequence[Outgoing], timeout: float, *, wait_for_room: bool) -> None:
+    async def publish(self, messages: Sequence[OutgoingMessage], timeout: float, *, wait_for_room: bool) -> None:
         """Store messages. Raises `NotPublishedError`, at most shortly after ``timeout`` seconds.
 
         A cancel does not interrupt it: it is raised when the messages are stored, or have failed.
@@ -85,7 +85,7 @@ class Connection:
         if shield.cancelled is not None:
             raise shield.cancelled
 
-    async def _publish(self, messages: Sequence[Outgoing], timeout: float, wait_for_room: bool) -> None:
+    async def _publish(self, messages: Sequence[OutgoingMessage], timeout: float, wait_for_room: bool) -> None:
         if self.creations:
             timeout = await self.creations.wait(messages, timeout)
         self._ensure_sizes(messages)
@@ -106,7 +106,7 @@ class Connection:
         finally:
             limit.end()
 
-    def _ensure_sizes(self, messages: Sequence[Outgoing]) -> None:
+    def _ensure_sizes(self, messages: Sequence[OutgoingMessage]) -> None:
         """Reject messages that are too large, such as stored ones: the broker may have had a higher limit then."""
         limit = self.broker.max_message_bytes
         if limit is None:

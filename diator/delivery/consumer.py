@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from diator.brokers.port import Receiver
-from diator.delivery.catalog import Consumed
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.follow_up import FollowUpSender
 from diator.delivery.handler_runner import RunningHandlers
 from diator.delivery.new_context import Call
@@ -18,20 +18,20 @@ from diator.errors import BrokerError, BrokerUnavailableError
 
 logger = logging.getLogger("diator")
 
-Calls = Callable[[Consumed, FollowUpSender], Mapping[type, Call]]
+Calls = Callable[[ConsumerConfig, FollowUpSender], Mapping[type, Call]]
 """Compiles what a consumer calls for each class of events."""
 
 
 class Consumer:
     """Handles the messages of one subscription, ``concurrency`` at a time."""
 
-    def __init__(self, config: Consumed, calls: Calls, publisher: Publisher, state: WorkerState) -> None:
+    def __init__(self, config: ConsumerConfig, calls: Calls, publisher: Publisher, state: WorkerState) -> None:
         self.name = config.name
         self._config = config
         self._state = state
         self._running = RunningHandlers(config.timeout)
         self._calls = calls(config, FollowUpSender(publisher, config.name, state.outage, self._running))
-        self._reporter = OutcomeReporter(config, state.hooks, lossy=state.at_most_once)
+        self._reporter = OutcomeReporter(config, state.hooks, at_most_once=state.at_most_once)
         self._loop: ReceiverLoop | None = None
 
     @property

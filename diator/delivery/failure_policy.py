@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from diator._groups import with_members
-from diator.brokers.port import Outcome, Park, RetryAfter
+from diator.brokers.port import MoveToDeadLetters, Outcome, RetryAfter
 from diator.delivery.error_texts import (
     class_name_of,
     full_name_and_text,
@@ -21,7 +21,7 @@ _LONGEST = 365 * 24 * 3600.0
 """Seconds that a retry may wait: an outcome with a time that a broker can't write down would come back for ever."""
 
 
-def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
+def decide_outcome(error: BaseException, attempt: int, retry: Retry) -> Outcome:
     """Retry, as the policy or the handler wants it, or park.
 
     What stands in a group counts as if it had been raised by itself: `Reject` before ``never``, that before
@@ -30,12 +30,12 @@ def after_failure(error: BaseException, attempt: int, retry: Retry) -> Outcome:
     errors = list(with_members(error))
     for one in errors:
         if issubclass(type(one), Reject):
-            return parked(f"rejected: {reason_of_rejection(one)}", attempt, error)
+            return dead_letter_outcome(f"rejected: {reason_of_rejection(one)}", attempt, error)
     for one in errors:
         if issubclass(type(one), retry.never):
-            return parked(f"never retried after {class_name_of(one)}", attempt, error)
+            return dead_letter_outcome(f"never retried after {class_name_of(one)}", attempt, error)
     if attempt >= retry.attempts:
-        return parked(f"exhausted after {attempt} attempts", attempt, error)
+        return dead_letter_outcome(f"exhausted after {attempt} attempts", attempt, error)
     seconds = max(_delays_asked_for(errors), default=None)
     return RetryAfter(min(retry.delay_after(attempt, seconds), _LONGEST))
 
@@ -50,9 +50,9 @@ def _delays_asked_for(errors: Iterable[BaseException]) -> Iterator[float]:
                     yield float(min(seconds, _LONGEST))  # whole numbers may be larger than all others
 
 
-def parked(reason: str, attempts: int = 0, error: BaseException | None = None) -> Park:
+def dead_letter_outcome(reason: str, attempts: int = 0, error: BaseException | None = None) -> MoveToDeadLetters:
     """A dead letter with everything that is known of it."""
     reason = recordable(reason)
     if error is None:
-        return Park(reason, attempts=attempts)
-    return Park(reason, full_name_and_text(error), traceback_of(error), attempts)
+        return MoveToDeadLetters(reason, attempts=attempts)
+    return MoveToDeadLetters(reason, full_name_and_text(error), traceback_of(error), attempts)

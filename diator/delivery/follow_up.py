@@ -45,9 +45,9 @@ class FollowUpSender:
         self._outage = outage
         self._guard = guard
 
-    def admit(self, cls: type[Event]) -> None:
+    def prepare(self, cls: type[Event]) -> None:
         """Get ready for a class of events."""
-        self._publisher.admit(cls)
+        self._publisher.prepare(cls)
 
     def collect(self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None) -> None:
         """Append an event that the handler published. Raises as `Publisher.collect` does."""

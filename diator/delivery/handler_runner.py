@@ -10,7 +10,7 @@ from typing import Any
 from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, RELEASE, Outcome
 from diator.context import Context
-from diator.delivery.catalog import Consumed
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.follow_up import SendingEndedError
 from diator.delivery.new_context import Call, run_in_new_context
 from diator.delivery.outcome_reporter import OutcomeReporter
@@ -99,7 +99,7 @@ class HandlerRunner:
 
     def __init__(
         self,
-        config: Consumed,
+        config: ConsumerConfig,
         calls: Mapping[type, Call],
         running: RunningHandlers,
         reporter: OutcomeReporter,

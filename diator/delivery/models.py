@@ -12,7 +12,7 @@ import msgspec
 
 from diator.delivery.differences import differences, is_a, reason_of, short
 from diator.delivery.samples import samples
-from diator.engine.hints import show
+from diator.engine.hints import format_hint
 
 # Any throughout: a core schema is a dict of dicts, which pydantic may extend, and pydantic may not be installed.
 Schema = dict[str, Any]
@@ -74,7 +74,7 @@ class _Parts:
     """Tries the parts of a model."""
 
     def __init__(self, cls: Any) -> None:
-        self._name = show(cls)
+        self._name = format_hint(cls)
         self._schema: Schema = cls.__pydantic_core_schema__
         self._definitions: list[Schema] = self._schema.get("definitions", [])
         self._by_name = {one["ref"]: one for one in self._definitions}

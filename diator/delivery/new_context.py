@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from typing import Any
 
-from diator.context import Context, current
+from diator.context import Context, current_context
 
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
 """What handles the events of one class. ``Any``: handlers of all results meet here."""
@@ -19,7 +19,7 @@ def run_in_new_context(call: Call, context: Context, event: Any) -> Generator[An
     What is returned came out of the handler, and what is raised came from outside: a `GeneratorExit` may be either.
     """
     run = copy_context().run
-    run(current.set, context)
+    run(current_context.set, context)
     is_closed = False
     try:
         handling = run(call, event)

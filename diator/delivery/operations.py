@@ -9,26 +9,26 @@ from typing import NamedTuple, TypeVar
 from typing_extensions import Self
 
 from diator._misuse import AsyncOnly
-from diator.brokers.envelope import Envelope, read
-from diator.brokers.port import Capability, DeadLetter, KeepsDeadLetters, Status, Topic
-from diator.delivery.catalog import Consumed
+from diator.brokers.envelope import Envelope, parse_envelope
+from diator.brokers.port import BrokerCapability, DeadLetter, KeepsDeadLetters, SubscriptionStatus, Topic
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.connection import Connection, translated
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem, UnreadableMessageError
 
 T = TypeVar("T")
 
 
-class Letter(NamedTuple):
+class OpenedDeadLetter(NamedTuple):
     """A dead letter, opened."""
 
-    consumed: Consumed
+    consumed: ConsumerConfig
     """Whose it is."""
     dead: DeadLetter
     envelope: Envelope | None
     """None where it can't be read."""
 
 
-class Wanted(NamedTuple):
+class DeadLetterFilter(NamedTuple):
     """Which dead letters a person asks for: those that fit everything that is given here."""
 
     ids: Collection[str] = ()
@@ -40,9 +40,9 @@ class Wanted(NamedTuple):
     error: str | None = None
     """A part of the exception, as ``module.Class: text``, or of the reason; capitals do not matter."""
 
-    def fits(self, letter: Letter, now: datetime) -> bool:
+    def matches(self, letter: OpenedDeadLetter, now: datetime) -> bool:
         """Tell whether a dead letter is one of them."""
-        age = now - letter.dead.parked_at
+        age = now - letter.dead.dead_lettered_at
         return (
             (not self.ids or letter.dead.id in self.ids)
             and (not self.message_ids or (letter.envelope is not None and letter.envelope.id in self.message_ids))
@@ -53,10 +53,10 @@ class Wanted(NamedTuple):
 
     @staticmethod
     def _failed_so(dead: DeadLetter, text: str) -> bool:
-        return any(text in part.casefold() for part in (dead.why.error, dead.why.reason) if part)
+        return any(text in part.casefold() for part in (dead.failure.error, dead.failure.reason) if part)
 
 
-ALL = Wanted()
+ALL = DeadLetterFilter()
 
 
 class Operations(AsyncOnly):
@@ -68,7 +68,7 @@ class Operations(AsyncOnly):
     _how = "async with app.operations() as operations"
 
     def __init__(
-        self, connection: Connection, consumed: Sequence[Consumed], topics: Sequence[Topic], *, timeout: float
+        self, connection: Connection, consumed: Sequence[ConsumerConfig], topics: Sequence[Topic], *, timeout: float
     ) -> None:
         self.consumed = consumed
         """What the app handles."""
@@ -93,7 +93,7 @@ class Operations(AsyncOnly):
     async def _close(self) -> None:
         await self._in_time("aclose", self._connection.close())
 
-    async def status(self) -> Sequence[tuple[Consumed, Status]]:
+    async def status(self) -> Sequence[tuple[ConsumerConfig, SubscriptionStatus]]:
         """Tell how each subscription stands."""
         found = await self._in_time("status", self._broker.status([one.subscription for one in self.consumed]))
         of = {status.name: status for status in found}
@@ -104,7 +104,9 @@ class Operations(AsyncOnly):
         subscriptions = [one.subscription for one in self.consumed]
         return await self._in_time("apply", self._broker.apply(subscriptions, self._topics))
 
-    async def letters(self, of: Iterable[Consumed] | None = None, wanted: Wanted = ALL) -> AsyncGenerator[Letter, None]:
+    async def dead_letters(
+        self, of: Iterable[ConsumerConfig] | None = None, wanted: DeadLetterFilter = ALL
+    ) -> AsyncGenerator[OpenedDeadLetter, None]:
         """Read dead letters, those of all subscriptions or ``of`` some, the oldest of each first."""
         keeper, now = self._keeper, datetime.now(timezone.utc)
         for one in self.consumed if of is None else of:
@@ -112,23 +114,23 @@ class Operations(AsyncOnly):
             while page := await self._in_time("dead_letters", keeper.dead_letters(one.subscription, after=after)):
                 after = page[-1].id
                 for dead in page:
-                    letter = Letter(one, dead, _opened(dead))
-                    if wanted.fits(letter, now):
+                    letter = OpenedDeadLetter(one, dead, _opened(dead))
+                    if wanted.matches(letter, now):
                         yield letter
 
-    async def replay(self, letter: Letter) -> bool:
+    async def replay(self, letter: OpenedDeadLetter) -> bool:
         """Have one delivered again, to its own subscription only; false where it is gone."""
         replayed = self._keeper.replay(letter.consumed.subscription, [letter.dead.id])
         return bool(await self._in_time("replay", replayed))
 
-    async def purge(self, letter: Letter) -> bool:
+    async def purge(self, letter: OpenedDeadLetter) -> bool:
         """Delete one for good; false where it is gone."""
         return bool(await self._in_time("purge", self._keeper.purge(letter.consumed.subscription, [letter.dead.id])))
 
     @property
     def _keeper(self) -> KeepsDeadLetters:
         broker = self._broker
-        if isinstance(broker, KeepsDeadLetters) and Capability.DEAD_LETTERS in broker.capabilities:
+        if isinstance(broker, KeepsDeadLetters) and BrokerCapability.DEAD_LETTERS in broker.capabilities:
             return broker
         raise BrokerError(f"{type(broker).__name__} keeps no dead letters: what fails for good is logged")
 
@@ -139,7 +141,7 @@ class Operations(AsyncOnly):
             raise BrokerUnavailableError(f"the broker did not answer within {self._timeout:g} s") from error
 
 
-def named(consumed: Sequence[Consumed], names: Collection[str]) -> Sequence[Consumed]:
+def select(consumed: Sequence[ConsumerConfig], names: Collection[str]) -> Sequence[ConsumerConfig]:
     """Give the handlers of these subscriptions, or all where none is named.
 
     Raises `ConfigurationError` for a name that is none of theirs, with those that are close.
@@ -155,12 +157,12 @@ def _no_subscription(name: str, known: list[str]) -> Problem:
     from difflib import get_close_matches  # noqa: PLC0415 - needed for an error only
 
     close = get_close_matches(name, known) or [one for one in known if one.rpartition(".")[2] == name]
-    remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are: {', '.join(known) or 'none'}"
-    return Problem("subscription", f"there is no subscription {name!r}", remedy)
+    fix = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are: {', '.join(known) or 'none'}"
+    return Problem("subscription", f"there is no subscription {name!r}", fix)
 
 
 def _opened(dead: DeadLetter) -> Envelope | None:
     try:
-        return read(dead.headers, dead.body)
+        return parse_envelope(dead.headers, dead.body)
     except UnreadableMessageError:
         return None

@@ -33,8 +33,8 @@ class OutageTracker:
     it. ``lossy``: the broker delivers at most once.
     """
 
-    def __init__(self, *, lossy: bool = False) -> None:
-        self._lossy = lossy
+    def __init__(self, *, at_most_once: bool = False) -> None:
+        self._lossy = at_most_once
         self._since = 0.0
         self._broken: dict[tuple[str, str], str] = {}
         """The reasons of failures, by operation and subject."""

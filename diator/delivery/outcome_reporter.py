@@ -6,14 +6,14 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from diator._hooks import HookDispatcher
-from diator.brokers.port import ACK, Outcome, Park, RetryAfter
+from diator.brokers.port import ACK, MoveToDeadLetters, Outcome, RetryAfter
 from diator.context import Context
-from diator.delivery.catalog import Consumed
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.error_texts import described, is_recordable, traceback_of
-from diator.delivery.failure_policy import after_failure, parked
+from diator.delivery.failure_policy import dead_letter_outcome, decide_outcome
 from diator.delivery.work_queue import Job
 from diator.errors import Reject, UnreadableMessageError
-from diator.hooks import Handled, Parked, Received, Retried, Settled
+from diator.hooks import DeadLettered, Handled, Received, Retried, Settled
 
 logger = logging.getLogger("diator")
 
@@ -24,11 +24,11 @@ _MAX_UNHANDLED = 100
 class OutcomeReporter:
     """Decides and reports the outcomes of one subscription. ``lossy``: the broker delivers at most once."""
 
-    def __init__(self, config: Consumed, hooks: HookDispatcher, *, lossy: bool) -> None:
+    def __init__(self, config: ConsumerConfig, hooks: HookDispatcher, *, at_most_once: bool) -> None:
         self._config = config
         self._name = config.name
         self._hooks = hooks
-        self._lossy = lossy
+        self._lossy = at_most_once
         self._loop = asyncio.get_running_loop()
         self._unhandled: set[str] = set()
         self.ignored = 0
@@ -40,12 +40,12 @@ class OutcomeReporter:
         """Decide on a message that was delivered too often without an outcome."""
         why = "its worker died, or its handler outlasted its lease"
         text = f"delivered {job.delivery.deliveries} times, {job.unexplained} without an outcome: {why}"
-        return self._park(job, parked(text, job.delivery.failures))
+        return self._dead_letter(job, dead_letter_outcome(text, job.delivery.failures))
 
     def unreadable(self, job: Job, error: UnreadableMessageError) -> Outcome:
         """Decide on a message that can't be read."""
         cause = error if error.__cause__ is None else error.__cause__
-        return self._park(job, parked(f"undecodable: {error}", job.delivery.failures, cause), cause)
+        return self._dead_letter(job, dead_letter_outcome(f"undecodable: {error}", job.delivery.failures, cause), cause)
 
     def unhandled(self, job: Job) -> Outcome:
         """Decide on a message of a type that has no handler here. Each type is logged once.
@@ -58,7 +58,7 @@ class OutcomeReporter:
         if name not in self._unhandled and len(self._unhandled) < _MAX_UNHANDLED:
             self._unhandled.add(name)
             text = f"{self._name} gets messages of type {name!r}, which its handler does not take"
-            if job.delivery.topic in self._config.shared:
+            if job.delivery.topic in self._config.shared_topics:
                 logger.info("%s; they are acknowledged", text)
             else:
                 renamed = "If its event was called so before, say that in its @contract"
@@ -76,26 +76,26 @@ class OutcomeReporter:
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """Decide on a message whose handler has failed."""
         attempt = job.delivery.failures + 1
-        outcome = after_failure(error, attempt, self._config.retry)
+        outcome = decide_outcome(error, attempt, self._config.retry)
         what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
         if self._lossy:
             _log_error("%s; the broker delivers at most once, so it is lost", what, error=error)
             return ACK
-        if isinstance(outcome, Park):
-            return self._park(job, outcome, error)
+        if isinstance(outcome, MoveToDeadLetters):
+            return self._dead_letter(job, outcome, error)
         assert isinstance(outcome, RetryAfter)
         logger.warning("%s (%s); again in %.3g s", what, described(error), outcome.delay)
         if self._hooks.has_listener("retried"):
             self._hooks.emit("retried", Retried(self._name, job.context, outcome.delay, error))
         return outcome
 
-    def _park(self, job: Job, why: Park, error: BaseException | None = None) -> Outcome:
+    def _dead_letter(self, job: Job, why: MoveToDeadLetters, error: BaseException | None = None) -> Outcome:
         """Make a message a dead letter, if the broker keeps them."""
         text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
         told = None if issubclass(type(error), Reject) else error  # a rejection says all in its reason
         _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
-        if self._hooks.has_listener("parked"):
-            self._hooks.emit("parked", Parked(self._name, job.context, why))
+        if self._hooks.has_listener("dead_lettered"):
+            self._hooks.emit("dead_lettered", DeadLettered(self._name, job.context, why))
         return ACK if self._lossy else why
 
     # What else happens to messages

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from diator.brokers.port import RELEASE, Delivery, Receiver
-from diator.delivery.catalog import Consumed
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.leases import LeaseRenewer
 from diator.delivery.outage import Backoff
 from diator.delivery.outcome_reporter import OutcomeReporter
@@ -44,7 +44,7 @@ class Prefetcher:
     def __init__(
         self,
         receiver: Receiver,
-        config: Consumed,
+        config: ConsumerConfig,
         state: WorkerState,
         queue: WorkQueue,
         leases: LeaseRenewer,

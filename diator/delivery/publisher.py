@@ -10,17 +10,17 @@ import msgspec
 from diator._headers import sealed_headers
 from diator._hooks import HookDispatcher
 from diator._keys import Key
+from diator._locations import caller, location_in_frame
 from diator._misuse import ensure_loop
-from diator._places import caller, place_in
-from diator.brokers.envelope import Envelope, Outgoing
-from diator.brokers.port import Capability
-from diator.context import TRACE, Context, current, new_id
-from diator.delivery.catalog import Catalog, entry_of
+from diator.brokers.envelope import Envelope, OutgoingMessage
+from diator.brokers.port import BrokerCapability
+from diator.context import TRACE, Context, current_context, new_id
+from diator.delivery.catalog import Catalog, describe_event
 from diator.delivery.connection import Connection
 from diator.delivery.error_texts import described, text_of
 from diator.delivery.unsubscribed import UnsubscribedTopics
 from diator.engine.arguments import fits
-from diator.engine.hints import show
+from diator.engine.hints import format_hint
 from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import (
     BrokerError,
@@ -55,11 +55,11 @@ class Publisher:
         self.creations = connection.creations
         self._unsubscribed = UnsubscribedTopics(broker)
         self._source = source
-        self._entries = catalog.entries
+        self._entries = catalog.event_types
         self._handled = catalog.handled
         self._limit = broker.max_message_bytes
 
-    def admit(self, cls: type[Event]) -> None:
+    def prepare(self, cls: type[Event]) -> None:
         """Get ready for a class of events.
 
         Raises `ConfigurationError` where it can't be serialised, and where a handler of this app would miss it: its
@@ -67,14 +67,17 @@ class Publisher:
         """
         if cls in self._entries:
             return
-        entry = entry_of(cls)
+        entry = describe_event(cls)
         base = next((base for base in self._handled if fits(cls, base)), None)
         if base is not None:
             handler = self._handled[base]
-            text = f"{show(cls)} was published, and was not defined when the app started: {handler.name}, which handles"
-            text = f"{text} {show(base)}, would miss it"
-            remedy = f"import {cls.__module__} before the app starts, or start the app again"
-            raise ConfigurationError([Problem("late-event", text, remedy, handler.place)])
+            text = (
+                f"{format_hint(cls)} was published, and was not defined when the app started: {handler.name}, "
+                f"which handles"
+            )
+            text = f"{text} {format_hint(base)}, would miss it"
+            fix = f"import {cls.__module__} before the app starts, or start the app again"
+            raise ConfigurationError([Problem("late-event", text, fix, handler.location)])
         self._entries[cls] = entry
 
     def wire_name(self, cls: type[Event]) -> str:
@@ -103,11 +106,11 @@ class Publisher:
 
     def _seconds(self, after: Delay, event: Event) -> float:
         require("publish", {"after": DELAY}, {"after": after})
-        if Capability.SCHEDULES not in self.broker.capabilities:
+        if BrokerCapability.SCHEDULES not in self.broker.capabilities:
             name, broker = type(event).__qualname__, type(self.broker).__name__
             text = f"{name} was published with after={after!r}, but {broker} can't deliver an event later"
-            remedy = "publish it without after, or use a broker that can, such as redis:// or memory://"
-            raise ConfigurationError([Problem("no-schedule", text, remedy, place_in(caller()))])
+            fix = "publish it without after, or use a broker that can, such as redis:// or memory://"
+            raise ConfigurationError([Problem("no-schedule", text, fix, location_in_frame(caller()))])
         return after.total_seconds() if isinstance(after, timedelta) else after
 
     async def hand_over(self, unit: SendingUnit) -> None:
@@ -119,7 +122,7 @@ class Publisher:
         for outbound in unit.outbound:
             outbound.message = self._seal(outbound, unit.context)
 
-    def _seal(self, outbound: Outbound, context: Context) -> Outgoing:
+    def _seal(self, outbound: Outbound, context: Context) -> OutgoingMessage:
         event = outbound.event
         entry = self._entries[type(event)]
         contract = entry.contract
@@ -127,7 +130,7 @@ class Publisher:
         now, headers = datetime.now(timezone.utc), context.headers
         if outbound.headers:
             headers = {**headers, **outbound.headers}
-        message = Outgoing(
+        message = OutgoingMessage(
             entry.topic,
             Envelope(
                 specversion="1.0",
@@ -158,9 +161,9 @@ class Publisher:
 
     async def publish(self, outbound: Sequence[Outbound], *, wait_for_room: bool) -> None:
         """Hand some events of a unit to the broker. Raises `PublishError`."""
-        messages: list[Outgoing] = [one.message for one in outbound]
+        messages: list[OutgoingMessage] = [one.message for one in outbound]
         if self.hooks.has_listener("publishing"):
-            with self.hooks.wrap("publishing", Publishing(messages, current.get(), self.broker.system)):
+            with self.hooks.wrap("publishing", Publishing(messages, current_context.get(), self.broker.system)):
                 await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
         else:
             await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
@@ -168,7 +171,7 @@ class Publisher:
             await self._unsubscribed.look(messages)
 
     async def _pass_on(
-        self, messages: Sequence[Outgoing], outbound: Sequence[Outbound], *, wait_for_room: bool
+        self, messages: Sequence[OutgoingMessage], outbound: Sequence[Outbound], *, wait_for_room: bool
     ) -> None:
         began = time.monotonic()
         try:

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from diator.brokers.envelope import BOM, JSON, Envelope, read
+from diator.brokers.envelope import BOM, JSON, Envelope, parse_envelope
 from diator.context import NO_HEADERS, Context, Headers
-from diator.delivery.catalog import Entry
+from diator.delivery.catalog import EventType
 from diator.delivery.codec import Codec
 from diator.delivery.error_texts import text_of
 from diator.delivery.work_queue import Job
@@ -20,9 +20,9 @@ _headers = msgspec.json.Decoder(dict[str, str])
 def read_envelope(job: Job) -> Envelope:
     """Read the envelope of a job."""
     delivery = job.delivery
-    if delivery.damage is not None:
-        raise UnreadableMessageError(delivery.damage)
-    envelope = job.envelope = read(delivery.headers, delivery.body)
+    if delivery.read_error is not None:
+        raise UnreadableMessageError(delivery.read_error)
+    envelope = job.envelope = parse_envelope(delivery.headers, delivery.body)
     return envelope
 
 
@@ -36,12 +36,12 @@ def build_context(job: Job, subscription: str) -> Context:
         causation_id=envelope.diatorcausation,
         headers=_headers_of(envelope),
         attempt=job.delivery.failures + 1,
-        time=envelope.time,
+        published_at=envelope.time,
         subscription=subscription,
     )
 
 
-def decode(envelope: Envelope, entry: Entry) -> Any:
+def decode(envelope: Envelope, entry: EventType) -> Any:
     """Make the event. One of a version higher than known is tried all the same: unknown fields are ignored."""
     if envelope.datacontenttype != JSON and not envelope.has_json:
         raise UnreadableMessageError(f"its data is {envelope.datacontenttype!r}; expected {JSON!r}")
@@ -54,8 +54,8 @@ def decode(envelope: Envelope, entry: Entry) -> Any:
         other = f", of version {got}, where {known} is known," if got != known else ""
         text = f"the data of {envelope.type}{other} does not fit {entry.cls.__qualname__}: {text_of(error)}"
         missing = any(mark in text for mark in _MISSING)
-        remedy = "; give the field a default to read such messages" if missing else ""
-        raise UnreadableMessageError(text + remedy) from error
+        fix = "; give the field a default to read such messages" if missing else ""
+        raise UnreadableMessageError(text + fix) from error
 
 
 def _decoded(codec: Codec, data: msgspec.Raw) -> Any:

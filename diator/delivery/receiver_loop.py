@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from diator.brokers.port import RELEASE, Outcome, Receiver, Release, RetryAfter
-from diator.delivery.catalog import Consumed
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.error_texts import described
 from diator.delivery.handler_runner import HandlerRunner, RunningHandlers
 from diator.delivery.leases import LeaseRenewer
@@ -43,7 +43,7 @@ class ReceiverLoop:
 
     def __init__(
         self,
-        config: Consumed,
+        config: ConsumerConfig,
         calls: Mapping[type, Call],
         running: RunningHandlers,
         reporter: OutcomeReporter,

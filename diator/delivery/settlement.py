@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from diator.brokers.port import RELEASE, Delivery, Outcome, Park, Receiver, Release, RetryAfter
+from diator.brokers.port import RELEASE, Delivery, MoveToDeadLetters, Outcome, Receiver, Release, RetryAfter
 from diator.delivery.leases import LeaseRenewer
 from diator.delivery.outage import Backoff, OutageTracker
 from diator.delivery.outcome_reporter import OutcomeReporter
@@ -166,10 +166,10 @@ class SettlementBatcher:
         except BrokerUnavailableError:
             raise
         except Exception as error:
-            if not isinstance(outcome, (Park, RetryAfter)):
+            if not isinstance(outcome, (MoveToDeadLetters, RetryAfter)):
                 raise
             text = f"its outcome could not be recorded ({type(error).__name__}); the log of the worker says more"
-            instead = Park(text, attempts=job.delivery.failures + 1)
+            instead = MoveToDeadLetters(text, attempts=job.delivery.failures + 1)
             lost = await settle([(job.delivery, instead)])
             logger.exception(_NOT_RECORDED, self._name, outcome, job.name, "it becomes a dead letter")
             return instead, lost

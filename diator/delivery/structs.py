@@ -10,7 +10,7 @@ from msgspec import inspect
 
 from diator.delivery.differences import fields_of, is_a
 from diator.delivery.exact import exact_check
-from diator.engine.hints import show
+from diator.engine.hints import format_hint
 
 # Any throughout: a description is one of the thirty classes of msgspec.inspect, or a class of the user's.
 
@@ -27,7 +27,7 @@ class Struct:
         self._decoder = msgspec.json.Decoder(cls)
         self.write = _encoder.encode
         self.read = self._decoder.decode
-        self.wrong = list(_problems(info, show(cls), set()))
+        self.wrong = list(_problems(info, format_hint(cls), set()))
         self.is_exact = exact_check(info)
         """Tells of most events that they need not be read again before they leave."""
         if isinstance(info, inspect.CustomType):
@@ -64,9 +64,9 @@ def _problems(info: Any, path: str, seen: set[int]) -> Iterator[str]:
     """What msgspec takes, and can't carry."""
     match info:
         case inspect.CustomType() | inspect.ExtType():
-            yield f"{path} is {show(getattr(info, 'cls', info))}"
+            yield f"{path} is {format_hint(getattr(info, 'cls', info))}"
         case inspect.EnumType() if issubclass(info.cls, enum.Flag):
-            yield f"{path} is the flag {show(info.cls)}, of which combinations can't be read"
+            yield f"{path} is the flag {format_hint(info.cls)}, of which combinations can't be read"
         case inspect.DictType():
             key: Any = info.key_type.type if isinstance(info.key_type, inspect.Metadata) else info.key_type
             kind = type(key).__name__.removesuffix("Type").lower()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker, Subscription, Topic
 from diator.delivery.outage import CREATE, Backoff, OutageTracker, unless_stopped
 from diator.errors import BrokerUnavailableError, NotPublishedError
@@ -95,7 +95,7 @@ class Creations:
     def __bool__(self) -> bool:
         return bool(self.pending)
 
-    async def wait(self, messages: Sequence[Outgoing], timeout: float) -> float:
+    async def wait(self, messages: Sequence[OutgoingMessage], timeout: float) -> float:
         """Wait until the subscriptions of these messages exist, and return the seconds that remain.
 
         Raises `NotPublishedError` where they do not exist within ``timeout`` seconds, or their worker has ended.

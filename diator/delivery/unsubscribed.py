@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker, FindsUnsubscribed
 from diator.delivery.error_texts import described
 from diator.errors import BrokerError
@@ -22,7 +22,7 @@ class UnsubscribedTopics:
         self._broker = broker if isinstance(broker, FindsUnsubscribed) else None
         self._known: set[str] = set()
 
-    def are_new(self, messages: Iterable[Outgoing]) -> bool:
+    def are_new(self, messages: Iterable[OutgoingMessage]) -> bool:
         """Whether any of these messages is the first of its topic."""
         if self._broker is None:
             return False
@@ -32,7 +32,7 @@ class UnsubscribedTopics:
                 return True
         return False
 
-    async def look(self, messages: Iterable[Outgoing]) -> None:
+    async def look(self, messages: Iterable[OutgoingMessage]) -> None:
         """Warn of new topics that have no subscription. Never fails: the messages are published already."""
         assert self._broker is not None, "only called for new topics"
         new = list(dict.fromkeys(message.topic for message in messages if message.topic not in self._known))

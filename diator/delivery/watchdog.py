@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any
 
-from diator._places import written
+from diator._locations import written
 
 logger = logging.getLogger("diator")
 

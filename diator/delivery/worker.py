@@ -8,10 +8,10 @@ from typing_extensions import Self
 
 from diator._misuse import AsyncOnly
 from diator._shielding import shielded
-from diator.brokers.port import Broker, Capability
-from diator.delivery.catalog import Catalog, Consumed
+from diator.brokers.port import Broker, BrokerCapability
+from diator.delivery.catalog import Catalog, ConsumerConfig
 from diator.delivery.consumer import Calls, Consumer
-from diator.delivery.operations import named
+from diator.delivery.operations import select
 from diator.delivery.outage import OutageTracker
 from diator.delivery.publisher import Publisher
 from diator.delivery.subscription_creation import ITSELF, Creation
@@ -37,7 +37,7 @@ class Worker(AsyncOnly):
         publisher: Publisher,
         calls: Calls,
         *,
-        only: Collection[str] | None,
+        subscriptions: Collection[str] | None,
         concurrency: int | None,
         grace: float,
     ) -> None:
@@ -45,10 +45,10 @@ class Worker(AsyncOnly):
         self._catalog = catalog
         self._publisher = publisher
         self._calls = calls
-        given = {"only": only, "concurrency": concurrency, "grace": grace}
-        require("app.worker", _OPTIONS, given, "consuming")
+        given = {"subscriptions": subscriptions, "concurrency": concurrency, "grace": grace}
+        require("app.worker", _OPTIONS, given, "subscription-option")
         self._grace = grace
-        self.consumed = _chosen(catalog.consumed, only, concurrency)
+        self.consumed = _chosen(catalog.configs, subscriptions, concurrency)
         """What this worker consumes."""
         self.consumers: list[Consumer] = []
         self._stopping: asyncio.Event | None = None
@@ -61,8 +61,8 @@ class Worker(AsyncOnly):
         if self._stopping is not None:
             raise NotRunningError("a worker can be entered once; call app.worker() again")
         self._stopping = asyncio.Event()
-        at_most_once = Capability.ACKNOWLEDGED not in self._broker.capabilities
-        self._outage = OutageTracker(lossy=at_most_once)
+        at_most_once = BrokerCapability.ACKNOWLEDGED not in self._broker.capabilities
+        self._outage = OutageTracker(at_most_once=at_most_once)
         creation = await self._create_subscriptions()
         state = WorkerState(self._broker, self._outage, self._publisher.hooks, at_most_once, Turn())
         self.consumers = [Consumer(config, self._calls, self._publisher, state) for config in self.consumed]
@@ -145,18 +145,18 @@ class Worker(AsyncOnly):
 
 
 _OPTIONS = {
-    "only": optional(Rule(are_names, "names of subscriptions")),
+    "subscriptions": optional(Rule(are_names, "names of subscriptions")),
     "concurrency": optional(COUNT),
     "grace": SECONDS,
 }
 
 
 def _chosen(
-    consumed: Sequence[Consumed], only: Collection[str] | None, concurrency: int | None
-) -> tuple[Consumed, ...]:
-    if only is None:
+    consumed: Sequence[ConsumerConfig], subscriptions: Collection[str] | None, concurrency: int | None
+) -> tuple[ConsumerConfig, ...]:
+    if subscriptions is None:
         chosen = consumed
     else:
-        names = (only,) if isinstance(only, str) else only
-        chosen = named(consumed, names) if names else ()
+        names = (subscriptions,) if isinstance(subscriptions, str) else subscriptions
+        chosen = select(consumed, names) if names else ()
     return tuple(one if concurrency is None else one._replace(concurrency=concurrency) for one in chosen)

@@ -6,7 +6,7 @@ arguments says them: ``class MoneyPaid(Paid[Money])``.
 
 from typing import Any, TypeVar, get_args, get_origin
 
-from diator.engine.hints import arguments_for, class_of, members, show, split, unalias
+from diator.engine.hints import arguments_for, class_of, format_hint, split_annotated, unalias, union_members
 
 # Any throughout: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
 
@@ -15,15 +15,15 @@ UNSAID = "an object does not say its type arguments, so all of them would be han
 
 def say(hint: Any) -> str:
     """What to write in the place of ``Changed[int]``."""
-    origin = show(get_origin(hint))
-    name = "".join(part for part in show(get_args(hint)[0]).title() if part.isalnum())
-    return f"take {origin}, or a class that says them: class {name}{origin}({show(hint)})"
+    origin = format_hint(get_origin(hint))
+    name = "".join(part for part in format_hint(get_args(hint)[0]).title() if part.isalnum())
+    return f"take {origin}, or a class that says them: class {name}{origin}({format_hint(hint)})"
 
 
 def spelled_out(hint: Any) -> dict[type, Any]:
     """The members of a hint that give arguments to a generic class, each by that class; pydantic's are classes."""
     found: dict[type, Any] = {}
-    for member in members(split(hint)[0]):
+    for member in union_members(split_annotated(hint)[0]):
         cls = class_of(member)
         if cls is not None and get_origin(member) is not None and not all(map(_is_open, get_args(member))):
             found.setdefault(cls, member)
@@ -55,11 +55,11 @@ def fits(message: Any, hint: Any) -> bool:
 
 def _is_one(given: Any, wanted: Any) -> bool:
     """Whether one argument stands for another; as results do, a subclass stands for its base."""
-    given, wanted = split(unalias(given))[0], split(unalias(wanted))[0]
+    given, wanted = split_annotated(unalias(given))[0], split_annotated(unalias(wanted))[0]
     if _is_open(given) or _is_open(wanted) or given == wanted:
         return True
-    if len(members(given)) > 1 or len(members(wanted)) > 1:
-        return all(any(_is_one(one, other) for other in members(wanted)) for one in members(given))
+    if len(union_members(given)) > 1 or len(union_members(wanted)) > 1:
+        return all(any(_is_one(one, other) for other in union_members(wanted)) for one in union_members(given))
     return isinstance(given, type) and isinstance(wanted, type) and not get_args(wanted) and issubclass(given, wanted)
 
 

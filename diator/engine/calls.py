@@ -10,18 +10,18 @@ from typing import Any
 
 from diator._keys import Key
 from diator.containers.port import Immediate
-from diator.context import current
-from diator.engine.events import Plain, Rule
+from diator.context import current_context
+from diator.engine.events import Plain, PublishGuard
 from diator.engine.provided_values import missing_value_error
 from diator.engine.signature import EMPTY
 from diator.engine.threads import Threads, finished, is_awaitable
-from diator.engine.unit import CLOSED, Once, Resolve, Unit, Work
-from diator.engine.wiring import Argument, Source, Wired
+from diator.engine.unit import CLOSED, InnerCallNext, Resolve, UnitCall, UnitOfWork
+from diator.engine.wiring import Argument, Source, WiredCallable
 
 # Any: handlers of all signatures and results meet here.
 Function = Callable[..., Any]
-Make = Callable[[Any], Any]
-Supply = tuple[Key | None, Make | None]
+ArgumentFactory = Callable[[Any], Any]
+ArgumentSource = tuple[Key | None, ArgumentFactory | None]
 """Where an argument comes from: a key that the unit resolves, or a function of the unit; neither means `Publish`.
 
 With a key, the function is the one that resolves it from an open scope without awaiting.
@@ -30,7 +30,9 @@ Immediates = Callable[[Key], Immediate | None]
 """Returns that function for a key."""
 
 
-def compile_call(wired: Wired, rule: Rule | None, app: object, threads: Threads, immediate: Immediates) -> Work:
+def compile_call(
+    wired: WiredCallable, rule: PublishGuard | None, app: object, threads: Threads, immediate: Immediates
+) -> UnitCall:
     """Compile the call of one handler inside a unit of work."""
     if isinstance(wired.target, type):
         return _class_call(wired, rule, app, threads, immediate)
@@ -39,25 +41,27 @@ def compile_call(wired: Wired, rule: Rule | None, app: object, threads: Threads,
     return _publishing_call(function, supplies, rule) if rule else _plain_call(function, supplies)
 
 
-def compile_layer(wired: Wired, work: Work, app: object, singleton: Resolve, immediate: Immediates) -> Work:
+def compile_layer(
+    wired: WiredCallable, work: UnitCall, app: object, singleton: Resolve, immediate: Immediates
+) -> UnitCall:
     """Compile a middleware inside the unit of work, around ``work``.
 
     Around domain events an outer middleware runs there too, and has what it may have elsewhere.
     """
     function = with_keywords(wired.target, wired.arguments)
-    supplies, outer = _supplies(wired.arguments, app, immediate), wired.outer
+    supplies, outer = _supplies(wired.arguments, app, immediate), wired.is_outer
 
-    async def layer(message: Any, unit: Unit) -> Any:
-        call_next = Once(work, unit)
-        source = Unit(singleton, unit.provided) if outer else unit
+    async def layer(message: Any, unit: UnitOfWork) -> Any:
+        call_next = InnerCallNext(work, unit)
+        source = UnitOfWork(singleton, unit.provided) if outer else unit
         result = await function(message, call_next, *await _arguments(supplies, source, None))
-        call_next.refuse_if_left_behind(message)
+        call_next.ensure_awaited(message)
         return result
 
     return layer
 
 
-def compile_plain(wired: Wired, threads: Threads) -> Plain | None:
+def compile_direct(wired: WiredCallable, threads: Threads) -> Plain | None:
     """Compile a handler that needs nothing but its message to an ordinary coroutine function; none for others."""
     if wired.arguments or wired.constructor or wired.key or wired.publishes or wired.has_events or wired.streams:
         return None
@@ -66,7 +70,7 @@ def compile_plain(wired: Wired, threads: Threads) -> Plain | None:
         return _plain_class(target, wired, threads)
     if wired.thread:
         return _threaded(threads, lambda: target)
-    plain: Plain = target if wired.runs == "async" else _sync_to_async(target, wired.may_await)
+    plain: Plain = target if wired.call_kind == "async" else _sync_to_async(target, wired.may_await)
     return plain
 
 
@@ -84,11 +88,15 @@ def with_keywords(function: Function, arguments: Iterable[Argument]) -> Function
 
 
 def compile_outer(
-    wired: Wired, app: object, singleton: Resolve, call_next: Callable[[Any], Any], provided: Mapping[Key, object]
+    wired: WiredCallable,
+    app: object,
+    singleton: Resolve,
+    call_next: Callable[[Any], Any],
+    provided: Mapping[Key, object],
 ) -> Callable[[Any], Coroutine[Any, Any, Any]]:
     """Compile a middleware outside the unit of work, which may have singletons and the values of the sender."""
     function = with_keywords(wired.target, wired.arguments)
-    supplies, source = _supplies(wired.arguments, app, _awaiting), Unit(singleton, provided)
+    supplies, source = _supplies(wired.arguments, app, _awaiting), UnitOfWork(singleton, provided)
 
     async def outer(message: Any) -> Any:
         return await function(message, call_next, *await _arguments(supplies, source, None))
@@ -96,8 +104,8 @@ def compile_outer(
     return outer
 
 
-def _plain_class(cls: Any, wired: Wired, threads: Threads) -> Plain:
-    if wired.runs == "async":
+def _plain_class(cls: Any, wired: WiredCallable, threads: Threads) -> Plain:
+    if wired.call_kind == "async":
 
         async def build_and_handle(message: Any) -> Any:
             return await cls().handle(message)
@@ -151,22 +159,22 @@ def _checking_each(function: Function) -> Plain:
     return run
 
 
-def _plain_call(function: Function, supplies: tuple[Supply, ...]) -> Work:
+def _plain_call(function: Function, supplies: tuple[ArgumentSource, ...]) -> UnitCall:
     if len(supplies) == 1 and (only := supplies[0][0]) is not None and supplies[0][1] is None:
 
-        async def call_with_one(message: Any, unit: Unit) -> Any:
+        async def call_with_one(message: Any, unit: UnitOfWork) -> Any:
             return await function(message, await unit.resolve(only))
 
         return call_with_one
 
-    async def call(message: Any, unit: Unit) -> Any:
+    async def call(message: Any, unit: UnitOfWork) -> Any:
         return await function(message, *await _arguments(supplies, unit, None))
 
     return call
 
 
-def _publishing_call(function: Function, supplies: tuple[Supply, ...], rule: Rule) -> Work:
-    async def call(message: Any, unit: Unit) -> Any:
+def _publishing_call(function: Function, supplies: tuple[ArgumentSource, ...], rule: PublishGuard) -> UnitCall:
+    async def call(message: Any, unit: UnitOfWork) -> Any:
         events = unit.published()
         events.allowed = rule.allowed
         publish = MethodType(rule.publish, events)
@@ -180,14 +188,16 @@ def _publishing_call(function: Function, supplies: tuple[Supply, ...], rule: Rul
     return call
 
 
-def _class_call(wired: Wired, rule: Rule | None, app: object, threads: Threads, immediate: Immediates) -> Work:
+def _class_call(
+    wired: WiredCallable, rule: PublishGuard | None, app: object, threads: Threads, immediate: Immediates
+) -> UnitCall:
     """A class handler: taken from the container or built for each message; its ``events`` are read after success."""
     build = with_keywords(wired.target, wired.constructor)
     constructor, supplies = (_supplies(some, app, immediate) for some in (wired.constructor, wired.arguments))
     keywords = any(argument.keyword for argument in wired.arguments)
     key, collects, run = wired.key, wired.has_events, _runner(wired, threads)
 
-    async def call(message: Any, unit: Unit) -> Any:
+    async def call(message: Any, unit: UnitOfWork) -> Any:
         events = unit.published()
         events.allowed = rule.allowed if rule else CLOSED
         publish = MethodType(rule.publish, events) if rule else None
@@ -208,7 +218,7 @@ def _class_call(wired: Wired, rule: Rule | None, app: object, threads: Threads, 
     return call
 
 
-async def _arguments(supplies: tuple[Supply, ...], unit: Unit, publish: Function | None) -> list[Any]:
+async def _arguments(supplies: tuple[ArgumentSource, ...], unit: UnitOfWork, publish: Function | None) -> list[Any]:
     found: list[Any] = []
     for key, make in supplies:
         if key is None:
@@ -220,20 +230,20 @@ async def _arguments(supplies: tuple[Supply, ...], unit: Unit, publish: Function
     return found
 
 
-def awaited_function(wired: Wired, threads: Threads) -> Function:
+def awaited_function(wired: WiredCallable, threads: Threads) -> Function:
     """Return the target as something to await, whichever way it runs."""
     function = with_keywords(wired.target, wired.arguments)
-    if wired.runs == "async":
+    if wired.call_kind == "async":
         return function
     run = _runner(wired, threads)
     return lambda *arguments: run(function, arguments)
 
 
-def _runner(wired: Wired, threads: Threads) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any]]:
+def _runner(wired: WiredCallable, threads: Threads) -> Callable[[Function, tuple[Any, ...]], Awaitable[Any]]:
     """How to call a function that runs in one of the three ways: as a coroutine, here, or in a thread."""
     if wired.thread:
         return threads.run
-    if wired.runs == "async":
+    if wired.call_kind == "async":
         return lambda function, arguments: function(*arguments)
     return _run_sync
 
@@ -242,7 +252,7 @@ async def _run_sync(function: Function, arguments: tuple[Any, ...]) -> Any:
     return await finished(function(*arguments))
 
 
-def _supplies(arguments: Iterable[Argument], app: object, immediate: Immediates) -> tuple[Supply, ...]:
+def _supplies(arguments: Iterable[Argument], app: object, immediate: Immediates) -> tuple[ArgumentSource, ...]:
     return tuple(_supply(argument, app, immediate) for argument in arguments)
 
 
@@ -250,7 +260,7 @@ def _awaiting(_key: Key) -> None:
     """Stand for `Immediates` where there is no scope: outer middlewares await their singletons."""
 
 
-def _supply(argument: Argument, app: object, immediate: Immediates) -> Supply:
+def _supply(argument: Argument, app: object, immediate: Immediates) -> ArgumentSource:
     match argument.source:
         case Source.CONTAINER:
             assert argument.key is not None
@@ -258,7 +268,7 @@ def _supply(argument: Argument, app: object, immediate: Immediates) -> Supply:
         case Source.PUBLISH:
             return None, None
         case Source.CONTEXT:
-            return None, lambda _: current.get()
+            return None, lambda _: current_context.get()
         case Source.APP:
             return None, lambda _: app
         case Source.DEFAULT:
@@ -267,7 +277,7 @@ def _supply(argument: Argument, app: object, immediate: Immediates) -> Supply:
             return None, partial(_provided, argument)
 
 
-def _provided(argument: Argument, unit: Unit) -> Any:
+def _provided(argument: Argument, unit: UnitOfWork) -> Any:
     assert argument.key is not None
     found = unit.provided.get(argument.key, argument.default)
     if found is EMPTY:

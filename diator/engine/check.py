@@ -8,20 +8,20 @@ from types import FrameType
 from typing import Any, NamedTuple, TypeGuard, TypeVar, get_origin
 
 from diator._keys import Key
-from diator._places import Place, place_of, place_of_class
-from diator.containers.port import Container, Validation
+from diator._locations import SourceLocation, location_of, location_of_class
+from diator.containers.port import Container, ValidationResult
 from diator.context import Context, Publish
 from diator.engine.arguments import spelled_out
-from diator.engine.claims import claimed, message_hint
+from diator.engine.event_graph import EventGraph, brokered
 from diator.engine.events import is_brokered, needs_broker
-from diator.engine.hints import show
+from diator.engine.handler_checks import message_hint, message_types
+from diator.engine.hints import format_hint
 from diator.engine.message_checks import message_problems
 from diator.engine.provided_values import Below, needed_below, requested_key, without_sender, worker_problems
-from diator.engine.reach import Reach, brokered
-from diator.engine.records import Kind, Layer, Registration
+from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
 from diator.engine.registry import Registry, in_words, unreadable
 from diator.engine.signature import Signature
-from diator.engine.wiring import Wired, Wirer
+from diator.engine.wiring import WiredCallable, WiringBuilder
 from diator.errors import (
     ContainerError,
     DependencyCycleError,
@@ -32,47 +32,49 @@ from diator.errors import (
 )
 from diator.messages import DomainEvent, Event, Message
 
-Record = TypeVar("Record", Registration, Layer)
+Record = TypeVar("Record", Registration, MiddlewareRegistration)
 
 
-class Checked(NamedTuple):
+class CheckResult(NamedTuple):
     """An app that was looked through: what is wrong with it, and what plans are compiled from."""
 
     problems: tuple[Problem, ...]
-    handlers: Mapping[Registration, Wired]
-    layers: Mapping[Layer, Wired]
+    handlers: Mapping[Registration, WiredCallable]
+    layers: Mapping[MiddlewareRegistration, WiredCallable]
     classes: Mapping[Registration, tuple[type[Message], ...]]
-    reach: Reach
+    reach: EventGraph
     registry: Registry
     container: Container | None
 
 
-def check(registry: Registry, container: Container | None, app: object, has_broker: bool = False) -> Checked:
+def check_registry(
+    registry: Registry, container: Container | None, app: object, has_broker: bool = False
+) -> CheckResult:
     """Look through everything that is registered. Runs no handler and no factory."""
-    problems = list(registry.settle())
+    problems = list(registry.resolve_pending())
     problems.extend(_finished("requests", registry.subclassed()))
-    wirer = Wirer(app, container, registry.provided, problems)
+    wirer = WiringBuilder(app, container, registry.provided, problems)
     wired = _wired(registry.handlers, wirer.handler, problems)
     layers = _wired(registry.layers, wirer.layer, problems)
     below = needed_below(container, _asked(wired.values(), layers.values()), registry.provided)
     handlers = {record: _with_below(one, below) for record, one in wired.items() if record not in registry.unclear}
     layers = {layer: _with_below(one, below) for layer, one in layers.items()}
-    classes = {record: claimed(record, registry.handlers[record]) or () for record in handlers}
-    reach = Reach(_domain_handlers(handlers, classes), layers.values(), _spelled(registry, handlers))
+    classes = {record: message_types(record, registry.handlers[record]) or () for record in handlers}
+    reach = EventGraph(_domain_handlers(handlers, classes), layers.values(), _spelled(registry, handlers))
     published = chain.from_iterable(one.publishes for one in wired.values())
     problems.extend(_finished("events", _events(registry, handlers, classes, reach, has_broker)))
-    messages = chain(registry.published, published, chain.from_iterable(classes.values()))
+    messages = chain(registry.declared_events, published, chain.from_iterable(classes.values()))
     problems.extend(_finished("messages", message_problems(messages)))
     problems.extend(_finished("the container", _container(container, registry, chain(wired.items(), layers.items()))))
     in_workers = without_sender(handlers, layers, classes, reach)
     problems.extend(_finished("what workers run", worker_problems(in_workers, container, registry.provided, below)))
-    return Checked(tuple(problems), handlers, layers, classes, reach, registry, container)
+    return CheckResult(tuple(problems), handlers, layers, classes, reach, registry, container)
 
 
 def _wired(
-    records: Mapping[Record, Signature], wire: Callable[[Record, Signature], Wired], problems: list[Problem]
-) -> dict[Record, Wired]:
-    found: dict[Record, Wired] = {}
+    records: Mapping[Record, Signature], wire: Callable[[Record, Signature], WiredCallable], problems: list[Problem]
+) -> dict[Record, WiredCallable]:
+    found: dict[Record, WiredCallable] = {}
     for record, signature in records.items():
         try:
             found[record] = wire(record, signature)
@@ -93,19 +95,19 @@ def unfinished(what: str, error: Exception) -> Problem:
     """The problem of something that could not be looked at to its end."""
     text = f"the check of {what} could not finish ({in_words(error)})"
     frames = [frame for frame in walk_tb(error.__traceback__) if not _is_ours(frame[0])]
-    place = Place(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else None
-    return Problem("unreadable", text, "fix the code that raises this", place)
+    location = SourceLocation(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else None
+    return Problem("unreadable", text, "fix the code that raises this", location)
 
 
 def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "diator"
 
 
-def _asked(*wired: Iterable[Wired]) -> set[Key]:
+def _asked(*wired: Iterable[WiredCallable]) -> set[Key]:
     return {key for one in chain(*wired) for key in one.keys}
 
 
-def _with_below(wired: Wired, below: Below) -> Wired:
+def _with_below(wired: WiredCallable, below: Below) -> WiredCallable:
     needed = dict.fromkeys(value for key in wired.keys for value in below.get(key, ()))
     return wired._replace(below=tuple(needed)) if needed else wired
 
@@ -120,56 +122,64 @@ def _spelled(registry: Registry, handlers: Iterable[Registration]) -> dict[type,
 
 
 def _domain_handlers(
-    handlers: Mapping[Registration, Wired], classes: Mapping[Registration, tuple[type[Message], ...]]
-) -> Iterator[tuple[Wired, tuple[type[Message], ...]]]:
+    handlers: Mapping[Registration, WiredCallable], classes: Mapping[Registration, tuple[type[Message], ...]]
+) -> Iterator[tuple[WiredCallable, tuple[type[Message], ...]]]:
     for registration, wired in handlers.items():
-        if registration.kind is Kind.EVENT and not any(map(is_brokered, classes[registration])):
+        if registration.kind is HandlerKind.EVENT and not any(map(is_brokered, classes[registration])):
             yield wired, classes[registration]
 
 
 def _events(
     registry: Registry,
-    handlers: Mapping[Registration, Wired],
+    handlers: Mapping[Registration, WiredCallable],
     classes: Mapping[Registration, tuple[type[Message], ...]],
-    reach: Reach,
+    reach: EventGraph,
     has_broker: bool,
 ) -> Iterator[Problem]:
     """Every event that is published, or handled, must have somewhere to go."""
     for registration, wired in handlers.items():
-        yield from _unroutable(wired.publishes, f"is published by {registration.name}", registration.place, has_broker)
-        if registration.kind is Kind.EVENT:
+        yield from _unroutable(
+            wired.publishes, f"is published by {registration.name}", registration.location, has_broker
+        )
+        if registration.kind is HandlerKind.EVENT:
             events = [cls for cls in classes[registration] if issubclass(cls, Event)]
-            yield from _unroutable(events, f"is handled by {registration.name}", registration.place, has_broker)
-        yield from _unhandled(wired.publishes, f"published by {registration.name}", registration.place, reach)
-    for event, place in registry.published.items():
-        yield from _unroutable([event], "is declared with `publishes`", place, has_broker)
-        yield from _unhandled([event], "declared with `publishes`", place, reach)
+            yield from _unroutable(events, f"is handled by {registration.name}", registration.location, has_broker)
+        yield from _unhandled(wired.publishes, f"published by {registration.name}", registration.location, reach)
+    for event, location in registry.declared_events.items():
+        yield from _unroutable([event], "is declared with `publishes`", location, has_broker)
+        yield from _unhandled([event], "declared with `publishes`", location, reach)
 
 
-def _unroutable(events: Iterable[type[Event]], what: str, place: Place, has_broker: bool) -> Iterator[Problem]:
+def _unroutable(
+    events: Iterable[type[Event]], what: str, location: SourceLocation, has_broker: bool
+) -> Iterator[Problem]:
     for event in brokered(events):
         if has_broker and is_brokered(event):
             continue
         problem = needs_broker(event, what)
-        yield Problem(problem.code, problem.text, problem.remedy, place)
+        yield Problem(problem.code, problem.text, problem.fix, location)
 
 
-def _unhandled(events: Iterable[type[Event]], what: str, place: Place, reach: Reach) -> Iterator[Problem]:
+def _unhandled(
+    events: Iterable[type[Event]], what: str, location: SourceLocation, reach: EventGraph
+) -> Iterator[Problem]:
     for event in events:
-        if issubclass(event, DomainEvent) and not reach.matching(event):
-            text = f"{show(event)}, {what}, has no handler"
+        if issubclass(event, DomainEvent) and not reach.handlers_for(event):
+            text = f"{format_hint(event)}, {what}, has no handler"
             yield Problem(
-                "unhandled-event", text, "handle it with @app.on_event, or stop publishing it", place, "warning"
+                "unhandled-event", text, "handle it with @app.on_event, or stop publishing it", location, "warning"
             )
 
 
 def _container(
-    container: Container | None, registry: Registry, records: Iterable[tuple[Registration | Layer, Wired]]
+    container: Container | None,
+    registry: Registry,
+    records: Iterable[tuple[Registration | MiddlewareRegistration, WiredCallable]],
 ) -> Iterator[Problem]:
     """What the container itself finds wrong, each with the handler that asked for it."""
     if container is None:
         return
-    asked: dict[Key, Registration | Layer] = {}
+    asked: dict[Key, Registration | MiddlewareRegistration] = {}
     for record, wired in records:
         for key in wired.keys:
             asked.setdefault(key, record)
@@ -177,18 +187,22 @@ def _container(
     for error in found.errors:
         asker = asked.get(requested_key(error))
         needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
-        factory = factory_place(container, error.path[-1]) if _is_own(error) else None
-        place = factory or (None if asker is None else asker.place)
-        yield Problem("container", f"{needs}{_text(error)}", _remedy(error), place)
+        factory = factory_location(container, error.path[-1]) if _is_own(error) else None
+        location = factory or (None if asker is None else asker.location)
+        yield Problem("container", f"{needs}{_text(error)}", _fix(error), location)
     for error in found.warnings:
         asker = asked.get(requested_key(error))
-        place = factory_place(container, getattr(error, "key", None)) or (None if asker is None else asker.place)
-        yield Problem("container", _text(error), _remedy(error), place, "warning")
+        location = factory_location(container, getattr(error, "key", None)) or (
+            None if asker is None else asker.location
+        )
+        yield Problem("container", _text(error), _fix(error), location, "warning")
 
 
 def _validated(
-    container: Container, asked: Mapping[Key, Registration | Layer], provided: Mapping[Key, Place]
-) -> Validation:
+    container: Container,
+    asked: Mapping[Key, Registration | MiddlewareRegistration],
+    provided: Mapping[Key, SourceLocation],
+) -> ValidationResult:
     """Have the container look at all keys or, where one makes that fail, at each by itself."""
     try:
         return container.validate(asked.keys(), provided.keys())
@@ -201,13 +215,15 @@ def _validated(
             found = container.validate([key], provided.keys())
         except Exception as error:  # noqa: BLE001 - as above
             reason = f"the container can't inspect it ({in_words(error)})"
-            found = Validation([UnsupportedRegistrationError(key, reason, "correct its registration and its hints")])
+            found = ValidationResult(
+                [UnsupportedRegistrationError(key, reason, "correct its registration and its hints")]
+            )
         errors.extend(found.errors)
         warnings.extend(found.warnings)
-    return Validation(errors, warnings)
+    return ValidationResult(errors, warnings)
 
 
-def factory_place(container: Container, key: Key | None) -> Place | None:
+def factory_location(container: Container, key: Key | None) -> SourceLocation | None:
     """The line of what makes the object of a key, where the container tells."""
     factory_of = getattr(container, "factory_of", None)
     if key is None or factory_of is None:
@@ -215,7 +231,7 @@ def factory_place(container: Container, key: Key | None) -> Place | None:
     factory: object = None
     with suppress(Exception):  # of reading the hints and factories of the user: the problem is told without its line
         factory = factory_of(key) if container.can_resolve(key) else None
-    return place_of_class(factory) if isinstance(factory, type) else place_of(factory)
+    return location_of_class(factory) if isinstance(factory, type) else location_of(factory)
 
 
 def _is_own(error: ContainerError) -> TypeGuard[DependencyNotFoundError]:
@@ -234,12 +250,12 @@ def _text(error: ContainerError) -> str:
     return str(error)
 
 
-def _remedy(error: ContainerError) -> str:
+def _fix(error: ContainerError) -> str:
     match error:
         case UnsupportedRegistrationError():
-            return error.remedy
+            return error.fix
         case DependencyNotFoundError() if is_own(error.key):
-            own, service = show(error.key.hint), error.path[-1] if error.path else "the service"
+            own, service = format_hint(error.key.hint), error.path[-1] if error.path else "the service"
             return (
                 f"Diator gives it to handlers and middlewares only: take {own} as a parameter of the handler, and pass"
                 f" it to a method of {service}, or have that return the events or values that it needs it for"

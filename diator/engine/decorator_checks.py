@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NoReturn, cast
 
-from diator._places import caller, place_in
-from diator.engine.hints import class_of, show
+from diator._locations import caller, location_in_frame
+from diator.engine.hints import class_of, format_hint
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Message
 
@@ -38,7 +38,7 @@ def ensure_decorator(
         names = " | ".join(map(_name, named)) or "MyMessage"
         _refuse(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({names})")
     if issubclass(kind, Message):
-        name = show(type(target))
+        name = format_hint(type(target))
         _refuse(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({name})")
     ensure_known_options(owner, verb, options)
 
@@ -57,8 +57,8 @@ def ensure_known_options(owner: Any, verb: str, options: Mapping[str, object]) -
 
 
 def _name(given: Any) -> str:
-    return show(given) if class_of(given) is not None else repr(given)
+    return format_hint(given) if class_of(given) is not None else repr(given)
 
 
-def _refuse(text: str, remedy: str) -> NoReturn:
-    raise ConfigurationError([Problem("handler", text, remedy, place_in(caller()))])
+def _refuse(text: str, fix: str) -> NoReturn:
+    raise ConfigurationError([Problem("invalid-handler", text, fix, location_in_frame(caller()))])

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from diator.engine.check import Checked
+from diator.engine.check import CheckResult
 from diator.engine.events import EventPublisher, EventSender, is_brokered
-from diator.engine.hints import generic_origin, show
+from diator.engine.hints import format_hint, generic_origin
 from diator.engine.plan import Call, Compiler, Plan
-from diator.engine.records import Kind, Registration
-from diator.engine.resources import Resources
-from diator.engine.wiring import Wired
-from diator.errors import InvalidMessageError, UnknownRequestError
+from diator.engine.registrations import HandlerKind, Registration
+from diator.engine.resources import ContainerScopes
+from diator.engine.wiring import WiredCallable
+from diator.errors import HandlerNotFoundError, InvalidMessageError
 from diator.messages import Event, Message, Query, Request
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ EventKey = type | frozenset[type]
 EventCall = Callable[[tuple[Event, ...]], Coroutine[Any, Any, Any]]
 
 
-_MOST_EVENT_PLANS = 1_000
+_MAX_EVENT_PLANS = 1_000
 """Classes of events meet in a publish in more ways than are worth keeping."""
 
 
@@ -31,8 +31,8 @@ class Dispatch:
 
     def __init__(
         self,
-        checked: Checked,
-        resources: Resources,
+        checked: CheckResult,
+        resources: ContainerScopes,
         app: object,
         sender: EventPublisher | None = None,
         wrapping: "Wrapping | None" = None,
@@ -48,14 +48,14 @@ class Dispatch:
         self._compiler = Compiler(checked.reach, resources, app, sender, checked.registry.provided, wrapping)
         self._compile(checked)
 
-    def _compile(self, checked: Checked) -> None:
+    def _compile(self, checked: CheckResult) -> None:
         for registration, wired in checked.handlers.items():
-            if registration.kind is Kind.EVENT and not any(map(is_brokered, checked.classes[registration])):
+            if registration.kind is HandlerKind.EVENT and not any(map(is_brokered, checked.classes[registration])):
                 self._compiler.event_handler(registration, wired, checked.classes[registration])
         for registration, wired in checked.handlers.items():
-            if registration.kind is not Kind.EVENT:
+            if registration.kind is not HandlerKind.EVENT:
                 for cls in checked.classes[registration]:
-                    self._keep(cls, self._compiler.request(registration, wired, cls), wired.streams)
+                    self._keep(cls, self._compiler.compile_request(registration, wired, cls), wired.streams)
 
     def _keep(self, cls: type, plan: Plan, streams: bool) -> None:
         if streams:
@@ -68,19 +68,24 @@ class Dispatch:
         """Whether an app that starts has to be compiled anew: events were defined that no plan of it knows."""
         return self._reach.is_outdated()
 
-    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Call:
+    def delivered(
+        self, registration: Registration, wired: WiredCallable, cls: type[Event], sender: EventSender
+    ) -> Call:
         """Compile what a worker calls for a brokered event; it sets the context itself."""
-        plan = self._compiler.delivered(registration, wired, cls, sender)
-        return plan.link(plan.unit, specialise=True)
+        plan = self._compiler.compile_delivery(registration, wired, cls, sender)
+        return plan.wrap(plan.unit, specialise=True)
 
     def plan_of(self, request: object) -> Plan:
-        """Give the plan of a command or query. Raises `InvalidMessageError` or `UnknownRequestError`."""
+        """Give the plan of a command or query. Raises `InvalidMessageError` or `HandlerNotFoundError`."""
         cls = type(request)
         if cls in self.plans:
             return self.plans[cls]
         _refuse_no_request(request, "app.send")
         if self._known(self.streams, cls):
-            text = f"{show(cls)} is answered row by row; read it: async with app.stream({show(cls)}(...)) as rows"
+            text = (
+                f"{format_hint(cls)} is answered row by row; read it: async with "
+                f"app.stream({format_hint(cls)}(...)) as rows"
+            )
             raise InvalidMessageError(text)
         known = self._known(self.plans, cls)
         if known is None:
@@ -89,7 +94,7 @@ class Dispatch:
         return known
 
     def stream_of(self, query: object) -> Plan:
-        """Give the plan of a streaming query. Raises `InvalidMessageError` or `UnknownRequestError`."""
+        """Give the plan of a streaming query. Raises `InvalidMessageError` or `HandlerNotFoundError`."""
         cls = type(query)
         known = self._known(self.streams, cls)
         if known is not None:
@@ -97,7 +102,9 @@ class Dispatch:
         _refuse_no_request(query, "app.stream")
         if self._known(self.plans, cls):
             verb = "query" if issubclass(cls, Query) else "command"
-            raise InvalidMessageError(f"the {verb} {show(cls)} has one result: await app.send({show(cls)}(...))")
+            raise InvalidMessageError(
+                f"the {verb} {format_hint(cls)} has one result: await app.send({format_hint(cls)}(...))"
+            )
         raise self._unknown(cls)
 
     def plan_of_events(self, events: tuple[object, ...]) -> Plan:
@@ -108,8 +115,8 @@ class Dispatch:
         key: EventKey = next(iter(classes)) if len(classes) == 1 else classes
         if key in self.event_plans:
             return self.event_plans[key]
-        plan = self._compiler.events(classes)
-        if len(self.event_plans) < _MOST_EVENT_PLANS:
+        plan = self._compiler.compile_publish(classes)
+        if len(self.event_plans) < _MAX_EVENT_PLANS:
             self.event_plans[key], self.event_calls[key] = plan, plan.call
         return plan
 
@@ -118,19 +125,22 @@ class Dispatch:
         """The plan of a class, or of the generic class that pydantic has made ``G[X]`` from."""
         return plans.get(cls) or plans.get(generic_origin(cls) or cls)
 
-    def _unknown(self, cls: type[Any]) -> UnknownRequestError:
+    def _unknown(self, cls: type[Any]) -> HandlerNotFoundError:
         from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and needed for an error only
 
-        known = {show(other): other for other in (*self.plans, *self.streams)}
+        known = {format_hint(other): other for other in (*self.plans, *self.streams)}
         base = next((other for other in cls.__mro__[1:] if other in known.values()), None)
         if base is not None:
-            text = f"{show(cls)} has no handler; its base {show(base)} has one, but requests match their exact class"
-            return UnknownRequestError(f"{text}; register a handler for {show(cls)}")
+            text = (
+                f"{format_hint(cls)} has no handler; its base {format_hint(base)} has one, but requests match "
+                f"their exact class"
+            )
+            return HandlerNotFoundError(f"{text}; register a handler for {format_hint(cls)}")
         decorator = "@app.query" if issubclass(cls, Query) else "@app.command"
-        close = get_close_matches(show(cls), known, n=1)
+        close = get_close_matches(format_hint(cls), known, n=1)
         guess = f"; did you mean {close[0]}?" if close else ""
-        text = f"no handler for {show(cls)} (of {cls.__module__}) among {len(known)} requests{guess}"
-        return UnknownRequestError(
+        text = f"no handler for {format_hint(cls)} (of {cls.__module__}) among {len(known)} requests{guess}"
+        return HandlerNotFoundError(
             f"{text}; register one with {decorator}, or include its router before the app starts"
         )
 
@@ -139,12 +149,14 @@ def _refuse_no_request(message: object, verb: str) -> None:
     if isinstance(message, Request):
         return
     if isinstance(message, type) and issubclass(message, Message):
-        raise InvalidMessageError(f"{verb} got the class {show(message)}; give it an instance: {show(message)}(...)")
+        raise InvalidMessageError(
+            f"{verb} got the class {format_hint(message)}; give it an instance: {format_hint(message)}(...)"
+        )
     if isinstance(message, Event):
-        name = show(type(message))
+        name = format_hint(type(message))
         raise InvalidMessageError(f"{verb} got the event {name}; publish it: await app.publish({name}(...))")
-    remedy = "expected a command or a query: an instance of a class that derives from Command[...] or Query[...]"
-    raise InvalidMessageError(f"{verb} got {message!r}; {remedy}")
+    fix = "expected a command or a query: an instance of a class that derives from Command[...] or Query[...]"
+    raise InvalidMessageError(f"{verb} got {message!r}; {fix}")
 
 
 def _refuse_no_event(event: object) -> None:
@@ -152,7 +164,9 @@ def _refuse_no_event(event: object) -> None:
         return
     cls, name = type(event), type(event).__qualname__
     if isinstance(event, type) and issubclass(event, Message):
-        raise InvalidMessageError(f"app.publish got the class {show(event)}; give it an instance: {show(event)}(...)")
+        raise InvalidMessageError(
+            f"app.publish got the class {format_hint(event)}; give it an instance: {format_hint(event)}(...)"
+        )
     if issubclass(cls, Request):
         raise InvalidMessageError(f"app.publish got the request {name}; send it: await app.send({name}(...))")
     if isinstance(event, (list, tuple, set, frozenset)):

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol, cast
 
 from diator._keys import Key
-from diator.engine.hints import show
-from diator.engine.records import Kind, Registration
-from diator.engine.unit import CLOSED, Delay, Outbound, Published, SendingUnit, Unit, Work
+from diator.engine.hints import format_hint
+from diator.engine.registrations import HandlerKind, Registration
+from diator.engine.unit import CLOSED, Delay, Outbound, PublishBuffer, SendingUnit, UnitCall, UnitOfWork
 from diator.errors import (
     ConfigurationError,
     DiatorError,
@@ -15,7 +15,7 @@ from diator.errors import (
     Problem,
     UndeclaredEventError,
 )
-from diator.messages import BROKERED, DomainEvent, Event, Message
+from diator.messages import BROKERED_KINDS, DomainEvent, Event, Message
 
 Plain = Callable[[Any], Coroutine[Any, Any, None]]
 """A handler that needs nothing but the event."""
@@ -45,7 +45,7 @@ class EventSender(Protocol):
         """
         ...
 
-    def admit(self, cls: type[Event], /) -> None:
+    def prepare(self, cls: type[Event], /) -> None:
         """Prepare a class of brokered events. Raises `ConfigurationError` if it can't be serialized."""
         ...
 
@@ -79,28 +79,30 @@ Collect = Callable[[Event, Registration, "Outbound | None", "Delay | None", "Map
 """Sees each event that a handler publishes; a brokered one as what its unit of work owns."""
 
 
-class Step(NamedTuple):
+class CompiledHandler(NamedTuple):
     """One event handler: as it runs inside any unit of work and, where it needs nothing of that, by itself."""
 
     classes: tuple[type[Message], ...]
-    work: Work
+    work: UnitCall
     plain: Plain | None
 
 
-class EventTable:
+class DomainEventTable:
     """The handlers of each class of domain events, looked up by exact class once that has been admitted."""
 
-    def __init__(self, around: Callable[[type[Event], Work], Work], sender: EventPublisher | None = None) -> None:
+    def __init__(
+        self, around: Callable[[type[Event], UnitCall], UnitCall], sender: EventPublisher | None = None
+    ) -> None:
         self.sender = sender
         """Where brokered events go; none in an app without a broker."""
-        self.steps: list[Step] = []
-        self.work: dict[type, tuple[Work, ...]] = {}
+        self.steps: list[CompiledHandler] = []
+        self.work: dict[type, tuple[UnitCall, ...]] = {}
         self.brokered: set[type] = set()
         self.plain: dict[type, tuple[Plain, ...]] = {}
         """Of the classes whose handlers all need nothing but the event."""
         self._around = around
 
-    def admit(self, cls: type[Event]) -> None:
+    def prepare(self, cls: type[Event]) -> None:
         """Work out the handlers of a class of events.
 
         Raises `ConfigurationError` for one that needs a broker where there is none, or that can't be serialised.
@@ -109,7 +111,7 @@ class EventTable:
             return
         if self.sender is not None and is_brokered(cls):
             if cls not in self.brokered:  # it is handled where the broker delivers it
-                self.sender.admit(cls)
+                self.sender.prepare(cls)
                 self.brokered.add(cls)
             return
         if not issubclass(cls, DomainEvent) or is_brokered(cls):
@@ -124,20 +126,20 @@ class EventTable:
 
 def is_brokered(cls: type[Message]) -> bool:
     """Whether an event goes over the broker."""
-    return issubclass(cls, BROKERED)
+    return issubclass(cls, BROKERED_KINDS)
 
 
 def needs_broker(cls: type[Event], what: str) -> Problem:
     """The problem of an event that can't stay in the process."""
-    if issubclass(cls, BROKERED):
-        text = f"{show(cls)} {what}, but the app has no message broker"
-        remedy = 'give it one, as in Diator("meetings", broker="redis://localhost:6379") or broker="memory://"'
-        return Problem("no-broker", text, f"{remedy}, or make the event a DomainEvent if it stays in this process")
-    text = f"{show(cls)} {what}, and is none of the three kinds of events"
+    if issubclass(cls, BROKERED_KINDS):
+        text = f"{format_hint(cls)} {what}, but the app has no message broker"
+        fix = 'give it one, as in Diator("meetings", broker="redis://localhost:6379") or broker="memory://"'
+        return Problem("no-broker", text, f"{fix}, or make the event a DomainEvent if it stays in this process")
+    text = f"{format_hint(cls)} {what}, and is none of the three kinds of events"
     return Problem("no-broker", text, "derive it from DomainEvent")
 
 
-class Rule:
+class PublishGuard:
     """What one handler may publish."""
 
     __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_plain_only", "_table", "allowed", "publish")
@@ -146,7 +148,7 @@ class Rule:
         self,
         handler: Registration,
         declared: tuple[type[Event], ...],
-        table: EventTable,
+        table: DomainEventTable,
         plain: bool,
         collected: "Collect | None" = None,
     ) -> None:
@@ -166,7 +168,7 @@ class Rule:
 
     def _publish(self) -> Callable[..., None]:
         def publish(
-            events: Published,
+            events: PublishBuffer,
             event: Event = _NOTHING,
             /,
             *more: Event,
@@ -192,7 +194,7 @@ class Rule:
         """`Publish` where hooks see each event."""
 
         def reporting(
-            events: Published,
+            events: PublishBuffer,
             event: Event = _NOTHING,
             /,
             *more: Event,
@@ -209,13 +211,16 @@ class Rule:
     def _is_brokered(self, event: Event) -> bool:
         cls = type(event)
         if cls not in self._brokered and cls not in self.allowed:
-            self.admit(event)
+            self.prepare(event)
         return cls in self._brokered
 
-    def admit(self, event: object) -> None:
+    def prepare(self, event: object) -> None:
         """Let a class of events through, or raise for it. Called once for each class."""
         if isinstance(event, type) and issubclass(event, Event):
-            text = f"{self._handler.name} published the class {show(event)}; publish an instance: {show(event)}(...)"
+            text = (
+                f"{self._handler.name} published the class {format_hint(event)}; publish an instance: "
+                f"{format_hint(event)}(...)"
+            )
             raise InvalidMessageError(text)
         if not isinstance(event, Event):
             text = f"{self._handler.name} published {event!r}, which is no event"
@@ -224,22 +229,25 @@ class Rule:
         cls = type(event)
         if not isinstance(event, self._declared):
             raise UndeclaredEventError(self._undeclared(cls))
-        self._table.admit(cls)
+        self._table.prepare(cls)
         if self._plain_only and cls not in self._table.plain:
-            text = f"{show(cls)} was defined after the app started and reaches handlers that its plans do not know"
+            text = (
+                f"{format_hint(cls)} was defined after the app started and reaches handlers that its plans do not know"
+            )
             raise DiatorError(f"{text}; import the module of every event before the app starts")
         (self._brokered if cls in self._table.brokered else self.allowed).add(cls)
 
     def _undeclared(self, cls: type[Event]) -> str:
-        if self._handler.kind is Kind.QUERY:
+        if self._handler.kind is HandlerKind.QUERY:
             return (
-                f"{self._handler} published {show(cls)}; a query changes nothing, so nothing happens: make it a command"
+                f"{self._handler} published {format_hint(cls)}; a query changes nothing, so nothing happens: "
+                f"make it a command"
             )
-        declared = " | ".join(map(show, self._declared)) or "nothing"
-        more = f"Publish[{' | '.join(map(show, (*self._declared, cls)))}]"
-        return f"{self._handler} published {show(cls)}, but declares {declared}; hint its parameter as {more}"
+        declared = " | ".join(map(format_hint, self._declared)) or "nothing"
+        more = f"Publish[{' | '.join(map(format_hint, (*self._declared, cls)))}]"
+        return f"{self._handler} published {format_hint(cls)}, but declares {declared}; hint its parameter as {more}"
 
-    def collect(self, raised: Iterable[Event] | None, unit: Unit) -> None:
+    def collect(self, raised: Iterable[Event] | None, unit: UnitOfWork) -> None:
         """Take over the ``events`` of a class handler."""
         for event in raised or ():
             outbound: Outbound | None = None

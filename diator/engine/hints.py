@@ -49,57 +49,57 @@ def unalias(hint: Any) -> Any:
             return hint
 
 
-def split(hint: Any) -> tuple[Any, tuple[object, ...]]:
+def split_annotated(hint: Any) -> tuple[Any, tuple[object, ...]]:
     """Split ``Annotated[T, *metadata]`` into ``T`` and its metadata."""
     if get_origin(hint) is Annotated:
         return unalias(hint.__origin__), hint.__metadata__
     return hint, ()
 
 
-def members(hint: Any) -> tuple[Any, ...]:
+def union_members(hint: Any) -> tuple[Any, ...]:
     """The members of a union; a hint that is none is its own, only member."""
     return tuple(map(unalias, get_args(hint))) if get_origin(hint) in _UNIONS else (hint,)
 
 
 def is_hint(value: object) -> bool:
     """Whether this can be the hint of a key: a class, a `NewType`, or any form with arguments."""
-    plain, _ = split(value)
+    plain, _ = split_annotated(value)
     return isinstance(plain, (type, *_ALIASES)) or get_origin(plain) is not None or hasattr(plain, "__supertype__")
 
 
 def class_of(hint: Any) -> type | None:
     """The class that objects of this hint are instances of: ``Repo`` for ``Repo[User]``; none for other forms."""
-    plain = split(unalias(hint))[0]
+    plain = split_annotated(unalias(hint))[0]
     origin = get_origin(plain) or plain
     return origin if isinstance(origin, type) else None
 
 
-def show(hint: Any) -> str:
+def format_hint(hint: Any) -> str:
     """A hint as a person would write it."""
     if isinstance(hint, type) and not get_args(hint):
         return "None" if hint is type(None) else hint.__qualname__.rpartition("<locals>.")[2]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
-        return " | ".join(map(show, arguments))
+        return " | ".join(map(format_hint, arguments))
     if origin is None or not isinstance(origin, type):
         return str(hint).replace("typing.", "")
-    inner = ", ".join("..." if argument is Ellipsis else show(argument) for argument in arguments)
-    return f"{show(origin)}[{inner}]"
+    inner = ", ".join("..." if argument is Ellipsis else format_hint(argument) for argument in arguments)
+    return f"{format_hint(origin)}[{inner}]"
 
 
-def wanted(hint: Any) -> tuple[Any, tuple[object, ...]]:
+def injection_target(hint: Any) -> tuple[Any, tuple[object, ...]]:
     """What a parameter asks for: ``T`` and the metadata of ``Annotated[T | None, *metadata]``; a union stays one."""
-    plain, metadata = split(hint)
-    alternatives = [member for member in members(plain) if member is not type(None)]
+    plain, metadata = split_annotated(hint)
+    alternatives = [member for member in union_members(plain) if member is not type(None)]
     if len(alternatives) != 1:
         return plain, metadata
-    inner, more = split(alternatives[0])
+    inner, more = split_annotated(alternatives[0])
     return unalias(inner), (*metadata, *more)
 
 
 def key_of(hint: Any, container: "Container | None") -> Key:
     """The key of a hint, with the qualifier that `Named` gives or, if there is none, the container's own marker."""
-    plain, metadata = wanted(hint)
+    plain, metadata = injection_target(hint)
     return Key(plain, qualifier_in(metadata, container.qualifier if container else lambda _: None))
 
 

@@ -9,35 +9,35 @@ from typing import Any
 
 from diator._shielding import shielded
 from diator.containers.closing import NOTHING_TO_CLOSE
-from diator.containers.port import Capability, Immediate
-from diator.engine.resources import Resources, close_after
+from diator.containers.port import ContainerCapability, Immediate
+from diator.engine.resources import ContainerScopes, close_after
 from diator.engine.unit import NO_VALUES
-from diator.engine.wiring import Source, Wired
+from diator.engine.wiring import Source, WiredCallable
 
 # Any: handlers of all signatures and results meet here.
 Function = Callable[..., Awaitable[Any]]
 Unit = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
-def compile_immediate_unit(wired: Wired, function: Function, resources: Resources) -> Unit | None:
+def compile_immediate_unit(wired: WiredCallable, function: Function, resources: ContainerScopes) -> Unit | None:
     """Compile the unit of work of a handler, called as ``function``; None if it needs more than such a unit has.
 
     For an app without provided values.
     """
-    if isinstance(wired.target, type) or wired.raises or wired.streams or not wired.arguments:
+    if isinstance(wired.target, type) or wired.publishes_events or wired.streams or not wired.arguments:
         return None
     keys = [one.key for one in wired.arguments if one.source is Source.CONTAINER and one.key is not None]
     first, *others = (resources.immediate(key) for key in keys) if len(keys) == len(wired.arguments) else [None]
     rest = [resolve for resolve in others if resolve is not None]
     if first is None or len(rest) < len(others):
         return None
-    compile_unit = _in_scope if Capability.SCOPED in resources.capabilities else _in_root
+    compile_unit = _in_scope if ContainerCapability.SCOPED in resources.capabilities else _in_root
     return compile_unit(function, first, rest, resources)
 
 
 # The first key is apart from the others, since most handlers have one, and a list of none takes time too. What counts
 # units of work is written out: calling it would take as long as building an object.
-def _in_root(function: Function, first: Immediate, rest: list[Immediate], resources: Resources) -> Unit:
+def _in_root(function: Function, first: Immediate, rest: list[Immediate], resources: ContainerScopes) -> Unit:
     async def unit(message: Any) -> Any:
         root: Any = resources.opened
         if get_running_loop() is not resources.loop:
@@ -55,7 +55,7 @@ def _in_root(function: Function, first: Immediate, rest: list[Immediate], resour
     return unit
 
 
-def _in_scope(function: Function, first: Immediate, rest: list[Immediate], resources: Resources) -> Unit:
+def _in_scope(function: Function, first: Immediate, rest: list[Immediate], resources: ContainerScopes) -> Unit:
     assert resources.container is not None
     make_scope = resources.container.scope
 

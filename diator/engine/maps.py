@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from diator.engine.records import Registration
+from diator.engine.registrations import Registration
 from diator.messages import Event, Request
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from typing_extensions import Format, get_annotations
 
-from diator.engine.hints import show
+from diator.engine.hints import format_hint
 from diator.errors import Problem
 from diator.messages import Message, Request
 
@@ -19,13 +19,14 @@ def message_problems(classes: Iterable[type[Message]]) -> Iterator[Problem]:
         names = _no_fields(cls)
         if names:
             text = (
-                f"{show(cls)} (of {cls.__module__}) annotates {', '.join(names)}, but has no constructor that takes it"
+                f"{format_hint(cls)} (of {cls.__module__}) annotates {', '.join(names)}, but has no constructor "
+                f"that takes it"
             )
-            remedy = f"put @dataclass(frozen=True) above class {cls.__name__}, or annotate constants as ClassVar"
-            yield Problem("message-fields", text, remedy)
+            fix = f"put @dataclass(frozen=True) above class {cls.__name__}, or annotate constants as ClassVar"
+            yield Problem("message-fields", text, fix)
         elif (abstract := _abstract(cls)) and issubclass(cls, Request):
             missing = ", ".join(abstract)
-            text = f"{show(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
+            text = f"{format_hint(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
             yield Problem("message-fields", text, "register the handler for a concrete subclass")
 
 

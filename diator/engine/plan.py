@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 from diator._coroutines import as_coroutine_function, marked
 from diator._keys import Key
 from diator._shielding import shielded
-from diator.context import current, next_context
-from diator.engine.calls import awaited_function, compile_call, compile_layer, compile_outer, compile_plain
-from diator.engine.events import EventPublisher, EventSender, EventTable, Plain, Rule, Step
+from diator.context import child_context, current_context
+from diator.engine.calls import awaited_function, compile_call, compile_direct, compile_layer, compile_outer
+from diator.engine.event_graph import EventGraph, Reachable, Requirements
+from diator.engine.events import CompiledHandler, DomainEventTable, EventPublisher, EventSender, Plain, PublishGuard
 from diator.engine.immediate import compile_immediate_unit
 from diator.engine.provided_values import name_missing_value
-from diator.engine.reach import Following, Needs, Reach
-from diator.engine.records import Registration
-from diator.engine.resources import Resources
-from diator.engine.unit import CLOSED, NO_VALUES, Delay, Published, SendingUnit, Unit, Work, opening
-from diator.engine.wiring import Source, Wired
+from diator.engine.registrations import Registration
+from diator.engine.resources import ContainerScopes
+from diator.engine.unit import CLOSED, NO_VALUES, Delay, PublishBuffer, SendingUnit, UnitCall, UnitOfWork, opening
+from diator.engine.wiring import Source, WiredCallable
 from diator.errors import DiatorError, NotProvidedError
 from diator.messages import Event, Message
 from diator.middleware import TimeoutMiddleware
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Any: handlers of all signatures and results meet here.
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
-Link = Callable[[Call, Mapping[Key, object]], Call]
+Wrapper = Callable[[Call, Mapping[Key, object]], Call]
 """Puts something around a call, for a sender that provides these values."""
 Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
 """Puts the events of one ``app.publish`` into their unit of work, with their delay."""
@@ -52,17 +52,21 @@ class Plan:
     __slots__ = ("call", "links", "needs", "unit", "work")
 
     def __init__(
-        self, work: Work | None, unit: Callable[..., Coroutine[Any, Any, Any]], links: Iterable[Link], needs: Needs
+        self,
+        work: UnitCall | None,
+        unit: Callable[..., Coroutine[Any, Any, Any]],
+        links: Iterable[Wrapper],
+        needs: Requirements,
     ) -> None:
         self.work = work
         """What runs inside the unit of work; none for a plan that has no such thing."""
         self.links = tuple(links)
         self.unit = as_coroutine_function(unit) if self.links else unit  # a middleware gets it as its call_next
         self.needs = needs
-        self.call: Call = self.using(specialise=True)
+        self.call: Call = self.bind(specialise=True)
         """What ``app.send`` calls."""
 
-    def using(
+    def bind(
         self,
         provided: Mapping[Key, object] = NO_VALUES,
         headers: Mapping[str, str] | None = None,
@@ -79,7 +83,7 @@ class Plan:
             return partial(self.refuse_missing, provided)
         unit = partial(self.unit, provided=provided) if provided and self.work else self.unit
         unit = unit if after is None else partial(unit, after=after)
-        call = self.link(unit, provided, specialise=specialise)
+        call = self.wrap(unit, provided, specialise=specialise)
         if self.needs.context or headers or correlation_id:
             return partial(_in_context, call, headers, correlation_id)
         return call
@@ -92,7 +96,7 @@ class Plan:
             name, how = _sent(message, f"app.using(provide={{{values}}})", streams=streams)
             raise NotProvidedError(f"{name} needs {', '.join(missing)} from its sender: {how}")
 
-    def link(self, call: Call, provided: Mapping[Key, object] = NO_VALUES, *, specialise: bool = False) -> Call:
+    def wrap(self, call: Call, provided: Mapping[Key, object] = NO_VALUES, *, specialise: bool = False) -> Call:
         """Put the middlewares around a unit of work.
 
         The interpreter keeps what it learns about a call with the code, and links that share their code call different
@@ -110,52 +114,56 @@ class Compiler:
 
     def __init__(
         self,
-        reach: Reach,
-        resources: Resources,
+        reach: EventGraph,
+        resources: ContainerScopes,
         app: object,
         sender: EventPublisher | None = None,
-        brought: Collection[Key] = (),
+        provided: Collection[Key] = (),
         wrapping: "Wrapping | None" = None,
     ) -> None:
         self._wrapping = wrapping
         self._collected = wrapping.collected if wrapping and wrapping.collects else None
         self._sender = sender
-        self._brought = brought
+        self._brought = provided
         self._reach = reach
         self._resources = resources
         self._app = app
-        self._table = EventTable(self._around_event, sender)
+        self._table = DomainEventTable(self._around_event, sender)
 
-    def event_handler(self, registration: Registration, wired: Wired, classes: tuple[type[Message], ...]) -> None:
+    def event_handler(
+        self, registration: Registration, wired: WiredCallable, classes: tuple[type[Message], ...]
+    ) -> None:
         """Compile a handler of domain events; before every plan that may reach it."""
-        rule = self._rule(registration, wired, plain=False) if wired.raises else None
-        plain = None if self._sees_handlers else compile_plain(wired, self._resources.threads)
-        self._table.steps.append(Step(classes, self._handler(registration, wired, rule), plain))
+        rule = self._rule(registration, wired, plain=False) if wired.publishes_events else None
+        plain = None if self._sees_handlers else compile_direct(wired, self._resources.threads)
+        self._table.steps.append(CompiledHandler(classes, self._handler(registration, wired, rule), plain))
 
-    def request(self, registration: Registration, wired: Wired, cls: type[Message]) -> Plan:
+    def compile_request(self, registration: Registration, wired: WiredCallable, cls: type[Message]) -> Plan:
         """Compile the plan of a command or query."""
         limit = [] if wired.timeout is None else [_linked(TimeoutMiddleware(wired.timeout))]
         return self._around_handler(registration, wired, cls, limit, self._sender)
 
-    def delivered(self, registration: Registration, wired: Wired, cls: type[Event], sender: EventSender) -> Plan:
+    def compile_delivery(
+        self, registration: Registration, wired: WiredCallable, cls: type[Event], sender: EventSender
+    ) -> Plan:
         """Compile the plan of a brokered event for one of its handlers; the worker limits its time."""
         return self._around_handler(registration, wired, cls, [], sender, delivered=True)
 
     def _around_handler(
         self,
         registration: Registration,
-        wired: Wired,
+        wired: WiredCallable,
         cls: type[Message],
-        links: list[Link],
+        links: list[Wrapper],
         sender: EventSender | None,
         *,
         delivered: bool = False,
     ) -> Plan:
-        following = self._reach.following(wired.publishes)
-        layers = self._reach.layers_of(cls)
-        inner = [layer for layer in layers if not layer.outer]
+        following = self._reach.reachable_from(wired.publishes)
+        layers = self._reach.middlewares_for(cls)
+        inner = [layer for layer in layers if not layer.is_outer]
         needs = self._needs((wired, *layers, *following.handlers, *following.layers))
-        links += [self._link(layer) for layer in reversed(layers) if layer.outer]
+        links += [self._link(layer) for layer in reversed(layers) if layer.is_outer]
         if self._wrapping and not delivered:
             links.append(partial(_wrapped, self._wrapping, "stream" if wired.streams else "send"))
         begins = delivered and sender is not None and sender.begin is not None
@@ -169,22 +177,27 @@ class Compiler:
         work = self._inside(inner, opening(call) if wired.streams else call)
         work = self._telling(work, needs)
         if delivered and inner:
-            work = _unforgiving(work)
+            work = _reraise_suppressed(work)
         if sender is not None and sends:
             return self._sending_plan(work, links, needs, sender)
         only_resolves = None if inner or self._sees_handlers or self._brought else self._only_resolving(wired)
         return Plan(work, only_resolves or self._resources.unit(work, bool(needs.keys)), links, needs)
 
-    def _only_resolving(self, wired: Wired) -> Call | None:
+    def _only_resolving(self, wired: WiredCallable) -> Call | None:
         function = awaited_function(wired, self._resources.threads)
         return compile_immediate_unit(wired, function, self._resources)
 
-    def _sends(self, wired: Wired, following: Following) -> bool:
+    def _sends(self, wired: WiredCallable, following: Reachable) -> bool:
         """Whether brokered events may leave because of a handler; `Event` itself means any."""
-        return self._reach.sends(cls for member in (wired, *following.handlers) for cls in member.publishes)
+        return self._reach.can_send(cls for member in (wired, *following.handlers) for cls in member.publishes)
 
     def _sending_plan(
-        self, work: Work, links: Iterable[Link], needs: Needs, sender: EventSender, take: Take | None = None
+        self,
+        work: UnitCall,
+        links: Iterable[Wrapper],
+        needs: Requirements,
+        sender: EventSender,
+        take: Take | None = None,
     ) -> Plan:
         needs.context = True  # an outbound event names what caused it
         needs.keys |= frozenset(sender.keys)
@@ -193,21 +206,21 @@ class Compiler:
         run = self._resources.unit(work, bool(needs.keys))
         return Plan(work, _sending(run, sender, self._resources, take), links, needs)
 
-    def events(self, classes: Iterable[type[Event]]) -> Plan:
+    def compile_publish(self, classes: Iterable[type[Event]]) -> Plan:
         """Compile the plan of events that no command raised. It is called with all of them.
 
         Raises `ConfigurationError` for events that need a broker.
         """
         classes = tuple(classes)
         for cls in classes:
-            self._table.admit(cls)
-        following = self._reach.following(classes)
+            self._table.prepare(cls)
+        following = self._reach.reachable_from(classes)
         needs = self._needs((*following.handlers, *following.layers))
         around = (partial(_wrapped, self._wrapping, "publish"),) if self._wrapping else ()
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
         if self._sender is not None and self._table.brokered.issuperset(classes) and not self._sender.keys:
             return self._leaving_plan(needs, self._sender, around)
-        if self._sender is not None and self._reach.sends(published):
+        if self._sender is not None and self._reach.can_send(published):
             work = _handing_over(self._telling(_all_events(self._table.work), needs), self._sender)
             return self._sending_plan(work, around, needs, self._sender, self._taking(self._sender))
         if all(cls in self._table.plain for cls in classes):
@@ -215,7 +228,7 @@ class Compiler:
         work = self._telling(_all_events(self._table.work), needs)
         return Plan(work, self._resources.unit(work, bool(needs.keys)), around, needs)
 
-    def _leaving_plan(self, needs: Needs, sender: EventPublisher, around: Iterable[Link]) -> Plan:
+    def _leaving_plan(self, needs: Requirements, sender: EventPublisher, around: Iterable[Wrapper]) -> Plan:
         """Compile the plan of events that all leave: their unit has nothing to do but to hand them over."""
         needs.context = True
 
@@ -229,8 +242,8 @@ class Compiler:
         take = _taking(self._table.brokered, sender)
         return self._wrapping.taking(take) if self._wrapping else take
 
-    def _needs(self, wired: Iterable[Wired]) -> Needs:
-        needs = Needs(wired)
+    def _needs(self, wired: Iterable[WiredCallable]) -> Requirements:
+        needs = Requirements(wired)
         needs.context = needs.context or (self._wrapping is not None and self._wrapping.needs_context)
         return needs
 
@@ -239,51 +252,53 @@ class Compiler:
         """Whether something goes around each handler, so that none can be called directly."""
         return self._wrapping is not None and self._wrapping.handles
 
-    def _direct(self, registration: Registration, wired: Wired, following: Following) -> Plain | None:
+    def _direct(self, registration: Registration, wired: WiredCallable, following: Reachable) -> Plain | None:
         """A plan that needs no unit of work; none where one is needed."""
-        if not wired.raises:
-            return compile_plain(wired, self._resources.threads)
+        if not wired.publishes_events:
+            return compile_direct(wired, self._resources.threads)
         only_publishes = [argument.source for argument in wired.arguments] == [Source.PUBLISH]
-        is_function = not isinstance(wired.target, type) and wired.runs == "async"
+        is_function = not isinstance(wired.target, type) and wired.call_kind == "async"
         handlers_are_plain = not following.layers and all(
-            compile_plain(handler, self._resources.threads) for handler in following.handlers
+            compile_direct(handler, self._resources.threads) for handler in following.handlers
         )
         if only_publishes and is_function and handlers_are_plain and not wired.arguments[0].keyword:
             rule = self._rule(registration, wired, plain=True)
             return _publishing(wired.target, rule, self._table.plain)
         return None
 
-    def _call(self, registration: Registration, wired: Wired, *, delivered: bool) -> Work:
-        if not wired.raises:
+    def _call(self, registration: Registration, wired: WiredCallable, *, delivered: bool) -> UnitCall:
+        if not wired.publishes_events:
             return self._handler(registration, wired, None, delivered=delivered)
         rule = self._rule(registration, wired, plain=False)
         return _with_events(self._handler(registration, wired, rule, delivered=delivered), self._table.work)
 
-    def _handler(self, registration: Registration, wired: Wired, rule: Rule | None, *, delivered: bool = False) -> Work:
+    def _handler(
+        self, registration: Registration, wired: WiredCallable, rule: PublishGuard | None, *, delivered: bool = False
+    ) -> UnitCall:
         work = compile_call(wired, rule, self._app, self._resources.threads, self._resources.immediate)
         if self._wrapping and not delivered:  # of a delivery the worker wraps the whole
             work = self._wrapping.handler(registration, work, streams=wired.streams)
         return work
 
-    def _rule(self, registration: Registration, wired: Wired, *, plain: bool) -> Rule:
-        return Rule(registration, wired.publishes, self._table, plain, self._collected)
+    def _rule(self, registration: Registration, wired: WiredCallable, *, plain: bool) -> PublishGuard:
+        return PublishGuard(registration, wired.publishes, self._table, plain, self._collected)
 
-    def _telling(self, work: Work, needs: Needs) -> Work:
+    def _telling(self, work: UnitCall, needs: Requirements) -> UnitCall:
         return name_missing_value(work, self._brought) if self._brought and needs.keys else work
 
-    def _inside(self, layers: Iterable[Wired], work: Work) -> Work:
+    def _inside(self, layers: Iterable[WiredCallable], work: UnitCall) -> UnitCall:
         for layer in reversed(tuple(layers)):
             work = compile_layer(layer, work, self._app, self._resources.singleton, self._resources.immediate)
         return work
 
-    def _link(self, layer: Wired) -> Link:
+    def _link(self, layer: WiredCallable) -> Wrapper:
         if not layer.arguments:
             return _linked(layer.target)
         app, singleton = self._app, self._resources.singleton
         return lambda call, provided: compile_outer(layer, app, singleton, call, provided)
 
-    def _around_event(self, cls: type[Event], work: Work) -> Work:
-        return self._inside(self._reach.layers_of(cls), work)
+    def _around_event(self, cls: type[Event], work: UnitCall) -> UnitCall:
+        return self._inside(self._reach.middlewares_for(cls), work)
 
 
 def _sent(message: Any, sender: str, *, streams: bool) -> tuple[str, str]:
@@ -296,7 +311,7 @@ def _sent(message: Any, sender: str, *, streams: bool) -> tuple[str, str]:
     return ", ".join(names), f"await {sender}.publish(...)"
 
 
-def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Link:
+def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Wrapper:
     # The method itself: calling the object looks up __call__ each time.
     plain = hasattr(target, "__code__") or hasattr(target, "__func__")
     function: Callable[..., Coroutine[Any, Any, Any]] = target if plain else target.__call__  # type: ignore[operator]
@@ -308,13 +323,13 @@ def _wrapped(wrapping: "Wrapping", verb: "Verb", call: Call, _: Mapping[Key, obj
 
 
 def _publishing(
-    handler: Callable[..., Coroutine[Any, Any, Any]], rule: Rule, steps: Mapping[type, tuple[Plain, ...]]
+    handler: Callable[..., Coroutine[Any, Any, Any]], rule: PublishGuard, steps: Mapping[type, tuple[Plain, ...]]
 ) -> Plain:
     """The plan of a handler that asks for `Publish` alone, and whose event handlers need nothing but the event."""
     publish = rule.publish
 
     async def plan(message: Any) -> Any:
-        events = Published()
+        events = PublishBuffer()
         events.allowed = rule.allowed
         try:
             result = await handler(message, MethodType(publish, events))
@@ -328,8 +343,8 @@ def _publishing(
     return plan
 
 
-def _with_events(call: Work, steps: Mapping[type, tuple[Work, ...]]) -> Work:
-    async def work(message: Any, unit: Unit) -> Any:
+def _with_events(call: UnitCall, steps: Mapping[type, tuple[UnitCall, ...]]) -> UnitCall:
+    async def work(message: Any, unit: UnitOfWork) -> Any:
         result = await call(message, unit)
         if unit.events:
             await _handle_events(unit, steps)
@@ -338,27 +353,27 @@ def _with_events(call: Work, steps: Mapping[type, tuple[Work, ...]]) -> Work:
     return work
 
 
-async def _handle_events(unit: Unit, steps: Mapping[type, tuple[Work, ...]]) -> None:
+async def _handle_events(unit: UnitOfWork, steps: Mapping[type, tuple[UnitCall, ...]]) -> None:
     for event in unit.events:  # the list grows: what these handlers publish joins its end
         for step in steps[type(event)]:
             await step(event, unit)
             if unit.failure is not None:  # a middleware of events can't undo that one has failed
-                raise _forgiven(event, unit.failure)
+                raise _suppressed_failure(event, unit.failure)
 
 
-def _unforgiving(work: Work) -> Work:
+def _reraise_suppressed(work: UnitCall) -> UnitCall:
     """Fail where a middleware of events has put a result in the place of an error: who delivers must know of it."""
 
-    async def unforgiving(event: Event, unit: Unit) -> Any:
+    async def unforgiving(event: Event, unit: UnitOfWork) -> Any:
         result = await work(event, unit)
         if unit.failure is not None:
-            raise _forgiven(event, unit.failure)
+            raise _suppressed_failure(event, unit.failure)
         return result
 
     return unforgiving
 
 
-def _forgiven(event: Event, failure: BaseException) -> BaseException:
+def _suppressed_failure(event: Event, failure: BaseException) -> BaseException:
     if not issubclass(type(failure), asyncio.CancelledError):
         return failure
     # Raised again it would pass for a cancellation of the caller's task, which nobody has asked for.
@@ -368,7 +383,7 @@ def _forgiven(event: Event, failure: BaseException) -> BaseException:
     return error
 
 
-def _handing_over(call: Work, sender: EventSender) -> Work:
+def _handing_over(call: UnitCall, sender: EventSender) -> UnitCall:
     """Seal the brokered events of a unit when all its handlers have run."""
 
     async def work(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
@@ -380,7 +395,7 @@ def _handing_over(call: Work, sender: EventSender) -> Work:
     return work
 
 
-def _beginning(work: Work, begin: Callable[[Any, SendingUnit], Awaitable[bool]]) -> Work:
+def _beginning(work: UnitCall, begin: Callable[[Any, SendingUnit], Awaitable[bool]]) -> UnitCall:
     """Ask the sender before anything else runs inside the unit, whether it is to run at all."""
 
     async def beginning(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
@@ -390,12 +405,15 @@ def _beginning(work: Work, begin: Callable[[Any, SendingUnit], Awaitable[bool]])
 
 
 def _sending(
-    run: Callable[..., Coroutine[Any, Any, Any]], sender: EventSender, resources: Resources, take: Take | None = None
+    run: Callable[..., Coroutine[Any, Any, Any]],
+    sender: EventSender,
+    resources: ContainerScopes,
+    take: Take | None = None,
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Make the unit that owns its brokered events, and hand them to the broker once it has completed."""
 
     async def plan(message: Any, provided: Mapping[Key, object] = NO_VALUES, after: Delay | None = None) -> Any:
-        context = current.get()
+        context = current_context.get()
         assert context is not None, "plans that send set a context"
         unit = SendingUnit(resources.resolve, provided, context, sender)
         if take is not None:
@@ -423,8 +441,8 @@ def _taking(brokered: Container[type], sender: EventPublisher) -> Take:
     return take
 
 
-def _all_events(steps: Mapping[type, tuple[Work, ...]]) -> Work:
-    async def work(events: Iterable[Event], unit: Unit) -> None:
+def _all_events(steps: Mapping[type, tuple[UnitCall, ...]]) -> UnitCall:
+    async def work(events: Iterable[Event], unit: UnitOfWork) -> None:
         unit.events.extend(event for event in events if type(event) in steps)  # the others leave over the broker
         await _handle_events(unit, steps)
 
@@ -441,8 +459,8 @@ def _plain_events(steps: Mapping[type, tuple[Plain, ...]]) -> Callable[[Iterable
 
 
 async def _in_context(call: Call, headers: Mapping[str, str] | None, correlation_id: str | None, message: Any) -> Any:
-    token = current.set(next_context(headers, correlation_id))
+    token = current_context.set(child_context(headers, correlation_id))
     try:
         return await call(message)
     finally:
-        current.reset(token)
+        current_context.reset(token)

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from diator._keys import Key
-from diator.containers.port import Capability, Container, Validation
-from diator.engine.reach import Reach
-from diator.engine.records import Layer, Registration
-from diator.engine.unit import Unit, Work
-from diator.engine.wiring import Wired
+from diator.containers.port import Container, ContainerCapability, ValidationResult
+from diator.engine.event_graph import EventGraph
+from diator.engine.registrations import MiddlewareRegistration, Registration
+from diator.engine.unit import UnitCall, UnitOfWork
+from diator.engine.wiring import WiredCallable
 from diator.errors import ContainerError, DependencyNotFoundError, NotProvidedError, Problem
-from diator.messages import BROKERED, Message
+from diator.messages import BROKERED_KINDS, Message
 
 Below = Mapping[Key, tuple[Key, ...]]
 """For keys of the container, the values that senders must provide for them."""
@@ -43,38 +43,40 @@ def needed_below(container: Container | None, keys: Collection[Key], provided: C
     return found
 
 
-def _errors(found: Validation) -> dict[str, Key]:
+def _errors(found: ValidationResult) -> dict[str, Key]:
     return {f"{requested_key(error)} {error}": requested_key(error) for error in found.errors}
 
 
 class Running(NamedTuple):
     """A handler or middleware that runs because of a brokered event, with the handler of that event."""
 
-    record: Registration | Layer
-    wired: Wired
+    record: Registration | MiddlewareRegistration
+    wired: WiredCallable
     root: Registration
 
 
 def without_sender(
-    handlers: Mapping[Registration, Wired],
-    layers: Mapping[Layer, Wired],
+    handlers: Mapping[Registration, WiredCallable],
+    layers: Mapping[MiddlewareRegistration, WiredCallable],
     classes: Mapping[Registration, tuple[type[Message], ...]],
-    reach: Reach,
+    reach: EventGraph,
 ) -> Iterator[Running]:
     """Find everything that runs in a worker: handlers of brokered events, with their middlewares and domain events.
 
     Each is given once, with the first handler that leads to it.
     """
-    records: dict[int, Registration | Layer] = {id(wired): record for record, wired in handlers.items()}
+    records: dict[int, Registration | MiddlewareRegistration] = {
+        id(wired): record for record, wired in handlers.items()
+    }
     records.update((id(wired), layer) for layer, wired in layers.items())
     seen: set[int] = set()
     for root, wired in handlers.items():
-        events = [cls for cls in classes[root] if issubclass(cls, BROKERED)]
+        events = [cls for cls in classes[root] if issubclass(cls, BROKERED_KINDS)]
         if not events:
             continue
-        family = {member for event in events for member in reach.family(event)}
-        following = reach.following(wired.publishes)
-        for one in (wired, *reach.layers_of(*family), *following.handlers, *following.layers):
+        family = {member for event in events for member in reach.with_subclasses(event)}
+        following = reach.reachable_from(wired.publishes)
+        for one in (wired, *reach.middlewares_for(*family), *following.handlers, *following.layers):
             if id(one) not in seen:
                 seen.add(id(one))
                 yield Running(records[id(one)], one, root)
@@ -99,19 +101,17 @@ def _needs_a_sender(one: Running, key: Key, asked: Key) -> Problem:
     needs = "" if asked == key else f", which needs {key}"
     where = "" if one.record is one.root else f", and runs for {one.root.name} too"
     text = f"{one.record.name} asks for {asked}{needs}{where}: only senders provide {key}"
-    remedy = f"register {key} with the container, or put the data that is needed into the event"
-    if isinstance(one.record, Layer):
-        remedy = (
-            f"{remedy}, or let the middleware wrap requests only: annotate its message as Command[Any] or Query[Any]"
-        )
-    return Problem("missing-dependency", f"{text}, but a brokered event has no sender", remedy, one.record.place)
+    fix = f"register {key} with the container, or put the data that is needed into the event"
+    if isinstance(one.record, MiddlewareRegistration):
+        fix = f"{fix}, or let the middleware wrap requests only: annotate its message as Command[Any] or Query[Any]"
+    return Problem("missing-dependency", f"{text}, but a brokered event has no sender", fix, one.record.location)
 
 
 class _Opaque:
     """A container that does not report the dependencies of its factories."""
 
     def __init__(self, container: Container | None, provided: Collection[Key]) -> None:
-        is_opaque = container is not None and Capability.DEEP_VALIDATION not in container.capabilities
+        is_opaque = container is not None and ContainerCapability.DEEP_VALIDATION not in container.capabilities
         self._container = container if is_opaque else None
         self._brought = [key for key in provided if container is None or not container.can_resolve(key)]
 
@@ -123,20 +123,21 @@ class _Opaque:
 
     def warning(self, one: Running, asked: Key) -> Problem:
         """Say so."""
-        brought = ", ".join(map(str, self._brought))
+        provided = ", ".join(map(str, self._brought))
         text = (
-            f"{one.record.name} asks for {asked} in a worker, and the container can't tell whether that needs {brought}"
+            f"{one.record.name} asks for {asked} in a worker, and the container can't tell whether that "
+            f"needs {provided}"
         )
         text = f"{text}, which only senders provide; a brokered event has no sender"
-        remedy = f"ensure with a test that it does not: publish the event of {one.root.name}"
-        return Problem("missing-dependency", text, remedy, one.record.place, "warning")
+        fix = f"ensure with a test that it does not: publish the event of {one.root.name}"
+        return Problem("missing-dependency", text, fix, one.record.location, "warning")
 
 
-def name_missing_value(work: Work, declared: Collection[Key]) -> Work:
+def name_missing_value(work: UnitCall, declared: Collection[Key]) -> UnitCall:
     """Name the missing provided value in the error of a container, if only the factory that needs it can tell."""
 
     # Any: messages and results of all kinds meet here.
-    async def work_or_tell(message: Any, unit: Unit) -> Any:
+    async def work_or_tell(message: Any, unit: UnitOfWork) -> Any:
         try:
             return await work(message, unit)
         except DependencyNotFoundError as error:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from diator._keys import Key
-from diator._places import Place
+from diator._locations import SourceLocation
 from diator.containers.port import Container
-from diator.engine.claims import claimed, is_settled, options_fit, problems_of, same_request, unclear
-from diator.engine.hints import is_hint, key_of, show
-from diator.engine.records import Kind, Layer, Registration
-from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read
+from diator.engine.handler_checks import handler_problems, is_settled, message_types, options_fit, same_request, unclear
+from diator.engine.hints import format_hint, is_hint, key_of
+from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
+from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read_signature
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
 
@@ -26,28 +26,28 @@ class Registry:
         self.handlers: dict[Registration, Signature] = {}
         self.unclear: set[Registration] = set()
         """The handlers of which `settle` can't tell which messages they take."""
-        self.layers: dict[Layer, Signature] = {}
-        self.published: dict[type[Event], Place] = {}
-        self.published_as: dict[Any, Place] = {}
+        self.layers: dict[MiddlewareRegistration, Signature] = {}
+        self.declared_events: dict[type[Event], SourceLocation] = {}
+        self.published_as: dict[Any, SourceLocation] = {}
         """The same as they were written: ``Paid[Money]``, where the class is ``Paid``. ``Any``: that is no class."""
         self.container: Container | None = None
         """Whose markers count in what senders bring; set by an app."""
-        self.provided: dict[Key, Place] = {}
+        self.provided: dict[Key, SourceLocation] = {}
         # Any: a hint is any typing form.
-        self.declared: list[tuple[Any, Place]] = []
+        self.declared: list[tuple[Any, SourceLocation]] = []
         """What ``provided`` was made of, for the app that includes this."""
         self.prefixes: dict[Registration, str] = {}
         """What goes before the names of subscriptions, for handlers of included routers."""
         self.requests: dict[type[Message], Registration] = {}
         self.closed: str | None = None
         """Why nothing more is taken, once that is so."""
-        self._included: dict[Registry, Place] = {}
-        self._names: dict[Registration | Layer, Mapping[str, object]] = {}
+        self._included: dict[Registry, SourceLocation] = {}
+        self._names: dict[Registration | MiddlewareRegistration, Mapping[str, object]] = {}
         self._by_target: dict[object, list[Registration]] = {}
 
     def add_handler(self, registration: Registration, names: Mapping[str, object]) -> None:
         """Take a handler in. Raises `ConfigurationError` where it is too late, and for wrong options."""
-        self.refuse_if_closed(f"handler {registration.name}", registration.registered)
+        self.refuse_if_closed(f"handler {registration.name}", registration.registered_at)
         wrong = list(options_fit(registration))
         if wrong:
             raise ConfigurationError(wrong)
@@ -56,59 +56,57 @@ class Registry:
         if not is_settled(registration, signature):
             self._names[registration] = dict(names)
 
-    def add_layer(self, layer: Layer, names: Mapping[str, object]) -> None:
+    def add_layer(self, layer: MiddlewareRegistration, names: Mapping[str, object]) -> None:
         """Take a middleware in."""
-        self.refuse_if_closed(f"middleware {layer.name}", layer.registered)
+        self.refuse_if_closed(f"middleware {layer.name}", layer.registered_at)
         signature = _read(layer, names)
         if any(signature.unresolved):
             self._names[layer] = dict(names)
         self.layers[layer] = signature
 
-    def include(self, other: "Registry", place: Place, prefix: str = "") -> None:
+    def include(self, other: "Registry", location: SourceLocation, prefix: str = "") -> None:
         """Take in everything that another registry holds, and close that one."""
-        self.refuse_if_closed("a router", place)
+        self.refuse_if_closed("a router", location)
         if other is self or other in self._included:
             text = "it is the one that includes" if other is self else f"it was included at {self._included[other]}"
             text = f"a router can't be included here: {text}"
-            raise ConfigurationError([Problem("include", text, "include each router once", place)])
+            raise ConfigurationError([Problem("router", text, "include each router once", location)])
         again = next((handler for handler in other.handlers if handler in self.handlers), None)
         if again is not None:
             text = f"a router can't be included here: {again} is in already, by way of another router"
-            raise ConfigurationError([Problem("include", text, "include each router once", place)])
+            raise ConfigurationError([Problem("router", text, "include each router once", location)])
         for handler, signature in other.handlers.items():
             self.handlers[handler] = signature
             self.prefixes[handler] = prefix + other.prefixes.get(handler, "")
         self.layers.update(other.layers)
-        self.published.update(other.published)
+        self.declared_events.update(other.declared_events)
         self.published_as.update(other.published_as)
         for hint, where in other.declared:
             self.provide(hint, where)
         self._names.update(other._names)
-        self._included[other] = place
-        other.closed = f"the router was included at {place}"
+        self._included[other] = location
+        other.closed = f"the router was included at {location}"
 
-    def provide(self, hint: Any, place: Place) -> None:
+    def provide(self, hint: Any, location: SourceLocation) -> None:
         """Note what senders bring, by the key that a handler with this hint asks for.
 
         Raises `ConfigurationError` if it is not a type hint.
         """
         if not is_hint(hint):
             text = f"provides({hint!r}) is invalid: expected a type hint, such as a class"
-            remedy = (
-                "declare the type that handlers ask for, app.provides(User); senders bring the value: app.using(...)"
-            )
-            raise ConfigurationError([Problem("provided", text, remedy, place)])
-        self.declared.append((hint, place))
-        self.provided.setdefault(key_of(hint, self.container), place)
+            fix = "declare the type that handlers ask for, app.provides(User); senders bring the value: app.using(...)"
+            raise ConfigurationError([Problem("undeclared-value", text, fix, location)])
+        self.declared.append((hint, location))
+        self.provided.setdefault(key_of(hint, self.container), location)
 
-    def refuse_if_closed(self, what: str, place: Place) -> None:
+    def refuse_if_closed(self, what: str, location: SourceLocation) -> None:
         """Raise `ConfigurationError` once nothing more is taken."""
         if self.closed:
             text = f"{what} was registered too late: {self.closed}"
-            remedy = "register before the app is entered, and before the router is included"
-            raise ConfigurationError([Problem("late-registration", text, remedy, place)])
+            fix = "register before the app is entered, and before the router is included"
+            raise ConfigurationError([Problem("late-registration", text, fix, location)])
 
-    def settle(self) -> Iterator[Problem]:
+    def resolve_pending(self) -> Iterator[Problem]:
         """Read once more what could not be resolved at its line; yield what is wrong with handlers, each time anew."""
         yield from self._read_again()
         self.requests, self._by_target, self.unclear = {}, {}, set()
@@ -118,13 +116,13 @@ class Registry:
     def _read_again(self) -> Iterator[Problem]:
         for record, names in list(self._names.items()):
             signature = _read(record, names)
-            if isinstance(record, Layer):
+            if isinstance(record, MiddlewareRegistration):
                 self.layers[record] = signature
             else:
                 self.handlers[record] = signature
             unresolved = list(signature.unresolved)
             yield from guarded(record, (_unresolved(record, parameter) for parameter in unresolved))
-            if not unresolved and (isinstance(record, Layer) or is_settled(record, signature)):
+            if not unresolved and (isinstance(record, MiddlewareRegistration) or is_settled(record, signature)):
                 del self._names[record]
 
     def _problems(self, registration: Registration, signature: Signature) -> Iterator[Problem]:
@@ -135,42 +133,42 @@ class Registry:
         if found is not None:
             yield found
             return
-        yield from problems_of(registration, signature)
+        yield from handler_problems(registration, signature)
         yield from self._duplicates(registration, signature)
         self._claim(registration, signature)
         self.unclear.discard(registration)
 
-    def close(self, reason: str) -> None:
+    def freeze(self, reason: str) -> None:
         """Take nothing more, and let go of the names that hints were looked up in."""
         self.closed = reason
         self._names.clear()
 
     def _claim(self, registration: Registration, signature: Signature) -> None:
-        classes = frozenset(claimed(registration, signature) or ())  # raises for one that can't be looked up
-        if registration.kind is Kind.EVENT:
+        classes = frozenset(message_types(registration, signature) or ())  # raises for one that can't be looked up
+        if registration.kind is HandlerKind.EVENT:
             self._by_target.setdefault(_identity(registration.target), []).append(registration)
             return
         for cls in classes:
             self.requests.setdefault(cls, registration)
 
     def _duplicates(self, new: Registration, signature: Signature) -> Iterator[Problem]:
-        for cls in claimed(new, signature) or ():
-            if new.kind is Kind.EVENT:
+        for cls in message_types(new, signature) or ():
+            if new.kind is HandlerKind.EVENT:
                 former = self._same_event_handler(new, cls)
-                what = f"event handler {new.name} is registered for {show(cls)} twice"
-                remedy = "register it once"
+                what = f"event handler {new.name} is registered for {format_hint(cls)} twice"
+                fix = "register it once"
             else:
                 former = self.requests.get(cls)
-                what = f"{new.kind.value} {show(cls)} has a second handler, {new.name}"
-                remedy = f"keep one; a {new.kind.value} has exactly one handler"
+                what = f"{new.kind.value} {format_hint(cls)} has a second handler, {new.name}"
+                fix = f"keep one; a {new.kind.value} has exactly one handler"
             if former is not None:
-                text = f"{what}; the first is {former.name}, registered at {former.registered}"
-                yield Problem("duplicate-handler", text, remedy, new.registered)
+                text = f"{what}; the first is {former.name}, registered at {former.registered_at}"
+                yield Problem("duplicate-handler", text, fix, new.registered_at)
                 return
 
     def _same_event_handler(self, new: Registration, cls: type[Message]) -> Registration | None:
         for former in self._by_target.get(_identity(new.target), ()):
-            claims = claimed(former, self.handlers[former]) or ()
+            claims = message_types(former, self.handlers[former]) or ()
             if former is not new and (issubclass(cls, claims) or any(issubclass(claim, cls) for claim in claims)):
                 return former
         return None
@@ -181,24 +179,24 @@ class Registry:
             for base in cls.__mro__[1:]:
                 if base in self.requests and not same_request(cls, base):
                     other = self.requests[base]
-                    former = f"{show(base)}, handled by {other.name} at {other.place}"
-                    text = f"{show(cls)}, handled by {registration.name}, derives from {former}"
+                    former = f"{format_hint(base)}, handled by {other.name} at {other.location}"
+                    text = f"{format_hint(cls)}, handled by {registration.name}, derives from {former}"
                     yield Problem(
-                        "request-subclass", text, "give both a common base that no handler takes", registration.place
+                        "request-subclass", text, "give both a common base that no handler takes", registration.location
                     )
 
 
-def _read(record: Registration | Layer, names: Mapping[str, object]) -> Signature:
+def _read(record: Registration | MiddlewareRegistration, names: Mapping[str, object]) -> Signature:
     target = record.target
     try:
-        if not callable(target) or (isinstance(record, Layer) and isinstance(target, type)):
+        if not callable(target) or (isinstance(record, MiddlewareRegistration) and isinstance(target, type)):
             return NOTHING
-        return read(target, names)
+        return read_signature(target, names)
     except Exception as error:  # noqa: BLE001 - what is registered may be any object, and answers as it likes
         return NOTHING._replace(unreadable=error)
 
 
-def guarded(record: Registration | Layer, problems: Iterable[Problem]) -> Iterator[Problem]:
+def guarded(record: Registration | MiddlewareRegistration, problems: Iterable[Problem]) -> Iterator[Problem]:
     """Yield what is wrong with a handler or middleware; where looking fails, that is what is wrong with it."""
     try:
         yield from problems
@@ -206,11 +204,11 @@ def guarded(record: Registration | Layer, problems: Iterable[Problem]) -> Iterat
         yield unreadable(record, error)
 
 
-def unreadable(record: Registration | Layer, error: Exception) -> Problem:
+def unreadable(record: Registration | MiddlewareRegistration, error: Exception) -> Problem:
     """The problem of a handler or middleware that raises an error where it is looked at."""
     text = f"{record.name} can't be inspected ({in_words(error)})"
-    remedy = "correct its parameters, hints and message, so that inspecting them raises nothing"
-    return Problem("unreadable", text, remedy, record.place)
+    fix = "correct its parameters, hints and message, so that inspecting them raises nothing"
+    return Problem("unreadable", text, fix, record.location)
 
 
 def in_words(error: Exception) -> str:
@@ -221,11 +219,11 @@ def in_words(error: Exception) -> str:
         return type(error).__name__
 
 
-def _unresolved(record: Registration | Layer, parameter: Parameter) -> Problem:
+def _unresolved(record: Registration | MiddlewareRegistration, parameter: Parameter) -> Problem:
     hint = parameter.hint
     assert isinstance(hint, Unresolved)
     text = f"{record.name} has a hint that can't be resolved: {parameter} ({in_words(hint.reason)})"
-    return Problem("unresolved-hint", text, hint.remedy, record.place)
+    return Problem("unresolved-hint", text, hint.fix, record.location)
 
 
 def _identity(target: object) -> object:

@@ -17,15 +17,15 @@ from diator._keys import Key
 from diator._misuse import other_loop
 from diator._shielding import Shield, shielded
 from diator.containers.closing import NOTHING_TO_CLOSE, add_cause, exit_arguments
-from diator.containers.port import Capability, Container, Immediate, ImmediateContainer, Resolver, Scope
+from diator.containers.port import Container, ContainerCapability, Immediate, ImmediateContainer, Resolver, Scope
 from diator.engine.threads import Threads
-from diator.engine.unit import NO_VALUES, Resolve, Unit, Work
+from diator.engine.unit import NO_VALUES, Resolve, UnitCall, UnitOfWork
 from diator.errors import DiatorError, NotRunningError
 
 logger = logging.getLogger("diator")
 
 
-class Resources:
+class ContainerScopes:
     """The container, while the app runs."""
 
     __slots__ = (
@@ -35,10 +35,10 @@ class Resources:
 
     def __init__(self, container: Container | None) -> None:
         self.container = container
-        self.capabilities = Capability(0) if container is None else container.capabilities
+        self.capabilities = ContainerCapability(0) if container is None else container.capabilities
         self.immediate: Callable[[Key], Immediate | None] = _never
         """Returns the function that resolves a key from an open scope without awaiting, if there is one."""
-        if isinstance(container, ImmediateContainer) and Capability.PROVIDED in self.capabilities:
+        if isinstance(container, ImmediateContainer) and ContainerCapability.PROVIDED_VALUES in self.capabilities:
             self.immediate = container.immediate
         self.threads = Threads()
         """In which sync handlers run."""
@@ -55,14 +55,14 @@ class Resources:
         self.all_ended: asyncio.Future[None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
-    def unit(self, work: Work, uses_container: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def unit(self, work: UnitCall, uses_container: bool) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Give the unit of work around ``work``: a function of the message and of what the sender provides.
 
         A third argument is the unit itself, for a caller that has made it.
         """
         if not uses_container or self.container is None:
             return partial(self._without_scope, work)
-        if Capability.SCOPED in self.container.capabilities:
+        if ContainerCapability.SCOPED in self.container.capabilities:
             return partial(self._in_scope, work)
         return partial(self._in_root_or_scope, work)
 
@@ -71,13 +71,15 @@ class Resources:
         if not uses_container or self.container is None:
             return None
         capabilities = self.container.capabilities
-        needs_one = Capability.SCOPED in capabilities or (provided and Capability.PROVIDED in capabilities)
+        needs_one = ContainerCapability.SCOPED in capabilities or (
+            provided and ContainerCapability.PROVIDED_VALUES in capabilities
+        )
         return self.container.scope(provided) if needs_one else None
 
     async def start(self) -> None:
         """Open the one scope of a container that has no scopes of its own."""
         self.loop = asyncio.get_running_loop()
-        if self.container is None or Capability.SCOPED in self.container.capabilities:
+        if self.container is None or ContainerCapability.SCOPED in self.container.capabilities:
             self.resolve = _without_a_scope
         else:
             self.root = self.container.scope(NO_VALUES)
@@ -156,29 +158,31 @@ class Resources:
                 self.all_ended = None
 
     async def _without_scope(
-        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
+        self, work: UnitCall, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: UnitOfWork | None = None
     ) -> Any:
-        return await work(message, unit or Unit(self.resolve, provided))
+        return await work(message, unit or UnitOfWork(self.resolve, provided))
 
     @marked
     def _in_root_or_scope(
-        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
+        self, work: UnitCall, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: UnitOfWork | None = None
     ) -> Coroutine[Any, Any, Any]:
         assert self.container is not None
-        scoped = provided and Capability.PROVIDED in self.container.capabilities
+        scoped = provided and ContainerCapability.PROVIDED_VALUES in self.container.capabilities
         return (self._in_scope if scoped else self._in_root)(work, message, provided, unit)
 
-    async def _in_root(self, work: Work, message: Any, provided: Mapping[Key, object], unit: Unit | None) -> Any:
+    async def _in_root(
+        self, work: UnitCall, message: Any, provided: Mapping[Key, object], unit: UnitOfWork | None
+    ) -> Any:
         self.enter()
         try:
-            unit = unit or Unit(self.resolve, provided)
+            unit = unit or UnitOfWork(self.resolve, provided)
             unit.resolver = self.opened
             return await work(message, unit)
         finally:
             self.leave()
 
     async def _in_scope(
-        self, work: Work, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: Unit | None = None
+        self, work: UnitCall, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: UnitOfWork | None = None
     ) -> Any:
         """Run a unit of work in a scope of its own."""
         assert self.container is not None
@@ -187,7 +191,7 @@ class Resources:
         self.enter()
         try:
             scope = self.container.scope(provided)
-            unit = unit or Unit(self.resolve, provided)
+            unit = unit or UnitOfWork(self.resolve, provided)
             unit.open(await scope.__aenter__())
             try:
                 result = await work(message, unit)

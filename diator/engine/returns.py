@@ -8,14 +8,14 @@ from typing import Any, Literal, NewType, get_args, get_origin
 
 from typing_extensions import is_protocol, is_typeddict
 
-from diator.engine.hints import generic_origin, members, split, unalias
+from diator.engine.hints import generic_origin, split_annotated, unalias, union_members
 
 _PROMOTED: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float), bytes: (bytearray, memoryview)}
 _AWAITED = (Awaitable, Coroutine)
 _ROWS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
-def returned(hint: Any) -> Any:
+def awaited_type(hint: Any) -> Any:
     """The result that a caller awaits: ``X`` for ``Awaitable[X]`` and for ``Coroutine[Any, Any, X]``."""
     arguments = get_args(hint)
     return unalias(arguments[-1]) if get_origin(hint) in _AWAITED and arguments else hint
@@ -23,28 +23,28 @@ def returned(hint: Any) -> Any:
 
 def row_of(hint: Any) -> Any:
     """The type of a row of ``AsyncIterator[R]`` and its like; none for other hints."""
-    plain = split(hint)[0]
+    plain = split_annotated(hint)[0]
     if plain in _ROWS:
         return Any
     return unalias(get_args(plain)[0]) if get_origin(plain) in _ROWS else None
 
 
-def is_surely_final(hint: Any) -> bool:
+def is_never_awaitable(hint: Any) -> bool:
     """Whether a hint names classes only, none of which can be awaited or stands for others that can."""
     return all(
         _is_class(one) and one is not object and not hasattr(one, "__await__") and not is_protocol(one)
-        for one in (get_origin(member) or member for member in members(_plain(hint)))
+        for one in (get_origin(member) or member for member in union_members(_plain(hint)))
     )
 
 
-def may_return(hint: Any, expected: Any) -> bool:
+def is_assignable(hint: Any, expected: Any) -> bool:
     """Whether something of type ``hint`` can stand where ``expected`` is promised, as far as can be told."""
-    alternatives = members(_plain(expected))
-    return all(any(_fits(_plain(one), _plain(other)) for other in alternatives) for one in members(_plain(hint)))
+    alternatives = union_members(_plain(expected))
+    return all(any(_fits(_plain(one), _plain(other)) for other in alternatives) for one in union_members(_plain(hint)))
 
 
 def _plain(hint: Any) -> Any:
-    hint = split(unalias(hint))[0]
+    hint = split_annotated(unalias(hint))[0]
     while isinstance(hint, NewType):
         hint = hint.__supertype__
     return type(None) if hint is None else hint
@@ -76,5 +76,6 @@ def _arguments_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
     if len(given) != len(wanted):
         return True
     return all(
-        one is Ellipsis or other is Ellipsis or may_return(one, other) for one, other in zip(given, wanted, strict=True)
+        one is Ellipsis or other is Ellipsis or is_assignable(one, other)
+        for one, other in zip(given, wanted, strict=True)
     )

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Format, get_annotations
 
-from diator._places import MOST_DECORATORS
-from diator.engine.hints import evaluate, show, substitute, substitutions
+from diator._locations import MAX_DECORATORS
+from diator.engine.hints import evaluate, format_hint, substitute, substitutions
 
 EMPTY: Any = inspect.Parameter.empty
 
@@ -28,7 +28,7 @@ class Unresolved(NamedTuple):
     """The names that the hint could see."""
 
     @property
-    def remedy(self) -> str:
+    def fix(self) -> str:
         """The next step for whoever wrote the hint."""
         from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and needed for an error only
 
@@ -55,7 +55,7 @@ class Parameter(NamedTuple):
     def __str__(self) -> str:
         if self.hint is EMPTY:
             return self.name
-        return f"{self.name}: {self.hint.annotation if isinstance(self.hint, Unresolved) else show(self.hint)}"
+        return f"{self.name}: {self.hint.annotation if isinstance(self.hint, Unresolved) else format_hint(self.hint)}"
 
 
 class Signature(NamedTuple):
@@ -67,12 +67,12 @@ class Signature(NamedTuple):
     """Of the class, where the handler is one."""
     returns: Any
     """Evaluated; ``EMPTY`` where there is none or it could not be."""
-    runs: str
+    call_kind: str
     """How calling it runs: ``async``, ``sync``, ``async generator`` or ``generator``."""
     events: Any
     """The hint of the class's ``events``; ``EMPTY`` where it has none, ``None`` where ``events`` has no hint."""
 
-    vague: bool = False
+    result_unresolved: bool = False
     """Whether the hint of the result could not be evaluated."""
     unreadable: Exception | None = None
     """The error that inspecting it raised."""
@@ -87,19 +87,21 @@ NOTHING = Signature((), (), EMPTY, "sync", EMPTY)
 """What can be read of something that is no function."""
 
 
-def read(target: Any, names: Mapping[str, object]) -> Signature:
+def read_signature(target: Any, names: Mapping[str, object]) -> Signature:
     """Read a function, method, partial, callable object, or class with ``handle``; ``names`` are local to it."""
     if not isinstance(target, type):
-        parameters, returns, vague = _read(target, names)
-        return Signature(parameters, (), returns, runs_as(target), EMPTY, vague)
+        parameters, returns, result_unresolved = _read(target, names)
+        return Signature(parameters, (), returns, call_kind_of(target), EMPTY, result_unresolved)
     constructor, _, _ = _read(target, names)
     handle = getattr(target, "handle", None)
     if not callable(handle):
         return NOTHING
-    parameters, returns, vague = _read(handle, names, target)
+    parameters, returns, result_unresolved = _read(handle, names, target)
     if inspect.isfunction(handle) and not isinstance(_written(target, "handle"), staticmethod):
         parameters = parameters[1:]
-    return Signature(parameters, constructor, returns, runs_as(handle), _events_hint(target, names), vague)
+    return Signature(
+        parameters, constructor, returns, call_kind_of(handle), _events_hint(target, names), result_unresolved
+    )
 
 
 def _written(cls: type, name: str) -> Any:
@@ -108,7 +110,7 @@ def _written(cls: type, name: str) -> Any:
 
 
 def _read(target: Any, names: Mapping[str, object], of: type | None = None) -> tuple[tuple[Parameter, ...], Any, bool]:
-    function, owner = carrier(target)
+    function, owner = annotated_function(target)
     if function in (object.__init__, object.__new__):
         return (), EMPTY, False
     scope = _Scope(function, of or owner, names)
@@ -116,8 +118,8 @@ def _read(target: Any, names: Mapping[str, object], of: type | None = None) -> t
         Parameter(p.name, p.kind is p.KEYWORD_ONLY, p.default, scope.hint(p.name)) for p in _structure(target, function)
     )
     returns = scope.hint("return")
-    vague = isinstance(returns, Unresolved)
-    return found, EMPTY if vague else returns, vague
+    result_unresolved = isinstance(returns, Unresolved)
+    return found, EMPTY if result_unresolved else returns, result_unresolved
 
 
 def _events_hint(cls: type, names: Mapping[str, object]) -> Any:
@@ -145,10 +147,10 @@ def _assigns_events(cls: type) -> bool:
     )
 
 
-def carrier(target: Any) -> tuple[Any, type | None]:
+def annotated_function(target: Any) -> tuple[Any, type | None]:
     """The function that carries the annotations of a target, and the class it belongs to."""
     owner: type | None = None
-    for _ in range(MOST_DECORATORS):
+    for _ in range(MAX_DECORATORS):
         if isinstance(target, type):
             return _constructor(target), target
         if isinstance(target, functools.partial):
@@ -181,7 +183,7 @@ def _constructor(cls: type) -> Any:
     return getattr(new, "__func__", new) if made_by_new else init
 
 
-def runs_as(target: Any) -> str:
+def call_kind_of(target: Any) -> str:
     """How calling a target runs: ``async``, ``sync``, ``async generator`` or ``generator``."""
     while isinstance(target, functools.partial):
         target = target.func
@@ -219,19 +221,19 @@ class _Scope:
 
     __slots__ = ("annotations", "fields", "globals", "names", "substitutions")
 
-    def __init__(self, carrier: Any, owner: type | None, names: Mapping[str, object]) -> None:
-        self.annotations = _annotations(carrier)
+    def __init__(self, annotated_function: Any, owner: type | None, names: Mapping[str, object]) -> None:
+        self.annotations = _annotations(annotated_function)
         self.names = names
         self.substitutions = substitutions(owner) if owner else {}
         self.fields: dict[str, dict[str, Any]] = {}
-        if isinstance(carrier, type):
-            self.globals = _module(carrier)
+        if isinstance(annotated_function, type):
+            self.globals = _module(annotated_function)
         else:
-            self.globals = getattr(carrier, "__globals__", {})
+            self.globals = getattr(annotated_function, "__globals__", {})
             # An __init__ that was generated (dataclasses, attrs) has annotations from the modules of several classes.
-            if owner and _is_generated(carrier):
+            if owner and _is_generated(annotated_function):
                 self.globals, self.fields = _module(owner), _field_modules(owner)
-        if sys.version_info >= (3, 12) and (parameters := _type_parameters(carrier, owner)):
+        if sys.version_info >= (3, 12) and (parameters := _type_parameters(annotated_function, owner)):
             self.names = {**names, **parameters}
 
     def hint(self, name: str) -> Any:
@@ -251,10 +253,10 @@ def _is_generated(function: Any) -> bool:
     return code is not None and code.co_filename.startswith("<")
 
 
-def _annotations(carrier: Any) -> dict[str, Any]:
-    if sys.version_info < (3, 14) and not isinstance(carrier, type):
-        return getattr(carrier, "__annotations__", {})
-    return get_annotations(carrier, format=Format.FORWARDREF)
+def _annotations(annotated_function: Any) -> dict[str, Any]:
+    if sys.version_info < (3, 14) and not isinstance(annotated_function, type):
+        return getattr(annotated_function, "__annotations__", {})
+    return get_annotations(annotated_function, format=Format.FORWARDREF)
 
 
 def _module(cls: type) -> dict[str, Any]:
@@ -267,12 +269,14 @@ def _field_modules(owner: type) -> dict[str, dict[str, Any]]:
     return {name: _module(base) for base in reversed(owner.__mro__) for name in _annotations(base)}
 
 
-def _type_parameters(carrier: Any, owner: type | None) -> dict[str, object]:
+def _type_parameters(annotated_function: Any, owner: type | None) -> dict[str, object]:
     """What ``class Handler[T]`` and ``def handle[T]`` name: annotations that are kept as text can't see them."""
-    classes = [] if owner is None else [cls for cls in owner.__mro__ if _defines(cls, carrier)]
-    found = [parameter for thing in (*classes, carrier) for parameter in getattr(thing, "__type_params__", ())]
+    classes = [] if owner is None else [cls for cls in owner.__mro__ if _defines(cls, annotated_function)]
+    found = [
+        parameter for thing in (*classes, annotated_function) for parameter in getattr(thing, "__type_params__", ())
+    ]
     return {parameter.__name__: parameter for parameter in found}
 
 
-def _defines(cls: type, carrier: Any) -> bool:
-    return cls is carrier or vars(cls).get(getattr(carrier, "__name__", "")) is carrier
+def _defines(cls: type, annotated_function: Any) -> bool:
+    return cls is annotated_function or vars(cls).get(getattr(annotated_function, "__name__", "")) is annotated_function

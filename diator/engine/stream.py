@@ -9,9 +9,9 @@ from diator._misuse import AsyncOnly
 from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.containers.port import Scope
-from diator.context import Context, current, next_context
+from diator.context import Context, child_context, current_context
 from diator.engine.plan import Plan
-from diator.engine.resources import Resources, close_after
+from diator.engine.resources import ContainerScopes, close_after
 from diator.engine.unit import StreamUnit
 from diator.errors import CallNextError, NotRunningError
 from diator.messages import Query
@@ -68,11 +68,11 @@ class _In:
 
     def __enter__(self) -> None:
         if self._context is not None:
-            self._token = current.set(self._context)
+            self._token = current_context.set(self._context)
 
     def __exit__(self, *error: object) -> None:
         if self._context is not None:
-            current.reset(self._token)
+            current_context.reset(self._token)
 
 
 async def close_rows(rows: object) -> None:
@@ -101,7 +101,7 @@ class Stream(AsyncOnly, Generic[R_co]):
         self,
         plan: Plan,
         query: Query[R_co],
-        resources: Resources,
+        resources: ContainerScopes,
         provided: Mapping[Key, object],
         headers: tuple[Mapping[str, str] | None, str | None],
     ) -> None:
@@ -126,10 +126,10 @@ class Stream(AsyncOnly, Generic[R_co]):
     async def __aenter__(self) -> Rows[R_co]:
         if self._unit is not None:
             raise NotRunningError("a stream was entered twice; call app.stream(...) for each block")
-        self._context = next_context(*self._headers) if self._plan.needs.context or any(self._headers) else None
+        self._context = child_context(*self._headers) if self._plan.needs.context or any(self._headers) else None
         try:
             with _In(self._context):
-                source = await self._plan.link(self._open, self._provided)(self._query)
+                source = await self._plan.wrap(self._open, self._provided)(self._query)
         except BaseException as error:
             await shielded(self._close(error), error)
             raise

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Any: handlers of all signatures and results meet here.
 Resolve = Callable[[Key], Awaitable[Any]]
-Work = Callable[[Any, "Unit"], Coroutine[Any, Any, Any]]
+UnitCall = Callable[[Any, "UnitOfWork"], Coroutine[Any, Any, Any]]
 """What runs inside a unit of work: takes the message and the unit."""
 
 NO_VALUES: Mapping[Key, object] = MappingProxyType({})
@@ -53,18 +53,18 @@ class Outbound:
         """What the event has become, once it is sealed. ``Any``: the sender makes it, and nothing else reads it."""
 
 
-class Published(list[Event]):
+class PublishBuffer(list[Event]):
     """The domain events that one handler has published for one message."""
 
     __slots__ = ("allowed", "unit")
 
     allowed: set[type] | frozenset[type]
     """The classes of domain events that it may publish, as far as they were accepted before."""
-    unit: "Unit"
+    unit: "UnitOfWork"
     """The unit of work, which takes the brokered events; not set in plans that have none."""
 
 
-class Unit:
+class UnitOfWork:
     """One unit of work."""
 
     __slots__ = ("events", "failure", "provided", "resolve", "resolver")
@@ -84,9 +84,9 @@ class Unit:
         self.resolver = resolver
         self.resolve = _overlay(resolver.resolve, self.provided) if self.provided else resolver.resolve
 
-    def published(self) -> Published:
+    def published(self) -> PublishBuffer:
         """Make the list that collects what one handler publishes; it joins ``events`` when that handler has ended."""
-        published = Published()
+        published = PublishBuffer()
         published.unit = self
         return published
 
@@ -110,7 +110,7 @@ class Unit:
         raise error
 
 
-class SendingUnit(Unit):
+class SendingUnit(UnitOfWork):
     """A unit of work that may publish brokered events, and owns them until they are handed over."""
 
     __slots__ = ("cancelled", "context", "outbound", "sender")
@@ -145,7 +145,7 @@ def _overlay(resolve: Resolve, provided: Mapping[Key, object]) -> Resolve:
     return resolve_or_take
 
 
-class StreamUnit(Unit):
+class StreamUnit(UnitOfWork):
     """The unit of work of a stream, which knows the rows as the handler gives them."""
 
     __slots__ = ("rows",)
@@ -156,7 +156,7 @@ class StreamUnit(Unit):
         """The async generator of the handler, which a middleware may have wrapped into another."""
 
 
-def opening(call: Work) -> Work:
+def opening(call: UnitCall) -> UnitCall:
     """The work of a stream: calls the handler, whose rows are read later."""
 
     async def work(query: Any, unit: Any) -> Any:
@@ -167,13 +167,13 @@ def opening(call: Work) -> Work:
 
 
 @marked
-class Once:
+class InnerCallNext:
     """The ``call_next`` of a middleware inside the unit of work: usable once, and remembers what has failed."""
 
     __slots__ = ("_under_way", "_unit", "_work")
 
-    def __init__(self, work: Work, unit: Unit) -> None:
-        self._work: Work | None = work
+    def __init__(self, work: UnitCall, unit: UnitOfWork) -> None:
+        self._work: UnitCall | None = work
         self._unit = unit
         self._under_way = False
 
@@ -191,7 +191,7 @@ class Once:
         finally:
             self._under_way = False
 
-    def refuse_if_left_behind(self, message: Message) -> None:
+    def ensure_awaited(self, message: Message) -> None:
         """Raise `CallNextError` where the middleware has returned before what it called."""
         if self._under_way:
             text = f"a middleware returned while what it had called for {type(message).__qualname__} was still running"

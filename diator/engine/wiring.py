@@ -11,10 +11,10 @@ from diator._keys import Key
 from diator.containers.port import Container, Lifetime
 from diator.context import Context, Publish
 from diator.engine.arguments import UNSAID, say, spelled_out
-from diator.engine.claims import is_stream
-from diator.engine.hints import class_of, key_of, members, show, split, unalias, wanted
-from diator.engine.records import Kind, Layer, Registration
-from diator.engine.returns import is_surely_final
+from diator.engine.handler_checks import is_stream
+from diator.engine.hints import class_of, format_hint, injection_target, key_of, split_annotated, unalias, union_members
+from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
+from diator.engine.returns import is_never_awaitable
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import DomainEvent, Event, Message
@@ -42,11 +42,11 @@ class Argument(NamedTuple):
     default: Any = EMPTY
 
 
-class Wired(NamedTuple):
+class WiredCallable(NamedTuple):
     """A handler or middleware with the sources of its arguments."""
 
     target: Any
-    runs: str
+    call_kind: str
     arguments: tuple[Argument, ...] = ()
     constructor: tuple[Argument, ...] = ()
     key: Key | None = None
@@ -62,13 +62,13 @@ class Wired(NamedTuple):
     timeout: float | None = None
     wraps: tuple[Any, ...] = ()
     """For a middleware: the hints of the messages that it wraps, with type arguments as in ``Command[int]``."""
-    outer: bool = False
+    is_outer: bool = False
     """For a middleware: whether it runs outside the unit of work."""
     below: tuple[Key, ...] = ()
     """The values of senders without which the container can't give what is asked of it."""
 
     @property
-    def raises(self) -> bool:
+    def publishes_events(self) -> bool:
         """Whether it may raise events."""
         return bool(self.publishes) or self.has_events
 
@@ -82,7 +82,7 @@ class Wired(NamedTuple):
                 yield argument.key
 
     @property
-    def required(self) -> Iterator[Key]:
+    def required_values(self) -> Iterator[Key]:
         """What a sender has to provide."""
         yield from self.asked_of_senders
         yield from self.below
@@ -100,7 +100,7 @@ class Wired(NamedTuple):
         return any(argument.source is Source.CONTEXT for argument in (*self.constructor, *self.arguments))
 
 
-class Wirer:
+class WiringBuilder:
     """Wires the handlers of one app. What is wrong is added to ``problems``."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Wirer:
         self.provided = provided
         self.problems = problems
 
-    def handler(self, registration: Registration, signature: Signature) -> Wired:
+    def handler(self, registration: Registration, signature: Signature) -> WiredCallable:
         """Wire a handler."""
         is_class = isinstance(registration.target, type)
         key = Key(registration.target) if is_class and self._knows(Key(registration.target)) else None
@@ -122,10 +122,12 @@ class Wirer:
             self._refuse_shared_events(registration, key)
         if is_class and not key and (inspect.isabstract(registration.target) or is_protocol(registration.target)):
             text = f"{registration.kind.value} handler {registration.name} is abstract, so it can't be built"
-            self._add(registration, "handler", text, "register the class that implements it, also with the container")
-        return Wired(
+            self._add(
+                registration, "invalid-handler", text, "register the class that implements it, also with the container"
+            )
+        return WiredCallable(
             target=registration.target,
-            runs=signature.runs,
+            call_kind=signature.call_kind,
             arguments=self._arguments(registration, signature.parameters[1:]),
             constructor=constructor,
             key=key,
@@ -133,16 +135,16 @@ class Wirer:
             has_events=has_events,
             streams=is_stream(signature),
             thread=registration.thread,
-            may_await=is_wrapped(registration.target) or not is_surely_final(signature.returns),
+            may_await=is_wrapped(registration.target) or not is_never_awaitable(signature.returns),
             timeout=registration.timeout,
         )
 
-    def layer(self, layer: Layer, signature: Signature) -> Wired:
+    def layer(self, layer: MiddlewareRegistration, signature: Signature) -> WiredCallable:
         """Wire a middleware."""
         shape = _layer_shape(layer, signature)
         if shape:
             self.problems.append(shape)
-            return Wired(layer.target, signature.runs)
+            return WiredCallable(layer.target, signature.call_kind)
         if any(_is_publish(parameter) for parameter in signature.parameters):
             text = f"middleware {layer.name} asks for Publish; a middleware raises no events"
             self._add(layer, "middleware", text, "publish from a handler")
@@ -151,7 +153,7 @@ class Wirer:
             text = f"middleware {layer.name} takes call_next first; expected the message"
             self._add(layer, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
         if isinstance(first.hint, Unresolved):
-            return Wired(layer.target, signature.runs)  # reported where it was read
+            return WiredCallable(layer.target, signature.call_kind)  # reported where it was read
         wraps = _wrapped(first)
         if not wraps:
             text = f"middleware {layer.name} takes {first}, which is no message"
@@ -161,14 +163,17 @@ class Wirer:
         for cls, hint in spelled_out(first.hint).items():
             if issubclass(cls, DomainEvent):
                 self._add(
-                    layer, "type-arguments", f"middleware {layer.name} takes {show(hint)}, but {UNSAID}", say(hint)
+                    layer,
+                    "type-arguments",
+                    f"middleware {layer.name} takes {format_hint(hint)}, but {UNSAID}",
+                    say(hint),
                 )
         arguments = self._arguments(layer, signature.parameters[2:])
         if not layer.inside:
             self._refuse_scoped(layer, arguments)
-        return Wired(layer.target, signature.runs, arguments, wraps=wraps, outer=not layer.inside)
+        return WiredCallable(layer.target, signature.call_kind, arguments, wraps=wraps, is_outer=not layer.inside)
 
-    def _refuse_scoped(self, layer: Layer, arguments: Iterable[Argument]) -> None:
+    def _refuse_scoped(self, layer: MiddlewareRegistration, arguments: Iterable[Argument]) -> None:
         """Outside a unit of work there is no scope to resolve from."""
         for argument in arguments:
             if argument.source is not Source.CONTAINER or argument.key is None or self.container is None:
@@ -180,7 +185,9 @@ class Wirer:
                 text = f"{text}, which the container makes anew for each scope or request ({lifetime.value})"
                 self._add(layer, "outer-middleware", text, f"{fix}; there it calls call_next once")
 
-    def _arguments(self, record: Registration | Layer, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
+    def _arguments(
+        self, record: Registration | MiddlewareRegistration, parameters: Collection[Parameter]
+    ) -> tuple[Argument, ...]:
         found = [self._argument(record, parameter) for parameter in parameters]
         arguments = [argument for argument in found if argument is not None]
         kept = [argument for argument in arguments if not (argument.keyword and argument.source is Source.DEFAULT)]
@@ -188,7 +195,7 @@ class Wirer:
             kept.pop()
         return tuple(kept)
 
-    def _argument(self, record: Registration | Layer, parameter: Parameter) -> Argument | None:
+    def _argument(self, record: Registration | MiddlewareRegistration, parameter: Parameter) -> Argument | None:
         name, keyword, default = parameter.name, parameter.keyword, parameter.default
         if isinstance(parameter.hint, Unresolved):
             return None  # reported where it was read
@@ -206,20 +213,20 @@ class Wirer:
     def _own_source(self, parameter: Parameter) -> Source | None:
         if _is_publish(parameter):
             return Source.PUBLISH
-        hint, _ = wanted(parameter.hint)
+        hint, _ = injection_target(parameter.hint)
         if hint is Context:
             return Source.CONTEXT
         return Source.APP if hint in type(self.app).__mro__[:-1] else None
 
-    def _key(self, record: Registration | Layer, parameter: Parameter) -> Key | None:
-        hint, _ = wanted(parameter.hint)
-        if len(members(hint)) != 1:
+    def _key(self, record: Registration | MiddlewareRegistration, parameter: Parameter) -> Key | None:
+        hint, _ = injection_target(parameter.hint)
+        if len(union_members(hint)) != 1:
             text = f"{record.name} asks for {parameter}, a choice that no container can make"
             self._add(record, "union-dependency", text, "ask for one type, or for one with `| None` and a default")
             return None
         return key_of(parameter.hint, self.container)
 
-    def _source(self, record: Registration | Layer, parameter: Parameter, key: Key) -> Source:
+    def _source(self, record: Registration | MiddlewareRegistration, parameter: Parameter, key: Key) -> Source:
         if self._knows(key):
             return Source.CONTAINER
         if key in self.provided:
@@ -231,17 +238,17 @@ class Wirer:
     def _knows(self, key: Key) -> bool:
         return self.container is not None and self.container.can_resolve(key)
 
-    def _missing(self, record: Registration | Layer, parameter: Parameter, key: Key) -> None:
+    def _missing(self, record: Registration | MiddlewareRegistration, parameter: Parameter, key: Key) -> None:
         if self.container is None:
             text = f"{record.name} asks for {parameter}, but the app has no container"
-            remedy = 'install one and pass it: pip install "diator[punq]", then Diator(container=punq.Container())'
+            fix = 'install one and pass it: pip install "diator[punq]", then Diator(container=punq.Container())'
         else:
             text = f"{record.name} asks for {parameter}, which the container has no provider for"
-            remedy = (
+            fix = (
                 f"register {key} with the container, give the parameter a default,"
                 f" or declare that senders bring it: app.provides({key})"
             )
-        self._add(record, "missing-dependency", text, remedy)
+        self._add(record, "missing-dependency", text, fix)
 
     def _publishes(self, registration: Registration, signature: Signature) -> tuple[type[Event], ...]:
         declared = [
@@ -250,16 +257,16 @@ class Wirer:
             if _is_publish(parameter)
             for cls in self._declared(registration, parameter)
         ]
-        if declared and registration.kind is Kind.QUERY:
+        if declared and registration.kind is HandlerKind.QUERY:
             text = f"query handler {registration.name} asks for Publish; a query changes nothing, so nothing happens"
             self._add(registration, "query-publishes", text, "make it a command, or drop the parameter")
-        if registration.kind is not Kind.QUERY and signature.events is not EMPTY:
+        if registration.kind is not HandlerKind.QUERY and signature.events is not EMPTY:
             declared += _event_classes(signature.events) or [Event]
         return tuple(dict.fromkeys(declared))
 
     def _declared(self, registration: Registration, parameter: Parameter) -> list[type[Event]]:
-        events_hint = get_args(wanted(parameter.hint)[0])
-        classes = [class_of(member) for hint in events_hint for member in members(unalias(hint))]
+        events_hint = get_args(injection_target(parameter.hint)[0])
+        classes = [class_of(member) for hint in events_hint for member in union_members(unalias(hint))]
         events = [cls for cls in classes if cls is not None and issubclass(cls, Event)]
         if not events or len(events) != len(classes):
             text = f"{registration.name} asks for {parameter}, which does not say which events it publishes"
@@ -269,19 +276,19 @@ class Wirer:
     def _refuse_shared_events(self, registration: Registration, key: Key) -> None:
         assert self.container is not None
         lifetime = self.container.lifetime(key)
-        if lifetime is Lifetime.SINGLETON or (lifetime is Lifetime.SCOPED and registration.kind is Kind.EVENT):
+        if lifetime is Lifetime.SINGLETON or (lifetime is Lifetime.SCOPED and registration.kind is HandlerKind.EVENT):
             text = (
                 f"{registration.name} has `events`, and the container shares one {registration.name} ({lifetime.value})"
             )
-            remedy = "register it as transient, or not at all: Diator builds it for each message"
-            self._add(registration, "shared-events", text, remedy)
+            fix = "register it as transient, or not at all: Diator builds it for each message"
+            self._add(registration, "shared-events", text, fix)
 
-    def _add(self, record: Registration | Layer, code: str, text: str, remedy: str) -> None:
-        self.problems.append(Problem(code, text, remedy, record.place))
+    def _add(self, record: Registration | MiddlewareRegistration, code: str, text: str, fix: str) -> None:
+        self.problems.append(Problem(code, text, fix, record.location))
 
 
 def _is_publish(parameter: Parameter) -> bool:
-    hint, _ = wanted(parameter.hint)
+    hint, _ = injection_target(parameter.hint)
     return hint is Publish or get_origin(hint) is Publish
 
 
@@ -289,38 +296,38 @@ def publish_hints(signature: Signature) -> Iterator[Any]:
     """What stands in the ``Publish[...]`` of a handler. ``Any``: a hint is any typing form."""
     for parameter in (*signature.constructor, *signature.parameters[1:]):
         if not isinstance(parameter.hint, Unresolved) and _is_publish(parameter):
-            yield from map(unalias, get_args(wanted(parameter.hint)[0]))
+            yield from map(unalias, get_args(injection_target(parameter.hint)[0]))
 
 
 def _event_classes(hint: Any) -> list[type[Event]]:
     """The events in a hint such as ``list[UserJoined | UserWarned]``."""
-    found = [class_of(member) for inner in get_args(hint) for member in members(unalias(inner))]
+    found = [class_of(member) for inner in get_args(hint) for member in union_members(unalias(inner))]
     return [cls for cls in found if cls is not None and issubclass(cls, Event)]
 
 
 def _wrapped(parameter: Parameter) -> tuple[Any, ...]:
     if parameter.hint is EMPTY or parameter.hint is Any or parameter.hint is object:
         return (Message,)
-    hints = members(split(parameter.hint)[0])
+    hints = union_members(split_annotated(parameter.hint)[0])
     classes = [class_of(hint) for hint in hints]
     return hints if all(cls is not None and issubclass(cls, Message) for cls in classes) else ()
 
 
-def _layer_shape(layer: Layer, signature: Signature) -> Problem | None:
+def _layer_shape(layer: MiddlewareRegistration, signature: Signature) -> Problem | None:
     if isinstance(layer.target, type):
-        name = show(cast("type[object]", layer.target))
-        remedy = f"pass an instance: app.add_middleware({name}(...))"
+        name = format_hint(cast("type[object]", layer.target))
+        fix = f"pass an instance: app.add_middleware({name}(...))"
         if issubclass(layer.target, Message):
-            remedy = f"write @app.middleware alone, and annotate its first parameter: message: {name}"
+            fix = f"write @app.middleware alone, and annotate its first parameter: message: {name}"
         text = f"@app.middleware got the class {name}, but expects a function or an instance that can be called"
-        return Problem("middleware", text, remedy, layer.place)
+        return Problem("middleware", text, fix, layer.location)
     positional = [p for p in signature.parameters if not p.keyword]
     if len(positional) < 2 or not callable(layer.target):
         text = f"middleware {layer.name} does not take a message and what to call next"
         return Problem(
-            "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any", layer.place
+            "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any", layer.location
         )
-    if signature.runs != "async":
-        text = f"middleware {layer.name} is {signature.runs}, so it can't wait for what it wraps"
-        return Problem("middleware", text, "write it with `async def`, and `await call_next(message)`", layer.place)
+    if signature.call_kind != "async":
+        text = f"middleware {layer.name} is {signature.call_kind}, so it can't wait for what it wraps"
+        return Problem("middleware", text, "write it with `async def`, and `await call_next(message)`", layer.location)
     return None

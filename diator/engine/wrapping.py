@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from diator._hook_details import Collected, Handling, Sending, Verb
 from diator._hooks import HookDispatcher, Wrap
-from diator.context import Headers, current
-from diator.engine.records import Registration
-from diator.engine.unit import Delay, Outbound, SendingUnit, Unit, Work
+from diator.context import Headers, current_context
+from diator.engine.registrations import Registration
+from diator.engine.unit import Delay, Outbound, SendingUnit, UnitCall, UnitOfWork
 from diator.messages import Event
 
 # Any: messages and results of all kinds meet here.
@@ -39,31 +39,31 @@ class Wrapping:
         methods = self._sending
 
         async def wrapped(message: Any) -> Any:
-            details = Sending(verb, message if verb == "publish" else (message,), current.get())
+            details = Sending(verb, message if verb == "publish" else (message,), current_context.get())
             with Wrap(methods, details):
                 details.result = await call(message)
             return details.result
 
         async def opened(query: Any) -> Any:
-            details = Sending(verb, (query,), current.get())
+            details = Sending(verb, (query,), current_context.get())
             return await _opened(Wrap(methods, details), details, lambda: call(query))
 
         return opened if verb == "stream" else wrapped
 
-    def handler(self, registration: Registration, work: Work, *, streams: bool) -> Work:
+    def handler(self, registration: Registration, work: UnitCall, *, streams: bool) -> UnitCall:
         """Go around one handler, inside its unit of work."""
         methods = self._handling
         if not methods:
             return work
 
-        async def wrapped(message: Any, unit: Unit) -> Any:
-            details = Handling(message, registration, current.get())
+        async def wrapped(message: Any, unit: UnitOfWork) -> Any:
+            details = Handling(message, registration, current_context.get())
             with Wrap(methods, details):
                 details.result = await work(message, unit)
             return details.result
 
-        async def opened(query: Any, unit: Unit) -> Any:
-            details = Handling(query, registration, current.get())
+        async def opened(query: Any, unit: UnitOfWork) -> Any:
+            details = Handling(query, registration, current_context.get())
             return await _opened(Wrap(methods, details), details, lambda: work(query, unit))
 
         return opened if streams else wrapped
@@ -78,7 +78,7 @@ class Wrapping:
     ) -> None:
         """Report an event that was published, and add the headers of hooks to a brokered one."""
         message_id = None if outbound is None else outbound.id
-        details = Collected(event, handler, current.get(), message_id, after, headers)
+        details = Collected(event, handler, current_context.get(), message_id, after, headers)
         if outbound is not None and (added := self._hooks.headers(details)):
             outbound.headers = Headers({**added, **(outbound.headers or {})})
         self._hooks.emit("collected", details)

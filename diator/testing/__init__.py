@@ -1,9 +1,9 @@
 """Tests of applications: record what an app does, replace what its handlers ask for, wait until all is handled.
 
 In reading order: `entries` (what is written down), `messages` (what tests assert on), `watch` (the hooks that write it
-down) with `activity` (what goes over the broker), `attach` (how an app is watched, and left as it was) with `twin`
-(its broker meanwhile), `recording` (which joins them), and `session` (which adds a worker, and waiting) with
-`unsettled` (what it raises). `plugin` is for pytest.
+down) with `activity` (what goes over the broker), `attach` (how an app is watched, and left as it was) with
+`session_messaging` (its broker until then), `recording` (which joins them), and `session` (which adds a worker, and
+waiting) with `unsettled` (what it raises). `plugin` is for pytest.
 """
 
 from diator.testing.entries import Entry

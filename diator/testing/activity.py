@@ -5,22 +5,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from diator.brokers.port import Ack, Park
+from diator.brokers.port import Ack, MoveToDeadLetters
 from diator.context import NO_HEADERS, Context
-from diator.hooks import Handled, Hooks, Parked, Settled
-from diator.testing.entries import Entry, show
+from diator.hooks import DeadLettered, Handled, Hooks, Settled
+from diator.testing.entries import Entry, short_repr
 
 if TYPE_CHECKING:
-    from diator.brokers.envelope import Outgoing
-    from diator.delivery.catalog import Consumed
+    from diator.brokers.envelope import OutgoingMessage
+    from diator.delivery.catalog import ConsumerConfig
 
-Way = tuple[str, str]
+DeliveryKey = tuple[str, str]
 """From a message, by its id, to one subscription."""
 
-_LOST = Park("lost: it failed, and this broker delivers at most once")
+_LOST = MoveToDeadLetters("lost: it failed, and this broker delivers at most once")
 
 
-class Activity(Hooks):
+class ActivityTracker(Hooks):
     """Follows brokered events from the handler that raises them to the outcome of each handler that gets them.
 
     An app knows what it has published before it leaves, and hears from its worker what was settled. In between a
@@ -31,18 +31,18 @@ class Activity(Hooks):
         self.failed: list[Entry] = []
         """The dead letters of what this app has published, in the order in which they came about."""
         self._entries = entries
-        self._consumed: dict[str, Consumed] = {}
+        self._consumed: dict[str, ConsumerConfig] = {}
         self._published: dict[str, Entry] = {}
         self._taken: set[str] = set()
         self._deduplicates = False
-        self._on_the_way: Counter[Way] = Counter()
-        self._runs: dict[Way, Entry] = {}
-        self._errors: dict[Way, BaseException | None] = {}
-        self._parked: dict[Way, Park] = {}
+        self._on_the_way: Counter[DeliveryKey] = Counter()
+        self._runs: dict[DeliveryKey, Entry] = {}
+        self._errors: dict[DeliveryKey, BaseException | None] = {}
+        self._dead_lettered: dict[DeliveryKey, MoveToDeadLetters] = {}
         self._calls: dict[int, Entry] = {}
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def consumes(self, consumed: Iterable["Consumed"], *, deduplicates: bool) -> None:
+    def consumes(self, consumed: Iterable["ConsumerConfig"], *, deduplicates: bool) -> None:
         """Learn who gets what over the broker, and whether that drops a message with an id that it had already."""
         self._consumed = {one.name: one for one in consumed}
         self._deduplicates = deduplicates
@@ -63,7 +63,7 @@ class Activity(Hooks):
         """Learn which message an event will be. One that is tried again may have the id of the first try."""
         self._published[message_id] = entry
 
-    def leaves(self, message: "Outgoing", context: Context | None) -> None:
+    def expect(self, message: "OutgoingMessage", context: Context | None) -> None:
         """Expect a message at every subscription that handles it."""
         entry = self._published.get(message.id)
         if entry is None:
@@ -73,20 +73,20 @@ class Activity(Hooks):
         if is_own(entry) and not dropped:
             self._on_the_way.update(self._ways(message))
 
-    def stays(self, message: "Outgoing", error: BaseException) -> None:
+    def not_sent(self, message: "OutgoingMessage", error: BaseException) -> None:
         """Expect it no longer: it did not leave."""
         if message.id in self._published:
             self._published[message.id].error = error
             for way in self._ways(message):
                 self._arrived(way)
 
-    def left(self, message: "Outgoing") -> None:
+    def sent(self, message: "OutgoingMessage") -> None:
         """Note that the broker has taken it."""
         if message.id in self._published:
             self._published[message.id].done = True
             self._taken.add(message.id)
 
-    def _ways(self, message: "Outgoing") -> Iterator[Way]:
+    def _ways(self, message: "OutgoingMessage") -> Iterator[DeliveryKey]:
         for one in self._consumed.values():
             if message.envelope.type in one.entries and message.topic in {
                 topic.name for topic in one.subscription.topics
@@ -120,33 +120,33 @@ class Activity(Hooks):
         elif error is not None and (run.error is None or isinstance(error, TimeoutError)):
             run.error = error
 
-    def parked(self, details: Parked, /) -> None:
+    def dead_lettered(self, details: DeadLettered, /) -> None:
         """Note why a message will be a dead letter, for brokers that have none."""
         if details.context is not None:
-            self._parked[_way(details.context)] = details.why
+            self._dead_lettered[_way(details.context)] = details.failure
 
     def settled(self, details: Settled, /) -> None:
         """Note that a message is done with, for one subscription."""
-        if details.message_id is None or details.lost or not isinstance(details.outcome, Ack | Park):
+        if details.message_id is None or details.lease_lost or not isinstance(details.outcome, Ack | MoveToDeadLetters):
             return
         way = (details.message_id, details.subscription)
-        why = self._parked.pop(way, None) or (_LOST if self._errors.get(way) is not None else None)
+        why = self._dead_lettered.pop(way, None) or (_LOST if self._errors.get(way) is not None else None)
         self._errors.pop(way, None)
         if why is not None:
-            self._bury(way, why)
+            self._dead_letter(way, why)
         self._arrived(way)
 
-    def _bury(self, way: Way, why: Park) -> None:
+    def _dead_letter(self, way: DeliveryKey, why: MoveToDeadLetters) -> None:
         cause = self._runs.get(way) or self._published.get(way[0])
         if cause is None:
             return  # somebody else's, which can't be read
-        letter = Entry("parked", cause.message, self._consumed[way[1]].registration, cause, done=True, why=why)
+        letter = Entry("dead-lettered", cause.message, self._consumed[way[1]].registration, cause, done=True, why=why)
         letter.error = cause.error
         self._entries.append(letter)
         if is_own(letter):
             self.failed.append(letter)
 
-    def _arrived(self, way: Way) -> None:
+    def _arrived(self, way: DeliveryKey) -> None:
         if self._on_the_way[way] > 1:
             self._on_the_way[way] -= 1
         else:
@@ -184,12 +184,12 @@ class Activity(Hooks):
     def unfinished(self) -> Iterator[str]:
         """Tell what is under way, each thing in a few words."""
         for entry in filter(is_own, self._calls.values()):
-            yield f"{show(entry.message)} is still being {entry.what}"
+            yield f"{short_repr(entry.message)} is still being {entry.kind}"
         for way in self._on_the_way:
             yield self._where(way)
 
-    def _where(self, way: Way) -> str:
-        handler, message = self._consumed[way[1]].registration.name, show(self._published[way[0]].message)
+    def _where(self, way: DeliveryKey) -> str:
+        handler, message = self._consumed[way[1]].registration.name, short_repr(self._published[way[0]].message)
         run = self._runs.get(way)
         if run is None:
             return f"{message} has not been delivered to {handler}"
@@ -204,10 +204,10 @@ def is_own(entry: Entry) -> bool:
     """Whether the app itself has begun what led to an entry, and no message from elsewhere."""
     while entry.cause is not None:
         entry = entry.cause
-    return entry.what != "handled"
+    return entry.kind != "handled"
 
 
-def _context_of(message: "Outgoing", context: Context | None) -> Context:
+def _context_of(message: "OutgoingMessage", context: Context | None) -> Context:
     """The context that a message has for those who handle it, but for what is known when it is delivered."""
     envelope = message.envelope
     return Context(
@@ -215,10 +215,10 @@ def _context_of(message: "Outgoing", context: Context | None) -> Context:
         correlation_id=envelope.diatorcorrelation or message.id,
         causation_id=envelope.diatorcausation,
         headers=NO_HEADERS if context is None else context.headers,
-        time=envelope.time,
+        published_at=envelope.time,
     )
 
 
-def _way(context: Context) -> Way:
+def _way(context: Context) -> DeliveryKey:
     assert context.subscription is not None
     return context.message_id, context.subscription

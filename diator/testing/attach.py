@@ -18,29 +18,31 @@ from diator._keys import Key
 from diator.app import (
     Diator,
     Parts,
-    brokerage_of,
     compiled,
     exchange,
     hooks_of,
+    inspect_app,
     is_running,
-    look,
+    messaging_of,
     parts_of,
     registry_of,
 )
-from diator.containers.port import Capability, Container, Lifetime, Resolver, Scope, Validation
-from diator.engine.check import Checked
+from diator.containers.port import Container, ContainerCapability, Lifetime, Resolver, Scope, ValidationResult
+from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
 from diator.engine.hints import class_of, key_of
-from diator.engine.resources import Resources
+from diator.engine.resources import ContainerScopes
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, DiatorError, Problem
-from diator.testing.twin import AS_IT_IS, Stage, Twin
-from diator.testing.watch import Watcher
+from diator.testing.session_messaging import AS_IT_IS, SessionMessaging, SessionOptions
+from diator.testing.watch import RecordingHooks
 
 _watched: WeakSet[Diator] = WeakSet()
 
 
-def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage: Stage = AS_IT_IS) -> ExitStack:
+def attached(
+    app: Diator, watcher: RecordingHooks, replace: Mapping[Any, object], stage: SessionOptions = AS_IT_IS
+) -> ExitStack:
     """Have an app watched, and its dependencies and its broker replaced, until the block ends; running or not.
 
     Raises `ConfigurationError` for what can't be replaced and for what is wrong with the app, `DiatorError` for an app
@@ -54,7 +56,7 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
     checked = _checked(app, parts, replaced)
     registry, closed = registry_of(app), registry_of(app).closed
     former = _exchanged(app, watcher, parts, checked)
-    registry.close(f"{app!r} is being recorded")
+    registry.freeze(f"{app!r} is being recorded")
     _watched.add(app)
 
     def detach() -> None:
@@ -69,7 +71,9 @@ def attached(app: Diator, watcher: Watcher, replace: Mapping[Any, object], stage
     return stack
 
 
-def _exchanged(app: Diator, watcher: Watcher, parts: Parts, checked: Checked) -> tuple[Parts, Dispatch | None]:
+def _exchanged(
+    app: Diator, watcher: RecordingHooks, parts: Parts, checked: CheckResult
+) -> tuple[Parts, Dispatch | None]:
     hooks = hooks_of(app)
     hooks.add(watcher)
     hooks.add(watcher.activity)
@@ -80,14 +84,14 @@ def _exchanged(app: Diator, watcher: Watcher, parts: Parts, checked: Checked) ->
         raise
 
 
-def _unhook(app: Diator, watcher: Watcher) -> None:
+def _unhook(app: Diator, watcher: RecordingHooks) -> None:
     hooks_of(app).remove(watcher)
     hooks_of(app).remove(watcher.activity)
 
 
 async def start(app: Diator, stack: AsyncExitStack) -> None:
     """Have an attached app run, and its broker connected, until the stack is left. One that runs is not ended."""
-    broker = brokerage_of(app)
+    broker = messaging_of(app)
     if not is_running(app):
         await stack.enter_async_context(app)
     elif broker is not None:
@@ -95,30 +99,30 @@ async def start(app: Diator, stack: AsyncExitStack) -> None:
         stack.push_async_callback(broker.close)
 
 
-def _parts(app: Diator, watcher: Watcher, stage: Stage, replaced: Mapping[Key, object]) -> Parts:
+def _parts(app: Diator, watcher: RecordingHooks, stage: SessionOptions, replaced: Mapping[Key, object]) -> Parts:
     own = parts_of(app)
     given = None
     if own.container or replaced:
         given = _Replacing(own.container, replaced, registry_of(app).provided)
-    resources = Resources(given)
+    resources = ContainerScopes(given)
     resources.threads = own.resources.threads
     if given:
         resources.resolve = _Resolver(own.resources, replaced).resolve  # of a container without scopes, or none
     return Parts(given, resources, _twin(app, stage, watcher))
 
 
-def _twin(app: Diator, stage: Stage, watcher: Watcher) -> Twin | None:
-    own = brokerage_of(app)
+def _twin(app: Diator, stage: SessionOptions, watcher: RecordingHooks) -> SessionMessaging | None:
+    own = messaging_of(app)
     if own is not None:
-        return Twin(own, stage, watcher.activity)
+        return SessionMessaging(own, stage, watcher.activity)
     if stage.broker in (None, "keep"):
         return None
     text = f"app.testing got broker={stage.broker!r}, but {app!r} has no message broker that it could stand for"
     raise ConfigurationError([Problem("no-broker", text, 'give the app one: Diator("meetings", broker="memory://")')])
 
 
-def _checked(app: Diator, parts: Parts, replaced: Mapping[Key, object]) -> Checked:
-    checked = look(app, parts)
+def _checked(app: Diator, parts: Parts, replaced: Mapping[Key, object]) -> CheckResult:
+    checked = inspect_app(app, parts)
     problems = [_with_advice(problem) for problem in checked.problems if problem.severity == "error"]
     problems.extend(_refused(app, checked, replaced))
     if problems:
@@ -129,10 +133,10 @@ def _checked(app: Diator, parts: Parts, replaced: Mapping[Key, object]) -> Check
 def _with_advice(problem: Problem) -> Problem:
     if problem.code != "missing-dependency":
         return problem
-    return dataclasses.replace(problem, remedy=f"{problem.remedy}; or replace it for the test: record(replace=...)")
+    return dataclasses.replace(problem, fix=f"{problem.fix}; or replace it for the test: record(replace=...)")
 
 
-def _refused(app: Diator, checked: Checked, replaced: Mapping[Key, object]) -> Iterator[Problem]:
+def _refused(app: Diator, checked: CheckResult, replaced: Mapping[Key, object]) -> Iterator[Problem]:
     """A replacement that nobody would get must not pass for one."""
     wired = (*checked.handlers.values(), *checked.layers.values())
     asked = {key for one in wired for key in one.keys} | registry_of(app).provided.keys()
@@ -165,7 +169,7 @@ def _instead(container: Container | None, key: Key, names: list[str]) -> str:
 class _Resolver:
     """Resolves what is replaced itself, and leaves the rest to another."""
 
-    def __init__(self, inner: Resolver | Resources, replaced: Mapping[Key, object]) -> None:
+    def __init__(self, inner: Resolver | ContainerScopes, replaced: Mapping[Key, object]) -> None:
         self._inner = inner
         self._replaced = replaced
 
@@ -198,8 +202,8 @@ class _Replacing:
         self._declared = {key: given for key, given in replaced.items() if key in declared} or NO_VALUES
 
     @property
-    def capabilities(self) -> Capability:
-        return self._inner.capabilities if self._inner else Capability(0)
+    def capabilities(self) -> ContainerCapability:
+        return self._inner.capabilities if self._inner else ContainerCapability(0)
 
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
         return self._inner.qualifier(metadata) if self._inner else None
@@ -223,9 +227,13 @@ class _Replacing:
         reaches: Callable[..., bool] | None = getattr(self._inner, "reaches", None)
         return target in keys or bool(own and (reaches is None or reaches(own, target)))
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         own = [key for key in keys if key not in self._replaced]
-        return self._inner.validate(own, {**self._declared, **dict.fromkeys(provided)}) if self._inner else Validation()
+        return (
+            self._inner.validate(own, {**self._declared, **dict.fromkeys(provided)})
+            if self._inner
+            else ValidationResult()
+        )
 
     def scope(self, provided: Mapping[Key, object], /) -> _Scope:
         # What `app.provides` declares may reach the container's own factories, as it does when a sender brings it.

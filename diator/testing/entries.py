@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 from typing_extensions import TypeVar
 
 from diator.context import Context
-from diator.engine.records import Registration
+from diator.engine.registrations import Registration
 from diator.messages import Message
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from diator.brokers.port import Park
+    from diator.brokers.port import MoveToDeadLetters
 
 M_co = TypeVar("M_co", bound=Message, covariant=True, default=Message)
 
-What = Literal["sent", "published", "handled", "parked"]
+EntryKind = Literal["sent", "published", "handled", "dead-lettered"]
 
 _LONGEST = 300
 """Characters that are shown of one message, result or error."""
@@ -27,7 +27,7 @@ _LONGEST = 300
 class Entry(Generic[M_co]):
     """One message that was sent or published, one run of a handler, or one dead letter."""
 
-    what: What
+    kind: EntryKind
     """What was done with the message. A query that is streamed counts as sent."""
     message: M_co
     """The message itself, not a copy."""
@@ -47,7 +47,7 @@ class Entry(Generic[M_co]):
     context: Context | None = None
     """Of a brokered event, the ids and headers that it left with; of the run of its handler, the context of that
     delivery. None for what stays in the process, and for what has not left it."""
-    why: "Park | None" = None
+    why: "MoveToDeadLetters | None" = None
     """Of a dead letter, the reason and how often it was tried."""
     after: "float | timedelta | None" = None
     """Of a brokered event, the delay that it was published with."""
@@ -63,28 +63,28 @@ class Entry(Generic[M_co]):
         return f"{self._did()}{self._came_out()}"
 
     def _did(self) -> str:
-        if self.by is None or self.what in ("sent", "published"):
-            return f"{self.what} {show(self.message)}"
+        if self.by is None or self.kind in ("sent", "published"):
+            return f"{self.kind} {short_repr(self.message)}"
         # What came over a broker is another object; only if it looks different is it worth a second look.
         same = self.cause is not None and (
-            self.cause.message is self.message or show(self.cause.message) == show(self.message)
+            self.cause.message is self.message or short_repr(self.cause.message) == short_repr(self.message)
         )
-        whose = f"{'for' if self.what == 'parked' else 'by'} {self.by.name}"
-        return f"{self.what} {whose}" if same else f"{self.what} {show(self.message)} {whose}"
+        whose = f"{'for' if self.kind == 'dead-lettered' else 'by'} {self.by.name}"
+        return f"{self.kind} {whose}" if same else f"{self.kind} {short_repr(self.message)} {whose}"
 
     def _came_out(self) -> str:
         if self.why is not None:
             return f": {self.why.reason}"
         if self.error is not None:
-            attempt = "" if self.context is None or self.what != "handled" else f", attempt {self.attempt}"
-            return f"{attempt}, raised {show(self.error)}"
+            attempt = "" if self.context is None or self.kind != "handled" else f", attempt {self.attempt}"
+            return f"{attempt}, raised {short_repr(self.error)}"
         if not self.done:
-            return ", not sent" if self.what == "published" else ", still running"
+            return ", not sent" if self.kind == "published" else ", still running"
         # A request has one handler, whose result is the one of sending: one of the two is enough to read.
-        return "" if self.result is None or self.what == "handled" else f", returned {show(self.result)}"
+        return "" if self.result is None or self.kind == "handled" else f", returned {short_repr(self.result)}"
 
 
-def show(thing: object) -> str:
+def short_repr(thing: object) -> str:
     """The ``repr`` of something, cut where it is long; a record must be readable when a test has failed."""
     try:
         text = repr(thing)

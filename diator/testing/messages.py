@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Generic, TypeVar, cast, overload
 
-from diator.engine.hints import show
-from diator.engine.records import Registration, name_of
+from diator.engine.hints import format_hint
+from diator.engine.registrations import Registration, name_of
 from diator.errors import InvalidMessageError
 from diator.messages import Event, Message
-from diator.testing.entries import Entry, What, tree
+from diator.testing.entries import Entry, EntryKind, tree
 
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 T = TypeVar("T", bound=Message)
@@ -26,12 +26,12 @@ class Messages(Sequence[M_co], Generic[M_co]):
 
     def __init__(
         self,
-        what: What,
+        what: EntryKind,
         entries: Sequence[Entry[M_co]],
         whole: Sequence[Entry],
         handlers: Collection[Registration] = (),
     ) -> None:
-        self._what: What = what
+        self._what: EntryKind = what
         self._entries = entries
         self._whole = whole
         """What is shown when an assertion fails."""
@@ -80,7 +80,7 @@ class Messages(Sequence[M_co], Generic[M_co]):
     def _failed(self, expected: str, cls: type[Message], by: object, found: Sequence[Entry]) -> AssertionError:
         handler = "" if by is None else f" by {name_of(by)}"
         count = len(found) or "none"
-        text = f"expected {expected} {show(cls)} to be {self._what}{handler}, found {count}; what happened:"
+        text = f"expected {expected} {format_hint(cls)} to be {self._what}{handler}, found {count}; what happened:"
         return AssertionError(f"{text}\n{tree(self._whole)}")
 
     @overload

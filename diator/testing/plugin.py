@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from diator.app import Diator
-from diator.testing.recording import Record, Seen
+from diator.testing.recording import Record, Recording
 from diator.testing.recording import record as record_app
 from diator.testing.session import Session, session
 from diator.testing.unsettled import UnsettledError
@@ -79,7 +79,7 @@ def pytest_runtest_makereport(
     return report
 
 
-def _made(fixtures: Mapping[str, object]) -> list[Seen]:
+def _made(fixtures: Mapping[str, object]) -> list[Recording]:
     recorder, tester = fixtures.get("record"), fixtures.get("testing")
     return [
         *(recorder.records if isinstance(recorder, Recorder) else ()),
@@ -87,5 +87,5 @@ def _made(fixtures: Mapping[str, object]) -> list[Seen]:
     ]
 
 
-def _is_told(seen: Seen, error: BaseException | None) -> bool:
+def _is_told(seen: Recording, error: BaseException | None) -> bool:
     return str(seen) in str(error) or (isinstance(error, UnsettledError) and error.seen is seen)

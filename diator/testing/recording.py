@@ -13,7 +13,7 @@ from diator.messages import Event, Message, Request
 from diator.testing.attach import attached
 from diator.testing.entries import Entry, tree
 from diator.testing.messages import Messages
-from diator.testing.watch import Watcher
+from diator.testing.watch import RecordingHooks
 
 
 def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Record":
@@ -48,13 +48,13 @@ def replacements(who: str, replace: Mapping[Any, object] | None) -> Mapping[Any,
 
 def _stayed(entry: Entry) -> bool:
     """Whether it is an event for the broker that did not leave."""
-    return entry.what == "published" and (not entry.done or entry.error is not None)
+    return entry.kind == "published" and (not entry.done or entry.error is not None)
 
 
-class Seen:
+class Recording:
     """Everything that an app has sent, published and handled in a block; prints as a tree."""
 
-    def __init__(self, app: Diator, watcher: Watcher) -> None:
+    def __init__(self, app: Diator, watcher: RecordingHooks) -> None:
         self._app = app
         self._watcher = watcher
 
@@ -84,13 +84,13 @@ class Seen:
     @property
     def dead_letters(self) -> Messages[Event]:
         """Brokered events that a handler has failed on for good, once for each such handler."""
-        return self._messages("parked")
+        return self._messages("dead-lettered")
 
     def _messages(self, what: Any) -> Messages[Any]:
         # Any: which messages these are follows from what was done with them.
         entries = self.entries
         handlers = (*self._app.requests.values(), *chain.from_iterable(self._app.events.values()))
-        return Messages(what, [e for e in entries if e.what == what and not _stayed(e)], entries, handlers)
+        return Messages(what, [e for e in entries if e.kind == what and not _stayed(e)], entries, handlers)
 
     def __str__(self) -> str:
         return tree(self.entries)
@@ -99,11 +99,11 @@ class Seen:
         return f"<{type(self).__name__} of {self._app!r}: {len(self.entries)} entries>"
 
 
-class Record(Seen):
+class Record(Recording):
     """What an app does while it is recorded. Made by `record`."""
 
     def __init__(self, app: Diator, replace: Mapping[Any, object]) -> None:
-        super().__init__(app, Watcher())
+        super().__init__(app, RecordingHooks())
         self._replace = replace
         self._attached: ExitStack | None = None
         self._stack = AsyncExitStack()

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from diator._coroutines import marked
 from diator._misuse import AsyncOnly
-from diator.app import Diator, Sender, brokerage_of
+from diator.app import Diator, Sender, messaging_of
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
 from diator.messages import Event, Query, Request
@@ -17,10 +17,10 @@ from diator.options import FLAG, SECONDS, require
 from diator.testing.activity import is_own
 from diator.testing.attach import attached, start
 from diator.testing.entries import Entry
-from diator.testing.recording import Seen, replacements
-from diator.testing.twin import Stage
+from diator.testing.recording import Recording, replacements
+from diator.testing.session_messaging import SessionOptions
 from diator.testing.unsettled import UnsettledError
-from diator.testing.watch import Watcher
+from diator.testing.watch import RecordingHooks
 
 R = TypeVar("R")
 
@@ -30,10 +30,10 @@ def session(
 ) -> "Session":
     """Make a session; see ``app.testing``."""
     require("app.testing", {"delays": FLAG}, {"delays": delays})
-    return Session(app, Stage(broker, delays), replacements("app.testing", replace))
+    return Session(app, SessionOptions(broker, delays), replacements("app.testing", replace))
 
 
-class Session(AsyncOnly, Seen):
+class Session(AsyncOnly, Recording):
     """An app in a test, recorded and with a worker: ``async with app.testing() as session``.
 
     It has what a record has, of everything that the app itself has begun in the block, whoever has called it. Messages
@@ -43,8 +43,8 @@ class Session(AsyncOnly, Seen):
 
     _how = "async with app.testing() as session"
 
-    def __init__(self, app: Diator, stage: Stage, replace: Mapping[Any, object]) -> None:
-        super().__init__(app, Watcher())
+    def __init__(self, app: Diator, stage: SessionOptions, replace: Mapping[Any, object]) -> None:
+        super().__init__(app, RecordingHooks())
         self._stage = stage
         self._replace = replace
         self._stack: AsyncExitStack | None = None
@@ -119,7 +119,7 @@ class Session(AsyncOnly, Seen):
         async with AsyncExitStack() as stack:
             stack.enter_context(attached(self._app, self._watcher, self._replace, self._stage))
             await start(self._app, stack)
-            if brokerage_of(self._app) is not None:
+            if messaging_of(self._app) is not None:
                 await stack.enter_async_context(self._app.worker(grace=0.0))
             self._stack = stack.pop_all()
         self._is_open = True

@@ -7,18 +7,18 @@ from pathlib import Path
 from types import TracebackType
 
 import diator
-from diator._places import Place
-from diator.testing.entries import Entry, show, tree
-from diator.testing.recording import Seen
+from diator._locations import SourceLocation
+from diator.testing.entries import Entry, short_repr, tree
+from diator.testing.recording import Recording
 
-_MOST = 20
+_MAX_LINES = 20
 """Lines that are worth reading before the tree."""
 
 
 class UnsettledError(AssertionError):
     """A handler has failed for good, or something was not done in time. Shows what happened, by what caused it."""
 
-    def __init__(self, seen: Seen, failed: Sequence[Entry], unfinished: Sequence[str], seconds: float) -> None:
+    def __init__(self, seen: Recording, failed: Sequence[Entry], unfinished: Sequence[str], seconds: float) -> None:
         super().__init__(seen, failed, unfinished, seconds)
         self.seen = seen
         """The session."""
@@ -48,21 +48,21 @@ UnsettledError.__module__ = "diator.testing"  # reports begin with the whole nam
 def _failure(letter: Entry) -> str:
     assert letter.by is not None
     assert letter.why is not None
-    return f"{letter.by.name} has failed for good on {show(letter.message)}: {letter.why.reason}"
+    return f"{letter.by.name} has failed for good on {short_repr(letter.message)}: {letter.why.reason}"
 
 
 def _cut(lines: Sequence[str]) -> Iterator[str]:
-    yield from lines[:_MOST]
-    if len(lines) > _MOST:
-        yield f"... and {len(lines) - _MOST} more"
+    yield from lines[:_MAX_LINES]
+    if len(lines) > _MAX_LINES:
+        yield f"... and {len(lines) - _MAX_LINES} more"
 
 
 def _with_place(entry: Entry) -> str:
-    place = _raised_at(entry.error) if entry.what == "handled" and entry.error is not None else None
-    return str(entry) if place is None else f"{entry} at {place}"
+    location = _raised_at(entry.error) if entry.kind == "handled" and entry.error is not None else None
+    return str(entry) if location is None else f"{entry} at {location}"
 
 
-def _raised_at(error: BaseException) -> Place | None:
+def _raised_at(error: BaseException) -> SourceLocation | None:
     """The line of the application that an error comes from, or else the very line that raised it."""
     frames = list(_frames(error.__traceback__ or (error.__cause__ and error.__cause__.__traceback__) or None))
     own = [frame for frame in frames if not frame.file.startswith(_LIBRARIES)]
@@ -70,16 +70,16 @@ def _raised_at(error: BaseException) -> Place | None:
     return _short(found[0]) if found else None
 
 
-def _frames(traceback: TracebackType | None) -> Iterator[Place]:
+def _frames(traceback: TracebackType | None) -> Iterator[SourceLocation]:
     while traceback is not None:
-        yield Place(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
+        yield SourceLocation(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
         traceback = traceback.tb_next
 
 
-def _short(place: Place) -> Place:
+def _short(location: SourceLocation) -> SourceLocation:
     """A place below the current folder as seen from there."""
     here = f"{Path.cwd()}{os.sep}"
-    return place._replace(file=place.file.removeprefix(here))
+    return location._replace(file=location.file.removeprefix(here))
 
 
 _LIBRARIES = (

@@ -7,14 +7,14 @@ from contextvars import ContextVar, Token
 from functools import partial
 from types import TracebackType
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.engine.events import is_brokered
-from diator.engine.records import Kind, Registration
+from diator.engine.registrations import HandlerKind, Registration
 from diator.errors import NotPublishedError
 from diator.hooks import Collected, Handling, Hooks, Publishing, Sending
 from diator.messages import Message
-from diator.testing.activity import Activity
-from diator.testing.entries import Entry, What
+from diator.testing.activity import ActivityTracker
+from diator.testing.entries import Entry, EntryKind
 
 
 class _Raised:
@@ -50,14 +50,14 @@ class _Frame:
 _current: ContextVar[_Frame | None] = ContextVar("diator.testing", default=None)
 
 
-class Watcher(Hooks):
+class RecordingHooks(Hooks):
     """Keeps entries, in the order in which things began."""
 
     needs_context = False
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.activity = Activity(self.entries)
+        self.activity = ActivityTracker(self.entries)
         """What goes over the broker, and what is under way."""
 
     def sending(self, details: Sending, /) -> AbstractContextManager[None]:
@@ -88,7 +88,7 @@ class Watcher(Hooks):
             entry.cause = self.activity.cause_of(entry.context)
             self.activity.runs(entry, entry.context)
             frame = _Frame(entry, [], entry)
-        elif details.handler.kind is Kind.EVENT:
+        elif details.handler.kind is HandlerKind.EVENT:
             entry.cause = _event_entry(outer, details.handler, details.message) or outer.entry
             frame = _Frame(entry, outer.raised, outer.root)
         else:
@@ -113,7 +113,7 @@ class Watcher(Hooks):
         else:
             frame.raised.append(_Raised(entry, frame.root))
 
-    def _add(self, what: What, message: Message, cause: Entry | None) -> Entry:
+    def _add(self, what: EntryKind, message: Message, cause: Entry | None) -> Entry:
         entry = Entry(what, message, cause.by if cause else None, cause)
         entry.done = what == "published" and not _is_brokered(entry)  # the broker has to take those
         self.entries.append(entry)
@@ -163,13 +163,13 @@ class _Running(AbstractContextManager[None]):
 class _Leaving(AbstractContextManager[None]):
     """Messages while they are passed to the broker: they may be handled before that has returned."""
 
-    def __init__(self, activity: Activity, details: Publishing) -> None:
+    def __init__(self, activity: ActivityTracker, details: Publishing) -> None:
         self._activity = activity
         self._details = details
 
     def __enter__(self) -> None:
         for message in self._details.messages:
-            self._activity.leaves(message, self._details.context)
+            self._activity.expect(message, self._details.context)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -177,12 +177,12 @@ class _Leaving(AbstractContextManager[None]):
         lost = set[str]() if error is None else _not_sent(error, self._details.messages)
         for message in self._details.messages:
             if error is not None and message.id in lost:
-                self._activity.stays(message, error)
+                self._activity.not_sent(message, error)
             else:
-                self._activity.left(message)
+                self._activity.sent(message)
 
 
-def _not_sent(error: BaseException, messages: Sequence[Outgoing]) -> set[str]:
+def _not_sent(error: BaseException, messages: Sequence[OutgoingMessage]) -> set[str]:
     """The ids of those that did not leave, or of which nobody knows."""
     failed = error.__cause__
     if isinstance(failed, NotPublishedError):

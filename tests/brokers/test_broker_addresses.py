@@ -31,8 +31,8 @@ def refused(broker: object) -> Problem:
 def test_a_connection_string_is_not_shown_and_belongs_into_the_environment(address: str) -> None:
     problem = refused(address)
     assert "looks like a connection string" in problem.text
-    assert "environment variable" in problem.remedy
-    assert "azure-servicebus://?connection_string_env=NAME" in problem.remedy
+    assert "environment variable" in problem.fix
+    assert "azure-servicebus://?connection_string_env=NAME" in problem.fix
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_what_is_not_secret_is_shown() -> None:
 )
 def test_schemes_that_nearly_exist_lead_to_the_one_that_is_meant(scheme: str, meant: str) -> None:
     problem = refused(f"{scheme}://shop")
-    assert f"did you mean '{meant}://...'?" in problem.remedy
+    assert f"did you mean '{meant}://...'?" in problem.fix
 
 
 def test_a_scheme_that_resembles_none_is_told_what_there_is() -> None:
     problem = refused("smoke://shop")
     assert "no broker plugin for 'smoke'; there are plugins for: memory" in problem.text
-    assert "memory://" in problem.remedy
+    assert "memory://" in problem.fix
 
 
 WRONG_ANYWHERE = {

@@ -5,10 +5,10 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 import pytest
-from diator_conformance import BrokerSuite, Wanted
+from diator_conformance import BrokerOptions, BrokerSuite
 from diator_conformance.brokers.messages import message, messages, numbers
 
-from diator.brokers import ACK, RELEASE, Capability, MemoryBroker, RetryAfter, Subscription, Topic
+from diator.brokers import ACK, RELEASE, BrokerCapability, MemoryBroker, RetryAfter, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotPublishedError
 from tests.brokers.swift_loop import run_swiftly
 
@@ -20,10 +20,10 @@ HANDLER = Subscription("shop.handler", (ORDERS,))
 class TestMemoryBroker(BrokerSuite):
     """In a loop whose time passes at once, so that many random programs cost little."""
 
-    examples = 150
+    max_examples = 150
     spaces: ClassVar[dict[str, MemoryBroker]] = {}
 
-    def make_broker(self, space: str, wanted: Wanted) -> MemoryBroker:
+    def make_broker(self, space: str, wanted: BrokerOptions) -> MemoryBroker:
         if space not in self.spaces:
             window = wanted.duplicate_window
             self.spaces[space] = MemoryBroker(wanted.capacity, wanted.lease, duplicate_window=window)
@@ -46,9 +46,9 @@ async def opened(*subscriptions: Subscription, broker: MemoryBroker | None = Non
 def test_an_address_gives_the_settings() -> None:
     broker = MemoryBroker.from_url("memory://?capacity=2&lease=0.5&duplicate_window=60")
     assert broker.lease == 0.5
-    assert Capability.DEDUPLICATES in broker.capabilities
+    assert BrokerCapability.DUPLICATE_DETECTION in broker.capabilities
     assert MemoryBroker.from_url("memory://").lease == 30.0
-    assert Capability.DEDUPLICATES not in MemoryBroker.from_url("memory://").capabilities
+    assert BrokerCapability.DUPLICATE_DETECTION not in MemoryBroker.from_url("memory://").capabilities
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_wrong_address_is_refused_with_what_is_allowed(address: str, why: str)
         MemoryBroker.from_url(address)
     (problem,) = raised.value.problems
     assert why in problem.text
-    assert problem.remedy
+    assert problem.fix
 
 
 def test_the_remedy_of_a_wrong_address_names_every_parameter() -> None:
@@ -89,7 +89,7 @@ async def test_publishing_awaits_nothing_where_there_is_room() -> None:
     with pytest.raises(StopIteration):
         broker.publish(messages(3, ORDERS), timeout=1).send(None)
     (status,) = await broker.status([HANDLER])
-    assert status.waiting == 3
+    assert status.backlog == 3
 
 
 async def test_capacity_counts_what_is_not_settled_and_no_dead_letters() -> None:
@@ -207,7 +207,7 @@ def test_a_duplicate_is_one_within_the_window_only() -> None:
             await broker.publish(messages(1, ORDERS), timeout=1)
             await asyncio.sleep(40)
         (status,) = await broker.status([HANDLER])
-        assert status.waiting == 2
+        assert status.backlog == 2
 
     run_swiftly(main())
 

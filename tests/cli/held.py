@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from diator.brokers import DeadLetter, Envelope, MemoryBroker, Outgoing, Park, Subscription, Topic, dead_letters_of
+from diator.brokers import (
+    DeadLetter,
+    Envelope,
+    MemoryBroker,
+    MoveToDeadLetters,
+    OutgoingMessage,
+    Subscription,
+    Topic,
+    dead_letters_of,
+)
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem
 
 APP = """
@@ -28,7 +37,9 @@ async def mail(event: Joined) -> None: ...
 
 TOPIC = Topic("joined", False, ("joined",))
 NOTE, MAIL = Subscription("meetings.note", (TOPIC,)), Subscription("meetings.mail", (TOPIC,))
-WHY = Park("exhausted after 5 attempts", "builtins.ValueError: no such meeting", "Traceback ...\nValueError: no", 5)
+WHY = MoveToDeadLetters(
+    "exhausted after 5 attempts", "builtins.ValueError: no such meeting", "Traceback ...\nValueError: no", 5
+)
 
 
 class HeldBroker(MemoryBroker):
@@ -58,7 +69,8 @@ class HeldBroker(MemoryBroker):
     ) -> Sequence[DeadLetter]:
         return [
             letter._replace(
-                parked_at=letter.parked_at - self.ages.get(letter.id, timedelta()), **self.changes.get(letter.id, {})
+                dead_lettered_at=letter.dead_lettered_at - self.ages.get(letter.id, timedelta()),
+                **self.changes.get(letter.id, {}),
             )
             for letter in await super().dead_letters(subscription, after=after, limit=limit)
         ]
@@ -75,11 +87,11 @@ class HeldBroker(MemoryBroker):
             raise self.failing[letter_id]
         return letter_id not in self.gone
 
-    def park(self, *numbers: int, of: Subscription = NOTE, why: Park = WHY) -> list[str]:
-        """Park events with these numbers, and give the ids of the dead letters."""
+    def park(self, *numbers: int, of: Subscription = NOTE, why: MoveToDeadLetters = WHY) -> list[str]:
+        """MoveToDeadLetters events with these numbers, and give the ids of the dead letters."""
         return asyncio.run(self._park(numbers, of, why))
 
-    async def _park(self, numbers: Sequence[int], of: Subscription, why: Park) -> list[str]:
+    async def _park(self, numbers: Sequence[int], of: Subscription, why: MoveToDeadLetters) -> list[str]:
         await self.connect()
         await self.apply([of], [TOPIC])
         before = [letter.id async for letter in dead_letters_of(self, of)]
@@ -98,9 +110,9 @@ class HeldBroker(MemoryBroker):
         return asyncio.run(read())
 
 
-def _message(number: int) -> Outgoing:
+def _message(number: int) -> OutgoingMessage:
     data = msgspec.Raw(msgspec.json.encode({"number": number}))
-    return Outgoing(
+    return OutgoingMessage(
         "joined", Envelope(specversion="1.0", id=f"event-{number}", source="test", type="joined", data=data)
     )
 

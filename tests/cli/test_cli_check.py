@@ -1,4 +1,4 @@
-"""``diator check``: every problem, with its place and its remedy, and an exit code for CI."""
+"""``diator check``: every problem, with its place and its fix, and an exit code for CI."""
 
 import json
 import re
@@ -108,7 +108,7 @@ def test_mistakes_of_several_handlers_are_told_together(tmp_path: Path) -> None:
     done = run(tmp_path, "check", "meetings:app")
     assert done.code == 1
     assert [line.rpartition("[")[2] for line in done.stdout.splitlines() if "error: " in line] == [
-        "result]",
+        "return-type]",
         "duplicate-handler]",
         "message-kind]",
     ]
@@ -207,7 +207,7 @@ def test_json_holds_every_problem_field_by_field(tmp_path: Path) -> None:
                 "severity": "error",
                 "code": "missing-dependency",
                 "text": "join asks for api: Api, but the app has no container",
-                "remedy": INSTALL,
+                "fix": INSTALL,
                 "file": "meetings.py",
                 "line": 8,
             }
@@ -219,7 +219,7 @@ def test_json_says_when_the_app_was_not_looked_at_to_the_end(tmp_path: Path) -> 
     write(tmp_path, CLEAN + "app.include(app)\n")
     found = json.loads(run(tmp_path, "check", "meetings:app", "--json").stdout)
     assert (found["complete"], found["checked"]) == (False, None)
-    assert [problem["code"] for problem in found["problems"]] == ["include"]
+    assert [problem["code"] for problem in found["problems"]] == ["router"]
 
 
 def test_a_problem_without_a_place_is_told_without_one(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from diator import Diator, NotificationEvent, Retry, contract
-from diator.brokers import MemoryBroker, Park
+from diator.brokers import MemoryBroker, MoveToDeadLetters
 from diator.errors import BrokerError, BrokerUnavailableError, Problem
 from tests.cli.held import APP, MAIL, NOTE, HeldBroker, held
 from tests.cli.prompt import Outcome, run, write
@@ -75,9 +75,9 @@ def test_a_subscription_that_the_broker_does_not_have_is_told(tmp_path: Path, br
 
 def test_the_list_is_a_table_of_all_subscriptions(tmp_path: Path, broker: HeldBroker) -> None:
     (one,) = broker.park(1)
-    broker.park(2, of=MAIL, why=Park("rejected: spam", None, None, 1))
+    broker.park(2, of=MAIL, why=MoveToDeadLetters("rejected: spam", None, None, 1))
     lines = letters(tmp_path, "list").stdout.splitlines()
-    assert " ".join(lines[1].split()) == "Id Subscription Event Message id Reason Error Attempts Parked at"
+    assert " ".join(lines[1].split()) == "Id Subscription Event Message id Reason Error Attempts Dead-lettered at"
     cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[3:] if line]
     error = "builtins.ValueError: no such meeting"
     assert cells[0][:7] == [one, "meetings.note", "joined", "event-1", "exhausted after 5 attempts", error, "5"]
@@ -87,7 +87,7 @@ def test_the_list_is_a_table_of_all_subscriptions(tmp_path: Path, broker: HeldBr
 def test_json_has_what_the_table_has(tmp_path: Path, broker: HeldBroker) -> None:
     (one,) = broker.park(1)
     (found,) = listed(tmp_path)
-    assert found.pop("parked_at").endswith("+00:00")
+    assert found.pop("dead_lettered_at").endswith("+00:00")
     assert found == {
         "id": one,
         "subscription": "meetings.note",
@@ -101,8 +101,8 @@ def test_json_has_what_the_table_has(tmp_path: Path, broker: HeldBroker) -> None
 
 def test_filters_choose_and_all_must_fit(tmp_path: Path, broker: HeldBroker) -> None:
     one, two = broker.park(1, 2)
-    broker.park(3, why=Park("undecodable: it is no CloudEvent", None, None, 0))
-    broker.park(4, of=MAIL, why=Park("exhausted", "asyncpg.DeadlockError: a\nb", None, 3))
+    broker.park(3, why=MoveToDeadLetters("undecodable: it is no CloudEvent", None, None, 0))
+    broker.park(4, of=MAIL, why=MoveToDeadLetters("exhausted", "asyncpg.DeadlockError: a\nb", None, 3))
     broker.ages = {one: timedelta(hours=3)}
     assert message_ids(tmp_path, "--subscription", "meetings.mail") == ["event-4"]
     assert message_ids(tmp_path, "-s", "meetings.mail", "-s", "meetings.note") == [f"event-{n}" for n in (4, 1, 2, 3)]
@@ -138,7 +138,7 @@ def test_an_unknown_subscription_suggests_close_names(tmp_path: Path, broker: He
 
 
 def test_what_an_attacker_wrote_reaches_no_terminal_as_a_command(tmp_path: Path, broker: HeldBroker) -> None:
-    (one,) = broker.park(1, why=Park("exhausted", "x.E: \x1b[2J\x9b31m\x07", "in\x1b]0;title\x07", 1))
+    (one,) = broker.park(1, why=MoveToDeadLetters("exhausted", "x.E: \x1b[2J\x9b31m\x07", "in\x1b]0;title\x07", 1))
     broker.changes = {one: {"headers": {"x\x1b[1m": "\x1b[0m"}, "body": b"\x1b[31m"}}
     for command in ("list", "show"):
         done = letters(tmp_path, command)
@@ -388,9 +388,9 @@ def test_a_broker_that_keeps_none_says_so(tmp_path: Path) -> None:
     write(
         tmp_path,
         """
-        from diator.brokers import Capability, MemoryBroker
+        from diator.brokers import BrokerCapability, MemoryBroker
         class Lossy(MemoryBroker):
-            capabilities = Capability.GROUPS
+            capabilities = BrokerCapability.CONSUMER_GROUPS
         app = Diator("meetings", broker=Lossy())
         """,
     )

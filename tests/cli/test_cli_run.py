@@ -126,7 +126,7 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
 
 def test_only_some_subscriptions_may_be_consumed_and_the_concurrency_replaced(tmp_path: Path) -> None:
     write(tmp_path, QUICK + '@app.on_event\nasync def mail(event: Joined) -> None: print("mailed", event.number)\n')
-    with running(tmp_path, "--only", "meetings.mail", "--concurrency", "3") as worker:
+    with running(tmp_path, "--subscription", "meetings.mail", "--concurrency", "3") as worker:
         worker.wait_for("mailed 1")
         worker.signal(signal.SIGTERM)
         assert worker.ended() == 0
@@ -383,7 +383,7 @@ def test_what_can_not_run_is_told_with_an_exit_code(
 
 def test_an_unknown_subscription_suggests_close_names(tmp_path: Path) -> None:
     write(tmp_path, QUICK)
-    done = run_script(tmp_path, SCRIPT, "run", "meetings:app", "--only", "meetings.nite")
+    done = run_script(tmp_path, SCRIPT, "run", "meetings:app", "--subscription", "meetings.nite")
     assert (done.code, done.stdout) == (1, "")
     assert "did you mean 'meetings.note'?" in done.stderr
 

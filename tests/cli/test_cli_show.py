@@ -67,7 +67,7 @@ def test_a_command_is_shown_as_the_steps_of_its_pipeline_from_the_outside_in(tmp
     done = run(tmp_path, "show", "meetings:app")
     assert done.code == 0
     assert rows_of(done.stdout)[:15] == [
-        ["Commands", "Step", "Who", "Needs", "Place"],
+        ["Commands", "Step", "Component", "Dependencies", "Location"],
         ["Join -> int", "sender", "app.using", "brings User"],
         ["middleware", "logged", "meetings.py:28"],
         ["timeout", "2.5 s"],
@@ -80,7 +80,7 @@ def test_a_command_is_shown_as_the_steps_of_its_pipeline_from_the_outside_in(tmp
         ["clock: Clock | None (default)"],
         ["event", "Joined", "for tell, note"],
         ["event", "Warned", "no handler"],
-        ["Queries", "Step", "Who", "Needs", "Place"],
+        ["Queries", "Step", "Component", "Dependencies", "Location"],
         ["Rows yields str", "middleware", "logged", "meetings.py:28"],
     ]
 
@@ -88,7 +88,7 @@ def test_a_command_is_shown_as_the_steps_of_its_pipeline_from_the_outside_in(tmp
 def test_an_event_is_shown_with_who_publishes_it_and_what_runs_for_it(tmp_path: Path) -> None:
     write(tmp_path, APP)
     rows = rows_of(run(tmp_path, "show", "meetings:app").stdout)
-    assert rows[rows.index(["Events", "Step", "Who", "Needs", "Place"]) + 1 :] == [
+    assert rows[rows.index(["Events", "Step", "Component", "Dependencies", "Location"]) + 1 :] == [
         ["Joined", "published", "domain event", "by join"],
         ["middleware", "logged", "meetings.py:28"],
         ["handler", "tell (thread)", "meetings.py:37"],
@@ -101,11 +101,20 @@ def test_an_event_is_shown_with_who_publishes_it_and_what_runs_for_it(tmp_path: 
 
 def test_json_has_the_keys_that_the_documents_promise(tmp_path: Path) -> None:
     found = shown(tmp_path, APP)
-    assert set(found) == {"app", "container", "broker", "commands", "queries", "events", "unplaced", "problems"}
+    assert set(found) == {
+        "app",
+        "container",
+        "broker",
+        "commands",
+        "queries",
+        "events",
+        "unresolved_handlers",
+        "problems",
+    }
     assert found["app"] == "meetings:app"
     assert found["container"] == "DishkaContainer"
     assert found["problems"] == {"errors": 0, "warnings": 1}
-    assert found["unplaced"] == []
+    assert found["unresolved_handlers"] == []
     command = found["commands"][0]
     handler = command.pop("handler")
     logged, in_transaction = command.pop("middlewares")
@@ -114,7 +123,7 @@ def test_json_has_the_keys_that_the_documents_promise(tmp_path: Path) -> None:
         "result": "int",
         "streams": False,
         "scope": True,
-        "needs_from_sender": ["User"],
+        "required_values": ["User"],
     }
     assert logged == {
         "name": "meetings.logged",
@@ -129,7 +138,7 @@ def test_json_has_the_keys_that_the_documents_promise(tmp_path: Path) -> None:
         "name": "meetings.join",
         "file": "meetings.py",
         "line": 31,
-        "runs": "async",
+        "call_kind": "async",
         "timeout": 2.5,
         "from_container": False,
         "publishes": ["meetings.Joined", "meetings.Warned"],
@@ -158,12 +167,12 @@ def test_json_tells_of_an_event_who_publishes_and_who_handles_it(tmp_path: Path)
         "kind": "domain",
         "published_by": ["meetings.join"],
         "declared": False,
-        "may_be": [],
-        "wire": None,
+        "subclasses": [],
+        "contract": None,
         "subscriptions": [],
         "handled": True,
     }
-    assert [(handler["name"], handler["runs"]) for handler in handlers] == [
+    assert [(handler["name"], handler["call_kind"]) for handler in handlers] == [
         ("meetings.tell", "thread"),
         ("meetings.note", "async"),
     ]
@@ -175,7 +184,7 @@ def test_json_tells_of_an_event_who_publishes_and_who_handles_it(tmp_path: Path)
 def test_json_tells_that_a_query_streams(tmp_path: Path) -> None:
     query = shown(tmp_path, APP)["queries"][0]
     assert (query["message"], query["result"], query["streams"]) == ("meetings.Rows", "str", True)
-    assert query["handler"]["runs"] == "async generator"
+    assert query["handler"]["call_kind"] == "async generator"
     assert query["scope"] is False
 
 
@@ -253,7 +262,7 @@ def test_an_app_with_problems_is_shown_as_far_as_it_goes(tmp_path: Path) -> None
         ("Api", "missing"),
         ("int", "missing"),
     ]
-    assert [handler["name"] for handler in found["unplaced"]] == ["meetings.lost"]
+    assert [handler["name"] for handler in found["unresolved_handlers"]] == ["meetings.lost"]
     done = run(tmp_path, "show", "meetings:app")
     assert ["?", "handler", "lost", "meetings.py:9"] in rows_of(done.stdout)
     assert done.stderr == "3 problems; see: diator check meetings:app\n"
@@ -376,7 +385,7 @@ def test_an_event_over_the_broker_is_shown_with_each_subscription_and_its_pipeli
     rows = rows_of(done.stdout)
     assert ["event", "UserJoined", "over meetings.user-joined for send_mail, count"] in rows
     assert ["event", "MeetingChanged", "over MeetingChanged"] in rows
-    assert rows[rows.index(["Events", "Step", "Who", "Needs", "Place"]) + 1 :] == [
+    assert rows[rows.index(["Events", "Step", "Component", "Dependencies", "Location"]) + 1 :] == [
         ["UserJoined", "published", "notification event", "by join"],
         ["wire name", "meetings.user-joined", "version 2, key meeting_id, formerly joined"],
         ["topic", "meetings.user-joined"],
@@ -405,7 +414,7 @@ def test_json_tells_how_an_event_over_the_broker_is_known_and_consumed(tmp_path:
     found = shown(tmp_path, BROKERED)
     assert found["broker"] == "MemoryBroker"
     joined, changed = found["events"]
-    assert joined["wire"] == {
+    assert joined["contract"] == {
         "name": "meetings.user-joined",
         "topic": "meetings.user-joined",
         "version": 2,
@@ -442,6 +451,6 @@ def test_json_tells_how_an_event_over_the_broker_is_known_and_consumed(tmp_path:
 def test_events_for_a_broker_are_shown_without_one_too(tmp_path: Path) -> None:
     found = shown(tmp_path, BROKERED.replace(', broker="memory://"', ""))
     joined = found["events"][0]
-    assert (found["broker"], joined["wire"]["topic"], joined["subscriptions"]) == (None, "meetings.user-joined", [])
+    assert (found["broker"], joined["contract"]["topic"], joined["subscriptions"]) == (None, "meetings.user-joined", [])
     assert [handler["name"] for handler in joined["handlers"]] == ["meetings.send_mail", "meetings.count"]
     assert ["topic", "meetings.user-joined"] in rows_of(run(tmp_path, "show", "meetings:app").stdout)

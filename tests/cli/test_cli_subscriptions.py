@@ -57,11 +57,11 @@ def test_the_list_counts_what_waits_and_what_is_dead(tmp_path: Path, broker: Hel
         "handler": "note",
         "topics": ["joined"],
         "exists": True,
-        "waiting": 0,
+        "backlog": 0,
         "dead_letters": 2,
         "missing": [],
     }
-    assert (mail["waiting"], mail["dead_letters"]) == (2, 0)
+    assert (mail["backlog"], mail["dead_letters"]) == (2, 0)
 
 
 def test_a_broker_that_is_away_is_an_error(tmp_path: Path, broker: HeldBroker) -> None:
@@ -109,13 +109,13 @@ def test_the_container_is_not_opened(tmp_path: Path, broker: HeldBroker) -> None
         APP.replace("broker=broker)", "broker=broker, container=Watched())").replace(
             "app =",
             """
-from diator.containers import Capability, Validation
+from diator.containers import ContainerCapability, ValidationResult
 class Watched:
-    capabilities = Capability(0)
+    capabilities = ContainerCapability(0)
     def qualifier(self, metadata, /): return None
     def can_resolve(self, key, /): return False
     def lifetime(self, key, /): return None
-    def validate(self, keys, provided, /): return Validation()
+    def validate(self, keys, provided, /): return ValidationResult()
     def scope(self, provided, /): raise AssertionError
     async def aclose(self): raise AssertionError
 app =""",

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from diator.cli.description import (
-    Dependency,
+    ContractDescription,
+    DependencyDescription,
     Description,
-    EventFlow,
-    Handler,
-    Middleware,
-    Request,
+    EventDescription,
+    HandlerDescription,
+    MiddlewareDescription,
+    RequestDescription,
     RetryPolicy,
-    Subscription,
-    Wire,
+    SubscriptionDescription,
 )
 from tests.cli.prompt import run
 from tests.cli.workers import running
@@ -60,13 +60,13 @@ def test_the_page_shows_the_table_that_a_worker_prints(folder: Path) -> None:
     ("name", "record"),
     [
         ("the document", Description),
-        ("request", Request),
-        ("event", EventFlow),
-        ("handler", Handler),
-        ("middleware", Middleware),
-        ("dependency", Dependency),
-        ("wire", Wire),
-        ("subscription", Subscription),
+        ("request", RequestDescription),
+        ("event", EventDescription),
+        ("handler", HandlerDescription),
+        ("middleware", MiddlewareDescription),
+        ("dependency", DependencyDescription),
+        ("contract", ContractDescription),
+        ("subscription", SubscriptionDescription),
         ("retry", RetryPolicy),
     ],
 )

@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 from diator.brokers.find import GROUP
-from diator.brokers.port import Capability
+from diator.brokers.port import BrokerCapability
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-broker-plugin.md"
 
 SHORTER = """
-TestFileBroker.examples = 4
+TestFileBroker.max_examples = 4
 TestFileBroker.lives = 2
-TestFileBroker.messages = 500
-TestFileBroker.quiet = 0.05
-TestFileBroker.delay = 0.1
+TestFileBroker.message_count = 500
+TestFileBroker.quiet_period = 0.05
+TestFileBroker.retry_delay = 0.1
 """
 """The page tells how long the whole suite takes; this shows in less time that nothing has gone wrong since."""
 
@@ -32,7 +32,7 @@ def test_the_plugin_of_the_page_passes_the_suite(tmp_path: Path) -> None:
     told = [half.communicate()[0] for half in halves]
     assert [half.returncode for half in halves] == [0, 0], "\n".join(told)
     skipped = [reason for text in told for reason in re.findall(r"^SKIPPED \[\d+\] \S+: (.*)$", text, re.MULTILINE)]
-    undeclared = (Capability.BOUNDED, Capability.DEDUPLICATES, Capability.SCHEDULES)
+    undeclared = (BrokerCapability.BACKPRESSURE, BrokerCapability.DUPLICATE_DETECTION, BrokerCapability.SCHEDULES)
     assert sorted(skipped) == sorted(
         ["the author has written no cut_connections", *(f"the broker does not declare {one!r}" for one in undeclared)]
     )
@@ -50,7 +50,7 @@ def run_suite(folder: Path, chosen: str) -> "subprocess.Popen[str]":
 
 def test_every_capability_is_on_the_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert [one.name for one in Capability if f"| `{one.name}` |" not in page] == []
+    assert [one.name for one in BrokerCapability if f"| `{one.name}` |" not in page] == []
 
 
 def test_the_entry_point_of_the_page_is_in_the_group_that_is_searched() -> None:

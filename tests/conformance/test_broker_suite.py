@@ -7,29 +7,29 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
-from diator_conformance import BrokerSuite, Wanted
+from diator_conformance import BrokerOptions, BrokerSuite
 
 from diator.brokers import (
     ACK,
     RELEASE,
     Broker,
-    Capability,
+    BrokerCapability,
     DeadLetter,
     Delivery,
     MemoryBroker,
+    MoveToDeadLetters,
     Outcome,
-    Outgoing,
-    Park,
+    OutgoingMessage,
     Receiver,
-    Refusal,
     RetryAfter,
     Settlement,
-    Status,
     Subscription,
+    SubscriptionStatus,
     Topic,
-    read,
+    ValidationIssue,
+    parse_envelope,
 )
-from diator.brokers.memory.queues import Lane, Message, Queue
+from diator.brokers.memory.queues import KeyQueue, Queue, QueuedMessage
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from tests.brokers.swift_loop import run_swiftly
@@ -180,7 +180,7 @@ class RetriesAtOnce(Settling):
 
 @caught_by("failures_add_up", "a_retry_comes_back_after_its_delay", "any_program_does_what_the_contract_says")
 class CountsNoFailures(MemoryReceiver):
-    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+    def _settle(self, message: QueuedMessage, outcome: Outcome, released: list[QueuedMessage]) -> None:
         super()._settle(message, outcome, released)
         message.failures = 0
 
@@ -204,7 +204,7 @@ class SettlesTwice(MemoryReceiver):
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         again = [one for one in settlements if one[0].receipt.settled]
         for delivery, outcome in again:
-            if isinstance(outcome, Park):
+            if isinstance(outcome, MoveToDeadLetters):
                 self._queue.park(delivery.receipt.message, outcome)
         return await super().settle([one for one in settlements if one not in again])
 
@@ -264,7 +264,7 @@ class ParksWhatIsLost(MemoryReceiver):
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         lost = await super().settle(settlements)
         for delivery, outcome in settlements:
-            if delivery in lost and isinstance(outcome, Park):
+            if delivery in lost and isinstance(outcome, MoveToDeadLetters):
                 self._queue.park(delivery.receipt.message, outcome)
         return lost
 
@@ -317,8 +317,8 @@ STRANDS = "nothing_is_stranded_when_receivers_leave"
 
 @caught_by(STRANDS)
 class HandsOutOnlyTheBacklogOfOneKey(Queue):
-    def take(self, limit: int) -> list[Message]:
-        long = [one for one in self._ready if isinstance(one, Lane) and len(one.waiting) > 64]
+    def take(self, limit: int) -> list[QueuedMessage]:
+        long = [one for one in self._ready if isinstance(one, KeyQueue) and len(one.waiting) > 64]
         if long:
             self._ready.clear()
             self._ready.append(long[0])
@@ -327,7 +327,7 @@ class HandsOutOnlyTheBacklogOfOneKey(Queue):
 
 @caught_by("what_waits_behind_a_retry_stops_no_other_key")
 class LooksNoFurtherBehindARetry(Queue):
-    def take(self, limit: int) -> list[Message]:
+    def take(self, limit: int) -> list[QueuedMessage]:
         return [] if any(len(lane.waiting) > 1000 for lane in self._lanes.values()) else super().take(limit)
 
 
@@ -351,7 +351,7 @@ class LosesWhatADeadReceiverHad(MemoryReceiver):
 
 @caught_by(STRANDS)
 class GivesBackOnlyAPage(Queue):
-    def give_back(self, messages: Sequence[Message]) -> None:
+    def give_back(self, messages: Sequence[QueuedMessage]) -> None:
         super().give_back(messages[:64])
 
 
@@ -359,7 +359,7 @@ class GivesBackOnlyAPage(Queue):
 class KeepsAKeyThatWasReleasedBehindARetry(Settling):
     """Lets the first of a key come again, and forgets those that were released with it."""
 
-    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+    def _settle(self, message: QueuedMessage, outcome: Outcome, released: list[QueuedMessage]) -> None:
         if outcome != RELEASE:
             super()._settle(message, outcome, released)
 
@@ -410,7 +410,7 @@ class HoldsKeysUnasked(Queue):
 
 @caught_by("a_key_stays_with_its_receiver_while_later_ones_are_held")
 class HandsOutARetryWhileLaterOnesAreHeld(Queue):
-    def delay(self, message: Message, seconds: float) -> None:
+    def delay(self, message: QueuedMessage, seconds: float) -> None:
         super().delay(message, seconds)
         lane = message.lane
         if lane is not None and lane.out and not seconds:
@@ -421,21 +421,21 @@ class HandsOutARetryWhileLaterOnesAreHeld(Queue):
 
 @caught_by("messages_of_one_key_come_in_the_order_given")
 class HandsOutTheLastFirst(Queue):
-    def take(self, limit: int) -> list[Message]:
+    def take(self, limit: int) -> list[QueuedMessage]:
         return super().take(limit)[::-1]
 
 
 @caught_by("what_is_released_waits_in_its_place", "a_retry_holds_its_key_and_no_other")
 class PutsBackAtTheEnd(Queue):
-    def _again(self, message: Message) -> None:
+    def _again(self, message: QueuedMessage) -> None:
         message.number = next(self._numbers)
 
-    def give_back(self, messages: Sequence[Message]) -> None:
+    def give_back(self, messages: Sequence[QueuedMessage]) -> None:
         for message in messages:
             self._again(message)
         super().give_back(messages)
 
-    def delay(self, message: Message, seconds: float) -> None:
+    def delay(self, message: QueuedMessage, seconds: float) -> None:
         self._again(message)
         super().remove(message)
         self.put(message.topic, message.body, message.lane.key if message.lane else None)
@@ -443,7 +443,7 @@ class PutsBackAtTheEnd(Queue):
 
 @caught_by("what_is_settled_for_good_frees_its_key")
 class HoldsTheKeyOfADeadLetter(Queue):
-    def park(self, message: Message, why: Park) -> None:
+    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
         if message.lane:
             message.lane.out += 1
         super().park(message, why)
@@ -453,20 +453,20 @@ class HoldsTheKeyOfADeadLetter(Queue):
 class DelaysInLine(Queue):
     longest = 0.0
 
-    def delay(self, message: Message, seconds: float) -> None:
+    def delay(self, message: QueuedMessage, seconds: float) -> None:
         self.longest = max(self.longest, seconds)
         super().delay(message, self.longest)
 
 
 @caught_by("a_dead_letter_keeps_all_that_is_known")
 class CutsTheTraceback(Queue):
-    def park(self, message: Message, why: Park) -> None:
+    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
         super().park(message, why._replace(traceback=(why.traceback or "")[:100]))
 
 
 @caught_by("a_dead_letter_may_have_no_error")
 class WritesNoneAsText(Queue):
-    def park(self, message: Message, why: Park) -> None:
+    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
         super().park(message, why._replace(error=str(why.error)))
 
 
@@ -475,7 +475,7 @@ class ReplaysWithItsFailures(Queue):
     def replay(self, letter_id: str) -> bool:
         replayed = super().replay(letter_id)
         for message in self._ready:
-            if isinstance(message, Message):
+            if isinstance(message, QueuedMessage):
                 message.deliveries += 1
         return replayed
 
@@ -553,7 +553,9 @@ class TakesNothingMoreAfterwards(WritesDown):
 
 @caught_by("every_subscription_of_a_topic_gets_each_message")
 class SharesBetweenSubscriptions(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         for topic in self._topics.values():
             topic.queues = topic.queues[-1:] + topic.queues[:-1]
             for queue in topic.queues[1:]:
@@ -563,21 +565,27 @@ class SharesBetweenSubscriptions(WrongBroker):
 
 @caught_by("other_topics_are_not_heard")
 class SendsToAllTopics(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
-        copies = [Outgoing(topic, message.envelope) for message in messages for topic in self._topics]
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
+        copies = [OutgoingMessage(topic, message.envelope) for message in messages for topic in self._topics]
         await super().publish(copies, timeout=timeout, wait_for_room=wait_for_room)
 
 
 @caught_by("nothing_can_be_published")
 class WantsSomethingToPublish(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         _ = messages[0]
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
 
 
 @caught_by("what_nobody_has_subscribed_to_is_dropped")
 class RefusesWhatNobodyHasSubscribedTo(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         if any(message.topic not in self._topics for message in messages):
             raise NotPublishedError(messages) from BrokerError("no such topic")
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
@@ -585,7 +593,9 @@ class RefusesWhatNobodyHasSubscribedTo(WrongBroker):
 
 @caught_by("a_subscription_gets_all_from_the_time_that_it_was_applied")
 class BeginsWithTheFirstReceiver(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         if self._receivers:
             await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
 
@@ -594,7 +604,9 @@ class BeginsWithTheFirstReceiver(WrongBroker):
 class PublishesOneCallAtATime(WrongBroker):
     publishing = False
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         if self.publishing:
             raise RuntimeError("publish is running")
         self.publishing = True
@@ -605,15 +617,17 @@ class PublishesOneCallAtATime(WrongBroker):
 
 @caught_by("attributes_that_nobody_here_knows_survive")
 class ParksWhatItUnderstands(Queue):
-    def park(self, message: Message, why: Park) -> None:
-        message.body = Outgoing(message.topic, read({}, message.body)).structured
+    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
+        message.body = OutgoingMessage(message.topic, parse_envelope({}, message.body)).structured
         super().park(message, why)
 
 
 @caught_by("attributes_that_nobody_here_knows_survive")
 class PublishesWhatItUnderstands(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
-        again = [Outgoing(message.topic, message.envelope, due=message.due) for message in messages]
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
+        again = [OutgoingMessage(message.topic, message.envelope, due=message.due) for message in messages]
         await super().publish(again, timeout=timeout, wait_for_room=wait_for_room)
 
 
@@ -650,9 +664,11 @@ class KnowsOnlyWhatItHasSeen(WrongBroker):
 
 @caught_by("a_duplicate_is_dropped")
 class DropsNoDuplicates(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         for topic in self._topics.values():
-            topic.knows = lambda message: False  # type: ignore[method-assign]
+            topic.is_duplicate = lambda message: False  # type: ignore[method-assign]
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
 
 
@@ -665,7 +681,7 @@ class TakesAReplayForADuplicate(WrongBroker):
 class RetriesThroughTheTopicReceiver(MemoryReceiver):
     everybody: ClassVar[list[Queue]] = []
 
-    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+    def _settle(self, message: QueuedMessage, outcome: Outcome, released: list[QueuedMessage]) -> None:
         super()._settle(message, outcome, released)
         if isinstance(outcome, RetryAfter):
             for queue in self.everybody:
@@ -692,13 +708,13 @@ class RetriesThroughTheTopic(WrongBroker):
 
 @caught_by("a_scheduled_message_is_delivered_when_it_is_due", "a_scheduled_message_takes_its_place_when_it_is_due")
 class SchedulesNothing(WrongBroker):
-    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+    def _schedule(self, message: OutgoingMessage, due: datetime) -> bool:
         return False
 
 
 @caught_by("a_message_that_is_due_already_is_delivered_at_once")
 class WaitsForTheDayAfter(WrongBroker):
-    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+    def _schedule(self, message: OutgoingMessage, due: datetime) -> bool:
         passed = due < datetime.now(timezone.utc)
         return super()._schedule(message, due + timedelta(days=1) if passed else due)
 
@@ -707,32 +723,38 @@ class WaitsForTheDayAfter(WrongBroker):
     "scheduled_messages_arrive_in_the_order_in_which_they_are_due", "every_subscription_gets_a_scheduled_message"
 )
 class RemembersOneScheduledMessage(WrongBroker):
-    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+    def _schedule(self, message: OutgoingMessage, due: datetime) -> bool:
         self._scheduled.clear()
         return super()._schedule(message, due)
 
 
 @caught_by("a_scheduled_message_is_delivered_when_it_is_due")
 class PublishesTwiceWhatWasScheduled(WrongBroker):
-    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+    def _schedule(self, message: OutgoingMessage, due: datetime) -> bool:
         return super()._schedule(message, due) and super()._schedule(message, due)
 
 
 @caught_by("publishing_waits_for_room", "who_has_waited_too_long_is_told_what_did_not_leave")
 class KnowsNoRoom(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         await super().publish(messages, timeout=timeout, wait_for_room=False)
 
 
 @caught_by("who_does_not_wait_for_room_never_waits", "a_full_queue_whose_consumers_publish_to_it_empties")
 class AlwaysWaitsForRoom(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         await super().publish(messages, timeout=timeout)
 
 
 @caught_by("who_has_waited_too_long_is_told_what_did_not_leave")
 class TellsThatNothingLeft(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         try:
             await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
         except NotPublishedError as error:
@@ -741,7 +763,9 @@ class TellsThatNothingLeft(WrongBroker):
 
 @caught_by("a_message_is_in_all_subscriptions_or_in_none")
 class GivesToThoseWithRoom(WrongBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         try:
             await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
         except NotPublishedError as error:
@@ -858,8 +882,8 @@ class ReplaysForEach(WrongBroker):
 
 @caught_by("the_largest_message_may_become_a_dead_letter_with_a_long_traceback")
 class RefusesLongDeadLetters(MemoryReceiver):
-    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
-        if isinstance(outcome, Park) and len(message.body) + len(outcome.traceback or "") > 4_000_000:
+    def _settle(self, message: QueuedMessage, outcome: Outcome, released: list[QueuedMessage]) -> None:
+        if isinstance(outcome, MoveToDeadLetters) and len(message.body) + len(outcome.traceback or "") > 4_000_000:
             raise BrokerError("it is too long")
         super()._settle(message, outcome, released)
 
@@ -875,7 +899,7 @@ class DeliversWhatOthersHave(WrongBroker):
             for topic in one.topics:
                 for other in self._topics[topic.name].queues[:-1]:
                     for item in (
-                        [item for item in vars(other)["_ready"] if isinstance(item, Message)] if created else ()
+                        [item for item in vars(other)["_ready"] if isinstance(item, QueuedMessage)] if created else ()
                     ):
                         self._queues[one.name].put(item.topic, item.body, None)
         return created
@@ -907,7 +931,7 @@ class KnowsNoCapitals(WrongBroker):
 
 @caught_by("many_that_are_delayed_stop_no_other")
 class HasRoomForAThousandDelayed(Queue):
-    def take(self, limit: int) -> list[Message]:
+    def take(self, limit: int) -> list[QueuedMessage]:
         return super().take(limit) if len(self._delayed) < 1_000 else []
 
 
@@ -938,8 +962,8 @@ class LacksAMethod(WrongBroker):
 
 @caught_by("what_is_declared_is_not_refused")
 class RefusesWhatItCanDo(WrongBroker):
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
-        return [Refusal("no", "use another")]
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
+        return [ValidationIssue("no", "use another")]
 
 
 @caught_by("apply_creates_what_is_missing_and_names_it")
@@ -965,22 +989,24 @@ class AppliesOnce(WrongBroker):
 
 @caught_by("status_counts_what_waits_and_what_is_dead")
 class CountsDeadLettersAmongThoseThatWait(WrongBroker):
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         found = await super().status(subscriptions)
-        return [one._replace(waiting=(one.waiting or 0) + (one.dead_letters or 0)) for one in found]
+        return [one._replace(backlog=(one.backlog or 0) + (one.dead_letters or 0)) for one in found]
 
 
 @caught_by("status_counts_what_waits_for_its_key")
 class CountsWhatIsDoneOfAKey(WrongBroker):
     published = 0
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
         self.published += len(messages)
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         found = zip(subscriptions, await super().status(subscriptions), strict=True)
-        return [status._replace(waiting=self.published) if one.ordered else status for one, status in found]
+        return [status._replace(backlog=self.published) if one.ordered else status for one, status in found]
 
 
 @caught_by("connect_and_aclose_may_be_repeated")
@@ -1054,7 +1080,9 @@ class Fragile(WrongBroker):
         await super().connect()
         self.require_up()
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         try:
             self.require_up()
         except BrokerError as error:
@@ -1105,15 +1133,15 @@ class MutantSuite(BrokerSuite):
     """Runs the cases for one broker, in a loop whose time passes at once."""
 
     made: ClassVar[type[MemoryBroker]] = MemoryBroker
-    deadline = 4.0
-    patience = 1.0
-    messages = 300
-    examples = 40
+    case_timeout = 4.0
+    receive_timeout = 1.0
+    message_count = 300
+    max_examples = 40
     lives = 20
-    simplify = False
+    shrink = False
     spaces: ClassVar[dict[str, MemoryBroker]] = {}
 
-    def make_broker(self, space: str, wanted: Wanted) -> Broker:
+    def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
         if space not in self.spaces:
             window = wanted.duplicate_window
             self.spaces[space] = self.made(wanted.capacity, wanted.lease, duplicate_window=window)
@@ -1132,7 +1160,7 @@ class FragileSuite(MutantSuite):
     made: ClassVar[type[MemoryBroker]] = Fragile
 
     def fragile(self) -> Fragile:
-        broker = self.spaces[self.space]
+        broker = self.spaces[self.namespace]
         assert isinstance(broker, Fragile)
         return broker
 
@@ -1222,7 +1250,7 @@ class Replayed(str):
     __slots__ = ()
 
 
-def is_replayed(message: Message) -> bool:
+def is_replayed(message: QueuedMessage) -> bool:
     return isinstance(message.topic, Replayed)
 
 
@@ -1285,14 +1313,19 @@ class Lesser(WrongBroker):
     """Declares less."""
 
     @property
-    def capabilities(self) -> Capability:
-        return Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DEAD_LETTERS | Capability.DELAY
+    def capabilities(self) -> BrokerCapability:
+        return (
+            BrokerCapability.ACKNOWLEDGED
+            | BrokerCapability.CONSUMER_GROUPS
+            | BrokerCapability.DEAD_LETTERS
+            | BrokerCapability.DELAYED_RETRY
+        )
 
 
 def test_what_a_broker_does_not_declare_skips() -> None:
-    with pytest.raises(pytest.skip.Exception, match=r"does not declare <Capability.ORDERED"):
+    with pytest.raises(pytest.skip.Exception, match=r"does not declare <BrokerCapability.ORDER_BY_KEY"):
         suite_for(Lesser).test_what_is_settled_for_good_frees_its_key(ACK)
-    with pytest.raises(pytest.skip.Exception, match=r"does not declare <Capability.BOUNDED"):
+    with pytest.raises(pytest.skip.Exception, match=r"does not declare <BrokerCapability.BACKPRESSURE"):
         suite_for(Lesser).test_publishing_waits_for_room()
 
 
@@ -1309,4 +1342,4 @@ def test_the_hook_must_be_written() -> None:
     class EmptySuite(BrokerSuite): ...
 
     with pytest.raises(NotImplementedError, match=r"EmptySuite\.make_broker: it makes"):
-        EmptySuite().make_broker("space", Wanted())
+        EmptySuite().make_broker("space", BrokerOptions())

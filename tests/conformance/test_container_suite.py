@@ -13,12 +13,19 @@ from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
 import pytest
-from diator_conformance import CannotExpressError, ContainerSuite, Feature, Kind, RefusedByLibraryError, Registration
+from diator_conformance import (
+    CannotExpressError,
+    ContainerSuite,
+    Feature,
+    RefusedByLibraryError,
+    Registration,
+    SourceKind,
+)
 from diator_conformance.containers.resources import HandlerError
 from typing_extensions import Self, get_type_hints, is_protocol
 
 from diator import Named
-from diator.containers import Capability, Container, Key, Lifetime, Validation, close_in_reverse
+from diator.containers import Container, ContainerCapability, Key, Lifetime, ValidationResult, close_in_reverse
 from diator.errors import (
     ContainerError,
     DependencyCycleError,
@@ -88,7 +95,7 @@ class ReferenceScope:
         registration = self.container.find(key)
         if registration is None:
             raise DependencyNotFoundError(key)
-        if registration.kind is Kind.VALUE:
+        if registration.kind is SourceKind.VALUE:
             return registration.source
         shelf = self.shelf_of(registration)
         if shelf is None:
@@ -109,11 +116,11 @@ class ReferenceScope:
             if not need.optional or need.key in self.provided or self.container.can_resolve(need.key)
         }
         match registration.kind:
-            case Kind.COROUTINE:
+            case SourceKind.COROUTINE:
                 return await registration.source(**arguments)
-            case Kind.GENERATOR:
+            case SourceKind.GENERATOR:
                 return stack.enter_context(contextmanager(registration.source)(**arguments))
-            case Kind.ASYNC_GENERATOR:
+            case SourceKind.ASYNC_GENERATOR:
                 return await stack.enter_async_context(asynccontextmanager(registration.source)(**arguments))
             case _:
                 return registration.source(**arguments)
@@ -137,7 +144,7 @@ def _triple(error: BaseException | None) -> tuple[Any, Any, Any]:
 class ReferenceContainer:
     """Every capability of the port, in as few lines as tell how."""
 
-    capabilities = ~Capability(0)
+    capabilities = ~ContainerCapability(0)
     scope_class = ReferenceScope
 
     def __init__(self, registrations: Sequence[Registration]) -> None:
@@ -150,7 +157,7 @@ class ReferenceContainer:
 
     def needs(self, registration: Registration) -> list[Need]:
         source: Any = registration.source
-        function = source.__init__ if registration.kind is Kind.CLASS else source
+        function = source.__init__ if registration.kind is SourceKind.CLASS else source
         hints = get_type_hints(function, include_extras=True)
         parameters = inspect.signature(source).parameters.values()
         return [
@@ -174,8 +181,8 @@ class ReferenceContainer:
     def lifetime(self, key: Key, /) -> Lifetime:
         return self.registrations[key].lifetime
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        return Validation(errors=[error for key in keys for error in self.walk(key, (), provided)])
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
+        return ValidationResult(errors=[error for key in keys for error in self.walk(key, (), provided)])
 
     def walk(self, key: Key, path: tuple[Key, ...], provided: Collection[Key]) -> Iterator[ContainerError]:
         registration = self.find(key)
@@ -185,7 +192,7 @@ class ReferenceContainer:
             yield DependencyCycleError((*path, key))
         elif registration is None:
             yield DependencyNotFoundError(key, path)
-        elif registration.kind is not Kind.VALUE:
+        elif registration.kind is not SourceKind.VALUE:
             for need in self.needs(registration):
                 yield from self.mismatches(registration, need.key)
                 if not need.optional or self.can_resolve(need.key):
@@ -199,7 +206,7 @@ class ReferenceContainer:
 
     def below(self, key: Key) -> list[Key]:
         registration = self.find(key)
-        needs = [] if registration is None or registration.kind is Kind.VALUE else self.needs(registration)
+        needs = [] if registration is None or registration.kind is SourceKind.VALUE else self.needs(registration)
         return [need.key for need in needs if not need.optional or self.can_resolve(need.key)]
 
     def mismatches(self, registration: Registration, needed: Key) -> Iterator[ContainerError]:
@@ -231,9 +238,9 @@ class ImmediateContainer(ReferenceContainer):
 
     def must_await(self, key: Key) -> bool:
         registration = self.find(key)
-        if registration is None or registration.kind is Kind.VALUE:
+        if registration is None or registration.kind is SourceKind.VALUE:
             return False
-        if registration.kind in (Kind.COROUTINE, Kind.ASYNC_GENERATOR):
+        if registration.kind in (SourceKind.COROUTINE, SourceKind.ASYNC_GENERATOR):
             return True
         return any(self.must_await(need.key) for need in self.needs(registration))
 
@@ -597,7 +604,7 @@ class InjectsOneLevelOnly(ReferenceScope):
 @caught_by("a_class_may_need_what_a_coroutine_function_makes", "a_coroutine_function_is_a_factory")
 class CoroutinesAreNotAwaited(ReferenceScope):
     async def build(self, registration: Registration, stack: AsyncExitStack) -> Any:
-        if registration.kind is not Kind.COROUTINE:
+        if registration.kind is not SourceKind.COROUTINE:
             return await super().build(registration, stack)
         registration.source().close()
         return registration.source
@@ -606,7 +613,7 @@ class CoroutinesAreNotAwaited(ReferenceScope):
 @caught_by("a_function_is_a_factory", "falsy_values_and_none_are_values")
 class FunctionsAreNotCalled(ReferenceScope):
     async def build(self, registration: Registration, stack: AsyncExitStack) -> Any:
-        if registration.kind is Kind.FUNCTION:
+        if registration.kind is SourceKind.FUNCTION:
             return registration.source
         return await super().build(registration, stack)
 
@@ -616,7 +623,7 @@ class ValuesAreCopied(ReferenceScope):
     async def give(self, key: Key) -> Any:
         given = await super().give(key)
         registration = self.container.find(key)
-        return copy(given) if registration and registration.kind is Kind.VALUE else given
+        return copy(given) if registration and registration.kind is SourceKind.VALUE else given
 
 
 @caught_by("falsy_values_and_none_are_values")
@@ -664,7 +671,7 @@ class ProvidedValuesReachLaterScopes(ReferenceContainer):
 @caught_by("hints_that_are_text_are_read")
 class TextIsNoHint(ReferenceContainer):
     def needs(self, registration: Registration) -> list[Need]:
-        init: Any = registration.source.__init__ if registration.kind is Kind.CLASS else None
+        init: Any = registration.source.__init__ if registration.kind is SourceKind.CLASS else None
         raw = getattr(init, "__annotations__", {})
         if "stamp" in raw:
             return [Need("stamp", Key(raw["stamp"]), optional=False)]
@@ -695,14 +702,14 @@ class ClosesInOpeningOrder(ReferenceScope):
 )
 class ClosesSyncResourcesOnly(ReferenceScope):
     async def build(self, registration: Registration, stack: AsyncExitStack) -> Any:
-        forgotten = registration.kind is Kind.ASYNC_GENERATOR
+        forgotten = registration.kind is SourceKind.ASYNC_GENERATOR
         return await super().build(registration, AsyncExitStack() if forgotten else stack)
 
 
 @caught_by("a_resource_is_closed_with_its_scope", "resources_close_in_reverse_order", and_more=True)
 class ClosesAsyncResourcesOnly(ReferenceScope):
     async def build(self, registration: Registration, stack: AsyncExitStack) -> Any:
-        forgotten = registration.kind is Kind.GENERATOR
+        forgotten = registration.kind is SourceKind.GENERATOR
         return await super().build(registration, AsyncExitStack() if forgotten else stack)
 
 
@@ -730,12 +737,12 @@ class HidesTheError(ReferenceScope):
 @caught_by("the_error_is_thrown_into_the_resource")
 class SendsTheError(ReferenceScope):
     async def build(self, registration: Registration, stack: AsyncExitStack) -> Any:
-        is_resource = registration.kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+        is_resource = registration.kind in (SourceKind.GENERATOR, SourceKind.ASYNC_GENERATOR)
         if not is_resource or registration.lifetime is Lifetime.SINGLETON:
             return await super().build(registration, stack)
         needs = self.container.needs(registration)
         generator = registration.source(**{need.name: await self.give(need.key) for need in needs})
-        is_async = registration.kind is Kind.ASYNC_GENERATOR
+        is_async = registration.kind is SourceKind.ASYNC_GENERATOR
 
         async def close(kind: object, error: object, traceback: object) -> None:
             with suppress(StopIteration, StopAsyncIteration):
@@ -978,21 +985,21 @@ class ForgetsALifetime(ReferenceContainer):
     "looking_runs_no_factory",
 )
 class LooksByCalling(ReferenceContainer):
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         for key in keys:
             registration = self.find(key)
-            if registration and registration.kind in (Kind.CLASS, Kind.FUNCTION):
+            if registration and registration.kind in (SourceKind.CLASS, SourceKind.FUNCTION):
                 with suppress(TypeError):
                     registration.source()
-            if registration and registration.kind is Kind.GENERATOR:
+            if registration and registration.kind is SourceKind.GENERATOR:
                 next(registration.source())
         return super().validate(keys, provided)
 
 
 @caught_by("finds_that_a_key_is_missing", "finds_all_keys_that_are_missing", and_more=True)
 class ValidatesNothing(ReferenceContainer):
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        return Validation()
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
+        return ValidationResult()
 
 
 @caught_by(
@@ -1004,9 +1011,9 @@ class ValidatesNothing(ReferenceContainer):
     "finds_what_needs_a_value_that_senders_bring",
 )
 class ValidatesKeysOnly(ReferenceContainer):
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         missing = [key for key in keys if key not in provided and not self.can_resolve(key)]
-        return Validation([DependencyNotFoundError(key) for key in missing])
+        return ValidationResult([DependencyNotFoundError(key) for key in missing])
 
 
 @caught_by("finds_what_needs_a_value_that_senders_bring")
@@ -1015,7 +1022,7 @@ class RemembersWhatWasOnceProvided(ReferenceContainer):
         super().__init__(registrations)
         self.brought: set[Key] = set()
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         self.brought.update(provided)
         return super().validate(keys, self.brought)
 
@@ -1026,8 +1033,8 @@ class RemembersWhatWasOnceProvided(ReferenceContainer):
     "finds_what_needs_a_value_that_senders_bring",
 )
 class TellsTheFirstProblemOnly(ReferenceContainer):
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        return Validation(super().validate(keys, provided).errors[:1])
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
+        return ValidationResult(super().validate(keys, provided).errors[:1])
 
 
 @caught_by(
@@ -1037,7 +1044,7 @@ class TellsTheFirstProblemOnly(ReferenceContainer):
     "what_senders_provide_is_not_missing",
 )
 class ForgetsWhatIsProvided(ReferenceContainer):
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         return super().validate(keys, ())
 
 
@@ -1070,7 +1077,7 @@ class BuildsAnyClass(ReferenceContainer):
     def find(self, key: Key) -> Registration | None:
         known = super().find(key)
         if known is None and isinstance(key.hint, type) and key.qualifier is None:
-            return Registration(key, key.hint, Kind.CLASS, Lifetime.TRANSIENT)
+            return Registration(key, key.hint, SourceKind.CLASS, Lifetime.TRANSIENT)
         return known
 
 
@@ -1219,13 +1226,13 @@ def test_every_case_catches_some_defect() -> None:
 class LesserContainer(ReferenceContainer):
     """Declares little, and does what it is told to do about the rest."""
 
-    capabilities = Capability.DEEP_VALIDATION
+    capabilities = ContainerCapability.DEEP_VALIDATION
     refuses = True
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         unable = [key for key in keys if (one := self.find(key)) and one.needs & LesserSuite().lacks]
         if self.refuses and unable:
-            return Validation([UnsupportedRegistrationError(key, "unable", "use another") for key in unable])
+            return ValidationResult([UnsupportedRegistrationError(key, "unable", "use another") for key in unable])
         return super().validate(keys, provided)
 
 
@@ -1299,7 +1306,7 @@ def test_a_refusal_of_what_is_declared_fails_the_case() -> None:
 
 def test_what_cannot_be_looked_into_must_be_a_warning() -> None:
     class Shallow(ValidatesKeysOnly):
-        capabilities = ~Capability.DEEP_VALIDATION
+        capabilities = ~ContainerCapability.DEEP_VALIDATION
 
     class ShallowSuite(LesserSuite):
         lacks = Feature(0)

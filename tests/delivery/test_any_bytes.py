@@ -82,7 +82,7 @@ def deliveries(draw: st.DrawFn) -> Mapping[str, Any]:
         "headers": draw(st.one_of(st.none(), headers)),
         "failures": draw(st.integers(0, 4)),
         "deliveries": draw(st.integers(-1, 12)),
-        "damage": draw(st.one_of(st.none(), st.none(), st.text(max_size=5))),
+        "read_error": draw(st.one_of(st.none(), st.none(), st.text(max_size=5))),
     }
 
 
@@ -120,8 +120,8 @@ def test_any_bytes_headers_and_counts_end(rubbish: list[Mapping[str, Any]], orde
             for _ in rubbish:
                 await put(broker, "fuzz", b"rubbish")
             await watch.until(lambda: sum(name != "Release" for name in watch.outcomes()) >= len(rubbish), within=100)
-            assert set(watch.outcomes()) <= {"Ack", "Park", "Release"}
-            parked, ignored = watch.outcomes().count("Park"), worker.consumers[0].ignored
+            assert set(watch.outcomes()) <= {"Ack", "MoveToDeadLetters", "Release"}
+            parked, ignored = watch.outcomes().count("MoveToDeadLetters"), worker.consumers[0].ignored
             assert len(got) + parked + ignored == len(rubbish)
             assert len(await letters(broker)) == parked
             assert len(broker.receivers) == 1, "the consumer broke down"

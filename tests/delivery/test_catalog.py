@@ -1,4 +1,4 @@
-"""What of brokered events is refused at the start, all at once, each with place and remedy."""
+"""What of brokered events is refused at the start, all at once, each with place and fix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from diator import (
     Router,
     contract,
 )
-from diator.brokers import Capability, MemoryBroker, Refusal
+from diator.brokers import BrokerCapability, MemoryBroker, ValidationIssue
 from tests.brokered import Flaky, Watch, subscriptions_of
 from tests.journal import Journal
 from tests.virtual_time import in_virtual_time
@@ -68,9 +68,9 @@ def errors(app: Diator) -> list[Problem]:
     found = [problem for problem in app.check() if problem.severity == "error"]
     for problem in found:
         assert problem.text
-        assert problem.remedy
-        assert problem.place is not None, problem
-        assert problem.place.file.endswith("test_catalog.py")
+        assert problem.fix
+        assert problem.location is not None, problem
+        assert problem.location.file.endswith("test_catalog.py")
     return found
 
 
@@ -118,7 +118,7 @@ def test_an_app_without_a_name_is_refused_unless_each_subscription_has_one() -> 
     @app.on_event
     async def nameless(event: Joined) -> None: ...
 
-    assert "nameless" in only(app, "no-name").text
+    assert "nameless" in only(app, "unnamed-app").text
 
 
 def test_a_handler_of_no_class_that_is_defined_is_refused() -> None:
@@ -165,7 +165,7 @@ def test_order_without_a_key_is_refused() -> None:
     @app.on_event(ordered=True)
     async def joined(event: Joined) -> None: ...
 
-    assert "no event of it has a key" in only(app, "order").text
+    assert "no event of it has a key" in only(app, "missing-key").text
 
 
 def test_what_only_a_sender_brings_is_refused() -> None:
@@ -196,7 +196,7 @@ def test_events_that_can_not_be_serialised_are_refused_with_the_line(event: Any,
         app.add_command(join)
     else:
         app.publishes(event)
-    problem = only(app, "codec")
+    problem = only(app, "not-serializable")
     assert event.__name__ in problem.text
     if event is HasStrange:
         assert "HasStrange.inner" in problem.text
@@ -216,7 +216,12 @@ def test_every_problem_comes_at_once() -> None:
     @app.on_event(subscription="a")
     async def again(event: Keyed) -> None: ...
 
-    assert sorted(problem.code for problem in errors(app)) == ["codec", "duplicate-subscription", "no-name", "order"]
+    assert sorted(problem.code for problem in errors(app)) == [
+        "duplicate-subscription",
+        "missing-key",
+        "not-serializable",
+        "unnamed-app",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +249,7 @@ def test_options_with_wrong_values_are_refused_at_their_line(options: dict[str, 
 
     with pytest.raises(ConfigurationError, match=wanted) as caught:
         app.add_event_handler(joined, **options)
-    assert caught.value.problems[0].place is not None
+    assert caught.value.problems[0].location is not None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +268,7 @@ def test_options_of_brokered_events_are_refused_for_domain_events(options: dict[
     async def noted(event: Noted) -> None: ...
 
     app.add_event_handler(noted, **options)
-    assert "handles domain events" in only(app, "consuming").text
+    assert "handles domain events" in only(app, "subscription-option").text
 
 
 @pytest.mark.parametrize(
@@ -311,14 +316,14 @@ def test_options_of_the_app_with_wrong_values_are_refused(options: dict[str, Any
 def test_policies_that_make_no_sense_are_refused_at_their_line(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="Retry got") as caught:
         Retry(**options)
-    place = caught.value.problems[0].place
-    assert place is not None
-    assert place.file.endswith("test_catalog.py")
+    location = caught.value.problems[0].location
+    assert location is not None
+    assert location.file.endswith("test_catalog.py")
 
 
 def test_what_a_broker_refuses_is_told_with_the_handler_it_concerns() -> None:
     broker = Flaky()
-    broker.refusals = [Refusal("it can't keep order", "give up the order: ordered=False", "meetings.keyed")]
+    broker.refusals = [ValidationIssue("it can't keep order", "give up the order: ordered=False", "meetings.keyed")]
     app = Diator("meetings", broker=broker)
 
     @app.on_event
@@ -326,7 +331,7 @@ def test_what_a_broker_refuses_is_told_with_the_handler_it_concerns() -> None:
 
     problem = only(app, "broker")
     assert problem.text == "keyed: it can't keep order"
-    assert problem.remedy == "give up the order: ordered=False"
+    assert problem.fix == "give up the order: ordered=False"
 
 
 def test_at_most_once_is_a_warning_on_a_broker_that_can_do_better() -> None:
@@ -337,7 +342,7 @@ def test_at_most_once_is_a_warning_on_a_broker_that_can_do_better() -> None:
 
     (problem,) = app.check()
     assert problem.severity == "warning"
-    assert not Diator("meetings", broker=Flaky(without=Capability.ACKNOWLEDGED)).check()
+    assert not Diator("meetings", broker=Flaky(without=BrokerCapability.ACKNOWLEDGED)).check()
 
 
 def test_the_broker_is_told_what_is_consumed_and_what_is_published() -> None:
@@ -417,8 +422,8 @@ def test_without_a_broker_the_start_fails_and_names_the_choices(register: str) -
         async def join(command: Join, publish: Publish[Joined]) -> None: ...
 
     problem = only(app, "no-broker")
-    assert "redis://" in problem.remedy
-    assert "memory://" in problem.remedy
+    assert "redis://" in problem.fix
+    assert "memory://" in problem.fix
 
 
 @pytest.mark.parametrize("given", [7, MemoryBroker, "kafka://x", "nonsense", ""])

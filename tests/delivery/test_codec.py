@@ -50,10 +50,10 @@ def refusal(cls: Any) -> str:
 
     app.add_event_handler(take, cls)
     (problem,) = [problem for problem in app.check() if problem.severity == "error"]
-    assert problem.code == "codec"
+    assert problem.code == "not-serializable"
     assert cls.__name__ in problem.text
-    assert problem.remedy
-    assert problem.place is not None
+    assert problem.fix
+    assert problem.location is not None
     return problem.text
 
 

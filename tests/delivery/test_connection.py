@@ -9,7 +9,7 @@ import pytest
 from diator_conformance.brokers.messages import message
 
 from diator import Diator, PublishError
-from diator.brokers import Capability, Outgoing
+from diator.brokers import BrokerCapability, OutgoingMessage
 from diator.brokers.port import Topic
 from diator.delivery.connection import connection_of
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
@@ -135,9 +135,9 @@ def test_a_broker_without_a_hash_can_be_shared() -> None:
 @in_virtual_time
 async def test_a_cancel_at_any_time_does_not_interrupt_publishing() -> None:
     bench = Bench()
-    stored: list[Outgoing] = []
+    stored: list[OutgoingMessage] = []
 
-    async def step_by_step(messages: Sequence[Outgoing]) -> None:
+    async def step_by_step(messages: Sequence[OutgoingMessage]) -> None:
         for one in messages:
             await asyncio.sleep(0.1)
             stored.append(one)
@@ -161,7 +161,7 @@ async def test_a_publish_that_never_ends_is_cut_off_and_what_became_of_its_messa
     bench = Bench(publish_timeout=2)
     loop = asyncio.get_running_loop()
 
-    async def hang(_: Sequence[Outgoing]) -> None:
+    async def hang(_: Sequence[OutgoingMessage]) -> None:
         await loop.create_future()
 
     bench.broker.publishing = hang
@@ -170,7 +170,7 @@ async def test_a_publish_that_never_ends_is_cut_off_and_what_became_of_its_messa
         with pytest.raises(PublishError, match="no answer within 2 s") as caught:
             await bench.app.publish(Sent("a"))
         assert loop.time() - began < 2.5
-        assert (caught.value.unsent, caught.value.unknown, caught.value.refused) == ((), (Sent("a"),), False)
+        assert (caught.value.unsent, caught.value.unknown, caught.value.permanent) == ((), (Sent("a"),), False)
         if sys.version_info >= (3, 11):
             task = asyncio.current_task()
             assert task is not None
@@ -181,7 +181,7 @@ async def test_a_publish_that_never_ends_is_cut_off_and_what_became_of_its_messa
 async def test_a_publish_that_is_cut_off_may_say_more_precisely_what_became_of_its_messages() -> None:
     bench = Bench(publish_timeout=2)
 
-    async def hang(messages: Sequence[Outgoing]) -> None:
+    async def hang(messages: Sequence[OutgoingMessage]) -> None:
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
@@ -209,16 +209,22 @@ async def test_operations_tell_of_a_fault_of_the_plugin() -> None:
     ("lacks", "text"),
     [
         (
-            Capability.ACKNOWLEDGED,
+            BrokerCapability.ACKNOWLEDGED,
             r"Flaky keeps nothing, so subscription 'shop.handle' can lose messages.*at-most-once",
         ),
-        (Capability.DEAD_LETTERS, r"Flaky keeps no dead letters, so subscription 'shop.handle' can lose messages"),
-        (Capability.DELAY, r"'shop.handle' retries after up to 4 s, and Flaky can't delay a message.*delay=0"),
-        (Capability.ORDERED, r"'shop.handle' is ordered by key, and Flaky.*keeps no order.*ordered=False"),
+        (
+            BrokerCapability.DEAD_LETTERS,
+            r"Flaky keeps no dead letters, so subscription 'shop.handle' can lose messages",
+        ),
+        (
+            BrokerCapability.DELAYED_RETRY,
+            r"'shop.handle' retries after up to 4 s, and Flaky can't delay a message.*delay=0",
+        ),
+        (BrokerCapability.ORDER_BY_KEY, r"'shop.handle' is ordered by key, and Flaky.*keeps no order.*ordered=False"),
     ],
-    ids=lambda value: value.name if isinstance(value, Capability) else "",
+    ids=lambda value: value.name if isinstance(value, BrokerCapability) else "",
 )
-def test_what_a_broker_does_not_declare_is_refused_without_its_help(lacks: Capability, text: str) -> None:
+def test_what_a_broker_does_not_declare_is_refused_without_its_help(lacks: BrokerCapability, text: str) -> None:
     app = Diator("shop", broker=Flaky(without=lacks), retry=Retry(attempts=3, delay=2, factor=2, jitter=0))
 
     @app.on_event
@@ -249,12 +255,12 @@ async def test_messages_that_are_too_large_are_rejected_and_not_the_others() -> 
 async def test_events_that_the_broker_rejects_did_not_leave_and_would_not_another_time() -> None:
     bench = Bench()
 
-    async def reject(messages: Sequence[Outgoing]) -> None:
+    async def reject(messages: Sequence[OutgoingMessage]) -> None:
         raise NotPublishedError(messages[1:], rejected=messages[:1]) from BrokerError("the key is too long")
 
     bench.broker.publishing = reject
     async with bench.app:
         with pytest.raises(PublishError, match="2 did not leave: the key is too long") as caught:
             await bench.app.publish(Sent("a"), Sent("b"))
-    assert caught.value.refused
+    assert caught.value.permanent
     assert sorted(event.text for event in caught.value.unsent if isinstance(event, Sent)) == ["a", "b"]

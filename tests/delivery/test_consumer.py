@@ -91,7 +91,7 @@ async def test_a_failing_handler_never_reruns_delays_or_hides_another() -> None:
         assert calls["good"] == [began]
         assert [when - began for when in calls["bad"]] == pytest.approx([0, 1, 3], abs=0.5)
         assert len(calls["late"]) == 2
-        assert watch.outcomes("meetings.bad") == ["RetryAfter", "RetryAfter", "Park"]
+        assert watch.outcomes("meetings.bad") == ["RetryAfter", "RetryAfter", "MoveToDeadLetters"]
         assert watch.outcomes("meetings.good") == ["Ack"]
         assert watch.outcomes("meetings.late") == ["RetryAfter", "Ack"]
         assert [letter.subscription for letter in await letters(broker)] == ["meetings.bad"]
@@ -178,7 +178,7 @@ async def test_a_failing_handler_sends_nothing_and_its_scope_sees_the_error() ->
         await watch.settle(1)
     assert "broker has Greeted" not in journal.lines
     assert "scope 1 undone by Broken" in journal.lines
-    assert watch.outcomes() == ["Park"]
+    assert watch.outcomes() == ["MoveToDeadLetters"]
 
 
 @in_virtual_time
@@ -195,7 +195,7 @@ async def test_a_scope_that_fails_to_close_is_a_failure_and_nothing_is_sent() ->
         await app.publish(Joined())
         await watch.settle(1)
     assert "broker has Greeted" not in journal.lines
-    assert watch.outcomes() == ["Park"]
+    assert watch.outcomes() == ["MoveToDeadLetters"]
 
 
 # ---------------------------------------------------------------------------------------- middlewares, domain events
@@ -268,7 +268,7 @@ def test_a_middleware_inside_the_unit_can_not_undo_that_it_has_failed(publishes:
         async with app, app.worker():
             await app.publish(Joined())
             await watch.settle(1)
-        assert watch.outcomes() == ["Park"]
+        assert watch.outcomes() == ["MoveToDeadLetters"]
         assert isinstance(watch.of("handled")[0].error, Broken)
         assert "scope 1 undone by Broken" in journal.lines
         assert "broker has Greeted" not in journal.lines
@@ -314,7 +314,7 @@ async def test_what_a_middleware_raises_is_a_failure() -> None:
     async with app, app.worker():
         await app.publish(Joined())
         await watch.settle(1)
-    assert watch.outcomes() == ["Park"]
+    assert watch.outcomes() == ["MoveToDeadLetters"]
     assert isinstance(watch.of("handled")[0].error, Broken)
 
 
@@ -386,8 +386,8 @@ async def test_the_context_tells_attempt_ids_headers_time_and_subscription() -> 
     assert len({context.message_id for context in seen}) == 1
     assert last.message_id != commands[0].message_id
     assert last.headers == {**trace, "tenant": "ö"}
-    assert last.time is not None
-    assert before <= last.time <= after
+    assert last.published_at is not None
+    assert before <= last.published_at <= after
     assert last.subscription == "greeter"
 
 
@@ -460,9 +460,9 @@ async def test_a_cancel_out_of_nowhere_is_a_failure() -> None:
         await watch.settle(3)
         assert attempts == [1, 2, 3]
         (letter,) = await letters(broker)
-        assert letter.why.attempts == 3
-        assert letter.why.error is not None
-        assert "CancelledError" in letter.why.error
+        assert letter.failure.attempts == 3
+        assert letter.failure.error is not None
+        assert "CancelledError" in letter.failure.error
 
 
 @pytest.mark.parametrize("how", ["before", "awaits", "returns", "twice", "swallows"])
@@ -504,7 +504,9 @@ def test_a_handler_that_cancels_its_own_task_harms_no_other_message(how: str) ->
             assert sorted(calls) == ([1, 2, 3] if well else [1, 1, 1, 2, 3])
             assert len(broker.receivers) == 1, "the consumer started again"
             outcomes = sorted(watch.outcomes())
-            assert outcomes == (["Ack"] * 3 if well else ["Ack", "Ack", "Park", "RetryAfter", "RetryAfter"])
+            assert outcomes == (
+                ["Ack"] * 3 if well else ["Ack", "Ack", "MoveToDeadLetters", "RetryAfter", "RetryAfter"]
+            )
             await asyncio.sleep(600)
             assert len(watch.of("settled")) == len(outcomes)
 
@@ -552,10 +554,10 @@ async def test_a_handler_that_takes_too_long_has_failed(caplog: pytest.LogCaptur
         await watch.settle(2)
         assert times[1] - times[0] == pytest.approx(8, abs=0.2)
         (letter,) = await letters(broker)
-        assert letter.why.error is not None
-        assert "TimeoutError" in letter.why.error
-        assert "joined" in letter.why.error
-        assert "7 s" in letter.why.error
+        assert letter.failure.error is not None
+        assert "TimeoutError" in letter.failure.error
+        assert "joined" in letter.failure.error
+        assert "7 s" in letter.failure.error
 
 
 @in_virtual_time
@@ -595,7 +597,7 @@ async def test_the_timeout_of_the_app_holds_for_handlers_that_have_none() -> Non
     async with app, app.worker():
         await app.publish(Joined(1), Joined(2))
         await watch.settle(2)
-    assert watch.outcomes() == ["Ack", "Park"]
+    assert watch.outcomes() == ["Ack", "MoveToDeadLetters"]
 
 
 @in_virtual_time
@@ -692,7 +694,7 @@ async def test_a_thread_that_takes_too_long_is_waited_for_and_has_failed() -> No
         await watch.settle(1)
     ends, closes = journal.lines.index("thread ends"), journal.lines.index("scope 1 undone by CancelledError")
     assert ends < closes
-    assert watch.outcomes() == ["Park"]
+    assert watch.outcomes() == ["MoveToDeadLetters"]
     assert isinstance(watch.of("handled")[0].error, TimeoutError | asyncio.TimeoutError)
 
 
@@ -810,7 +812,7 @@ async def test_leases_are_renewed_while_a_handler_runs() -> None:
         await app.publish(Joined())
         await watch.settle(1, within=400)
         assert calls == 1
-        assert not watch.of("settled")[0].lost
+        assert not watch.of("settled")[0].lease_lost
         assert broker.times["renew"] >= 290 / 10 - 1
 
 
@@ -837,8 +839,8 @@ async def test_a_lost_lease_is_told_and_its_outcome_does_not_count(caplog: pytes
         may_fail.set()
         await watch.settle(2)
         first, second = watch.of("settled")
-        assert (type(first.outcome).__name__, first.lost) == ("Ack", False)
-        assert (type(second.outcome).__name__, second.lost) == ("Park", True)
+        assert (type(first.outcome).__name__, first.lease_lost) == ("Ack", False)
+        assert (type(second.outcome).__name__, second.lease_lost) == ("MoveToDeadLetters", True)
         assert calls == [1, 1]
         assert not await letters(broker)
     text = [record.getMessage() for record in caplog.records if "has lost the lease" in record.getMessage()]
@@ -880,9 +882,12 @@ async def test_a_worker_that_dies_loses_nothing(caplog: pytest.LogCaptureFixture
 async def test_a_broker_that_delivers_at_most_once_loses_with_a_line_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from diator.brokers import Capability
+    from diator.brokers import BrokerCapability
 
-    broker, watch = Flaky(without=Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS | Capability.DELAY), Watch()
+    broker, watch = (
+        Flaky(without=BrokerCapability.ACKNOWLEDGED | BrokerCapability.DEAD_LETTERS | BrokerCapability.DELAYED_RETRY),
+        Watch(),
+    )
     app = Diator("meetings", broker=broker, hooks=[watch], retry=QUICK)
     calls = 0
 
@@ -909,9 +914,12 @@ async def test_a_broker_that_delivers_at_most_once_loses_with_a_line_in_the_log(
 
 @in_virtual_time
 async def test_what_such_a_broker_loses_when_a_worker_ends_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    from diator.brokers import Capability
+    from diator.brokers import BrokerCapability
 
-    broker, watch = Flaky(without=Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS | Capability.DELAY), Watch()
+    broker, watch = (
+        Flaky(without=BrokerCapability.ACKNOWLEDGED | BrokerCapability.DEAD_LETTERS | BrokerCapability.DELAYED_RETRY),
+        Watch(),
+    )
     app = Diator("meetings", broker=broker, hooks=[watch], concurrency=2)
 
     @app.on_event(delivery="at-most-once")

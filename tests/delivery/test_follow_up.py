@@ -22,7 +22,7 @@ from diator import (
     Retry,
     contract,
 )
-from diator.brokers import Delivery, MemoryBroker, Outgoing
+from diator.brokers import Delivery, MemoryBroker, OutgoingMessage
 from tests.brokered import Flaky, Watch, away, die, letters
 from tests.virtual_time import in_virtual_time
 
@@ -203,7 +203,7 @@ async def test_only_what_did_not_leave_is_sent_again() -> None:
     bench = Bench()
     sent: list[list[str]] = []
 
-    async def half(messages: Sequence[Outgoing]) -> None:
+    async def half(messages: Sequence[OutgoingMessage]) -> None:
         sent.append([message.envelope.type for message in messages])
         if len(sent) == 1:
             raise NotPublishedError(messages[2:], messages[1:2]) from away()
@@ -221,11 +221,11 @@ async def test_a_lease_that_is_lost_meanwhile_has_the_message_handled_anew() -> 
     async with bench.app, bench.app.worker():
         await bench.app.publish(Joined())
         bench.broker.break_down("publish", "renew")
-        await bench.watch.until(lambda: any(one.lost for one in bench.watch.of("settled")), within=100)
+        await bench.watch.until(lambda: any(one.lease_lost for one in bench.watch.of("settled")), within=100)
         bench.broker.mend()
         await bench.watch.until(lambda: len(bench.greetings) == 2, within=100)
         await asyncio.sleep(100)
-    settled = [(type(one.outcome).__name__, one.lost) for one in bench.watch.of("settled", "greet")]
+    settled = [(type(one.outcome).__name__, one.lease_lost) for one in bench.watch.of("settled", "greet")]
     assert settled.count(("Ack", False)) == 1
     assert all(lost for name, lost in settled if name != "Ack")
     assert bench.calls >= 2
@@ -255,11 +255,11 @@ async def test_what_the_broker_refuses_for_good_is_a_failure_of_the_message() ->
     async with bench.app, bench.app.worker():
         await bench.app.publish(Joined())
         bench.broker.break_down("publish", error=lambda: BrokerError("not allowed"))
-        await bench.watch.until(lambda: "Park" in bench.watch.outcomes("greet"))
+        await bench.watch.until(lambda: "MoveToDeadLetters" in bench.watch.outcomes("greet"))
         (letter,) = await letters(bench.broker)
-        assert letter.why.error is not None
-        assert "PublishError" in letter.why.error
-        assert "not allowed" in letter.why.error
+        assert letter.failure.error is not None
+        assert "PublishError" in letter.failure.error
+        assert "not allowed" in letter.failure.error
         assert bench.calls == 3
 
 
@@ -277,8 +277,8 @@ async def test_a_follow_up_that_is_too_large_is_a_failure_and_nothing_is_sent() 
         await app.publish(Joined())
         await watch.settle(1)
         (letter,) = await letters(broker)
-        assert letter.why.error is not None
-        assert "MessageTooLargeError" in letter.why.error
+        assert letter.failure.error is not None
+        assert "MessageTooLargeError" in letter.failure.error
         assert len(broker.publications) == 1
 
 
@@ -313,11 +313,11 @@ async def test_a_cancel_while_follow_ups_are_sent_interrupts_nothing() -> None:
 def slowly(broker: Flaky) -> Any:
     from diator.brokers import shielded
 
-    async def store(messages: Sequence[Outgoing]) -> None:
+    async def store(messages: Sequence[OutgoingMessage]) -> None:
         await asyncio.sleep(1)
         await broker.inner.publish(messages, timeout=1)
 
-    async def publish(messages: Sequence[Outgoing]) -> None:
+    async def publish(messages: Sequence[OutgoingMessage]) -> None:
         await shielded(store(messages))
 
     return publish

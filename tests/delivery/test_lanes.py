@@ -140,7 +140,7 @@ async def test_one_that_can_not_be_read_stands_in_nobodys_way() -> None:
         await put(bench.broker, "meetings.joined", b"rubbish", key="a")
         await bench.app.publish(Joined("a", 1))
         await bench.watch.settle(2)
-        assert bench.watch.outcomes() == ["Park", "Ack"]
+        assert bench.watch.outcomes() == ["MoveToDeadLetters", "Ack"]
 
 
 @pytest.mark.parametrize("failures", [0, 1])
@@ -337,7 +337,7 @@ async def test_what_is_settled_while_its_lease_is_renewed_was_not_lost(
         await bench.app.publish(Joined("a"), Joined("b"))
         await bench.watch.settle(2)
     assert renewed
-    assert not any(details.lost for details in bench.watch.of("settled"))
+    assert not any(details.lease_lost for details in bench.watch.of("settled"))
     assert "has lost the lease" not in caplog.text
 
 

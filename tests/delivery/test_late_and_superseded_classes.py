@@ -161,8 +161,8 @@ async def test_an_event_that_its_handler_would_miss_fails_and_is_handled_after_t
             await app.publish(Known(), Lazy())
         (problem,) = caught.value.problems
         assert problem.code == "late-event"
-        assert __name__ in problem.remedy
-        assert problem.place is not None
+        assert __name__ in problem.fix
+        assert problem.location is not None
     async with app.testing() as session:
         await session.publish(Known(1), Lazy(2))
         await session.settled()

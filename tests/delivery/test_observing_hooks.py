@@ -20,8 +20,8 @@ from diator import (
     Retry,
     contract,
 )
-from diator.brokers import ACK, Park, RetryAfter
-from diator.hooks import Handled, Parked, Published, Received, Retried, Settled
+from diator.brokers import ACK, MoveToDeadLetters, RetryAfter
+from diator.hooks import DeadLettered, Handled, Published, Received, Retried, Settled
 from tests.brokered import Flaky, Watch, put
 from tests.virtual_time import in_virtual_time
 
@@ -58,7 +58,7 @@ class Bad(Hooks):
     def retried(self, details: Retried, /) -> None:
         raise self.error
 
-    def parked(self, details: Parked, /) -> None:
+    def dead_lettered(self, details: DeadLettered, /) -> None:
         raise self.error
 
     def settled(self, details: Settled, /) -> None:
@@ -118,8 +118,8 @@ async def test_each_hook_is_told_with_its_details() -> None:
     assert retried.context.message_id == ids[1]
     assert isinstance(retried.error, Broken)
 
-    rejected, unreadable = watch.of("parked")
-    assert rejected.why.reason == "rejected: in the end"
+    rejected, unreadable = watch.of("dead_lettered")
+    assert rejected.failure.reason == "rejected: in the end"
     assert rejected.context.attempt == 2
     assert unreadable.context is None
 
@@ -127,8 +127,8 @@ async def test_each_hook_is_told_with_its_details() -> None:
     assert [one.message_id for one in settled] == [ids[0], ids[1], ids[1], None]
     assert settled[0].outcome is ACK
     assert settled[1].outcome == RetryAfter(7)
-    assert isinstance(settled[2].outcome, Park)
-    assert not any(one.lost for one in settled)
+    assert isinstance(settled[2].outcome, MoveToDeadLetters)
+    assert not any(one.lease_lost for one in settled)
 
 
 @pytest.mark.parametrize("error", [Broken(), asyncio.CancelledError(), SystemExit(), GeneratorExit()], ids=repr)
@@ -143,11 +143,11 @@ def test_a_hook_that_raises_is_logged_and_changes_nothing(
         async with app, app.worker():
             await app.send(Join())
             await watch.settle(3)
-        assert sorted(watch.outcomes()) == ["Ack", "Park", "RetryAfter"]
+        assert sorted(watch.outcomes()) == ["Ack", "MoveToDeadLetters", "RetryAfter"]
         assert len(broker.receivers) == 1
 
     scenario()
-    for name in ("published", "received", "handled", "retried", "parked", "settled"):
+    for name in ("published", "received", "handled", "retried", "dead_lettered", "settled"):
         assert f"the hook {name} of Bad failed" in caplog.text
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diator import BrokerError, BrokerUnavailableError, Diator, NotificationEvent, PublishError, contract
-from diator.brokers import Capability, Receiver, Subscription
+from diator.brokers import BrokerCapability, Receiver, Subscription
 from diator.delivery.worker import Worker
 from tests.brokered import Flaky, Watch
 from tests.virtual_time import in_virtual_time
@@ -86,7 +86,7 @@ def test_an_outage_is_ridden_out(operation: str, seconds: float, caplog: pytest.
             await asyncio.sleep(10)
             assert ready(worker)
             await bench.works()
-            assert not any(one.lost for one in bench.watch.of("settled"))
+            assert not any(one.lease_lost for one in bench.watch.of("settled"))
         texts = told(caplog)
         assert sum("the broker can't" in text for text in texts) <= 1, texts
         assert sum("is back" in text for text in texts) == sum("the broker can't" in text for text in texts)
@@ -303,7 +303,7 @@ async def test_outcomes_that_wait_for_the_broker_are_taken_down_in_order_and_onc
 @in_virtual_time
 async def test_outcomes_that_come_during_an_outage_are_taken_down_after_those_before() -> None:
     bench = Bench()
-    async with bench.app, bench.app.worker(only="first"):
+    async with bench.app, bench.app.worker(subscriptions="first"):
         bench.broker.break_down("settle")
         bench.broker.slow["settle"] = 1.0
         for number in range(5):
@@ -345,7 +345,7 @@ async def test_operations_at_a_broker_that_is_away_leave_no_connection_behind() 
 
 @in_virtual_time
 async def test_nobody_is_told_that_nothing_is_lost_by_a_broker_that_loses(caplog: pytest.LogCaptureFixture) -> None:
-    broker, watch = Flaky(without=Capability.ACKNOWLEDGED), Watch()
+    broker, watch = Flaky(without=BrokerCapability.ACKNOWLEDGED), Watch()
     app = Diator("meetings", broker=broker, hooks=[watch])
 
     @app.on_event(delivery="at-most-once")

@@ -10,12 +10,12 @@ import pytest
 
 from diator import CallNext, Command, ConfigurationError, Diator, DomainEvent, NotificationEvent, Publish
 from diator._keys import Key
-from diator.app import look
-from diator.brokers import Capability, MemoryBroker, Outgoing
-from diator.context import current, next_context
+from diator.app import inspect_app
+from diator.brokers import BrokerCapability, MemoryBroker, OutgoingMessage
+from diator.context import child_context, current_context
 from diator.engine.dispatch import Dispatch
 from diator.engine.plan import Call
-from diator.engine.resources import Resources
+from diator.engine.resources import ContainerScopes
 from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import InvalidMessageError
 from diator.messages import Event
@@ -62,7 +62,7 @@ class Store:
         self.lines.append(f"begin {type(message).__name__} in {session.number}")
         return unit.context.message_id not in self.handled
 
-    def admit(self, cls: type[Event]) -> None: ...
+    def prepare(self, cls: type[Event]) -> None: ...
 
     def collect(self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None) -> None:
         self.lines.append(f"collect {type(event).__name__}")
@@ -113,9 +113,9 @@ class Bench:
             self.journal.write("handler")
             publish(Greeted(event.text))
 
-        self.checked = look(app)
+        self.checked = inspect_app(app)
         assert [problem for problem in self.checked.problems if problem.severity == "error"] == []
-        self.resources = Resources(self.journal)
+        self.resources = ContainerScopes(self.journal)
         self.dispatch = Dispatch(self.checked, self.resources, app, sender=self.store)
 
     async def send(self, command: Join) -> Any:
@@ -127,10 +127,10 @@ class Bench:
         (registration,) = (one for one, classes in self.checked.classes.items() if Joined in classes)
         wired = self.checked.handlers[registration]
         call: Call = self.dispatch.delivered(registration, wired, Joined, self.store)
-        context = next_context()
+        context = child_context()
         if handled_before:
             self.store.handled.add(context.message_id)
-        current.set(context)
+        current_context.set(context)
         return await call(event)
 
 
@@ -258,8 +258,8 @@ async def test_headers_that_make_no_sense_are_rejected_at_the_call(headers: Any)
 
 class NoSchedules(MemoryBroker):
     @property
-    def capabilities(self) -> Capability:
-        return super().capabilities & ~Capability.SCHEDULES
+    def capabilities(self) -> BrokerCapability:
+        return super().capabilities & ~BrokerCapability.SCHEDULES
 
 
 async def test_a_broker_without_schedules_rejects_a_delay_and_is_named() -> None:
@@ -317,7 +317,9 @@ async def test_the_end_of_the_app_waits_for_what_is_leaving() -> None:
     class Slow(MemoryBroker):
         stored = False
 
-        async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+        async def publish(
+            self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+        ) -> None:
             await asyncio.sleep(1)
             await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
             self.stored = True

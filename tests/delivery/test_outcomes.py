@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from diator import Context, Diator, NotificationEvent, Reject, Retry, RetryLater, contract
-from diator.brokers import Park, RetryAfter, Subscription
+from diator.brokers import MoveToDeadLetters, RetryAfter, Subscription
 from tests.brokered import Flaky, Watch, letters, put, subscriptions_of
 from tests.virtual_time import in_virtual_time
 
@@ -151,7 +151,7 @@ async def test_retries_wait_longer_each_time_up_to_the_longest_delay() -> None:
     app = failing_app(broker, watch, Broken(), retry=retry)
     async with app, app.worker():
         await app.publish(Joined())
-        await watch.until(lambda: bool(watch.of("parked")), within=200)
+        await watch.until(lambda: bool(watch.of("dead_lettered")), within=200)
         assert [details.delay for details in watch.of("retried")] == [2, 6, 18, 20, 20]
         assert [details.context.attempt for details in watch.of("handled")] == [1, 2, 3, 4, 5, 6]
 
@@ -181,15 +181,15 @@ async def test_exhausted_becomes_a_dead_letter_with_everything_that_is_known(cap
         assert letter.topic == "meetings.joined"
         assert letter.body == message.structured
         assert letter.deliveries == 2
-        assert letter.parked_at.tzinfo is not None
-        assert letter.why.reason == "exhausted after 2 attempts"
-        assert letter.why.attempts == 2
-        assert letter.why.error is not None
-        assert letter.why.error.endswith("Broken: no such meeting")
-        assert letter.why.traceback is not None
-        assert "in joined" in letter.why.traceback
-        assert "raise error" in letter.why.traceback
-        assert watch.of("parked")[0].why == letter.why
+        assert letter.dead_lettered_at.tzinfo is not None
+        assert letter.failure.reason == "exhausted after 2 attempts"
+        assert letter.failure.attempts == 2
+        assert letter.failure.error is not None
+        assert letter.failure.error.endswith("Broken: no such meeting")
+        assert letter.failure.traceback is not None
+        assert "in joined" in letter.failure.traceback
+        assert "raise error" in letter.failure.traceback
+        assert watch.of("dead_lettered")[0].failure == letter.failure
     assert "becomes a dead letter: exhausted after 2 attempts" in caplog.text
 
 
@@ -201,8 +201,8 @@ async def test_an_error_of_a_class_in_never_is_not_retried() -> None:
         await app.publish(Joined())
         await watch.settle(1)
         (letter,) = await letters(broker)
-        assert "Worse" in letter.why.reason
-        assert letter.why.attempts == 1
+        assert "Worse" in letter.failure.reason
+        assert letter.failure.attempts == 1
 
 
 @in_virtual_time
@@ -213,7 +213,7 @@ async def test_rejected_becomes_a_dead_letter_at_once_with_its_reason() -> None:
         await app.publish(Joined())
         await watch.settle(1)
         (letter,) = await letters(broker)
-        assert letter.why.reason == "rejected: the meeting is over"
+        assert letter.failure.reason == "rejected: the meeting is over"
 
 
 @in_virtual_time
@@ -227,7 +227,7 @@ async def test_retry_later_takes_the_place_of_the_delay_and_counts_as_an_attempt
         await watch.settle(3, within=200)
         assert loop.time() - began == pytest.approx(140, abs=0.5)
         (letter,) = await letters(broker)
-        assert letter.why.attempts == 3
+        assert letter.failure.attempts == 3
         assert [details.delay for details in watch.of("retried")] == [70, 70]
 
 
@@ -264,7 +264,7 @@ def test_a_retry_later_that_its_constructor_has_not_checked_is_a_retry_all_the_s
         async with app, app.worker():
             await app.publish(Joined())
             await watch.settle(2, within=60)
-            assert watch.outcomes() == ["RetryAfter", "Park"]
+            assert watch.outcomes() == ["RetryAfter", "MoveToDeadLetters"]
             assert len(broker.receivers) == 1
 
     scenario()
@@ -295,15 +295,15 @@ def test_whatever_a_handler_raises_ends_as_a_dead_letter(
         app = failing_app(broker, watch, error, retry=Retry(attempts=2, delay=1))
         async with app, app.worker():
             await app.publish(Joined())
-            await watch.until(lambda: "Park" in watch.outcomes())
+            await watch.until(lambda: "MoveToDeadLetters" in watch.outcomes())
             (letter,) = await letters(broker)
-            assert letter.why.error
-            assert letter.why.traceback
-            for text in (letter.why.reason, letter.why.error, letter.why.traceback):
+            assert letter.failure.error
+            assert letter.failure.traceback
+            for text in (letter.failure.reason, letter.failure.error, letter.failure.traceback):
                 assert "\0" not in text
                 assert len(text.encode()) < 40_000
             assert len(broker.receivers) == 1, "the consumer broke down"
-            assert not watch.of("settled")[-1].lost
+            assert not watch.of("settled")[-1].lease_lost
 
     scenario()
     assert "becomes a dead letter" in caplog.text
@@ -336,13 +336,13 @@ async def test_a_message_is_not_acknowledged_while_it_can_not_be_made_a_dead_let
         await asyncio.sleep(120)
         assert not watch.of("settled")
         (status,) = await broker.status(subscriptions_of(broker))
-        assert status.waiting == 1
+        assert status.backlog == 1
         broker.mend()
         await watch.settle(1)
         assert len(await letters(broker)) == 1
         assert len(watch.of("handled")) == 1
         (status,) = await broker.status(subscriptions_of(broker))
-        assert (status.waiting, status.dead_letters) == (0, 1)
+        assert (status.backlog, status.dead_letters) == (0, 1)
 
 
 @in_virtual_time
@@ -386,7 +386,7 @@ async def test_retries_and_replays_are_no_duplicates() -> None:
         (letter,) = await letters(broker)
         await broker.replay(subscriptions_of(broker)[0], [letter.id])
         await watch.settle(4)
-        assert watch.outcomes() == ["RetryAfter", "Park"] * 2
+        assert watch.outcomes() == ["RetryAfter", "MoveToDeadLetters"] * 2
 
 
 @in_virtual_time
@@ -405,8 +405,8 @@ async def test_the_policy_of_the_app_holds_for_handlers_that_have_none() -> None
     async with app, app.worker():
         await app.publish(Joined())
         await watch.settle(3)
-        assert watch.outcomes("meetings.own") == ["Park"]
-        assert watch.outcomes("meetings.of_the_app") == ["RetryAfter", "Park"]
+        assert watch.outcomes("meetings.own") == ["MoveToDeadLetters"]
+        assert watch.outcomes("meetings.of_the_app") == ["RetryAfter", "MoveToDeadLetters"]
 
 
 @in_virtual_time
@@ -462,13 +462,13 @@ def test_undecodable_becomes_a_dead_letter_with_the_original_bytes(body: bytes, 
             await watch.settle(1)
             (letter,) = await letters(broker)
             assert letter.body == body
-            assert letter.why.reason.startswith("undecodable: ")
-            assert says in letter.why.reason
+            assert letter.failure.reason.startswith("undecodable: ")
+            assert says in letter.failure.reason
             assert not watch.of("handled")
-            assert isinstance(watch.of("settled")[0].outcome, Park)
+            assert isinstance(watch.of("settled")[0].outcome, MoveToDeadLetters)
             await app.publish(Joined())
             await watch.settle(2)
-            assert watch.outcomes() == ["Park", "Ack"]
+            assert watch.outcomes() == ["MoveToDeadLetters", "Ack"]
 
     scenario()
 
@@ -561,7 +561,7 @@ async def test_a_rejection_in_a_task_group_is_seen() -> None:
     async with app, app.worker():
         await app.publish(Joined())
         await watch.settle(1)
-        assert [letter.why.reason for letter in await letters(broker)] == ["rejected: over"]
+        assert [letter.failure.reason for letter in await letters(broker)] == ["rejected: over"]
 
 
 # ------------------------------------------------------------------------------------- what no handler may do to others

@@ -23,7 +23,7 @@ from diator import (
     PublishError,
     contract,
 )
-from diator.brokers import MemoryBroker, Outgoing
+from diator.brokers import MemoryBroker, OutgoingMessage
 from tests.brokered import Flaky, Watch, away
 from tests.journal import Journal, Session
 from tests.virtual_time import in_virtual_time
@@ -191,7 +191,7 @@ async def test_headers_that_are_no_texts_are_refused_where_they_are_given() -> N
 async def test_publish_error_tells_what_did_not_leave_and_what_nobody_knows_and_the_command_stands() -> None:
     bench = Bench()
 
-    async def part(messages: Sequence[Outgoing]) -> None:
+    async def part(messages: Sequence[OutgoingMessage]) -> None:
         raise NotPublishedError(messages[2:], messages[1:2]) from away()
 
     bench.broker.publishing = part
@@ -213,7 +213,7 @@ async def test_publish_error_tells_what_did_not_leave_and_what_nobody_knows_and_
 
 
 @pytest.mark.parametrize(
-    ("unknown", "cause", "why", "remedy"),
+    ("unknown", "cause", "why", "fix"),
     [
         (
             False,
@@ -238,11 +238,11 @@ async def test_publish_error_tells_what_did_not_leave_and_what_nobody_knows_and_
 )
 @in_virtual_time
 async def test_publish_error_says_what_to_do_about_its_cause_and_nothing_of_none(
-    unknown: bool, cause: BrokerError, why: str, remedy: str
+    unknown: bool, cause: BrokerError, why: str, fix: str
 ) -> None:
     bench = Bench()
 
-    async def fail(messages: Sequence[Outgoing]) -> None:
+    async def fail(messages: Sequence[OutgoingMessage]) -> None:
         unsent = () if unknown else messages
         raise NotPublishedError(unsent, messages if unknown else ()) from cause
 
@@ -250,8 +250,8 @@ async def test_publish_error_says_what_to_do_about_its_cause_and_nothing_of_none
     async with bench.app, bench.app.worker():
         with pytest.raises(PublishError) as caught:
             await bench.app.publish(Sent("a"))
-    assert str(caught.value) == f"events were not published {why}; what was committed stands: {remedy}"
-    assert caught.value.refused is not isinstance(cause, BrokerUnavailableError)
+    assert str(caught.value) == f"events were not published {why}; what was committed stands: {fix}"
+    assert caught.value.permanent is not isinstance(cause, BrokerUnavailableError)
     count = "1 may have been" if unknown else "1 were not published"
     assert str(caught.value.__cause__) == f"of the messages, {count}: {cause}"
 
@@ -268,7 +268,7 @@ async def test_a_fault_of_a_plugin_is_no_outage_and_what_became_of_the_events_is
                 await publishing
             assert caught.value.unsent == ()
             assert caught.value.unknown
-            assert caught.value.refused
+            assert caught.value.permanent
             failed = caught.value.__cause__
             assert isinstance(failed, NotPublishedError)
             assert isinstance(failed.__cause__, ZeroDivisionError)
@@ -311,7 +311,7 @@ async def test_outside_of_a_delivery_publishing_waits_for_room_up_to_its_timeout
 async def test_a_cancel_does_not_interrupt_publishing() -> None:
     bench = Bench()
 
-    async def slowly(messages: Sequence[Outgoing]) -> None:
+    async def slowly(messages: Sequence[OutgoingMessage]) -> None:
         await asyncio.sleep(1)
         await bench.broker.inner.publish(messages, timeout=1)
 

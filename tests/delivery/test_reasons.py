@@ -108,4 +108,4 @@ async def test_a_failure_without_a_text_is_told_by_its_class(caplog: pytest.LogC
         await asyncio.sleep(2)
         (letter,) = await letters(broker)
     assert "(ValueError); again in" in told(caplog)
-    assert letter.why.error == "builtins.ValueError"
+    assert letter.failure.error == "builtins.ValueError"

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from diator import BrokerError, BrokerUnavailableError, Diator, NotificationEvent, Reject, RetryLater, contract
-from diator.brokers import Ack, Delivery, Outcome, Park, Receiver, Release, RetryAfter, Settlement, Subscription
+from diator.brokers import (
+    Ack,
+    Delivery,
+    MoveToDeadLetters,
+    Outcome,
+    Receiver,
+    Release,
+    RetryAfter,
+    Settlement,
+    Subscription,
+)
 from tests.brokered import Flaky, FlakyReceiver, Watch, letters
 from tests.virtual_time import in_virtual_time
 
@@ -65,7 +75,7 @@ def of(number: int) -> bytes:
 
 
 def unless_it_says_little(outcome: Outcome) -> bool:
-    return isinstance(outcome, Park) and "could not be recorded" not in outcome.reason
+    return isinstance(outcome, MoveToDeadLetters) and "could not be recorded" not in outcome.reason
 
 
 @pytest.mark.parametrize("error", [BrokerError("can't write that"), UnicodeEncodeError("utf-8", "\udce9", 0, 1, "no")])
@@ -83,18 +93,18 @@ def test_a_dead_letter_that_can_not_be_recorded_says_less_and_takes_no_other_wit
             assert worker.is_ready
             (letter,) = await letters(broker)
             assert of(3) in letter.body
-            assert letter.why == Park(
+            assert letter.failure == MoveToDeadLetters(
                 f"its outcome could not be recorded ({type(error).__name__}); the log of the worker says more",
                 attempts=1,
             )
-            assert sorted(watch.outcomes()) == ["Ack"] * 5 + ["Park"]
+            assert sorted(watch.outcomes()) == ["Ack"] * 5 + ["MoveToDeadLetters"]
             assert len(watch.of("handled")) == 6
             assert len(broker.receivers) == 1
             (status,) = await broker.status([one.subscription for one in worker.consumed])
-            assert (status.waiting, status.dead_letters) == (0, 1)
+            assert (status.backlog, status.dead_letters) == (0, 1)
 
     scenario()
-    (record,) = [record for record in caplog.records if "can't record Park" in record.getMessage()]
+    (record,) = [record for record in caplog.records if "can't record MoveToDeadLetters" in record.getMessage()]
     assert record.levelname == "ERROR"
     assert "no third one" in record.getMessage()
 
@@ -133,7 +143,7 @@ def test_what_can_not_be_recorded_in_any_words_is_delivered_again_up_to_its_limi
             assert {details.event.number for details in watch.of("handled")} == {0, 1, 2, 5, 7, *range(8, 90)}
             assert watch.outcomes().count("Ack") >= 4 + 82
             (status,) = await broker.status([one.subscription for one in worker.consumed])
-            assert status.waiting == 0
+            assert status.backlog == 0
             assert status.dead_letters == (1 if refused is Ack else 0)
 
     scenario()
@@ -144,7 +154,7 @@ async def test_an_outage_while_one_is_settled_alone_loses_nothing() -> None:
     odd = True
 
     def refuses(outcome: Outcome, body: bytes) -> BaseException | None:
-        if isinstance(outcome, Park) and odd:
+        if isinstance(outcome, MoveToDeadLetters) and odd:
             return ValueError("odd")
         return BrokerUnavailableError("away") if of(5) in body and odd else None
 
@@ -157,11 +167,11 @@ async def test_an_outage_while_one_is_settled_alone_loses_nothing() -> None:
         await watch.settle(6)
         await asyncio.sleep(100)
         settled = watch.of("settled")
-        assert not any(details.lost for details in settled)
+        assert not any(details.lease_lost for details in settled)
         assert len(watch.of("handled")) == 6
         assert watch.outcomes().count("Ack") == 5
         (letter,) = await letters(broker)
-        assert letter.why.reason == "rejected: no third one"
+        assert letter.failure.reason == "rejected: no third one"
 
 
 @in_virtual_time
@@ -174,7 +184,7 @@ async def test_a_broker_that_can_record_nothing_is_tried_again_until_it_can() ->
         assert not worker.is_ready
         broker.refuses = nothing
         await watch.settle(3)
-        assert sorted(watch.outcomes()) == ["Ack", "Park", "RetryAfter"]
+        assert sorted(watch.outcomes()) == ["Ack", "MoveToDeadLetters", "RetryAfter"]
         assert len(watch.of("handled")) == 3
         assert worker.is_ready
 
@@ -215,7 +225,7 @@ async def test_nothing_of_a_key_is_settled_before_an_earlier_one_that_can_not_be
         assert settled
         assert all(of(6) in body for body in settled)
         odd = False
-        await watch.until(lambda: bool(watch.of("parked")), within=1000)
+        await watch.until(lambda: bool(watch.of("dead_lettered")), within=1000)
         await watch.until(lambda: watch.outcomes().count("Ack") == 2, within=100)
     assert [details.event.number for details in watch.of("handled") if details.event.room == "a"][-1] == 5
 

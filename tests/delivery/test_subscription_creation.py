@@ -99,7 +99,7 @@ async def test_what_waits_too_long_is_unsent_with_the_reason() -> None:
         assert asyncio.get_running_loop().time() - began == pytest.approx(3)
         assert raised.value.unsent == (Joined(1),)
         assert raised.value.unknown == ()
-        assert not raised.value.refused
+        assert not raised.value.permanent
         assert shop.broker.publications == []
         shop.broker.mend()
         await shop.app.publish(Joined(2))
@@ -175,9 +175,9 @@ async def test_any_class_may_be_a_broker() -> None:
 @in_virtual_time
 async def test_follow_ups_wait_for_another_worker_of_the_process_and_keep_their_message() -> None:
     shop = Shop()
-    async with shop.app, shop.app.worker(only=["joined"]):
+    async with shop.app, shop.app.worker(subscriptions=["joined"]):
         shop.broker.break_down("apply")
-        async with shop.app.worker(only=["greeted"]):
+        async with shop.app.worker(subscriptions=["greeted"]):
             await shop.app.publish(Joined(1))  # nobody creates what it goes to
             await asyncio.sleep(120)
             assert shop.joined == [1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diator import ConfigurationError, Context, Diator, Hooks, NotificationEvent, NotRunningError, Retry, contract
-from diator.brokers import Capability, Delivery, MemoryBroker, Release, Subscription, read
+from diator.brokers import BrokerCapability, Delivery, MemoryBroker, Release, Subscription, parse_envelope
 from diator.hooks import Settled
 from tests.brokered import Flaky, Watch, die, letters, subscriptions_of
 from tests.virtual_time import VirtualLoop, in_virtual_time
@@ -27,11 +27,11 @@ class Left(NotificationEvent):
     number: int = 1
 
 
-@contract("meetings.moved", key="place")
+@contract("meetings.moved", key="location")
 @dataclass(frozen=True)
 class Moved(NotificationEvent):
     number: int
-    place: str
+    location: str
 
 
 class Bench:
@@ -61,7 +61,7 @@ class Bench:
 
     async def waiting(self) -> int | None:
         (status,) = await self.broker.status(subscriptions_of(self.broker))
-        return status.waiting
+        return status.backlog
 
 
 # ----------------------------------------------------------------------------------------------------------- the end
@@ -268,7 +268,7 @@ async def test_the_end_of_everything_gives_back_without_an_attempt() -> None:
     await asyncio.wait({task})
     assert "RetryAfter" not in bench.watch.outcomes()
     (status,) = await bench.broker.status(subscriptions_of(bench.broker))
-    assert status.waiting == 2
+    assert status.backlog == 2
 
 
 @in_virtual_time
@@ -348,14 +348,14 @@ async def test_unknown_subscriptions_are_refused_and_the_known_ones_named() -> N
     bench = Bench()
     async with bench.app:
         with pytest.raises(ConfigurationError, match=r"(?s)'fast'.*slow"):
-            bench.app.worker(only=["slow", "fast"])
+            bench.app.worker(subscriptions=["slow", "fast"])
 
 
 async def test_one_subscription_may_be_named_without_a_list() -> None:
     bench = Bench()
     async with bench.app:
-        assert [one.name for one in bench.app.worker(only="slow").consumed] == ["slow"]
-        assert not bench.app.worker(only=[]).consumed
+        assert [one.name for one in bench.app.worker(subscriptions="slow").consumed] == ["slow"]
+        assert not bench.app.worker(subscriptions=[]).consumed
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"concurrency": -1}, {"concurrency": 1.5}, {"grace": -1}])
@@ -378,13 +378,13 @@ async def test_only_the_named_subscriptions_are_consumed() -> None:
     async with bench.app:
         async with bench.app.worker():
             ...
-        async with bench.app.worker(only=["other"]) as worker:
+        async with bench.app.worker(subscriptions=["other"]) as worker:
             assert [consumer.name for consumer in worker.consumers] == ["other"]
             await bench.publish(1)
             await bench.watch.settle(1)
             await asyncio.sleep(10)
         assert (len(ran), bench.begun) == (1, [])
-        async with bench.app.worker(only=("slow",)):
+        async with bench.app.worker(subscriptions=("slow",)):
             await bench.watch.settle(2)
         assert bench.begun == [0]
 
@@ -420,14 +420,14 @@ async def test_a_message_that_kills_its_worker_becomes_a_dead_letter_in_the_end(
             await bench.watch.until(lambda number=number: len(bench.begun) > number, within=100)  # type: ignore[misc]
             await die(bench.app, bench.broker, worker)
         async with bench.app.worker():
-            await bench.watch.until(lambda: "Park" in bench.watch.outcomes(), within=100)
+            await bench.watch.until(lambda: "MoveToDeadLetters" in bench.watch.outcomes(), within=100)
             (letter,) = await letters(bench.broker)
     why = "delivered 4 times, 3 without an outcome: its worker died, or its handler outlasted its lease"
-    assert letter.why.reason == why
-    message_id = read(letter.headers, letter.body).id
+    assert letter.failure.reason == why
+    message_id = parse_envelope(letter.headers, letter.body).id
     assert f"message {message_id} (meetings.joined) becomes a dead letter: {why}" in caplog.text
     assert letter.deliveries == 4
-    assert letter.why.attempts == 0
+    assert letter.failure.attempts == 0
     assert len(bench.begun) == 3
 
 
@@ -444,7 +444,7 @@ async def test_failures_that_were_recorded_are_no_sign_of_a_killer() -> None:
         await app.publish(Joined())
         await watch.settle(6, within=60)
         (letter,) = await letters(broker)
-        assert letter.why.reason == "exhausted after 6 attempts"
+        assert letter.failure.reason == "exhausted after 6 attempts"
 
 
 @pytest.mark.parametrize("most", [2, 3, 5])
@@ -491,13 +491,13 @@ def test_innocents_are_not_parked_with_the_killer(most: int, concurrency: int) -
                 killed.clear()
                 await die(app, broker, worker)
             found = await letters(broker)
-            assert [letter.why.reason[:6] for letter in found] == ["delive"]
+            assert [letter.failure.reason[:6] for letter in found] == ["delive"]
             assert b'"number":5' in found[0].body
             assert found[0].subscription == "victims"
             assert done["victims"] >= 29
             assert done["bystanders"] >= 30
             for status in await broker.status(subscriptions_of(broker)):
-                assert status.waiting == 0
+                assert status.backlog == 0
 
     scenario()
 
@@ -558,7 +558,7 @@ def test_suspects_run_when_they_come_and_nothing_else_is_there_then(ordered: boo
                 (subscription,) = subscriptions_of(broker)
                 (status,) = await broker.status([subscription])
                 other = await broker.inner.subscribe(subscription)
-                assert len(await other.receive(1000)) + 1 == status.waiting
+                assert len(await other.receive(1000)) + 1 == status.backlog
                 await other.aclose()
             if event.number in suspects:
                 ran.append(event.number)
@@ -786,4 +786,4 @@ async def test_a_handler_that_waits_for_nothing_leaves_room_for_others() -> None
 
 
 def test_capabilities_are_what_the_broker_says() -> None:
-    assert Capability.ACKNOWLEDGED in Flaky().capabilities
+    assert BrokerCapability.ACKNOWLEDGED in Flaky().capabilities

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from diator import Context, Diator, NotificationEvent, PublishError, Reject, Retry, RetryLater, contract
 from diator.brokers import MemoryBroker
 from diator.delivery.worker import Worker
-from diator.hooks import Parked
+from diator.hooks import DeadLettered
 from tests.brokered import Flaky, Watch, die, letters, subscriptions_of
 from tests.virtual_time import run
 
@@ -300,7 +300,7 @@ class Model:
     async def wait_for_the_end(self) -> None:
         for _ in range(5000):
             if self.errors or not any(
-                status.waiting for status in await self.broker.status(subscriptions_of(self.broker))
+                status.backlog for status in await self.broker.status(subscriptions_of(self.broker))
             ):
                 return
             await asyncio.sleep(1.0)
@@ -314,12 +314,12 @@ class Model:
             for name in message.names():
                 what = f"{number} of {name}"
                 if message.ends_well(name):
-                    assert (name, number) not in dead, f"{what} is dead: {dead[name, number].why}"
+                    assert (name, number) not in dead, f"{what} is dead: {dead[name, number].failure}"
                     assert (name, number) in self.well, f"{what} is lost"
                 else:
                     assert (name, number) in dead, f"{what} is lost"
                     assert (name, number) not in self.well
-                    assert 1 <= dead[name, number].why.attempts <= ATTEMPTS
+                    assert 1 <= dead[name, number].failure.attempts <= ATTEMPTS
                 if self.program.is_calm:
                     assert self.ran[name, number] == message.tries(name), f"{what} ran {self.ran[name, number]} times"
         assert len(dead) == sum(
@@ -336,9 +336,9 @@ class _Ends(Watch):
         super().__init__()
         self.model = model
 
-    def parked(self, details: Parked, /) -> None:
+    def dead_lettered(self, details: DeadLettered, /) -> None:
         if details.context is None:
-            self.model.wrong(f"{details.subscription} parks {details.why}")
+            self.model.wrong(f"{details.subscription} parks {details.failure}")
         else:
             self.model.ended.add((details.subscription, self.model.numbers[details.context.message_id]))
 

@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator, Collection, Hashable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from diator.containers import Capability, Key, Lifetime, Validation
+from diator.containers import ContainerCapability, Key, Lifetime, ValidationResult
 
 
 class Given:
     """Gives what it was made with; it is the resolver of its one, endless scope too."""
 
-    capabilities = Capability.REOPENS
+    capabilities = ContainerCapability.REUSABLE
 
     def __init__(self, held: Mapping[Key, object]) -> None:
         self.held = held
@@ -24,8 +24,8 @@ class Given:
     def lifetime(self, key: Key, /) -> Lifetime:
         return Lifetime.SINGLETON
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
-        return Validation()
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
+        return ValidationResult()
 
     @asynccontextmanager
     async def scope(self, provided: Mapping[Key, object], /) -> AsyncGenerator["Given", None]:

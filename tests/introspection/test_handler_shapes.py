@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from diator import ConfigurationError, Diator, Place, Problem
+from diator import ConfigurationError, Diator, Problem, SourceLocation
 from diator.containers import Key
 from tests.introspection import elsewhere
 from tests.introspection.given import Given
@@ -172,9 +172,9 @@ def problems_with(shapes: Any, name: str) -> list[Problem]:
     return app.check()
 
 
-def place_of(name: str) -> Place:
+def place_of(name: str) -> SourceLocation:
     starts = (f"async def {name}(", f"def {name}(")
-    return Place(str(SOURCE), next(number for number, line in enumerate(LINES, 1) if line.startswith(starts)))
+    return SourceLocation(str(SOURCE), next(number for number, line in enumerate(LINES, 1) if line.startswith(starts)))
 
 
 def unquoted(problem: Problem) -> str:
@@ -183,7 +183,7 @@ def unquoted(problem: Problem) -> str:
 
 
 FAILING: dict[str, list[tuple[str, str, str]]] = {
-    # name: for each problem its code, words of its text, words of its remedy
+    # name: for each problem its code, words of its text, words of its fix
     "for_the_checker_only": [
         ("unresolved-hint", "second: OnlyForTheChecker (NameError", "import 'OnlyForTheChecker' at run time"),
         ("unresolved-hint", "third: Missing (NameError", "import 'Missing' at run time"),
@@ -205,7 +205,7 @@ FAILING: dict[str, list[tuple[str, str, str]]] = {
     "message_for_the_checker_only": [("unresolved-hint", "ask: OnlyForTheChecker (NameError", "at run time")],
     "wrong_kind": [("message-kind", "takes other: Other, which is a command", "use @app.command")],
     "no_class": [("message-hint", "ask: ~C, which is no class of query", "ask: MyQuery")],
-    "generator": [("handler", "is a generator function", "`async def` with `yield`")],
+    "generator": [("invalid-handler", "is a generator function", "`async def` with `yield`")],
 }
 
 
@@ -213,11 +213,11 @@ FAILING: dict[str, list[tuple[str, str, str]]] = {
 def test_each_parameter_that_can_not_be_given_is_one_error_with_its_place(shapes: Any, name: str) -> None:
     found = problems_with(shapes, name)
     assert [problem.code for problem in found] == [code for code, _, _ in FAILING[name]]
-    for problem, (_, text, remedy) in zip(found, FAILING[name], strict=True):
+    for problem, (_, text, fix) in zip(found, FAILING[name], strict=True):
         assert name in problem.text
         assert text in unquoted(problem)
-        assert remedy in problem.remedy
-        assert problem.place == place_of(name)
+        assert fix in problem.fix
+        assert problem.location == place_of(name)
         assert problem.severity == "error"
 
 
@@ -226,9 +226,9 @@ def test_a_class_without_handle_is_refused_with_the_line_that_registers_it(shape
     app.add_query(shapes.NoHandle)
     line = inspect.currentframe().f_lineno - 1  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
     (problem,) = app.check()
-    assert problem.code == "handler"
+    assert problem.code == "invalid-handler"
     assert "NoHandle has no method `handle`" in problem.text
-    assert problem.place == Place(__file__, line)
+    assert problem.location == SourceLocation(__file__, line)
 
 
 def test_hints_of_a_constructor_that_can_not_be_resolved_are_named_too(shapes: Any) -> None:

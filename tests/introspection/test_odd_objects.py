@@ -167,7 +167,7 @@ def judged(app: Diator) -> list[Problem]:
     found = app.check()
     assert all(map(str, found))
     assert [problem.code for problem in found] == [problem.code for problem in app.check()]
-    assert all(problem.place is not None for problem in found if problem.code in ("unreadable", "handler"))
+    assert all(problem.location is not None for problem in found if problem.code in ("unreadable", "invalid-handler"))
     return found
 
 
@@ -266,8 +266,8 @@ def test_the_error_and_the_place_are_told() -> None:
     (problem,) = app.check()
     assert problem.code == "unreadable"
     assert "handler can't be inspected (TypeError: " in problem.text
-    assert problem.place is not None
-    assert problem.place.file == __file__
+    assert problem.location is not None
+    assert problem.location.file == __file__
 
 
 def test_fields_that_the_library_can_not_describe() -> None:
@@ -282,4 +282,4 @@ def test_fields_that_the_library_can_not_describe() -> None:
         (problem,) = app.check()
         assert problem.severity == "error"
         assert event.__name__ in problem.text
-        assert problem.place is not None
+        assert problem.location is not None

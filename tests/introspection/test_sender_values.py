@@ -134,9 +134,9 @@ def only(app: Diator) -> Problem:
     (problem,) = [problem for problem in app.check() if problem.severity == "error"]
     assert problem.code == "missing-dependency"
     assert "only senders provide Tenant, but a brokered event has no sender" in problem.text
-    assert "register Tenant with the container" in problem.remedy
-    assert problem.place is not None
-    assert problem.place.file == __file__
+    assert "register Tenant with the container" in problem.fix
+    assert problem.location is not None
+    assert problem.location.file == __file__
     return problem
 
 
@@ -177,7 +177,7 @@ def test_a_middleware_around_it(hint: Any) -> None:
     app.add_middleware(check_tenant)
     problem = only(app)
     assert problem.text.startswith("check_tenant asks for Tenant, and runs for told too")
-    assert "annotate its message as Command[Any] or Query[Any]" in problem.remedy
+    assert "annotate its message as Command[Any] or Query[Any]" in problem.fix
 
 
 def test_a_middleware_of_an_included_router() -> None:
@@ -334,7 +334,7 @@ def test_a_container_that_can_not_tell_is_warned_of() -> None:
     (warning,) = [problem for problem in app.check() if problem.code == "missing-dependency"]
     assert warning.text.startswith("told asks for Repo")
     assert "can't tell whether that needs Tenant, which only senders provide" in warning.text
-    assert warning.place is not None
+    assert warning.location is not None
 
 
 def test_what_a_test_puts_in_its_place_is_not_missing() -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 import pytest
 
-from diator import ConfigurationError, DomainEvent, ECSTEvent, NotificationEvent, Place, contract
+from diator import ConfigurationError, DomainEvent, ECSTEvent, NotificationEvent, SourceLocation, contract
 from diator.messages import Contract, contract_of
 
 
@@ -85,7 +85,7 @@ def new_event() -> type[NotificationEvent]:
 
 # Any: terms of the wrong type are what is tried.
 @pytest.mark.parametrize(
-    ("terms", "found", "remedy"),
+    ("terms", "found", "fix"),
     [
         ({"name": ""}, "the name ''", "meetings.user-joined"),
         ({"name": "user joined"}, "the name 'user joined'", "without white space"),
@@ -105,16 +105,16 @@ def new_event() -> type[NotificationEvent]:
         ({"key": "meting_id"}, "'meting_id'", "meeting_id, user_id"),
     ],
 )
-def test_terms_that_can_not_be_kept_are_refused(terms: dict[str, Any], found: str, remedy: str) -> None:
+def test_terms_that_can_not_be_kept_are_refused(terms: dict[str, Any], found: str, fix: str) -> None:
     event = new_event()
     options: dict[str, Any] = {"name": "a.b", **terms}
     with pytest.raises(ConfigurationError) as caught:
         contract(options.pop("name"), **options)(event)
     (problem,) = caught.value.problems
     assert problem.code == "contract"
-    assert problem.place == Place(__file__, caught.traceback[0].lineno + 1)
+    assert problem.location == SourceLocation(__file__, caught.traceback[0].lineno + 1)
     assert found in problem.text
-    assert remedy in problem.remedy
+    assert fix in problem.fix
     assert contract_of(event) == Contract("Moved")
 
 

@@ -52,7 +52,7 @@ def test_the_promised_result_is_known_of_every_kind(kind: type[Command[Meeting]]
     app = Diator()
     app.add_command(wrong, kind)
     (problem,) = app.check()
-    assert problem.code == "result"
+    assert problem.code == "return-type"
     assert "wrong returns str" in problem.text
     assert f"{kind.__name__} promises Meeting" in problem.text
 

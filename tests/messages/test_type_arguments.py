@@ -116,8 +116,8 @@ def test_a_handler_of_domain_events_with_type_arguments_is_refused(hint: Any) ->
     (problem,) = errors(app)
     assert problem.code == "type-arguments"
     assert "an object does not say its type arguments" in problem.text
-    assert "take Changed, or a class that says them: class " in problem.remedy
-    assert problem.place is not None
+    assert "take Changed, or a class that says them: class " in problem.fix
+    assert problem.location is not None
 
 
 async def test_what_leaves_its_arguments_open_or_says_them_is_handled() -> None:
@@ -339,7 +339,7 @@ def test_one_event_with_two_type_arguments_is_refused(published: Any) -> None:
     (problem,) = errors(app)
     assert problem.code == "type-arguments"
     assert problem.text.startswith("Moved[str] and Moved[int], at ")
-    assert problem.remedy == "take Moved, or a class that says them: class StrMoved(Moved[str])"
+    assert problem.fix == "take Moved, or a class that says them: class StrMoved(Moved[str])"
 
 
 async def take_other(event: Any) -> None: ...
@@ -349,7 +349,7 @@ def test_type_arguments_that_can_not_be_carried_are_refused() -> None:
     app = Diator("meetings", broker="memory://")
     app.publishes(Moved[Page[complex]])
     (problem,) = errors(app)
-    assert problem.code == "codec"
+    assert problem.code == "not-serializable"
     assert "Moved[Page[complex]].to" in problem.text
 
 

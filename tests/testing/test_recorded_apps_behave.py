@@ -13,7 +13,7 @@ PLUGIN = """
 from functools import wraps
 
 from diator import Diator
-from diator.testing.watch import Watcher
+from diator.testing.watch import RecordingHooks
 
 watchers = []
 make = Diator.__init__
@@ -21,7 +21,7 @@ make = Diator.__init__
 
 @wraps(make)
 def watched(app, *arguments, hooks=(), **options):
-    watchers.append(Watcher()); watchers[-1].needs_context = True
+    watchers.append(RecordingHooks()); watchers[-1].needs_context = True
     make(app, *arguments, hooks=[*hooks, watchers[-1], watchers[-1].activity], **options)
 
 
@@ -29,7 +29,7 @@ Diator.__init__ = watched
 
 
 def pytest_terminal_summary(terminalreporter):
-    seen = {entry.what for watcher in watchers for entry in watcher.entries}
+    seen = {entry.kind for watcher in watchers for entry in watcher.entries}
     terminalreporter.write_line(f"recorded: {sorted(seen)}")
 """
 

@@ -214,7 +214,7 @@ async def test_a_replacement_that_nobody_asks_for_is_refused_with_a_close_name()
         problem.text
         == "no handler and no middleware of <Diator 'warnings'> asks for Mailers, which record was to replace"
     )
-    assert problem.remedy == "did you mean Mailer?"
+    assert problem.fix == "did you mean Mailer?"
 
 
 async def test_a_replacement_that_only_the_container_would_use_is_refused_with_what_to_do() -> None:

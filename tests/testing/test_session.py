@@ -350,7 +350,7 @@ async def test_a_handler_that_fails_for_good_fails_settled_with_the_tree() -> No
     async with make_app(count, broken, retry=Retry(attempts=2)).testing() as session:
         await session.send(Join(1))
         error = await failing(session)
-    place = f"tests/testing/test_session.py:{broken.__code__.co_firstlineno + 1}"
+    location = f"tests/testing/test_session.py:{broken.__code__.co_firstlineno + 1}"
     assert (
         str(error)
         == f"""\
@@ -362,9 +362,9 @@ what happened:
         handled by log
       published UserJoined(user=1)
         handled by count
-        handled by broken, attempt 1, raised ConnectionError('no route') at {place}
-        handled by broken, attempt 2, raised ConnectionError('no route') at {place}
-          parked for broken: exhausted after 2 attempts"""
+        handled by broken, attempt 1, raised ConnectionError('no route') at {location}
+        handled by broken, attempt 2, raised ConnectionError('no route') at {location}
+          dead-lettered for broken: exhausted after 2 attempts"""
     )
     assert isinstance(error, AssertionError)
     (letter,) = error.failed
@@ -390,7 +390,7 @@ async def test_failures_may_be_what_a_test_is_about() -> None:
     assert len(error.failed) == 1
     assert session.dead_letters.of(UserJoined, by=refuse) == [UserJoined(1), UserJoined(2)]
     session.dead_letters.none(by=mail)
-    with pytest.raises(AssertionError, match="expected no UserJoined to be parked, found 2; what happened:"):
+    with pytest.raises(AssertionError, match="expected no UserJoined to be dead-lettered, found 2; what happened:"):
         session.dead_letters.none(UserJoined)
 
 
@@ -541,17 +541,17 @@ async def test_what_can_not_be_read_is_a_dead_letter_of_the_handler_that_has_not
         error = await failing(session)
     assert str(error).startswith("read has failed for good on ")
     assert "undecodable: the data of Strict does not fit" in str(error)
-    assert "\n    parked for read: undecodable" in str(error)
+    assert "\n    dead-lettered for read: undecodable" in str(error)
     session.handled.none()
 
 
 async def test_where_a_broker_delivers_at_most_once_one_failure_is_for_good() -> None:
-    from diator.brokers import Capability
+    from diator.brokers import BrokerCapability
 
     class Lossy(MemoryBroker):
         @property
-        def capabilities(self) -> Capability:
-            return Capability.GROUPS
+        def capabilities(self) -> BrokerCapability:
+            return BrokerCapability.CONSUMER_GROUPS
 
     async def broken(event: UserJoined) -> None:
         raise ConnectionError("no route")
@@ -562,7 +562,7 @@ async def test_where_a_broker_delivers_at_most_once_one_failure_is_for_good() ->
     async with app.testing(broker=Lossy()) as session:
         await session.send(Join(1))
         error = await failing(session)
-    assert "parked for broken: lost: it failed, and this broker delivers at most once" in str(error)
+    assert "dead-lettered for broken: lost: it failed, and this broker delivers at most once" in str(error)
     assert session.dead_letters == [UserJoined(1)]
 
 

@@ -24,7 +24,7 @@ from diator import (
     Reject,
     contract,
 )
-from diator.brokers import MemoryBroker, Outgoing
+from diator.brokers import MemoryBroker, OutgoingMessage
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator.hooks import Handled
 from diator.testing import record
@@ -60,13 +60,17 @@ class Untouched(MemoryBroker):
 class Slow(MemoryBroker):
     """Has a message handled, and settled, before its publisher knows that it was taken."""
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
         await asyncio.sleep(0.1)
 
 
 class Away(MemoryBroker):
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         raise NotPublishedError(messages) from BrokerUnavailableError("away")
 
 
@@ -325,7 +329,7 @@ async def test_one_event_object_raised_again_by_a_middleware_is_the_one_that_lea
     async with app.testing() as session:
         await session.send(Again())
         await session.settled()
-    first, second, third = (entry for entry in session.entries if entry.what == "published")
+    first, second, third = (entry for entry in session.entries if entry.kind == "published")
     assert [first.done, second.done, third.done] == [False, True, True]
     assert [entry.cause for entry in session.handled.of(Joined).entries] == [second, third]
     assert seen == [7, 7]
@@ -346,7 +350,7 @@ async def test_a_record_shows_what_leaves_with_its_context_and_what_a_worker_han
     assert published.context is not None
     assert published.context.headers == {"tenant": "7"}
     assert published.context.causation_id == published.context.correlation_id
-    assert published.context.time is not None
+    assert published.context.published_at is not None
     assert recorded.handled.of(Joined).entries[0].cause is published
     assert str(recorded).splitlines() == [
         "  sent Join(user=1)",
@@ -379,7 +383,7 @@ async def test_a_record_shows_dead_letters_and_what_came_from_elsewhere() -> Non
         await done.wait()
     assert str(recorded).splitlines() == [
         "  handled Joined(user=5) by refuse, attempt 1, raised Reject('banned')",
-        "    parked for refuse: rejected: banned",
+        "    dead-lettered for refuse: rejected: banned",
     ]
     assert recorded.dead_letters == [Joined(5)]
 

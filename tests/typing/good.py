@@ -35,7 +35,7 @@ from diator import (
 )
 from diator.containers import Container
 from diator.delivery.worker import Worker
-from diator.engine.records import Registration
+from diator.engine.registrations import Registration
 from diator.testing import FakePublish
 
 X = TypeVar("X")
@@ -341,7 +341,7 @@ async def bill(event: Joined) -> None: ...
 def shout(event: Joined) -> None: ...
 
 
-assert_type(app.worker(only=["billing.bill"], grace=1.0), Worker)
+assert_type(app.worker(subscriptions=["billing.bill"], grace=1.0), Worker)
 
 
 @app.on_event(thread=True)

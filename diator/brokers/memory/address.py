@@ -19,7 +19,7 @@ def settings_of(url: str) -> dict[str, Any]:
     return dict(address.settings)
 
 
-def require_sensible(capacity: int, lease: float, duplicate_window: float) -> None:
+def validate_settings(capacity: int, lease: float, duplicate_window: float) -> None:
     """Refuse numbers that no broker can have. Raises `ConfigurationError`."""
     given = {"capacity": capacity, "lease": lease, "duplicate_window": duplicate_window}
     require("MemoryBroker", _OPTIONS, given, "broker")

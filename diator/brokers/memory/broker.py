@@ -9,13 +9,13 @@ from itertools import count, islice
 
 from typing_extensions import Self
 
-from diator.brokers.envelope import Outgoing
-from diator.brokers.memory.address import require_sensible, settings_of
+from diator.brokers.envelope import OutgoingMessage
+from diator.brokers.memory.address import settings_of, validate_settings
 from diator.brokers.memory.clock import Alarm, Clock
 from diator.brokers.memory.queues import Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.brokers.memory.topics import MemoryTopic
-from diator.brokers.port import Capability, DeadLetter, Receiver, Status, Subscription, Topic
+from diator.brokers.port import BrokerCapability, DeadLetter, Receiver, Subscription, SubscriptionStatus, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
 
@@ -33,7 +33,7 @@ class MemoryBroker:
     """
 
     def __init__(self, capacity: int = 10_000, lease: float = 30.0, *, duplicate_window: float = 0.0) -> None:
-        require_sensible(capacity, lease, duplicate_window)
+        validate_settings(capacity, lease, duplicate_window)
         self._capacity = capacity
         self._lease = lease
         self._duplicate_window = duplicate_window
@@ -42,7 +42,7 @@ class MemoryBroker:
         self._queues: dict[str, Queue] = {}
         self._topics: dict[str, MemoryTopic] = {}
         self._receivers: dict[MemoryReceiver, None] = {}
-        self._scheduled: list[tuple[float, int, Outgoing]] = []
+        self._scheduled: list[tuple[float, int, OutgoingMessage]] = []
         self._numbers = count()
         self._alarm = Alarm(self._clock, self._put_due)
 
@@ -52,11 +52,16 @@ class MemoryBroker:
         return cls(**settings_of(url))
 
     @property
-    def capabilities(self) -> Capability:
-        """Everything but `Capability.DURABLE`; `Capability.DEDUPLICATES` if there is a ``duplicate_window``."""
-        kept = Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY | Capability.DEAD_LETTERS
-        kept |= Capability.ORDERED | Capability.BOUNDED | Capability.SCHEDULES
-        return kept | Capability.DEDUPLICATES if self._duplicate_window else kept
+    def capabilities(self) -> BrokerCapability:
+        """All but ``DURABLE``, and ``DUPLICATE_DETECTION`` only with a ``duplicate_window``."""
+        kept = (
+            BrokerCapability.ACKNOWLEDGED
+            | BrokerCapability.CONSUMER_GROUPS
+            | BrokerCapability.DELAYED_RETRY
+            | BrokerCapability.DEAD_LETTERS
+        )
+        kept |= BrokerCapability.ORDER_BY_KEY | BrokerCapability.BACKPRESSURE | BrokerCapability.SCHEDULES
+        return kept | BrokerCapability.DUPLICATE_DETECTION if self._duplicate_window else kept
 
     @property
     def system(self) -> str:
@@ -102,7 +107,9 @@ class MemoryBroker:
         self._alarm.cancel()
         self._clock.stop()
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
         """Store messages. Raises `NotPublishedError`; each message is in all its subscriptions, or in none."""
         try:
             self._require_open()
@@ -129,7 +136,7 @@ class MemoryBroker:
                     topic.add(queue)
         return created
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Tell how subscriptions stand."""
         return [self._status(subscription) for subscription in subscriptions]
 
@@ -161,7 +168,7 @@ class MemoryBroker:
         queue = self._queues.get(subscription.name)
         return [one for one in ids if queue is not None and queue.letters.pop(one, None) is not None]
 
-    def _schedule(self, message: Outgoing, due: datetime) -> bool:
+    def _schedule(self, message: OutgoingMessage, due: datetime) -> bool:
         """Keep a message until it is due; return false if it is due already."""
         seconds = (due - datetime.now(timezone.utc)).total_seconds()
         if seconds <= 0:
@@ -181,25 +188,25 @@ class MemoryBroker:
         """Return the topics among these that have no subscription."""
         return [name for name in topics if name not in self._topics]
 
-    def _put(self, left: deque[Outgoing], wait_for_room: bool = True) -> None:
+    def _put(self, left: deque[OutgoingMessage], wait_for_room: bool = True) -> None:
         """Store messages, and take them off; stops at the first that has to wait."""
         while left:
             message = left[0]
             topic = self._topics.get(message.topic)
-            if topic is not None and not topic.knows(message):
-                if wait_for_room and topic.crowded:
+            if topic is not None and not topic.is_duplicate(message):
+                if wait_for_room and topic.must_wait:
                     return
                 topic.put(message)
             left.popleft()
 
-    async def _put_in_time(self, left: deque[Outgoing], timeout: float) -> None:
+    async def _put_in_time(self, left: deque[OutgoingMessage], timeout: float) -> None:
         deadline = self._clock.now() + timeout
         while left:
             topic = self._topics[left[0].topic]
             if not self._is_open or not await topic.wait_for_room(deadline):
                 raise NotPublishedError(tuple(left)) from self._no_room(topic, left[0].topic, timeout)
             message = left.popleft()
-            if not topic.knows(message):
+            if not topic.is_duplicate(message):
                 topic.put(message)
             self._put(left)
 
@@ -221,12 +228,12 @@ class MemoryBroker:
                 missing.append(f"{name} -> {subscription.name}")
         return missing
 
-    def _status(self, subscription: Subscription) -> Status:
+    def _status(self, subscription: Subscription) -> SubscriptionStatus:
         missing = tuple(self._missing(subscription))
         queue = self._queues.get(subscription.name)
         if queue is None:
-            return Status(subscription.name, exists=False, missing=missing)
-        return Status(subscription.name, True, queue.size, len(queue.letters), missing, queue.oldest)
+            return SubscriptionStatus(subscription.name, exists=False, missing=missing)
+        return SubscriptionStatus(subscription.name, True, queue.size, len(queue.letters), missing, queue.oldest)
 
     def _forget(self, receiver: MemoryReceiver) -> None:
         self._receivers.pop(receiver, None)

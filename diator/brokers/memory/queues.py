@@ -8,15 +8,15 @@ from heapq import heappop, heappush
 from itertools import count
 
 from diator.brokers.memory.clock import Alarm, Clock
-from diator.brokers.port import DeadLetter, Park
+from diator.brokers.port import DeadLetter, MoveToDeadLetters
 
 
-class Message:
+class QueuedMessage:
     """One message in one subscription."""
 
     __slots__ = ("body", "delayed", "deliveries", "failures", "lane", "number", "topic")
 
-    def __init__(self, topic: str, body: bytes, number: int, lane: "Lane | None") -> None:
+    def __init__(self, topic: str, body: bytes, number: int, lane: "KeyQueue | None") -> None:
         self.topic = topic
         self.body = body
         self.number = number
@@ -28,29 +28,29 @@ class Message:
         """Whether it waits for a time."""
 
 
-class Lane:
+class KeyQueue:
     """The messages of one key, in order. While some of them are out, no others are handed out."""
 
     __slots__ = ("_returned", "key", "out", "queued", "waiting")
 
     def __init__(self, key: str) -> None:
         self.key = key
-        self.waiting: deque[Message] = deque()
+        self.waiting: deque[QueuedMessage] = deque()
         self.out = 0
         """How many are with a receiver."""
         self.queued = False
         """Whether it stands in the queue to be served."""
         # Those that came back are older than all that wait, and come back in any order.
-        self._returned: list[tuple[int, Message]] = []
+        self._returned: list[tuple[int, QueuedMessage]] = []
 
     @property
-    def head(self) -> Message | None:
+    def head(self) -> QueuedMessage | None:
         """The next message, if there is one."""
         if self._returned:
             return self._returned[0][1]
         return self.waiting[0] if self.waiting else None
 
-    def take(self, limit: int) -> Iterator[Message]:
+    def take(self, limit: int) -> Iterator[QueuedMessage]:
         """Hand out at most so many, up to one that waits for a time."""
         while limit and (head := self.head) is not None and not head.delayed:
             if self._returned:
@@ -61,7 +61,7 @@ class Lane:
             limit -= 1
             yield head
 
-    def give_back(self, message: Message) -> None:
+    def give_back(self, message: QueuedMessage) -> None:
         """Put one back in its place; `out` counts it until the queue lets go of it."""
         heappush(self._returned, (message.number, message))
 
@@ -74,15 +74,15 @@ class Queue:
         self.ordered = ordered
         self._since: dict[int, float] = {}
         """When each message came that is not settled, by its number, the oldest first."""
-        self.letters: dict[str, tuple[DeadLetter, Message]] = {}
+        self.letters: dict[str, tuple[DeadLetter, QueuedMessage]] = {}
         self.when_room: list[Callable[[], None]] = []
         """Called when messages were settled."""
         self._clock = clock
         self._numbers = count(1)
-        self._ready: deque[Message | Lane] = deque()
-        self._lanes: dict[str, Lane] = {}
-        self._delayed: list[tuple[float, int, Message]] = []
-        self._alarm = Alarm(clock, self._let_in)
+        self._ready: deque[QueuedMessage | KeyQueue] = deque()
+        self._lanes: dict[str, KeyQueue] = {}
+        self._delayed: list[tuple[float, int, QueuedMessage]] = []
+        self._alarm = Alarm(clock, self._requeue_due)
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._woken: asyncio.Future[None] | None = None
 
@@ -101,20 +101,20 @@ class Queue:
         number = next(self._numbers)
         self._since[number] = self._clock.now()
         if key is None or not self.ordered:
-            self._ready.append(Message(topic, body, number, None))
+            self._ready.append(QueuedMessage(topic, body, number, None))
         else:
-            lane = self._lanes.get(key) or self._lanes.setdefault(key, Lane(key))
-            lane.waiting.append(Message(topic, body, number, lane))
+            lane = self._lanes.get(key) or self._lanes.setdefault(key, KeyQueue(key))
+            lane.waiting.append(QueuedMessage(topic, body, number, lane))
             self._offer(lane)
         if self._waiting:
             self.wake()
 
-    def take(self, limit: int) -> list[Message]:
+    def take(self, limit: int) -> list[QueuedMessage]:
         """Hand out at most so many messages; keys share in them."""
-        taken: list[Message] = []
+        taken: list[QueuedMessage] = []
         while self._ready and len(taken) < limit:
             first = self._ready.popleft()
-            if isinstance(first, Message):
+            if isinstance(first, QueuedMessage):
                 taken.append(first)
             else:
                 first.queued = False
@@ -125,13 +125,13 @@ class Queue:
             self.wake()
         return taken
 
-    def remove(self, message: Message) -> None:
+    def remove(self, message: QueuedMessage) -> None:
         """Forget a message that is out."""
         del self._since[message.number]
         if message.lane is not None:
             self._let_go(message.lane)
 
-    def give_back(self, messages: Sequence[Message]) -> None:
+    def give_back(self, messages: Sequence[QueuedMessage]) -> None:
         """Put messages that are out back in their places."""
         for message in reversed(messages):
             if message.lane is None:
@@ -141,7 +141,7 @@ class Queue:
                 self._let_go(message.lane)
         self.wake()
 
-    def delay(self, message: Message, seconds: float) -> None:
+    def delay(self, message: QueuedMessage, seconds: float) -> None:
         """Have a message that is out wait for a time; its key waits with it."""
         message.delayed = True
         if message.lane is not None:
@@ -151,15 +151,15 @@ class Queue:
         heappush(self._delayed, (due, message.number, message))
         self._alarm.set(due)
 
-    def park(self, message: Message, why: Park) -> None:
+    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
         """Make a message that is out a dead letter."""
         self.remove(message)
         letter = DeadLetter(
             id=str(next(self._numbers)),
             subscription=self.name,
             topic=message.topic,
-            why=why,
-            parked_at=datetime.now(timezone.utc),
+            failure=why,
+            dead_lettered_at=datetime.now(timezone.utc),
             deliveries=message.deliveries,
             headers={},
             body=message.body,
@@ -190,13 +190,13 @@ class Queue:
         self._waiting.clear()
         self._woken = None
 
-    def line_up(self) -> "asyncio.Future[None]":
+    def wait(self) -> "asyncio.Future[None]":
         """Give a future that is done when there may be something to take; `leave` must be called for it."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[future] = None
         return future
 
-    def leave(self, future: "asyncio.Future[None]") -> None:
+    def stop_waiting(self, future: "asyncio.Future[None]") -> None:
         """Wait no more."""
         self._waiting.pop(future, None)
         if self._woken is future:
@@ -210,11 +210,11 @@ class Queue:
             if self._woken is not None:
                 self._woken.set_result(None)
 
-    def _let_go(self, lane: Lane) -> None:
+    def _let_go(self, lane: KeyQueue) -> None:
         lane.out -= 1
         self._offer(lane)
 
-    def _offer(self, lane: Lane) -> None:
+    def _offer(self, lane: KeyQueue) -> None:
         if lane.out or lane.queued:
             return
         head = lane.head
@@ -224,7 +224,7 @@ class Queue:
             lane.queued = True
             self._ready.append(lane)
 
-    def _let_in(self, now: float) -> None:
+    def _requeue_due(self, now: float) -> None:
         """Let in what has waited for its time."""
         while self._delayed and self._delayed[0][0] <= now:
             message = heappop(self._delayed)[2]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from diator.brokers.memory.clock import Alarm, Clock
-from diator.brokers.memory.queues import Message, Queue
-from diator.brokers.port import Ack, Delivery, Outcome, Park, RetryAfter, Settlement
+from diator.brokers.memory.queues import Queue, QueuedMessage
+from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, Outcome, RetryAfter, Settlement
 
 
 class Lease:
@@ -16,7 +16,7 @@ class Lease:
 
     __slots__ = ("expires", "message", "settled")
 
-    def __init__(self, message: Message, expires: float) -> None:
+    def __init__(self, message: QueuedMessage, expires: float) -> None:
         self.message = message
         self.expires = expires
         self.settled = False
@@ -47,7 +47,7 @@ class MemoryReceiver:
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many, in order; give those whose lease was lost."""
         lost: list[Delivery] = []
-        released: list[Message] = []
+        released: list[QueuedMessage] = []
         for delivery, outcome in [(delivery, _as_recorded(outcome)) for delivery, outcome in settlements]:
             lease: Lease = delivery.receipt
             if lease in self._leases:
@@ -92,19 +92,19 @@ class MemoryReceiver:
         self._tell_closed(self)
 
     async def _wait(self) -> None:
-        self._waits = waits = self._queue.line_up()
+        self._waits = waits = self._queue.wait()
         try:
             await waits
         except BaseException:
             # It may have been woken already: then another one must look.
-            self._queue.leave(waits)
+            self._queue.stop_waiting(waits)
             self._queue.wake()
             raise
         finally:
-            self._queue.leave(waits)
+            self._queue.stop_waiting(waits)
             self._waits = None
 
-    def _hand_out(self, messages: Sequence[Message]) -> Sequence[Delivery]:
+    def _hand_out(self, messages: Sequence[QueuedMessage]) -> Sequence[Delivery]:
         expires = self._clock.now() + self._lease
         deliveries: list[Delivery] = []
         for message in messages:
@@ -123,24 +123,24 @@ class MemoryReceiver:
         self._alarm.set(expires)
         return deliveries
 
-    def _settle(self, message: Message, outcome: Outcome, released: list[Message]) -> None:
+    def _settle(self, message: QueuedMessage, outcome: Outcome, released: list[QueuedMessage]) -> None:
         if isinstance(outcome, Ack):
             self._queue.remove(message)
         elif isinstance(outcome, RetryAfter):
             message.failures += 1
             self._queue.delay(message, outcome.delay)
-        elif isinstance(outcome, Park):
+        elif isinstance(outcome, MoveToDeadLetters):
             self._queue.park(message, outcome)
         else:
             message.deliveries -= 1
             released.append(message)
 
-    def _after(self, released: Sequence[Message]) -> None:
+    def _after(self, released: Sequence[QueuedMessage]) -> None:
         self._queue.give_back(released)
         self._queue.tell_room()
 
     def _expire(self, now: float) -> None:
-        expired: list[Message] = []
+        expired: list[QueuedMessage] = []
         while self._leases and (oldest := next(iter(self._leases))).expires <= now:
             del self._leases[oldest]
             expired.append(oldest.message)
@@ -151,6 +151,6 @@ class MemoryReceiver:
 
 def _as_recorded(outcome: Outcome) -> Outcome:
     """An outcome as remote brokers store it: what cannot be encoded fails here too, in a test."""
-    if isinstance(outcome, (Park, RetryAfter)):
+    if isinstance(outcome, (MoveToDeadLetters, RetryAfter)):
         return msgspec.json.decode(msgspec.json.encode(outcome), type=type(outcome))
     return outcome

@@ -4,12 +4,12 @@ import asyncio
 from collections import OrderedDict
 from functools import partial
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.memory.clock import Clock
 from diator.brokers.memory.queues import Queue
 
 
-class Duplicates:
+class DuplicateWindow:
     """The ids of the last ``window`` seconds."""
 
     def __init__(self, clock: Clock, window: float) -> None:
@@ -35,7 +35,7 @@ class MemoryTopic:
         self.queues: list[Queue] = []
         self._clock = clock
         self._capacity = capacity
-        self._published = Duplicates(clock, duplicate_window) if duplicate_window else None
+        self._published = DuplicateWindow(clock, duplicate_window) if duplicate_window else None
         self._line: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
 
     def add(self, queue: Queue) -> None:
@@ -44,7 +44,7 @@ class MemoryTopic:
         queue.when_room.append(self.wake)
 
     @property
-    def crowded(self) -> bool:
+    def must_wait(self) -> bool:
         """Whether a publisher has to wait: for room, or for others that wait already."""
         return bool(self._line) or self.full
 
@@ -56,11 +56,11 @@ class MemoryTopic:
                 return True
         return False
 
-    def knows(self, message: Outgoing) -> bool:
+    def is_duplicate(self, message: OutgoingMessage) -> bool:
         """Tell whether a message is a duplicate."""
         return self._published is not None and message.id in self._published
 
-    def put(self, message: Outgoing) -> None:
+    def put(self, message: OutgoingMessage) -> None:
         """Give a message to every queue, whether it has room or not."""
         body, key = message.structured, message.key
         for queue in self.queues:

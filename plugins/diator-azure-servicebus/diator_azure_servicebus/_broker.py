@@ -8,14 +8,14 @@ from azure.servicebus.aio import ServiceBusClient
 from typing_extensions import Self
 
 from diator.brokers import (
-    Capability,
+    BrokerCapability,
     DeadLetter,
-    Outgoing,
+    OutgoingMessage,
     Receiver,
-    Refusal,
-    Status,
     Subscription,
+    SubscriptionStatus,
     Topic,
+    ValidationIssue,
 )
 from diator.errors import BrokerError, ConfigurationError, NotPublishedError
 from diator_azure_servicebus._entities import Entity, Layout
@@ -111,12 +111,17 @@ class ServiceBusBroker:
     # What it is.
 
     @property
-    def capabilities(self) -> Capability:
-        """What this broker can do: `Capability.ORDERED` with ``sessions``, `Capability.DEDUPLICATES` with a window."""
-        kept = Capability.DURABLE | Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DELAY
-        kept |= Capability.DEAD_LETTERS | Capability.SCHEDULES
-        kept |= Capability.ORDERED if self._settings.sessions else Capability(0)
-        return kept | (Capability.DEDUPLICATES if self._settings.duplicate_window else Capability(0))
+    def capabilities(self) -> BrokerCapability:
+        """What this broker can do: ``ORDER_BY_KEY`` with ``sessions``, ``DUPLICATE_DETECTION`` with a window."""
+        kept = (
+            BrokerCapability.DURABLE
+            | BrokerCapability.ACKNOWLEDGED
+            | BrokerCapability.CONSUMER_GROUPS
+            | BrokerCapability.DELAYED_RETRY
+        )
+        kept |= BrokerCapability.DEAD_LETTERS | BrokerCapability.SCHEDULES
+        kept |= BrokerCapability.ORDER_BY_KEY if self._settings.sessions else BrokerCapability(0)
+        return kept | (BrokerCapability.DUPLICATE_DETECTION if self._settings.duplicate_window else BrokerCapability(0))
 
     @property
     def system(self) -> str:
@@ -139,7 +144,7 @@ class ServiceBusBroker:
         """The size that a message may have."""
         return self._settings.max_message_bytes - _OVERHEAD
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[Refusal]:
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
         """Find what can't be kept."""
         refusals = list(self._layout.refusals(subscriptions, topics))
         for one in subscriptions:
@@ -148,7 +153,7 @@ class ServiceBusBroker:
                     f"{one.name!r} is ordered by key and retries after up to {one.max_delay:g} s, for which its session"
                 )
                 text = f"{text} would be held; the broker holds one for {self._settings.max_hold:g} s (max_hold)"
-                refusals.append(Refusal(text, "shorten the delays of its retries, or raise max_hold", one.name))
+                refusals.append(ValidationIssue(text, "shorten the delays of its retries, or raise max_hold", one.name))
         return refusals
 
     def entities(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[Entity]:
@@ -191,7 +196,14 @@ class ServiceBusBroker:
 
     # Messages.
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
+    async def publish(
+        self,
+        messages: Sequence[OutgoingMessage],
+        /,
+        *,
+        timeout: float,
+        wait_for_room: bool = True,  # noqa: ARG002
+    ) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
         if not messages:
             return
@@ -227,17 +239,17 @@ class ServiceBusBroker:
             await self._topology.create(missing)
         return [entity.path for entity in missing]
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Tell how subscriptions stand; counts only where the broker may manage the namespace."""
         self._open_link()
         assert self._topology is not None, "made by connect"
         queues = [self._layout.queue_of(one) for one in subscriptions]
         counts = await self._topology.counts(queues)
-        found: list[Status] = []
+        found: list[SubscriptionStatus] = []
         for one, queue, count in zip(subscriptions, queues, counts, strict=True):
             missing = tuple(entity.path for entity in await self._topology.missing(self._layout.entities([one])))
             waiting, dead = count if count is not None else (None, None)
-            found.append(Status(one.name, queue not in missing, waiting, dead, missing))
+            found.append(SubscriptionStatus(one.name, queue not in missing, waiting, dead, missing))
         return found
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from diator.app import Diator, brokerage_of, look
+from diator.app import Diator, inspect_app, messaging_of
 from diator.cli.load import LoadError, load
 from diator.errors import ConfigurationError
 from diator_azure_servicebus._broker import ServiceBusBroker
@@ -30,12 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entities_of(app: Diator) -> Sequence[Entity]:
     """Give what an app needs. Raises `LoadError` where it has another broker, or none."""
-    look(app)
-    brokerage = brokerage_of(app)
+    inspect_app(app)
+    brokerage = messaging_of(app)
     if brokerage is None or not isinstance(brokerage.broker, ServiceBusBroker):
         raise LoadError(f"{app!r} has no ServiceBusBroker, so it needs nothing in Service Bus")
     catalog = brokerage.catalog
-    return brokerage.broker.entities([one.subscription for one in catalog.consumed], catalog.topics)
+    return brokerage.broker.entities([one.subscription for one in catalog.configs], catalog.topics)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ With the layout ``queues`` there is one queue for each topic, with at most one h
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from diator.brokers import Refusal, Subscription, Topic
+from diator.brokers import Subscription, Topic, ValidationIssue
 from diator_azure_servicebus._names import RETRY, path_of, subscription_of
 from diator_azure_servicebus._settings import Settings
 
@@ -99,7 +99,7 @@ class Layout:
             kind, path_of(topic.name, self._prefix), duplicate_window=window, lock_seconds=self._settings.lease
         )
 
-    def refusals(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic]) -> Iterator[Refusal]:
+    def refusals(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic]) -> Iterator[ValidationIssue]:
         """Find names that meet in one entity, and what the layout can't do."""
         if self._settings.layout == "queues":
             yield from self._shared_topics(subscriptions)
@@ -111,7 +111,7 @@ class Layout:
                 refused.update((owner.subscription,) if owner.subscription else ())
                 text = f"{owner.what} and {other.what} would share the entity {owner.path!r} of Service Bus"
                 alike = "" if owner.path == other.path else ": Service Bus tells no capitals from small letters"
-                yield Refusal(text, f"give one another name{alike}", owner.subscription)
+                yield ValidationIssue(text, f"give one another name{alike}", owner.subscription)
 
     def _owners(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic]) -> "Iterator[_Owner]":
         for topic in (*topics, *(topic for one in subscriptions for topic in one.topics)):
@@ -121,20 +121,22 @@ class Layout:
             if not one.ordered:
                 yield _Owner(f"the queue for retries of {one.name!r}", self.retries_of(one), one.name)
 
-    def _shared_topics(self, subscriptions: Sequence[Subscription]) -> Iterator[Refusal]:
+    def _shared_topics(self, subscriptions: Sequence[Subscription]) -> Iterator[ValidationIssue]:
         owners: dict[str, str] = {}
         for one in subscriptions:
             if len(one.topics) > 1:
                 names = ", ".join(topic.name for topic in one.topics)
                 text = f"{one.name!r} has several topics ({names}), where each is a queue of its own (layout='queues')"
-                yield Refusal(text, "use layout='topics', or a handler for each", one.name)
+                yield ValidationIssue(text, "use layout='topics', or a handler for each", one.name)
             for topic in one.topics:
                 other = owners.setdefault(topic.name, one.name)
                 if other != one.name:
                     text = (
                         f"{one.name!r} and {other!r} both handle {topic.name!r}, which is one queue (layout='queues')"
                     )
-                    yield Refusal(text, "use layout='topics': only there each handler gets every event", one.name)
+                    yield ValidationIssue(
+                        text, "use layout='topics': only there each handler gets every event", one.name
+                    )
 
 
 def _rank(entity: Entity) -> int:

@@ -51,7 +51,7 @@ class Held:
             key=content.headers.get("partitionkey"),
             failures=self.failures,
             deliveries=content.deliveries + (self.message.delivery_count or 0) + 1,
-            damage=content.damage,
+            read_error=content.damage,
             receipt=self,
         )
 

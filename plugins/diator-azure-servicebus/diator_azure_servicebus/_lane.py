@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 import msgspec
 from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutError, ServiceBusServerBusyError
 
-from diator.brokers import Ack, Outcome, Park, RetryAfter
+from diator.brokers import Ack, MoveToDeadLetters, Outcome, RetryAfter
 from diator.errors import BrokerError
 from diator_azure_servicebus._errors import LOST, is_temporary, quietly, translate, unclear
 from diator_azure_servicebus._fetching import Fetcher, Held, stopped
@@ -183,13 +183,13 @@ class Lane:
     async def _carry_out(self, held: Held, outcome: Outcome) -> None:
         if isinstance(outcome, Ack):
             await self._sdk.complete_message(held.message)
-        elif isinstance(outcome, Park):
+        elif isinstance(outcome, MoveToDeadLetters):
             await self._sdk.dead_letter_message(held.message, *write(outcome))
         elif isinstance(outcome, RetryAfter):
             await self._hold(held, outcome.delay)
         else:
             await self._sdk.release(held.message, held.link)
-        if isinstance(outcome, (Ack, Park)):
+        if isinstance(outcome, (Ack, MoveToDeadLetters)):
             await self._forget(held)
         else:
             self._owed.add(held.sequence)

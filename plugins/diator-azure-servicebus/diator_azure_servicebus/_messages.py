@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.amqp import AmqpMessageBodyType
 
-from diator.brokers import Outgoing, Subscription
+from diator.brokers import OutgoingMessage, Subscription
 from diator.brokers.envelope import ATTRIBUTES, STRUCTURED
 from diator_azure_servicebus._names import LONGEST_ID, message_id_of, partition_of, session_of
 
@@ -40,7 +40,7 @@ class Content(NamedTuple):
     damage: str | None
 
 
-def to_wire(message: Outgoing, *, sessions: bool) -> ServiceBusMessage:
+def to_wire(message: OutgoingMessage, *, sessions: bool) -> ServiceBusMessage:
     """Make a Service Bus message of an event."""
     attributes = message.attributes()
     binary = sum(map(len, map(str.encode, attributes.values()))) <= _ROOM

@@ -99,10 +99,8 @@ def _identity(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         text = "a namespace without a connection string needs credentials, and azure-identity is not installed"
-        remedy = (
-            'install it: pip install "diator-azure-servicebus[identity]", or give a connection string or credential'
-        )
-        raise ConfigurationError([Problem("broker", text, remedy)]) from error
+        fix = 'install it: pip install "diator-azure-servicebus[identity]", or give a connection string or credential'
+        raise ConfigurationError([Problem("broker", text, fix)]) from error
 
 
 def _endpoint(connection_string: str) -> str:
@@ -137,5 +135,5 @@ def _check_name(name: str) -> None:
 
 
 def _no_namespace(text: str) -> ConfigurationError:
-    remedy = "give its name, such as 'my-namespace', its connection string, or an azure.servicebus.aio.ServiceBusClient"
-    return ConfigurationError([Problem("broker", text, remedy)])
+    fix = "give its name, such as 'my-namespace', its connection string, or an azure.servicebus.aio.ServiceBusClient"
+    return ConfigurationError([Problem("broker", text, fix)])

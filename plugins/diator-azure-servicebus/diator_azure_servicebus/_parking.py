@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 import msgspec
 from azure.servicebus import ServiceBusReceivedMessage
 
-from diator.brokers import Park
+from diator.brokers import MoveToDeadLetters
 from diator_azure_servicebus._messages import text_properties
 
 ROOM = 4_096
@@ -29,7 +29,7 @@ class _Told(msgspec.Struct, omit_defaults=True):
     packed: str | None = None
 
 
-def write(why: Park) -> tuple[str, str]:
+def write(why: MoveToDeadLetters) -> tuple[str, str]:
     """Give the reason and the description of a dead letter. Their texts have no half characters."""
     now = datetime.now(timezone.utc)
     told = _Told(now, why.attempts, why.error, why.traceback)
@@ -40,7 +40,7 @@ def write(why: Park) -> tuple[str, str]:
     return _cut(why.reason), msgspec.json.encode(_packed(shown, why)).decode()
 
 
-def _packed(shown: _Told, why: Park) -> _Told:
+def _packed(shown: _Told, why: MoveToDeadLetters) -> _Told:
     traceback = why.traceback
     while True:
         whole = msgspec.json.encode([why.reason, why.error, traceback])
@@ -53,7 +53,7 @@ def _packed(shown: _Told, why: Park) -> _Told:
         traceback = traceback[len(traceback) // 4 + 1 :]
 
 
-def read(message: ServiceBusReceivedMessage) -> tuple[Park, datetime]:
+def read(message: ServiceBusReceivedMessage) -> tuple[MoveToDeadLetters, datetime]:
     """Say why a message is a dead letter, and since when; of those of the service itself the latter is not known."""
     properties = text_properties(message)
     reason = properties.get("DeadLetterReason", "")
@@ -63,15 +63,15 @@ def read(message: ServiceBusReceivedMessage) -> tuple[Park, datetime]:
         return _unpacked(told, reason), told.at
     except (msgspec.DecodeError, ValueError, zlib.error):  # written by the service itself, or by another program
         since = message.enqueued_time_utc or datetime.now(timezone.utc)
-        return Park(reason or "unknown", description), since.replace(tzinfo=since.tzinfo or timezone.utc)
+        return MoveToDeadLetters(reason or "unknown", description), since.replace(tzinfo=since.tzinfo or timezone.utc)
 
 
-def _unpacked(told: _Told, reason: str) -> Park:
+def _unpacked(told: _Told, reason: str) -> MoveToDeadLetters:
     if told.packed is None:
-        return Park(reason, told.error, told.traceback, told.attempts)
+        return MoveToDeadLetters(reason, told.error, told.traceback, told.attempts)
     whole = zlib.decompress(base64.b64decode(told.packed))
     reason, error, traceback = msgspec.json.decode(whole, type=tuple[str, str | None, str | None])
-    return Park(reason, error, traceback, told.attempts)
+    return MoveToDeadLetters(reason, error, traceback, told.attempts)
 
 
 def _cut(text: str) -> str:

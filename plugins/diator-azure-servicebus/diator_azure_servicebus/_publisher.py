@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from azure.servicebus.exceptions import MessageSizeExceededError
 
-from diator.brokers import Outgoing
+from diator.brokers import OutgoingMessage
 from diator.errors import BrokerError, NotPublishedError
 from diator_azure_servicebus._errors import translate
 from diator_azure_servicebus._link import Link
@@ -20,14 +20,14 @@ class _Run(NamedTuple):
     """Messages of one topic, in order."""
 
     sender: Sender
-    messages: Sequence[Outgoing]
+    messages: Sequence[OutgoingMessage]
     wires: Sequence[Wire]
 
 
 class _Failure(NamedTuple):
-    unsent: Sequence[Outgoing]
-    unknown: Sequence[Outgoing]
-    rejected: Sequence[Outgoing]
+    unsent: Sequence[OutgoingMessage]
+    unknown: Sequence[OutgoingMessage]
+    rejected: Sequence[OutgoingMessage]
     cause: BrokerError
 
 
@@ -37,7 +37,7 @@ class Publisher:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def publish(self, messages: Sequence[Outgoing], timeout: float) -> None:
+    async def publish(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
         deadline = asyncio.get_running_loop().time() + timeout
         try:
@@ -50,7 +50,7 @@ class Publisher:
             unsent, unknown, rejected = ([*chain(*parts)] for parts in list(zip(*failures, strict=True))[:3])
             raise NotPublishedError(unsent, unknown, rejected) from failures[0].cause
 
-    def _run(self, messages: Sequence[Outgoing]) -> _Run:
+    def _run(self, messages: Sequence[OutgoingMessage]) -> _Run:
         settings = self._link.settings
         wires = [to_wire(message, sessions=settings.sessions) for message in messages]
         return _Run(self._link.sender(path_of(messages[0].topic, settings.prefix)), messages, wires)
@@ -70,10 +70,10 @@ async def _send(group: Sequence[_Run], deadline: float) -> _Failure | None:
     return None
 
 
-def _groups(messages: Sequence[Outgoing]) -> list[list[list[Outgoing]]]:
+def _groups(messages: Sequence[OutgoingMessage]) -> list[list[list[OutgoingMessage]]]:
     """Return groups that may leave side by side, each of runs that must leave one after the other."""
     topics: dict[str, str] = {}
-    by_topic: dict[str, list[Outgoing]] = {}
+    by_topic: dict[str, list[OutgoingMessage]] = {}
     has_key_with_several_topics = False
     for message in messages:
         by_topic.setdefault(message.topic, []).append(message)

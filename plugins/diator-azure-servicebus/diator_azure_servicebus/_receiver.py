@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 from azure.servicebus.exceptions import MessageAlreadySettled
 
-from diator.brokers import Ack, Delivery, Outcome, Park, Receiver, RetryAfter, Settlement, Subscription
+from diator.brokers import Ack, Delivery, MoveToDeadLetters, Outcome, Receiver, RetryAfter, Settlement, Subscription
 from diator_azure_servicebus import _sdk as sdk_
 from diator_azure_servicebus._copies import copy_of
 from diator_azure_servicebus._errors import LOST, translated, unclear
@@ -102,7 +102,7 @@ class QueueReceiver(Receiving):
             await self._send_copy(held, delivery, outcome)
         if isinstance(outcome, (Ack, RetryAfter)):
             await self._sdk.complete_message(held.message)
-        elif isinstance(outcome, Park):
+        elif isinstance(outcome, MoveToDeadLetters):
             reason, description = write(outcome)
             await self._sdk.dead_letter_message(held.message, reason, description)
         else:

@@ -181,8 +181,8 @@ def _check(entity: Entity, there: Any) -> None:
     lock = there.lock_duration
     if isinstance(lock, timedelta) and lock.total_seconds() < entity.lock_seconds:
         text = f"queue {entity.name!r} locks messages for {lock.total_seconds():g} s, and the broker has"
-        remedy = f"give lease={lock.total_seconds():g}, or the queue a longer lock duration"
-        raise BrokerError(f"{text} lease={entity.lock_seconds:g}; {remedy}")
+        fix = f"give lease={lock.total_seconds():g}, or the queue a longer lock duration"
+        raise BrokerError(f"{text} lease={entity.lock_seconds:g}; {fix}")
 
 
 def _check_sessions(entity: Entity, has_sessions: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 from azure.servicebus.management import ServiceBusAdministrationClient
 from diator_azure_servicebus import ServiceBusBroker
 from diator_azure_servicebus.testing import ServerTopology
-from diator_conformance.brokers import BrokerSuite, Wanted
+from diator_conformance.brokers import BrokerOptions, BrokerSuite
 from servicebus_test_server import ServiceBusServer, Topic, hasty_sdk
 
 from diator.brokers import Broker
@@ -47,7 +47,7 @@ if not NAMESPACE:
         def _server(self, server: ServiceBusServer) -> None:
             self.server = server
 
-        def make_broker(self, space: str, wanted: Wanted) -> Broker:
+        def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
             """Make a broker. The topics of its space are there already: some publish before anybody listens."""
             for name in (f"{space}.orders", f"{space}.bills"):
                 try:
@@ -90,7 +90,7 @@ else:
         examples = 2
         lives = 1
 
-        def make_broker(self, space: str, wanted: Wanted) -> Broker:
+        def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
             """Make a broker; topics that are published to before anybody listens are created."""
             with ServiceBusAdministrationClient.from_connection_string(NAMESPACE) as management:
                 there = {topic.name for topic in management.list_topics()}

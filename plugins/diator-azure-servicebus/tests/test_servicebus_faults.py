@@ -33,15 +33,15 @@ from diator.brokers import (
     RELEASE,
     Delivery,
     Envelope,
+    MoveToDeadLetters,
     Outcome,
-    Outgoing,
-    Park,
+    OutgoingMessage,
     Receiver,
     RetryAfter,
     Subscription,
     Topic,
     dead_letters_of,
-    read,
+    parse_envelope,
 )
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
@@ -76,9 +76,9 @@ class Shop:
     def topic(self) -> Topic:
         return self.subscription.topics[0]
 
-    def message(self, number: int, key: str | None = None) -> Outgoing:
+    def message(self, number: int, key: str | None = None) -> OutgoingMessage:
         envelope = Envelope(specversion="1.0", id=f"{number}", source="shop", type="sold", partitionkey=key)
-        return Outgoing(self.topic.name, envelope)
+        return OutgoingMessage(self.topic.name, envelope)
 
     async def publish(self, *numbers: int, key: str | None = None) -> None:
         await self.broker.publish([self.message(number, key) for number in numbers], timeout=PATIENCE)
@@ -202,7 +202,7 @@ async def settle(receiver: Receiver, delivery: Delivery, outcome: Outcome) -> bo
 
 
 def number(delivery: Delivery) -> int:
-    return int(read(delivery.headers, delivery.body).id)
+    return int(parse_envelope(delivery.headers, delivery.body).id)
 
 
 class TestPublishing:
@@ -231,7 +231,7 @@ class TestPublishing:
         """The window begins when it is published, not when it is due, also for what is published at once."""
         async with opened(server, duplicate_window=60.0) as shop:
             due = datetime.now(timezone.utc) + timedelta(hours=1)
-            later = [Outgoing(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
+            later = [OutgoingMessage(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
             await shop.publish(1)
             await shop.broker.publish(later, timeout=PATIENCE)
             await shop.publish(2, 3)
@@ -243,7 +243,7 @@ class TestPublishing:
         async with opened(server) as shop:
             await shop.publish(0)  # opens the sender
             due = datetime.now(timezone.utc) + timedelta(seconds=0.6)
-            later = [Outgoing(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
+            later = [OutgoingMessage(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
             await asyncio.gather(
                 *(shop.broker.publish([one], timeout=PATIENCE) for one in (*later, shop.message(3))),
                 shop.broker.publish([later[0], shop.message(4)], timeout=PATIENCE),
@@ -342,7 +342,7 @@ class TestPublishing:
 
     async def test_a_missing_topic_is_named_with_the_remedy(self, server: ServiceBusServer) -> None:
         async with opened(server) as shop:
-            message = Outgoing("nowhere", shop.message(1).envelope)
+            message = OutgoingMessage("nowhere", shop.message(1).envelope)
             with pytest.raises(NotPublishedError) as raised:
                 await shop.broker.publish([message], timeout=PATIENCE)
             assert "'nowhere'" in str(raised.value.__cause__)
@@ -355,7 +355,7 @@ class TestPublishing:
         async with opened(server) as shop:
             data = msgspec.Raw(b'"%s"' % (b"x" * 300_000))
             large = Envelope(specversion="1.0", id="big", source="s", type="sold", data=data)
-            batch = [shop.message(1), Outgoing(shop.topic.name, large), shop.message(2)]
+            batch = [shop.message(1), OutgoingMessage(shop.topic.name, large), shop.message(2)]
             with pytest.raises(NotPublishedError) as raised:
                 await shop.broker.publish(batch, timeout=PATIENCE)
             assert not isinstance(raised.value.__cause__, BrokerUnavailableError)
@@ -369,7 +369,7 @@ class TestPublishing:
         async with opened(server) as shop:
             data = msgspec.Raw(b'"%s"' % (b"x" * 60_000))
             sent = [
-                Outgoing(
+                OutgoingMessage(
                     shop.topic.name,
                     Envelope(specversion="1.0", id=f"{at}", source="s", type="sold", partitionkey="k", data=data),
                 )
@@ -383,7 +383,9 @@ class TestPublishing:
 
 class TestSettling:
     @pytest.mark.parametrize("ordered", [False, True])
-    @pytest.mark.parametrize("outcome", [ACK, RetryAfter(0.0), Park("rejected")], ids=lambda one: type(one).__name__)
+    @pytest.mark.parametrize(
+        "outcome", [ACK, RetryAfter(0.0), MoveToDeadLetters("rejected")], ids=lambda one: type(one).__name__
+    )
     @pytest.mark.parametrize("action", [*DROPS, Action.REFUSE])
     async def test_a_settlement_that_breaks_loses_nothing(
         self, server: ServiceBusServer, action: Action, outcome: Outcome, ordered: bool
@@ -458,7 +460,7 @@ class TestSettling:
         try:
             large = shop.message(1).envelope
             large = msgspec.structs.replace(large, data=msgspec.Raw(msgspec.json.encode("x" * 1_500_000)))
-            await shop.broker.publish([Outgoing(shop.topic.name, large)], timeout=PATIENCE)
+            await shop.broker.publish([OutgoingMessage(shop.topic.name, large)], timeout=PATIENCE)
             receiver = await shop.receiver()
             assert not await settle(receiver, await take(receiver), RetryAfter(0.0))
             again = await take(receiver)
@@ -482,7 +484,7 @@ class TestSettling:
 
     @pytest.mark.parametrize("ordered", [False, True])
     @pytest.mark.parametrize("action", [Action.DROP_AFTER, Action.HANG_AFTER])
-    @pytest.mark.parametrize("outcome", [ACK, Park("rejected")], ids=["ack", "park"])
+    @pytest.mark.parametrize("outcome", [ACK, MoveToDeadLetters("rejected")], ids=["ack", "park"])
     async def test_an_outcome_that_may_be_recorded_is_not_told_as_lost_before_it_is_tried_again(
         self, server: ServiceBusServer, action: Action, outcome: Outcome, ordered: bool
     ) -> None:
@@ -665,10 +667,10 @@ class TestLinks:
                 assert number(delivery) == at
                 assert not await settle(receiver, delivery, ACK)
             await shop.publish(20, key="k")
-            for outcome in (RELEASE, RetryAfter(0.0), Park("why")):
+            for outcome in (RELEASE, RetryAfter(0.0), MoveToDeadLetters("why")):
                 assert not await settle(receiver, await take(receiver), outcome)
             (letter,) = [one async for one in dead_letters_of(shop.broker, shop.subscription)]
-            assert (letter.why.reason, letter.id.isdigit()) == ("why", True)
+            assert (letter.failure.reason, letter.id.isdigit()) == ("why", True)
             assert await shop.broker.replay(shop.subscription, [letter.id])
             again = await take(receiver)
             assert (number(again), again.failures) == (20, 0)
@@ -683,7 +685,7 @@ class TestLinks:
             while len(held) < 60:
                 held += await asyncio.wait_for(receiver.receive(60), PATIENCE)
             assert not await receiver.renew(held[:1])
-            parking = receiver.settle([(delivery, Park("rejected")) for delivery in held[10:]])
+            parking = receiver.settle([(delivery, MoveToDeadLetters("rejected")) for delivery in held[10:]])
             renewing = [receiver.renew(held[:10]) for _ in range(5)]
             assert not any(await asyncio.wait_for(asyncio.gather(parking, *renewing), PATIENCE))
 
@@ -840,8 +842,8 @@ class TestReceiving:
             damages: list[str | None] = []
             for _ in range(3):
                 delivery = await take(receiver)
-                damages.append(delivery.damage)
-                assert not await receiver.settle([(delivery, Park("undecodable"))])
+                damages.append(delivery.read_error)
+                assert not await receiver.settle([(delivery, MoveToDeadLetters("undecodable"))])
             assert [bool(damage) for damage in damages] == [True, True, False]
             assert "its time is 4611686018427387904 ms after 1970" in str(damages[1])
 
@@ -947,11 +949,11 @@ class TestWorkers:
             assert sorted(runs) == [*range(count)]
             assert worker.is_ready
             async with app.operations() as operations:
-                letters = [letter.dead async for letter in operations.letters()]
+                letters = [letter.dead async for letter in operations.dead_letters()]
                 ((_, status),) = await operations.status()
         assert len(letters) == len(ODD_ERRORS)
-        assert not status.waiting
-        reasons = sorted(letter.why.reason for letter in letters)
+        assert not status.backlog
+        reasons = sorted(letter.failure.reason for letter in letters)
         assert reasons == ["exhausted after 1 attempts"] * 6 + ["rejected: no such file: caf\\udce9.txt"]
 
 

@@ -42,8 +42,8 @@ from diator.brokers import (
     ACK,
     Delivery,
     Envelope,
-    Outgoing,
-    Park,
+    MoveToDeadLetters,
+    OutgoingMessage,
     Receiver,
     RetryAfter,
     Subscription,
@@ -194,9 +194,11 @@ async def journey(server: ServiceBusServer, messages: Sequence[bytes], *, ordere
         assert kept(mail.name) == sent
         deliveries = await take(receiver, len(messages))
         assert {one.failures for one in deliveries} == {1}
-        assert not await receiver.settle([(one, Park("why", "error", "traceback", 2)) for one in deliveries])
+        assert not await receiver.settle(
+            [(one, MoveToDeadLetters("why", "error", "traceback", 2)) for one in deliveries]
+        )
         letters = [letter async for letter in dead_letters_of(broker, mail)]
-        assert {letter.why.reason for letter in letters} == {"why"}
+        assert {letter.failure.reason for letter in letters} == {"why"}
         assert kept(f"{mail.name}/$DeadLetterQueue") == sent
         for letter in letters:
             assert await broker.replay(mail, [letter.id])
@@ -310,7 +312,7 @@ async def test_a_foreign_event_is_retried_parked_and_replayed_beside_others(serv
 
     @app.on_event(subscription="foreign.mail")
     async def mail(event: Sold, context: Context) -> None:
-        times.add(context.time)
+        times.add(context.published_at)
         if event.n == 1 and not is_well:
             attempts.append(context.attempt)
             raise ValueError("again")
@@ -337,8 +339,8 @@ async def test_a_foreign_event_is_retried_parked_and_replayed_beside_others(serv
         await until(lambda: sorted(handled) == [*range(2, 9)])
         is_well = True
         (letter,) = [one async for one in dead_letters_of(broker, subscription)]
-        assert letter.why.error == "builtins.ValueError: again"
-        assert letter.why.attempts == 3
+        assert letter.failure.error == "builtins.ValueError: again"
+        assert letter.failure.attempts == 3
         assert await broker.replay(subscription, [letter.id])
         await until(lambda: handled[-1] == 1)
         counts = server.counts("foreign.mail")
@@ -368,14 +370,14 @@ async def test_a_bug_is_no_outage_and_holds_up_no_other_message(
         def fail(*_: object, **__: object) -> None:
             raise error
 
-        place = "_lane.Lane._save" if ordered else "_receiver.copy_of"
-        monkeypatch.setattr(f"diator_azure_servicebus.{place}", fail)
+        location = "_lane.Lane._save" if ordered else "_receiver.copy_of"
+        monkeypatch.setattr(f"diator_azure_servicebus.{location}", fail)
         with pytest.raises(BrokerError, match=rf"a bug.*\({type(error).__name__}\)") as raised:
             await receiver.settle([(first, ACK), (second, RetryAfter(0.0)), (third, ACK)])
         assert not isinstance(raised.value, BrokerUnavailableError)
         assert raised.value.__cause__ is error
         monkeypatch.undo()
-        assert not await receiver.settle([(second, Park("why"))])
+        assert not await receiver.settle([(second, MoveToDeadLetters("why"))])
         assert not await receiver.settle([(third, ACK)])
         counts = server.counts(mail.name)
         assert (counts.active, counts.locked, counts.dead) == (0, 0, 1)
@@ -407,7 +409,9 @@ async def test_a_bug_while_receiving_or_sending_is_told_and_passes(
                 with pytest.raises(BrokerError, match=r"a bug \(TypeError\)"):
                     await asyncio.wait_for(receiver.receive(1), 5)
                 await receiver.aclose()
-        event = Outgoing(topic.name, Envelope(specversion="1.0", id="1", source="shop", type="sold", partitionkey="k"))
+        event = OutgoingMessage(
+            topic.name, Envelope(specversion="1.0", id="1", source="shop", type="sold", partitionkey="k")
+        )
         with monkeypatch.context() as patch:
             patch.setattr("azure.servicebus.aio.ServiceBusSender.send_messages", fail)
             results = await asyncio.gather(

@@ -14,7 +14,17 @@ from diator_azure_servicebus import ServiceBusBroker
 from servicebus_test_server import Queue, ServiceBusServer, Subscription, Topic
 
 from diator import brokers
-from diator.brokers import ACK, Delivery, Envelope, Outgoing, Park, Receiver, RetryAfter, dead_letters_of, read
+from diator.brokers import (
+    ACK,
+    Delivery,
+    Envelope,
+    MoveToDeadLetters,
+    OutgoingMessage,
+    Receiver,
+    RetryAfter,
+    dead_letters_of,
+    parse_envelope,
+)
 
 SOLD = brokers.Topic("diator-live.sold", True, ("sold",))
 MAIL = brokers.Subscription("diator-live.mail", (SOLD,))
@@ -52,7 +62,7 @@ async def take(receiver: Receiver, mine: set[str]) -> Delivery:
     """Receive one of this run; what was left by others is removed."""
     while True:
         for delivery in await asyncio.wait_for(receiver.receive(1), 60):
-            if read(delivery.headers, delivery.body).id in mine:
+            if parse_envelope(delivery.headers, delivery.body).id in mine:
                 return delivery
             await receiver.settle([(delivery, ACK)])
 
@@ -61,7 +71,9 @@ async def test_what_is_published_is_retried_parked_replayed_and_handled_in_order
     """By both handlers, each for itself."""
     ids = [f"{uuid4()}" for _ in range(3)]
     messages = [
-        Outgoing(SOLD.name, Envelope(specversion="1.0", id=each, source="live", type="sold", partitionkey=ids[0]))
+        OutgoingMessage(
+            SOLD.name, Envelope(specversion="1.0", id=each, source="live", type="sold", partitionkey=ids[0])
+        )
         for each in ids
     ]
     await broker.publish(messages, timeout=30)
@@ -72,16 +84,16 @@ async def test_what_is_published_is_retried_parked_replayed_and_handled_in_order
         seen: dict[str, Delivery] = {}
         while len(seen) < 3:
             delivery = await take(receiver, {*ids})
-            seen[read(delivery.headers, delivery.body).id] = delivery
+            seen[parse_envelope(delivery.headers, delivery.body).id] = delivery
             assert not await receiver.renew([delivery])
-            assert not await receiver.settle([(delivery, Park("rejected") if delivery.failures else ACK)])
-        again = seen[read(first.headers, first.body).id]
+            assert not await receiver.settle([(delivery, MoveToDeadLetters("rejected") if delivery.failures else ACK)])
+        again = seen[parse_envelope(first.headers, first.body).id]
         assert (again.failures, again.deliveries) == (1, 2)
         assert sorted(one.failures for one in seen.values()) == [0, 0, 1]
         if subscription.ordered:
             assert [*seen] == ids
         letters = [one async for one in dead_letters_of(broker, subscription)]
-        (letter,) = [one for one in letters if read(one.headers, one.body).id in ids]
+        (letter,) = [one for one in letters if parse_envelope(one.headers, one.body).id in ids]
         assert await broker.replay(subscription, [letter.id])
         replayed = await take(receiver, {*ids})
         assert (replayed.failures, replayed.deliveries, replayed.headers) == (0, 1, first.headers)

@@ -47,7 +47,7 @@ from servicebus_test_server.amqp.values import Char, Described, Opaque, Symbol, 
 from servicebus_test_server.command_line import read_entities
 
 from diator import Diator, NotificationEvent, contract
-from diator.brokers import Capability, Envelope, Outgoing, Park, Subscription, Topic
+from diator.brokers import BrokerCapability, Envelope, MoveToDeadLetters, OutgoingMessage, Subscription, Topic
 from diator.brokers.refusals import refusals_of
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 
@@ -84,8 +84,8 @@ class TestSettings:
         broker = ServiceBusBroker.from_url("azure-servicebus://shop?lease=30&sessions=false&duplicate_window=600")
         assert repr(broker) == "<ServiceBusBroker shop.servicebus.windows.net>"
         assert broker.lease == 30
-        assert Capability.ORDERED not in broker.capabilities
-        assert Capability.DEDUPLICATES in broker.capabilities
+        assert BrokerCapability.ORDER_BY_KEY not in broker.capabilities
+        assert BrokerCapability.DUPLICATE_DETECTION in broker.capabilities
 
     async def test_a_connection_string_may_be_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is read when the broker is opened: checking, planning and testing an app need no secret."""
@@ -260,7 +260,7 @@ def received(sent: ServiceBusMessage, **properties: object) -> Any:
 
 
 class TestMessages:
-    def outgoing(self, **more: Any) -> Outgoing:
+    def outgoing(self, **more: Any) -> OutgoingMessage:
         envelope = Envelope(
             specversion="1.0",
             id="7",
@@ -269,7 +269,7 @@ class TestMessages:
             time=datetime(2026, 1, 2, tzinfo=timezone.utc),
             **more,
         )
-        return Outgoing("orders", envelope)
+        return OutgoingMessage("orders", envelope)
 
     def test_an_event_is_bound_as_cloudevents_say(self) -> None:
         wire = to_wire(self.outgoing(partitionkey="k", diatorcorrelation="c"), sessions=True)
@@ -287,7 +287,7 @@ class TestMessages:
 
     def test_a_scheduled_event_is_enqueued_when_it_is_due_and_no_millisecond_before(self) -> None:
         due = datetime(2026, 1, 2, 3, 4, 5, 6_001, timezone.utc)
-        wire = to_wire(Outgoing("orders", self.outgoing().envelope, due=due), sessions=True)
+        wire = to_wire(OutgoingMessage("orders", self.outgoing().envelope, due=due), sessions=True)
         assert wire.scheduled_enqueue_time_utc == due.replace(microsecond=7_000)
         assert to_wire(self.outgoing(), sessions=True).scheduled_enqueue_time_utc is None
 
@@ -326,7 +326,7 @@ class TestParking:
         strategies.text(max_size=9_000), strategies.none() | strategies.text(max_size=9_000), strategies.integers(0, 9)
     )
     def test_why_a_message_is_dead_is_kept_within_the_room(self, reason: str, text: str | None, attempts: int) -> None:
-        why = Park(reason, text, text, attempts)
+        why = MoveToDeadLetters(reason, text, text, attempts)
         told, description = write(why)
         assert max(len(told.encode()), len(description.encode())) <= ROOM
         found, _ = read(received(ServiceBusMessage(b""), DeadLetterReason=told, DeadLetterErrorDescription=description))
@@ -338,7 +338,7 @@ class TestParking:
         reason, text = "MaxDeliveryCountExceeded", "Message could not be consumed"
         message = received(ServiceBusMessage(b""), DeadLetterReason=reason, DeadLetterErrorDescription=text)
         why, since = read(message)
-        assert why == Park(reason, text)
+        assert why == MoveToDeadLetters(reason, text)
         assert since == datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -372,8 +372,8 @@ class TestEntities:
         refusals = list(broker.validate([MAIL, loud, Subscription("orders", (BILLS,))], [ORDERS]))
         assert [refusal.subscription for refusal in refusals] == ["SHOP.mail", "orders"]
         assert "would share the entity" in refusals[0].text
-        assert "no capitals" in refusals[0].remedy
-        assert "no capitals" not in refusals[1].remedy
+        assert "no capitals" in refusals[0].fix
+        assert "no capitals" not in refusals[1].fix
 
     def test_no_handler_takes_the_queue_for_retries_of_another(self) -> None:
         retry = Subscription("shop.mail.retry", (BILLS,))

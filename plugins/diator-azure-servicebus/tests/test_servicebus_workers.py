@@ -127,7 +127,7 @@ async def test_killed_workers_lose_nothing(
             codes = await asyncio.gather(*(asyncio.to_thread(process.wait, 30) for process in workers))
             assert codes == [0, 0]
             async with module.app.operations() as operations:
-                letters = [letter async for letter in operations.letters()]
+                letters = [letter async for letter in operations.dead_letters()]
     finally:
         for process in workers:
             process.kill()

@@ -8,23 +8,23 @@ import pytest
 # Before the import: pytest rewrites the assertions of a module when it is imported, and only if it was told so.
 pytest.register_assert_rewrite("diator_conformance.brokers", "diator_conformance.containers")
 
-from diator_conformance.brokers import BrokerSuite, Wanted  # noqa: E402
+from diator_conformance.brokers import BrokerOptions, BrokerSuite  # noqa: E402
 from diator_conformance.containers import (  # noqa: E402
     CannotExpressError,
     ContainerSuite,
     Feature,
-    Kind,
     RefusedByLibraryError,
     Registration,
+    SourceKind,
 )
 
 __all__ = [
+    "BrokerOptions",
     "BrokerSuite",
     "CannotExpressError",
     "ContainerSuite",
     "Feature",
-    "Kind",
     "RefusedByLibraryError",
     "Registration",
-    "Wanted",
+    "SourceKind",
 ]

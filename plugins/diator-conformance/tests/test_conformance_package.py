@@ -6,7 +6,7 @@ from pathlib import Path
 
 SUITE = """
 from diator.brokers import Broker, MemoryBroker
-from diator_conformance import BrokerSuite, Wanted
+from diator_conformance import BrokerSuite, BrokerOptions
 
 
 class Stuttering(MemoryBroker):
@@ -18,9 +18,9 @@ brokers = {}
 
 
 class TestBroker(BrokerSuite):
-    patience = 0.2
+    receive_timeout = 0.2
 
-    def make_broker(self, space: str, wanted: Wanted) -> Broker:
+    def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
         return brokers.setdefault(space, BROKER(wanted.capacity, wanted.lease))
 """
 CASE = "test_other_topics_are_not_heard"

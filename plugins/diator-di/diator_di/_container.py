@@ -10,7 +10,7 @@ from di import Container
 from di._utils.inspect import is_async_gen_callable, is_coroutine_callable  # what di itself decides by
 from di.dependent import Dependent
 
-from diator.containers import GraphContainer, Key, Validation, check, require
+from diator.containers import GraphContainer, Key, ValidationResult, check, require
 from diator.errors import ContainerError, DependencyNotFoundError
 from diator_di._check import DiProvider, Graph
 from diator_di._scope import DiScope, Outer, Plan
@@ -38,7 +38,7 @@ class DiContainer(GraphContainer):
         """Return what the user has chosen; that di could make one up does not count."""
         return Graph(self._wiring, provided).find(key)
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         """Find what can't be built, and where that is nothing, have di plan all of it."""
         found = self._plans.check(keys, provided)
         if not found.errors:
@@ -86,7 +86,7 @@ class Plans:
         plan = self.of(brought)[key] = self._plan(self._wiring.find(key).dependent, brought)
         return plan
 
-    def check(self, keys: Collection[Key], brought: Collection[Key]) -> Validation:
+    def check(self, keys: Collection[Key], brought: Collection[Key]) -> ValidationResult:
         """Find what would fail below these keys."""
         return check(keys, brought, Graph(self._wiring, brought).find, lambda _: None)
 

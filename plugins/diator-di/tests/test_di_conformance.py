@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import di
 from di import bind_by_type
 from di.dependent import Dependent
-from diator_conformance import ContainerSuite, Kind, Registration
+from diator_conformance import ContainerSuite, Registration, SourceKind
 from diator_di import DiContainer
 
 from diator import Named
@@ -22,7 +22,7 @@ class TestDiConformance(ContainerSuite):
 
 
 def provider_of(one: Registration) -> Dependent[Any]:
-    if one.kind is Kind.VALUE:
+    if one.kind is SourceKind.VALUE:
         return Dependent(giving(one.source), scope="app")
     scope = "app" if one.lifetime is Lifetime.SINGLETON else "request"
     return Dependent(one.source, scope=scope, use_cache=one.lifetime is not Lifetime.TRANSIENT)

@@ -181,7 +181,7 @@ async def test_scopes_may_have_any_names_and_more_than_one_outlives_the_unit_of_
 def test_a_provider_without_a_known_scope_is_refused() -> None:
     error = refused(with_binds((User, Dependent(User))), User)
     assert "scope None, which is none of 'app', 'request'" in error.reason
-    assert "scope='request'" in error.remedy
+    assert "scope='request'" in error.fix
     assert "'app'" in refused(with_binds((User, Dependent(User, scope="app"))), User, scopes=("request",)).reason
 
 
@@ -380,7 +380,7 @@ def test_a_number_that_nobody_has_bound_does_not_become_zero() -> None:
 def test_a_builtin_type_as_its_own_provider_is_refused(kind: type) -> None:
     error = refused(with_binds((kind, kind)), kind)
     assert error.reason == f"di would make an empty {kind.__name__}"
-    assert "a function" in error.remedy
+    assert "a function" in error.fix
 
 
 def test_abstract_classes_and_protocols_as_their_own_providers_are_refused() -> None:
@@ -394,7 +394,7 @@ def test_abstract_classes_and_protocols_as_their_own_providers_are_refused() -> 
     for kind in (Shape, Clock):
         error = refused(with_binds((kind, kind)), kind)
         assert "is abstract" in error.reason
-        assert "implements" in error.remedy
+        assert "implements" in error.fix
 
 
 # What di can't do
@@ -412,7 +412,7 @@ def test_a_function_that_gives_a_context_manager_is_refused() -> None:
     for factory in (session, async_session):
         error = refused(with_binds((Session, factory)), Session)
         assert "context manager" in error.reason
-        assert "drop its decorator" in error.remedy
+        assert "drop its decorator" in error.fix
 
 
 def test_a_parameter_without_a_hint_is_refused() -> None:
@@ -420,7 +420,7 @@ def test_a_parameter_without_a_hint_is_refused() -> None:
 
     error = refused(with_binds((User, make)), User)
     assert "without a hint" in error.reason
-    assert "hint it" in error.remedy
+    assert "hint it" in error.fix
 
 
 def test_a_hint_that_cannot_be_read_is_refused() -> None:
@@ -430,13 +430,13 @@ def test_a_hint_that_cannot_be_read_is_refused() -> None:
     make.__annotations__["missing"] = "Missing"  # what stands under `if TYPE_CHECKING:`
     error = refused(with_binds((User, make)), User)
     assert "name 'Missing' is not defined" in error.reason
-    assert "hints" in error.remedy
+    assert "hints" in error.fix
 
 
 def test_an_unwired_function_that_wants_arguments_is_refused() -> None:
     error = refused(with_binds((Audit, Dependent(Audit, scope="request", wire=False))), Audit)
     assert "wants arguments" in error.reason
-    assert error.remedy == "drop wire=False"
+    assert error.fix == "drop wire=False"
 
 
 def test_an_unwired_function_without_a_signature_is_taken() -> None:
@@ -454,7 +454,7 @@ def test_a_factory_that_cannot_be_hashed_is_refused() -> None:
 
     error = refused(with_binds((Database, Factory("sqlite://"))), Database)
     assert "can't be hashed" in error.reason
-    assert "function" in error.remedy
+    assert "function" in error.fix
 
 
 async def test_a_class_whose_objects_cannot_be_hashed_is_taken() -> None:
@@ -472,14 +472,14 @@ def test_one_provider_in_two_scopes_is_refused() -> None:
     assert isinstance(error, UnsupportedRegistrationError)
     assert error.key == Key(Database, "replica")
     assert "Database has the same provider in the scope 'app'" in error.reason
-    assert "same scope" in error.remedy
+    assert "same scope" in error.fix
 
 
 def test_a_transient_resource_that_only_the_app_would_close_is_refused() -> None:
     native = with_binds((Session, Dependent(session_into([]), scope="app", use_cache=False)))
     error = refused(native, Session)
     assert "until the app ends" in error.reason
-    assert "'request'" in error.remedy
+    assert "'request'" in error.fix
 
 
 async def test_each_transient_resource_of_a_unit_of_work_is_closed_with_it() -> None:
@@ -504,7 +504,7 @@ def test_a_default_that_hides_a_bind_is_a_warning() -> None:
     (warning,) = found.warnings  # of one that would fit
     assert isinstance(warning, UnsupportedRegistrationError)
     assert "though Database has one" in warning.reason
-    assert warning.remedy == "hint Database alone; the default may stay"
+    assert warning.fix == "hint Database alone; the default may stay"
     assert not DiContainer(with_binds((Reports, Reports))).validate([Key(Reports)], ()).warnings
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable, Mapping
 
 from dishka import AsyncContainer, FromComponent
 
-from diator.containers import GraphContainer, Key, Validation, require
+from diator.containers import GraphContainer, Key, ValidationResult, require
 from diator_dishka._graph import Graph, to_dishka
 from diator_dishka._immediate import Build, Immediate
 from diator_dishka._provider import DishkaProvider, look, problems
@@ -41,7 +41,7 @@ class DishkaContainer(GraphContainer):
         source = self._graph.source(key)
         return source is not None and not source.is_brought
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         """Find what is missing, also where dishka was told to skip that, and what provided values can't reach."""
         return problems(self._graph, keys, provided)
 

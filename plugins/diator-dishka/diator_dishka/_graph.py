@@ -135,5 +135,5 @@ def _inner(container: AsyncContainer) -> Iterator[Registry]:
             return
         registry = registry.child_registry
     text = f"the dishka container of {container.scope} has no scope to open for a unit of work"
-    remedy = "pass the one that make_async_container gave, and leave a scope below its own"
-    raise ConfigurationError([Problem("container-plugin", text, remedy)])
+    fix = "pass the one that make_async_container gave, and leave a scope below its own"
+    raise ConfigurationError([Problem("container-plugin", text, fix)])

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from dishka import AsyncContainer, DependencyKey
 from dishka.entities.factory_type import FactoryType
 
-from diator.containers import Key, Need, Provider, Reason, Validation, check, senders_provide
+from diator.containers import Key, Need, Provider, Reason, ValidationResult, check, senders_provide
 from diator_dishka._graph import Found, Graph, to_diator, to_dishka
 
 
@@ -15,7 +15,7 @@ def look(graph: Graph, key: DependencyKey, level: int) -> "DishkaProvider | None
     return None if found is None else DishkaProvider(graph, key, found)
 
 
-def problems(graph: Graph, keys: Collection[Key], provided: Collection[Key]) -> Validation:
+def problems(graph: Graph, keys: Collection[Key], provided: Collection[Key]) -> ValidationResult:
     """Find what is missing, also where dishka was told to skip that, and what provided values can't reach."""
     return check(
         keys,

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 import pytest
-from diator_conformance import ContainerSuite, Kind, RefusedByLibraryError, Registration
+from diator_conformance import ContainerSuite, RefusedByLibraryError, Registration, SourceKind
 from diator_dishka import DishkaContainer
 from dishka import FromComponent, Provider, Scope, make_async_container
 from dishka.exceptions import InvalidGraphError
@@ -28,8 +28,8 @@ class TestDishkaConformance(ContainerSuite):
         return FromComponent(name)
 
     @pytest.mark.xfail(reason=ERROR_IS_SENT)
-    @pytest.mark.parametrize("kind", [Kind.GENERATOR, Kind.ASYNC_GENERATOR])
-    def test_the_error_is_thrown_into_the_resource(self, kind: Kind) -> None:
+    @pytest.mark.parametrize("kind", [SourceKind.GENERATOR, SourceKind.ASYNC_GENERATOR])
+    def test_the_error_is_thrown_into_the_resource(self, kind: SourceKind) -> None:
         super().test_the_error_is_thrown_into_the_resource(kind)
 
     @pytest.mark.xfail(reason="dishka takes no notice of defaults: it refuses such a class when the container is made")
@@ -40,7 +40,7 @@ class TestDishkaConformance(ContainerSuite):
 def provider_of(one: Registration) -> Provider:
     component = one.key.qualifier
     provider = Provider(component=str(component)) if component is not None else Provider()
-    if one.kind is Kind.VALUE:
+    if one.kind is SourceKind.VALUE:
         provider.provide(lambda: one.source, provides=one.key.hint, scope=Scope.APP)
     else:
         scope = Scope.APP if one.lifetime is Lifetime.SINGLETON else Scope.REQUEST

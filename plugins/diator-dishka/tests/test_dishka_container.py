@@ -197,7 +197,7 @@ def test_a_value_that_no_sender_is_declared_to_bring_is_refused() -> None:
     app = asking(make_async_container(of(Audit, brought=User)), work_with_audit)
     (problem,) = app.check()
     assert "work_with_audit" in problem.text
-    assert "app.provides(User)" in problem.remedy
+    assert "app.provides(User)" in problem.fix
 
 
 def test_a_value_that_the_container_was_not_given_is_refused() -> None:
@@ -206,7 +206,7 @@ def test_a_value_that_the_container_was_not_given_is_refused() -> None:
     keys = [Key(Mailer)]
     (error,) = DishkaContainer(make_async_container(provider)).validate(keys, ()).errors
     assert isinstance(error, UnsupportedRegistrationError)
-    assert "context={Settings: ...}" in error.remedy
+    assert "context={Settings: ...}" in error.fix
     given = make_async_container(provider, context={Settings: Settings()})
     assert not DishkaContainer(given).validate(keys, ()).errors
 
@@ -216,7 +216,7 @@ def test_a_brought_value_that_no_provider_declares_is_refused() -> None:
     (error,) = container.validate([Key(Audit)], [Key(User)]).errors
     assert isinstance(error, UnsupportedRegistrationError)
     assert error.key == Key(Audit)
-    assert "from_context(User, scope=Scope.REQUEST)" in error.remedy
+    assert "from_context(User, scope=Scope.REQUEST)" in error.fix
 
 
 @pytest.mark.parametrize("scope", [Scope.REQUEST, Scope.SESSION])
@@ -251,19 +251,17 @@ async def test_a_brought_value_takes_the_place_of_one_in_a_component() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "cache", "remedy"),
+    ("scope", "cache", "fix"),
     [(Scope.APP, True, "scope=Scope.REQUEST"), (Scope.REQUEST, False, "cache=False")],
 )
-def test_a_brought_value_that_could_not_reach_all_factories_is_refused(
-    scope: BaseScope, cache: bool, remedy: str
-) -> None:
+def test_a_brought_value_that_could_not_reach_all_factories_is_refused(scope: BaseScope, cache: bool, fix: str) -> None:
     provider = of()
     provider.provide(User, scope=scope, cache=cache)
     provider.provide(Audit, scope=Scope.REQUEST)
     (error,) = DishkaContainer(make_async_container(provider)).validate([Key(Audit)], [Key(User)]).errors
     assert isinstance(error, UnsupportedRegistrationError)
     assert error.key == Key(User)
-    assert remedy in error.remedy
+    assert fix in error.fix
 
 
 def test_what_makes_an_object_that_may_be_brought_is_checked_too() -> None:

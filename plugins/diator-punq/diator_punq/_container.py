@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 import punq
 from typing_extensions import Self
 
-from diator.containers import Capability, GraphContainer, Key, Provider, hint_of, key_of
+from diator.containers import ContainerCapability, GraphContainer, Key, Provider, hint_of, key_of
 from diator.errors import ScopeClosedError
 from diator_punq._construction import Build, Builders
 from diator_punq._provider import Way
@@ -23,7 +23,7 @@ class PunqContainer(GraphContainer):
     ``container.register(Annotated[Repository, Named("replica")], Replica)``.
     """
 
-    capabilities = ~Capability.SCOPED
+    capabilities = ~ContainerCapability.SCOPED
 
     def __init__(self, container: punq.Container) -> None:
         self._container = container

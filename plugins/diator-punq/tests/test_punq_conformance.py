@@ -5,7 +5,7 @@ from typing import Annotated
 
 import punq
 import pytest
-from diator_conformance import CannotExpressError, ContainerSuite, Feature, Kind, Registration
+from diator_conformance import CannotExpressError, ContainerSuite, Feature, Registration, SourceKind
 from diator_punq import PunqContainer
 
 from diator import Named
@@ -29,7 +29,7 @@ class TestPunqConformance(ContainerSuite):
                 service = Annotated[service, Named(one.key.qualifier)]
             if one.lifetime is Lifetime.SCOPED:
                 raise CannotExpressError("punq has transient and singleton objects only")
-            if one.kind is Kind.VALUE:
+            if one.kind is SourceKind.VALUE:
                 native.register(service, instance=one.source)
             else:
                 native.register(service, one.source, scope=punq.Scope[one.lifetime.value])

@@ -359,7 +359,7 @@ def test_a_factory_that_must_be_run_or_closed_is_refused(kind: str) -> None:
     error = refusal(punq.Container().register(Clock, REFUSED_FACTORIES[kind]), Clock)
     assert error.key == Key(Clock)
     assert error.reason == f"punq would give the {kind} itself, and neither run it to its end nor close it"
-    assert "such as dishka" in error.remedy
+    assert "such as dishka" in error.fix
 
 
 def test_an_async_context_manager_and_a_partial_are_seen_through() -> None:
@@ -380,7 +380,7 @@ def test_a_refused_factory_further_below_stops_the_start() -> None:
     (problem,) = app.check()
     assert problem.code == "container"
     assert "Clock: punq would give the generator itself" in problem.text
-    assert "such as dishka" in problem.remedy
+    assert "such as dishka" in problem.fix
 
 
 async def test_an_app_does_not_start_with_what_is_refused() -> None:
@@ -398,7 +398,7 @@ async def test_an_app_does_not_start_with_what_is_refused() -> None:
 def test_an_abstract_class_is_refused(abstract: Any) -> None:
     error = refusal(punq.Container().register(abstract), abstract)
     assert "is abstract" in error.reason
-    assert error.remedy == "register a class that implements it"
+    assert error.fix == "register a class that implements it"
 
 
 def test_a_qualifier_in_a_constructor_is_refused_because_punq_drops_it() -> None:
@@ -408,7 +408,7 @@ def test_a_qualifier_in_a_constructor_is_refused_because_punq_drops_it() -> None
 
     error = refusal(punq.Container().register(Clock).register(Backup), Backup)
     assert "drops the qualifier of the parameter 'local'" in error.reason
-    assert "NewType" in error.remedy
+    assert "NewType" in error.fix
     given = punq.Container().register(Clock).register(Backup, local=Clock())
     assert not PunqContainer(given).validate([Key(Backup)], ()).errors
 
@@ -451,7 +451,7 @@ def test_what_punq_could_not_call_is_refused() -> None:
     for hint in (Unhinted, PositionalOnly, Pair, Repository, dict, Service):
         error = refusal(native, hint)
         assert error.reason.startswith("punq cannot call")
-        assert "hint each parameter of the constructor, or give it" in error.remedy
+        assert "hint each parameter of the constructor, or give it" in error.fix
 
 
 async def test_what_is_refused_because_punq_cannot_call_it_does_fail_in_punq() -> None:
@@ -474,7 +474,7 @@ def test_a_singleton_in_a_list_is_refused_because_punq_builds_it_again() -> None
     native = punq.Container().register(Clock, scope=punq.Scope.singleton)
     error = refusal(native, list[Clock])
     assert "builds the singleton" in error.reason
-    assert "instance=" in error.remedy
+    assert "instance=" in error.fix
     assert native.resolve(list[Clock]) != native.resolve(list[Clock])
 
 

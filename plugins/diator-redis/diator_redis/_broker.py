@@ -7,7 +7,7 @@ from functools import partial
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_number, a_whole_number, or_none
-from diator.brokers.port import Capability, DeadLetter, Status, Subscription, Topic
+from diator.brokers.port import BrokerCapability, DeadLetter, Subscription, SubscriptionStatus, Topic
 from diator.options import COUNT, POSITIVE, TEXT, Rule, optional, require
 from diator_redis._client import Client
 from diator_redis._dead_letters import DeadLetters
@@ -32,7 +32,7 @@ _OPTIONS: dict[str, tuple[Parse, Rule]] = {
 SETTINGS: dict[str, Parse] = {name: parse for name, (parse, _) in _OPTIONS.items()}
 """What an address may say of the broker, and how it is read."""
 
-_LATER = Capability.DELAY | Capability.SCHEDULES | Capability.DEAD_LETTERS
+_LATER = BrokerCapability.DELAYED_RETRY | BrokerCapability.SCHEDULES | BrokerCapability.DEAD_LETTERS
 
 
 class RedisBroker(ServerBroker):
@@ -49,7 +49,13 @@ class RedisBroker(ServerBroker):
         timeout: How many seconds Redis may take to answer before it counts as away.
     """
 
-    capabilities = Capability.DURABLE | Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.ORDERED | _LATER
+    capabilities = (
+        BrokerCapability.DURABLE
+        | BrokerCapability.ACKNOWLEDGED
+        | BrokerCapability.CONSUMER_GROUPS
+        | BrokerCapability.ORDER_BY_KEY
+        | _LATER
+    )
     max_message_bytes = 16 * 1024 * 1024
     """Redis takes strings up to 512 MB, but serves no other client while a script copies one."""
 
@@ -110,7 +116,7 @@ class RedisBroker(ServerBroker):
         self._opened()
         return await self._subscriptions.unsubscribed(topics)
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Tell how subscriptions stand. Raises `~diator.BrokerError`."""
         self._opened()
         return [await self._subscriptions.status(subscription) for subscription in subscriptions]

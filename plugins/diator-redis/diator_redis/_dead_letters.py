@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import msgspec
 
-from diator.brokers.port import DeadLetter, Park, Subscription
+from diator.brokers.port import DeadLetter, MoveToDeadLetters, Subscription
 from diator.errors import BrokerError
 from diator_redis._client import Client, as_mapping
 from diator_redis._entries import as_count, body_of
@@ -14,11 +14,11 @@ from diator_redis._scripts import REPLAY
 
 _NOT_OF_EVENT = (b"w", b"t", b"f", b"d")
 
-_reasons = msgspec.json.Decoder(Park)
+_reasons = msgspec.json.Decoder(MoveToDeadLetters)
 _encoder = msgspec.json.Encoder()
 
 
-def encode_reason(outcome: Park) -> bytes:
+def encode_reason(outcome: MoveToDeadLetters) -> bytes:
     """Write why a message became a dead letter."""
     return _encoder.encode(outcome)
 
@@ -44,8 +44,8 @@ class DeadLetters:
             id=id_,
             subscription=self._name,
             topic=fields.get(b"t", b"").decode(errors="backslashreplace"),
-            why=_reason(fields.get(b"w", b"")),
-            parked_at=datetime.fromtimestamp(min(milliseconds / 1000, 253402300799), timezone.utc),
+            failure=_reason(fields.get(b"w", b"")),
+            dead_lettered_at=datetime.fromtimestamp(min(milliseconds / 1000, 253402300799), timezone.utc),
             deliveries=as_count(fields.get(b"d", b"0")),
             headers={},
             body=body_of({name: value for name, value in fields.items() if name not in _NOT_OF_EVENT}),
@@ -64,8 +64,8 @@ def _is_id(text: str) -> bool:
     return re.fullmatch(r"\d{1,19}-\d{1,19}", text, re.ASCII) is not None
 
 
-def _reason(text: bytes) -> Park:
+def _reason(text: bytes) -> MoveToDeadLetters:
     try:
         return _reasons.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Park(text.decode(errors="backslashreplace") or "unknown")
+        return MoveToDeadLetters(text.decode(errors="backslashreplace") or "unknown")

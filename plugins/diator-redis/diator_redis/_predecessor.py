@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from diator.brokers.envelope import Envelope, Outgoing
+from diator.brokers.envelope import Envelope, OutgoingMessage
 from diator.brokers.port import Delivery, Subscription
 from diator_redis._channels import Channels
 
@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 _anything = msgspec.json.Decoder()
 
 
-def write(prefix: str, message: Outgoing) -> tuple[str, bytes]:
+def write(prefix: str, message: OutgoingMessage) -> tuple[str, bytes]:
     """Return the channel and the body of a message as diator 0.1 wrote it."""
     envelope, data = message.envelope, _anything.decode(message.data)
     type_ = TYPES.get(envelope.diatorkind or "", "notification_event")
@@ -51,7 +51,7 @@ def channels(prefix: str, subscription: Subscription) -> Channels:
         try:
             message = _decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return Delivery(subscription.topics[0].name, body, damage=f"it is not a message of diator 0.1: {error}")
+            return Delivery(subscription.topics[0].name, body, read_error=f"it is not a message of diator 0.1: {error}")
         topic = topics.get(message.message_name)
         return None if topic is None else Delivery(topic, _encode(_envelope_of(message, prefix)))
 

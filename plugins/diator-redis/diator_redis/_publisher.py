@@ -11,7 +11,7 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.errors import BrokerUnavailableError, NotPublishedError
 from diator_redis._client import Client, Lost
 from diator_redis._errors import translate
@@ -21,7 +21,7 @@ MAX_MESSAGES = 500
 MAX_BYTES = 4_000_000
 """What one exchange carries at most; a single message may have more."""
 
-Commands = Callable[[Sequence[Outgoing]], Iterable[tuple[Sequence[int], Command]]]
+Commands = Callable[[Sequence[OutgoingMessage]], Iterable[tuple[Sequence[int], Command]]]
 """Returns commands that store messages, each with the positions of its messages."""
 
 
@@ -34,7 +34,7 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    async def publish(self, messages: Sequence[Outgoing], timeout: float) -> None:
+    async def publish(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:
         """Store messages, or raise `~diator.NotPublishedError` after so many seconds."""
         if self._is_closed:
             raise NotPublishedError(messages) from BrokerUnavailableError("the broker was closed")
@@ -93,9 +93,9 @@ class Publisher:
         batch = [item for item in batch if item[0].cause is None]
         commands = list(self._commands([message for _, message in batch]))
         replies = await self._client.send(*(command for _, command in commands)) if commands else []
-        for (places, _), reply in zip(commands, replies, strict=True):
-            for number, error, sent in _failures(reply, len(places)):
-                call, message = batch[places[number]]
+        for (locations, _), reply in zip(commands, replies, strict=True):
+            for number, error, sent in _failures(reply, len(locations)):
+                call, message = batch[locations[number]]
                 call.fail(message, error, sent=sent)
 
 
@@ -104,15 +104,15 @@ class _Call:
 
     __slots__ = ("cause", "done", "is_started", "messages", "unknown", "unsent")
 
-    def __init__(self, messages: Sequence[Outgoing]) -> None:
+    def __init__(self, messages: Sequence[OutgoingMessage]) -> None:
         self.messages = messages
-        self.unsent: list[Outgoing] = []
-        self.unknown: list[Outgoing] = []
+        self.unsent: list[OutgoingMessage] = []
+        self.unknown: list[OutgoingMessage] = []
         self.cause: BaseException | None = None
         self.is_started = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def fail(self, message: Outgoing, cause: BaseException, *, sent: bool) -> None:
+    def fail(self, message: OutgoingMessage, cause: BaseException, *, sent: bool) -> None:
         if not self.done.done():
             (self.unknown if sent else self.unsent).append(message)
             self.cause = self.cause or cause
@@ -131,7 +131,7 @@ class _Call:
             self.done.set_result(None)
 
 
-_Item = tuple[_Call, Outgoing]
+_Item = tuple[_Call, OutgoingMessage]
 
 
 def _failures(reply: Any, count: int) -> Iterator[tuple[int, BaseException, bool]]:

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_flag, a_number
-from diator.brokers.envelope import Outgoing
-from diator.brokers.port import Capability, Delivery, Status, Subscription, Topic
+from diator.brokers.envelope import OutgoingMessage
+from diator.brokers.port import BrokerCapability, Delivery, Subscription, SubscriptionStatus, Topic
 from diator.options import POSITIVE, TEXT, one_of, require
 from diator_redis import _predecessor
 from diator_redis._channels import Channels, PubSubReceiver
@@ -41,7 +41,7 @@ class RedisPubSubBroker(ServerBroker):
         timeout: How many seconds Redis may take to answer before it counts as away.
     """
 
-    capabilities = Capability(0)
+    capabilities = BrokerCapability(0)
     lease = None
     max_message_bytes = 8 * 1024 * 1024
     """Redis disconnects a subscriber that is 8 MB behind for a minute (``client-output-buffer-limit``)."""
@@ -76,13 +76,13 @@ class RedisPubSubBroker(ServerBroker):
     def _open(self, client: Client) -> Commands:  # noqa: ARG002
         return self._commands
 
-    def _commands(self, messages: Sequence[Outgoing]) -> Iterator[tuple[Sequence[int], Command]]:
-        for place, message in enumerate(messages):
+    def _commands(self, messages: Sequence[OutgoingMessage]) -> Iterator[tuple[Sequence[int], Command]]:
+        for location, message in enumerate(messages):
             if self._wire == "diator-0.1":
                 channel, body = _predecessor.write(self._channel_prefix, message)
             else:
                 channel, body = self._channel(message.topic), message.structured
-            yield [place], (b"PUBLISH", channel.encode(), body)
+            yield [location], (b"PUBLISH", channel.encode(), body)
 
     def _channel(self, topic: str) -> str:
         return f"{self._prefix}:{topic}"
@@ -106,9 +106,12 @@ class RedisPubSubBroker(ServerBroker):
         heard = as_mapping(checked(counts))
         return [name for name, channel in zip(names, channels, strict=True) if not heard.get(channel)]
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[Status]:
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Tell which were applied here: the server knows none."""
-        return [Status(subscription.name, exists=subscription.name in self._applied) for subscription in subscriptions]
+        return [
+            SubscriptionStatus(subscription.name, exists=subscription.name in self._applied)
+            for subscription in subscriptions
+        ]
 
     async def subscribe(self, subscription: Subscription, /) -> PubSubReceiver:
         """Begin to listen. Raises `~diator.BrokerError`."""

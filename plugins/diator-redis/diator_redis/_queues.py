@@ -84,7 +84,7 @@ class Queues:
                 key=None if key is None else key.decode(errors="surrogateescape"),
                 failures=failures,
                 deliveries=deliveries + 1,
-                damage=damage,
+                read_error=damage,
                 receipt=Hold(number, id_, queue, token),
             )
 

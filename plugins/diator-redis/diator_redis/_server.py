@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.errors import BrokerError, NotPublishedError
 from diator_redis._client import Client
 from diator_redis._publisher import Commands, Publisher
@@ -66,7 +66,14 @@ class ServerBroker(ABC):
             raise BrokerError("the broker is not connected: call connect() first")
         return self._client
 
-    async def publish(self, messages: Sequence[Outgoing], /, *, timeout: float, wait_for_room: bool = True) -> None:  # noqa: ARG002
+    async def publish(
+        self,
+        messages: Sequence[OutgoingMessage],
+        /,
+        *,
+        timeout: float,
+        wait_for_room: bool = True,  # noqa: ARG002
+    ) -> None:
         """Send messages. Raises `~diator.NotPublishedError`."""
         if self._client is None:
             raise NotPublishedError(messages) from BrokerError("the broker is not connected: call connect() first")

@@ -130,7 +130,7 @@ class Streams:
             key=None if key is None else key.decode(errors="surrogateescape"),
             failures=as_count(failures),
             deliveries=as_count(deliveries) + 1,
-            damage=damage_of(values, topic is None),
+            read_error=damage_of(values, topic is None),
             receipt=receipt,
         )
 

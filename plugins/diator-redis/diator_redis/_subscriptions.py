@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from diator.brokers.port import Status, Subscription
+from diator.brokers.port import Subscription, SubscriptionStatus
 from diator_redis._client import Client, as_mapping, checked
 from diator_redis._keys import Keys, Stream
 from diator_redis._scripts import BACKLOG
@@ -62,7 +62,7 @@ class Subscriptions:
                 "; ".join(created),
             )
 
-    async def status(self, subscription: Subscription) -> Status:
+    async def status(self, subscription: Subscription) -> SubscriptionStatus:
         """Return the status of a subscription, without changing anything."""
         streams = self._keys.streams(subscription)
         counts = [await self._backlog(stream.name, group_of(subscription)) for stream in streams]
@@ -71,7 +71,7 @@ class Subscriptions:
         exists = len(missing) < len(streams)
         delayed = await self._client.call(b"ZCARD", self._keys.retries(subscription.name)[1])
         waiting = delayed + sum(count or 0 for count in counts) if exists else None
-        return Status(subscription.name, exists, waiting, dead, tuple(missing))
+        return SubscriptionStatus(subscription.name, exists, waiting, dead, tuple(missing))
 
     async def _backlog(self, stream: bytes, group: bytes) -> int | None:
         """Count what is pending and unread; ``None``: no such group. In steps, as a script holds up all others."""

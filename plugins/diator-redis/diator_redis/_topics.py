@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_redis._client import Client
@@ -48,7 +48,7 @@ class Topics:
 
     # Publishing.
 
-    def commands(self, messages: Sequence[Outgoing]) -> Iterator[tuple[Sequence[int], Command]]:
+    def commands(self, messages: Sequence[OutgoingMessage]) -> Iterator[tuple[Sequence[int], Command]]:
         """Return commands that store messages, one for each topic, with the positions of its messages."""
         topics: dict[str, list[int]] = {}
         for place, message in enumerate(messages):
@@ -60,7 +60,7 @@ class Topics:
                 self.look_after(topic, 0.0)
             yield places, self._command(topic, [messages[place] for place in places])
 
-    def _command(self, topic: str, messages: Sequence[Outgoing]) -> Command:
+    def _command(self, topic: str, messages: Sequence[OutgoingMessage]) -> Command:
         stream, first = self._keys.events(topic), messages[0]
         if len(messages) == 1 and first.due is None:
             key = () if first.key is None else (b"k", first.key.encode())

@@ -47,7 +47,7 @@ class Notes(Hooks):
         delivery = details.delivery
         what = f"{details.subscription} {details.message_id} {delivery.failures + 1}"
         unexplained = delivery.deliveries - delivery.failures - 1
-        note("settled", what, type(details.outcome).__name__, int(details.lost), unexplained)
+        note("settled", what, type(details.outcome).__name__, int(details.lease_lost), unexplained)
 
     def published(self, details: Published) -> None:
         for message in details.messages:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-from diator_conformance import BrokerSuite, Wanted
+from diator_conformance import BrokerOptions, BrokerSuite
 from diator_redis import RedisBroker, RedisPubSubBroker
 from diator_redis.testing import RedisServer
 from redis.asyncio import Redis
@@ -19,7 +19,7 @@ async def order(server: RedisServer, *words: str) -> None:
 
 
 class TestRedisBroker(BrokerSuite):
-    examples = 12
+    max_examples = 12
     lives = 8
     server: ClassVar[RedisServer]
 
@@ -29,7 +29,7 @@ class TestRedisBroker(BrokerSuite):
         with RedisServer(durable=True, appendfsync="no") as cls.server:
             yield
 
-    def make_broker(self, space: str, wanted: Wanted) -> RedisBroker:
+    def make_broker(self, space: str, wanted: BrokerOptions) -> RedisBroker:
         return RedisBroker(self.server.url, prefix=space, lease=wanted.lease, timeout=2.0)
 
     async def cut_connections(self) -> None:
@@ -54,7 +54,7 @@ class TestRedisPubSubBroker(BrokerSuite):
         with RedisServer() as cls.server:
             yield
 
-    def make_broker(self, space: str, wanted: Wanted) -> RedisPubSubBroker:
+    def make_broker(self, space: str, wanted: BrokerOptions) -> RedisPubSubBroker:
         return RedisPubSubBroker(self.server.url, prefix=space, timeout=2.0)
 
     async def cut_connections(self) -> None:

@@ -22,7 +22,17 @@ from diator_redis.testing import Proxy, RedisServer
 from redis.asyncio import Redis
 
 from diator import BrokerError, BrokerUnavailableError, NotPublishedError
-from diator.brokers import ACK, Delivery, Envelope, Outgoing, Receiver, RetryAfter, Subscription, Topic, read
+from diator.brokers import (
+    ACK,
+    Delivery,
+    Envelope,
+    OutgoingMessage,
+    Receiver,
+    RetryAfter,
+    Subscription,
+    Topic,
+    parse_envelope,
+)
 
 TOPIC = Topic("orders", True, ("placed",))
 PLAIN = Subscription("app.plain", (TOPIC,))
@@ -41,7 +51,7 @@ def redis_at(url: str, **options: object) -> Any:
     return make.from_url(url, **options)
 
 
-def message(number: int, key: str | None = None, size: int = 10) -> Outgoing:
+def message(number: int, key: str | None = None, size: int = 10) -> OutgoingMessage:
     envelope = Envelope(
         specversion="1.0",
         id=str(number),
@@ -50,11 +60,11 @@ def message(number: int, key: str | None = None, size: int = 10) -> Outgoing:
         partitionkey=key,
         data=msgspec.Raw(b'"%b"' % (b"x" * size)),
     )
-    return Outgoing("orders", envelope)
+    return OutgoingMessage("orders", envelope)
 
 
 def numbers(deliveries: list[Delivery]) -> list[int]:
-    return [int(read(delivery.headers, delivery.body).id) for delivery in deliveries]
+    return [int(parse_envelope(delivery.headers, delivery.body).id) for delivery in deliveries]
 
 
 @asynccontextmanager
@@ -199,7 +209,7 @@ async def test_a_receiver_may_lack_the_permission_to_unblock(server: RedisServer
 async def test_a_key_of_another_type_is_refused_for_good(server: RedisServer) -> None:
     async with connected(server.url) as broker, redis_at(server.url) as client:
         await client.set("diator:{orders}:events", "mine")
-        elsewhere = Outgoing("bills", message(3).envelope)
+        elsewhere = OutgoingMessage("bills", message(3).envelope)
         for messages in ([message(1)], [message(2, "a"), elsewhere]):
             with pytest.raises(NotPublishedError) as raised:
                 await broker.publish(messages, timeout=5)
@@ -328,7 +338,7 @@ async def test_a_cut_while_publishing_tells_what_is_unknown(server: RedisServer)
                     assert isinstance(error, NotPublishedError)
                     unsent |= {one.id for one in error.unsent}
                     unknown |= {one.id for one in error.unknown}
-                stored = {read({}, fields[b"e"]).id for fields in await entries(client)}
+                stored = {parse_envelope({}, fields[b"e"]).id for fields in await entries(client)}
                 sent = {one.id for batch in batches for one in batch}
                 assert not unsent & stored
                 assert sent - unsent - unknown <= stored
@@ -477,8 +487,12 @@ def test_the_server_for_tests_takes_another_port_if_its_bus_port_is_in_use(monke
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        taken = other.getsockname()[1] - 10_000
+        taken = int(other.getsockname()[1]) - 10_000
         ports = iter([taken, *random.sample(range(15_000, 22_000), 50)])
-        monkeypatch.setattr(random, "randrange", lambda *_: next(ports))
+
+        def next_port(*_: int) -> int:
+            return next(ports)
+
+        monkeypatch.setattr(random, "randrange", next_port)
         with RedisServer(cluster_enabled="yes") as server:
             assert server.port != taken

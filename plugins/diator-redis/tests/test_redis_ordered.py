@@ -12,8 +12,19 @@ import redis
 from diator_redis import RedisBroker
 from diator_redis.testing import RedisServer
 
-from diator.brokers import ACK, RELEASE, Delivery, Outcome, Outgoing, Park, Receiver, RetryAfter, Subscription, Topic
-from diator.brokers.envelope import Envelope, read
+from diator.brokers import (
+    ACK,
+    RELEASE,
+    Delivery,
+    MoveToDeadLetters,
+    Outcome,
+    OutgoingMessage,
+    Receiver,
+    RetryAfter,
+    Subscription,
+    Topic,
+)
+from diator.brokers.envelope import Envelope, parse_envelope
 from diator.errors import BrokerError
 
 TOPIC = Topic("orders", True, ("placed",))
@@ -51,15 +62,15 @@ async def connected(
         await broker.aclose()
 
 
-def message(number: int, key: str | None = None, topic: str = "orders", data: bytes = b"1") -> Outgoing:
+def message(number: int, key: str | None = None, topic: str = "orders", data: bytes = b"1") -> OutgoingMessage:
     envelope = Envelope(
         specversion="1.0", id=str(number), source="test", type="placed", partitionkey=key, data=msgspec.Raw(data)
     )
-    return Outgoing(topic, envelope)
+    return OutgoingMessage(topic, envelope)
 
 
 def numbers(deliveries: Sequence[Delivery]) -> list[int]:
-    return [int(read(delivery.headers, delivery.body).id) for delivery in deliveries]
+    return [int(parse_envelope(delivery.headers, delivery.body).id) for delivery in deliveries]
 
 
 async def take(receiver: Receiver, count: int, *, limit: int = 100) -> list[Delivery]:
@@ -87,7 +98,7 @@ async def test_keyed_events_of_other_programs_are_handled_in_order(
 
         async def work(receiver: Receiver) -> None:
             while came := await receiver.receive(3):
-                keys = {read(one.headers, one.body).partitionkey or "" for one in came}
+                keys = {parse_envelope(one.headers, one.body).partitionkey or "" for one in came}
                 assert not keys & running, "two workers have events of one key"
                 running.update(keys)
                 await asyncio.sleep(0.002)
@@ -214,7 +225,7 @@ async def test_workers_that_left_are_in_no_stream(server: RedisServer, client: A
 
 
 @pytest.mark.parametrize(
-    "outcome", [ACK, RELEASE, RetryAfter(0.1), Park("rejected")], ids=lambda one: type(one).__name__
+    "outcome", [ACK, RELEASE, RetryAfter(0.1), MoveToDeadLetters("rejected")], ids=lambda one: type(one).__name__
 )
 @BOTH
 async def test_workers_go_on_at_full_memory(
@@ -230,7 +241,7 @@ async def test_workers_go_on_at_full_memory(
             await asyncio.sleep(0.3)
             assert not await receiver.renew(held)
             assert not await receiver.settle([(one, outcome) for one in held])
-            left = 50 - (len(held) if outcome == ACK or isinstance(outcome, Park) else 0)
+            left = 50 - (len(held) if outcome == ACK or isinstance(outcome, MoveToDeadLetters) else 0)
             assert len(await take(receiver, left, limit=10)) == left
         finally:
             client.config_set("maxmemory", 0)

@@ -13,7 +13,7 @@ from diator_redis import RedisPubSubBroker
 from diator_redis.testing import RedisServer
 from redis.asyncio import Redis
 
-from diator.brokers import Envelope, Outgoing, Park, Subscription, Topic, read
+from diator.brokers import Envelope, MoveToDeadLetters, OutgoingMessage, Subscription, Topic, parse_envelope
 from diator.brokers.refusals import refusals_of
 
 ID = "82a0b10e-1b3d-4c3c-9bdd-3934f8f824c2"
@@ -47,8 +47,8 @@ async def test_what_it_published_is_received(server: RedisServer) -> None:
         receiver = await broker.subscribe(SUBSCRIPTION)
         assert await client.publish(f"python_diator_channel:ecst_event:{ID}", json.dumps(OLD)) == 1
         (delivery,) = await asyncio.wait_for(receiver.receive(10), 5)
-        envelope = read(delivery.headers, delivery.body)
-        assert (delivery.topic, delivery.damage) == ("users", None)
+        envelope = parse_envelope(delivery.headers, delivery.body)
+        assert (delivery.topic, delivery.read_error) == ("users", None)
         assert (envelope.id, envelope.type, envelope.diatorkind) == (ID, "UserJoined", "ecst")
         assert envelope.time == datetime(2023, 3, 6, 12, 11, 35, 103792, timezone.utc)
         assert json.loads(bytes(envelope.data))["user_id"] == 987
@@ -70,7 +70,7 @@ async def test_its_subscribers_understand_what_is_published(server: RedisServer,
                 diatorkind=kind,
                 data=msgspec.Raw(b'{"user_id": 987}'),
             )
-            await broker.publish([Outgoing("users", envelope)], timeout=5)
+            await broker.publish([OutgoingMessage("users", envelope)], timeout=5)
             message = await subscriber.get_message(timeout=5)
         assert message["channel"].decode() == f"python_diator_channel:{word}:{ID}"
         assert json.loads(message["data"]) == {**OLD, "message_type": word}
@@ -84,9 +84,9 @@ async def test_what_concerns_nobody_is_left_out_and_what_is_broken_is_not(
         await client.publish("python_diator_channel:ecst_event:1", json.dumps({**OLD, "message_name": "Other"}))
         await client.publish("python_diator_channel:ecst_event:2", b"\xff{")
         (delivery,) = await asyncio.wait_for(receiver.receive(10), 5)
-        assert delivery.damage
+        assert delivery.read_error
         assert delivery.body == b"\xff{"
-        await receiver.settle([(delivery, Park("undecodable"))])
+        await receiver.settle([(delivery, MoveToDeadLetters("undecodable"))])
         assert "is lost" in caplog.text
 
 
@@ -98,4 +98,4 @@ async def test_what_needs_a_store_is_refused() -> None:
     for subscription in (kept, ordered):
         (refusal,) = refusals_of(broker, [subscription], subscription.topics)
         assert refusal.subscription == "app.live"
-        assert "redis://" in refusal.remedy
+        assert "redis://" in refusal.fix

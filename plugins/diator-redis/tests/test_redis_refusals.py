@@ -28,7 +28,7 @@ from diator import (
     Retry,
     contract,
 )
-from diator.brokers import Envelope, Outgoing, Subscription, Topic
+from diator.brokers import Envelope, OutgoingMessage, Subscription, Topic
 
 PLAIN = Subscription("app.plain", (Topic("orders", False, ("placed",)),))
 
@@ -58,8 +58,10 @@ def redis_at(url: str, **options: object) -> Any:
     return make.from_url(url, **options)
 
 
-def message(key: str | None = None) -> Outgoing:
-    return Outgoing("orders", Envelope(specversion="1.0", id="1", source="test", type="placed", partitionkey=key))
+def message(key: str | None = None) -> OutgoingMessage:
+    return OutgoingMessage(
+        "orders", Envelope(specversion="1.0", id="1", source="test", type="placed", partitionkey=key)
+    )
 
 
 async def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
@@ -195,7 +197,7 @@ async def test_the_user_that_the_readme_names_may_do_all_that_is_needed(server: 
                 await until(lambda: attempts.count(1) == 2 and parked)
                 await broker.trim()
                 async with app.operations() as operations:
-                    letters = [letter async for letter in operations.letters()]
+                    letters = [letter async for letter in operations.dead_letters()]
                     assert len(letters) == 1
                     assert await operations.replay(letters[0])
                     await operations.status()
@@ -474,7 +476,7 @@ async def test_publishing_says_that_trying_again_is_of_no_use(server: RedisServe
         await client.set("diator:{refusals.placed}:events", "mine")
         with pytest.raises(PublishError, match="WRONGTYPE") as raised:
             await app.publish(Placed(1))
-        assert raised.value.refused
+        assert raised.value.permanent
 
 
 # Entries that somebody deletes.
@@ -522,7 +524,7 @@ async def test_a_dead_letter_that_is_announced_is_kept(
             await until(lambda: "becomes a dead letter" in caplog.text)
             await asyncio.sleep(0.3)
         async with app.operations() as operations:
-            letters = [letter async for letter in operations.letters()]
+            letters = [letter async for letter in operations.dead_letters()]
     assert len(letters) == 1
     assert runs == [1]
     assert caplog.text.count("becomes a dead letter") == 1
@@ -565,9 +567,9 @@ async def test_whatever_a_handler_raises_runs_once_and_is_one_dead_letter(ordere
         assert runs == [*range(count)]
         assert worker.is_ready
         async with app.operations() as operations:
-            letters = [letter.dead async for letter in operations.letters()]
+            letters = [letter.dead async for letter in operations.dead_letters()]
             ((_, status),) = await operations.status()
     assert len(letters) == len(ODD_ERRORS)
-    assert (status.waiting, status.dead_letters) == (0, len(ODD_ERRORS))
-    assert letters[1].why.reason == "rejected: no such file: caf\\udce9.txt"
-    assert {letter.why.reason for letter in letters if letter is not letters[1]} == {"exhausted after 1 attempts"}
+    assert (status.backlog, status.dead_letters) == (0, len(ODD_ERRORS))
+    assert letters[1].failure.reason == "rejected: no such file: caf\\udce9.txt"
+    assert {letter.failure.reason for letter in letters if letter is not letters[1]} == {"exhausted after 1 attempts"}

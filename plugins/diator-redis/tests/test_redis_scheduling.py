@@ -17,8 +17,8 @@ from diator_redis import RedisBroker
 from diator_redis.testing import RedisServer
 
 from diator import Diator, NotificationEvent, contract
-from diator.brokers import ACK, Delivery, Outgoing, Receiver, Subscription, Topic
-from diator.brokers.envelope import Envelope, read
+from diator.brokers import ACK, Delivery, OutgoingMessage, Receiver, Subscription, Topic
+from diator.brokers.envelope import Envelope, parse_envelope
 from diator.errors import NotPublishedError
 
 TOPIC = Topic("orders", True, ("placed",))
@@ -57,15 +57,15 @@ async def connected(
         await broker.aclose()
 
 
-def message(number: int, seconds: float, key: str | None = None, topic: str = "orders") -> Outgoing:
+def message(number: int, seconds: float, key: str | None = None, topic: str = "orders") -> OutgoingMessage:
     envelope = Envelope(
         specversion="1.0", id=str(number), source="test", type="placed", partitionkey=key, data=msgspec.Raw(b"1")
     )
-    return Outgoing(topic, envelope, due=datetime.now(timezone.utc) + timedelta(seconds=seconds))
+    return OutgoingMessage(topic, envelope, due=datetime.now(timezone.utc) + timedelta(seconds=seconds))
 
 
 def numbers(deliveries: Sequence[Delivery]) -> list[int]:
-    return [int(read(delivery.headers, delivery.body).id) for delivery in deliveries]
+    return [int(parse_envelope(delivery.headers, delivery.body).id) for delivery in deliveries]
 
 
 async def take(receiver: Receiver, count: int) -> list[int]:
@@ -109,7 +109,7 @@ PUBLISHER = """
 import asyncio, sys
 from datetime import datetime, timedelta, timezone
 import msgspec
-from diator.brokers import Outgoing
+from diator.brokers import OutgoingMessage
 from diator.brokers.envelope import Envelope
 from diator_redis import RedisBroker
 
@@ -118,7 +118,7 @@ async def main():
     await broker.connect()
     envelope = Envelope(specversion="1.0", id="1", source="test", type="placed", data=msgspec.Raw(b"1"))
     due = datetime.now(timezone.utc) + timedelta(seconds=float(sys.argv[2]))
-    await broker.publish([Outgoing("orders", envelope, due=due)], timeout=5)
+    await broker.publish([OutgoingMessage("orders", envelope, due=due)], timeout=5)
     print("published", flush=True)
     await asyncio.sleep(60)
 
@@ -187,11 +187,11 @@ async def test_messages_that_are_due_together_keep_their_order(server: RedisServ
     when = datetime.now(timezone.utc) + timedelta(seconds=0.5)
     async with connected(server, ORDERED) as broker:
         receiver = await broker.subscribe(ORDERED)
-        same = [Outgoing("orders", message(n, 0, "k").envelope, due=when) for n in range(20)]
+        same = [OutgoingMessage("orders", message(n, 0, "k").envelope, due=when) for n in range(20)]
         await broker.publish(same[:10], timeout=5)
         await broker.publish(same[10:], timeout=5)
         micro = [
-            Outgoing("orders", message(n, 0, "m").envelope, due=when + timedelta(microseconds=500 * (40 - n)))
+            OutgoingMessage("orders", message(n, 0, "m").envelope, due=when + timedelta(microseconds=500 * (40 - n)))
             for n in range(20, 40)
         ]
         await broker.publish(micro, timeout=5)

@@ -27,15 +27,15 @@ from diator.brokers import (
     RELEASE,
     Delivery,
     Envelope,
+    MoveToDeadLetters,
     Outcome,
-    Outgoing,
-    Park,
+    OutgoingMessage,
     Receiver,
     RetryAfter,
     Subscription,
     Topic,
     dead_letters_of,
-    read,
+    parse_envelope,
 )
 
 TOPIC = Topic("orders", True, ("placed",))
@@ -62,15 +62,15 @@ async def client(server: RedisServer) -> AsyncGenerator[Any]:
         yield one
 
 
-def message(number: int, key: str | None = None) -> Outgoing:
+def message(number: int, key: str | None = None) -> OutgoingMessage:
     envelope = Envelope(
         specversion="1.0", id=str(number), source="test", type="placed", partitionkey=key, data=msgspec.Raw(b"1")
     )
-    return Outgoing("orders", envelope)
+    return OutgoingMessage("orders", envelope)
 
 
 def numbers(deliveries: list[Delivery]) -> list[int]:
-    return [int(read(delivery.headers, delivery.body).id) for delivery in deliveries]
+    return [int(parse_envelope(delivery.headers, delivery.body).id) for delivery in deliveries]
 
 
 @asynccontextmanager
@@ -122,7 +122,7 @@ async def test_entries_by_hand_are_handed_out(
         receiver = await broker.subscribe(subscription)
         for stream in ("{orders}:events", "{orders}:events", f"{{{subscription.name}}}:again"):
             await client.xadd(f"diator:{stream}", fields)
-        for outcome in (RetryAfter(0.0), RELEASE, Park("undecodable")):
+        for outcome in (RetryAfter(0.0), RELEASE, MoveToDeadLetters("undecodable")):
             came: list[Delivery] = []
             while len(came) < 3:
                 came += await asyncio.wait_for(receiver.receive(10), 5)
@@ -146,8 +146,8 @@ async def test_an_entry_that_was_deleted_is_handed_out_as_damaged(server: RedisS
         await first.receive(1)
         await client.xtrim("diator:{orders}:events", maxlen=0)
         (delivery,) = await asyncio.wait_for(first.receive(1), 5)
-        assert delivery.damage == "its entry was deleted from the stream"
-        assert not await first.settle([(delivery, Park("undecodable"))])
+        assert delivery.read_error == "its entry was deleted from the stream"
+        assert not await first.settle([(delivery, MoveToDeadLetters("undecodable"))])
 
 
 # Trimming.
@@ -169,7 +169,7 @@ async def test_old_entries_go_but_never_what_is_still_needed(server: RedisServer
         left = await client.xlen(name)
         assert 1200 <= left <= 1400, "what is not settled stays, and a little more"
         oldest = (await client.xrange(name, count=1))[0][1]
-        assert int(read({}, oldest[b"e"]).id) <= 300
+        assert int(parse_envelope({}, oldest[b"e"]).id) <= 300
         assert not await receiver.settle([(delivery, ACK) for delivery in last])
         assert not await other.settle([(delivery, ACK) for delivery in held])
         await settle_all(other, 799)
@@ -201,15 +201,17 @@ async def test_what_was_settled_leaves_nothing_behind(
     """But for its entry, until it is trimmed."""
     async with connected(RedisBroker(server.url, lease=30.0), subscription) as broker:
         await broker.publish([message(at, f"k{at % 4}") for at in range(12)], timeout=5)
-        soon = Outgoing("orders", message(12, "k0").envelope, due=datetime.now(timezone.utc) + timedelta(seconds=0.1))
+        soon = OutgoingMessage(
+            "orders", message(12, "k0").envelope, due=datetime.now(timezone.utc) + timedelta(seconds=0.1)
+        )
         await broker.publish([soon], timeout=5)
         receiver = await broker.subscribe(subscription)
-        some: list[Outcome] = [RELEASE, RetryAfter(0.01), RetryAfter(0.0), Park("no")]
+        some: list[Outcome] = [RELEASE, RetryAfter(0.01), RetryAfter(0.0), MoveToDeadLetters("no")]
         parked: list[int] = []  # what has failed may come again before it, or after
         for outcome in some * 2:
             (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
             await receiver.settle([(delivery, outcome)])
-            parked += [delivery.deliveries] if isinstance(outcome, Park) else []
+            parked += [delivery.deliveries] if isinstance(outcome, MoveToDeadLetters) else []
         async for letter in dead_letters_of(broker, subscription):
             assert letter.deliveries == parked.pop(0)
             assert await broker.replay(subscription, [letter.id])
@@ -224,7 +226,9 @@ async def test_what_was_settled_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
-@pytest.mark.parametrize("outcome", [ACK, RetryAfter(0.01), Park("no")], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "outcome", [ACK, RetryAfter(0.01), MoveToDeadLetters("no")], ids=lambda one: type(one).__name__
+)
 async def test_an_outcome_that_is_reported_again_changes_nothing(
     server: RedisServer, client: Any, subscription: Subscription, outcome: Outcome
 ) -> None:
@@ -240,7 +244,7 @@ async def test_an_outcome_that_is_reported_again_changes_nothing(
         rest = await settle_all(receiver, 3 if isinstance(outcome, RetryAfter) else 2)
         assert {*numbers(rest)} >= {1, 2}
         dead = [letter async for letter in dead_letters_of(broker, subscription)]
-        assert len(dead) == isinstance(outcome, Park)
+        assert len(dead) == isinstance(outcome, MoveToDeadLetters)
 
 
 @pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
@@ -279,7 +283,7 @@ async def test_status_counts_a_retry_that_waits(server: RedisServer, client: Any
         receiver = await broker.subscribe(subscription)
         (delivery,) = await receiver.receive(1)
         await receiver.settle([(delivery, RetryAfter(60.0))])
-        assert [status.waiting for status in await broker.status([subscription])] == [2]
+        assert [status.backlog for status in await broker.status([subscription])] == [2]
 
 
 async def test_entries_may_go_by_their_age(server: RedisServer, client: Any) -> None:
@@ -420,7 +424,7 @@ def test_an_address_that_is_wrong_says_how_it_is_right(url: str) -> None:
         RedisBroker.from_url(url)
     (problem,) = raised.value.problems
     assert problem.code in ("broker", "broker-url")
-    assert problem.remedy
+    assert problem.fix
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ class Report:
                     self.lost[run.worker, subscription] += 1
                 if cause == UNEXPLAINED:
                     self.unexplained.append(f"{run} of {runs}")
-            final = [run for run in runs if run.outcome in {"Ack", "Park"} and not run.lost]
+            final = [run for run in runs if run.outcome in {"Ack", "MoveToDeadLetters"} and not run.lost]
             if len(final) > 1:
                 self.duplicates[COPY] += len(final) - 1
             if len(final) > self._copies(subscription, runs[0].n):
@@ -229,7 +229,7 @@ class Report:
         """Why a run was one too many; None where it was not."""
         if run.lost or run.outcome == "Release":  # what it published could not be sent before its lease had run out
             return LOST
-        if run.outcome in {"Ack", "Park", "RetryAfter"}:
+        if run.outcome in {"Ack", "MoveToDeadLetters", "RetryAfter"}:
             return None
         if run.outcome is None and run.worker in self.deaths:
             return None if is_last else KILLED  # nobody ran it again where the outcome had reached the broker
@@ -310,7 +310,7 @@ class Report:
 
     def _faults(self, letter: DeadLetter) -> Iterator[str]:
         """What is wrong with a dead letter."""
-        n, why = number_in(letter), letter.why
+        n, why = number_in(letter), letter.failure
         if n == POISON:
             if "without an outcome" not in why.reason:
                 yield "not said to have been without an outcome"
@@ -495,7 +495,7 @@ class Shop:
         broker = RedisBroker.from_url(self._direct)
         await broker.connect()
         try:
-            return [status.waiting or 0 for status in await broker.status(SUBSCRIPTIONS)]
+            return [status.backlog or 0 for status in await broker.status(SUBSCRIPTIONS)]
         finally:
             await broker.aclose()
 
@@ -590,13 +590,13 @@ def test_workers_that_are_killed(tmp_path: Path) -> None:
         for worker in workers:
             one.until("settled", of=worker)
         while len(one.deaths) < KILLS:
-            places = (0, 1) if chance.random() < 0.1 else (chance.randrange(2),)
+            locations = (0, 1) if chance.random() < 0.1 else (chance.randrange(2),)
             if chance.random() < 0.5:  # where the machine is busy, few workers would live to see a message
-                one.until("began", of=workers[places[0]])
+                one.until("began", of=workers[locations[0]])
             time.sleep(chance.uniform(0.2, 2.0))
-            for place in places:
-                one.kill(workers[place])
-                workers[place] = one.hire()
+            for location in locations:
+                one.kill(workers[location])
+                workers[location] = one.hire()
         one.end_publishing()
         one.drain()
         report = one.report(f"{len(one.deaths)} workers killed")

@@ -7,7 +7,16 @@ from typing import Any
 import rodi
 from typing_extensions import Self
 
-from diator.containers import NOTHING_TO_CLOSE, GraphContainer, Key, Validation, check, hint_of, is_placeholder, key_of
+from diator.containers import (
+    NOTHING_TO_CLOSE,
+    GraphContainer,
+    Key,
+    ValidationResult,
+    check,
+    hint_of,
+    is_placeholder,
+    key_of,
+)
 from diator.errors import (
     ConfigurationError,
     ContainerError,
@@ -46,7 +55,7 @@ class RodiContainer(GraphContainer):
         """Return what rodi holds under the hint of a key."""
         return find(Registrations(self._container), hint_of(key), provided)
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         """Find what is wrong below these keys, and what keeps rodi from building, since it builds all or nothing."""
         registered = Registrations(self._container)
 
@@ -60,7 +69,7 @@ class RodiContainer(GraphContainer):
             errors = check(every, [*provided, *absent], look, declare).errors or self._build()
         if not errors and self._services is None:
             self._checked = dict(self._container)
-        return Validation(errors, warnings)
+        return ValidationResult(errors, warnings)
 
     def immediate(self, key: Key, /) -> "Callable[[RodiScope], Any]":
         """Return the function that resolves a key in a scope: rodi awaits nothing."""
@@ -151,8 +160,8 @@ class RodiScope(rodi.ActivationScope):
 
 def _own_scopes(scope_cls: object) -> Problem:
     text = f"the rodi container has scope_cls={scope_cls!r}, where Diator opens scopes of its own for units of work"
-    remedy = "leave scope_cls out: each unit of work has scoped objects of its own, also inside another one"
-    return Problem("container-plugin", text, remedy)
+    fix = "leave scope_cls out: each unit of work has scoped objects of its own, also inside another one"
+    return Problem("container-plugin", text, fix)
 
 
 def _registered_late(hint: Any) -> UnsupportedRegistrationError:

@@ -8,7 +8,7 @@ import rodi
 
 # pyright: reportUnknownMemberType=false
 # rodi's own hints leave out the arguments of types.
-from diator_conformance import ContainerSuite, Feature, Kind, Registration
+from diator_conformance import ContainerSuite, Feature, Registration, SourceKind
 from diator_rodi import RodiContainer
 
 from diator import Named, NotProvidedError
@@ -31,9 +31,9 @@ class TestRodiConformance(ContainerSuite):
         for one in registrations:
             service = hint_of(one.key)
             style = rodi.ServiceLifeStyle[one.lifetime.name]
-            if one.kind is Kind.VALUE:
+            if one.kind is SourceKind.VALUE:
                 native.add_instance(one.source, service)
-            elif one.kind is Kind.CLASS:
+            elif one.kind is SourceKind.CLASS:
                 native.bind_types(service, one.source, style)
             else:
                 native.register_factory(one.source, service, style)

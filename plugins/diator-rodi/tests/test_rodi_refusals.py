@@ -67,7 +67,7 @@ def refusal(native: rodi.Container, hint: Any, *provided: Any) -> UnsupportedReg
     found = RodiContainer(native).validate([Key(hint)], [Key(one) for one in provided])
     (error,) = found.errors
     assert isinstance(error, UnsupportedRegistrationError)
-    assert error.remedy
+    assert error.fix
     return error
 
 
@@ -116,7 +116,7 @@ def test_a_factory_that_must_be_awaited_or_closed_is_refused(
     error = refusal(native, Clock)
     assert error.key == Key(Clock)
     assert error.reason == f"rodi would give the {kind} itself, and neither run it to its end nor close it"
-    assert "such as dishka" in error.remedy
+    assert "such as dishka" in error.fix
 
 
 def test_a_refused_factory_further_below_is_told_with_the_handler_and_stops_the_start() -> None:
@@ -126,7 +126,7 @@ def test_a_refused_factory_further_below_is_told_with_the_handler_and_stops_the_
     (problem,) = app.check()
     assert problem.code == "container"
     assert "Clock: rodi would give the generator itself" in problem.text
-    assert "such as dishka" in problem.remedy
+    assert "such as dishka" in problem.fix
 
 
 async def test_an_app_does_not_start_with_what_is_refused() -> None:
@@ -184,7 +184,7 @@ def test_a_factory_is_refused_that_would_take_the_scope_for_something_else(facto
     error = refusal(rodi.Container().add_scoped(Clock).add_scoped_by_factory(factory, Repository), Repository)
     assert error.key == Key(Repository)
     assert "to a factory as 'clock" in error.reason
-    assert "scope.get(...)" in error.remedy
+    assert "scope.get(...)" in error.fix
 
 
 def of_scope(scope: rodi.ActivationScope) -> Repository:
@@ -242,7 +242,7 @@ async def test_a_factory_that_takes_the_scope_works_and_is_warned_of(factory: Ca
     assert isinstance(warning, UnsupportedRegistrationError)
     assert warning.key == Key(Repository)
     assert warning.reason == "what its factory asks the scope for is unknown until it runs"
-    assert "register a class" in warning.remedy
+    assert "register a class" in warning.fix
     async with container.scope({}) as scope:
         assert (await scope.resolve(Key(Repository))).clock is await scope.resolve(Key(Clock))
 
@@ -294,7 +294,7 @@ class ByNew:
 def test_a_constructor_that_rodi_could_not_call_is_refused(cls: type) -> None:
     error = refusal(rodi.Container().add_scoped(Clock).add_scoped(cls), cls)
     assert f"to {cls!r} by position, which fails" in error.reason
-    assert "register a factory function" in error.remedy
+    assert "register a factory function" in error.fix
 
 
 class Port(Protocol):
@@ -304,7 +304,7 @@ class Port(Protocol):
 def test_a_protocol_as_its_own_implementation_is_refused() -> None:
     error = refusal(rodi.Container().add_scoped(Port), Port)
     assert "is a protocol" in error.reason
-    assert "implements it" in error.remedy
+    assert "implements it" in error.fix
 
 
 Local = Annotated[Clock, Named("local")]
@@ -323,7 +323,7 @@ class QualifiedAttribute:
 def test_a_qualifier_below_a_handler_is_refused(cls: type) -> None:
     error = refusal(rodi.Container().register(Local, LocalClock).add_scoped(cls), cls)
     assert error.reason == f"rodi drops the qualifier of 'clock' of {cls!r}"
-    assert "NewType" in error.remedy
+    assert "NewType" in error.fix
 
 
 class Tolerant:
@@ -340,7 +340,7 @@ class WithDefaults:
 def test_a_default_is_refused_where_rodi_needs_a_provider_for_it(cls: type, name: str) -> None:
     error = refusal(rodi.Container().add_scoped(Clock).add_scoped(cls), cls)
     assert f"for {name!r}: it does not look at defaults" in error.reason
-    assert "a factory function that leaves it out" in error.remedy
+    assert "a factory function that leaves it out" in error.fix
 
 
 class Labelled:
@@ -361,7 +361,7 @@ class OnlyLabelled:
 def test_a_class_level_annotation_is_refused_where_rodi_has_nothing_for_it(cls: type) -> None:
     error = refusal(rodi.Container().add_scoped(Clock).add_scoped(cls), cls)
     assert error.reason == "rodi needs a provider of str for the class-level annotation 'label'"
-    assert "ClassVar" in error.remedy
+    assert "ClassVar" in error.fix
 
 
 class Unhinted:
@@ -372,7 +372,7 @@ class Unhinted:
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_parameter_without_a_hint_is_refused(strict: bool) -> None:
     error = refusal(rodi.Container(strict=strict).add_scoped(Unhinted), Unhinted)
-    assert "hint each parameter" in error.remedy
+    assert "hint each parameter" in error.fix
 
 
 def of_local_names(marked: bool, qualifier: object = None) -> tuple[type, type]:
@@ -390,7 +390,7 @@ def test_hints_that_rodi_cannot_read_are_refused() -> None:
     hidden, holder = of_local_names(marked=False)
     error = refusal(rodi.Container().add_scoped(hidden).add_scoped(holder), holder)
     assert "rodi can't tell what it needs: name 'Hidden' is not defined" in error.reason
-    assert "@rodi.inject()" in error.remedy
+    assert "@rodi.inject()" in error.fix
 
 
 def test_hints_that_rodi_was_told_how_to_read_are_fine() -> None:
@@ -454,7 +454,7 @@ def test_scoped_objects_of_one_class_that_are_not_alike_are_refused(native: rodi
     error = refusal(native, Clock)
     assert "it would give one object for this and" in error.reason
     assert "LocalClock" in error.reason
-    assert "register a subclass" in error.remedy
+    assert "register a subclass" in error.fix
 
 
 def test_a_scoped_factory_does_not_mind_its_class_behind_another_key_that_is_not_scoped() -> None:
@@ -465,7 +465,7 @@ def test_a_scoped_factory_does_not_mind_its_class_behind_another_key_that_is_not
 def test_what_is_decorated_twice_is_refused_unless_it_is_a_singleton() -> None:
     error = refusal(rodi.Container().add_scoped(Clock).decorate(Clock, Logged).decorate(Clock, Timed), Clock)
     assert error.reason == "it is scoped, but decorated twice, of which rodi makes a singleton"
-    assert "decorate it once" in error.remedy
+    assert "decorate it once" in error.fix
     assert is_fine(rodi.Container().add_singleton(Clock).decorate(Clock, Logged).decorate(Clock, Timed), Clock)
 
 
@@ -484,14 +484,14 @@ def test_a_provided_value_that_services_would_not_get_is_refused(native: rodi.Co
     error = refusal(native.add_scoped(Repository), Repository, Clock)
     assert error.key == Key(Clock)
     assert "rodi would give services that need it one of its own" in error.reason
-    assert "add_scoped_by_factory(..., Clock)" in error.remedy
+    assert "add_scoped_by_factory(..., Clock)" in error.fix
 
 
 def test_a_provided_value_that_rodi_does_not_know_is_refused_below_a_handler() -> None:
     error = refusal(rodi.Container().add_scoped(Repository).add_scoped(Service), Service, Clock)
     assert error.key == Key(Service)
     assert error.reason == "it needs Clock, which senders provide, but its container does not know"
-    assert "add_scoped_by_factory(..., Clock)" in error.remedy
+    assert "add_scoped_by_factory(..., Clock)" in error.fix
 
 
 # What is missing, or kept too long
@@ -559,7 +559,7 @@ def test_what_nobody_asks_for_must_be_right_too_because_rodi_builds_all_or_nothi
     app.add_command(use_clock)
     (problem,) = app.check()
     assert "no provider for Repository, needed by Service" in problem.text
-    assert problem.remedy == "register Repository with the container"
+    assert problem.fix == "register Repository with the container"
 
 
 def test_every_registration_that_is_wrong_is_told() -> None:

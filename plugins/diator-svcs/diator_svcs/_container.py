@@ -6,7 +6,16 @@ from typing import Annotated, get_args, get_origin
 
 from svcs import Container, RegisteredService, Registry
 
-from diator.containers import Capability, GraphContainer, Key, Lifetime, Provider, Reason, Validation, call_error
+from diator.containers import (
+    ContainerCapability,
+    GraphContainer,
+    Key,
+    Lifetime,
+    Provider,
+    Reason,
+    ValidationResult,
+    call_error,
+)
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
 from diator_svcs._keys import Marks, key_of, service_type
 from diator_svcs._scope import HIDDEN, SvcsScope
@@ -18,7 +27,7 @@ class SvcsContainer(GraphContainer):
     The registry stays its owner's: whoever made it closes it.
     """
 
-    capabilities = ~Capability.DEEP_VALIDATION
+    capabilities = ~ContainerCapability.DEEP_VALIDATION
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -35,7 +44,7 @@ class SvcsContainer(GraphContainer):
             SvcsProvider(key, self._registry.get_registered_service_for(service)) if service in self._registry else None
         )
 
-    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> Validation:
+    def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         """Look at the factories that may run.
 
         svcs does not tell what a factory asks its container for. So one that takes the container may reach each
@@ -47,7 +56,7 @@ class SvcsContainer(GraphContainer):
         opaque = [one for one in found if one.takes_container]
         for service in self._registry if opaque else found:
             errors.extend(UnsupportedRegistrationError(key_of(service.svc_type), *one) for one in _refusals(service))
-        return Validation(errors, [_unknown_below(opaque)] if opaque else [])
+        return ValidationResult(errors, [_unknown_below(opaque)] if opaque else [])
 
     def scope(self, provided: Mapping[Key, object], /) -> SvcsScope:
         """Make the scope of a unit of work."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
-from diator_conformance import CannotExpressError, ContainerSuite, Feature, Kind, Registration
+from diator_conformance import CannotExpressError, ContainerSuite, Feature, Registration, SourceKind
 from diator_svcs import SvcsContainer
 from svcs import Registry, aautowire
 
@@ -28,14 +28,14 @@ class TestSvcsConformance(ContainerSuite):
 def register(registry: Registry, one: Registration) -> None:
     name = one.key.qualifier
     service: Any = one.key.hint if name is None else Annotated[one.key.hint, Named(str(name))]
-    if one.kind is Kind.VALUE:
+    if one.kind is SourceKind.VALUE:
         registry.register_value(service, one.source)
     elif one.lifetime is not Lifetime.SCOPED:
         raise CannotExpressError("svcs builds an object once in each container; only values are shared by all")
     else:
         source = one.source
-        if one.kind is Kind.GENERATOR:
+        if one.kind is SourceKind.GENERATOR:
             source = contextmanager(source)
-        elif one.kind is Kind.ASYNC_GENERATOR:
+        elif one.kind is SourceKind.ASYNC_GENERATOR:
             source = asynccontextmanager(source)
         registry.register_factory(service, aautowire(source), suppress_context_exit=False)

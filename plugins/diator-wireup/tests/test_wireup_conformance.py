@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from diator_conformance import ContainerSuite, Kind, RefusedByLibraryError, Registration
+from diator_conformance import ContainerSuite, RefusedByLibraryError, Registration, SourceKind
 from diator_wireup import WireupContainer
 from wireup import Inject, create_async_container, injectable
 from wireup.errors import WireupError
@@ -27,9 +27,9 @@ class TestWireupConformance(ContainerSuite):
 def injectable_of(one: Registration) -> object:
     lifetime: Any = one.lifetime.value
     source, hint = one.source, one.key.hint
-    if one.kind is Kind.VALUE:
+    if one.kind is SourceKind.VALUE:
         source = giving(hint, lambda: one.source)
-    elif one.kind is Kind.CLASS and not isinstance(hint, type):  # wireup wants a factory for Store[str]
+    elif one.kind is SourceKind.CLASS and not isinstance(hint, type):  # wireup wants a factory for Store[str]
         source = giving(hint, one.source)
     as_type = hint if isinstance(hint, type) else None
     return injectable(source, lifetime=lifetime, qualifier=one.key.qualifier, as_type=as_type)

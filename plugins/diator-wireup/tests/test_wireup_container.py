@@ -191,7 +191,7 @@ async def test_a_value_that_the_config_lacks_is_missing(name: str) -> None:
 
     native = of(config={"db": {}})
     (problem,) = asking(native, work).check()
-    assert name in problem.remedy
+    assert name in problem.fix
     async with WireupContainer(native).scope({}) as scope:
         with pytest.raises(DependencyNotFoundError):
             await scope.resolve(Key(str, WireupContainer(native).qualifier((marker,))))
@@ -275,7 +275,7 @@ async def test_the_name_of_diator_in_a_constructor_is_refused() -> None:
     guest = injectable(Guest, qualifier="guest", as_type=User)
     error = refusal(WireupContainer(of(scoped(Report), injectable(User), guest)), Key(Report))
     assert error.key == Key(Report)
-    assert "Inject(qualifier='guest')" in error.remedy
+    assert "Inject(qualifier='guest')" in error.fix
 
 
 async def test_the_name_of_diator_beside_that_of_wireup_is_fine() -> None:
@@ -310,7 +310,7 @@ def test_a_context_manager_is_refused_however_deep(source: Callable[[], Any], hi
     Opener.__init__.__annotations__["user"] = hint
     error = refusal(WireupContainer(of(scoped(source), scoped(Opener))), Key(Opener))
     assert error.key == Key(hint)
-    assert "drop @contextmanager" in error.remedy
+    assert "drop @contextmanager" in error.fix
 
 
 def test_an_abstract_class_is_refused_since_its_circles_hang() -> None:
@@ -334,7 +334,7 @@ def test_an_abstract_class_is_refused_since_its_circles_hang() -> None:
     container = WireupContainer(of(Left, scoped(Right), make))
     error = refusal(container, Key(Right), provided=[Key(Left)])
     assert error.key == Key(Left)
-    assert "as_type=" in error.remedy
+    assert "as_type=" in error.fix
 
 
 # Scopes
@@ -457,7 +457,7 @@ def test_a_brought_value_that_could_not_reach_factories_is_refused(lifetime: Any
     error = refusal(container, Key(Audit), provided=[Key(User)])
     assert error.key == Key(User)
     assert lifetime in error.reason
-    assert 'lifetime="scoped"' in error.remedy
+    assert 'lifetime="scoped"' in error.fix
 
 
 # Closing

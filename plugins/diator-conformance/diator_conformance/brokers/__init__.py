@@ -1,26 +1,26 @@
 """The suite for broker plugins.
 
 In reading order: `bench` (what the author of a plugin writes, and how a case gets its broker), `messages` (what cases
-send), then the cases: `publishing`, `scheduling`, `receiving`, `settling`, `leases`, `order`, `letters`, `room`,
-`life`, `operating`, `crowd`, and `leaving` and `programs` (random ones).
+send), then the cases: `publishing`, `scheduling`, `receiving`, `settling`, `leases`, `order`, `letters`,
+`backpressure`, `lifecycle`, `operating`, `stress`, and `leaving` and `model_based` (random ones).
 """
 
-from diator_conformance.brokers.bench import Wanted
-from diator_conformance.brokers.crowd import Crowd
+from diator_conformance.brokers.backpressure import Room
+from diator_conformance.brokers.bench import BrokerOptions
 from diator_conformance.brokers.leases import Leases
 from diator_conformance.brokers.leaving import Leaving
 from diator_conformance.brokers.letters import Letters
-from diator_conformance.brokers.life import Life
+from diator_conformance.brokers.lifecycle import Life
+from diator_conformance.brokers.model_based import Programs
 from diator_conformance.brokers.operating import Operating
 from diator_conformance.brokers.order import Order
-from diator_conformance.brokers.programs import Programs
 from diator_conformance.brokers.publishing import Publishing
 from diator_conformance.brokers.receiving import Receiving
-from diator_conformance.brokers.room import Room
 from diator_conformance.brokers.scheduling import Scheduling
 from diator_conformance.brokers.settling import Settling
+from diator_conformance.brokers.stress import Crowd
 
-__all__ = ["BrokerSuite", "Wanted"]
+__all__ = ["BrokerOptions", "BrokerSuite"]
 
 
 # pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.

@@ -15,7 +15,7 @@ from diator.brokers.letters import dead_letters_of
 from diator.brokers.port import (
     ACK,
     Broker,
-    Capability,
+    BrokerCapability,
     DeadLetter,
     Delivery,
     KeepsDeadLetters,
@@ -26,29 +26,29 @@ from diator.brokers.port import (
 from diator.brokers.refusals import refusals_of
 from diator_conformance.brokers.messages import numbers
 
-NOTHING = Capability(0)
+NOTHING = BrokerCapability(0)
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., None])
-B = TypeVar("B", bound="Bench")
+B = TypeVar("B", bound="BrokerSuiteBase")
 
 
-class Wanted(NamedTuple):
+class BrokerOptions(NamedTuple):
     """How a case wants its broker. Follow it where the broker has such a setting."""
 
     lease: float = 30.0
     """The seconds that a delivery is its receiver's own; read back from the broker, so another value is respected."""
     capacity: int = 100_000
-    """How many messages a subscription has room for, on a broker with `Capability.BOUNDED`."""
+    """How many messages a subscription has room for, on a broker with `BrokerCapability.BACKPRESSURE`."""
     duplicate_window: float = 0.0
-    """For how many seconds duplicates are dropped, on a broker with `Capability.DEDUPLICATES`; 0 for never."""
+    """Seconds for which duplicates are dropped, with `BrokerCapability.DUPLICATE_DETECTION`; 0 for never."""
 
 
-ANY = Wanted()
+ANY = BrokerOptions()
 
 
 def case(
-    needs: Capability = NOTHING, wanted: Wanted = ANY, *, short_lease: bool = False, loops: int = 1
+    needs: BrokerCapability = NOTHING, wanted: BrokerOptions = ANY, *, short_lease: bool = False, loops: int = 1
 ) -> Callable[[Callable[Concatenate[B, P], Coroutine[Any, Any, None]]], Callable[Concatenate[B, P], None]]:
     """Make a case of the suite, which needs these capabilities. It runs in an event loop of its own, or in several."""
 
@@ -85,35 +85,35 @@ def keeper(broker: Broker) -> KeepsDeadLetters:
     return broker
 
 
-class Bench:
+class BrokerSuiteBase:
     """The base of all cases: what the author of a plugin writes, and what cases are written with."""
 
-    deadline: ClassVar[float] = 20.0
+    case_timeout: ClassVar[float] = 20.0
     """Seconds that a case may take; one that waits for ever fails. The longest waits six leases that are short."""
-    patience: ClassVar[float] = 5.0
+    receive_timeout: ClassVar[float] = 5.0
     """Seconds within which something that must come has to come."""
-    quiet: ClassVar[float] = 0.1
+    quiet_period: ClassVar[float] = 0.1
     """Seconds for which a case looks whether something comes that must not."""
-    delay: ClassVar[float] = 0.2
+    retry_delay: ClassVar[float] = 0.2
     """Seconds that a retry is delayed by."""
     short_lease: ClassVar[float] = 0.4
     """Seconds of a lease, in the cases that wait for its end."""
-    messages: ClassVar[int] = 2_000
+    message_count: ClassVar[int] = 2_000
     """How many messages the case with a crowd sends."""
     tail: ClassVar[int] = 1_500
     """How many messages wait behind a retry of their key, in the case that others go on."""
-    examples: ClassVar[int] = 25
+    max_examples: ClassVar[int] = 25
     """How many random programs are tried."""
     lives: ClassVar[int] = 12
     """How many random lives of receivers are tried, in the case about what they leave behind."""
     seed: ClassVar[int] = int(os.environ.get("DIATOR_CONFORMANCE_SEED", "0"))
     """Which random programs and lives are tried: the same ones for the same number. 0 stands for those of old."""
-    simplify: ClassVar[bool] = True
+    shrink: ClassVar[bool] = True
     """Whether a random program that fails is made as short as possible, which takes a while."""
 
-    space: str = ""
+    namespace: str = ""
     """Belongs to the case that runs, and stands in the names of all its topics and subscriptions."""
-    _wanted: Wanted = ANY
+    _wanted: BrokerOptions = ANY
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
@@ -126,7 +126,7 @@ class Bench:
 
     # What the author writes.
 
-    def make_broker(self, space: str, wanted: Wanted) -> Broker:
+    def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
         """Make a broker that is not connected yet. Written by the author of the plugin.
 
         Brokers of one ``space`` reach the same data, as two processes do; those of different spaces see nothing of
@@ -144,7 +144,7 @@ class Bench:
     @property
     def can_cut(self) -> bool:
         """Whether the author has written `cut_connections`."""
-        return type(self).cut_connections is not Bench.cut_connections
+        return type(self).cut_connections is not BrokerSuiteBase.cut_connections
 
     async def stop_server(self) -> None:
         """Make the broker unreachable, until `start_server`. Optional: without it, the cases that need it skip."""
@@ -163,35 +163,35 @@ class Bench:
     def play(
         self,
         body: Callable[[], Awaitable[None]],
-        needs: Capability = NOTHING,
-        wanted: Wanted = ANY,
+        needs: BrokerCapability = NOTHING,
+        wanted: BrokerOptions = ANY,
         loops: int = 1,
     ) -> None:
         """Run the body of a case in a space of its own, once in each of so many event loops."""
-        self.space = f"t{uuid4().hex[:12]}"
+        self.namespace = f"t{uuid4().hex[:12]}"
         self._wanted = wanted
         for lap in range(loops):
             self.run(self._play(body, needs, last=lap == loops - 1))
 
-    async def _play(self, body: Callable[[], Awaitable[None]], needs: Capability, *, last: bool) -> None:
+    async def _play(self, body: Callable[[], Awaitable[None]], needs: BrokerCapability, *, last: bool) -> None:
         self._opened: list[Broker] = []
         lacking = needs & ~self.new_broker().capabilities
         if lacking:
             pytest.skip(f"the broker does not declare {lacking!r}")
         try:
-            await asyncio.wait_for(_coroutine(body), self.deadline)
+            await asyncio.wait_for(_coroutine(body), self.case_timeout)
         finally:
-            await asyncio.wait_for(self._close(last=last), self.deadline)
+            await asyncio.wait_for(self._close(last=last), self.case_timeout)
 
     async def _close(self, *, last: bool) -> None:
         for broker in self._opened:
             await broker.aclose()
         if last:
-            await self.clean_up(self.space)
+            await self.clean_up(self.namespace)
 
     def new_broker(self) -> Broker:
         """Make a broker for the space of this case, as another process would; it is not connected."""
-        return self.make_broker(self.space, self._wanted)
+        return self.make_broker(self.namespace, self._wanted)
 
     async def connected(self, broker: Broker | None = None) -> Broker:
         """Give a broker that is connected, and closed when the case ends."""
@@ -216,7 +216,7 @@ class Bench:
 
     def topic(self, name: str = "orders") -> Topic:
         """Name a topic of this case."""
-        return Topic(f"{self.space}.{name}", keyed=True, types=("thing.happened",))
+        return Topic(f"{self.namespace}.{name}", keyed=True, types=("thing.happened",))
 
     def subscription(
         self, name: str = "handler", *topics: str, ordered: bool = False, max_delay: float = 1.0
@@ -224,11 +224,11 @@ class Bench:
         """Name a subscription of this case, which is as safe as the broker can."""
         capabilities = self.new_broker().capabilities
         return Subscription(
-            f"{self.space}.{name}",
+            f"{self.namespace}.{name}",
             tuple(self.topic(topic) for topic in topics or ("orders",)),
             ordered=ordered,
-            at_most_once=Capability.ACKNOWLEDGED not in capabilities,
-            max_delay=max_delay if Capability.DELAY in capabilities else 0.0,
+            at_most_once=BrokerCapability.ACKNOWLEDGED not in capabilities,
+            max_delay=max_delay if BrokerCapability.DELAYED_RETRY in capabilities else 0.0,
         )
 
     def topics_of(self, *subscriptions: Subscription) -> list[Topic]:
@@ -238,10 +238,10 @@ class Bench:
     async def receive(self, receiver: Receiver, limit: int) -> Sequence[Delivery]:
         """Receive once; fails where nothing comes, or too much."""
         task = asyncio.ensure_future(receiver.receive(limit))
-        done, _ = await asyncio.wait([task], timeout=self.patience)
+        done, _ = await asyncio.wait([task], timeout=self.receive_timeout)
         if not done:
             await _cancel(task)
-            pytest.fail(f"nothing was received within {self.patience} s")
+            pytest.fail(f"nothing was received within {self.receive_timeout} s")
         deliveries = task.result()
         assert deliveries, "receive gave nothing, though its receiver was open"
         assert len(deliveries) <= limit, f"receive({limit}) gave {len(deliveries)}"
@@ -263,11 +263,11 @@ class Bench:
         taken: list[list[Delivery]] = [[] for _ in receivers]
         while sum(map(len, taken)) < count:
             tasks = [asyncio.ensure_future(receiver.receive(limit)) for receiver in receivers]
-            await asyncio.wait(tasks, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=self.receive_timeout, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 await _cancel(task)
             if all(task.cancelled() for task in tasks):
-                pytest.fail(f"none of the receivers got anything within {self.patience} s")
+                pytest.fail(f"none of the receivers got anything within {self.receive_timeout} s")
             for mine, task in zip(taken, tasks, strict=True):
                 mine.extend(() if task.cancelled() else task.result())
         return taken
@@ -275,7 +275,7 @@ class Bench:
     async def nothing_comes(self, *receivers: Receiver) -> None:
         """Look for a while; fails where something is received."""
         tasks = [asyncio.ensure_future(receiver.receive(10)) for receiver in receivers]
-        done, _ = await asyncio.wait(tasks, timeout=self.quiet, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=self.quiet_period, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             await _cancel(task)
         came = [numbers(task.result()) for task in done]

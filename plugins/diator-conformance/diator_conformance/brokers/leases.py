@@ -4,17 +4,19 @@ import asyncio
 
 import pytest
 
-from diator.brokers.port import ACK, RELEASE, Capability, Outcome, Park, RetryAfter
-from diator_conformance.brokers.bench import Bench, case
+from diator.brokers.port import ACK, RELEASE, BrokerCapability, MoveToDeadLetters, Outcome, RetryAfter
+from diator_conformance.brokers.bench import BrokerSuiteBase, case
 from diator_conformance.brokers.messages import messages, number, numbers
 
-SAFE = Capability.ACKNOWLEDGED | Capability.GROUPS
+SAFE = BrokerCapability.ACKNOWLEDGED | BrokerCapability.CONSUMER_GROUPS
 OUTCOMES = pytest.mark.parametrize(
-    "outcome", [ACK, RELEASE, RetryAfter(0.0), Park("rejected")], ids=lambda outcome: type(outcome).__name__
+    "outcome",
+    [ACK, RELEASE, RetryAfter(0.0), MoveToDeadLetters("rejected")],
+    ids=lambda outcome: type(outcome).__name__,
 )
 
 
-class Leases(Bench):
+class Leases(BrokerSuiteBase):
     """For how long a delivery is its receiver's own."""
 
     @case(SAFE, short_lease=True)
@@ -23,7 +25,7 @@ class Leases(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         held = await self.take(first, 3)
         await self.after_the_lease(broker)
         again = await self.take(second, 3)
@@ -40,7 +42,7 @@ class Leases(Bench):
         if broker.lease is None:
             pytest.skip("the leases of this broker last as long as its receivers are connected")
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(2, self.topic()), timeout=self.patience)
+        await broker.publish(messages(2, self.topic()), timeout=self.receive_timeout)
         held = await self.take(first, 2)
         waiting = asyncio.ensure_future(second.receive(10))
         for _ in range(6):
@@ -52,13 +54,13 @@ class Leases(Bench):
         assert not await waiting
 
     @OUTCOMES
-    @case(SAFE | Capability.DEAD_LETTERS, short_lease=True)
+    @case(SAFE | BrokerCapability.DEAD_LETTERS, short_lease=True)
     async def test_settling_after_the_lease_was_lost_changes_nothing(self, outcome: Outcome) -> None:
         """It is reported, and who has the message now is not disturbed."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         lost = await self.take_one(first)
         await self.after_the_lease(broker)
         held = await self.take_one(second)
@@ -80,7 +82,7 @@ class Leases(Bench):
         if broker.lease is None:
             pytest.skip("the leases of this broker last as long as its receivers are connected")
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(4, self.topic()), timeout=self.patience)
+        await broker.publish(messages(4, self.topic()), timeout=self.receive_timeout)
         held = await self.take(first, 4)
         for _ in range(4):
             await asyncio.sleep(broker.lease / 3)
@@ -97,7 +99,7 @@ class Leases(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         lost = await self.take_one(receiver)
         await self.after_the_lease(broker)
         held = await self.take_one(receiver)

@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies
 
-from diator.brokers.envelope import Outgoing
+from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import (
     ACK,
     RELEASE,
     Broker,
-    Capability,
+    BrokerCapability,
     Delivery,
     Receiver,
     RetryAfter,
@@ -22,10 +22,10 @@ from diator.brokers.port import (
     Subscription,
 )
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
-from diator_conformance.brokers.bench import Bench, Wanted, own_case, seeded
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, own_case, seeded
 from diator_conformance.brokers.messages import envelope_of, message, number
 
-SAFE = Capability.ACKNOWLEDGED | Capability.GROUPS
+SAFE = BrokerCapability.ACKNOWLEDGED | BrokerCapability.CONSUMER_GROUPS
 LARGE = 150
 """More than a plugin reads at a time."""
 TRIES = 100
@@ -53,7 +53,7 @@ class Life(NamedTuple):
 class Lives:
     """Receivers that live one after the other, and what must be handed out when all of them have left."""
 
-    def __init__(self, bench: Bench, subscription: Subscription, broker: Broker) -> None:
+    def __init__(self, bench: BrokerSuiteBase, subscription: Subscription, broker: Broker) -> None:
         self.bench = bench
         self.subscription = subscription
         self.broker = broker
@@ -80,13 +80,13 @@ class Lives:
             batch = [message(at, topic, f"key {at % keys}" if keys else None) for at in some]
             await self.store(batch)
 
-    async def store(self, batch: Sequence[Outgoing]) -> None:
+    async def store(self, batch: Sequence[OutgoingMessage]) -> None:
         """Publish a batch; where the connection is broken, what surely did not leave is published again."""
         left, tries = batch, 0
         while left:
             tries += 1
             try:
-                await self.broker.publish(left, timeout=self.bench.patience)
+                await self.broker.publish(left, timeout=self.bench.receive_timeout)
                 failed = NotPublishedError(())
             except NotPublishedError as error:
                 assert tries < TRIES, "publishing fails, though only connections were cut"
@@ -107,7 +107,7 @@ class Lives:
     async def look(self, receiver: Receiver, limit: int) -> Sequence[Delivery]:
         """Receive once if something comes soon: what a dead receiver had may not be free yet."""
         with suppress(asyncio.TimeoutError, BrokerUnavailableError):
-            return await asyncio.wait_for(receiver.receive(limit), 2 * self.bench.quiet)
+            return await asyncio.wait_for(receiver.receive(limit), 2 * self.bench.quiet_period)
         return ()
 
     async def settle(self, receiver: Receiver, settlements: Sequence[Settlement]) -> set[int]:
@@ -197,7 +197,7 @@ KNOWN = (
 """Lives that have stranded messages before, tried besides the random ones."""
 
 
-class Leaving(Bench):
+class Leaving(BrokerSuiteBase):
     """Receivers that leave, in any way and in any state, strand nothing."""
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
@@ -215,7 +215,7 @@ class Leaving(Bench):
             limit=strategies.sampled_from([1, 3, 64, 100, 1000]),
             rounds=strategies.integers(0, 2),
         )
-        phases = [Phase.generate, *([Phase.shrink] if self.simplify else [])]
+        phases = [Phase.generate, *([Phase.shrink] if self.shrink else [])]
 
         @settings(
             phases=phases,
@@ -239,8 +239,8 @@ class Leaving(Bench):
         check()
 
     def _play_lives(self, lives: Sequence[Life], receivers: int, limit: int, *, ordered: bool) -> None:
-        needs = SAFE | Capability.ORDERED if ordered else SAFE
-        self.play(lambda: self._live(lives, receivers, limit, ordered), needs, Wanted(lease=self.short_lease))
+        needs = SAFE | BrokerCapability.ORDER_BY_KEY if ordered else SAFE
+        self.play(lambda: self._live(lives, receivers, limit, ordered), needs, BrokerOptions(lease=self.short_lease))
 
     async def _live(self, lives: Sequence[Life], receivers: int, limit: int, ordered: bool) -> None:
         subscription = self.subscription(ordered=ordered)

@@ -6,19 +6,30 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from diator.brokers.letters import dead_letters_of
-from diator.brokers.port import ACK, Broker, Capability, DeadLetter, Park, Receiver, Settlement, Subscription
+from diator.brokers.port import (
+    ACK,
+    Broker,
+    BrokerCapability,
+    DeadLetter,
+    MoveToDeadLetters,
+    Receiver,
+    Settlement,
+    Subscription,
+)
 from diator.errors import BrokerUnavailableError
-from diator_conformance.brokers.bench import Bench, case, keeper
+from diator_conformance.brokers.bench import BrokerSuiteBase, case, keeper
 from diator_conformance.brokers.messages import message, messages, number, number_of, numbers
 from diator_conformance.brokers.publishing import ODD, odd_message
 
-LETTERS = Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS
-EXHAUSTED = Park("exhausted", "shop.orders.OutOfStockError: no bolts", "Traceback (most recent call last): ...", 5)
+LETTERS = BrokerCapability.ACKNOWLEDGED | BrokerCapability.DEAD_LETTERS
+EXHAUSTED = MoveToDeadLetters(
+    "exhausted", "shop.orders.OutOfStockError: no bolts", "Traceback (most recent call last): ...", 5
+)
 HALF_CHARACTERS = {"a file name": "caf\udce9.txt", "a half of a pair": "\ud83e"}
 """Texts that Python has and UTF-8 has not."""
 
 
-class Letters(Bench):
+class Letters(BrokerSuiteBase):
     """What could not be handled is kept, and can be handled after all."""
 
     @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
@@ -28,25 +39,25 @@ class Letters(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish([odd_message(self.topic().name, text)], timeout=self.patience)
+        await broker.publish([odd_message(self.topic().name, text)], timeout=self.receive_timeout)
         delivery = await self.take_one(receiver)
-        why = Park(text or "exhausted", f"module.Error: {text}", f"Traceback: {text}", 5)
+        why = MoveToDeadLetters(text or "exhausted", f"module.Error: {text}", f"Traceback: {text}", 5)
         assert not await receiver.settle([(delivery, why)])
         (letter,) = await self.letters(broker, subscription)
-        assert letter.why == why
+        assert letter.failure == why
         assert (letter.subscription, letter.topic) == (subscription.name, self.topic().name)
         assert (letter.body, dict(letter.headers)) == (delivery.body, dict(delivery.headers))
         assert letter.deliveries == 1
-        assert abs(datetime.now(timezone.utc) - letter.parked_at) < timedelta(minutes=5)
+        assert abs(datetime.now(timezone.utc) - letter.dead_lettered_at) < timedelta(minutes=5)
 
     @case(LETTERS)
     async def test_a_dead_letter_may_have_no_error(self) -> None:
         """Where no handler was tried there is none, and that is kept too."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        await self._park(broker, subscription, 1, Park("undecodable"))
+        await self._park(broker, subscription, 1, MoveToDeadLetters("undecodable"))
         (letter,) = await self.letters(broker, subscription)
-        assert letter.why == Park("undecodable", None, None, 0)
+        assert letter.failure == MoveToDeadLetters("undecodable", None, None, 0)
 
     @pytest.mark.parametrize("text", HALF_CHARACTERS.values(), ids=HALF_CHARACTERS.keys())
     @case(LETTERS)
@@ -55,13 +66,13 @@ class Letters(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         first, second, third = await self.take(receiver, 3)
-        odd = Park(f"rejected: {text}", f"module.Error: {text}", f"Traceback: {text}", 1)
+        odd = MoveToDeadLetters(f"rejected: {text}", f"module.Error: {text}", f"Traceback: {text}", 1)
         if not await self._records(receiver, [(first, ACK), (second, odd), (third, ACK)]):
             assert await self._records(receiver, [(first, ACK), (third, ACK)])
             if not await self._records(receiver, [(second, odd)]):
-                assert await self._records(receiver, [(second, Park("rejected"))])
+                assert await self._records(receiver, [(second, MoveToDeadLetters("rejected"))])
         letters = await self.letters(broker, subscription)
         assert [number_of(letter) for letter in letters] == [number(second)]
         await receiver.aclose()
@@ -135,9 +146,9 @@ class Letters(Bench):
         receiver = await broker.subscribe(subscription)
         for _ in range(2):
             assert await keeper(broker).replay(subscription, [letter.id])
-            await receiver.settle([(await self.take_one(receiver), Park("rejected"))])
+            await receiver.settle([(await self.take_one(receiver), MoveToDeadLetters("rejected"))])
             (letter,) = await self.letters(broker, subscription)
-            assert (letter.why.reason, number_of(letter)) == ("rejected", 0)
+            assert (letter.failure.reason, number_of(letter)) == ("rejected", 0)
 
     @case(LETTERS)
     async def test_a_purge_deletes_one_and_no_other(self) -> None:
@@ -173,7 +184,7 @@ class Letters(Bench):
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
         sent = [message(at, self.topic(("orders", "bills")[at % 2])) for at in range(13)]
-        await broker.publish(sent, timeout=self.patience)
+        await broker.publish(sent, timeout=self.receive_timeout)
         taken = await self.take(receiver, 13)
         assert not await receiver.settle([(delivery, EXHAUSTED) for delivery in taken])
         every = await self.letters(broker, subscription)
@@ -240,19 +251,25 @@ class Letters(Bench):
         receiver = await broker.subscribe(subscription)
         overhead = len(message(1, self.topic(), data=b'""').structured)
         large = message(1, self.topic(), data=b'"%s"' % (b"x" * (limit - overhead)))
-        await broker.publish([large], timeout=self.patience)
-        why = Park("exhausted", "E: " + "e" * 4_000, "Traceback " + "t" * 32_000, 5)
+        await broker.publish([large], timeout=self.receive_timeout)
+        why = MoveToDeadLetters("exhausted", "E: " + "e" * 4_000, "Traceback " + "t" * 32_000, 5)
         assert not await receiver.settle([(await self.take_one(receiver), why)])
         (letter,) = await self.letters(broker, subscription)
-        assert (letter.why.reason, number_of(letter)) == ("exhausted", 1)
+        assert (letter.failure.reason, number_of(letter)) == ("exhausted", 1)
 
     async def _park(
-        self, broker: Broker, subscription: Subscription, count: int, why: Park = EXHAUSTED, *, first: int = 0
+        self,
+        broker: Broker,
+        subscription: Subscription,
+        count: int,
+        why: MoveToDeadLetters = EXHAUSTED,
+        *,
+        first: int = 0,
     ) -> list[DeadLetter]:
         """Publish so many messages and park them, in order."""
         receiver = await broker.subscribe(subscription)
         for sent in messages(count, self.topic(), first=first):
-            await broker.publish([sent], timeout=self.patience)
+            await broker.publish([sent], timeout=self.receive_timeout)
             assert not await receiver.settle([(await self.take_one(receiver), why)])
         await receiver.aclose()
         return await self.letters(broker, subscription)

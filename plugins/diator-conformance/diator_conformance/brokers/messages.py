@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from diator.brokers.envelope import Envelope, Outgoing, read
+from diator.brokers.envelope import Envelope, OutgoingMessage, parse_envelope
 from diator.brokers.port import DeadLetter, Delivery, Topic
 
 
-def message(number: int, topic: Topic, key: str | None = None, data: bytes = b'{"some":"data"}') -> Outgoing:
+def message(number: int, topic: Topic, key: str | None = None, data: bytes = b'{"some":"data"}') -> OutgoingMessage:
     """Make a message with this number as its id."""
     envelope = Envelope(
         specversion="1.0",
@@ -18,17 +18,17 @@ def message(number: int, topic: Topic, key: str | None = None, data: bytes = b'{
         partitionkey=key,
         data=msgspec.Raw(data),
     )
-    return Outgoing(topic.name, envelope)
+    return OutgoingMessage(topic.name, envelope)
 
 
-def messages(count: int, topic: Topic, key: str | None = None, *, first: int = 0) -> list[Outgoing]:
+def messages(count: int, topic: Topic, key: str | None = None, *, first: int = 0) -> list[OutgoingMessage]:
     """Make so many messages, of one key or of none."""
     return [message(number, topic, key) for number in range(first, first + count)]
 
 
 def envelope_of(delivery: Delivery) -> Envelope:
     """Read a delivery."""
-    return read(delivery.headers, delivery.body)
+    return parse_envelope(delivery.headers, delivery.body)
 
 
 def number(delivery: Delivery) -> int:
@@ -43,4 +43,4 @@ def numbers(deliveries: Iterable[Delivery]) -> list[int]:
 
 def number_of(letter: DeadLetter) -> int:
     """Give the number of the message that became a dead letter."""
-    return int(read(letter.headers, letter.body).id)
+    return int(parse_envelope(letter.headers, letter.body).id)

@@ -5,35 +5,35 @@ import random
 
 import pytest
 
-from diator.brokers.port import ACK, Capability, Delivery, Receiver, RetryAfter, Subscription
+from diator.brokers.port import ACK, BrokerCapability, Delivery, Receiver, RetryAfter, Subscription
 from diator.brokers.refusals import refusals_of
 from diator.errors import BrokerError, NotPublishedError
-from diator_conformance.brokers.bench import Bench, Wanted, case
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, case
 from diator_conformance.brokers.messages import message, messages, number, numbers
 
-SAFE = Capability.ACKNOWLEDGED | Capability.GROUPS
-ORDERED = SAFE | Capability.ORDERED
+SAFE = BrokerCapability.ACKNOWLEDGED | BrokerCapability.CONSUMER_GROUPS
+ORDERED = SAFE | BrokerCapability.ORDER_BY_KEY
 NAMES = ["a.b", "a_b", "a-b", "A.b", "a b", "a*b", "a>b", "a.*", "a.>", "ä.b", "a=2eb", "a%2Eb", "a:b", "a/b", "a{b}"]
 """Names that a broker may map to one."""
 DELAYED = 1_200
 """More messages than some servers have room for among those that wait."""
 
 
-class Operating(Bench):
+class Operating(BrokerSuiteBase):
     """Apps are deployed, grow, shrink, change, and run beside others."""
 
-    @case(SAFE | Capability.DURABLE)
+    @case(SAFE | BrokerCapability.DURABLE)
     async def test_a_subscription_survives_the_server(self) -> None:
         """Though the server is killed right after ``apply``, and nothing is applied again."""
-        subscription = self.subscription(ordered=Capability.ORDERED in self.new_broker().capabilities)
+        subscription = self.subscription(ordered=BrokerCapability.ORDER_BY_KEY in self.new_broker().capabilities)
         broker = await self.given(subscription)
         await self.stop_server()
         await self.start_server()
-        end = asyncio.get_running_loop().time() + self.patience
+        end = asyncio.get_running_loop().time() + self.receive_timeout
         for at in range(5):
             while True:
                 try:
-                    await broker.publish(messages(1, self.topic(), f"k{at}", first=at), timeout=self.patience)
+                    await broker.publish(messages(1, self.topic(), f"k{at}", first=at), timeout=self.receive_timeout)
                     break
                 except NotPublishedError:
                     if asyncio.get_running_loop().time() > end:
@@ -46,10 +46,10 @@ class Operating(Bench):
         """What other subscriptions still have of it from before is not delivered."""
         mine, other = self.subscription("mine", "orders"), self.subscription("other", "bills")
         broker = await self.given(mine, other)
-        await broker.publish(messages(3, self.topic("bills")), timeout=self.patience)
+        await broker.publish(messages(3, self.topic("bills")), timeout=self.receive_timeout)
         grown = self.subscription("mine", "orders", "bills")
         await broker.apply([grown], self.topics_of(grown))
-        await broker.publish(messages(1, self.topic("bills"), first=7), timeout=self.patience)
+        await broker.publish(messages(1, self.topic("bills"), first=7), timeout=self.receive_timeout)
         receiver = await self.receiver(grown)
         assert numbers(await self.take(receiver, 1)) == [7]
         await self.nothing_comes(receiver)
@@ -62,7 +62,7 @@ class Operating(Bench):
         (before,) = await broker.status([grown])
         created = await broker.apply([grown], self.topics_of(grown))
         assert {*before.missing} <= {*created}
-        if Capability.ACKNOWLEDGED in broker.capabilities:
+        if BrokerCapability.ACKNOWLEDGED in broker.capabilities:
             assert created, "a topic was added, and apply names nothing"
         assert not (await broker.status([grown]))[0].missing
 
@@ -72,7 +72,7 @@ class Operating(Bench):
         plain = self.subscription()
         ordered = plain._replace(ordered=True)
         broker = await self.given(plain)
-        await broker.publish(messages(2, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(2, self.topic(), "a"), timeout=self.receive_timeout)
         try:
             await broker.apply([ordered], ordered.topics)
             taken = await self.take(await broker.subscribe(ordered), 2)
@@ -91,7 +91,7 @@ class Operating(Bench):
                 kept[at] = one
         assert kept, "every name is refused"
         broker = await self.given(*kept.values())
-        await broker.publish([message(at, one.topics[0]) for at, one in kept.items()], timeout=self.patience)
+        await broker.publish([message(at, one.topics[0]) for at, one in kept.items()], timeout=self.receive_timeout)
         receivers: list[Receiver] = []
         for at, one in reversed(kept.items()):
             receivers.append(await broker.subscribe(one))
@@ -105,7 +105,7 @@ class Operating(Bench):
         """One process has a short lease, and has applied; another has a longer one, or is refused."""
         subscription = self.subscription()
         short = (await self.given(subscription)).lease
-        self._wanted = Wanted(lease=30.0)
+        self._wanted = BrokerOptions(lease=30.0)
         broker = await self.connected()
         if short is None or broker.lease is None or broker.lease < 10:
             pytest.skip("brokers of one space have one lease")
@@ -113,7 +113,7 @@ class Operating(Bench):
             receiver = await broker.subscribe(subscription)
         except BrokerError:
             return
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         held = await self.take(receiver, 1)
         second = await (await self.connected()).subscribe(subscription)
         waiting = asyncio.ensure_future(second.receive(1))
@@ -123,7 +123,7 @@ class Operating(Bench):
         await asyncio.wait([waiting])
         await self.ack(receiver, held)
 
-    @case(SAFE | Capability.DELAY)
+    @case(SAFE | BrokerCapability.DELAYED_RETRY)
     async def test_many_that_are_delayed_stop_no_other(self) -> None:
         """A handler that calls a service which is down retries everything that comes."""
         subscription = self.subscription(max_delay=300.0)
@@ -131,18 +131,18 @@ class Operating(Bench):
         receiver = await broker.subscribe(subscription)
         for first in range(0, DELAYED, 100):
             sent = [message(at, self.topic(), f"k{at}") for at in range(first, first + 100)]
-            await broker.publish(sent, timeout=self.patience)
+            await broker.publish(sent, timeout=self.receive_timeout)
             for delivery in (taken := await self.take(receiver, 100)):
                 assert delivery.failures == 0
             await receiver.settle([(delivery, RetryAfter(300.0)) for delivery in taken])
-        await broker.publish(messages(1, self.topic(), "new", first=DELAYED), timeout=self.patience)
+        await broker.publish(messages(1, self.topic(), "new", first=DELAYED), timeout=self.receive_timeout)
         assert numbers(await self.take(receiver, 1)) == [DELAYED]
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @case(SAFE)
     async def test_receivers_that_come_and_go_strand_nothing(self, ordered: bool) -> None:
         """They are closed in the middle of a receive while messages come; all are delivered soon, with no failure."""
-        if ordered and Capability.ORDERED not in self.new_broker().capabilities:
+        if ordered and BrokerCapability.ORDER_BY_KEY not in self.new_broker().capabilities:
             pytest.skip("the broker does not declare ORDERED")
         subscription = self.subscription(ordered=ordered)
         broker = await self.given(subscription)
@@ -153,7 +153,7 @@ class Operating(Bench):
             task = asyncio.ensure_future(receiver.receive(3))
             for _ in range(2):
                 batch = [message(sent + at, self.topic(), f"k{at}") for at in range(2)]
-                await other.publish(batch, timeout=self.patience)
+                await other.publish(batch, timeout=self.receive_timeout)
                 sent += len(batch)
                 await asyncio.sleep(dice.choice((0, 0, 0.0005, 0.002)))
             if dice.random() < 0.5:
@@ -186,7 +186,7 @@ class Operating(Bench):
         tasks = [asyncio.ensure_future(work(0))]
         for round_ in range(12):
             batch = [message(100 * round_ + at, self.topic(), f"k{at % 50}") for at in range(100)]
-            await broker.publish(batch, timeout=self.patience)
+            await broker.publish(batch, timeout=self.receive_timeout)
             await asyncio.sleep(0.3)
             if round_ == 0:
                 receivers.append(await self.receiver(subscription))

@@ -7,14 +7,24 @@ from itertools import chain
 
 import pytest
 
-from diator.brokers.port import ACK, RELEASE, Capability, Delivery, Outcome, Park, Receiver, RetryAfter, Settlement
-from diator_conformance.brokers.bench import Bench, case, keeper
+from diator.brokers.port import (
+    ACK,
+    RELEASE,
+    BrokerCapability,
+    Delivery,
+    MoveToDeadLetters,
+    Outcome,
+    Receiver,
+    RetryAfter,
+    Settlement,
+)
+from diator_conformance.brokers.bench import BrokerSuiteBase, case, keeper
 from diator_conformance.brokers.messages import envelope_of, message, messages, number, numbers
 
-ORDERED = Capability.ORDERED | Capability.ACKNOWLEDGED | Capability.GROUPS
+ORDERED = BrokerCapability.ORDER_BY_KEY | BrokerCapability.ACKNOWLEDGED | BrokerCapability.CONSUMER_GROUPS
 
 
-class Order(Bench):
+class Order(BrokerSuiteBase):
     """Messages of one key, in order."""
 
     @case(ORDERED)
@@ -26,7 +36,7 @@ class Order(Bench):
         keys = ("a", "b", "a", "c", "b", "a")
         sent = [message(at, self.topic(), keys[at % 6]) for at in range(60)]
         for first in range(0, 60, 20):
-            await broker.publish(sent[first : first + 20], timeout=self.patience)
+            await broker.publish(sent[first : first + 20], timeout=self.receive_timeout)
         came: dict[str | None, list[int]] = defaultdict(list)
         for limit in [1, 2, 7] * 60:
             batch = await self.receive(receiver, limit)
@@ -43,10 +53,10 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.receive_timeout)
         held = await self.take_one(first)
         await self.nothing_comes(second)
-        await broker.publish([message(7, self.topic(), "b")], timeout=self.patience)
+        await broker.publish([message(7, self.topic(), "b")], timeout=self.receive_timeout)
         mine, others = [held], list[Delivery]()
         while 7 not in numbers(mine + others):
             more, more_of_others = await self.take_from([first, second], 1)
@@ -65,24 +75,24 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(5, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(5, self.topic(), "a"), timeout=self.receive_timeout)
         for _ in range(2):
             await self.ack(receiver, [await self.take_one(receiver)])
         (status,) = await broker.status([subscription])
-        assert status.waiting in (3, None)
+        assert status.backlog in (3, None)
 
-    @case(ORDERED | Capability.DELAY)
+    @case(ORDERED | BrokerCapability.DELAYED_RETRY)
     async def test_a_retry_holds_its_key_and_no_other(self) -> None:
         """The later ones of the key wait until the retry was handled."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
-        await broker.publish([message(7, self.topic(), "b"), message(8, self.topic())], timeout=self.patience)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.receive_timeout)
+        await broker.publish([message(7, self.topic(), "b"), message(8, self.topic())], timeout=self.receive_timeout)
         held = [await self.take_one(first)]
         while number(held[-1]) != 0:
             held.append(await self.take_one(first))
-        await first.settle([(held.pop(), RetryAfter(3 * self.delay))])
+        await first.settle([(held.pop(), RetryAfter(3 * self.retry_delay))])
         await self.ack(first, held)
         mine, others = await self.take_from([first, second], 2 - len(held))
         assert sorted(numbers(held + mine + others)) == [7, 8]
@@ -92,19 +102,19 @@ class Order(Bench):
         came = await self._comes_in_order([first, second], [0, 1, 2])
         assert [delivery.failures for delivery in came] == [1, 0, 0]
 
-    @case(ORDERED | Capability.DELAY)
+    @case(ORDERED | BrokerCapability.DELAYED_RETRY)
     async def test_what_waits_behind_a_retry_stops_no_other_key(self) -> None:
         """However much it is."""
         subscription = self.subscription(ordered=True, max_delay=60.0)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(1, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(1, self.topic(), "a"), timeout=self.receive_timeout)
         assert not await receiver.settle([(await self.take_one(receiver), RetryAfter(60.0))])
         tail = self.tail + 1
         for first in range(1, tail, 100):
-            await broker.publish(messages(100, self.topic(), "a", first=first), timeout=self.patience)
+            await broker.publish(messages(100, self.topic(), "a", first=first), timeout=self.receive_timeout)
         others = [message(tail + at, self.topic(), f"k{at}") for at in range(30)]
-        await broker.publish(others, timeout=self.patience)
+        await broker.publish(others, timeout=self.receive_timeout)
         came: list[int] = []
         while len(came) < 30:
             batch = await self.receive(receiver, 30)
@@ -120,7 +130,7 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(6, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(6, self.topic(), "a"), timeout=self.receive_timeout)
         held = list(await self.receive(first, 4))
         assert numbers(held) == list(range(len(held)))
         outcomes: list[Settlement] = [(held[0], RetryAfter(0.0)), *((delivery, RELEASE) for delivery in held[1:])]
@@ -136,7 +146,7 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first = await broker.subscribe(subscription)
-        await broker.publish(messages(6, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(6, self.topic(), "a"), timeout=self.receive_timeout)
         held = await self.receive(first, 4)
         await self.ack(first, held[:1])
         await first.aclose()
@@ -148,7 +158,7 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.receive_timeout)
         held = await self.receive(first, 3)
         await first.settle([(held[0], RetryAfter(0.0))])
         for later in held[:0:-1]:
@@ -162,7 +172,7 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first = await broker.subscribe(subscription)
-        await broker.publish(messages(5, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(5, self.topic(), "a"), timeout=self.receive_timeout)
         held = await self.receive(first, 3)
         await self.ack(first, held[:1])
         await self.after_the_lease(broker)
@@ -174,7 +184,7 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(3, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(3, self.topic(), "a"), timeout=self.receive_timeout)
         held = await self.receive(first, 3)
         await self.after_the_lease(broker)
         taken = await self.take_one(second)
@@ -186,28 +196,28 @@ class Order(Bench):
         await self.ack(second, [taken])
         await self._comes_in_order([second], [1, 2])
 
-    @pytest.mark.parametrize("outcome", [ACK, Park("rejected")], ids=["Ack", "Park"])
-    @case(ORDERED | Capability.DEAD_LETTERS)
+    @pytest.mark.parametrize("outcome", [ACK, MoveToDeadLetters("rejected")], ids=["Ack", "MoveToDeadLetters"])
+    @case(ORDERED | BrokerCapability.DEAD_LETTERS)
     async def test_what_is_settled_for_good_frees_its_key(self, outcome: Outcome) -> None:
         """The next of the key comes, also after a dead letter."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(2, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(2, self.topic(), "a"), timeout=self.receive_timeout)
         held = await self.take_one(first)
         waiting = asyncio.ensure_future(self.take_from([first, second], 1))
-        await asyncio.sleep(self.quiet)
+        await asyncio.sleep(self.quiet_period)
         await first.settle([(held, outcome)])
         assert numbers(chain.from_iterable(await waiting)) == [1]
 
-    @case(ORDERED | Capability.DEAD_LETTERS)
+    @case(ORDERED | BrokerCapability.DEAD_LETTERS)
     async def test_a_replay_waits_for_its_key(self) -> None:
         """It is one more message of its key, never beside another one."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(2, self.topic(), "a"), timeout=self.patience)
-        await first.settle([(await self.take_one(first), Park("rejected"))])
+        await broker.publish(messages(2, self.topic(), "a"), timeout=self.receive_timeout)
+        await first.settle([(await self.take_one(first), MoveToDeadLetters("rejected"))])
         held = await self.take_one(first)
         (letter,) = await self.letters(broker, subscription)
         assert await keeper(broker).replay(subscription, [letter.id])
@@ -215,14 +225,14 @@ class Order(Bench):
         await self.ack(first, [held])
         assert numbers(chain.from_iterable(await self.take_from([first, second], 1))) == [0]
 
-    @case(ORDERED | Capability.DEAD_LETTERS)
+    @case(ORDERED | BrokerCapability.DEAD_LETTERS)
     async def test_a_replay_comes_behind_all_that_wait(self) -> None:
         """Also behind many that no receiver has seen yet."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(60, self.topic(), "a"), timeout=self.patience)
-        await receiver.settle([(await self.take_one(receiver), Park("rejected"))])
+        await broker.publish(messages(60, self.topic(), "a"), timeout=self.receive_timeout)
+        await receiver.settle([(await self.take_one(receiver), MoveToDeadLetters("rejected"))])
         (letter,) = await self.letters(broker, subscription)
         assert await keeper(broker).replay(subscription, [letter.id])
         await self._comes_in_order([receiver], [*range(1, 60), 0])
@@ -233,17 +243,17 @@ class Order(Bench):
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(4, self.topic()), timeout=self.patience)
+        await broker.publish(messages(4, self.topic()), timeout=self.receive_timeout)
         came = await self.take_from([first, second], 4)
         assert sorted(numbers(chain.from_iterable(came))) == [0, 1, 2, 3]
 
-    @case(Capability.GROUPS | Capability.ACKNOWLEDGED)
+    @case(BrokerCapability.CONSUMER_GROUPS | BrokerCapability.ACKNOWLEDGED)
     async def test_a_subscription_that_is_not_ordered_does_not_hold_keys(self) -> None:
         """Messages of one key are with several receivers, and a retry stops nobody."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
-        await broker.publish(messages(4, self.topic(), "a"), timeout=self.patience)
+        await broker.publish(messages(4, self.topic(), "a"), timeout=self.receive_timeout)
         came = await self.take(first, 2) + await self.take(second, 2)
         assert sorted(numbers(came)) == [0, 1, 2, 3]
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from diator.brokers.envelope import Envelope, Outgoing
-from diator.brokers.port import Capability, FindsUnsubscribed, Park, RetryAfter
+from diator.brokers.envelope import Envelope, OutgoingMessage
+from diator.brokers.port import BrokerCapability, FindsUnsubscribed, MoveToDeadLetters, RetryAfter
 from diator.errors import NotPublishedError
-from diator_conformance.brokers.bench import Bench, Wanted, case, keeper
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, case, keeper
 from diator_conformance.brokers.messages import envelope_of, message, messages, number, numbers
 
 ODD = {
@@ -26,16 +26,16 @@ ODD = {
 }
 """Values that something on the way may take for something else."""
 
-WINDOW = Wanted(duplicate_window=60.0)
+WINDOW = BrokerOptions(duplicate_window=60.0)
 
 
-def odd_message(topic: str, text: str) -> Outgoing:
+def odd_message(topic: str, text: str) -> OutgoingMessage:
     """Make a message with this text wherever the users' own texts can stand."""
     fields: dict[str, Any] = {"headers": text, "correlation": text, "causation": text, "kind": "ecst"}
     attributes = {f"diator{name}": value for name, value in fields.items()}
     known: dict[str, Any] = {"source": text or "/", "type": f"t{text}", "partitionkey": text, "tracestate": text}
     raw = msgspec.Raw(msgspec.json.encode({"text": text, "more": [1.5, None, True]}))
-    return Outgoing(
+    return OutgoingMessage(
         topic,
         Envelope(
             specversion="1.0", id="1", diatorversion=7, **known, **attributes, time=datetime.now(timezone.utc), data=raw
@@ -49,7 +49,7 @@ def _keeps_the_future(headers: Mapping[str, str], body: bytes) -> None:
     assert found.get("dataschema") == "https://example.org/%C3%A4"
 
 
-class Publishing(Bench):
+class Publishing(BrokerSuiteBase):
     """Who gets what is published, and whether it arrives as it was."""
 
     @case()
@@ -58,7 +58,7 @@ class Publishing(Bench):
         first, second = self.subscription("first"), self.subscription("second")
         broker = await self.given(first, second)
         receivers = [await self.receiver(first), await self.receiver(second)]
-        await broker.publish(messages(5, self.topic()), timeout=self.patience)
+        await broker.publish(messages(5, self.topic()), timeout=self.receive_timeout)
         for receiver in receivers:
             deliveries = await self.take(receiver, 5)
             assert sorted(numbers(deliveries)) == [0, 1, 2, 3, 4]
@@ -72,7 +72,7 @@ class Publishing(Bench):
         broker = await self.given(both, one)
         to_both, to_one = await broker.subscribe(both), await broker.subscribe(one)
         orders, bills = self.topic("orders"), self.topic("bills")
-        await broker.publish([message(1, orders), message(2, bills)], timeout=self.patience)
+        await broker.publish([message(1, orders), message(2, bills)], timeout=self.receive_timeout)
         assert numbers(await self.take(to_one, 1)) == [2]
         found = {number(delivery): delivery.topic for delivery in await self.take(to_both, 2)}
         assert found == {1: orders.name, 2: bills.name}
@@ -82,13 +82,13 @@ class Publishing(Bench):
     @case()
     async def test_any_text_arrives_as_it_was(self, text: str) -> None:
         """Attributes, headers and data are what they were, to the byte."""
-        subscription = self.subscription(ordered=Capability.ORDERED in self.new_broker().capabilities)
+        subscription = self.subscription(ordered=BrokerCapability.ORDER_BY_KEY in self.new_broker().capabilities)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
         sent = odd_message(self.topic().name, text)
-        await broker.publish([sent], timeout=self.patience)
+        await broker.publish([sent], timeout=self.receive_timeout)
         delivery = await self.take_one(receiver)
-        assert delivery.damage is None
+        assert delivery.read_error is None
         assert envelope_of(delivery) == sent.envelope
         assert bytes(envelope_of(delivery).data) == sent.data
 
@@ -100,16 +100,16 @@ class Publishing(Bench):
         receiver = await broker.subscribe(subscription)
         stored = message(1, self.topic(), "a").structured
         extended = b'{"futureattribute":"from tomorrow","dataschema":"https://example.org/%C3%A4",' + stored[1:]
-        await broker.publish([Outgoing.from_bytes(self.topic().name, extended)], timeout=self.patience)
+        await broker.publish([OutgoingMessage.from_bytes(self.topic().name, extended)], timeout=self.receive_timeout)
         delivery = await self.take_one(receiver)
         _keeps_the_future(delivery.headers, delivery.body)
         assert number(delivery) == 1
-        if Capability.DELAY in broker.capabilities:
-            await receiver.settle([(delivery, RetryAfter(self.delay))])
+        if BrokerCapability.DELAYED_RETRY in broker.capabilities:
+            await receiver.settle([(delivery, RetryAfter(self.retry_delay))])
             delivery = await self.take_one(receiver)
             _keeps_the_future(delivery.headers, delivery.body)
-        if Capability.DEAD_LETTERS in broker.capabilities:
-            await receiver.settle([(delivery, Park("rejected"))])
+        if BrokerCapability.DEAD_LETTERS in broker.capabilities:
+            await receiver.settle([(delivery, MoveToDeadLetters("rejected"))])
             (letter,) = await self.letters(broker, subscription)
             _keeps_the_future(letter.headers, letter.body)
             await keeper(broker).replay(subscription, [letter.id])
@@ -119,11 +119,11 @@ class Publishing(Bench):
     @case()
     async def test_a_delivery_has_the_key_of_its_message(self) -> None:
         """Or none, if the broker does not know it."""
-        subscription = self.subscription(ordered=Capability.ORDERED in self.new_broker().capabilities)
+        subscription = self.subscription(ordered=BrokerCapability.ORDER_BY_KEY in self.new_broker().capabilities)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
         keys = {0: "a", 1: None, 2: "ä b\n", 3: "x" * 300}
-        await broker.publish([message(at, self.topic(), key) for at, key in keys.items()], timeout=self.patience)
+        await broker.publish([message(at, self.topic(), key) for at, key in keys.items()], timeout=self.receive_timeout)
         for delivery in await self.take(receiver, len(keys)):
             assert delivery.key in (None, keys[number(delivery)])
 
@@ -133,7 +133,7 @@ class Publishing(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         delivery = await self.take_one(receiver)
         assert (delivery.failures, delivery.deliveries) == (0, 1)
 
@@ -141,11 +141,11 @@ class Publishing(Bench):
     async def test_what_nobody_has_subscribed_to_is_dropped(self) -> None:
         """Publishing to a topic without subscription is no error; who subscribes later gets what comes later."""
         broker = await self.connected()
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         subscription = self.subscription()
         await self.given(subscription)
         receiver = await self.receiver(subscription)
-        await broker.publish(messages(1, self.topic(), first=7), timeout=self.patience)
+        await broker.publish(messages(1, self.topic(), first=7), timeout=self.receive_timeout)
         assert numbers(await self.take(receiver, 1)) == [7]
         await self.nothing_comes(receiver)
 
@@ -160,25 +160,25 @@ class Publishing(Bench):
         taken, other, third = self.topic(), self.topic("bills"), self.topic("never")
         for topic in (taken, other):
             for key in (None, "a"):
-                await broker.publish(messages(1, topic, key=key), timeout=self.patience)
+                await broker.publish(messages(1, topic, key=key), timeout=self.receive_timeout)
         await self.ack(receiver, await self.take(receiver, 2))
         for _ in range(2):  # looking creates nothing
             found = await broker.unsubscribed([taken.name, other.name, third.name])
             assert sorted(found) == sorted([other.name, third.name])
         assert not list(await broker.unsubscribed([taken.name]))
 
-    @case(Capability.ACKNOWLEDGED)
+    @case(BrokerCapability.ACKNOWLEDGED)
     async def test_a_subscription_gets_all_from_the_time_that_it_was_applied(self) -> None:
         """It need not have a receiver."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         assert sorted(numbers(await self.take(await self.receiver(subscription), 3))) == [0, 1, 2]
 
     @case()
     async def test_nothing_can_be_published(self) -> None:
         """An empty batch is none of an error."""
-        await (await self.given(self.subscription())).publish([], timeout=self.patience)
+        await (await self.given(self.subscription())).publish([], timeout=self.receive_timeout)
 
     @case()
     async def test_calls_of_publish_may_overlap(self) -> None:
@@ -189,7 +189,7 @@ class Publishing(Bench):
         receiver = await broker.subscribe(subscription)
         batches = [messages(10, self.topic(), first=10 * index) for index in range(20)]
         brokers = [broker, other] * 10
-        sends = [one.publish(batch, timeout=self.patience) for one, batch in zip(brokers, batches, strict=True)]
+        sends = [one.publish(batch, timeout=self.receive_timeout) for one, batch in zip(brokers, batches, strict=True)]
         await asyncio.gather(*sends)
         assert sorted(numbers(await self.take(receiver, 200))) == list(range(200))
 
@@ -204,24 +204,24 @@ class Publishing(Bench):
         receiver = await broker.subscribe(subscription)
         overhead = len(message(1, self.topic(), data=b'""').structured)
         fits, over = (message(1, self.topic(), data=b'"%s"' % (b"x" * (limit - overhead + more))) for more in (0, 1))
-        await broker.publish([fits], timeout=self.patience)
+        await broker.publish([fits], timeout=self.receive_timeout)
         assert envelope_of(await self.take_one(receiver)) == fits.envelope
-        unsent: tuple[Outgoing, ...] = ()
+        unsent: tuple[OutgoingMessage, ...] = ()
         try:
-            await broker.publish([over], timeout=self.patience)
+            await broker.publish([over], timeout=self.receive_timeout)
         except NotPublishedError as error:
             unsent = error.unsent
         assert unsent == (over,) or envelope_of(await self.take_one(receiver)) == over.envelope
 
-    @case(Capability.DEDUPLICATES, WINDOW)
+    @case(BrokerCapability.DUPLICATE_DETECTION, WINDOW)
     async def test_a_duplicate_is_dropped(self) -> None:
         """What was published again, as after an error, arrives once; on another topic it is another message."""
         subscription = self.subscription("handler", "orders", "bills")
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
         orders, bills = self.topic("orders"), self.topic("bills")
-        await broker.publish([message(1, orders), message(2, orders)], timeout=self.patience)
-        await broker.publish([message(2, orders), message(1, bills), message(3, orders)], timeout=self.patience)
+        await broker.publish([message(1, orders), message(2, orders)], timeout=self.receive_timeout)
+        await broker.publish([message(2, orders), message(1, bills), message(3, orders)], timeout=self.receive_timeout)
         came = [(delivery.topic, number(delivery)) for delivery in await self.take(receiver, 4)]
         assert sorted(came) == sorted([(orders.name, 1), (orders.name, 2), (orders.name, 3), (bills.name, 1)])
         await self.nothing_comes(receiver)

@@ -4,21 +4,21 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from diator.brokers.port import Capability, Delivery, Receiver
-from diator_conformance.brokers.bench import Bench, case
+from diator.brokers.port import BrokerCapability, Delivery, Receiver
+from diator_conformance.brokers.bench import BrokerSuiteBase, case
 from diator_conformance.brokers.messages import messages, numbers
 
 
-class Receiving(Bench):
+class Receiving(BrokerSuiteBase):
     """How messages are handed out, and that none is lost between two receives."""
 
-    @case(Capability.GROUPS)
+    @case(BrokerCapability.CONSUMER_GROUPS)
     async def test_each_message_is_with_one_of_the_receivers(self) -> None:
         """Workers of one subscription, here and in other processes, share its messages."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receivers = [await broker.subscribe(subscription), await self.receiver(subscription)]
-        await broker.publish(messages(40, self.topic()), timeout=self.patience)
+        await broker.publish(messages(40, self.topic()), timeout=self.receive_timeout)
         mine = await self.take(receivers[0], 10)
         others = await self.take(receivers[1], 30)
         assert sorted(numbers(mine) + numbers(others)) == list(range(40))
@@ -30,7 +30,7 @@ class Receiving(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(10, self.topic()), timeout=self.patience)
+        await broker.publish(messages(10, self.topic()), timeout=self.receive_timeout)
         taken: list[Delivery] = []
         while len(taken) < 10:
             taken += await self.receive(receiver, 3)  # which looks at the limit
@@ -43,12 +43,12 @@ class Receiving(Bench):
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
         task = asyncio.ensure_future(self.receive(receiver, 5))
-        await asyncio.sleep(self.quiet)
+        await asyncio.sleep(self.quiet_period)
         assert not task.done()
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         assert numbers(await task) == [0]
 
-    @case(Capability.ACKNOWLEDGED)
+    @case(BrokerCapability.ACKNOWLEDGED)
     async def test_receive_may_be_cancelled_at_any_time(self) -> None:
         """What it had taken is given by the next call, or given back: nothing is lost, and nothing is counted."""
         subscription = self.subscription()
@@ -59,7 +59,7 @@ class Receiving(Bench):
         for first in range(0, 120, 2):
             task = asyncio.ensure_future(receiver.receive(3))
             await asyncio.sleep(dice.choice((0, 0, 0.001, 0.003)))
-            await broker.publish(messages(2, self.topic(), first=first), timeout=self.patience)
+            await broker.publish(messages(2, self.topic(), first=first), timeout=self.receive_timeout)
             for _ in range(dice.randrange(4)):
                 await asyncio.sleep(0)
             task.cancel()
@@ -70,13 +70,13 @@ class Receiving(Bench):
         assert {delivery.deliveries for delivery in taken} == {1}
         await self.ack(receiver, taken)
 
-    @case(Capability.ACKNOWLEDGED)
+    @case(BrokerCapability.ACKNOWLEDGED)
     async def test_a_receiver_that_is_closed_gives_back_at_once(self) -> None:
         """What it had not settled goes to another, as if it had not been handed out."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(5, self.topic()), timeout=self.patience)
+        await broker.publish(messages(5, self.topic()), timeout=self.receive_timeout)
         await self.ack(receiver, [first := await self.take_one(receiver)])
         rest = await self.take(receiver, 3)
         await receiver.aclose()
@@ -110,7 +110,7 @@ class Receiving(Bench):
         await broker.aclose()
         assert not await self._end_of(waiting)
 
-    @case(Capability.GROUPS | Capability.ACKNOWLEDGED)
+    @case(BrokerCapability.CONSUMER_GROUPS | BrokerCapability.ACKNOWLEDGED)
     async def test_a_closed_receiver_leaves_the_rest_to_others(self) -> None:
         """What comes after it was closed is not kept for it."""
         subscription = self.subscription()
@@ -119,16 +119,16 @@ class Receiving(Bench):
         waiting = await self._waits(closed)
         await closed.aclose()
         await self._end_of(waiting)
-        await broker.publish(messages(10, self.topic()), timeout=self.patience)
+        await broker.publish(messages(10, self.topic()), timeout=self.receive_timeout)
         assert sorted(numbers(await self.take(receiver, 10))) == list(range(10))
 
     async def _waits(self, receiver: Receiver) -> "asyncio.Future[Sequence[Delivery]]":
         waiting = asyncio.ensure_future(receiver.receive(5))
-        await asyncio.sleep(self.quiet)
+        await asyncio.sleep(self.quiet_period)
         assert not waiting.done()
         return waiting
 
     async def _end_of(self, waiting: "asyncio.Future[Sequence[Delivery]]") -> Sequence[Delivery]:
-        await asyncio.wait([waiting], timeout=self.patience)
-        assert waiting.done(), f"receive still waits {self.patience} s after its receiver was closed"
+        await asyncio.wait([waiting], timeout=self.receive_timeout)
+        assert waiting.done(), f"receive still waits {self.receive_timeout} s after its receiver was closed"
         return waiting.result()

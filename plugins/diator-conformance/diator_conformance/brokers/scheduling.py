@@ -3,30 +3,30 @@
 import asyncio
 from datetime import datetime, timedelta, timezone
 
-from diator.brokers.envelope import Outgoing
-from diator.brokers.port import Capability
-from diator_conformance.brokers.bench import Bench, case
+from diator.brokers.envelope import OutgoingMessage
+from diator.brokers.port import BrokerCapability
+from diator_conformance.brokers.bench import BrokerSuiteBase, case
 from diator_conformance.brokers.messages import message, messages, numbers
 
 
-class Scheduling(Bench):
+class Scheduling(BrokerSuiteBase):
     """When a message with a due time is delivered, and to whom."""
 
-    def due(self, scheduled: Outgoing, seconds: float) -> Outgoing:
+    def due(self, scheduled: OutgoingMessage, seconds: float) -> OutgoingMessage:
         """Schedule a message for a time from now."""
         when = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-        return Outgoing(scheduled.topic, scheduled.envelope, due=when)
+        return OutgoingMessage(scheduled.topic, scheduled.envelope, due=when)
 
-    @case(Capability.SCHEDULES)
+    @case(BrokerCapability.SCHEDULES)
     async def test_a_scheduled_message_is_delivered_when_it_is_due(self) -> None:
         """Not before, once, and what was published after it does not wait for it."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
-        seconds, loop = self.delay + self.quiet, asyncio.get_running_loop()
+        seconds, loop = self.retry_delay + self.quiet_period, asyncio.get_running_loop()
         began = loop.time()
         later = self.due(message(1, self.topic()), seconds)
-        await broker.publish([later, message(2, self.topic())], timeout=self.patience)
+        await broker.publish([later, message(2, self.topic())], timeout=self.receive_timeout)
         first, took = await self.take_one(receiver), loop.time() - began
         if took < seconds:  # else both were there: the machine is slow
             assert numbers([first]) == [2]
@@ -37,28 +37,28 @@ class Scheduling(Bench):
         await self.ack(receiver, [first, second])
         await self.nothing_comes(receiver)
 
-    @case(Capability.SCHEDULES)
+    @case(BrokerCapability.SCHEDULES)
     async def test_a_message_that_is_due_already_is_delivered_at_once(self) -> None:
         """A due time in the past is as good as none."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
-        await broker.publish([self.due(message(1, self.topic()), -60.0)], timeout=self.patience)
+        await broker.publish([self.due(message(1, self.topic()), -60.0)], timeout=self.receive_timeout)
         assert numbers([await self.take_one(receiver)]) == [1]
 
-    @case(Capability.SCHEDULES)
+    @case(BrokerCapability.SCHEDULES)
     async def test_scheduled_messages_arrive_in_the_order_in_which_they_are_due(self) -> None:
         """Also if they were published the other way round, by two processes."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         other = await self.connected()
         receiver = await self.receiver(subscription)
-        step, loop = max(self.delay, 0.1), asyncio.get_running_loop()
+        step, loop = max(self.retry_delay, 0.1), asyncio.get_running_loop()
         while True:
             began = loop.time()
             for number, one in ((3, broker), (2, other), (1, broker)):
                 due = self.due(message(number, self.topic()), began + number * step - loop.time())
-                await one.publish([due], timeout=self.patience)
+                await one.publish([due], timeout=self.receive_timeout)
             in_time = loop.time() - began < step
             came = [(await self.take_one(receiver)) for _ in range(3)]
             await self.ack(receiver, came)
@@ -67,13 +67,15 @@ class Scheduling(Bench):
             step *= 4  # the machine is slow: the first was due before all were published
         assert numbers(came) == [1, 2, 3]
 
-    @case(Capability.SCHEDULES)
+    @case(BrokerCapability.SCHEDULES)
     async def test_every_subscription_gets_a_scheduled_message(self) -> None:
         """Many at a time, and each of them once."""
         first, second = self.subscription("first"), self.subscription("second")
         broker = await self.given(first, second)
-        later = [self.due(one, self.delay + index % 3 * 0.05) for index, one in enumerate(messages(30, self.topic()))]
-        await broker.publish(later, timeout=self.patience)
+        later = [
+            self.due(one, self.retry_delay + index % 3 * 0.05) for index, one in enumerate(messages(30, self.topic()))
+        ]
+        await broker.publish(later, timeout=self.receive_timeout)
         for subscription in (first, second):
             receiver = await self.receiver(subscription)
             came = await self.take(receiver, 30)
@@ -81,17 +83,17 @@ class Scheduling(Bench):
             await self.ack(receiver, came)
             await self.nothing_comes(receiver)
 
-    @case(Capability.SCHEDULES | Capability.ORDERED)
+    @case(BrokerCapability.SCHEDULES | BrokerCapability.ORDER_BY_KEY)
     async def test_a_scheduled_message_takes_its_place_when_it_is_due(self) -> None:
         """It does not hold its key before, and is ordered after what was published meanwhile."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
-        seconds, loop = self.delay + self.quiet, asyncio.get_running_loop()
+        seconds, loop = self.retry_delay + self.quiet_period, asyncio.get_running_loop()
         while True:
             began = loop.time()
-            await broker.publish([self.due(message(1, self.topic(), "k"), seconds)], timeout=self.patience)
-            await broker.publish(messages(2, self.topic(), "k", first=2), timeout=self.patience)
+            await broker.publish([self.due(message(1, self.topic(), "k"), seconds)], timeout=self.receive_timeout)
+            await broker.publish(messages(2, self.topic(), "k", first=2), timeout=self.receive_timeout)
             in_time = loop.time() - began < seconds
             came = await self.take(receiver, 2)
             await self.ack(receiver, came)
@@ -102,12 +104,12 @@ class Scheduling(Bench):
             seconds *= 4  # the machine is slow: the first was due before the others were published
         assert numbers(came) == [2, 3, 1]
 
-    @case(Capability.SCHEDULES | Capability.DURABLE)
+    @case(BrokerCapability.SCHEDULES | BrokerCapability.DURABLE)
     async def test_a_scheduled_message_survives_the_process_that_published_it(self) -> None:
         """It becomes due while no connection is open, and is delivered to the next receiver."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        await broker.publish([self.due(message(1, self.topic()), self.delay)], timeout=self.patience)
+        await broker.publish([self.due(message(1, self.topic()), self.retry_delay)], timeout=self.receive_timeout)
         await broker.aclose()
         receiver = await (await self.connected()).subscribe(subscription)
         delivery = await self.take_one(receiver)

@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from diator.brokers.port import ACK, RELEASE, Capability, Outcome, Park, RetryAfter
-from diator_conformance.brokers.bench import Bench, Wanted, case, keeper
+from diator.brokers.port import ACK, RELEASE, BrokerCapability, MoveToDeadLetters, Outcome, RetryAfter
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, case, keeper
 from diator_conformance.brokers.messages import envelope_of, messages, number
 
-SAFE = Capability.ACKNOWLEDGED
-LETTERS = Capability.ACKNOWLEDGED | Capability.DEAD_LETTERS
+SAFE = BrokerCapability.ACKNOWLEDGED
+LETTERS = BrokerCapability.ACKNOWLEDGED | BrokerCapability.DEAD_LETTERS
 NOW = RetryAfter(0.0)
 
 
-class Settling(Bench):
+class Settling(BrokerSuiteBase):
     """What becomes of a delivery that is settled."""
 
     @case(SAFE)
@@ -22,7 +22,7 @@ class Settling(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         await self.ack(receiver, await self.take(receiver, 3))
         await receiver.aclose()
         await self.nothing_comes(await self.receiver(subscription))
@@ -33,40 +33,40 @@ class Settling(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(2, self.topic()), timeout=self.patience)
+        await broker.publish(messages(2, self.topic()), timeout=self.receive_timeout)
         for _ in range(3):
             deliveries = await self.take(receiver, 2)
             assert {(delivery.failures, delivery.deliveries) for delivery in deliveries} == {(0, 1)}
             assert not await receiver.settle([(delivery, RELEASE) for delivery in deliveries])
 
-    @case(SAFE | Capability.DELAY)
+    @case(SAFE | BrokerCapability.DELAYED_RETRY)
     async def test_a_retry_comes_back_after_its_delay(self) -> None:
         """Neither earlier nor much later; it is counted, and what it was before it still is."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         delivery = await self.take_one(receiver)
         asked = asyncio.get_running_loop().time()
-        assert not await receiver.settle([(delivery, RetryAfter(self.delay))])
+        assert not await receiver.settle([(delivery, RetryAfter(self.retry_delay))])
         again = await self.take_one(receiver)
         took = asyncio.get_running_loop().time() - asked
-        assert took > self.delay * 0.9, f"it came back after {took} s"
+        assert took > self.retry_delay * 0.9, f"it came back after {took} s"
         assert (again.failures, again.deliveries, again.topic) == (1, 2, delivery.topic)
         assert envelope_of(again) == envelope_of(delivery)
 
-    @case(SAFE | Capability.DELAY)
+    @case(SAFE | BrokerCapability.DELAYED_RETRY)
     async def test_delays_are_each_messages_own(self) -> None:
         """The one with the shorter delay comes back first, and nothing waits for the longer one."""
         subscription = self.subscription(max_delay=3600.0)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
-        delays = {0: 3600.0, 1: 2 * self.delay, 2: self.delay}
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
+        delays = {0: 3600.0, 1: 2 * self.retry_delay, 2: self.retry_delay}
         deliveries = await self.take(receiver, 3)
         await receiver.settle([(delivery, RetryAfter(delays[number(delivery)])) for delivery in deliveries])
         assert [number(await self.take_one(receiver)) for _ in range(2)] == [2, 1]
-        await broker.publish(messages(1, self.topic(), first=3), timeout=self.patience)
+        await broker.publish(messages(1, self.topic(), first=3), timeout=self.receive_timeout)
         assert number(await self.take_one(receiver)) == 3
 
     @case(SAFE)
@@ -75,7 +75,7 @@ class Settling(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         counts: list[tuple[int, int]] = []
         for outcome in (NOW, NOW, RELEASE, NOW, ACK):
             delivery = await self.take_one(receiver)
@@ -84,13 +84,13 @@ class Settling(Bench):
         assert counts == [(0, 1), (1, 2), (2, 3), (2, 3), (3, 4)]
         await self.nothing_comes(receiver)
 
-    @case(SAFE, Wanted(duplicate_window=60.0))
+    @case(SAFE, BrokerOptions(duplicate_window=60.0))
     async def test_a_retry_comes_back_to_its_own_subscription_only(self) -> None:
         """Others see nothing of it, and it is no duplicate of itself."""
         failing, well = self.subscription("failing"), self.subscription("well")
         broker = await self.given(failing, well)
         to_failing, to_well = await broker.subscribe(failing), await self.receiver(well)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         await self.ack(to_well, await self.take(to_well, 1))
         for failures in range(3):
             delivery = await self.take_one(to_failing)
@@ -98,14 +98,14 @@ class Settling(Bench):
             await to_failing.settle([(delivery, NOW)])
         await self.nothing_comes(to_well)
 
-    @case(LETTERS, Wanted(duplicate_window=60.0))
+    @case(LETTERS, BrokerOptions(duplicate_window=60.0))
     async def test_what_one_subscription_goes_through_is_not_seen_by_another(self) -> None:
         """One fails twice, is parked and replayed; the other gets it once. No copy is taken for a duplicate."""
         failing, well = self.subscription("failing"), self.subscription("well")
         broker = await self.given(failing, well)
         to_failing, to_well = await broker.subscribe(failing), await self.receiver(well)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
-        for outcome in (NOW, NOW, Park("exhausted", attempts=3)):
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
+        for outcome in (NOW, NOW, MoveToDeadLetters("exhausted", attempts=3)):
             await to_failing.settle([(await self.take_one(to_failing), outcome)])
         (letter,) = await self.letters(broker, failing)
         assert await keeper(broker).replay(failing, [letter.id])
@@ -123,8 +123,8 @@ class Settling(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(40, self.topic()), timeout=self.patience)
-        outcomes: tuple[Outcome, ...] = (ACK, RELEASE, NOW, Park("rejected"))
+        await broker.publish(messages(40, self.topic()), timeout=self.receive_timeout)
+        outcomes: tuple[Outcome, ...] = (ACK, RELEASE, NOW, MoveToDeadLetters("rejected"))
         deliveries = await self.take(receiver, 40)
         assert not await receiver.settle([(delivery, outcomes[number(delivery) % 4]) for delivery in deliveries])
         again = {number(delivery): delivery.failures for delivery in await self.take(receiver, 20)}
@@ -141,14 +141,16 @@ class Settling(Bench):
         assert not await receiver.settle([])
         assert not await receiver.renew([])
 
-    @pytest.mark.parametrize("outcome", [ACK, NOW, Park("rejected")], ids=lambda outcome: type(outcome).__name__)
+    @pytest.mark.parametrize(
+        "outcome", [ACK, NOW, MoveToDeadLetters("rejected")], ids=lambda outcome: type(outcome).__name__
+    )
     @case(LETTERS)
     async def test_settling_may_be_repeated(self, outcome: Outcome) -> None:
         """As after an error, when nobody knows whether it was done: it is done once."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(2, self.topic()), timeout=self.patience)
+        await broker.publish(messages(2, self.topic()), timeout=self.receive_timeout)
         settlements = [(delivery, outcome) for delivery in await self.take(receiver, 2)]
         await receiver.settle(settlements[:1])
         await receiver.settle(settlements)
@@ -157,7 +159,7 @@ class Settling(Bench):
             again = await self.take(receiver, 2)
             assert [(delivery.failures, delivery.deliveries) for delivery in again] == [(1, 2)] * 2
             await self.ack(receiver, again)
-        assert len(await self.letters(broker, subscription)) == (2 if isinstance(outcome, Park) else 0)
+        assert len(await self.letters(broker, subscription)) == (2 if isinstance(outcome, MoveToDeadLetters) else 0)
         await self.nothing_comes(receiver)
 
     @case(SAFE)
@@ -166,10 +168,10 @@ class Settling(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         delivery = await self.take_one(receiver)
         waiting = asyncio.ensure_future(self.take_one(receiver))
-        await asyncio.sleep(self.quiet)
+        await asyncio.sleep(self.quiet_period)
         assert not await receiver.renew([delivery])
         assert not await receiver.settle([(delivery, NOW)])
         assert number(await waiting) == 0

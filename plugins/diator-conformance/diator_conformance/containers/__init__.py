@@ -15,14 +15,14 @@ from diator_conformance.containers.lifetimes import Lifetimes
 from diator_conformance.containers.registration import (
     CannotExpressError,
     Feature,
-    Kind,
     RefusedByLibraryError,
     Registration,
+    SourceKind,
 )
 from diator_conformance.containers.startup import Startup
 from diator_conformance.containers.teardown import Teardown
 
-__all__ = ["CannotExpressError", "ContainerSuite", "Feature", "Kind", "RefusedByLibraryError", "Registration"]
+__all__ = ["CannotExpressError", "ContainerSuite", "Feature", "RefusedByLibraryError", "Registration", "SourceKind"]
 
 
 class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Closing, Failures, Startup, Keys, Immediate):

@@ -10,20 +10,20 @@ from typing_extensions import ParamSpec
 
 from diator import Named
 from diator.containers import Key
-from diator.containers.port import Capability, Container, Lifetime
+from diator.containers.port import Container, ContainerCapability, Lifetime
 from diator.errors import ContainerError, DependencyNotFoundError, UnsupportedRegistrationError
 from diator_conformance.containers.registration import (
     NOTHING,
     CannotExpressError,
     Feature,
-    Kind,
     RefusedByLibraryError,
     Registration,
+    SourceKind,
     kind_of,
 )
 
 P = ParamSpec("P")
-B = TypeVar("B", bound="Bench")
+B = TypeVar("B", bound="ContainerSuiteBase")
 
 
 class EndedError(Exception):
@@ -47,7 +47,7 @@ def case(
             try:
                 outcome = body(self, *args, **kwargs)
                 if outcome is not None:
-                    asyncio.run(asyncio.wait_for(outcome, self.deadline))
+                    asyncio.run(asyncio.wait_for(outcome, self.case_timeout))
             except EndedError:
                 return
 
@@ -60,10 +60,10 @@ def case(
 _MARK = "diator_case"
 
 
-class Bench:
+class ContainerSuiteBase:
     """The base of all cases: what the author of a plugin writes, and what cases are written with."""
 
-    deadline: ClassVar[float] = 10.0
+    case_timeout: ClassVar[float] = 10.0
     """Seconds that a case may take; one that waits for ever fails."""
 
     lacks: ClassVar[Feature] = NOTHING
@@ -97,7 +97,7 @@ class Bench:
     def features(self) -> Feature:
         """What the library can do: all but what it ``lacks``, and but what the plugin does not declare."""
         declared = self.container((), ()).capabilities
-        undeclared = (Feature[str(one.name)] for one in Capability if one not in declared)
+        undeclared = (Feature[str(one.name)] for one in ContainerCapability if one not in declared)
         return functools.reduce(lambda found, one: found & ~one, undeclared, ~self.lacks)
 
     @property
@@ -119,7 +119,7 @@ class Bench:
 
     def value(self, hint: Any, value: object, *, qualifier: str | None = None) -> Registration:
         """Write a registration of an object that is there already."""
-        return Registration(Key(hint, qualifier), value, Kind.VALUE, Lifetime.SINGLETON)
+        return Registration(Key(hint, qualifier), value, SourceKind.VALUE, Lifetime.SINGLETON)
 
     def build(self, *registrations: Registration, provided: Collection[Key] = ()) -> Container:
         """Make the container of a case; ends the case here if the container can't do it, and refuses it."""
@@ -154,7 +154,7 @@ def names(features: Feature) -> str:
 
 def _must_refuse(container: Container, keys: Sequence[Key], provided: Collection[Key], lacking: Feature) -> None:
     kinds: tuple[type[ContainerError], ...] = (UnsupportedRegistrationError,)
-    if Feature.PROVIDED in lacking:
+    if Feature.PROVIDED_VALUES in lacking:
         kinds += (DependencyNotFoundError,)
     errors = container.validate(keys, provided).errors
     refusals = [error for error in errors if isinstance(error, kinds)]
@@ -165,7 +165,7 @@ def _must_refuse(container: Container, keys: Sequence[Key], provided: Collection
     for refusal in refusals:
         if isinstance(refusal, UnsupportedRegistrationError):
             assert refusal.key in keys, "a refusal names the key that was registered"
-            assert refusal.remedy, "a refusal says what to do instead"
+            assert refusal.fix, "a refusal says what to do instead"
 
 
 def _has_xfail_with_reason(case: object) -> bool:

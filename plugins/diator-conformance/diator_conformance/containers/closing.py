@@ -12,9 +12,9 @@ import pytest
 from diator.app import Diator
 from diator.containers import Key
 from diator.containers.port import Container, Lifetime
-from diator_conformance.containers.bench import Bench, case
+from diator_conformance.containers.bench import ContainerSuiteBase, case
 from diator_conformance.containers.failures import first_of
-from diator_conformance.containers.registration import Feature, Kind, Registration
+from diator_conformance.containers.registration import Feature, Registration, SourceKind
 from diator_conformance.containers.resources import BOTH, HandlerError
 from diator_conformance.containers.services import Inner, Middle, Outer, Rows, Work
 
@@ -42,14 +42,14 @@ def swallowing(_: BaseException | None) -> None:
 class Nested:
     """Three resources that need each other; each writes down whether it commits or rolls back, and then closes."""
 
-    def __init__(self, kind: Kind, **closes: Close) -> None:
+    def __init__(self, kind: SourceKind, **closes: Close) -> None:
         self.log: list[str] = []
         self._kind = kind
         self._closes = closes
 
-    def registrations(self, bench: Bench, lifetime: Lifetime | None = None) -> list[Registration]:
+    def registrations(self, bench: ContainerSuiteBase, lifetime: Lifetime | None = None) -> list[Registration]:
         """What the container is made with."""
-        factories = self._sync() if self._kind is Kind.GENERATOR else self._async()
+        factories = self._sync() if self._kind is SourceKind.GENERATOR else self._async()
         hints = (Outer, Middle, Inner)
         return [bench.register(hint, one, lifetime=lifetime) for hint, one in zip(hints, factories, strict=True)]
 
@@ -165,13 +165,13 @@ def _own(error: BaseException | None) -> set[str]:
     return {str(one) for one in errors_in(error) if isinstance(one, OwnError)}
 
 
-class Closing(Bench):
+class Closing(ContainerSuiteBase):
     """A unit of work takes effect as a whole or not at all, also where something fails to close."""
 
     @BOTH
     @EACH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_what_closes_after_a_failure_sees_it(self, level: str, kind: Kind) -> None:
+    async def test_what_closes_after_a_failure_sees_it(self, level: str, kind: SourceKind) -> None:
         """None commits when one that closed before it has failed to; the failure is raised."""
         nested = Nested(kind, **{level: raising(level)})
         raised = await _left(self.build(*nested.registrations(self)))
@@ -183,7 +183,9 @@ class Closing(Bench):
     @BOTH
     @EACH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_a_resource_that_swallows_the_error_hides_it_from_no_other(self, level: str, kind: Kind) -> None:
+    async def test_a_resource_that_swallows_the_error_hides_it_from_no_other(
+        self, level: str, kind: SourceKind
+    ) -> None:
         """Those that close after it roll back all the same, when the handler has failed."""
         nested = Nested(kind, **{level: swallowing})
         await _left(self.build(*nested.registrations(self)), HandlerError())
@@ -191,7 +193,7 @@ class Closing(Bench):
 
     @BOTH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_a_resource_that_swallows_a_failure_to_close_does_not_undo_it(self, kind: Kind) -> None:
+    async def test_a_resource_that_swallows_a_failure_to_close_does_not_undo_it(self, kind: SourceKind) -> None:
         """The outer one rolls back, and the failure of the inner one is raised, whatever the middle one hides."""
         nested = Nested(kind, inner=raising("inner"), middle=swallowing)
         raised = await _left(self.build(*nested.registrations(self)))
@@ -201,7 +203,7 @@ class Closing(Bench):
     @BOTH
     @EACH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_a_resource_that_raises_another_error_replaces_none(self, level: str, kind: Kind) -> None:
+    async def test_a_resource_that_raises_another_error_replaces_none(self, level: str, kind: SourceKind) -> None:
         """The sender gets the error of the handler, with that of closing among its causes; all roll back."""
         nested = Nested(kind, **{level: raising(level)})
         error = HandlerError()
@@ -217,7 +219,7 @@ class Closing(Bench):
     @BOTH
     @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_a_group_that_holds_the_error_does_not_lead_back_to_it(
-        self, kind: Kind, close: Close, verb: str
+        self, kind: SourceKind, close: Close, verb: str
     ) -> None:
         """The sender gets the error of the handler; what else failed is among its causes, and they form no circle."""
         nested = Nested(kind, inner=close)
@@ -231,7 +233,7 @@ class Closing(Bench):
 
     @BOTH
     @case()
-    async def test_several_that_fail_to_close_are_all_reported(self, kind: Kind) -> None:
+    async def test_several_that_fail_to_close_are_all_reported(self, kind: SourceKind) -> None:
         """No error of closing is lost, and what led to them goes in no circle."""
         nested = Nested(kind, inner=raising("inner"), middle=raising("middle"), outer=raising("outer"))
         assert _own(await _left(self.build(*nested.registrations(self)))) == set(LEVELS)
@@ -239,7 +241,7 @@ class Closing(Bench):
 
     @BOTH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_a_cancellation_that_closing_raises_is_a_failure(self, kind: Kind) -> None:
+    async def test_a_cancellation_that_closing_raises_is_a_failure(self, kind: SourceKind) -> None:
         """What closes after it rolls back, and the sender gets the cancellation."""
 
         def cancelled(_: BaseException | None) -> None:
@@ -253,7 +255,7 @@ class Closing(Bench):
 
     @BOTH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_singletons_see_what_has_failed_to_close_before_them(self, kind: Kind) -> None:
+    async def test_singletons_see_what_has_failed_to_close_before_them(self, kind: SourceKind) -> None:
         """What holds in a scope holds in ``aclose``."""
         nested = Nested(kind, inner=raising("inner"))
         container = self.build(*nested.registrations(self, Lifetime.SINGLETON))

@@ -10,8 +10,8 @@ from diator.app import Diator
 from diator.containers import Key
 from diator.containers.port import Lifetime
 from diator.errors import NotRunningError
-from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import Feature, Kind
+from diator_conformance.containers.bench import ContainerSuiteBase, case
+from diator_conformance.containers.registration import Feature, SourceKind
 from diator_conformance.containers.resources import BOTH, session
 from diator_conformance.containers.services import Config, Database, Session, Work
 
@@ -34,7 +34,7 @@ async def _resolve(resolve: Callable[[Key], Awaitable[Any]], key: Key) -> object
     return await resolve(key)
 
 
-class Concurrency(Bench):
+class Concurrency(ContainerSuiteBase):
     """Several tasks, several scopes, several loops, several containers."""
 
     @case()
@@ -52,7 +52,7 @@ class Concurrency(Bench):
 
     @BOTH
     @case()
-    async def test_scopes_that_overlap_are_isolated(self, kind: Kind) -> None:
+    async def test_scopes_that_overlap_are_isolated(self, kind: SourceKind) -> None:
         """Leaving one scope closes its resource only, while another goes on working."""
         log: list[str] = []
         numbers = iter(("first", "second"))
@@ -67,7 +67,7 @@ class Concurrency(Bench):
             yield Session()
             log.append(f"{number} closed")
 
-        container = self.build(self.register(Session, generator if kind is Kind.GENERATOR else async_generator))
+        container = self.build(self.register(Session, generator if kind is SourceKind.GENERATOR else async_generator))
         first_left = asyncio.Event()
         second_open = asyncio.Event()
 
@@ -121,7 +121,7 @@ class Concurrency(Bench):
 
     @BOTH
     @case()
-    async def test_a_scope_may_be_left_in_another_task(self, kind: Kind) -> None:
+    async def test_a_scope_may_be_left_in_another_task(self, kind: SourceKind) -> None:
         """Web frameworks and test fixtures may end the block of a stream in another task than they began it in."""
         log: list[str] = []
         container = self.build(self.register(Session, session(kind, log)))
@@ -146,7 +146,7 @@ class Concurrency(Bench):
 
     @case()
     def test_an_app_runs_again_in_another_loop_only_with_a_container_that_reopens(self) -> None:
-        """Without ``REOPENS`` the app refuses to start again; with it, the second loop works as the first did."""
+        """Without ``REUSABLE`` the app refuses to start again; with it, the second loop works as the first did."""
         container = self.build(self.register(Config))
         app = Diator(container=container)
 
@@ -159,7 +159,7 @@ class Concurrency(Bench):
                 return await app.send(Work())
 
         assert isinstance(asyncio.run(run()), Config)
-        if Feature.REOPENS in self.features:
+        if Feature.REUSABLE in self.features:
             assert isinstance(asyncio.run(run()), Config)
         else:
             with pytest.raises(NotRunningError):

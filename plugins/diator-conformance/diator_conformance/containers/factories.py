@@ -6,7 +6,7 @@ from diator.app import Diator
 from diator.containers import Key
 from diator.engine.provided_values import requested_key
 from diator_conformance.containers import postponed
-from diator_conformance.containers.bench import Bench, case
+from diator_conformance.containers.bench import ContainerSuiteBase, case
 from diator_conformance.containers.registration import Feature
 from diator_conformance.containers.services import (
     FALLBACK,
@@ -29,7 +29,7 @@ async def make_config() -> Config:
     return Config()
 
 
-class Factories(Bench):
+class Factories(ContainerSuiteBase):
     """Factories, defaults, values, and values that the sender of a message brings."""
 
     @case()
@@ -106,7 +106,7 @@ class Factories(Bench):
         async with container.scope({}) as scope:
             assert (await scope.resolve(Key(Tolerant))).config is config
 
-    @case(Feature.PROVIDED)
+    @case(Feature.PROVIDED_VALUES)
     async def test_a_provided_value_reaches_factories(self) -> None:
         """What one scope was given reaches all that need it in that scope, however deep, and no other scope."""
         given = [Key(Request)]
@@ -121,7 +121,7 @@ class Factories(Bench):
             assert (await two.resolve(Key(Billing))).tenant.request is second
             assert await one.resolve(Key(Request)) is first
 
-    @case(Feature.PROVIDED)
+    @case(Feature.PROVIDED_VALUES)
     def test_finds_what_needs_a_value_that_senders_bring(self) -> None:
         """Where nothing is brought, such as in a worker, every key that needs it is told, however deep it is."""
         given = [Key(Request)]
@@ -136,7 +136,7 @@ class Factories(Bench):
             assert found.warnings or found.errors, "what validate() could not look into is a warning"
         assert not container.validate(keys, given).errors
 
-    @case(Feature.PROVIDED)
+    @case(Feature.PROVIDED_VALUES)
     async def test_a_provided_value_never_reaches_a_later_scope(self) -> None:
         """What one sender brought is forgotten with its scope; memory that is used again brings it back to no one."""
         container = self.build(self.register(Tenant), provided=[Key(Request)])
@@ -146,7 +146,7 @@ class Factories(Bench):
                 assert await scope.resolve(Key(Request)) is request
                 assert (await scope.resolve(Key(Tenant))).request is request
 
-    @case(Feature.PROVIDED)
+    @case(Feature.PROVIDED_VALUES)
     async def test_what_a_sender_provides_reaches_factories(self) -> None:
         """The same through a whole app: ``app.using(provide=...)``."""
         container = self.build(self.register(Tenant), provided=[Key(Request)])

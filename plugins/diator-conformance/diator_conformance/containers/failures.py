@@ -8,8 +8,8 @@ import pytest
 from diator.app import Diator
 from diator.containers import Key
 from diator.containers.port import Container
-from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import Kind
+from diator_conformance.containers.bench import ContainerSuiteBase, case
+from diator_conformance.containers.registration import SourceKind
 from diator_conformance.containers.resources import BOTH, HandlerError, badly, session
 from diator_conformance.containers.services import Config, Database, Session, Work
 
@@ -37,12 +37,12 @@ async def first_of(event: asyncio.Event, task: "asyncio.Task[object]") -> None:
     waiting.cancel()
 
 
-class Failures(Bench):
+class Failures(ContainerSuiteBase):
     """What Diator guarantees around any container when something fails, shown with a whole app."""
 
     @BOTH
     @case()
-    async def test_a_resource_cannot_swallow_an_error(self, kind: Kind) -> None:
+    async def test_a_resource_cannot_swallow_an_error(self, kind: SourceKind) -> None:
         """The sender of a command learns that it failed, whatever a resource makes of the error."""
 
         def generator() -> Iterator[Session]:
@@ -57,7 +57,7 @@ class Failures(Bench):
             except HandlerError:
                 return
 
-        container = self.build(self.register(Session, generator if kind is Kind.GENERATOR else async_generator))
+        container = self.build(self.register(Session, generator if kind is SourceKind.GENERATOR else async_generator))
         error = HandlerError()
         async with app_of(container, _raising(error)) as app:
             with pytest.raises(HandlerError) as raised:
@@ -66,7 +66,7 @@ class Failures(Bench):
 
     @BOTH
     @case()
-    async def test_an_error_of_the_handler_wins_over_one_of_closing(self, kind: Kind) -> None:
+    async def test_an_error_of_the_handler_wins_over_one_of_closing(self, kind: SourceKind) -> None:
         """The sender gets the error of the handler, with the one of closing among its causes."""
         container = self.build(self.register(Session, session(kind, [], badly)))
         error = HandlerError()
@@ -78,7 +78,7 @@ class Failures(Bench):
 
     @BOTH
     @case()
-    async def test_an_error_of_closing_fails_the_command(self, kind: Kind) -> None:
+    async def test_an_error_of_closing_fails_the_command(self, kind: SourceKind) -> None:
         """A command whose work could not be closed, a commit for example, has not succeeded."""
         container = self.build(self.register(Session, session(kind, [], badly)))
         async with app_of(container, lambda _: "done") as app:

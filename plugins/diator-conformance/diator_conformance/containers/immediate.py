@@ -10,8 +10,8 @@ import pytest
 
 from diator.containers import Container, ImmediateContainer, Key, Lifetime
 from diator.errors import DependencyNotFoundError, ScopeClosedError
-from diator_conformance.containers.bench import Bench, EndedError, case
-from diator_conformance.containers.registration import Feature, Kind
+from diator_conformance.containers.bench import ContainerSuiteBase, EndedError, case
+from diator_conformance.containers.registration import Feature, SourceKind
 from diator_conformance.containers.resources import HandlerError, Log, session, transaction
 from diator_conformance.containers.services import (
     Billing,
@@ -26,7 +26,7 @@ from diator_conformance.containers.services import (
 )
 
 
-class Immediate(Bench):
+class Immediate(ContainerSuiteBase):
     """What a container resolves without awaiting is what ``resolve`` returns."""
 
     @pytest.mark.parametrize("lifetime", list(Lifetime))
@@ -75,7 +75,7 @@ class Immediate(Bench):
                 missing(scope)
         assert raised.value.key == Key(Session)
 
-    @case(Feature.PROVIDED)
+    @case(Feature.PROVIDED_VALUES)
     async def test_immediate_returns_provided_values(self) -> None:
         """By themselves and below others, those of the scope that it is called with."""
         container = self.build(self.register(Tenant), self.register(Billing), provided=[Key(Request)])
@@ -107,8 +107,8 @@ class Immediate(Bench):
         """Together with those that ``resolve`` has opened, before or after."""
         log: Log = []
         container = self.build(
-            self.register(Session, session(Kind.GENERATOR, log)),
-            self.register(Transaction, transaction(Kind.ASYNC_GENERATOR, log)),
+            self.register(Session, session(SourceKind.GENERATOR, log)),
+            self.register(Transaction, transaction(SourceKind.ASYNC_GENERATOR, log)),
         )
         opened = function_of(container, Key(Session))
         for immediately in (True, False):
@@ -123,7 +123,7 @@ class Immediate(Bench):
     async def test_a_resource_opened_immediately_closes_after_an_error(self) -> None:
         """The error leaves the scope as it was."""
         log: Log = []
-        container = self.build(self.register(Session, session(Kind.GENERATOR, log)))
+        container = self.build(self.register(Session, session(SourceKind.GENERATOR, log)))
         opened, error = function_of(container, Key(Session)), HandlerError()
         raised: BaseException | None = None
         try:
@@ -165,7 +165,7 @@ class Immediate(Bench):
             assert raised.value is error
             assert isinstance(database(scope).config, Config)
 
-    @case(Feature.REOPENS)
+    @case(Feature.REUSABLE)
     async def test_immediate_serves_a_reopened_container(self) -> None:
         """Singletons are built anew after ``aclose``, and not by asking for the function."""
         built: list[Config] = []

@@ -9,7 +9,7 @@ from diator.app import Diator
 from diator.containers import Key
 from diator.errors import DependencyNotFoundError
 from diator.router import Router
-from diator_conformance.containers.bench import Bench, case
+from diator_conformance.containers.bench import ContainerSuiteBase, case
 from diator_conformance.containers.services import (
     Clock,
     Config,
@@ -30,7 +30,7 @@ class Replica(Config):
     """Registered under the key of its base, with a qualifier."""
 
 
-class Keys(Bench):
+class Keys(ContainerSuiteBase):
     """What can be a key."""
 
     @case()

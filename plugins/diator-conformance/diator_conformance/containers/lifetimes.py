@@ -4,13 +4,13 @@ import pytest
 
 from diator.containers import Key
 from diator.containers.port import Container, Lifetime
-from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import Feature, Kind
+from diator_conformance.containers.bench import ContainerSuiteBase, case
+from diator_conformance.containers.registration import Feature, SourceKind
 from diator_conformance.containers.resources import BOTH, session
 from diator_conformance.containers.services import Config, Dashboard, Database, Report, Repository, Session
 
 
-class Lifetimes(Bench):
+class Lifetimes(ContainerSuiteBase):
     """The shape of the port, and how long objects are shared."""
 
     @case()
@@ -69,7 +69,7 @@ class Lifetimes(Bench):
 
     @BOTH
     @case()
-    async def test_a_singleton_resource_is_closed_by_aclose_and_only_once(self, kind: Kind) -> None:
+    async def test_a_singleton_resource_is_closed_by_aclose_and_only_once(self, kind: SourceKind) -> None:
         """The end of a scope leaves it open, ``aclose`` closes it, and doing that again does nothing."""
         log: list[str] = []
         container = self.build(self.register(Session, session(kind, log), lifetime=Lifetime.SINGLETON))
@@ -101,7 +101,7 @@ class Lifetimes(Bench):
         container = self.build(self.register(Config, lifetime=lifetime))
         assert container.lifetime(Key(Config)) is lifetime
 
-    @case(Feature.SINGLETON | Feature.REOPENS)
+    @case(Feature.SINGLETON | Feature.REUSABLE)
     async def test_a_reopened_container_builds_its_singletons_anew(self) -> None:
         """After ``aclose`` nothing that was closed is given out again."""
         container = self.build(self.register(Config, lifetime=Lifetime.SINGLETON))

@@ -34,20 +34,20 @@ class Feature(enum.Flag):
     """One object that outlives the scopes."""
     SINGLETON_TEARDOWN = enum.auto()
     """Singleton resources are closed by ``aclose``."""
-    PROVIDED = enum.auto()
+    PROVIDED_VALUES = enum.auto()
     """Values given to ``scope`` reach the container's own factories; declared by the plugin."""
     QUALIFIERS = enum.auto()
     """Two providers of one type, distinguished by a qualifier."""
     DEEP_VALIDATION = enum.auto()
     """``validate`` finds what is missing below the keys that it is asked for; declared by the plugin."""
-    REOPENS = enum.auto()
+    REUSABLE = enum.auto()
     """Usable again after ``aclose``; declared by the plugin."""
 
 
 NOTHING = Feature(0)
 
 
-class Kind(enum.Enum):
+class SourceKind(enum.Enum):
     """What the source of a registration is."""
 
     CLASS = "class"
@@ -68,7 +68,7 @@ class Registration:
     key: Key
     # Any: a source is a class, a factory of any signature, or any value (see `kind`).
     source: Any
-    kind: Kind
+    kind: SourceKind
     lifetime: Lifetime
 
     @property
@@ -77,30 +77,30 @@ class Registration:
         needs = _OF_KIND.get(self.kind, NOTHING)
         if self.key.qualifier is not None:
             needs |= Feature.QUALIFIERS
-        if self.kind is Kind.VALUE:
+        if self.kind is SourceKind.VALUE:
             return needs
         if self.lifetime is Lifetime.SCOPED:
             needs |= Feature.SCOPED
         if self.lifetime is Lifetime.SINGLETON:
             needs |= Feature.SINGLETON
-            if self.kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR):
+            if self.kind in (SourceKind.GENERATOR, SourceKind.ASYNC_GENERATOR):
                 needs |= Feature.SINGLETON_TEARDOWN
         return needs
 
 
 _OF_KIND = {
-    Kind.COROUTINE: Feature.ASYNC_FACTORY,
-    Kind.GENERATOR: Feature.TEARDOWN,
-    Kind.ASYNC_GENERATOR: Feature.ASYNC_TEARDOWN,
+    SourceKind.COROUTINE: Feature.ASYNC_FACTORY,
+    SourceKind.GENERATOR: Feature.TEARDOWN,
+    SourceKind.ASYNC_GENERATOR: Feature.ASYNC_TEARDOWN,
 }
 
 
-def kind_of(source: object) -> Kind:
+def kind_of(source: object) -> SourceKind:
     """Tell what a class or a factory is."""
     if isinstance(source, type):
-        return Kind.CLASS
+        return SourceKind.CLASS
     if inspect.isasyncgenfunction(source):
-        return Kind.ASYNC_GENERATOR
+        return SourceKind.ASYNC_GENERATOR
     if inspect.isgeneratorfunction(source):
-        return Kind.GENERATOR
-    return Kind.COROUTINE if inspect.iscoroutinefunction(source) else Kind.FUNCTION
+        return SourceKind.GENERATOR
+    return SourceKind.COROUTINE if inspect.iscoroutinefunction(source) else SourceKind.FUNCTION

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from diator_conformance.containers.registration import Kind
+from diator_conformance.containers.registration import SourceKind
 from diator_conformance.containers.services import Session, Transaction
 
 Log = list[str]
-BOTH = pytest.mark.parametrize("kind", [Kind.GENERATOR, Kind.ASYNC_GENERATOR])
+BOTH = pytest.mark.parametrize("kind", [SourceKind.GENERATOR, SourceKind.ASYNC_GENERATOR])
 """Runs a case for the two kinds of factories that close what they opened."""
 
 
@@ -33,7 +33,7 @@ def badly() -> None:
 
 
 def session(
-    kind: Kind, log: Log, close: Callable[[], None] = well
+    kind: SourceKind, log: Log, close: Callable[[], None] = well
 ) -> Callable[[], Iterator[Session]] | Callable[[], AsyncIterator[Session]]:
     """Make a factory of a session."""
 
@@ -54,11 +54,11 @@ def session(
             log.append("session closed")
             close()
 
-    return generator if kind is Kind.GENERATOR else async_generator
+    return generator if kind is SourceKind.GENERATOR else async_generator
 
 
 def transaction(
-    kind: Kind, log: Log, close: Callable[[], None] = well
+    kind: SourceKind, log: Log, close: Callable[[], None] = well
 ) -> Callable[[Session], Iterator[Transaction]] | Callable[[Session], AsyncIterator[Transaction]]:
     """Make a factory of a transaction, which needs a session."""
 
@@ -72,4 +72,4 @@ def transaction(
         log.append("transaction closed")
         close()
 
-    return generator if kind is Kind.GENERATOR else async_generator
+    return generator if kind is SourceKind.GENERATOR else async_generator

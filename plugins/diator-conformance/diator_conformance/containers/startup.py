@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from diator.containers import Key
-from diator.containers.port import InspectableContainer, Lifetime, Validation
+from diator.containers.port import InspectableContainer, Lifetime, ValidationResult
 from diator.errors import ContainerError, DependencyCycleError, DependencyNotFoundError, LifetimeMismatchError
-from diator_conformance.containers.bench import Bench, case
+from diator_conformance.containers.bench import ContainerSuiteBase, case
 from diator_conformance.containers.registration import Feature, RefusedByLibraryError, Registration
 from diator_conformance.containers.services import (
     Billing,
@@ -24,10 +24,10 @@ from diator_conformance.containers.services import (
 )
 
 
-class Startup(Bench):
+class Startup(ContainerSuiteBase):
     """What is found before the first message, and that looking runs no user code."""
 
-    def find(self, key: Key, *registrations: Registration) -> Validation | None:
+    def find(self, key: Key, *registrations: Registration) -> ValidationResult | None:
         """Validate this key; None where the library refused the registrations when the container was made."""
         try:
             container = self.build(*registrations)
@@ -183,7 +183,7 @@ class Startup(Bench):
                 assert not container.reaches([Key(Config)], Key(Database)), "not what needs the key"
                 assert not container.reaches([], Key(Config))
 
-    @case(Feature.PROVIDED)
+    @case(Feature.PROVIDED_VALUES)
     def test_tells_whether_a_value_that_senders_bring_is_below_others(self) -> None:
         """The same for a session that comes with ``app.using(provide=...)``, and not for a default."""
         given = [Key(Request)]

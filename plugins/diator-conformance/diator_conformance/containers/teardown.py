@@ -7,18 +7,18 @@ import pytest
 
 from diator.containers import Key
 from diator.errors import ScopeClosedError
-from diator_conformance.containers.bench import Bench, case
-from diator_conformance.containers.registration import Feature, Kind
+from diator_conformance.containers.bench import ContainerSuiteBase, case
+from diator_conformance.containers.registration import Feature, SourceKind
 from diator_conformance.containers.resources import BOTH, HandlerError, Log, badly, session, transaction
 from diator_conformance.containers.services import Accounts, Session, Transaction
 
 
-class Teardown(Bench):
+class Teardown(ContainerSuiteBase):
     """Resources close with their scope, in the right order, and know how it ended."""
 
     @BOTH
     @case()
-    async def test_a_resource_is_closed_with_its_scope(self, kind: Kind) -> None:
+    async def test_a_resource_is_closed_with_its_scope(self, kind: SourceKind) -> None:
         """It is open as long as the scope, and closed when the scope was left."""
         log: Log = []
         container = self.build(self.register(Session, session(kind, log)))
@@ -29,7 +29,7 @@ class Teardown(Bench):
 
     @BOTH
     @case()
-    async def test_resources_close_in_reverse_order(self, kind: Kind) -> None:
+    async def test_resources_close_in_reverse_order(self, kind: SourceKind) -> None:
         """What was opened last is closed first, every time."""
         log: Log = []
         container = self.build(
@@ -43,7 +43,7 @@ class Teardown(Bench):
 
     @BOTH
     @case()
-    async def test_a_resource_that_nobody_asked_for_is_not_opened(self, kind: Kind) -> None:
+    async def test_a_resource_that_nobody_asked_for_is_not_opened(self, kind: SourceKind) -> None:
         """Entering and leaving a scope opens nothing."""
         log: Log = []
         container = self.build(self.register(Session, session(kind, log)), self.register(Accounts))
@@ -53,7 +53,7 @@ class Teardown(Bench):
 
     @BOTH
     @case()
-    async def test_an_error_closes_resources_and_goes_on(self, kind: Kind) -> None:
+    async def test_an_error_closes_resources_and_goes_on(self, kind: SourceKind) -> None:
         """A block that fails has its resources closed; the error leaves the scope as it was."""
         log: Log = []
         container = self.build(self.register(Session, session(kind, log)))
@@ -70,7 +70,7 @@ class Teardown(Bench):
 
     @BOTH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_a_resource_sees_the_error(self, kind: Kind) -> None:
+    async def test_a_resource_sees_the_error(self, kind: SourceKind) -> None:
         """Thrown at the ``yield`` or sent to it, what failed the scope is known to what closes the resource."""
         seen: list[object] = []
 
@@ -88,7 +88,7 @@ class Teardown(Bench):
                 seen.append(error)
                 raise
 
-        container = self.build(self.register(Session, generator if kind is Kind.GENERATOR else async_generator))
+        container = self.build(self.register(Session, generator if kind is SourceKind.GENERATOR else async_generator))
         async with container.scope({}) as scope:
             await scope.resolve(Key(Session))
         assert seen == [None]
@@ -101,7 +101,7 @@ class Teardown(Bench):
 
     @BOTH
     @case(Feature.TEARDOWN_SEES_ERROR)
-    async def test_the_error_is_thrown_into_the_resource(self, kind: Kind) -> None:
+    async def test_the_error_is_thrown_into_the_resource(self, kind: SourceKind) -> None:
         """``try: yield ... except: roll back`` works; a library that sends the error instead documents that."""
         log: Log = []
 
@@ -121,7 +121,7 @@ class Teardown(Bench):
                 log.append("rolled back")
                 raise
 
-        container = self.build(self.register(Session, generator if kind is Kind.GENERATOR else async_generator))
+        container = self.build(self.register(Session, generator if kind is SourceKind.GENERATOR else async_generator))
         with suppress(HandlerError):
             async with container.scope({}) as scope:
                 await scope.resolve(Key(Session))
@@ -130,7 +130,7 @@ class Teardown(Bench):
 
     @BOTH
     @case()
-    async def test_an_error_of_closing_is_raised_and_the_others_close(self, kind: Kind) -> None:
+    async def test_an_error_of_closing_is_raised_and_the_others_close(self, kind: SourceKind) -> None:
         """One resource that fails to close does not keep the others open, and is not forgotten."""
         log: Log = []
         container = self.build(
@@ -147,7 +147,7 @@ class Teardown(Bench):
 
     @BOTH
     @case()
-    async def test_a_factory_that_fails_has_what_it_needed_closed(self, kind: Kind) -> None:
+    async def test_a_factory_that_fails_has_what_it_needed_closed(self, kind: SourceKind) -> None:
         """What was opened for an object that can't be built is closed with the scope."""
         log: Log = []
 

@@ -8,13 +8,32 @@ from typing import Any
 
 import pytest
 
-from diator.brokers.port import ACK, RELEASE, Capability, Delivery, Outcome, Park, Receiver, RetryAfter, Settlement
-from diator_conformance.brokers.bench import Bench, case
+from diator.brokers.port import (
+    ACK,
+    RELEASE,
+    BrokerCapability,
+    Delivery,
+    MoveToDeadLetters,
+    Outcome,
+    Receiver,
+    RetryAfter,
+    Settlement,
+)
+from diator_conformance.brokers.bench import BrokerSuiteBase, case
 from diator_conformance.brokers.messages import envelope_of, message, number
 
-ALL = Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DEAD_LETTERS
+ALL = BrokerCapability.ACKNOWLEDGED | BrokerCapability.CONSUMER_GROUPS | BrokerCapability.DEAD_LETTERS
 KEYS = 20
-OUTCOMES: Sequence[Outcome] = (ACK, ACK, ACK, ACK, RELEASE, RetryAfter(0.0), RetryAfter(0.01), Park("rejected"))
+OUTCOMES: Sequence[Outcome] = (
+    ACK,
+    ACK,
+    ACK,
+    ACK,
+    RELEASE,
+    RetryAfter(0.0),
+    RetryAfter(0.01),
+    MoveToDeadLetters("rejected"),
+)
 
 
 class Journal:
@@ -52,7 +71,7 @@ class Journal:
         elif outcome is not RELEASE:
             self.count += 1
             self.done[key].append(found)
-            self.parked += isinstance(outcome, Park)
+            self.parked += isinstance(outcome, MoveToDeadLetters)
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Note that the broker has taken outcomes down."""
@@ -62,28 +81,28 @@ class Journal:
             self.complete.set()
 
 
-class Crowd(Bench):
+class Crowd(BrokerSuiteBase):
     """Thousands of messages, several receivers, and whatever may happen to a message."""
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @case(ALL)
     async def test_nothing_is_lost_in_a_crowd(self, ordered: bool) -> None:
         """Every message is done once, its failures counted right, and in an ordered subscription in order by key."""
-        if ordered and Capability.ORDERED not in self.new_broker().capabilities:
+        if ordered and BrokerCapability.ORDER_BY_KEY not in self.new_broker().capabilities:
             pytest.skip("the broker does not declare ORDERED")
         subscription = self.subscription(ordered=ordered)
         broker = await self.given(subscription)
-        sent = [message(at, self.topic(), f"key {at % KEYS}") for at in range(self.messages)]
-        journal = Journal(self.messages, ordered=ordered)
+        sent = [message(at, self.topic(), f"key {at % KEYS}") for at in range(self.message_count)]
+        journal = Journal(self.message_count, ordered=ordered)
         receivers = [await self.receiver(subscription) for _ in range(3)]
         working = [asyncio.ensure_future(self._work(receiver, journal)) for receiver in receivers]
         for first in range(0, len(sent), 100):
-            await broker.publish(sent[first : first + 100], timeout=self.deadline)
+            await broker.publish(sent[first : first + 100], timeout=self.case_timeout)
         await self._until_done(journal, working)
         for receiver in receivers:
             await receiver.aclose()
         await asyncio.gather(*working)
-        assert sorted(found for done in journal.done.values() for found in done) == list(range(self.messages))
+        assert sorted(found for done in journal.done.values() for found in done) == list(range(self.message_count))
         if ordered:
             assert all(done == sorted(done) for done in journal.done.values())
         assert len(await self.letters(broker, subscription)) == journal.parked
@@ -100,9 +119,11 @@ class Crowd(Bench):
         seen = -1
         completing = asyncio.ensure_future(journal.complete.wait())
         while not journal.complete.is_set():
-            assert journal.count > seen, f"{journal.count} of {self.messages} messages were done, then no more came"
+            assert journal.count > seen, (
+                f"{journal.count} of {self.message_count} messages were done, then no more came"
+            )
             seen = journal.count
             some = [completing, *working]
-            ended, _ = await asyncio.wait(some, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(some, timeout=self.receive_timeout, return_when=asyncio.FIRST_COMPLETED)
             for one in ended:
                 one.result()

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 
 import pytest
 
-from diator.brokers.envelope import Outgoing
-from diator.brokers.port import Broker, Capability
+from diator.brokers.envelope import OutgoingMessage
+from diator.brokers.port import Broker, BrokerCapability
 from diator.errors import BrokerUnavailableError, NotPublishedError
-from diator_conformance.brokers.bench import Bench, Wanted, case
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, case
 from diator_conformance.brokers.messages import message, messages, number, numbers
 
-BOUNDED = Capability.BOUNDED | Capability.ACKNOWLEDGED
-SMALL = Wanted(capacity=4)
+BOUNDED = BrokerCapability.BACKPRESSURE | BrokerCapability.ACKNOWLEDGED
+SMALL = BrokerOptions(capacity=4)
 MANY = 12
 """More than there is room for, and more than twice as many, in case that the broker is generous."""
 
 
-class Room(Bench):
+class Room(BrokerSuiteBase):
     """A queue that is full makes its publishers wait."""
 
     @case(BOUNDED, SMALL)
@@ -26,8 +26,8 @@ class Room(Bench):
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
-        sending = asyncio.ensure_future(broker.publish(messages(MANY, self.topic()), timeout=self.patience))
-        await asyncio.sleep(self.quiet)
+        sending = asyncio.ensure_future(broker.publish(messages(MANY, self.topic()), timeout=self.receive_timeout))
+        await asyncio.sleep(self.quiet_period)
         assert not sending.done(), f"{MANY} messages were stored where {SMALL.capacity} have room"
         came: list[int] = []
         while len(came) < MANY:
@@ -45,14 +45,14 @@ class Room(Bench):
         sent = messages(MANY, self.topic())
         started = asyncio.get_running_loop().time()
         unsent = await self._too_many(broker, sent)
-        assert asyncio.get_running_loop().time() - started < self.quiet + self.patience
+        assert asyncio.get_running_loop().time() - started < self.quiet_period + self.receive_timeout
         stored = [one for one in sent if one not in unsent]
         receiver = await broker.subscribe(subscription)
         deliveries = await self.take(receiver, len(stored))
         assert sorted(numbers(deliveries)) == [int(one.id) for one in stored]
         await self.nothing_comes(receiver)
         await self.ack(receiver, deliveries)
-        await broker.publish(unsent[:1], timeout=self.patience)
+        await broker.publish(unsent[:1], timeout=self.receive_timeout)
         assert numbers(await self.take(receiver, 1)) == [int(unsent[0].id)]
 
     @case(BOUNDED, SMALL)
@@ -87,7 +87,7 @@ class Room(Bench):
         await self._too_many(broker, messages(MANY, self.topic()))
         more = [message(number_, self.topic()) for number_ in range(MANY, 2 * MANY)]
         sending = asyncio.ensure_future(broker.publish(more, timeout=3600.0, wait_for_room=False))
-        await asyncio.wait([sending], timeout=self.patience)
+        await asyncio.wait([sending], timeout=self.receive_timeout)
         assert sending.done(), "it waits for room"
         await sending
         receiver = await broker.subscribe(subscription)
@@ -102,7 +102,7 @@ class Room(Bench):
         """Each message causes another one until all were had; publishers outside wait meanwhile."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        sending = asyncio.ensure_future(broker.publish(messages(MANY, self.topic()), timeout=self.patience))
+        sending = asyncio.ensure_future(broker.publish(messages(MANY, self.topic()), timeout=self.receive_timeout))
         receivers = [await broker.subscribe(subscription), await self.receiver(subscription)]
         seen: list[int] = []
 
@@ -112,7 +112,7 @@ class Room(Bench):
                     seen.append(number(delivery))
                     if number(delivery) < MANY:
                         follow_up = message(MANY + number(delivery), self.topic())
-                        await broker.publish([follow_up], timeout=self.patience, wait_for_room=False)
+                        await broker.publish([follow_up], timeout=self.receive_timeout, wait_for_room=False)
                     await self.ack(receivers[index], [delivery])
             for receiver in receivers:
                 await receiver.aclose()
@@ -120,9 +120,9 @@ class Room(Bench):
         await asyncio.gather(consume(0), consume(1), sending)
         assert sorted(seen) == list(range(2 * MANY))
 
-    async def _too_many(self, broker: Broker, sent: Sequence[Outgoing]) -> list[Outgoing]:
+    async def _too_many(self, broker: Broker, sent: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         with pytest.raises(NotPublishedError) as raised:
-            await broker.publish(sent, timeout=self.quiet)
+            await broker.publish(sent, timeout=self.quiet_period)
         assert isinstance(raised.value.__cause__, BrokerUnavailableError)
         assert not raised.value.unknown, "the broker knows that there was no room"
         assert raised.value.unsent

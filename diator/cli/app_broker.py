@@ -6,16 +6,16 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from diator.app import Diator, look
-from diator.cli.arguments import broker_text, count, load_or_refuse, problem_text
-from diator.delivery.catalog import Consumed
-from diator.delivery.operations import Operations, named
+from diator.app import Diator, inspect_app
+from diator.cli.arguments import broker_text, count, load_or_exit, problem_text
+from diator.delivery.catalog import ConsumerConfig
+from diator.delivery.operations import Operations, select
 from diator.errors import BrokerError, ConfigurationError, Problem
 
 T = TypeVar("T")
 
 
-class Target:
+class AppBroker:
     """An app whose broker is to be worked at; ends with exit code 1 where it has none.
 
     With ``changing`` it must have no errors: what nobody could consume is neither created nor replayed.
@@ -24,7 +24,7 @@ class Target:
     def __init__(self, name: str, *, changing: bool) -> None:
         self._name = name
         try:
-            app = load_or_refuse(name)
+            app = load_or_exit(name)
             problems = errors_of(app)
             if problems and changing:
                 raise ConfigurationError(problems)  # noqa: TRY301 - told in one place
@@ -34,10 +34,10 @@ class Target:
         if problems:
             typer.echo(f"{count(len(problems), 'problem')}; see: diator check {name}", err=True)
 
-    def named(self, names: Sequence[str] | None) -> Sequence[Consumed]:
+    def named(self, names: Sequence[str] | None) -> Sequence[ConsumerConfig]:
         """Give the handlers of these subscriptions, or all; ends with exit code 1 for one that there is not."""
         try:
-            return named(self._operations.consumed, names or ())
+            return select(self._operations.consumed, names or ())
         except ConfigurationError as error:
             end_with_problems(error.problems)
 
@@ -53,12 +53,12 @@ class Target:
         except ConfigurationError as error:  # such as a library that connecting needs
             end_with_problems(error.problems)
         except BrokerError as error:
-            fail(broker_text(error, self._name))
+            exit_error(broker_text(error, self._name))
 
 
 def errors_of(app: Diator) -> Sequence[Problem]:
     """What an app can't start with."""
-    return [problem for problem in look(app).problems if problem.severity == "error"]
+    return [problem for problem in inspect_app(app).problems if problem.severity == "error"]
 
 
 def end_with_problems(problems: Iterable[Problem]) -> NoReturn:
@@ -68,7 +68,7 @@ def end_with_problems(problems: Iterable[Problem]) -> NoReturn:
     raise typer.Exit(1)
 
 
-def fail(text: str) -> NoReturn:
+def exit_error(text: str) -> NoReturn:
     """End with exit code 1."""
     typer.echo(f"Error: {text}", err=True)
     raise typer.Exit(1)

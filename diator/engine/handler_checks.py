@@ -5,19 +5,19 @@ from collections.abc import Iterator, Mapping, MutableSequence, MutableSet
 from typing import Any, get_args
 
 from diator.engine.arguments import UNSAID, say, spelled_out
-from diator.engine.hints import class_of, generic_origin, members, result_of, show, split
-from diator.engine.records import Kind, Promise, Registration
-from diator.engine.returns import is_surely_final, may_return, returned, row_of
+from diator.engine.hints import class_of, format_hint, generic_origin, result_of, split_annotated, union_members
+from diator.engine.registrations import DeliveryGuarantee, HandlerKind, Registration
+from diator.engine.returns import awaited_type, is_assignable, is_never_awaitable, row_of
 from diator.engine.signature import EMPTY, Signature, Unresolved, is_wrapped
 from diator.errors import Problem
-from diator.messages import BROKERED, Command, DomainEvent, Event, Message, Query
+from diator.messages import BROKERED_KINDS, Command, DomainEvent, Event, Message, Query
 from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, one_of, option_problems, optional
 from diator.retry import Retry
 
 _KINDS: tuple[tuple[type[Message], str], ...] = ((Command, "a command"), (Query, "a query"), (Event, "an event"))
 
 
-def claimed(registration: Registration, signature: Signature) -> tuple[type[Message], ...] | None:
+def message_types(registration: Registration, signature: Signature) -> tuple[type[Message], ...] | None:
     """The classes of messages that a handler takes; none if its hint can't be resolved yet."""
     if registration.declared is not None:
         return _classes(registration.declared)
@@ -31,17 +31,17 @@ def message_hint(registration: Registration, signature: Signature) -> Any:
     """The message as it was written: ``GetById[Meeting]``, where the class that is claimed is ``GetById``."""
     if registration.declared is not None or not signature.parameters:
         return registration.declared
-    return split(signature.parameters[0].hint)[0]
+    return split_annotated(signature.parameters[0].hint)[0]
 
 
 def is_stream(signature: Signature) -> bool:
     """Whether a query handler gives rows one by one."""
-    return signature.runs == "async generator" or row_of(signature.returns) is not None
+    return signature.call_kind == "async generator" or row_of(signature.returns) is not None
 
 
 def is_settled(registration: Registration, signature: Signature) -> bool:
     """Whether every hint could be evaluated, that of the result and what the message promises included."""
-    if signature.vague or any(signature.unresolved):
+    if signature.result_unresolved or any(signature.unresolved):
         return False
     if signature.unreadable is not None:
         return True  # and reading it again would tell nothing new
@@ -57,19 +57,19 @@ def unclear(registration: Registration, signature: Signature) -> Problem | None:
     return _shape(registration, signature) or _message(registration, signature)
 
 
-def problems_of(registration: Registration, signature: Signature) -> Iterator[Problem]:
+def handler_problems(registration: Registration, signature: Signature) -> Iterator[Problem]:
     """What is wrong with a handler that is clear, as far as its hints are resolved."""
     yield from _arguments_said(registration, signature)
     yield from _way_of_running(registration, signature)
     yield from _events_readable(registration)
-    yield from _consuming_fits(registration, claimed(registration, signature))
+    yield from _consuming_fits(registration, message_types(registration, signature))
     if not isinstance(signature.parameters[0].hint, Unresolved):
         yield from _parameter_fits(registration, signature)
         yield from _result_fits(registration, signature)
 
 
 def _classes(hint: Any) -> tuple[type[Message], ...]:
-    found = (class_of(member) for member in members(split(hint)[0]))
+    found = (class_of(member) for member in union_members(split_annotated(hint)[0]))
     return tuple(cls for cls in found if cls is not None)
 
 
@@ -78,11 +78,13 @@ def _shape(registration: Registration, signature: Signature) -> Problem | None:
     example = f"{registration.kind.value}: My{registration.kind.value.title()}"
     if not callable(registration.target):
         text = f"{registration.kind.decorator} got {registration.target!r}, which can't be called"
-        return _problem(registration, "handler", text, "register a function, a class with `handle`, or a bound method")
+        return _problem(
+            registration, "invalid-handler", text, "register a function, a class with `handle`, or a bound method"
+        )
     if isinstance(registration.target, type) and not callable(getattr(registration.target, "handle", None)):
-        remedy = f"derive it from {show(registration.kind.base)} if it is meant to be the {registration.kind.value}"
-        remedy = f"{remedy}; a handler needs: async def handle(self, {example})"
-        return _problem(registration, "handler", f"{what} has no method `handle`", remedy)
+        fix = f"derive it from {format_hint(registration.kind.base)} if it is meant to be the {registration.kind.value}"
+        fix = f"{fix}; a handler needs: async def handle(self, {example})"
+        return _problem(registration, "invalid-handler", f"{what} has no method `handle`", fix)
     if not signature.parameters or signature.parameters[0].keyword:
         text = f"{what} has no positional parameter for the message"
         return _problem(registration, "message-hint", text, f"make it the first one: ({example}, ...)")
@@ -91,14 +93,14 @@ def _shape(registration: Registration, signature: Signature) -> Problem | None:
 
 def _message(registration: Registration, signature: Signature) -> Problem | None:
     first = signature.parameters[0]
-    classes = claimed(registration, signature)
+    classes = message_types(registration, signature)
     if classes is None:
         return None  # not resolved yet; the start tries again, and reports it
     kind = registration.kind
     if first.name == "self" and first.hint is EMPTY:
         text = f"{kind.value} handler {registration.name} takes 'self': it is registered inside of its class"
         return _problem(
-            registration, "handler", text, "register the method of an object: app.add_command(service.method)"
+            registration, "invalid-handler", text, "register the method of an object: app.add_command(service.method)"
         )
     if registration.declared is None and first.hint is EMPTY:
         text = f"{kind.value} handler {registration.name} takes {first.name!r}, which has no hint"
@@ -107,13 +109,13 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
             how = f"{kind.decorator.lstrip('@')}(My{kind.value.title()})(lambda ...)"
         return _problem(registration, "message-hint", text, f"say which {kind.value} it takes: {how}")
     hint = message_hint(registration, signature)
-    if len(classes) < len(members(hint)):
+    if len(classes) < len(union_members(hint)):
         source = f"takes {first}" if registration.declared is None else f"is registered for {hint!r}"
         text = f"{kind.value} handler {registration.name} {source}, which is no class of {kind.value}"
         return _problem(
             registration, "message-hint", text, f"name a class of {kind.value}: {first.name}: My{kind.value.title()}"
         )
-    if len(classes) != 1 and kind is not Kind.EVENT:
+    if len(classes) != 1 and kind is not HandlerKind.EVENT:
         text = f"{kind.value} handler {registration.name} takes {first}; expected one class of {kind.value}"
         return _problem(registration, "message-hint", text, "write a handler for each")
     wrong = next((cls for cls in classes if not issubclass(cls, kind.base)), None)
@@ -124,26 +126,29 @@ def _wrong_kind(registration: Registration, got: type, parameter: str) -> Proble
     kind = registration.kind
     real = next((name for base, name in _KINDS if issubclass(got, base)), None)
     text = (
-        f"{kind.decorator} handler {registration.name} takes {parameter}: {show(got)}, which is {real or 'no message'}"
+        f"{kind.decorator} handler {registration.name} takes {parameter}: {format_hint(got)}, which is "
+        f"{real or 'no message'}"
     )
     decorators = {"a command": "@app.command", "a query": "@app.query", "an event": "@app.on_event"}
-    remedy = (
-        f"use {decorators[real]}" if real else f"derive {show(got)} from {show(kind.base)}, or hint the first parameter"
+    fix = (
+        f"use {decorators[real]}"
+        if real
+        else f"derive {format_hint(got)} from {format_hint(kind.base)}, or hint the first parameter"
     )
-    return _problem(registration, "message-kind", text, remedy)
+    return _problem(registration, "message-kind", text, fix)
 
 
 def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...]) -> Problem | None:
-    if registration.kind is not Kind.EVENT:
+    if registration.kind is not HandlerKind.EVENT:
         if classes[0].__module__ == Message.__module__:
-            text = f"{registration.kind.value} handler {registration.name} takes {show(classes[0])} itself"
+            text = f"{registration.kind.value} handler {registration.name} takes {format_hint(classes[0])} itself"
             return _problem(registration, "message-kind", text, f"hint the class of one {registration.kind.value}")
         return None
     in_process = [issubclass(cls, DomainEvent) for cls in classes]
-    brokered = [issubclass(cls, BROKERED) for cls in classes]
+    brokered = [issubclass(cls, BROKERED_KINDS) for cls in classes]
     if (all(in_process) and not any(brokered)) or (all(brokered) and not any(in_process)):
         return None
-    names = ", ".join(map(show, classes))
+    names = ", ".join(map(format_hint, classes))
     text = (
         f"event handler {registration.name} takes {names}: domain events run in process, the others come over a broker"
     )
@@ -154,44 +159,46 @@ def _arguments_said(registration: Registration, signature: Signature) -> Iterato
     """A domain event is handled as the object that it is; one from a broker is read as the hint says."""
     for cls, hint in spelled_out(message_hint(registration, signature)).items():
         if issubclass(cls, DomainEvent):
-            text = f"event handler {registration.name} takes {show(hint)}, but {UNSAID}"
+            text = f"event handler {registration.name} takes {format_hint(hint)}, but {UNSAID}"
             yield _problem(registration, "type-arguments", text, say(hint))
 
 
 def _way_of_running(registration: Registration, signature: Signature) -> Iterator[Problem]:
     what = f"{registration.kind.value} handler {registration.name}"
-    if signature.runs == "generator":
+    if signature.call_kind == "generator":
         yield _problem(
             registration,
-            "handler",
+            "invalid-handler",
             f"{what} is a generator function",
             "make it `async def` with `yield`, for app.stream",
         )
-    if registration.kind is not Kind.QUERY and is_stream(signature):
+    if registration.kind is not HandlerKind.QUERY and is_stream(signature):
         text = f"{what} gives its result in pieces; only a query can be streamed"
-        yield _problem(registration, "handler", text, "return the result, or make it a query")
-    if registration.thread and signature.runs != "sync":
-        text = f"{what} is an {signature.runs} function and registered with thread=True"
-        yield _problem(registration, "handler", text, "drop thread=True, or write it with plain `def`")
+        yield _problem(registration, "invalid-handler", text, "return the result, or make it a query")
+    if registration.thread and signature.call_kind != "sync":
+        text = f"{what} is an {signature.call_kind} function and registered with thread=True"
+        yield _problem(registration, "invalid-handler", text, "drop thread=True, or write it with plain `def`")
     if registration.timeout is not None and _blocks(registration, signature):
         text = f"{what} has a timeout, but blocks the event loop, so nothing can end it"
-        yield _problem(registration, "handler", text, "write it with `async def`, or add thread=True")
+        yield _problem(registration, "invalid-handler", text, "write it with `async def`, or add thread=True")
     if registration.timeout is not None and is_stream(signature):
         yield _problem(
             registration,
-            "handler",
+            "invalid-handler",
             f"{what} is streamed and has a timeout",
             "limit the time around the block that reads it",
         )
 
 
 def _consuming_fits(registration: Registration, classes: tuple[type[Message], ...] | None) -> Iterator[Problem]:
-    given = {name: value for name, value in registration.consuming._asdict().items() if value is not None}
+    given = {name: value for name, value in registration.options._asdict().items() if value is not None}
     if not given:
         return
-    if classes and not all(issubclass(cls, BROKERED) for cls in classes):
+    if classes and not all(issubclass(cls, BROKERED_KINDS) for cls in classes):
         text = f"event handler {registration.name} has {', '.join(given)}, but handles domain events, in process"
-        yield _problem(registration, "consuming", text, "drop it, or make the event a NotificationEvent or ECSTEvent")
+        yield _problem(
+            registration, "subscription-option", text, "drop it, or make the event a NotificationEvent or ECSTEvent"
+        )
 
 
 _OPTIONS = {"timeout": optional(POSITIVE), "thread": FLAG}
@@ -200,7 +207,7 @@ _CONSUMING = {
     "retry": optional(Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")),
     "concurrency": optional(COUNT),
     "ordered": optional(FLAG),
-    "delivery": optional(one_of(*get_args(Promise))),
+    "delivery": optional(one_of(*get_args(DeliveryGuarantee))),
 }
 
 
@@ -208,8 +215,10 @@ def options_fit(registration: Registration) -> Iterator[Problem]:
     """What is wrong with the options that a handler was registered with, whatever the handler."""
     who = f"{registration.kind.value} handler {registration.name}"
     given = {"timeout": registration.timeout, "thread": registration.thread}
-    yield from option_problems(who, _OPTIONS, given, "handler", registration.place)
-    yield from option_problems(who, _CONSUMING, registration.consuming._asdict(), "consuming", registration.place)
+    yield from option_problems(who, _OPTIONS, given, "invalid-handler", registration.location)
+    yield from option_problems(
+        who, _CONSUMING, registration.options._asdict(), "subscription-option", registration.location
+    )
 
 
 def _events_readable(registration: Registration) -> Iterator[Problem]:
@@ -218,7 +227,7 @@ def _events_readable(registration: Registration) -> Iterator[Problem]:
     events = getattr(registration.target, "events", None)
     if inspect.isfunction(events):
         text = f"{registration.name}.events is a method; expected a property or an attribute"
-        yield _problem(registration, "handler", text, "put @property above it")
+        yield _problem(registration, "invalid-handler", text, "put @property above it")
     elif isinstance(events, (MutableSequence, MutableSet, Mapping)):
         text = f"{registration.name}.events is one object that all messages would share"
         yield _problem(
@@ -233,37 +242,39 @@ def _parameter_fits(registration: Registration, signature: Signature) -> Iterato
         return
     for cls in _classes(registration.declared):
         if not issubclass(cls, accepted):
-            text = f"{registration.name} is registered for {show(cls)}, but takes {first}"
-            yield _problem(registration, "message-hint", text, f"hint the first parameter as {show(cls)}")
+            text = f"{registration.name} is registered for {format_hint(cls)}, but takes {first}"
+            yield _problem(registration, "message-hint", text, f"hint the first parameter as {format_hint(cls)}")
 
 
 def _result_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
-    returns = row_of(signature.returns) if is_stream(signature) else returned(signature.returns)
+    returns = row_of(signature.returns) if is_stream(signature) else awaited_type(signature.returns)
     if returns is EMPTY or returns is None:
         return
     expected: Any = type(None)
-    if registration.kind is not Kind.EVENT:
+    if registration.kind is not HandlerKind.EVENT:
         try:
             expected = result_of(message_hint(registration, signature))
         except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
             return  # only a type checker can resolve it
-    if not may_return(returns, expected):
+    if not is_assignable(returns, expected):
         promised = (
             "an event handler returns None"
-            if registration.kind is Kind.EVENT
-            else (f"{show(message_hint(registration, signature))} promises {show(expected)}")
+            if registration.kind is HandlerKind.EVENT
+            else (f"{format_hint(message_hint(registration, signature))} promises {format_hint(expected)}")
         )
-        text = f"{registration.name} returns {show(returns)}, but {promised}"
-        yield _problem(registration, "result", text, "correct the result of the handler, or what its message promises")
+        text = f"{registration.name} returns {format_hint(returns)}, but {promised}"
+        yield _problem(
+            registration, "return-type", text, "correct the result of the handler, or what its message promises"
+        )
 
 
 def _blocks(registration: Registration, signature: Signature) -> bool:
-    in_place = signature.runs == "sync" and not registration.thread
-    return in_place and not is_wrapped(registration.target) and is_surely_final(signature.returns)
+    in_place = signature.call_kind == "sync" and not registration.thread
+    return in_place and not is_wrapped(registration.target) and is_never_awaitable(signature.returns)
 
 
-def _problem(registration: Registration, code: str, text: str, remedy: str) -> Problem:
-    return Problem(code, text, remedy, registration.place)
+def _problem(registration: Registration, code: str, text: str, fix: str) -> Problem:
+    return Problem(code, text, fix, registration.location)
 
 
 def same_request(first: type, second: type) -> bool:

@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from diator.brokers.port import ACK, Broker, Capability, KeepsDeadLetters, Park, Receiver
+from diator.brokers.port import ACK, Broker, BrokerCapability, KeepsDeadLetters, MoveToDeadLetters, Receiver
 from diator.brokers.refusals import refusals_of
 from diator.errors import BrokerUnavailableError, NotPublishedError
-from diator_conformance.brokers.bench import Bench, case
+from diator_conformance.brokers.bench import BrokerSuiteBase, case
 from diator_conformance.brokers.messages import message, messages, number, numbers
 
-SAFE = Capability.ACKNOWLEDGED
+SAFE = BrokerCapability.ACKNOWLEDGED
 
 
-class Life(Bench):
+class Life(BrokerSuiteBase):
     """From validating to closing, and what is there in between."""
 
     _kept: Broker | None = None
@@ -24,7 +24,7 @@ class Life(Bench):
     async def test_has_the_shape_of_the_port(self) -> None:
         """Every method and attribute is there, and capabilities go together."""
         broker = self.new_broker()
-        ports = [Broker] + [KeepsDeadLetters] * (Capability.DEAD_LETTERS in broker.capabilities)
+        ports = [Broker] + [KeepsDeadLetters] * (BrokerCapability.DEAD_LETTERS in broker.capabilities)
         members = {name: member for port in ports for name, member in vars(port).items() if not name.startswith("_")}
         missing = [
             name
@@ -32,8 +32,10 @@ class Life(Bench):
             if not hasattr(broker, name) or (callable(member) and not callable(getattr(broker, name)))
         ]
         assert not missing, f"{type(broker).__name__} lacks {', '.join(missing)}"
-        if Capability.ACKNOWLEDGED not in broker.capabilities:
-            assert not broker.capabilities & ~Capability.GROUPS, "nothing but GROUPS goes without ACKNOWLEDGED"
+        if BrokerCapability.ACKNOWLEDGED not in broker.capabilities:
+            assert not broker.capabilities & ~BrokerCapability.CONSUMER_GROUPS, (
+                "nothing but GROUPS goes without ACKNOWLEDGED"
+            )
         assert broker.lease is None or broker.lease > 0
         assert broker.system, "telemetry needs the name of the broker, such as 'redis'"
         assert broker.address is None or "@" not in broker.address, "an address in telemetry has no user or password"
@@ -44,7 +46,7 @@ class Life(Bench):
         """It needs no connection."""
         broker = self.new_broker()
         plain = self.subscription()
-        ordered = self.subscription("in_order", ordered=Capability.ORDERED in broker.capabilities)
+        ordered = self.subscription("in_order", ordered=BrokerCapability.ORDER_BY_KEY in broker.capabilities)
         unsafe = self.subscription("unsafe")._replace(at_most_once=True)
         assert not list(refusals_of(broker, [plain, ordered, unsafe], self.topics_of(plain)))
 
@@ -69,7 +71,7 @@ class Life(Bench):
         """A second time it creates nothing, and messages stay."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         other = await self.connected()
         assert not await other.apply([subscription], self.topics_of(subscription))
         assert sorted(numbers(await self.take(await broker.subscribe(subscription), 3))) == [0, 1, 2]
@@ -82,22 +84,22 @@ class Life(Bench):
         await (await self.connected()).apply([grown], self.topics_of(grown))
         receiver = await self.receiver(grown)
         sent = [message(1, self.topic("orders")), message(2, self.topic("bills"))]
-        await broker.publish(sent, timeout=self.patience)
+        await broker.publish(sent, timeout=self.receive_timeout)
         assert sorted(numbers(await self.take(receiver, 2))) == [1, 2]
 
-    @case(SAFE | Capability.DEAD_LETTERS)
+    @case(SAFE | BrokerCapability.DEAD_LETTERS)
     async def test_status_counts_what_waits_and_what_is_dead(self) -> None:
         """Where the broker can tell; what is handed out waits until it is settled."""
         subscription, other = self.subscription(), self.subscription("other")
         broker = await self.given(subscription, other)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(5, self.topic()), timeout=self.patience)
+        await broker.publish(messages(5, self.topic()), timeout=self.receive_timeout)
         first, second, *_ = await self.take(receiver, 3)
-        await receiver.settle([(first, Park("rejected"))])
+        await receiver.settle([(first, MoveToDeadLetters("rejected"))])
         await self.ack(receiver, [second])
         mine, others = await broker.status([subscription, other])
         assert (mine.name, others.name) == (subscription.name, other.name)
-        assert (mine.waiting, others.waiting) in {(3, 5), (None, None)}
+        assert (mine.backlog, others.backlog) in {(3, 5), (None, None)}
         assert (mine.dead_letters, others.dead_letters) in {(1, 0), (None, None)}
 
     @case(SAFE)
@@ -108,18 +110,18 @@ class Life(Bench):
         receiver = await broker.subscribe(subscription)
         (status,) = await broker.status([subscription])
         assert status.oldest is None, "it has no message"
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
-        await asyncio.sleep(2 * self.quiet)
-        await broker.publish(messages(1, self.topic(), first=1), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
+        await asyncio.sleep(2 * self.quiet_period)
+        await broker.publish(messages(1, self.topic(), first=1), timeout=self.receive_timeout)
         first, second = await self.take(receiver, 2)
         (status,) = await broker.status([subscription])
         if status.oldest is None:
             return
-        assert 2 * self.quiet <= status.oldest + 0.01 < 2 * self.quiet + self.patience
+        assert 2 * self.quiet_period <= status.oldest + 0.01 < 2 * self.quiet_period + self.receive_timeout
         await self.ack(receiver, [first])
         (status,) = await broker.status([subscription])
         assert status.oldest is not None
-        assert status.oldest < self.patience
+        assert status.oldest < self.receive_timeout
         await self.ack(receiver, [second])
         assert (await broker.status([subscription]))[0].oldest is None
 
@@ -130,13 +132,15 @@ class Life(Bench):
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
         await broker.connect()
-        await broker.publish(messages(1, self.topic()), timeout=self.patience)
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         await self.ack(receiver, await self.take(receiver, 1))
         await broker.aclose()
-        assert not await asyncio.wait_for(receiver.receive(1), self.patience), "one aclose has not closed the broker"
+        assert not await asyncio.wait_for(receiver.receive(1), self.receive_timeout), (
+            "one aclose has not closed the broker"
+        )
         await broker.aclose()
         await broker.connect()
-        await broker.publish(messages(1, self.topic(), first=1), timeout=self.patience)
+        await broker.publish(messages(1, self.topic(), first=1), timeout=self.receive_timeout)
         assert numbers(await self.take(await broker.subscribe(subscription), 1)) == [1]
 
     @case(SAFE, loops=2)
@@ -146,13 +150,13 @@ class Life(Bench):
         if self._kept is None:
             self._kept = await self.given(subscription)
             receiver = await self._kept.subscribe(subscription)
-            await self._kept.publish(messages(3, self.topic()), timeout=self.patience)
+            await self._kept.publish(messages(3, self.topic()), timeout=self.receive_timeout)
             await self.ack(receiver, [await self.take_one(receiver)])
             await self.take_one(receiver)
             return
         broker = await self.connected(self._kept)
         receiver = await broker.subscribe(subscription)
-        await broker.publish(messages(1, self.topic(), first=3), timeout=self.patience)
+        await broker.publish(messages(1, self.topic(), first=3), timeout=self.receive_timeout)
         again = await self.take(receiver, 3)
         assert len({*numbers(again)} & {0, 1, 2}) == 2
         assert 3 in numbers(again)
@@ -176,7 +180,7 @@ class Life(Bench):
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
         waiting = asyncio.ensure_future(self._ack_in_the_end(receiver, 7))
-        await asyncio.sleep(self.quiet)
+        await asyncio.sleep(self.quiet_period)
         await self.cut_connections()
         await asyncio.gather(waiting, self._publish_in_the_end(broker, 7))
 
@@ -188,13 +192,13 @@ class Life(Bench):
         receiver = await broker.subscribe(subscription)
         async with self._outage():
             with pytest.raises(NotPublishedError) as raised:
-                await broker.publish(messages(1, self.topic()), timeout=self.quiet)
+                await broker.publish(messages(1, self.topic()), timeout=self.quiet_period)
             assert isinstance(raised.value.__cause__, BrokerUnavailableError)
             with pytest.raises(BrokerUnavailableError):
-                await asyncio.wait_for(receiver.receive(1), self.patience)
+                await asyncio.wait_for(receiver.receive(1), self.receive_timeout)
             with pytest.raises(BrokerUnavailableError):
                 await self.connected()
-        if Capability.DURABLE not in broker.capabilities:
+        if BrokerCapability.DURABLE not in broker.capabilities:
             await broker.apply([subscription], self.topics_of(subscription))
         await self._publish_in_the_end(broker, 1)
         await self._ack_in_the_end(receiver, 1)
@@ -208,7 +212,7 @@ class Life(Bench):
         async with self._outage():
             with pytest.raises(BrokerUnavailableError):
                 await self.connected(broker)
-        if Capability.DURABLE not in broker.capabilities:
+        if BrokerCapability.DURABLE not in broker.capabilities:
             await broker.apply([subscription], self.topics_of(subscription))
         await self._publish_in_the_end(broker, 1)
         await self._ack_in_the_end(await broker.subscribe(subscription), 1)
@@ -225,12 +229,12 @@ class Life(Bench):
             await receiver.aclose()
             await broker.aclose()
 
-    @case(SAFE | Capability.DURABLE)
+    @case(SAFE | BrokerCapability.DURABLE)
     async def test_what_is_stored_survives(self) -> None:
         """The end of the server, and of every process that used it."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        await broker.publish(messages(3, self.topic()), timeout=self.patience)
+        await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         async with self._outage():
             pass
         receiver = await self.receiver(subscription)
@@ -246,10 +250,10 @@ class Life(Bench):
 
     async def _publish_in_the_end(self, broker: Broker, number_: int) -> None:
         """Publish as the engine does: again, while the broker says that it is away."""
-        end = asyncio.get_running_loop().time() + self.patience
+        end = asyncio.get_running_loop().time() + self.receive_timeout
         while True:
             try:
-                return await broker.publish(messages(1, self.topic(), first=number_), timeout=self.patience)
+                return await broker.publish(messages(1, self.topic(), first=number_), timeout=self.receive_timeout)
             except NotPublishedError as error:
                 if not isinstance(error.__cause__, BrokerUnavailableError) or asyncio.get_running_loop().time() > end:
                     raise
@@ -257,7 +261,7 @@ class Life(Bench):
 
     async def _ack_in_the_end(self, receiver: Receiver, number_: int) -> None:
         """Receive and acknowledge, as the engine does, until the message with this number was had."""
-        end = asyncio.get_running_loop().time() + self.patience
+        end = asyncio.get_running_loop().time() + self.receive_timeout
         while True:
             try:
                 delivery = await self.take_one(receiver)

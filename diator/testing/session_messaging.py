@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diator.brokers.memory import MemoryBroker
-from diator.brokers.port import Capability
-from diator.delivery.brokerage import Brokerage
-from diator.delivery.catalog import Catalog, Consumed
+from diator.brokers.port import BrokerCapability
+from diator.delivery.catalog import Catalog, ConsumerConfig
+from diator.delivery.messaging import Messaging
 from diator.delivery.publisher import Publisher
-from diator.engine.check import Checked
+from diator.engine.check import CheckResult
 from diator.engine.unit import Delay, Outbound
 from diator.messages import Event
 from diator.retry import Retry
-from diator.testing.activity import Activity
+from diator.testing.activity import ActivityTracker
 
 
-class Stage(NamedTuple):
+class SessionOptions(NamedTuple):
     """What brokered events find while an app is tested."""
 
     broker: object | None = None
@@ -25,7 +25,7 @@ class Stage(NamedTuple):
     """Whether retries and events with a delay wait as they do outside of tests."""
 
 
-AS_IT_IS = Stage("keep", delays=True)
+AS_IT_IS = SessionOptions("keep", delays=True)
 
 
 class _AtOnce(Publisher):
@@ -46,10 +46,10 @@ class _RetryAtOnce(Retry):
         return 0.0
 
 
-class Twin(Brokerage):
+class SessionMessaging(Messaging):
     """A brokerage like that of the app, with the same hooks. It reports to ``activity`` who gets what."""
 
-    def __init__(self, own: Brokerage, stage: Stage, activity: Activity) -> None:
+    def __init__(self, own: Messaging, stage: SessionOptions, activity: ActivityTracker) -> None:
         said = own.defaults
         super().__init__(
             _broker(own, stage.broker),
@@ -69,22 +69,23 @@ class Twin(Brokerage):
     def catalog(self) -> Catalog:
         """What the app publishes and handles; retries come at once, unless they are to wait."""
         catalog = super().catalog
-        return catalog._replace(consumed=tuple(map(_tried_at_once, catalog.consumed))) if self._at_once else catalog
+        return catalog._replace(configs=tuple(map(_tried_at_once, catalog.configs))) if self._at_once else catalog
 
-    def check(self, checked: Checked, name: str | None) -> Checked:
+    def add_broker_problems(self, checked: CheckResult, name: str | None) -> CheckResult:
         """Add what is wrong with brokered events, and report who gets what."""
-        checked = super().check(checked, name)
-        deduplicates = Capability.DEDUPLICATES in self.broker.capabilities
-        self._activity.consumes(self.catalog.consumed, deduplicates=deduplicates)
+        checked = super().add_broker_problems(checked, name)
+        deduplicates = BrokerCapability.DUPLICATE_DETECTION in self.broker.capabilities
+        self._activity.consumes(self.catalog.configs, deduplicates=deduplicates)
         return checked
 
 
-def _broker(own: Brokerage, broker: object | None) -> object:
+def _broker(own: Messaging, broker: object | None) -> object:
     if broker is None:
         return MemoryBroker()
     return own.broker if broker == "keep" else broker
 
 
-def _tried_at_once(consumed: Consumed) -> Consumed:
-    policy = {field.name: getattr(consumed.retry, field.name) for field in fields(Retry)}
-    return consumed._replace(retry=_RetryAtOnce(**{**policy, "delay": 0.0}))
+def _tried_at_once(consumed: ConsumerConfig) -> ConsumerConfig:
+    policy: dict[str, Any] = {field.name: getattr(consumed.retry, field.name) for field in fields(Retry)}
+    policy["delay"] = 0.0
+    return consumed._replace(retry=_RetryAtOnce(**policy))

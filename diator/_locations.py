@@ -5,11 +5,11 @@ import sys
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-MOST_DECORATORS = 100
+MAX_DECORATORS = 100
 """Some objects answer to every name, so that unwrapping them would never end."""
 
 
-class Place(NamedTuple):
+class SourceLocation(NamedTuple):
     """A line in a file; prints as ``file:line``."""
 
     file: str
@@ -27,18 +27,18 @@ def caller() -> FrameType:
     return frame
 
 
-def place_in(frame: FrameType) -> Place:
+def location_in_frame(frame: FrameType) -> SourceLocation:
     """The line that a frame is executing."""
-    return Place(frame.f_code.co_filename, frame.f_lineno)
+    return SourceLocation(frame.f_code.co_filename, frame.f_lineno)
 
 
-def place_of(target: object) -> Place | None:
+def location_of(target: object) -> SourceLocation | None:
     """The line where a function or method is defined; none for classes and objects, whose line nobody keeps."""
     code = attribute(written(target), "__code__")
-    return Place(code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
+    return SourceLocation(code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
-def place_of_class(cls: type) -> Place | None:
+def location_of_class(cls: type) -> SourceLocation | None:
     """The line where a class is defined, read from its source; ``None`` if there is no source."""
     import inspect  # noqa: PLC0415 - for errors only
 
@@ -47,12 +47,12 @@ def place_of_class(cls: type) -> Place | None:
         line = inspect.getsourcelines(cls)[1]
     except (OSError, TypeError):
         return None
-    return None if file is None else Place(file, line)
+    return None if file is None else SourceLocation(file, line)
 
 
 def written(target: Any) -> Any:
     """What the user wrote: the function below decorators and `functools.partial`."""
-    for _ in range(MOST_DECORATORS):
+    for _ in range(MAX_DECORATORS):
         is_partial = issubclass(type(target), functools.partial)  # isinstance would run code of the object
         inner = target.func if is_partial else attribute(target, "__wrapped__")
         if inner is None or issubclass(type(target), type):

@@ -8,9 +8,9 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from diator.cli.app_broker import AppBroker, exit_error
 from diator.cli.arguments import printable
-from diator.cli.operating import Target, fail
-from diator.delivery.operations import Letter, Operations, Wanted
+from diator.delivery.operations import DeadLetterFilter, OpenedDeadLetter, Operations
 from diator.errors import BrokerError
 
 SubscriptionOption = Annotated[
@@ -47,50 +47,53 @@ def age(text: str) -> timedelta:
 
 OlderOption = Annotated[
     timedelta | None,
-    typer.Option("--older-than", metavar="AGE", parser=age, help="Parked longer ago than 30m, 2h, 7d ..."),
+    typer.Option("--older-than", metavar="AGE", parser=age, help="DeadLettered longer ago than 30m, 2h, 7d ..."),
 ]
 NewerOption = Annotated[
-    timedelta | None, typer.Option("--newer-than", metavar="AGE", parser=age, help="Parked less long ago than that.")
+    timedelta | None,
+    typer.Option("--newer-than", metavar="AGE", parser=age, help="DeadLettered less long ago than that."),
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many, the oldest first.")
 ]
 
 
-class Chosen(NamedTuple):
+class Selection(NamedTuple):
     """The dead letters that fit."""
 
-    letters: Sequence[Letter]
+    letters: Sequence[OpenedDeadLetter]
     more: bool
     """Whether there are more than the limit."""
-    missing: Sequence[str]
+    missing_ids: Sequence[str]
     """The ids that were asked for and that none has."""
-    absent: Sequence[str]
+    missing_subscriptions: Sequence[str]
     """The subscriptions without a dead letter that the broker does not have."""
 
 
-def choose(target: Target, subscriptions: Sequence[str] | None, wanted: Wanted, limit: int | None) -> Chosen:
+def select(
+    target: AppBroker, subscriptions: Sequence[str] | None, wanted: DeadLetterFilter, limit: int | None
+) -> Selection:
     """Read the dead letters that fit. All are read before any is touched: one that fails again is not seen twice."""
     of = target.named(subscriptions)
 
-    async def read(operations: Operations) -> tuple[list[Letter], Sequence[str]]:
-        found: list[Letter] = []
-        async with aclosing(operations.letters(of, wanted)) as letters:
+    async def read(operations: Operations) -> tuple[list[OpenedDeadLetter], Sequence[str]]:
+        found: list[OpenedDeadLetter] = []
+        async with aclosing(operations.dead_letters(of, wanted)) as letters:
             async for letter in letters:
                 found.append(letter)
                 if limit is not None and len(found) > limit:
                     break
         owners = {letter.consumed.name for letter in found}
-        return found, await _absent(operations, {one.name for one in of} - owners)
+        return found, await _missing_subscriptions(operations, {one.name for one in of} - owners)
 
     found, absent = target.operate(read)
     more = limit is not None and len(found) > limit
     letters = found[:limit]
-    missing = [] if more else [*_missing(wanted, letters)]
-    return Chosen(letters, more, missing, absent)
+    missing = [] if more else [*_missing_ids(wanted, letters)]
+    return Selection(letters, more, missing, absent)
 
 
-async def _absent(operations: Operations, names: Collection[str]) -> Sequence[str]:
+async def _missing_subscriptions(operations: Operations, names: Collection[str]) -> Sequence[str]:
     """Which of these subscriptions there are not; none where the broker does not tell."""
     if not names:
         return ()
@@ -101,7 +104,7 @@ async def _absent(operations: Operations, names: Collection[str]) -> Sequence[st
     return [one.name for one, status in standing if one.name in names and not status.exists]
 
 
-def _missing(wanted: Wanted, letters: Sequence[Letter]) -> Sequence[str]:
+def _missing_ids(wanted: DeadLetterFilter, letters: Sequence[OpenedDeadLetter]) -> Sequence[str]:
     ids = {letter.dead.id for letter in letters}
     message_ids = {letter.envelope.id for letter in letters if letter.envelope}
     return [
@@ -110,22 +113,22 @@ def _missing(wanted: Wanted, letters: Sequence[Letter]) -> Sequence[str]:
     ]
 
 
-def tell_absent(chosen: Chosen, target: str) -> None:
+def report_missing_subscriptions(chosen: Selection, target: str) -> None:
     """Say which subscriptions have no dead letters because there is no such subscription."""
-    if chosen.absent:
-        names = ", ".join(chosen.absent)
+    if chosen.missing_subscriptions:
+        names = ", ".join(chosen.missing_subscriptions)
         typer.echo(f"the broker has no {names}; create it with: diator subscriptions apply {target}", err=True)
 
 
-def tell_missing(chosen: Chosen) -> None:
+def report_missing_ids(chosen: Selection) -> None:
     """End with exit code 1 where something was asked for by its id, and is not there."""
-    if chosen.missing:
-        fail(f"no dead letter that fits has the {printable(', nor the '.join(chosen.missing))}")
+    if chosen.missing_ids:
+        exit_error(f"no dead letter that fits has the {printable(', nor the '.join(chosen.missing_ids))}")
 
 
-def refuse_ambiguous(wanted: Wanted, letters: Sequence[Letter]) -> None:
+def reject_ambiguous(wanted: DeadLetterFilter, letters: Sequence[OpenedDeadLetter]) -> None:
     """End with exit code 1 where one id was given, and several subscriptions have a dead letter with it."""
     for one in wanted.ids:
         owners = [letter.consumed.name for letter in letters if letter.dead.id == one]
         if len(owners) > 1:
-            fail(f"the id {one!r} is one of {' and of '.join(owners)}; say which: --subscription {owners[0]}")
+            exit_error(f"the id {one!r} is one of {' and of '.join(owners)}; say which: --subscription {owners[0]}")

@@ -6,14 +6,14 @@ Named tuples and plain classes here and elsewhere in the engine: data classes ta
 import enum
 from typing import Any, Literal, NamedTuple
 
-from diator._places import Place, attribute, place_of, written
+from diator._locations import SourceLocation, attribute, location_of, written
 from diator.messages import Command, Event, Message, Query
 from diator.retry import Retry
 
-Promise = Literal["at-least-once", "at-most-once"]
+DeliveryGuarantee = Literal["at-least-once", "at-most-once"]
 
 
-class Kind(enum.Enum):
+class HandlerKind(enum.Enum):
     """What a handler handles."""
 
     COMMAND = "command"
@@ -28,13 +28,17 @@ class Kind(enum.Enum):
     @property
     def decorator(self) -> str:
         """The decorator that registers handlers of this kind."""
-        return "@app.on_event" if self is Kind.EVENT else f"@app.{self.value}"
+        return "@app.on_event" if self is HandlerKind.EVENT else f"@app.{self.value}"
 
 
-_BASES: dict[Kind, type[Message]] = {Kind.COMMAND: Command, Kind.QUERY: Query, Kind.EVENT: Event}
+_BASES: dict[HandlerKind, type[Message]] = {
+    HandlerKind.COMMAND: Command,
+    HandlerKind.QUERY: Query,
+    HandlerKind.EVENT: Event,
+}
 
 
-class Consuming(NamedTuple):
+class SubscriptionOptions(NamedTuple):
     """How a handler of brokered events wants to be given them; ``None`` leaves it to the app."""
 
     subscription: str | None = None
@@ -42,26 +46,26 @@ class Consuming(NamedTuple):
     concurrency: int | None = None
     timeout: float | None = None
     ordered: bool | None = None
-    delivery: Promise | None = None
+    delivery: DeliveryGuarantee | None = None
 
 
-BY_DEFAULT = Consuming()
+UNSET = SubscriptionOptions()
 
 
 class Registration:
     """One handler, as it was registered."""
 
-    __slots__ = ("consuming", "declared", "kind", "registered", "target", "thread", "timeout")
+    __slots__ = ("declared", "kind", "options", "registered_at", "target", "thread", "timeout")
 
     def __init__(
         self,
-        kind: Kind,
+        kind: HandlerKind,
         target: Any,
         declared: type[Message] | None,
         timeout: float | None,
         thread: bool,
-        registered: Place,
-        consuming: Consuming = BY_DEFAULT,
+        registered: SourceLocation,
+        consuming: SubscriptionOptions = UNSET,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -72,9 +76,9 @@ class Registration:
         """Seconds that its unit of work may take."""
         self.thread = thread
         """Whether it runs in a thread."""
-        self.registered = registered
+        self.registered_at = registered
         """The line that registered it."""
-        self.consuming = consuming
+        self.options = consuming
         """What was said of brokered events."""
 
     @property
@@ -83,25 +87,25 @@ class Registration:
         return name_of(self.target)
 
     @property
-    def place(self) -> Place:
+    def location(self) -> SourceLocation:
         """Where the handler stands: the line of its definition, or else of its registration."""
-        return place_of(self.target) or self.registered
+        return location_of(self.target) or self.registered_at
 
     def __repr__(self) -> str:
-        return f"<{self.kind.value} handler {self.name} at {self.place}>"
+        return f"<{self.kind.value} handler {self.name} at {self.location}>"
 
 
-class Layer:
+class MiddlewareRegistration:
     """One middleware, as it was registered."""
 
-    __slots__ = ("inside", "registered", "target")
+    __slots__ = ("inside", "registered_at", "target")
 
-    def __init__(self, target: Any, registered: Place, *, inside: bool = False) -> None:
+    def __init__(self, target: Any, registered: SourceLocation, *, inside: bool = False) -> None:
         self.target = target
         """The callable. ``Any``: it has a signature of its own."""
         self.inside = inside
         """Whether it runs inside the unit of work."""
-        self.registered = registered
+        self.registered_at = registered
         """The line that registered it."""
 
     @property
@@ -110,12 +114,12 @@ class Layer:
         return name_of(self.target)
 
     @property
-    def place(self) -> Place:
+    def location(self) -> SourceLocation:
         """Where the middleware stands: the line of its definition, or else of its registration."""
-        return place_of(self.target) or self.registered
+        return location_of(self.target) or self.registered_at
 
     def __repr__(self) -> str:
-        return f"<middleware {self.name} at {self.place}>"
+        return f"<middleware {self.name} at {self.location}>"
 
 
 def name_of(target: object) -> str:

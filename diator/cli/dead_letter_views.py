@@ -10,17 +10,17 @@ from rich.table import Table
 
 from diator.cli.arguments import printable
 from diator.cli.tables import new_table
-from diator.delivery.operations import Letter
+from diator.delivery.operations import OpenedDeadLetter
 
-_LONGEST_ERROR = 100
+_MAX_ERROR = 100
 """Letters of an error in a table; `show` has all of it."""
 
 
-def table_of(letters: Iterable[Letter]) -> Table:
+def table_of(letters: Iterable[OpenedDeadLetter]) -> Table:
     """A table with one line for each."""
-    table = new_table("Id", "Subscription", "Event", "Message id", "Reason", "Error", "Attempts", "Parked at")
+    table = new_table("Id", "Subscription", "Event", "Message id", "Reason", "Error", "Attempts", "Dead-lettered at")
     for letter in letters:
-        why = letter.dead.why
+        why = letter.dead.failure
         cells = (
             letter.dead.id,
             letter.consumed.name,
@@ -29,7 +29,7 @@ def table_of(letters: Iterable[Letter]) -> Table:
             _line(why.reason),
             _line(why.error or ""),
             str(why.attempts),
-            letter.dead.parked_at.isoformat(" ", "seconds"),
+            letter.dead.dead_lettered_at.isoformat(" ", "seconds"),
         )
         table.add_row(*map(printable, cells))
     return table
@@ -37,10 +37,10 @@ def table_of(letters: Iterable[Letter]) -> Table:
 
 def _line(text: str) -> str:
     first = text.strip().partition("\n")[0]
-    return first if len(first) <= _LONGEST_ERROR else f"{first[:_LONGEST_ERROR]}..."
+    return first if len(first) <= _MAX_ERROR else f"{first[:_MAX_ERROR]}..."
 
 
-def summary_of(letter: Letter) -> dict[str, object]:
+def summary_of(letter: OpenedDeadLetter) -> dict[str, object]:
     """What the table has, for tools."""
     envelope, dead = letter.envelope, letter.dead
     return {
@@ -48,34 +48,34 @@ def summary_of(letter: Letter) -> dict[str, object]:
         "subscription": letter.consumed.name,
         "event": envelope.type if envelope else None,
         "message_id": envelope.id if envelope else None,
-        "reason": dead.why.reason,
-        "error": dead.why.error,
-        "attempts": dead.why.attempts,
-        "parked_at": dead.parked_at.isoformat(),
+        "reason": dead.failure.reason,
+        "error": dead.failure.error,
+        "attempts": dead.failure.attempts,
+        "dead_lettered_at": dead.dead_lettered_at.isoformat(),
     }
 
 
-def document_of(letter: Letter) -> dict[str, object]:
+def document_of(letter: OpenedDeadLetter) -> dict[str, object]:
     """Everything, for tools."""
     dead, text = letter.dead, _text(letter.dead.body)
     return {
         **summary_of(letter),
         "topic": dead.topic,
         "deliveries": dead.deliveries,
-        "traceback": dead.why.traceback,
+        "traceback": dead.failure.traceback,
         "headers": dict(dead.headers),
         "encoding": "base64" if text is None else "utf-8",
         "body": base64.b64encode(dead.body).decode() if text is None else text,
     }
 
 
-def page_of(letter: Letter) -> str:
+def page_of(letter: OpenedDeadLetter) -> str:
     """Everything, for people."""
     return printable("\n".join(_page(letter)))
 
 
-def _page(letter: Letter) -> Iterator[str]:
-    dead, why = letter.dead, letter.dead.why
+def _page(letter: OpenedDeadLetter) -> Iterator[str]:
+    dead, why = letter.dead, letter.dead.failure
     summary = summary_of(letter)
     yield f"dead letter {summary.pop('id')} of {summary.pop('subscription')}"
     facts = {**summary, "topic": dead.topic, "deliveries": dead.deliveries}
@@ -109,7 +109,7 @@ def _text(body: bytes) -> str | None:
         return None
 
 
-def print_pages(letters: Sequence[Letter], *, as_json: bool, target: str) -> None:
+def print_pages(letters: Sequence[OpenedDeadLetter], *, as_json: bool, target: str) -> None:
     """Print everything of some."""
     if as_json:
         typer.echo(json.dumps({"app": target, "dead_letters": [document_of(letter) for letter in letters]}, indent=2))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from diator._hooks import HookDispatcher
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
-from diator.delivery.catalog import Catalog, Consumed, Defaults, look_through
+from diator.delivery.catalog import Catalog, ConsumerConfig, Defaults, build_catalog
 from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
 from diator.delivery.follow_up import FollowUpSender
@@ -15,7 +15,7 @@ from diator.delivery.new_context import Call
 from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
 from diator.delivery.worker import Worker
-from diator.engine.check import Checked
+from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
 from diator.errors import BrokerUnavailableError
 from diator.retry import Retry
@@ -23,7 +23,7 @@ from diator.retry import Retry
 logger = logging.getLogger("diator")
 
 
-class Brokerage:
+class Messaging:
     """The broker of one app, what goes over it, and what the app says of its handlers."""
 
     def __init__(
@@ -50,29 +50,29 @@ class Brokerage:
         assert self._catalog is not None, "opened at the start of the app"
         return self._catalog
 
-    def check(self, checked: Checked, name: str | None) -> Checked:
+    def add_broker_problems(self, checked: CheckResult, name: str | None) -> CheckResult:
         """Add what is wrong with brokered events."""
-        self._catalog = look_through(checked, name, self.broker, self.defaults)
+        self._catalog = build_catalog(checked, name, self.broker, self.defaults)
         return checked._replace(problems=(*checked.problems, *self._catalog.problems))
 
     publisher: type[Publisher] = Publisher
     """What publishes."""
 
-    def open(self, name: str | None) -> Publisher:
+    def create_publisher(self, name: str | None) -> Publisher:
         """Give what publishes, for an app that was checked."""
         make, timeout = self.publisher, self.defaults.publish_timeout
         self._publisher = make(self._connection, name or "diator", self.catalog, timeout, self.hooks)
         return self._publisher
 
     @property
-    def is_looked_through(self) -> bool:
+    def has_catalog(self) -> bool:
         """Whether the catalog was drawn up."""
         return self._catalog is not None
 
     def operations(self) -> Operations:
         """Give what a person does at the subscriptions and dead letters."""
         catalog, timeout = self.catalog, self.defaults.publish_timeout
-        return Operations(self._connection, catalog.consumed, catalog.topics, timeout=timeout)
+        return Operations(self._connection, catalog.configs, catalog.topics, timeout=timeout)
 
     async def connect(self) -> None:
         """Connect. If the broker is unavailable the app starts all the same: it may recover before it is needed."""
@@ -93,15 +93,21 @@ class Brokerage:
             logger.warning("the broker has not closed its connection within %g s, and is left as it is", seconds)
 
     def worker(
-        self, dispatch: Dispatch, *, only: Collection[str] | None, concurrency: int | None, grace: float
+        self, dispatch: Dispatch, *, subscriptions: Collection[str] | None, concurrency: int | None, grace: float
     ) -> Worker:
         """Make a worker."""
         assert self._publisher is not None
 
-        def calls(consumed: Consumed, follow_ups: FollowUpSender) -> Mapping[type, Call]:
+        def calls(consumed: ConsumerConfig, follow_ups: FollowUpSender) -> Mapping[type, Call]:
             classes = {entry.cls for entry in consumed.entries.values()}
             return {cls: dispatch.delivered(consumed.registration, consumed.wired, cls, follow_ups) for cls in classes}
 
         return Worker(
-            self.broker, self.catalog, self._publisher, calls, only=only, concurrency=concurrency, grace=grace
+            self.broker,
+            self.catalog,
+            self._publisher,
+            calls,
+            subscriptions=subscriptions,
+            concurrency=concurrency,
+            grace=grace,
         )

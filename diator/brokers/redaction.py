@@ -8,7 +8,7 @@ _CONNECTION_STRING = re.compile(r"\bEndpoint\s*=|SharedAccess\w*\s*=", re.IGNORE
 _PLAIN = re.compile(r"[\w.:/+\[\]-]*")
 
 
-def shown(text: str) -> str:
+def redact(text: str) -> str:
     """A text with stars for the user and the password of every address in it, and for what a query calls a secret."""
     return _SECRET.sub(r"\1***", _CREDENTIALS.sub("***@", text))
 

@@ -13,22 +13,22 @@ from diator.brokers.port import (
     ACK,
     RELEASE,
     Broker,
-    Capability,
+    BrokerCapability,
     Delivery,
+    MoveToDeadLetters,
     Outcome,
-    Park,
     Receiver,
     RetryAfter,
     Subscription,
 )
 from diator.errors import BrokerUnavailableError
-from diator_conformance.brokers.bench import Bench, Wanted, keeper, own_case, seeded
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, keeper, own_case, seeded
 from diator_conformance.brokers.messages import message, number, number_of
 
 T = TypeVar("T")
 
-ALL = Capability.ACKNOWLEDGED | Capability.GROUPS | Capability.DEAD_LETTERS
-OUTCOMES: Sequence[Outcome] = (ACK, RELEASE, RetryAfter(0.0), Park("rejected"))
+ALL = BrokerCapability.ACKNOWLEDGED | BrokerCapability.CONSUMER_GROUPS | BrokerCapability.DEAD_LETTERS
+OUTCOMES: Sequence[Outcome] = (ACK, RELEASE, RetryAfter(0.0), MoveToDeadLetters("rejected"))
 
 
 class Step(NamedTuple):
@@ -136,7 +136,7 @@ class TooSlowError(Exception):
 class Play:
     """A program that runs on a broker, and beside it on the model."""
 
-    def __init__(self, bench: Bench, subscription: Subscription, broker: Broker) -> None:
+    def __init__(self, bench: BrokerSuiteBase, subscription: Subscription, broker: Broker) -> None:
         self.bench = bench
         self.subscription = subscription
         self.broker = broker
@@ -181,7 +181,9 @@ class Play:
             key = (None, "a", "b", "a")[(what + at) % 4]
             sent.append(Item(next(self.model.numbers), key))
         topic = self.bench.topic()
-        await self.broker.publish([message(one.number, topic, one.key) for one in sent], timeout=self.bench.patience)
+        await self.broker.publish(
+            [message(one.number, topic, one.key) for one in sent], timeout=self.bench.receive_timeout
+        )
         self.model.items += sent
 
     async def receive(self, who: int, what: int) -> None:
@@ -225,7 +227,7 @@ class Play:
         assert not lost, "a lease was lost before its time"
         item.failures += isinstance(outcome, RetryAfter)
         item.deliveries -= outcome is RELEASE
-        item.parked = isinstance(outcome, Park)
+        item.parked = isinstance(outcome, MoveToDeadLetters)
         item.done = not back
         for one in (item, *followers):
             one.deliveries -= one is not item
@@ -299,7 +301,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Programs(Bench):
+class Programs(BrokerSuiteBase):
     """Random programs, run against the broker and against a model of it at the same time."""
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
@@ -311,11 +313,11 @@ class Programs(Bench):
             Step, strategies.sampled_from(words), strategies.integers(0, 1), strategies.integers(0, 15)
         )
 
-        phases = [Phase.explicit, Phase.generate, *([Phase.shrink] if self.simplify else [])]
+        phases = [Phase.explicit, Phase.generate, *([Phase.shrink] if self.shrink else [])]
 
         @settings(
             phases=phases,
-            max_examples=self.examples,
+            max_examples=self.max_examples,
             deadline=None,
             database=None,
             derandomize=not self.seed,
@@ -325,11 +327,11 @@ class Programs(Bench):
         @example(program=PUBLISHED_AFTER_A_REPLAY)
         @given(program=strategies.lists(steps, min_size=10, max_size=40))
         def check(program: list[Step]) -> None:
-            needs = ALL | Capability.ORDERED if ordered else ALL
+            needs = ALL | BrokerCapability.ORDER_BY_KEY if ordered else ALL
             lease, done = self.short_lease, False
             while not done:
                 try:
-                    self.play(lambda: self._play_program(program, ordered), needs, Wanted(lease=lease))
+                    self.play(lambda: self._play_program(program, ordered), needs, BrokerOptions(lease=lease))
                     done = True
                 except TooSlowError:
                     lease *= 4
