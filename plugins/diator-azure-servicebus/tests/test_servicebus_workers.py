@@ -166,9 +166,9 @@ def compare(found: list[Note], letters: list[Any]) -> None:
         (letter.consumed.name, int(letter.dead.body.split(b'"number":')[1].split(b",")[0])) for letter in letters
     )
     assert dead == sorted((name, number) for name in ("shop.book", "shop.mail") for number in range(7, COUNT, 50))
-    assert {letter.dead.why.reason for letter in letters} == {"exhausted after 3 attempts"}
-    assert {letter.dead.why.error for letter in letters} == {"builtins.ValueError: there is no such customer"}
-    assert all("Traceback" in letter.dead.why.traceback for letter in letters)
+    assert {letter.dead.failure.reason for letter in letters} == {"exhausted after 3 attempts"}
+    assert {letter.dead.failure.error for letter in letters} == {"builtins.ValueError: there is no such customer"}
+    assert all("Traceback" in letter.dead.failure.traceback for letter in letters)
 
 
 async def until(check: Any) -> None:
