@@ -139,7 +139,7 @@ class Diator(AsyncOnly, Router):
     ) -> "Worker":
         """Handle brokered events: ``async with app, app.worker(): ...``. ``diator run module:app`` does the same.
 
-        ``only`` names subscriptions, where not all are to be consumed here. ``concurrency`` replaces what handlers and
+        ``subscriptions`` names those to consume; all by default. ``concurrency`` replaces what handlers and
         app say. On leaving, handlers that run may take ``grace`` seconds; what is not done by then is given back.
 
         Raises `ConfigurationError` without a broker, or for an unknown subscription.

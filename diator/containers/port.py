@@ -132,7 +132,7 @@ Immediate = Callable[[Any], Any]
 
 @runtime_checkable
 class ImmediateContainer(Container, Protocol):
-    """A container that can resolve some keys without awaiting. Optional, and read from those with `PROVIDED`."""
+    """A container that can resolve some keys without awaiting. Optional, and read from those with `PROVIDED_VALUES`."""
 
     def immediate(self, key: Key, /) -> Immediate | None:
         """Return a function that does for this key what ``resolve`` does, without awaiting; None if there is none.

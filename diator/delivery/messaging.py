@@ -1,4 +1,4 @@
-"""The brokerage: everything of an app that has to do with its broker, and nothing of it in an app without one."""
+"""Messaging: everything of an app that has to do with its broker, and nothing of it in an app without one."""
 
 import asyncio
 import logging
