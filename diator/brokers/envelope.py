@@ -4,7 +4,7 @@ The attributes are those of CloudEvents 1.0 (https://github.com/cloudevents/spec
 extensions for partitioning and distributed tracing, and five of Diator's own, whose names begin with ``diator``. A
 broker that has headers of its own carries an event in *binary mode*: attributes as headers, the data as the body. One
 that has none carries it in *structured mode*: one JSON document (cloudevents/formats/json-format.md). `parse_envelope`
-takes both, and all that the format allows: Diator's own form in one call of msgspec, other forms attribute by attribute.
+takes both, and all that the format allows: Diator's own form in one call of msgspec, others attribute by attribute.
 """
 
 import base64
