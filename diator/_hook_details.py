@@ -172,7 +172,7 @@ class Settled(NamedTuple):
     """None where the message could not be read."""
     outcome: "Outcome"
     lease_lost: bool
-    """Whether its lease had been lost, so that somebody else has it and nothing was taken down."""
+    """Whether its lease was lost: another worker may hold it, and this outcome is discarded."""
 
 
 for _public in (

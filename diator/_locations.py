@@ -33,7 +33,7 @@ def location_in_frame(frame: FrameType) -> SourceLocation:
 
 
 def location_of(target: object) -> SourceLocation | None:
-    """The line where a function or method is defined; none for classes and objects, whose line nobody keeps."""
+    """The line where a function or method is defined; none for classes and objects, whose line is not kept."""
     code = attribute(written(target), "__code__")
     return SourceLocation(code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 

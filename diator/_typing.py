@@ -32,7 +32,7 @@ M_contra = TypeVar("M_contra", contravariant=True)
 C = TypeVar("C", bound=Command[Any])
 Q = TypeVar("Q", bound=Query[Any])
 E = TypeVar("E", bound=Event)
-Coro = Coroutine[Any, Any, T]  # Any: what a coroutine yields to the event loop is nobody's business
+Coro = Coroutine[Any, Any, T]  # Any: what a coroutine yields to the event loop is private to both
 
 
 class _CommandType(Protocol[T_co, R_co]):

@@ -169,7 +169,7 @@ class Diator(AsyncOnly, Router):
         app's own, where no other worker may then handle the same subscriptions. The app is started, unless it runs.
         ``replace`` maps what handlers ask for to what they get instead. Retries come at once, unless ``delays``.
 
-        Entering raises `ConfigurationError` for a replacement that nobody asks for, and for what is wrong with the app.
+        Entering raises `ConfigurationError` for a replacement that no handler needs, and for mistakes of the app.
         """
         # By name: nothing here depends on it. Any: a key of `replace` is a hint (see Router.provides).
         make: Callable[..., Session] = import_module("diator.testing.session").session

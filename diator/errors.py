@@ -15,7 +15,7 @@
     ├── BrokerError                   what a message broker can't do
     │   ├── BrokerUnavailableError        it is away or overloaded: trying again later can help
     │   ├── MessageTooLargeError          a message is over the broker's limit
-    │   └── NotPublishedError             of a batch, what did not leave and what nobody knows
+    │   └── NotPublishedError             of a batch: what was not sent, and what is unknown
     ├── UnreadableMessageError        what came from the broker is no event that can be read
     └── ContainerError                what a container cannot give
         ├── DependencyNotFoundError       no provider                                         (also a LookupError)
@@ -158,8 +158,8 @@ class NotPublishedError(BrokerError):
 class PublishError(DiatorError):
     """The broker did not take all events. What the command has changed stands.
 
-    ``unsent`` did not leave, and may be published again; of ``unknown`` nobody knows, since the connection broke.
-    ``refused`` tells that the cause is no outage: the broker would not take them another time either.
+    ``unsent`` was not sent, and may be published again; what became of ``unknown`` is not known, since the connection
+    broke. ``permanent`` is true if the cause is not an outage: the broker would reject them again.
     """
 
     def __init__(

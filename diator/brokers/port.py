@@ -10,7 +10,7 @@ and cancels a call that exceeds its timeout.
 
 *Receiving.* The receivers of one subscription, in any number of processes, compete for its messages. ``receive(limit)``
 waits for messages and returns at most ``limit`` deliveries. One task at a time calls it, and may be cancelled at any
-moment: what was taken is returned by the next call, or released. Whatever is on the wire is delivered: a message that
+moment: what was taken is returned by the next call, or released. Everything on the wire is delivered: a message that
 the broker can't read has `Delivery.read_error`.
 
 *Settling.* `ACK` removes a delivery. `RetryAfter` delivers it again after a delay, with one more failure, to this

@@ -18,7 +18,7 @@ T = TypeVar("T")
 class AppBroker:
     """An app whose broker is to be worked at; ends with exit code 1 where it has none.
 
-    With ``changing`` it must have no errors: what nobody could consume is neither created nor replayed.
+    With ``changing`` it must have no errors: what no handler could consume is neither created nor replayed.
     """
 
     def __init__(self, name: str, *, changing: bool) -> None:

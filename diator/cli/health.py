@@ -61,7 +61,7 @@ class HealthServer:
             if self._open <= _MAX_CONNECTIONS:
                 await asyncio.wait_for(self._exchange(reader, writer), _READ_TIMEOUT)
         except (OSError, EOFError, asyncio.TimeoutError):
-            pass  # whoever asked does not listen any more
+            pass  # the client no longer listens
         except asyncio.CancelledError:
             pass  # the process ends; up to Python 3.12 the server logs an error for a cancelled connection
         finally:

@@ -26,7 +26,7 @@ def load(target: str) -> Diator:
 
     What the module prints goes to stderr, so that only the command's own output is on stdout.
 
-    Raises `LoadError` for a mistake in the target and for whatever the user's code raises, and `ConfigurationError`
+    Raises `LoadError` for a mistake in the target and for what the user's code raises, and `ConfigurationError`
     where it raises just that.
     """
     module_name, path = _split(target)

@@ -51,7 +51,7 @@ class JsonLines(logging.Formatter):
     """Writes a record as one JSON object: time, level, logger, message, exception, and its extras."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record, whatever it holds."""
+        """Write a record with any content."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -13,7 +13,7 @@ program = typer.Typer(
     help="Look at a Diator app, run its workers, and tend its subscriptions and dead letters.",
     no_args_is_help=True,
     add_completion=False,
-    # A traceback of ours is read by whoever mends it, and a user's own is printed by `arguments`.
+    # Our tracebacks are for us; those of a user's code are printed by `arguments`.
     pretty_exceptions_enable=False,
 )
 program.command()(check)

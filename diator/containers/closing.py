@@ -1,4 +1,4 @@
-"""Closing: how everything that a container has opened is closed, whatever fails meanwhile."""
+"""Closing: how everything that a container has opened is closed, even if some of it fails."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, MutableSequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -174,7 +174,7 @@ def _without(error: BaseException, ends: Collection[int]) -> Any:
         return None
 
 
-# Python's own, past what a class makes of them: frozen ones let nobody set them. Any: they are descriptors.
+# Python's own, past what a class makes of them: frozen classes do not allow setting them. Any: they are descriptors.
 _CAUSE: Any = vars(BaseException)["__cause__"]
 _CONTEXT: Any = vars(BaseException)["__context__"]
 _SUPPRESSES: Any = vars(BaseException)["__suppress_context__"]

@@ -12,7 +12,7 @@ from diator.errors import NotProvidedError
 
 _GIVES = frozenset({"RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE"})
 
-# Any, in this module: factories are whatever a user registers.
+# Any, in this module: factories are any objects that a user registers.
 
 
 def is_placeholder(factory: object) -> bool:
@@ -41,7 +41,7 @@ def unfinished(factory: Any) -> str | None:
 
 
 def is_of(module: Any, factory: Any) -> bool:
-    """Tell whether a function's code is that of a module, whatever name a decorator has given it."""
+    """Tell whether a function's code is that of a module, under any name that a decorator has given it."""
     return getattr(factory, "__globals__", None) is vars(module)
 
 

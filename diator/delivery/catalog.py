@@ -317,7 +317,7 @@ def _is_only_a_base(cls: type[Event]) -> bool:
 
 
 _DATA = ("__dataclass_fields__", "__attrs_attrs__", "__struct_fields__", "__pydantic_validator__")
-"""What classes have that carry data, whatever library made them."""
+"""What classes that carry data have, in any library."""
 
 
 def _full(cls: type[Any]) -> str:

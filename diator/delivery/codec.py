@@ -3,7 +3,7 @@
 Pydantic models are read and written by pydantic, everything else by msgspec. One question is asked of each: is an event
 that was written and read again what it was? At the start it is asked of events that are made up, and of parts of them
 (`structs`, `models`); what can't be carried is an error there. Before an event leaves it is asked of this event, so
-that whatever the start could not see fails its command, and is never other data or a dead letter for its handlers.
+that what startup could not see fails its command, and never becomes other data or a dead letter for its handlers.
 """
 
 import re
@@ -89,7 +89,7 @@ def _trial(name: str, library: Model | Struct) -> list[str]:
     for sample in samples(library.schema):
         try:
             event = library.make(msgspec.json.encode(sample))
-        except Exception as error:  # noqa: BLE001 - the validators of the class refuse it, with whatever they raise
+        except Exception as error:  # noqa: BLE001 - the validators of the class reject it, with any error
             if isinstance(error, TypeError) and "unhashable" in str(error):
                 changed.setdefault("", f"{name} has a set of what can't be hashed when it is read: {error}")
             continue

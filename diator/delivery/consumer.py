@@ -45,7 +45,7 @@ class Consumer:
         return self._reporter.ignored
 
     async def run(self, created: "asyncio.Future[bool]", stopping: asyncio.Event, grace: Callable[[], float]) -> None:
-        """Handle messages from when the subscription is ``created`` until ``stopping`` is set, whatever happens.
+        """Handle messages from when the subscription is ``created`` until ``stopping`` is set, also through outages.
 
         Handlers that run then may finish within ``grace()`` seconds.
         """

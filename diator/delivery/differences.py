@@ -66,7 +66,7 @@ _fields = WeakKeyDictionary[type, "list[str] | None"]()
 
 
 def fields_of(cls: type[Any]) -> list[str] | None:
-    """The names of the fields of a class, whatever made it; none where it has no such thing."""
+    """The names of the fields of a class of any library; none if it has none."""
     try:
         return _fields[cls]
     except KeyError:

@@ -14,7 +14,7 @@ from diator.messages import Event
 
 
 class SendingEndedError(Exception):
-    """The lease was lost while follow-ups could not be sent: the worker that has it now handles the message anew."""
+    """The lease was lost while follow-ups could not be sent: the worker that holds it now handles the message again."""
 
 
 class LeaseGuard(Protocol):

@@ -149,7 +149,7 @@ class _Parts:
 
         try:
             return list(samples(GenerateJsonSchema(by_alias=True).generate(self._whole(schema), "validation")))
-        except Exception:  # noqa: BLE001 - whatever it raises, there is nothing to try then
+        except Exception:  # noqa: BLE001 - any error: there is nothing to try then
             return []
 
     def _made(self, schema: Schema, known: list[Any], config: Mapping[str, Any]) -> Iterator[Any]:

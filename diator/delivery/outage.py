@@ -152,7 +152,7 @@ class Backoff:
             await asyncio.wait_for(stopping.wait(), seconds)
 
     def reset(self) -> None:
-        """Start anew after a success."""
+        """Start again after a success."""
         self._next = _FIRST
 
 

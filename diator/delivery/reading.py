@@ -1,4 +1,4 @@
-"""Reading: from bytes to an event and its context. Whatever is wrong becomes an `UnreadableMessageError`."""
+"""Reading: from bytes to an event and its context. Everything that is wrong becomes an `UnreadableMessageError`."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -49,7 +49,7 @@ def decode(envelope: Envelope, entry: EventType) -> Any:
         return _decoded(entry.codec, envelope.data)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever a class of events raises for data that it does not like
+    except BaseException as error:  # a class of events may raise anything for data that it rejects
         known, got = entry.contract.version, envelope.diatorversion
         other = f", of version {got}, where {known} is known," if got != known else ""
         text = f"the data of {envelope.type}{other} does not fit {entry.cls.__qualname__}: {text_of(error)}"

@@ -156,7 +156,7 @@ class ReceiverLoop:
 
 
 async def _cancelled(tasks: "Iterable[asyncio.Future[Any]]") -> None:
-    """Cancel tasks and wait for their end, whatever it is."""
+    """Cancel tasks and wait until they have ended, in any way."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()

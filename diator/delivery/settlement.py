@@ -103,7 +103,7 @@ class SettlementBatcher:
             lost = await self._receiver.settle([(job.delivery, outcome) for job, outcome in batch])
         except BrokerUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it may concern one of them alone
+        except Exception as error:  # noqa: BLE001 - any error may concern one of them alone
             await self._settle_each(batch, error)
         else:
             self._recorded(tuple(batch), {id(delivery) for delivery in lost} if lost else ())

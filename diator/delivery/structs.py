@@ -33,9 +33,7 @@ class Struct:
         if isinstance(info, inspect.CustomType):
             self.wrong = ["it is no dataclass, attrs class, msgspec struct or pydantic model"]
         self.schema: dict[str, Any] | None = None
-        with suppress(
-            Exception
-        ):  # whatever it raises, of two classes with one name for example: there is no trial then
+        with suppress(Exception):  # any error, such as of two classes with one name: there is no trial then
             self.schema = msgspec.json.schema(cls)
 
     @staticmethod

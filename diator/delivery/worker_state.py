@@ -34,6 +34,6 @@ class WorkerState(NamedTuple):
     outage: OutageTracker
     hooks: HookDispatcher
     at_most_once: bool
-    """Whether the broker delivers a message once, whatever becomes of it."""
+    """Whether the broker delivers a message at most once."""
     isolation_lock: Turn
     """Held while a message runs that may have killed a worker, so that no other is blamed with it."""

@@ -65,7 +65,7 @@ class Dispatch:
             self.calls[cls] = plan.call
 
     def is_outdated(self) -> bool:
-        """Whether an app that starts has to be compiled anew: events were defined that no plan of it knows."""
+        """Whether an app that starts has to be compiled again: events were defined that no plan of it knows."""
         return self._reach.is_outdated()
 
     def delivered(

@@ -1,4 +1,4 @@
-"""Which messages a handler takes, and what is wrong with a handler whatever the rest of the app."""
+"""Which messages a handler takes, and what is wrong with a handler by itself."""
 
 import inspect
 from collections.abc import Iterator, Mapping, MutableSequence, MutableSet
@@ -212,7 +212,7 @@ _CONSUMING = {
 
 
 def options_fit(registration: Registration) -> Iterator[Problem]:
-    """What is wrong with the options that a handler was registered with, whatever the handler."""
+    """What is wrong with the options that a handler was registered with."""
     who = f"{registration.kind.value} handler {registration.name}"
     given = {"timeout": registration.timeout, "thread": registration.thread}
     yield from option_problems(who, _OPTIONS, given, "invalid-handler", registration.location)

@@ -23,7 +23,7 @@ _STANDARD = ("builtins", "collections")
 
 
 def evaluate(annotation: Any, globalns: dict[str, Any], localns: Mapping[str, Any]) -> Any:
-    """Evaluate one annotation, keeping its ``Annotated`` metadata. Raises whatever a name in it raises."""
+    """Evaluate one annotation, keeping its ``Annotated`` metadata. Raises what a name in it raises."""
     if type(annotation) is type:
         return annotation
     if isinstance(annotation, str):

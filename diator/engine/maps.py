@@ -1,4 +1,4 @@
-"""Who handles what: read-only views of the registrations, for the engine and for whoever wants to look."""
+"""Who handles what: read-only views of the registrations, for the engine and for tools."""
 
 from collections.abc import Iterable, Iterator, Mapping
 

@@ -376,7 +376,7 @@ def _reraise_suppressed(work: UnitCall) -> UnitCall:
 def _suppressed_failure(event: Event, failure: BaseException) -> BaseException:
     if not issubclass(type(failure), asyncio.CancelledError):
         return failure
-    # Raised again it would pass for a cancellation of the caller's task, which nobody has asked for.
+    # Raised again it would pass for a cancellation of the caller's task, which was never requested.
     text = f"a handler of {type(event).__qualname__} was cancelled, and a middleware of events went on without it"
     error = DiatorError(f"{text}; what fails inside a unit of work fails it as a whole")
     error.__cause__ = failure

@@ -107,7 +107,7 @@ class Registry:
             raise ConfigurationError([Problem("late-registration", text, fix, location)])
 
     def resolve_pending(self) -> Iterator[Problem]:
-        """Read once more what could not be resolved at its line; yield what is wrong with handlers, each time anew."""
+        """Read again what could not be resolved at its line; yield what is wrong with handlers, at each call."""
         yield from self._read_again()
         self.requests, self._by_target, self.unclear = {}, {}, set()
         for registration, signature in self.handlers.items():

@@ -216,10 +216,10 @@ class ContainerScopes:
 
 
 async def close_after(scope: Scope, error: BaseException) -> None:
-    """Close the scope of a unit that has failed; the caller goes on raising ``error``, whatever the scope says."""
+    """Close the scope of a unit that has failed; the caller raises ``error``, even if the scope returns true."""
     try:
         await _close_knowing(scope, error)
-    except Exception as closing:  # noqa: BLE001 - whatever it is, the error of the handler wins
+    except Exception as closing:  # noqa: BLE001 - the error of the handler wins over any other
         add_cause(error, closing)
     finally:
         del error  # as above

@@ -29,7 +29,7 @@ class Unresolved(NamedTuple):
 
     @property
     def fix(self) -> str:
-        """The next step for whoever wrote the hint."""
+        """The next step for the author of the hint."""
         from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and needed for an error only
 
         missing = getattr(self.reason, "name", None) if isinstance(self.reason, NameError) else None

@@ -10,7 +10,7 @@ def with_subclasses(cls: type[Event]) -> frozenset[type[Event]]:
     """A class of events and its subclasses, as far as they are defined by now.
 
     A class whose name was given to another is none of them: ``@dataclass(slots=True)`` and ``attrs.define`` make a
-    class twice, and a cell of a notebook or a reloaded module defines its classes anew. Python keeps the first ones
+    class twice, and a cell of a notebook or a reloaded module defines its classes again. Python keeps the first ones
     among the subclasses of their base, for as long as anything refers to them.
     """
     current: dict[tuple[str, str], type[Event]] = {}

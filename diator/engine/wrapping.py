@@ -171,7 +171,7 @@ def _driven(variables: Variables, running: Coroutine[Any, Any, Any]) -> Generato
             except GeneratorExit:
                 run(running.close)
                 raise
-            except BaseException as error:  # noqa: BLE001 - whatever it is, also a cancel, is for what waits
+            except BaseException as error:  # noqa: BLE001 - any error, also a cancel, is for what waits
                 waits_for = run(running.throw, error)
             else:
                 waits_for = run(running.send, got)

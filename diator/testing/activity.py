@@ -96,7 +96,7 @@ class ActivityTracker(Hooks):
     # What its worker does
 
     def cause_of(self, context: Context) -> Entry | None:
-        """The entry of a message that is delivered; none where somebody else has published it."""
+        """The entry of a message that is delivered; none if another process published it."""
         return self._published.get(context.message_id)
 
     def runs(self, run: Entry, context: Context) -> None:
@@ -139,7 +139,7 @@ class ActivityTracker(Hooks):
     def _dead_letter(self, way: DeliveryKey, why: MoveToDeadLetters) -> None:
         cause = self._runs.get(way) or self._published.get(way[0])
         if cause is None:
-            return  # somebody else's, which can't be read
+            return  # from another process, and unreadable
         letter = Entry("dead-lettered", cause.message, self._consumed[way[1]].registration, cause, done=True, why=why)
         letter.error = cause.error
         self._entries.append(letter)

@@ -137,7 +137,7 @@ def _with_advice(problem: Problem) -> Problem:
 
 
 def _refused(app: Diator, checked: CheckResult, replaced: Mapping[Key, object]) -> Iterator[Problem]:
-    """A replacement that nobody would get must not pass for one."""
+    """A replacement that no handler would get is an error."""
     wired = (*checked.handlers.values(), *checked.layers.values())
     asked = {key for one in wired for key in one.keys} | registry_of(app).provided.keys()
     names = sorted(map(str, asked))

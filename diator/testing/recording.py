@@ -30,7 +30,7 @@ def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Reco
     uses ``app.testing()``. Of a worker that was started before the block the runs of its handlers are recorded, and not
     what those publish.
 
-    Entering raises `~diator.ConfigurationError` for a replacement that nobody asks for, and for what is wrong with the
+    Entering raises `~diator.ConfigurationError` for a replacement that no handler needs, and for what is wrong with the
     app.
     """
     # Any: a key of `replace` is a hint, such as Annotated[Repo, Named("x")] (see Router.provides).

@@ -36,7 +36,7 @@ def session(
 class Session(AsyncOnly, Recording):
     """An app in a test, recorded and with a worker: ``async with app.testing() as session``.
 
-    It has what a record has, of everything that the app itself has begun in the block, whoever has called it. Messages
+    It has what a record has, of everything that the app itself has begun in the block, called from anywhere. Messages
     that others have put on the broker are handled, but neither shown nor waited for. Leaving the block cancels what
     still runs.
     """

@@ -41,7 +41,7 @@ class _AtOnce(Publisher):
 class _RetryAtOnce(Retry):
     """Waits for nothing, also where a handler asks for a later retry."""
 
-    def delay_after(self, attempt: int, asked: float | None = None) -> float:  # noqa: ARG002 - whatever they are
+    def delay_after(self, attempt: int, asked: float | None = None) -> float:  # noqa: ARG002 - not used
         """No time."""
         return 0.0
 

@@ -183,7 +183,7 @@ class _Leaving(AbstractContextManager[None]):
 
 
 def _not_sent(error: BaseException, messages: Sequence[OutgoingMessage]) -> set[str]:
-    """The ids of those that did not leave, or of which nobody knows."""
+    """The ids of those that were not sent, or whose outcome is unknown."""
     failed = error.__cause__
     if isinstance(failed, NotPublishedError):
         return {message.id for message in (*failed.unsent, *failed.unknown)}

@@ -185,7 +185,7 @@ class Queue:
             self._alarm.set(self._delayed[0][0])
 
     def stop(self) -> None:
-        """Leave the event loop, in which nobody waits any more."""
+        """Leave the event loop, in which no receiver waits any longer."""
         self._alarm.cancel()
         self._waiting.clear()
         self._woken = None

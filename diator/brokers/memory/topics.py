@@ -73,7 +73,7 @@ class MemoryTopic:
     async def wait_for_room(self, deadline: float) -> bool:
         """Wait for one's turn and for room; false if they do not come in time. `put` must follow at once."""
         had_turn = False
-        while self.full or (self._line and not had_turn):  # full again: somebody who does not wait was faster
+        while self.full or (self._line and not had_turn):  # full again: a publisher that does not wait was faster
             if not await self._turn(deadline, first=had_turn):
                 return False
             had_turn = True
