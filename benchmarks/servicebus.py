@@ -437,7 +437,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servicebus", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="run everything briefly, judge nothing, write nothing")
-    parser.add_argument("--subscription", default="", metavar="TEXT", help="measure only rows that have this text")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure only rows that have this text")
     options = parser.parse_args()
     matches = [match for match in MATCHES if options.only in match.what]
     with server() as string:

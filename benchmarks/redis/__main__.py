@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.redis", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="run everything briefly, judge nothing, write nothing")
     parser.add_argument(
-        "--subscription", default="", metavar="TEXT", help="measure only rows that have this text, write nothing"
+        "--only", default="", metavar="TEXT", help="measure only rows that have this text, write nothing"
     )
     options = parser.parse_args()
     if sys.hexversion < 0x030B0000:
