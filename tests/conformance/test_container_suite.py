@@ -1183,7 +1183,7 @@ def failing(container: type[ReferenceContainer]) -> frozenset[str]:
     """The cases that a container fails, without the word that they all begin with."""
 
     class Suite(TestReferenceContainer):
-        deadline = 1.0
+        case_timeout = 1.0
 
         def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
             return container(registrations)
@@ -1324,7 +1324,7 @@ def test_a_case_that_waits_for_ever_fails() -> None:
             await asyncio.Event().wait()
 
     class StuckSuite(TestReferenceContainer):
-        deadline = 0.01
+        case_timeout = 0.01
 
         def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
             stuck = ReferenceContainer(registrations)

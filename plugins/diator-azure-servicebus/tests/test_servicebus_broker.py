@@ -37,10 +37,10 @@ if not NAMESPACE:
     class TestServiceBusBroker(BrokerSuite):
         """What every broker plugin must do."""
 
-        deadline = 120.0  # for a busy machine: the case that lasts longest takes a few seconds
+        case_timeout = 120.0  # for a busy machine: the case that lasts longest takes a few seconds
         short_lease = 1.0
-        messages = 500
-        examples = 8
+        message_count = 500
+        max_examples = 8
         lives = 4
 
         @pytest.fixture(autouse=True)
@@ -83,11 +83,11 @@ else:
     class TestNamespace(BrokerSuite):
         """The same on a real namespace, which can't be cut off."""
 
-        deadline = 180.0
-        patience = 30.0
+        case_timeout = 180.0
+        receive_timeout = 30.0
         short_lease = SHORTEST_LOCK
-        messages = 200
-        examples = 2
+        message_count = 200
+        max_examples = 2
         lives = 1
 
         def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
