@@ -11,7 +11,6 @@ import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import redis
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool
 
@@ -96,7 +95,7 @@ class _Exchange:
 
     async def run(self) -> None:
         # redis-py before 5.3 wants the name of a command.
-        connection = await self._pool.get_connection(*(() if redis.__version__ >= "5.3" else ("_",)))
+        connection = await self._pool.get_connection()
         is_whole = False
         try:
             # Newer pools return connections that the server has closed: a push of the server looks the same to them.
