@@ -164,7 +164,7 @@ class DeadLettered(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The broker has taken down what became of a message."""
+    """The broker has recorded the outcome of a message."""
 
     subscription: str
     delivery: "Delivery"

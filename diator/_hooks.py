@@ -83,7 +83,7 @@ class Hooks:
         """A message becomes a dead letter."""
 
     def settled(self, details: "Settled", /) -> None:
-        """The broker has taken down an outcome."""
+        """The broker has recorded an outcome."""
 
 
 WRAPS = ("sending", "handling", "publishing")

@@ -1,13 +1,15 @@
 """What all commands share: the argument that names the app, the option for tools, and how text is written."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn, Protocol
+from typing import Annotated, NoReturn
 
 import typer
 
 from diator.app import Diator
+from diator.cli.description import RetryPolicy
 from diator.cli.load import LoadError, load
 from diator.errors import BrokerError, ConfigurationError, Problem
+from diator.retry import Retry
 
 AppArgument = Annotated[
     str,
@@ -62,20 +64,7 @@ def broker_text(error: BrokerError, target: str) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ").replace("module:app", target)
 
 
-class Policy(Protocol):
-    """How often, and after what delays, a message is tried again: `diator.Retry`, or a description of one."""
-
-    @property
-    def attempts(self) -> int: ...  # noqa: D102
-    @property
-    def delay(self) -> float: ...  # noqa: D102
-    @property
-    def factor(self) -> float: ...  # noqa: D102
-    @property
-    def max_delay(self) -> float: ...  # noqa: D102
-
-
-def retry_text(retry: Policy) -> str:
+def retry_text(retry: Retry | RetryPolicy) -> str:
     """How often, and after what delays: ``5 attempts, after 1 s, then x2, up to 300 s``."""
     if retry.attempts == 1:
         return "1 attempt"

@@ -197,8 +197,8 @@ class _Walk:
         return UnsupportedRegistrationError(path[0], reason, fix) if fix else None
 
     def _mismatch(self, key: Key, provider: Provider | None, holder: Provider | None) -> ContainerError | None:
-        brought = key in self._provided
-        level = 0 if brought else None if provider is None else provider.level
+        is_provided = key in self._provided
+        level = 0 if is_provided else None if provider is None else provider.level
         if holder is None or level is None or holder.level is None or level >= holder.level:
             return None
         return LifetimeMismatchError(holder.key, key)

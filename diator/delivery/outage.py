@@ -30,11 +30,11 @@ class OutageTracker:
     """Tracks which operations fail at the broker, and for which subject: a subscription, or the worker itself.
 
     An outage lasts until each operation that has failed has worked again, so that others that still work do not end
-    it. ``lossy``: the broker delivers at most once.
+    it. ``at_most_once``: the broker delivers at most once.
     """
 
     def __init__(self, *, at_most_once: bool = False) -> None:
-        self._lossy = at_most_once
+        self._at_most_once = at_most_once
         self._since = 0.0
         self._broken: dict[tuple[str, str], str] = {}
         """The reasons of failures, by operation and subject."""
@@ -77,7 +77,7 @@ class OutageTracker:
     @property
     def _meanwhile(self) -> str:
         """What happens to messages, as far as known here: a server may lose stored messages."""
-        if self._lossy:
+        if self._at_most_once:
             return "events published until then may be lost"
         if any(operation == CREATE for operation, _ in self._broken):
             return (

@@ -28,7 +28,7 @@ _PROBE_AFTER = 1.0
 _EMPTY = 0.1
 """Seconds that a receive should take which returns nothing."""
 _SOON = 0.5
-"""Seconds in which a suspected message that was released should come again; another worker may have received it."""
+"""Seconds in which a suspected message that was released should be redelivered; another worker may have received it."""
 _SUSPECT_AFTER = 2
 """Deliveries without an outcome that make a message suspected, if more are allowed: a single one is no sign."""
 
@@ -187,7 +187,7 @@ class Prefetcher:
             await asyncio.sleep(0 if self._loop.time() - began > _EMPTY else _EMPTY)
 
     async def _receive_probing(self, limit: int) -> Sequence[Delivery]:
-        """Receive; during an outage, find out meanwhile whether it is over, since there may be nothing to receive."""
+        """Receive; during an outage, also probe whether it is over, since there may be nothing to receive."""
         if not self._state.outage.is_failing(_RECEIVE, self._subscription.name):
             return await self._receiver.receive(limit)
         probing = asyncio.ensure_future(self._probe())

@@ -64,8 +64,8 @@ class Registration:
         declared: type[Message] | None,
         timeout: float | None,
         thread: bool,
-        registered: SourceLocation,
-        consuming: SubscriptionOptions = UNSET,
+        registered_at: SourceLocation,
+        options: SubscriptionOptions = UNSET,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -76,9 +76,9 @@ class Registration:
         """Seconds that its unit of work may take."""
         self.thread = thread
         """Whether it runs in a thread."""
-        self.registered_at = registered
+        self.registered_at = registered_at
         """The line that registered it."""
-        self.options = consuming
+        self.options = options
         """What was said of brokered events."""
 
     @property
@@ -100,12 +100,12 @@ class MiddlewareRegistration:
 
     __slots__ = ("inside", "registered_at", "target")
 
-    def __init__(self, target: Any, registered: SourceLocation, *, inside: bool = False) -> None:
+    def __init__(self, target: Any, registered_at: SourceLocation, *, inside: bool = False) -> None:
         self.target = target
         """The callable. ``Any``: it has a signature of its own."""
         self.inside = inside
         """Whether it runs inside the unit of work."""
-        self.registered_at = registered
+        self.registered_at = registered_at
         """The line that registered it."""
 
     @property

@@ -1,4 +1,4 @@
-"""What of brokered events is refused at the start, all at once, each with place and fix."""
+"""What of brokered events is rejected at startup, all at once, each with location and fix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
