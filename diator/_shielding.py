@@ -2,7 +2,7 @@
 
 import asyncio
 import types
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -119,8 +119,13 @@ async def _keeping(work: Awaitable[T], result: list[T]) -> None:
     result.append(await work)
 
 
-def resumed(steps: Generator[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, None]:
-    """Await the rest of a coroutine that has begun to wait."""
+@types.coroutine
+def awaited(work: Awaitable[object], on_wait: Callable[[], None], /) -> Generator[Any, Any, None]:
+    """Await something, and call ``on_wait`` when it first has to wait: what seldom waits then costs nothing more."""
+    steps = work.__await__()
+    waits_for = next(steps, _ENDED)
+    if waits_for is not _ENDED:
+        on_wait()
     while waits_for is not _ENDED:
         try:
             yield waits_for

@@ -2,12 +2,11 @@
 
 import asyncio
 import sys
-import types
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from diator._shielding import Shield, resumed
+from diator._shielding import Shield, awaited
 from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker
 from diator.delivery.error_texts import described
@@ -91,7 +90,7 @@ class Connection:
         self._ensure_sizes(messages)
         limit = _TimeLimit(timeout + _MARGIN)
         try:
-            await limit.around(self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room))
+            await awaited(self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room), limit.start)
         except NotPublishedError:
             raise
         except asyncio.CancelledError as error:
@@ -129,15 +128,10 @@ class _TimeLimit:
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    @types.coroutine
-    def around(self, work: Awaitable[None]) -> Generator[Any, Any, None]:
-        """Await something. The time counts from where it first waits: publishing in memory seldom does."""
-        steps = work.__await__()
-        waits_for = next(steps, _ENDED)
-        if waits_for is not _ENDED:
-            self._task = asyncio.current_task()
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cancel)
-            yield from resumed(steps, waits_for)
+    def start(self) -> None:
+        """Count from now. Called where publishing first waits: in memory it seldom does, and then costs no timer."""
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cancel)
 
     def _cancel(self) -> None:
         assert self._task is not None, "the timer starts in a task"
@@ -150,10 +144,6 @@ class _TimeLimit:
             self._timer.cancel()
         if self.is_over and self._task is not None and sys.version_info >= (3, 11):
             self._task.uncancel()  # it may be used further
-
-
-_ENDED: Any = object()
-"""What `next` returns if there is nothing to wait for. ``Any``: it stands for a future."""
 
 
 async def translated(broker: Broker, call: str, answer: Awaitable[T]) -> T:

@@ -28,7 +28,7 @@ class OutcomeReporter:
         self._config = config
         self._name = config.name
         self._hooks = hooks
-        self._lossy = at_most_once
+        self._at_most_once = at_most_once
         self._loop = asyncio.get_running_loop()
         self._unhandled: set[str] = set()
         self.ignored = 0
@@ -78,7 +78,7 @@ class OutcomeReporter:
         attempt = job.delivery.failures + 1
         outcome = decide_outcome(error, attempt, self._config.retry)
         what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
-        if self._lossy:
+        if self._at_most_once:
             _log_error("%s; the broker delivers at most once, so it is lost", what, error=error)
             return ACK
         if isinstance(outcome, MoveToDeadLetters):
@@ -91,12 +91,12 @@ class OutcomeReporter:
 
     def _dead_letter(self, job: Job, why: MoveToDeadLetters, error: BaseException | None = None) -> Outcome:
         """Make a message a dead letter, if the broker keeps them."""
-        text = "%s: message %s is lost: %s" if self._lossy else "%s: message %s becomes a dead letter: %s"
+        text = "%s: message %s is lost: %s" if self._at_most_once else "%s: message %s becomes a dead letter: %s"
         told = None if issubclass(type(error), Reject) else error  # a rejection says all in its reason
         _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
         if self._hooks.has_listener("dead_lettered"):
             self._hooks.emit("dead_lettered", DeadLettered(self._name, job.context, why))
-        return ACK if self._lossy else why
+        return ACK if self._at_most_once else why
 
     # What else happens to messages
 
@@ -107,7 +107,7 @@ class OutcomeReporter:
 
     def released(self, job: Job) -> None:
         """Report that a message is released, if it is lost by that."""
-        if self._lossy:
+        if self._at_most_once:
             text = "%s: message %s is lost: the worker ended before it was handled, and the broker takes nothing back"
             logger.warning(text, self._name, job.message_id or "that was not read yet")
 

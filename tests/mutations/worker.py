@@ -533,7 +533,7 @@ WORKER = (
         "outcome_reporter",
         "parks-what-is-lost",
         "a broker that delivers at most once is given dead letters",
-        "return ACK if self._lossy else why",
+        "return ACK if self._at_most_once else why",
         "return why",
         ("tests/delivery/test_consumer.py", "tests/delivery/test_outcomes.py"),
     ),
