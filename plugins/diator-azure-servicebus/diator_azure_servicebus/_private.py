@@ -37,7 +37,7 @@ _opening: "ContextVar[_Turns | None]" = ContextVar("diator_azure_servicebus_open
 
 
 class _Turns:
-    """Has one task at a time open or close the link, never for ever, and leaves no socket behind.
+    """Has one task at a time open or close the link, never forever, and leaves no socket behind.
 
     In version 7.15 each call that finds the connection broken closes the link and opens another, beside the others that
     do the same, and does so also while it is closed for good. An opening that is not answered holds up everybody else.

@@ -1,7 +1,7 @@
 """Messages and their sections (AMQP 1.0, part 3, section 3.2).
 
 The parts that belong to the sender (properties, application properties, body) are kept as the bytes that came; header
-and annotations are written anew for every delivery.
+and annotations are written again for every delivery.
 """
 
 from __future__ import annotations
