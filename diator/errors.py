@@ -16,6 +16,10 @@
     │   ├── BrokerUnavailableError        it is away or overloaded: trying again later can help
     │   ├── MessageTooLargeError          a message is over the broker's limit
     │   └── NotPublishedError             of a batch: what was not sent, and what is unknown
+    ├── StoreError                    what an outbox or inbox can't do
+    │   ├── StoreUnavailableError         its database is away: trying again later can help
+    │   ├── EarlyCommitError              a commit before the events of the unit were written
+    │   └── NotCommittedError             a unit ended well, and its session was never committed
     ├── UnreadableMessageError        what came from the broker is no event that can be read
     └── ContainerError                what a container cannot give
         ├── DependencyNotFoundError       no provider                                         (also a LookupError)
@@ -126,6 +130,28 @@ class MessageTooLargeError(BrokerError):
     def __str__(self) -> str:
         text = f"{self.what} has {self.size:,} bytes, where the broker takes {self.limit:,}"
         return f"{text}; carry less in it, such as an id to read the rest by"
+
+
+class StoreError(DiatorError):
+    """The store failed, and trying again does not help; `StoreUnavailableError` is the exception.
+
+    Raised by stores, always ``from`` the error of the driver if there is one.
+    """
+
+
+class StoreUnavailableError(StoreError):
+    """The database can't be reached, or is not ready. Trying again later may help."""
+
+
+class EarlyCommitError(StoreError):
+    """Code inside a unit of work commits before its events are written. Raised in the line that commits.
+
+    Nothing was committed. The data would have stood without its events.
+    """
+
+
+class NotCommittedError(StoreError):
+    """A unit of work has ended well, but its session was never committed: its data and its events are lost."""
 
 
 class NotPublishedError(BrokerError):

@@ -1,0 +1,28 @@
+"""Stores: outbox and inbox in the user's own database. ``port.py`` is what a plugin implements.
+
+The relay, which publishes what is stored, is part of `diator.delivery`.
+"""
+
+from diator.stores.port import (
+    OperatesStore,
+    OutboxDeadLetter,
+    PartitionStatus,
+    Store,
+    StoredMessage,
+    StoreStatus,
+    Transaction,
+    WakesRelays,
+    partition_of,
+)
+
+__all__ = [
+    "OperatesStore",
+    "OutboxDeadLetter",
+    "PartitionStatus",
+    "Store",
+    "StoreStatus",
+    "StoredMessage",
+    "Transaction",
+    "WakesRelays",
+    "partition_of",
+]
