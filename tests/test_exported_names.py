@@ -10,7 +10,15 @@ import pytest
 import diator
 from diator import errors
 
-PUBLIC = ["diator", "diator.brokers", "diator.cli", "diator.containers", "diator.testing", "diator_conformance"]
+PUBLIC = [
+    "diator",
+    "diator.brokers",
+    "diator.cli",
+    "diator.containers",
+    "diator.stores",
+    "diator.testing",
+    "diator_conformance",
+]
 
 every_module = pytest.mark.parametrize("module", [importlib.import_module(name) for name in PUBLIC], ids=PUBLIC)
 
