@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from diator.brokers.envelope import OutgoingMessage
-    from diator.brokers.port import Delivery, MoveToDeadLetters, Outcome
+    from diator.brokers.port import Broker, Delivery, MoveToDeadLetters, Outcome
     from diator.engine.registrations import Registration
     from diator.messages import Event, Message
 
@@ -57,7 +57,7 @@ class Sending(_InContext):
 class Handling(_InContext):
     """A handler runs."""
 
-    __slots__ = ("delivery", "handler", "message", "result", "rows", "system")
+    __slots__ = ("broker", "delivery", "handler", "message", "result", "rows")
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Handling(_InContext):
         handler: "Registration",
         context: Context | None,
         delivery: "Delivery | None" = None,
-        system: str | None = None,
+        broker: "Broker | None" = None,
     ) -> None:
         super().__init__(context)
         self.message = message
@@ -74,8 +74,8 @@ class Handling(_InContext):
         """The handler as it was registered, with ``name``, ``kind`` and ``location``."""
         self.delivery = delivery
         """Of a brokered event, what the broker delivered: its topic, key, body and counts."""
-        self.system = system
-        """Of a brokered event, the name of the broker's system, such as ``redis``."""
+        self.broker = broker
+        """Of a brokered event, the broker that delivered it; its ``system`` and ``address`` name it in telemetry."""
         self.result: Any = None
         """What it returns, once it has completed. ``Any``: each request has a result of its own."""
         self.rows: list[Any] | None = None
@@ -88,14 +88,14 @@ class Publishing(NamedTuple):
     messages: "Sequence[OutgoingMessage]"
     context: Context | None
     """The context of the unit of work that published them."""
-    system: str
-    """The name of the broker's system, such as ``redis``."""
+    broker: "Broker"
+    """The broker that takes them; its ``system`` and ``address`` name it in telemetry."""
 
 
 class Collected(_InContext):
     """An event was published, and waits for its handlers or for the end of its unit of work."""
 
-    __slots__ = ("after", "event", "handler", "headers", "message_id")
+    __slots__ = ("after", "broker", "event", "handler", "headers", "message_id")
 
     def __init__(
         self,
@@ -105,6 +105,7 @@ class Collected(_InContext):
         message_id: str | None,
         after: "float | timedelta | None" = None,
         headers: Mapping[str, str] | None = None,
+        broker: "Broker | None" = None,
     ) -> None:
         super().__init__(context)
         self.event = event
@@ -116,6 +117,8 @@ class Collected(_InContext):
         """The delay that it was published with, in seconds or as a timedelta."""
         self.headers = headers
         """The headers that it was published with."""
+        self.broker = broker
+        """The app's broker; none for a domain event, which stays in the process."""
 
 
 class Published(NamedTuple):

@@ -400,7 +400,7 @@ def compiled(app: Diator, checked: CheckResult, parts: Parts) -> Dispatch:
     if hooks.is_compiled:
         from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it
 
-        wrapping = Wrapping(hooks)
+        wrapping = Wrapping(hooks, None if parts.messaging is None else parts.messaging.broker)
     return Dispatch(checked, parts.resources, app, sender, wrapping)
 
 

@@ -182,8 +182,8 @@ async def test_wraps_know_message_handler_context_and_result() -> None:
     assert (sending.verb, sending.messages, sending.result) == ("send", (Join(7),), "joined")
     assert isinstance(handling, Handling)
     assert (handling.message, handling.handler.name, handling.handler.kind.value) == (Join(7), "join", "command")
-    assert (handling.result, handling.delivery, handling.system) == ("joined", None, None)
-    assert (publishing.system, publishing.context) == ("memory", sending.context)
+    assert (handling.result, handling.delivery, handling.broker) == ("joined", None, None)
+    assert (publishing.broker.system, publishing.context) == ("memory", sending.context)
     assert sending.context is handling.context is event.context
     assert sending.context.headers == {"X-Tenant": "acme"}
     assert (event.handler.name, event.handler.kind.value) == ("joined", "event")
@@ -233,7 +233,11 @@ async def test_a_worker_handles_inside_the_wrap_with_middlewares_and_follow_ups(
     assert last.context.causation_id == first.context.message_id
     assert first.handler.name == "announced"
     assert first.delivery is not None
-    assert (first.system, first.delivery.topic, second.delivery and second.delivery.failures) == (
+    assert (
+        first.broker and first.broker.system,
+        first.delivery.topic,
+        second.delivery and second.delivery.failures,
+    ) == (
         "memory",
         "meetings.announced",
         1,

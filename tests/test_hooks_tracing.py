@@ -45,7 +45,7 @@ class Tracing(Hooks):
         if details.delivery is None:
             return self._span(f"handle {type(details.message).__name__} by {details.handler.name}")
         attributes = {
-            "messaging.system": details.system,
+            "messaging.system": details.broker and details.broker.system,
             "messaging.operation.type": "process",
             "messaging.destination.name": details.delivery.topic,
             "messaging.consumer.group.name": details.context.subscription,
@@ -57,7 +57,7 @@ class Tracing(Hooks):
 
     def publishing(self, details: Publishing, /) -> AbstractContextManager[None]:
         attributes = {
-            "messaging.system": details.system,
+            "messaging.system": details.broker.system,
             "messaging.operation.type": "send",
             "messaging.destination.name": details.messages[0].topic,
             "messaging.batch.message_count": len(details.messages),

@@ -113,7 +113,7 @@ class HandlerRunner:
         self._running = running
         self._reporter = reporter
         self._hooks = state.hooks if state.hooks.has_listener("handling") else None
-        self._system = state.broker.system
+        self._broker = state.broker
         self._loop = asyncio.get_running_loop()
 
     async def run(self, job: Job, task: "asyncio.Task[Any]") -> Outcome:
@@ -145,7 +145,7 @@ class HandlerRunner:
 
     async def _wrapped(self, hooks: HookDispatcher, call: Call, job: Job, event: Any) -> None:
         """Call the handler inside of the hooks that wrap it."""
-        details = Handling(event, self._config.registration, job.context, job.delivery, self._system)
+        details = Handling(event, self._config.registration, job.context, job.delivery, self._broker)
         with hooks.wrap("handling", details):
             details.result = await call(event)
 

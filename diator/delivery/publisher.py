@@ -163,7 +163,7 @@ class Publisher:
         """Hand some events of a unit to the broker. Raises `PublishError`."""
         messages: list[OutgoingMessage] = [one.message for one in outbound]
         if self.hooks.has_listener("publishing"):
-            with self.hooks.wrap("publishing", Publishing(messages, current_context.get(), self.broker.system)):
+            with self.hooks.wrap("publishing", Publishing(messages, current_context.get(), self.broker)):
                 await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
         else:
             await self._pass_on(messages, outbound, wait_for_room=wait_for_room)

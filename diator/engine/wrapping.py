@@ -4,7 +4,7 @@ import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from diator._hook_details import Collected, Handling, Sending, Verb
 from diator._hooks import HookDispatcher, Wrap
@@ -12,6 +12,9 @@ from diator.context import Headers, current_context
 from diator.engine.registrations import Registration
 from diator.engine.unit import Delay, Outbound, SendingUnit, UnitCall, UnitOfWork
 from diator.messages import Event
+
+if TYPE_CHECKING:
+    from diator.brokers.port import Broker
 
 # Any: messages and results of all kinds meet here.
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
@@ -21,7 +24,7 @@ Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
 class Wrapping:
     """The hooks of an app, as its plans are compiled with them."""
 
-    def __init__(self, hooks: HookDispatcher) -> None:
+    def __init__(self, hooks: HookDispatcher, broker: "Broker | None" = None) -> None:
         self.needs_context = hooks.needs_context
         """Whether every plan sets a context."""
         self.handles = hooks.has_listener("handling")
@@ -31,6 +34,7 @@ class Wrapping:
         self._sending = hooks.methods("sending")
         self._handling = hooks.methods("handling")
         self._hooks = hooks
+        self._broker = broker
 
     def sent(self, call: Call, verb: Verb) -> Call:
         """Go around what `app.send`, `app.stream` or `app.publish` calls, middlewares included."""
@@ -77,8 +81,8 @@ class Wrapping:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Report an event that was published, and add the headers of hooks to a brokered one."""
-        message_id = None if outbound is None else outbound.id
-        details = Collected(event, handler, current_context.get(), message_id, after, headers)
+        message_id, broker = (None, None) if outbound is None else (outbound.id, self._broker)
+        details = Collected(event, handler, current_context.get(), message_id, after, headers, broker)
         if outbound is not None and (added := self._hooks.headers(details)):
             outbound.headers = Headers({**added, **(outbound.headers or {})})
         self._hooks.emit("collected", details)
