@@ -3,8 +3,9 @@
 *In a unit of work.* The core resolves ``session`` in the unit's own scope and passes it to ``join`` before inner
 middlewares and the handler run. What the `Transaction` does happens through that session, so it commits or rolls back
 with the handler's data. ``record_handled`` comes first, ``write`` last; then ``complete`` allows the commit, which the
-store never makes itself. Until ``complete`` a commit raises `~diator.EarlyCommitError` in the line that commits.
-Savepoints pass. A transaction that has ended is never used again.
+store never makes itself. Until ``complete``, and again after ``fail``, a commit raises `~diator.EarlyCommitError` in
+the line that commits, where the unit owns its session. Savepoints pass, and so does a rollback: what follows it in the
+same unit is part of the same `Transaction`. One whose unit has ended is never used again.
 
 *Partitions.* Each message belongs to the partition that ``partition_of`` computes from its key, or from its id if it
 has none. A row becomes visible when its transaction commits. ``read`` returns rows of a partition in the order in which
@@ -96,7 +97,12 @@ class Transaction(Protocol):
 
     @property
     def committed(self) -> bool:
-        """Whether the root transaction was committed after ``complete``."""
+        """Whether the root transaction was committed after ``complete``, and not rolled back in between."""
+        ...
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether the root transaction was rolled back since ``join``, and with it what was recorded until then."""
         ...
 
     async def record_handled(self, subscription: str, message_id: str, /) -> bool:
@@ -113,6 +119,10 @@ class Transaction(Protocol):
 
     def complete(self) -> None:
         """Allow the commit. Called also where nothing was written; not if the unit has failed."""
+        ...
+
+    def fail(self) -> None:
+        """Forbid the commit: the unit has failed, maybe after ``complete``, and a middleware may go on without it."""
         ...
 
 
@@ -134,7 +144,10 @@ class Store(Protocol):
         ...
 
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
-        """Find what can't work, such as a session that is not scoped. No I/O, and no factory runs."""
+        """Find what can't work, such as an engine in AUTOCOMMIT mode. No I/O, and no factory runs.
+
+        The core itself reports a session that the container does not know, or does not keep for one scope.
+        """
         ...
 
     async def open(self, app: str, container: Container, /) -> None:
