@@ -2,35 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from diator.brokers.port import Receiver
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.follow_up import FollowUpSender
-from diator.delivery.handler_runner import RunningHandlers
-from diator.delivery.new_context import Call
 from diator.delivery.outage import UNEXPECTED_CANCEL, Backoff, unless_stopped
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.publisher import Publisher
 from diator.delivery.receiver_loop import ReceiverLoop
 from diator.delivery.worker_state import WorkerState
+from diator.engine.dispatch import Dispatch
 from diator.errors import BrokerError, BrokerUnavailableError
 
 logger = logging.getLogger("diator")
-
-Calls = Callable[[ConsumerConfig, FollowUpSender], Mapping[type, Call]]
-"""Compiles what a consumer calls for each class of events."""
 
 
 class Consumer:
     """Handles the messages of one subscription, ``concurrency`` at a time."""
 
-    def __init__(self, config: ConsumerConfig, calls: Calls, publisher: Publisher, state: WorkerState) -> None:
+    def __init__(self, config: ConsumerConfig, dispatch: Dispatch, publisher: Publisher, state: WorkerState) -> None:
         self.name = config.name
         self._config = config
         self._state = state
-        self._running = RunningHandlers(config.timeout)
-        self._calls = calls(config, FollowUpSender(publisher, config.name, state.outage, self._running))
+        sender = FollowUpSender(publisher, config.name, state.outage)
+        classes = {entry.cls for entry in config.entries.values()}
+        self._calls = {cls: dispatch.delivered(config.registration, config.wired, cls, sender) for cls in classes}
         self._reporter = OutcomeReporter(config, state.hooks, at_most_once=state.at_most_once)
         self._loop: ReceiverLoop | None = None
 
@@ -38,11 +35,6 @@ class Consumer:
     def is_receiving(self) -> bool:
         """Whether it is connected and receives messages."""
         return self._loop is not None and self._loop.is_receiving
-
-    @property
-    def ignored(self) -> int:
-        """How many messages were acknowledged because their type has no handler here."""
-        return self._reporter.ignored
 
     async def run(self, created: "asyncio.Future[bool]", stopping: asyncio.Event, grace: Callable[[], float]) -> None:
         """Handle messages from when the subscription is ``created`` until ``stopping`` is set, also through outages.
@@ -73,7 +65,7 @@ class Consumer:
     async def _run(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
         receiver = await self._subscribe(stopping)
         if receiver is not None:
-            self._loop = ReceiverLoop(self._config, self._calls, self._running, self._reporter, self._state, receiver)
+            self._loop = ReceiverLoop(self._config, self._calls, self._reporter, self._state, receiver)
             try:
                 await self._loop.run(stopping, grace)
             finally:

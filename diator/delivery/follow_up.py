@@ -1,13 +1,14 @@
 """Follow-ups: the brokered events that a handler of a brokered event publishes. They leave before the ack."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
 from uuid import NAMESPACE_OID, uuid5
 
 from diator._keys import Key
 from diator.context import Context
 from diator.delivery.outage import Backoff, OutageTracker
 from diator.delivery.publisher import Publisher
+from diator.delivery.work_queue import NEVER, current_job
 from diator.engine.unit import Delay, Outbound, SendingUnit
 from diator.errors import BrokerUnavailableError, NotPublishedError, PublishError
 from diator.messages import Event
@@ -15,18 +16,6 @@ from diator.messages import Event
 
 class SendingEndedError(Exception):
     """The lease was lost while follow-ups could not be sent: the worker that holds it now handles the message again."""
-
-
-class LeaseGuard(Protocol):
-    """What a consumer knows of the messages that are being handled."""
-
-    def holds_lease(self, context: Context, /) -> bool:
-        """Return whether the message of a context is still its own."""
-        ...
-
-    def suspend_timeout(self, context: Context, /) -> None:
-        """Let the message of a context take as long as it needs."""
-        ...
 
 
 class FollowUpSender:
@@ -39,11 +28,10 @@ class FollowUpSender:
     keys: Collection[Key] = ()
     begin = None
 
-    def __init__(self, publisher: Publisher, subscription: str, outage: OutageTracker, guard: LeaseGuard) -> None:
+    def __init__(self, publisher: Publisher, subscription: str, outage: OutageTracker) -> None:
         self._publisher = publisher
         self._subscription = subscription
         self._outage = outage
-        self._guard = guard
 
     def prepare(self, cls: type[Event]) -> None:
         """Get ready for a class of events."""
@@ -70,14 +58,14 @@ class FollowUpSender:
 
         Raises `PublishError` if the broker refuses it for good, `SendingEndedError` if the lease is lost.
         """
-        self._guard.suspend_timeout(unit.context)
+        current_job.get().deadline = NEVER  # the handler has succeeded
         backoff = Backoff()
         left: Sequence[Outbound] = unit.outbound
         while True:
             try:
                 await self._publisher.publish(left, wait_for_room=False)
             except PublishError as error:
-                left = self._left(error, left, unit.context)
+                left = self._left(error, left)
                 if not left:
                     return
                 await backoff.wait()
@@ -85,13 +73,14 @@ class FollowUpSender:
                 self._outage.record_success("publish", self._subscription)
                 return
 
-    def _left(self, error: PublishError, left: Sequence[Outbound], context: Context) -> list[Outbound]:
+    def _left(self, error: PublishError, left: Sequence[Outbound]) -> list[Outbound]:
         """What is to be sent again; raises where that is of no use."""
         failed = error.__cause__
         assert isinstance(failed, NotPublishedError)
         if not isinstance(failed.__cause__, BrokerUnavailableError):
             raise error
-        if not self._guard.holds_lease(context):
+        job = current_job.get()
+        if job.lost or job.lease_ends <= asyncio.get_running_loop().time():
             raise SendingEndedError from error
         self._outage.record_failure("publish", self._subscription, failed.__cause__)
         again = {message.id for message in (*failed.unsent, *failed.unknown)}

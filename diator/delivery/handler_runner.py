@@ -2,119 +2,53 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping
+import types
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, RELEASE, Outcome
-from diator.context import Context
+from diator.context import current_context
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.follow_up import SendingEndedError
-from diator.delivery.new_context import Call, run_in_new_context
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.reading import build_context, decode, read_envelope
-from diator.delivery.work_queue import Job
+from diator.delivery.work_queue import NEVER, Job, current_job
 from diator.delivery.worker_state import WorkerState
 from diator.errors import UnreadableMessageError
 from diator.hooks import Handling
 
-_NEVER = float("inf")
-
-
-class WorkerCancelledError(asyncio.CancelledError):
-    """Stands for a cancel that the worker asked for; never raised."""
-
-
-class Run:
-    """A handler that runs."""
-
-    __slots__ = ("deadline", "is_late", "job", "task")
-
-    def __init__(self, job: Job, task: "asyncio.Task[Any]", deadline: float) -> None:
-        self.job = job
-        self.task = task
-        self.deadline = deadline
-        """When it will have taken too long, by the clock of the event loop."""
-        self.is_late = False
-        """Whether it was cancelled for taking too long."""
-
-
-class RunningHandlers:
-    """The handlers of one subscription that run now, and the time limit of each: one timer serves all of them."""
-
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._runs: dict[asyncio.Task[Any], Run] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
-
-    def __bool__(self) -> bool:
-        return bool(self._runs)
-
-    @property
-    def jobs(self) -> Iterable[Job]:
-        """The messages that are being handled."""
-        return [run.job for run in self._runs.values()]
-
-    def start(self, job: Job, task: "asyncio.Task[Any]", now: float) -> Run:
-        """Limit the time of a handler that starts in this task."""
-        run = self._runs[task] = Run(job, task, now + self._timeout)
-        if self._timer is None:
-            self._timer = self._loop.call_at(run.deadline, self._on_timer)
-        return run
-
-    def end(self, run: Run) -> None:
-        """Note that a handler has ended."""
-        del self._runs[run.task]
-
-    def holds_lease(self, context: Context) -> bool:
-        """Return whether the message of a context is still this worker's own."""
-        runs = [run for run in self._runs.values() if run.job.context is context]
-        now = self._loop.time()
-        return bool(runs) and all(not run.job.lost and run.job.lease_ends > now for run in runs)
-
-    def suspend_timeout(self, context: Context) -> None:
-        """Let a message take as long as it needs: its handler has succeeded, and its follow-ups are being sent."""
-        for run in self._runs.values():
-            if run.job.context is context:
-                run.deadline = _NEVER
-
-    def _on_timer(self) -> None:
-        """Cancel the handlers that have taken too long."""
-        now = self._loop.time()
-        self._timer = None
-        for run in list(self._runs.values()):
-            if run.deadline <= now and not run.is_late:
-                run.is_late = True
-                run.task.cancel()
-        due = [run.deadline for run in self._runs.values() if not run.is_late and run.deadline != _NEVER]
-        if due:
-            self._timer = self._loop.call_at(min(due), self._on_timer)
+Call = Callable[[Any], Coroutine[Any, Any, Any]]
+"""What handles the events of one class. ``Any``: handlers of all results meet here."""
 
 
 class HandlerRunner:
-    """Runs the handler of one subscription for the messages of one receiver, any number at a time."""
+    """Runs the handler of one subscription for the messages of one receiver, any number at a time.
+
+    One timer serves the time limits of all that run.
+    """
 
     def __init__(
-        self,
-        config: ConsumerConfig,
-        calls: Mapping[type, Call],
-        running: RunningHandlers,
-        reporter: OutcomeReporter,
-        state: WorkerState,
+        self, config: ConsumerConfig, calls: Mapping[type, Call], reporter: OutcomeReporter, state: WorkerState
     ) -> None:
         self.is_shutting_down = False
         """Whether what runs is being cancelled, by the worker or with the event loop."""
         self._config = config
-        self._name = config.name
         self._calls = calls
-        self._running = running
         self._reporter = reporter
         self._hooks = state.hooks if state.hooks.has_listener("handling") else None
         self._broker = state.broker
+        self._running: dict[asyncio.Task[Any], Job] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def running(self) -> Collection[Job]:
+        """The messages that are being handled."""
+        return self._running.values()
 
     async def run(self, job: Job, task: "asyncio.Task[Any]") -> Outcome:
         """Handle the message of a job in this task, which is the current one, and return its outcome."""
@@ -127,7 +61,7 @@ class HandlerRunner:
             entry = self._config.entries.get(envelope.type)
             if entry is None:
                 return self._reporter.unhandled(job)
-            context = job.context = build_context(job, self._name)
+            context = job.context = build_context(job, self._config.name)
             event = decode(envelope, entry)
         except UnreadableMessageError as error:
             return self._reporter.unreadable(job, error)
@@ -137,7 +71,8 @@ class HandlerRunner:
         if failure is None:
             return ACK
         try:
-            if issubclass(type(failure), (WorkerCancelledError, SendingEndedError)):
+            cancelled = self.is_shutting_down and issubclass(type(failure), asyncio.CancelledError)
+            if cancelled or issubclass(type(failure), SendingEndedError):
                 return RELEASE
             return self._reporter.failed(job, failure)
         finally:
@@ -153,16 +88,18 @@ class HandlerRunner:
         self, job: Job, task: "asyncio.Task[Any]", call: Call, event: Any, began: float
     ) -> BaseException | None:
         """Call the handler; return what it raised."""
-        assert job.context is not None
-        run = self._running.start(job, task, began)
+        job.deadline = began + self._config.timeout
+        self._running[task] = job
+        if self._timer is None:
+            self._timer = self._loop.call_at(job.deadline, self._on_timer)
         if self._hooks is not None:
             call = partial(self._wrapped, self._hooks, call, job)
         try:
-            failure: BaseException | None = await run_in_new_context(call, job.context, event)
+            failure: BaseException | None = await _run_in_new_context(call, job, event)
         finally:
-            self._running.end(run)
+            del self._running[task]
         if failure is not None:
-            failure = await self._explained(run, failure)
+            failure = await self._explained(job, failure)
         if _cancels_left(task):
             await _forget_cancels(task)
         try:
@@ -170,23 +107,72 @@ class HandlerRunner:
         finally:
             del failure  # this frame is among its own, and they would keep each other alive
 
-    async def _explained(self, run: Run, failure: BaseException) -> BaseException:
+    def _on_timer(self) -> None:
+        """Cancel the handlers that have taken too long."""
+        now = self._loop.time()
+        self._timer = None
+        for task, job in list(self._running.items()):
+            if job.deadline <= now and not job.is_late:
+                job.is_late = True
+                task.cancel()
+        due = [job.deadline for job in self._running.values() if not job.is_late and job.deadline != NEVER]
+        if due:
+            self._timer = self._loop.call_at(min(due), self._on_timer)
+
+    async def _explained(self, job: Job, failure: BaseException) -> BaseException:
         """Tell a cancel that the worker asked for from one of unknown origin, which is a failure."""
-        if issubclass(type(failure), asyncio.CancelledError):
-            if run.is_late:
-                name, seconds = self._config.registration.name, self._config.timeout
-                late = TimeoutError(f"{name} was cancelled: it took longer than {seconds:g} s")
-                late.__cause__ = failure
-                return late
-            if not self.is_shutting_down:
-                with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0)  # if all tasks are cancelled, the receiver loop sees it now
-            return WorkerCancelledError() if self.is_shutting_down else failure
-        if not self.is_shutting_down:
+        is_cancel = issubclass(type(failure), asyncio.CancelledError)
+        if is_cancel and job.is_late:
+            name, seconds = self._config.registration.name, self._config.timeout
+            late = TimeoutError(f"{name} was cancelled: it took longer than {seconds:g} s")
+            late.__cause__ = failure
+            return late
+        if is_cancel and not self.is_shutting_down:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # if all tasks are cancelled, the receiver loop sees it now
+        if is_cancel or not self.is_shutting_down:
             return failure
-        cancelled = WorkerCancelledError()  # drivers and middlewares make errors of their own of a cancel
+        cancelled = asyncio.CancelledError()  # drivers and middlewares make errors of their own of a cancel
         cancelled.__cause__ = failure
         return cancelled
+
+
+@types.coroutine
+def _run_in_new_context(call: Call, job: Job, event: Any) -> Generator[Any, Any, BaseException | None]:
+    """Handle one event and return what its handler raised. What it sets in context variables is gone afterwards.
+
+    What is returned came out of the handler, and what is raised came from outside: a `GeneratorExit` may be either.
+    """
+    run = copy_context().run
+    run(current_context.set, job.context)
+    run(current_job.set, job)
+    is_closed = False
+    try:
+        handling = run(call, event)
+        waits_for = run(handling.send, None)
+        while True:
+            try:
+                got = yield waits_for
+            except BaseException as error:
+                if issubclass(type(error), GeneratorExit) and not _is_result_of(waits_for, error):
+                    is_closed = True
+                    handling.close()
+                    raise
+                waits_for = run(handling.throw, error)
+            else:
+                waits_for = run(handling.send, got)
+    except StopIteration:
+        return None
+    except BaseException as error:
+        if is_closed or issubclass(type(error), KeyboardInterrupt):  # a person's
+            raise
+        return error
+
+
+def _is_result_of(future: Any, error: BaseException) -> bool:
+    """Whether an error is that of what the handler has waited for, such as a task of its own."""
+    done = isinstance(future, asyncio.Future) and future.done() and not future.cancelled()
+    return done and future.exception() is error
 
 
 def _cancels_left(task: "asyncio.Task[Any]") -> bool:

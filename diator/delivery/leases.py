@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from diator.brokers.port import Delivery, Receiver
 from diator.delivery.outage import OutageTracker
 from diator.delivery.outcome_reporter import OutcomeReporter
-from diator.delivery.work_queue import Job, WorkQueue
+from diator.delivery.work_queue import NEVER, Job, WorkQueue
 from diator.errors import BrokerError
 
 _RENEW = "renew leases"
-_NEVER = float("inf")
 
 
 class LeaseRenewer:
@@ -92,4 +91,4 @@ class LeaseRenewer:
                 self.lose(job)
 
     def _next_expiry(self) -> float:
-        return _NEVER if self._lease is None else self._loop.time() + self._lease
+        return NEVER if self._lease is None else self._loop.time() + self._lease

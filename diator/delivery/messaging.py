@@ -2,16 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from diator._hooks import HookDispatcher
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
-from diator.delivery.catalog import Catalog, ConsumerConfig, Defaults, build_catalog
+from diator.delivery.catalog import Catalog, Defaults, build_catalog
 from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
-from diator.delivery.follow_up import FollowUpSender
-from diator.delivery.new_context import Call
 from diator.delivery.operations import Operations
 from diator.delivery.publisher import Publisher
 from diator.delivery.worker import Worker
@@ -97,16 +95,11 @@ class Messaging:
     ) -> Worker:
         """Make a worker."""
         assert self._publisher is not None
-
-        def calls(consumed: ConsumerConfig, follow_ups: FollowUpSender) -> Mapping[type, Call]:
-            classes = {entry.cls for entry in consumed.entries.values()}
-            return {cls: dispatch.delivered(consumed.registration, consumed.wired, cls, follow_ups) for cls in classes}
-
         return Worker(
             self.broker,
             self.catalog,
             self._publisher,
-            calls,
+            dispatch,
             subscriptions=subscriptions,
             concurrency=concurrency,
             grace=grace,

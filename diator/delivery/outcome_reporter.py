@@ -31,8 +31,6 @@ class OutcomeReporter:
         self._at_most_once = at_most_once
         self._loop = asyncio.get_running_loop()
         self._unhandled: set[str] = set()
-        self.ignored = 0
-        """How many messages were acknowledged because their type has no handler here."""
 
     # What a message without a run of its handler becomes
 
@@ -53,7 +51,6 @@ class OutcomeReporter:
         On a topic with events of several types that is expected. Elsewhere it may be the former name of an event.
         """
         assert job.envelope is not None
-        self.ignored += 1
         name = job.envelope.type
         if name not in self._unhandled and len(self._unhandled) < _MAX_UNHANDLED:
             self._unhandled.add(name)

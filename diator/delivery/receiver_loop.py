@@ -18,9 +18,8 @@ from typing import Any
 from diator.brokers.port import RELEASE, Outcome, Receiver, Release, RetryAfter
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.error_texts import described
-from diator.delivery.handler_runner import HandlerRunner, RunningHandlers
+from diator.delivery.handler_runner import Call, HandlerRunner
 from diator.delivery.leases import LeaseRenewer
-from diator.delivery.new_context import Call
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.prefetcher import MAX_PREFETCH, Prefetcher
 from diator.delivery.settlement import SettlementBatcher
@@ -45,7 +44,6 @@ class ReceiverLoop:
         self,
         config: ConsumerConfig,
         calls: Mapping[type, Call],
-        running: RunningHandlers,
         reporter: OutcomeReporter,
         state: WorkerState,
         receiver: Receiver,
@@ -55,13 +53,12 @@ class ReceiverLoop:
         self._concurrency = config.concurrency
         self.receiver = receiver
         self._outage = outage
-        self._running = running
         self._reporter = reporter
         self._queue = queue = WorkQueue(max(MAX_PREFETCH, config.concurrency))
         self._leases = leases = LeaseRenewer(name, state.broker.lease, receiver, queue, reporter, outage)
         self._settlement = SettlementBatcher(name, receiver, leases, reporter, outage)
         self._prefetcher = Prefetcher(receiver, config, state, queue, leases, self._settlement, reporter)
-        self._runner = HandlerRunner(config, calls, running, reporter, state)
+        self._runner = HandlerRunner(config, calls, reporter, state)
         self.is_receiving = True
         """Whether it receives messages."""
         self._yielded = 0.0
@@ -124,12 +121,12 @@ class ReceiverLoop:
             self._settlement.add(job, RELEASE)
         self._queue.close()
         self._settlement.flush_soon()
-        while self._running and (remaining := grace()) > 0:
+        while self._runner.running and (remaining := grace()) > 0:
             await asyncio.wait(handling, timeout=min(remaining, 0.2))
             if all(task.done() for task in handling):
                 return
         self._runner.is_shutting_down = True
-        for job in self._running.jobs:
+        for job in self._runner.running:
             self._reporter.cancelled_at_shutdown(job)
         await _cancelled(handling)
 

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections import deque
+from contextvars import ContextVar
 
 from diator.brokers.envelope import Envelope
 from diator.brokers.port import Delivery
 from diator.context import Context
+
+NEVER = float("inf")
 
 
 class Job:
@@ -14,10 +17,12 @@ class Job:
     __slots__ = (
         "_finished",
         "context",
+        "deadline",
         "delivery",
         "envelope",
         "is_decided",
         "is_finished",
+        "is_late",
         "key",
         "lease_ends",
         "lost",
@@ -31,6 +36,10 @@ class Job:
         self.key: str | None = None
         """None if order does not matter."""
         self.context: Context | None = None
+        self.deadline = NEVER
+        """When its handler will have taken too long, by the clock of the event loop."""
+        self.is_late = False
+        """Whether its handler was cancelled for taking too long."""
         self.lease_ends = lease_ends
         """When its lease expires if it is not renewed, by the clock of the event loop."""
         self.lost = False
@@ -64,6 +73,10 @@ class Job:
         if not self.is_finished:
             self._finished = asyncio.get_running_loop().create_future()
             await self._finished
+
+
+current_job: ContextVar[Job] = ContextVar("diator.job")
+"""The message that is being handled, for what its handler publishes."""
 
 
 class WorkQueue:

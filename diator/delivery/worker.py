@@ -10,13 +10,14 @@ from diator._misuse import AsyncOnly
 from diator._shielding import shielded
 from diator.brokers.port import Broker, BrokerCapability
 from diator.delivery.catalog import Catalog, ConsumerConfig
-from diator.delivery.consumer import Calls, Consumer
+from diator.delivery.consumer import Consumer
 from diator.delivery.operations import select
 from diator.delivery.outage import OutageTracker
 from diator.delivery.publisher import Publisher
 from diator.delivery.subscription_creation import ITSELF, Creation
 from diator.delivery.watchdog import Watchdog
 from diator.delivery.worker_state import Turn, WorkerState
+from diator.engine.dispatch import Dispatch
 from diator.errors import NotRunningError
 from diator.options import COUNT, SECONDS, Rule, are_names, optional, require
 
@@ -35,7 +36,7 @@ class Worker(AsyncOnly):
         broker: Broker,
         catalog: Catalog,
         publisher: Publisher,
-        calls: Calls,
+        dispatch: Dispatch,
         *,
         subscriptions: Collection[str] | None,
         concurrency: int | None,
@@ -44,7 +45,7 @@ class Worker(AsyncOnly):
         self._broker = broker
         self._catalog = catalog
         self._publisher = publisher
-        self._calls = calls
+        self._dispatch = dispatch
         given = {"subscriptions": subscriptions, "concurrency": concurrency, "grace": grace}
         require("app.worker", _OPTIONS, given, "subscription-option")
         self._grace = grace
@@ -65,7 +66,7 @@ class Worker(AsyncOnly):
         self._outage = OutageTracker(at_most_once=at_most_once)
         creation = await self._create_subscriptions()
         state = WorkerState(self._broker, self._outage, self._publisher.hooks, at_most_once, Turn())
-        self.consumers = [Consumer(config, self._calls, self._publisher, state) for config in self.consumed]
+        self.consumers = [Consumer(config, self._dispatch, self._publisher, state) for config in self.consumed]
         self._tasks = [
             asyncio.ensure_future(consumer.run(creation.ended, self._stopping, self._grace_left))
             for consumer in self.consumers
