@@ -36,7 +36,7 @@ from diator.brokers.port import ValidationIssue
 from diator.containers.port import Container
 
 
-def partition_of(message: OutgoingMessage, partitions: int) -> int:
+def partition_of(message: "OutgoingMessage | StoredMessage | OutboxDeadLetter", partitions: int) -> int:
     """Return the partition of a message, from 0: by its key, or by its id if it has none. The same in each process."""
     return zlib.crc32((message.key or message.id).encode()) % partitions
 
@@ -190,11 +190,12 @@ class Store(Protocol):
         ...
 
     async def read(
-        self, held: Mapping[int, int], limit: int, /, *, without: Collection[tuple[str, str]] = ()
+        self, held: Mapping[int, int], limit: int, /, *, without: Collection[tuple[str, str | None]] = ()
     ) -> Sequence[StoredMessage]:
         """Return at most ``limit`` rows that are ready, those of each partition in order.
 
-        ``without`` are topics and keys that wait for a row before them; their rows are left out, and take no room.
+        ``without`` are topics and keys that wait for a row before them; their rows are left out, and take no room. A
+        key of ``None`` stands for the rows of the topic that have no key.
         """
         ...
 
@@ -231,8 +232,11 @@ class WakesRelays(Protocol):
 class OperatesStore(Protocol):
     """Optional: what ``diator outbox`` shows and does. Each method raises `~diator.StoreError`."""
 
-    async def create(self) -> Sequence[str]:
-        """Create or upgrade the tables, and name what was done; nothing that exists is changed twice."""
+    async def create(self, app: str, container: Container, /) -> Sequence[str]:
+        """Create or upgrade the tables, and name what was done; nothing that exists is changed twice.
+
+        Called instead of ``open``, which rejects tables that are missing; ``aclose`` follows.
+        """
         ...
 
     async def status(self) -> StoreStatus:
