@@ -3,7 +3,7 @@
 from diator._hooks import Hooks
 from diator._keys import Named
 from diator._locations import SourceLocation
-from diator.app import Diator, Sender
+from diator.app import Diator
 from diator.context import Context, Publish
 from diator.engine.maps import EventMap, RequestMap
 from diator.engine.stream import Rows, Stream
@@ -51,6 +51,7 @@ from diator.messages import (
 from diator.middleware import CallNext, LoggingMiddleware, TimeoutMiddleware
 from diator.retry import Retry
 from diator.router import Router
+from diator.sender import Sender
 
 __all__ = [
     "BrokerError",

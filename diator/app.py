@@ -5,33 +5,29 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
 from diator._coroutines import marked
-from diator._headers import sealed_headers
 from diator._hooks import HookDispatcher, Hooks, are_hooks, ensure_plain_hooks
-from diator._keys import Key
 from diator._misuse import AsyncOnly, ensure_loop, other_loop
+from diator._parts import Parts
 from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.containers.find import find_container
-from diator.containers.port import Container, ContainerCapability
-from diator.engine.check import CheckResult, check_registry, unfinished
+from diator.containers.port import ContainerCapability
+from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
-from diator.engine.events import ensure_may_wait
-from diator.engine.hints import key_of
-from diator.engine.plan import Call, Plan
-from diator.engine.registry import Registry
+from diator.engine.plan import Call
 from diator.engine.resources import ContainerScopes
 from diator.engine.stream import Stream
-from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
-from diator.options import COUNT, DELAY, ID, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
+from diator.options import COUNT, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
 from diator.retry import Retry
 from diator.router import Router
+from diator.sender import Sender, create_sender
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -132,7 +128,7 @@ class Diator(AsyncOnly, Router):
 
         Starting does the same, raises `ConfigurationError` with all the errors and logs the warnings.
         """
-        return list(inspect_app(self).problems)
+        return list(self._inspected().problems)
 
     def worker(
         self, *, subscriptions: Collection[str] | None = None, concurrency: int | None = None, grace: float = 20.0
@@ -157,7 +153,7 @@ class Diator(AsyncOnly, Router):
         if self._parts.messaging is None:
             raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so it has no subscriptions")])
         if not self._parts.messaging.has_catalog:
-            inspect_app(self)
+            self._inspected()
         return self._parts.messaging.operations()
 
     def testing(
@@ -189,9 +185,8 @@ class Diator(AsyncOnly, Router):
         except BaseException:
             self._loop = None
             raise
-        self._dispatch = dispatch
         self._registry.freeze(f"{self!r} has been started")
-        self._calls, self._event_calls = self._dispatch.calls, self._dispatch.event_calls
+        self._use(dispatch)
         return self
 
     async def __aexit__(
@@ -281,7 +276,7 @@ class Diator(AsyncOnly, Router):
         provide: Mapping[Any, object] | None = None,
         headers: Mapping[str, str] | None = None,
         correlation_id: str | None = None,
-    ) -> "Sender":
+    ) -> Sender:
         """Give a sender with the same verbs that brings values, headers and a correlation id to what it sends.
 
         Headers and ids travel with brokered events: they are texts without control characters and lone surrogates, an
@@ -290,21 +285,7 @@ class Diator(AsyncOnly, Router):
         Raises `ConfigurationError` for such a text that could not travel, and for a value that the app does not declare
         with ``provides``.
         """
-        if not isinstance(provide, (Mapping, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]  # may be unchecked
-            raise ConfigurationError([_no_mapping(provide)])
-        sealed = None if headers is None else sealed_headers(headers)
-        require("app.using", {"correlation_id": optional(ID)}, {"correlation_id": correlation_id})
-        # Any: a key of `provide` is a hint (see Router.provides).
-        provided = (
-            {key_of(hint, self._parts.container): value for hint, value in provide.items()} if provide else NO_VALUES
-        )
-        unknown = sorted(map(str, provided.keys() - self._registry.provided.keys()))
-        if unknown:
-            text = f"app.using got {', '.join(unknown)}, which {self!r} does not expect"
-            raise ConfigurationError(
-                [Problem("undeclared-value", text, f"declare it before the start: app.provides({unknown[0]})")]
-            )
-        return Sender(self._running, provided, sealed, correlation_id)
+        return create_sender(self._running, self._registry, repr(self), provide, headers, correlation_id)
 
     def _running(self) -> Dispatch:
         if self._dispatch is None or not self._loop or self._calls is not self._dispatch.calls:
@@ -313,17 +294,20 @@ class Diator(AsyncOnly, Router):
             raise NotRunningError(other_loop(f"{self!r} was used"))
         return self._dispatch
 
-    def _compiled(self) -> Dispatch:
-        return compiled(self, self._checked(), self._parts)
+    def _inspected(self) -> CheckResult:
+        return self._parts.check(self._registry, self, self.name)
 
-    def _checked(self) -> CheckResult:
-        checked = inspect_app(self)
+    def _compiled(self) -> Dispatch:
+        checked = self._inspected()
         errors = [problem for problem in checked.problems if problem.severity == "error"]
         if errors:
             raise ConfigurationError(errors)
         for problem in checked.problems:
             logger.warning("%s", problem)
-        return checked
+        return self._parts.compile(checked, self, self.name, self._hooks)
+
+    def _use(self, dispatch: Dispatch) -> None:
+        self._dispatch, self._calls, self._event_calls = dispatch, dispatch.calls, dispatch.event_calls
 
     def _refuse_second_entry(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -360,127 +344,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _no_broker(text: str) -> Problem:
     return Problem("no-broker", text, 'give it one: Diator("meetings", broker="redis://localhost:6379") or "memory://"')
-
-
-def _no_mapping(provide: object) -> Problem:
-    text = f"app.using got provide={provide!r}; expected a mapping"
-    return Problem("undeclared-value", text, "write app.using(provide={User: user})")
-
-
-class Parts(NamedTuple):
-    """What the plans of an app are compiled with, for tools."""
-
-    container: Container | None
-    resources: ContainerScopes
-    messaging: "Messaging | None"
-
-
-def parts_of(app: Diator) -> Parts:
-    """Return what the plans of an app are compiled with."""
-    return app._parts
-
-
-def inspect_app(app: Diator, parts: Parts | None = None) -> CheckResult:
-    """Look an app through, for tools: what is registered, how it is wired, what is wrong. Runs none of its code.
-
-    ``parts`` takes the place of those that the app has.
-    """
-    container, _, messaging = parts or parts_of(app)
-    checked = check_registry(registry_of(app), container, app, messaging is not None)
-    try:
-        return checked if messaging is None else messaging.add_broker_problems(checked, app.name)
-    except Exception as error:  # noqa: BLE001 - classes of events, and brokers, may raise anything where they are looked at
-        return checked._replace(problems=(*checked.problems, unfinished("brokered events", error)))
-
-
-def compiled(app: Diator, checked: CheckResult, parts: Parts) -> Dispatch:
-    """Compile the plans of an app that was looked through with the same parts, and with its hooks as they are now."""
-    sender = None if parts.messaging is None else parts.messaging.create_publisher(app.name)
-    wrapping, hooks = None, hooks_of(app)
-    if hooks.is_compiled:
-        from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it
-
-        wrapping = Wrapping(hooks, None if parts.messaging is None else parts.messaging.broker)
-    return Dispatch(checked, parts.resources, app, sender, wrapping)
-
-
-# What an app keeps to itself is read and exchanged in this one place.
-# pyright: reportPrivateUsage=false
-
-
-def hooks_of(app: Diator) -> HookDispatcher:
-    """Return what tells the hooks of an app, for tools."""
-    return app._hooks
-
-
-def is_running(app: Diator) -> bool:
-    """Whether an app is inside of its ``async with``."""
-    return app._loop is not None
-
-
-def registry_of(router: Router) -> Registry:
-    """Return the registry of a router or an app, for tools."""
-    return router._registry
-
-
-def messaging_of(app: Diator) -> "Messaging | None":
-    """Give what an app has to do with its broker, for tools. Its catalog is drawn up by `look`, or at the start."""
-    return app._parts.messaging
-
-
-def exchange(app: Diator, parts: Parts, dispatch: Dispatch | None) -> tuple[Parts, Dispatch | None]:
-    """Have an app use other parts, and plans that were compiled with them; return those that it had, for tools.
-
-    Without plans, an app that runs is compiled with the parts.
-    """
-    former = app._parts, app._dispatch
-    app._parts, app._dispatch = parts, dispatch
-    if is_running(app):
-        app._dispatch = dispatch = dispatch or app._compiled()
-        app._calls, app._event_calls = dispatch.calls, dispatch.event_calls
-    return former
-
-
-class Sender:
-    """Sends with values, headers and a correlation id; made by ``app.using(...)``."""
-
-    __slots__ = ("_correlation_id", "_headers", "_provided", "_running")
-
-    def __init__(
-        self,
-        running: Callable[[], Dispatch],
-        provided: Mapping[Key, object],
-        headers: Mapping[str, str] | None,
-        correlation_id: str | None,
-    ) -> None:
-        self._running = running
-        self._provided = provided
-        self._headers = headers
-        self._correlation_id = correlation_id
-
-    @marked
-    def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
-        """Do what ``app.send`` does."""
-        result: Coroutine[Any, Any, R] = self._call(self._running().plan_of(request))(request)
-        return result
-
-    @marked
-    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
-        """Do what ``app.publish`` does."""
-        require("app.publish", {"after": DELAY}, {"after": after})
-        plan = self._running().plan_of_events(events)
-        for event in events:
-            ensure_may_wait(event, after)
-        call = plan.bind(self._provided, self._headers, self._correlation_id, after=after)
-        result: Coroutine[Any, Any, None] = call(events)
-        return result
-
-    def stream(self, query: Query[R], /) -> Stream[R]:
-        """Do what ``app.stream`` does."""
-        dispatch = self._running()
-        plan = dispatch.stream_of(query)
-        plan.refuse_missing(self._provided, query, streams=True)
-        return Stream(plan, query, dispatch.resources, self._provided, (self._headers, self._correlation_id))
-
-    def _call(self, plan: Plan) -> Call:
-        return plan.bind(self._provided, self._headers, self._correlation_id)

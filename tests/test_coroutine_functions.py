@@ -31,8 +31,8 @@ from diator import (
     Publish,
     Query,
 )
-from diator.app import Sender
 from diator.containers import ContainerCapability
+from diator.sender import Sender
 from diator.testing import record
 from tests.journal import Journal, Session
 

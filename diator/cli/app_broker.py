@@ -6,7 +6,8 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from diator.app import Diator, inspect_app
+from diator._inspection import inspect_app
+from diator.app import Diator
 from diator.cli.arguments import broker_text, count, load_or_exit, problem_text
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations, select

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from diator.app import Diator, inspect_app, messaging_of
+from diator._inspection import inspect_app, messaging_of
+from diator.app import Diator
 from diator.cli.arguments import AppArgument, JsonOption, count, load_or_exit, problem_text, short_path
 from diator.cli.routers import never_included
 from diator.engine.check import CheckResult

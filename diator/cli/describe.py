@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diator.app import Diator, inspect_app, messaging_of
+from diator._inspection import inspect_app, messaging_of
+from diator.app import Diator
 from diator.cli.arguments import exit_usage_error, short_path
 from diator.cli.describe_brokered import subscription_of, wire_of
 from diator.cli.description import (

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from diator._inspection import registry_of
 from diator._locations import SourceLocation
-from diator.app import Diator, registry_of
+from diator.app import Diator
 from diator.cli.arguments import count
 from diator.engine.registry import Registry
 from diator.errors import Problem

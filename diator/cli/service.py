@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
 from types import FrameType
 
-from diator.app import Diator, messaging_of
+from diator._inspection import messaging_of
+from diator.app import Diator
 from diator.brokers.memory import MemoryBroker
 from diator.cli.health import Address, Answer, HealthServer
 from diator.delivery.catalog import ConsumerConfig

@@ -9,7 +9,8 @@ from diator.context import Context
 from diator.delivery.outage import Backoff, OutageTracker
 from diator.delivery.publisher import Publisher
 from diator.delivery.work_queue import NEVER, current_job
-from diator.engine.unit import Delay, Outbound, SendingUnit
+from diator.engine.outbound import Outbound, SendingUnit
+from diator.engine.unit import Delay
 from diator.errors import BrokerUnavailableError, NotPublishedError, PublishError
 from diator.messages import Event
 
@@ -19,7 +20,7 @@ class SendingEndedError(Exception):
 
 
 class FollowUpSender:
-    """The `diator.engine.events.EventSender` of one subscription.
+    """The `diator.engine.outbound.EventSender` of one subscription.
 
     Ids derive from what was delivered, so that those of a second run are the same, and duplicate detection can tell. A
     broker that is away is an outage, not a failure of the handler: only the sending is tried again.

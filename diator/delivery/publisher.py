@@ -21,7 +21,8 @@ from diator.delivery.error_texts import described, text_of
 from diator.delivery.unsubscribed import UnsubscribedTopics
 from diator.engine.arguments import fits
 from diator.engine.hints import format_hint
-from diator.engine.unit import Delay, Outbound, SendingUnit
+from diator.engine.outbound import Outbound, SendingUnit
+from diator.engine.unit import Delay
 from diator.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -37,7 +38,7 @@ from diator.options import DELAY, require
 
 
 class Publisher:
-    """Makes messages of events and hands them to the broker: an `diator.engine.events.EventPublisher`."""
+    """Makes messages of events and hands them to the broker: an `diator.engine.outbound.EventPublisher`."""
 
     keys: Collection[Key] = ()
     begin = None

@@ -4,8 +4,9 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from diator.engine.check import CheckResult
-from diator.engine.events import EventPublisher, EventSender, is_brokered
+from diator.engine.events import is_brokered
 from diator.engine.hints import format_hint, generic_origin
+from diator.engine.outbound import EventPublisher, EventSender
 from diator.engine.plan import Call, Compiler, Plan
 from diator.engine.registrations import HandlerKind, Registration
 from diator.engine.resources import ContainerScopes

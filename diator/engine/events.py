@@ -1,12 +1,12 @@
 """Domain events inside a unit of work: who may publish which, and which handlers run for a class of events."""
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
-from diator._keys import Key
 from diator.engine.hints import format_hint
+from diator.engine.outbound import EventPublisher, Outbound, SendingUnit
 from diator.engine.registrations import HandlerKind, Registration
-from diator.engine.unit import CLOSED, Delay, Outbound, PublishBuffer, SendingUnit, UnitCall, UnitOfWork
+from diator.engine.unit import CLOSED, Delay, PublishBuffer, UnitCall, UnitOfWork
 from diator.errors import (
     ConfigurationError,
     DiatorError,
@@ -23,56 +23,6 @@ Plain = Callable[[Any], Coroutine[Any, Any, None]]
 
 _NOTHING: Any = object()
 """Where ``publish`` was given no event. ``Any``: it stands for one."""
-
-
-class EventSender(Protocol):
-    """Where the brokered events of a unit of work go. The engine has no broker: this is what it knows of one.
-
-    A unit passes three points: `begin`, before anything else runs inside it; `collect`, whenever a handler publishes;
-    and the end, which is `hand_over` inside the unit and `send` after it.
-    """
-
-    @property
-    def keys(self) -> Collection[Key]:
-        """What it resolves from the unit, such as a database session."""
-        ...
-
-    @property
-    def begin(self) -> Callable[[Any, SendingUnit], Awaitable[bool]] | None:
-        """Called with the message before inner middlewares and handler; they do not run where it answers false.
-
-        ``None`` compiles nothing into the plans.
-        """
-        ...
-
-    def prepare(self, cls: type[Event], /) -> None:
-        """Prepare a class of brokered events. Raises `ConfigurationError` if it can't be serialized."""
-        ...
-
-    def collect(
-        self, unit: SendingUnit, event: Event, after: Delay | None, headers: Mapping[str, str] | None, /
-    ) -> None:
-        """Append an event to ``unit.outbound``. Raises `InvalidMessageError` for a delay or headers it can't carry."""
-        ...
-
-    async def hand_over(self, unit: SendingUnit, /) -> None:
-        """Seal what is outbound, before inner middlewares return, since one of them may commit.
-
-        What fails here fails the unit.
-        """
-        ...
-
-    async def send(self, unit: SendingUnit, /) -> None:
-        """Hand what is outbound to the broker, after the unit has completed. Raises `PublishError`."""
-        ...
-
-
-class EventPublisher(EventSender, Protocol):
-    """The sender of an app, which also takes events that no command raised."""
-
-    def collect_published(self, unit: SendingUnit, events: Sequence[Event], after: Delay | None, /) -> None:
-        """Append the events of one ``app.publish`` to ``unit.outbound``; the context of the unit is theirs."""
-        ...
 
 
 Collect = Callable[[Event, Registration, "Outbound | None", "Delay | None", "Mapping[str, str] | None"], None]

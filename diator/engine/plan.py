@@ -12,23 +12,32 @@ A handler that needs none of this is its own plan: ``send`` then returns the cor
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from diator._coroutines import as_coroutine_function, marked
 from diator._keys import Key
-from diator._shielding import shielded
 from diator.context import child_context, current_context
 from diator.engine.calls import awaited_function, compile_call, compile_direct, compile_layer, compile_outer
 from diator.engine.event_graph import EventGraph, Reachable, Requirements
-from diator.engine.events import CompiledHandler, DomainEventTable, EventPublisher, EventSender, Plain, PublishGuard
+from diator.engine.events import CompiledHandler, DomainEventTable, Plain, PublishGuard
 from diator.engine.immediate import compile_immediate_unit
+from diator.engine.outbound import (
+    EventPublisher,
+    EventSender,
+    SendingUnit,
+    Take,
+    ask_before,
+    compile_sending_unit,
+    hand_over_after,
+    take_brokered,
+)
 from diator.engine.provided_values import name_missing_value
 from diator.engine.registrations import Registration
 from diator.engine.resources import ContainerScopes
-from diator.engine.unit import CLOSED, NO_VALUES, Delay, PublishBuffer, SendingUnit, UnitCall, UnitOfWork, opening
+from diator.engine.unit import CLOSED, NO_VALUES, Delay, PublishBuffer, UnitCall, UnitOfWork, opening
 from diator.engine.wiring import Source, WiredCallable
 from diator.errors import DiatorError, NotProvidedError
 from diator.messages import Event, Message
@@ -42,8 +51,6 @@ if TYPE_CHECKING:
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
 Wrapper = Callable[[Call, Mapping[Key, object]], Call]
 """Puts something around a call, for a sender that provides these values."""
-Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
-"""Puts the events of one ``app.publish`` into their unit of work, with their delay."""
 
 
 class Plan:
@@ -173,7 +180,7 @@ class Compiler:
             return Plan(None, direct, links, needs)
         call = self._call(registration, wired, delivered=delivered)
         if sender is not None and sends:
-            call = _handing_over(call, sender)
+            call = hand_over_after(call, sender)
         work = self._inside(inner, opening(call) if wired.streams else call)
         work = self._telling(work, needs)
         if delivered and inner:
@@ -202,9 +209,9 @@ class Compiler:
         needs.context = True  # an outbound event names what caused it
         needs.keys |= frozenset(sender.keys)
         if sender.begin is not None:
-            work = _beginning(work, sender.begin)
+            work = ask_before(work, sender.begin)
         run = self._resources.unit(work, bool(needs.keys))
-        return Plan(work, _sending(run, sender, self._resources, take), links, needs)
+        return Plan(work, compile_sending_unit(run, sender, self._resources, take), links, needs)
 
     def compile_publish(self, classes: Iterable[type[Event]]) -> Plan:
         """Compile the plan of events that no command raised. It is called with all of them.
@@ -221,7 +228,7 @@ class Compiler:
         if self._sender is not None and self._table.brokered.issuperset(classes) and not self._sender.keys:
             return self._leaving_plan(needs, self._sender, around)
         if self._sender is not None and self._reach.can_send(published):
-            work = _handing_over(self._telling(_all_events(self._table.work), needs), self._sender)
+            work = hand_over_after(self._telling(_all_events(self._table.work), needs), self._sender)
             return self._sending_plan(work, around, needs, self._sender, self._taking(self._sender))
         if all(cls in self._table.plain for cls in classes):
             return Plan(None, _plain_events(self._table.plain), around, needs)
@@ -236,10 +243,10 @@ class Compiler:
             return sender.hand_over(unit)
 
         take = self._wrapping.taking(sender.collect_published) if self._wrapping else sender.collect_published
-        return Plan(None, _sending(run, sender, self._resources, take), around, needs)
+        return Plan(None, compile_sending_unit(run, sender, self._resources, take), around, needs)
 
     def _taking(self, sender: EventPublisher) -> Take:
-        take = _taking(self._table.brokered, sender)
+        take = take_brokered(self._table.brokered, sender)
         return self._wrapping.taking(take) if self._wrapping else take
 
     def _needs(self, wired: Iterable[WiredCallable]) -> Requirements:
@@ -381,64 +388,6 @@ def _suppressed_failure(event: Event, failure: BaseException) -> BaseException:
     error = DiatorError(f"{text}; what fails inside a unit of work fails it as a whole")
     error.__cause__ = failure
     return error
-
-
-def _handing_over(call: UnitCall, sender: EventSender) -> UnitCall:
-    """Seal the brokered events of a unit when all its handlers have run."""
-
-    async def work(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
-        result = await call(message, unit)
-        if unit.outbound:
-            await sender.hand_over(unit)
-        return result
-
-    return work
-
-
-def _beginning(work: UnitCall, begin: Callable[[Any, SendingUnit], Awaitable[bool]]) -> UnitCall:
-    """Ask the sender before anything else runs inside the unit, whether it is to run at all."""
-
-    async def beginning(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
-        return await work(message, unit) if await begin(message, unit) else None
-
-    return beginning
-
-
-def _sending(
-    run: Callable[..., Coroutine[Any, Any, Any]],
-    sender: EventSender,
-    resources: ContainerScopes,
-    take: Take | None = None,
-) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Make the unit that owns its brokered events, and hand them to the broker once it has completed."""
-
-    async def plan(message: Any, provided: Mapping[Key, object] = NO_VALUES, after: Delay | None = None) -> Any:
-        context = current_context.get()
-        assert context is not None, "plans that send set a context"
-        unit = SendingUnit(resources.resolve, provided, context, sender)
-        if take is not None:
-            take(unit, message, after)
-        result = await run(message, provided, unit)
-        if unit.outbound:
-            resources.enter()
-            try:
-                await (sender.send(unit) if unit.cancelled is None else shielded(sender.send(unit), unit.cancelled))
-            finally:
-                resources.leave()
-        if unit.cancelled is not None:
-            raise unit.cancelled
-        return result
-
-    return plan
-
-
-def _taking(brokered: Container[type], sender: EventPublisher) -> Take:
-    """Give the unit of one ``app.publish`` those of its events that leave."""
-
-    def take(unit: SendingUnit, events: Sequence[Event], after: Delay | None) -> None:
-        sender.collect_published(unit, [event for event in events if type(event) in brokered], after)
-
-    return take
 
 
 def _all_events(steps: Mapping[type, tuple[UnitCall, ...]]) -> UnitCall:

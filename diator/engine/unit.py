@@ -3,17 +3,13 @@
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diator._coroutines import marked
 from diator._keys import Key
 from diator.containers.port import Resolver
 from diator.errors import CallNextError, DiatorError
 from diator.messages import Event, Message
-
-if TYPE_CHECKING:
-    from diator.context import Context
-    from diator.engine.events import EventSender
 
 # Any: handlers of all signatures and results meet here.
 Resolve = Callable[[Key], Awaitable[Any]]
@@ -29,28 +25,6 @@ CLOSED: frozenset[type] = frozenset()
 
 Delay = float | timedelta
 """The time before an event is delivered: seconds, or a timedelta."""
-
-
-class Outbound:
-    """A brokered event of a unit of work, from the moment it is published until it is handed over."""
-
-    __slots__ = ("after", "caused", "event", "headers", "id", "message", "number")
-
-    def __init__(
-        self, event: Event, event_id: str, after: float | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self.event = event
-        self.id = event_id
-        self.after = after
-        """The seconds before it is delivered."""
-        self.headers = headers
-        """The headers of this event alone."""
-        self.number = 1
-        """Counts the events of one class in a unit that was delivered, from 1."""
-        self.caused = True
-        """Whether the message of the context caused it; otherwise the context is its own."""
-        self.message: Any = None
-        """What the event has become, once it is sealed. ``Any``: the sender makes it, and nothing else reads it."""
 
 
 class PublishBuffer(list[Event]):
@@ -108,34 +82,6 @@ class UnitOfWork:
     def cancel(self, error: BaseException) -> None:
         """Raise the cancel that came while the unit closed without an error."""
         raise error
-
-
-class SendingUnit(UnitOfWork):
-    """A unit of work that may publish brokered events, and owns them until they are handed over."""
-
-    __slots__ = ("cancelled", "context", "outbound", "sender")
-
-    def __init__(self, resolve: Resolve, provided: Mapping[Key, object], context: "Context", sender: "EventSender"):
-        super().__init__(resolve, provided)
-        self.context = context
-        self.sender = sender
-        self.cancelled: BaseException | None = None
-        """The cancel that came while the unit closed without an error."""
-        self.outbound: list[Outbound] = []
-        """The brokered events, in the order of publishing."""
-
-    def collect(self, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None) -> None:
-        """Take over a brokered event. Raises what its sender says of its delay or its headers."""
-        self.sender.collect(self, event, after, headers)
-
-    def fail(self, error: BaseException) -> None:
-        """Remember the first error, and publish nothing."""
-        super().fail(error)
-        self.outbound.clear()
-
-    def cancel(self, error: BaseException) -> None:
-        """Have the cancel raised when the events are handed over: what is committed belongs together with them."""
-        self.cancelled = error
 
 
 def _overlay(resolve: Resolve, provided: Mapping[Key, object]) -> Resolve:

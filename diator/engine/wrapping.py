@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from diator._hook_details import Collected, Handling, Sending, Verb
 from diator._hooks import HookDispatcher, Wrap
 from diator.context import Headers, current_context
+from diator.engine.outbound import Outbound, SendingUnit, Take
 from diator.engine.registrations import Registration
-from diator.engine.unit import Delay, Outbound, SendingUnit, UnitCall, UnitOfWork
+from diator.engine.unit import Delay, UnitCall, UnitOfWork
 from diator.messages import Event
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # Any: messages and results of all kinds meet here.
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
-Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
 
 
 class Wrapping:

@@ -14,19 +14,10 @@ from weakref import WeakSet
 
 from typing_extensions import is_protocol
 
+from diator._inspection import exchange, hooks_of, inspect_app, is_running, messaging_of, parts_of, registry_of
 from diator._keys import Key
-from diator.app import (
-    Diator,
-    Parts,
-    compiled,
-    exchange,
-    hooks_of,
-    inspect_app,
-    is_running,
-    messaging_of,
-    parts_of,
-    registry_of,
-)
+from diator._parts import Parts
+from diator.app import Diator
 from diator.containers.port import Container, ContainerCapability, Lifetime, Resolver, Scope, ValidationResult
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
@@ -78,7 +69,7 @@ def _exchanged(
     hooks.add(watcher)
     hooks.add(watcher.activity)
     try:
-        return exchange(app, parts, compiled(app, checked, parts))
+        return exchange(app, parts, parts.compile(checked, app, app.name, hooks_of(app)))
     except BaseException:
         _unhook(app, watcher)
         raise

@@ -8,7 +8,8 @@ from typing import Any
 
 from typing_extensions import Self
 
-from diator.app import Diator, is_running
+from diator._inspection import is_running
+from diator.app import Diator
 from diator.messages import Event, Message, Request
 from diator.testing.attach import attached
 from diator.testing.entries import Entry, tree

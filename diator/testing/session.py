@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 from typing_extensions import Self
 
 from diator._coroutines import marked
+from diator._inspection import messaging_of
 from diator._misuse import AsyncOnly
-from diator.app import Diator, Sender, messaging_of
+from diator.app import Diator
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
 from diator.messages import Event, Query, Request
 from diator.options import FLAG, SECONDS, require
+from diator.sender import Sender
 from diator.testing.activity import is_own
 from diator.testing.attach import attached, start
 from diator.testing.entries import Entry

@@ -10,7 +10,8 @@ from diator.delivery.catalog import Catalog, ConsumerConfig
 from diator.delivery.messaging import Messaging
 from diator.delivery.publisher import Publisher
 from diator.engine.check import CheckResult
-from diator.engine.unit import Delay, Outbound
+from diator.engine.outbound import Outbound
+from diator.engine.unit import Delay
 from diator.messages import Event
 from diator.retry import Retry
 from diator.testing.activity import ActivityTracker

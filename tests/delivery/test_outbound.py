@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from diator import CallNext, Command, ConfigurationError, Diator, DomainEvent, NotificationEvent, Publish
+from diator._inspection import inspect_app
 from diator._keys import Key
-from diator.app import inspect_app
 from diator.brokers import BrokerCapability, MemoryBroker, OutgoingMessage
 from diator.context import child_context, current_context
 from diator.engine.dispatch import Dispatch
+from diator.engine.outbound import Outbound, SendingUnit
 from diator.engine.plan import Call
 from diator.engine.resources import ContainerScopes
-from diator.engine.unit import Delay, Outbound, SendingUnit
+from diator.engine.unit import Delay
 from diator.errors import InvalidMessageError
 from diator.messages import Event
 from tests.brokered import Flaky, Watch
@@ -50,7 +51,7 @@ class WriteError(Exception):
 
 @dataclass
 class Store:
-    """An `diator.engine.events.EventPublisher` that awaits a write in the unit's own session, as an outbox does."""
+    """An `diator.engine.outbound.EventPublisher` that awaits a write in the unit's own session, as an outbox does."""
 
     lines: list[str]
     handled: set[str] = field(default_factory=set[str])

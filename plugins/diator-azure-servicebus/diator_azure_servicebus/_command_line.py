@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from diator.app import Diator, inspect_app, messaging_of
+from diator._inspection import inspect_app, messaging_of
+from diator.app import Diator
 from diator.cli.load import LoadError, load
 from diator.errors import ConfigurationError
 from diator_azure_servicebus._broker import ServiceBusBroker

@@ -1,0 +1,90 @@
+"""Senders: what ``app.using(...)`` gives, with values, headers and a correlation id for what is sent through it."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from diator._coroutines import marked
+from diator._headers import sealed_headers
+from diator._keys import Key
+from diator.engine.dispatch import Dispatch
+from diator.engine.events import ensure_may_wait
+from diator.engine.hints import key_of
+from diator.engine.registry import Registry
+from diator.engine.stream import Stream
+from diator.engine.unit import NO_VALUES
+from diator.errors import ConfigurationError, Problem
+from diator.messages import Event, Query, Request
+from diator.options import DELAY, ID, optional, require
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+R = TypeVar("R")
+
+
+class Sender:
+    """Sends with values, headers and a correlation id; made by ``app.using(...)``."""
+
+    __slots__ = ("_correlation_id", "_headers", "_provided", "_running")
+
+    def __init__(
+        self,
+        running: Callable[[], Dispatch],
+        provided: Mapping[Key, object],
+        headers: Mapping[str, str] | None,
+        correlation_id: str | None,
+    ) -> None:
+        self._running = running
+        self._provided = provided
+        self._headers = headers
+        self._correlation_id = correlation_id
+
+    @marked
+    def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
+        """Do what ``app.send`` does."""
+        plan = self._running().plan_of(request)
+        result: Coroutine[Any, Any, R] = plan.bind(self._provided, self._headers, self._correlation_id)(request)
+        return result
+
+    @marked
+    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
+        """Do what ``app.publish`` does."""
+        require("app.publish", {"after": DELAY}, {"after": after})
+        plan = self._running().plan_of_events(events)
+        for event in events:
+            ensure_may_wait(event, after)
+        call = plan.bind(self._provided, self._headers, self._correlation_id, after=after)
+        result: Coroutine[Any, Any, None] = call(events)
+        return result
+
+    def stream(self, query: Query[R], /) -> Stream[R]:
+        """Do what ``app.stream`` does."""
+        dispatch = self._running()
+        plan = dispatch.stream_of(query)
+        plan.refuse_missing(self._provided, query, streams=True)
+        return Stream(plan, query, dispatch.resources, self._provided, (self._headers, self._correlation_id))
+
+
+def create_sender(
+    running: Callable[[], Dispatch],
+    registry: Registry,
+    app: str,
+    provide: Any,
+    headers: Mapping[str, str] | None,
+    correlation_id: str | None,
+) -> Sender:
+    """Make a sender for an app, of which ``app`` is the name in errors; see ``Diator.using``."""
+    # Any: callers may be unchecked.
+    if not isinstance(provide, (Mapping, type(None))):
+        text = f"app.using got provide={provide!r}; expected a mapping"
+        raise ConfigurationError([Problem("undeclared-value", text, "write app.using(provide={User: user})")])
+    sealed = None if headers is None else sealed_headers(headers)
+    require("app.using", {"correlation_id": optional(ID)}, {"correlation_id": correlation_id})
+    values = cast("Mapping[Any, object]", provide or {})
+    provided = {key_of(hint, registry.container): value for hint, value in values.items()} or NO_VALUES
+    unknown = sorted(map(str, provided.keys() - registry.provided.keys()))
+    if unknown:
+        text = f"app.using got {', '.join(unknown)}, which {app} does not expect"
+        fix = f"declare it before the start: app.provides({unknown[0]})"
+        raise ConfigurationError([Problem("undeclared-value", text, fix)])
+    return Sender(running, provided, sealed, correlation_id)
