@@ -361,3 +361,14 @@ def test_service_bus_keeps_the_order_of_a_key_and_the_dead_letters(monkeypatch: 
         "queue diator-example.bank.mail: 0 wait, 1 dead letters",
         "bank.mail: a dead letter: diator.errors.Reject: bob has no address",
     ]
+
+
+def test_one_trace_goes_from_the_request_to_the_statement_in_another_process() -> None:
+    assert output_of("16_tracing_across_processes.py").splitlines() == [
+        "web     POST /meetings/{meeting_id}/members/{user_id}",
+        "web       create meetings.user-joined",
+        "worker      process meetings.user-joined",
+        "worker        CREATE",
+        "worker        INSERT",
+        "web       send meetings.user-joined",
+    ]
