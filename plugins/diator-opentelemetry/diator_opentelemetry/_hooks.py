@@ -98,7 +98,8 @@ class OpenTelemetry(Hooks):
             attributes[names.MESSAGE_ID] = details.message_id
         span = self._tracer.start_span(f"create {topic}", kind=SpanKind.PRODUCER, attributes=attributes)
         headers: dict[str, str] = {}
-        propagate.inject(headers, set_span_in_context(span))
+        # Without an SDK, older APIs make a span without a context; then that of the caller travels on.
+        propagate.inject(headers, set_span_in_context(span) if span.get_span_context().is_valid else None)
         span.end()
         return headers
 
@@ -181,14 +182,15 @@ class _Active:
     ) -> None:
         seconds = time.perf_counter() - self._began
         detach(self._token)
+        attributes = self._attributes
         if error is not None:
-            self._attributes[names.ERROR_TYPE] = names.error_type(error)
+            attributes = {**attributes, names.ERROR_TYPE: names.error_type(error)}
             if self._span.is_recording():
                 self._span.set_attribute(names.ERROR_TYPE, names.error_type(error))
                 self._span.record_exception(error)
                 self._span.set_status(Status(StatusCode.ERROR, str(error)))
         if self._histogram is not None:
-            self._histogram.record(seconds, self._attributes)
+            self._histogram.record(seconds, attributes)
         self._span.end()
 
 
