@@ -144,6 +144,8 @@ class Handled(NamedTuple):
     seconds: float
     error: BaseException | None
     """What it raised; `asyncio.CancelledError` too."""
+    message_type: str
+    """The wire name of the event."""
 
 
 class Retried(NamedTuple):
@@ -155,6 +157,8 @@ class Retried(NamedTuple):
     delay: float
     """In seconds."""
     error: BaseException | None
+    message_type: str | None
+    """The wire name of the event; None where the message could not be read."""
 
 
 class DeadLettered(NamedTuple):
@@ -164,6 +168,8 @@ class DeadLettered(NamedTuple):
     context: Context | None
     """None where the message could not be read."""
     failure: "MoveToDeadLetters"
+    message_type: str | None
+    """The wire name of the event; None where the message could not be read."""
 
 
 class Settled(NamedTuple):

@@ -164,6 +164,10 @@ class HookDispatcher:
         for name, methods in self._methods.items():
             self._methods[name] = [method for method in methods if getattr(method, "__self__", None) is not hook]
 
+    def has_instance(self, cls: type[Hooks]) -> bool:
+        """Whether one of the hooks is of a class."""
+        return any(isinstance(hook, cls) for hook in self._hooks)
+
     @property
     def is_compiled(self) -> bool:
         """Whether plans have to know of a hook."""

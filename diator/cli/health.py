@@ -1,8 +1,8 @@
-"""The answers for probes: ``/healthz`` and ``/readyz``, over as little HTTP as probes need."""
+"""The answers for probes and scrapes, over as little HTTP as they need."""
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -16,10 +16,11 @@ _MAX_CONNECTIONS = 100
 
 
 class Answer(NamedTuple):
-    """A status, and what becomes the JSON of the body."""
+    """The response to one request."""
 
     status: HTTPStatus
-    body: Mapping[str, object]
+    body: bytes
+    content_type: str
 
 
 class Address(NamedTuple):
@@ -41,7 +42,7 @@ def address(text: str) -> Address:
 class HealthServer:
     """Answers GET requests, one on each connection."""
 
-    def __init__(self, routes: Mapping[str, Callable[[], Answer]]) -> None:
+    def __init__(self, routes: Mapping[str, Callable[[], Awaitable[Answer]]]) -> None:
         self._routes = routes
         self._open = 0
 
@@ -74,31 +75,35 @@ class HealthServer:
         except asyncio.LimitOverrunError:
             answer = _failure(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
-            answer = self._answer(request.partition(b"\r\n")[0].decode("latin-1").split(" "))
+            answer = await self._answer(request.partition(b"\r\n")[0].decode("latin-1").split(" "))
         writer.write(_written(answer))
         await writer.drain()
 
-    def _answer(self, request: list[str]) -> Answer:
+    async def _answer(self, request: list[str]) -> Answer:
         if len(request) != 3 or not request[2].startswith("HTTP/1."):
             return _failure(HTTPStatus.BAD_REQUEST)
         if request[0] != "GET":
             return _failure(HTTPStatus.METHOD_NOT_ALLOWED)
         route = self._routes.get(request[1].partition("?")[0])
-        return route() if route else _failure(HTTPStatus.NOT_FOUND)
+        return await route() if route else _failure(HTTPStatus.NOT_FOUND)
+
+
+def json_answer(status: HTTPStatus, body: Mapping[str, object]) -> Answer:
+    """Answer with one JSON object."""
+    return Answer(status, json.dumps(body).encode() + b"\n", "application/json")
 
 
 def _failure(status: HTTPStatus) -> Answer:
-    return Answer(status, {"error": status.phrase})
+    return json_answer(status, {"error": status.phrase})
 
 
 def _written(answer: Answer) -> bytes:
-    body = json.dumps(answer.body).encode() + b"\n"
     lines = (
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
         "Cache-Control: no-store",
         *(["Allow: GET"] if answer.status is HTTPStatus.METHOD_NOT_ALLOWED else []),
         "Connection: close",
     )
-    return "\r\n".join((*lines, "", "")).encode() + body
+    return "\r\n".join((*lines, "", "")).encode() + answer.body

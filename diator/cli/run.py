@@ -38,7 +38,7 @@ JsonLogsOption = Annotated[bool, typer.Option("--json-logs", help="Log JSON to s
 HealthOption = Annotated[
     str | None,
     typer.Option(
-        metavar="[HOST:]PORT", help="Answer GET /healthz and /readyz there; without a host on all interfaces."
+        metavar="[HOST:]PORT", help="Answer GET /healthz, /readyz and /metrics there; without a host on all interfaces."
     ),
 ]
 LevelOption = Annotated[Level, typer.Option("--log-level", help="How much is logged.")]

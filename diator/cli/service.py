@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
 from types import FrameType
@@ -12,7 +12,7 @@ from types import FrameType
 from diator._inspection import messaging_of
 from diator.app import Diator
 from diator.brokers.memory import MemoryBroker
-from diator.cli.health import Address, Answer, HealthServer
+from diator.cli.health import Address, Answer, HealthServer, json_answer
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.worker import Worker
 
@@ -33,6 +33,7 @@ class Service:
         self._concurrency = concurrency
         self._grace = grace
         self._health = health
+        self._metrics = None if health is None else metrics_route(app)
         self._worker: Worker | None = None
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
@@ -52,9 +53,10 @@ class Service:
         logger.info("stopped")
 
     async def _listen(self, stack: AsyncExitStack) -> None:
-        if self._health is None:
+        if self._health is None or self._metrics is None:
             return
-        responder = HealthServer({"/healthz": self._is_alive, "/readyz": self._is_ready})
+        routes = {"/healthz": self._is_alive, "/readyz": self._is_ready, "/metrics": self._metrics}
+        responder = HealthServer(routes)
         server = await responder.start(self._health)
         stack.callback(server.close)
         for socket in server.sockets:
@@ -91,13 +93,13 @@ class Service:
             logger.warning("%s again: what runs is cancelled and given back", received.name)
             worker.cancel()
 
-    def _is_alive(self) -> Answer:
-        return Answer(HTTPStatus.OK, {"alive": True})
+    async def _is_alive(self) -> Answer:
+        return json_answer(HTTPStatus.OK, {"alive": True})
 
-    def _is_ready(self) -> Answer:
+    async def _is_ready(self) -> Answer:
         reasons = self._reasons()
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return Answer(status, {"ready": not reasons, "reasons": reasons})
+        return json_answer(status, {"ready": not reasons, "reasons": reasons})
 
     def _reasons(self) -> list[str]:
         """Why it is not ready; nothing where it is."""
@@ -107,6 +109,20 @@ class Service:
         if worker is None:
             return ["it has not started yet"]
         return worker.not_ready_reasons
+
+
+def metrics_route(app: Diator) -> Callable[[], Awaitable[Answer]]:
+    """Return what answers ``/metrics``; without prometheus-client, what to install."""
+    try:
+        from diator.cli.metrics import MetricsEndpoint  # noqa: PLC0415 - prometheus-client is an extra
+    except ImportError:
+        return _no_metrics
+    return MetricsEndpoint(app).answer
+
+
+async def _no_metrics() -> Answer:
+    text = 'metrics need prometheus-client; install it: pip install "diator[prometheus]"'
+    return json_answer(HTTPStatus.NOT_FOUND, {"error": text})
 
 
 def signals(heed: OnSignal) -> ExitStack:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Container, Sequence
-from typing import Any
 
 from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, MoveToDeadLetters, Outcome, RetryAfter
@@ -14,6 +13,7 @@ from diator.delivery.failure_policy import dead_letter_outcome, decide_outcome
 from diator.delivery.work_queue import Job
 from diator.errors import Reject, UnreadableMessageError
 from diator.hooks import DeadLettered, Handled, Received, Retried, Settled
+from diator.messages import Event, contract_of
 
 logger = logging.getLogger("diator")
 
@@ -64,10 +64,11 @@ class OutcomeReporter:
 
     # What a run becomes
 
-    def handled(self, event: Any, context: Context, began: float, error: BaseException | None) -> None:
+    def handled(self, event: Event, context: Context, began: float, error: BaseException | None) -> None:
         """Report that a handler has ended."""
         if self._hooks.has_listener("handled"):
-            details = Handled(self._name, event, context, self._loop.time() - began, error)
+            message_type = contract_of(type(event)).name
+            details = Handled(self._name, event, context, self._loop.time() - began, error, message_type)
             self._hooks.emit("handled", details)
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
@@ -83,7 +84,7 @@ class OutcomeReporter:
         assert isinstance(outcome, RetryAfter)
         logger.warning("%s (%s); again in %.3g s", what, described(error), outcome.delay)
         if self._hooks.has_listener("retried"):
-            self._hooks.emit("retried", Retried(self._name, job.context, outcome.delay, error))
+            self._hooks.emit("retried", Retried(self._name, job.context, outcome.delay, error, _type_of(job)))
         return outcome
 
     def _dead_letter(self, job: Job, why: MoveToDeadLetters, error: BaseException | None = None) -> Outcome:
@@ -92,7 +93,7 @@ class OutcomeReporter:
         told = None if issubclass(type(error), Reject) else error  # a rejection says all in its reason
         _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
         if self._hooks.has_listener("dead_lettered"):
-            self._hooks.emit("dead_lettered", DeadLettered(self._name, job.context, why))
+            self._hooks.emit("dead_lettered", DeadLettered(self._name, job.context, why, _type_of(job)))
         return ACK if self._at_most_once else why
 
     # What else happens to messages
@@ -125,6 +126,11 @@ class OutcomeReporter:
             for job, outcome in settled:
                 gone = id(job.delivery) in lost
                 self._hooks.emit("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))
+
+
+def _type_of(job: Job) -> str | None:
+    """The wire name of an event that a handler here takes."""
+    return None if job.context is None or job.envelope is None else job.envelope.type
 
 
 def _log_error(text: str, *values: object, error: BaseException | None) -> None:

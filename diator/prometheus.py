@@ -1,0 +1,89 @@
+"""Metrics of brokered events for Prometheus. Needs ``pip install "diator[prometheus]"``.
+
+``diator run --health`` records and serves them at ``/metrics`` by itself. A process that has a worker of its own, such
+as a web application, passes ``Diator(..., hooks=[PrometheusMetrics()])``, and serves the registry as
+``prometheus_client`` says.
+"""
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from diator._hooks import Hooks
+from diator.hooks import DeadLettered, Handled, Handling, Publishing, Retried, Settled
+
+__all__ = ["PrometheusMetrics"]
+
+_UNKNOWN = "unknown"
+"""The label of a message that can't be read, or whose type no handler takes: what comes over the wire is unbounded."""
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+
+
+class PrometheusMetrics(Hooks):
+    """Counts and measures what happens to brokered events, in ``registry``, the global one unless given.
+
+    The labels are subscription, type (the wire name of the event) and topic: as many as the app has, and never ids.
+    """
+
+    needs_context = False
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        labels = ("subscription", "type")
+        self._handled = Counter("diator_handled", "Runs of handlers that have succeeded.", labels, registry=registry)
+        self._failed = Counter("diator_failed", "Runs of handlers that have failed.", labels, registry=registry)
+        self._retried = Counter("diator_retried", "Messages that are delivered again.", labels, registry=registry)
+        self._dead_lettered = Counter(
+            "diator_dead_lettered", "Messages that became dead letters.", labels, registry=registry
+        )
+        self._seconds = Histogram(
+            "diator_handler_duration_seconds",
+            "Seconds that runs of handlers took.",
+            labels,
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._in_flight = Gauge("diator_in_flight", "Handlers that run.", ("subscription",), registry=registry)
+        self._lease_losses = Counter(
+            "diator_lease_losses",
+            "Outcomes that were discarded: the lease was lost.",
+            ("subscription",),
+            registry=registry,
+        )
+        self._published = Counter(
+            "diator_published", "Messages that the broker was asked to take.", ("topic",), registry=registry
+        )
+        self._publish_errors = Counter("diator_publish_errors", "Attempts to publish that failed.", registry=registry)
+
+    @contextmanager
+    def publishing(self, details: Publishing, /) -> Generator[None]:
+        """Count what is published."""
+        for message in details.messages:
+            self._published.labels(message.topic).inc()
+        with self._publish_errors.count_exceptions(BaseException):
+            yield
+
+    def handling(self, details: Handling, /) -> AbstractContextManager[object] | None:
+        """Count what runs in a worker."""
+        if details.delivery is None:
+            return None
+        return self._in_flight.labels(details.context.subscription).track_inprogress()
+
+    def handled(self, details: Handled, /) -> None:
+        """Count and measure a run of a handler."""
+        labels = (details.subscription, details.message_type)
+        (self._handled if details.error is None else self._failed).labels(*labels).inc()
+        self._seconds.labels(*labels).observe(details.seconds)
+
+    def retried(self, details: Retried, /) -> None:
+        """Count a retry."""
+        self._retried.labels(details.subscription, details.message_type or _UNKNOWN).inc()
+
+    def dead_lettered(self, details: DeadLettered, /) -> None:
+        """Count a dead letter."""
+        self._dead_lettered.labels(details.subscription, details.message_type or _UNKNOWN).inc()
+
+    def settled(self, details: Settled, /) -> None:
+        """Count a lost lease."""
+        if details.lease_lost:
+            self._lease_losses.labels(details.subscription).inc()
