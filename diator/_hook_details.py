@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from diator.brokers.port import Broker, Delivery, MoveToDeadLetters, Outcome
     from diator.engine.registrations import Registration
     from diator.messages import Event, Message
+    from diator.stores.port import StoredMessage
 
 Verb = Literal["send", "stream", "publish"]
 
@@ -128,6 +129,22 @@ class Published(NamedTuple):
     seconds: float
 
 
+class Stored(NamedTuple):
+    """Events were written to the outbox, and committed."""
+
+    messages: "Sequence[OutgoingMessage]"
+    context: Context | None
+    """The context of the unit of work that published them."""
+
+
+class Relayed(NamedTuple):
+    """Rows of the outbox were published."""
+
+    rows: "Sequence[StoredMessage]"
+    oldest: float
+    """The age of the oldest of them in seconds, from when it was written or became due."""
+
+
 class Received(NamedTuple):
     """Messages were taken from the broker; none has been looked at yet."""
 
@@ -185,6 +202,7 @@ class Settled(NamedTuple):
 
 
 for _public in (
-    Sending, Handling, Publishing, Collected, Published, Received, Handled, Retried, DeadLettered, Settled,
+    Sending, Handling, Publishing, Collected, Published, Received, Handled, Retried, DeadLettered, Settled, Stored,
+    Relayed,
 ):  # fmt: skip
     _public.__module__ = "diator.hooks"

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
         Published,
         Publishing,
         Received,
+        Relayed,
         Retried,
         Sending,
         Settled,
+        Stored,
     )
 
 logger = logging.getLogger("diator")
@@ -67,6 +69,12 @@ class Hooks:
     def collected(self, details: "Collected", /) -> None:
         """A handler published an event, or ``app.publish`` a brokered one, whether or not the unit then completes."""
 
+    def stored(self, details: "Stored", /) -> None:
+        """Events were written to the outbox of the app's store, and committed with what their unit of work did."""
+
+    def relayed(self, details: "Relayed", /) -> None:
+        """Events were published from the outbox, by the relay of this process; `published` reports them too."""
+
     def published(self, details: "Published", /) -> None:
         """Events were handed to the broker."""
 
@@ -92,7 +100,10 @@ _IN_CONTEXT = ("sending", "handling", "collected")
 """Those that get a context, also for what stays in the process."""
 _IN_PROCESS = (*_IN_CONTEXT, "propagate")
 """Those that are compiled into the plans of an app."""
-NAMES = (*WRAPS, "propagate", "collected", "published", "received", "handled", "retried", "dead_lettered", "settled")
+NAMES = (
+    *(*WRAPS, "propagate", "collected", "stored", "relayed", "published"),
+    *("received", "handled", "retried", "dead_lettered", "settled"),
+)
 """The methods of a hook."""
 
 _FAILED = "the hook %s failed"

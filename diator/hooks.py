@@ -8,9 +8,11 @@ from diator._hook_details import (
     Published,
     Publishing,
     Received,
+    Relayed,
     Retried,
     Sending,
     Settled,
+    Stored,
 )
 from diator._hooks import Hooks
 
@@ -23,7 +25,9 @@ __all__ = [
     "Published",
     "Publishing",
     "Received",
+    "Relayed",
     "Retried",
     "Sending",
     "Settled",
+    "Stored",
 ]

@@ -171,6 +171,15 @@ class Publisher:
         if self._unsubscribed.are_new(messages):
             await self._unsubscribed.look(messages)
 
+    async def relay(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:
+        """Hand stored messages to the broker within so many seconds. Raises `NotPublishedError`."""
+        began = time.monotonic()
+        with self.hooks.wrap("publishing", Publishing(messages, None, self.broker)):
+            await self._connection.publish(messages, timeout, wait_for_room=True)
+        self.hooks.emit("published", Published(messages, time.monotonic() - began))
+        if self._unsubscribed.are_new(messages):
+            await self._unsubscribed.look(messages)
+
     async def _pass_on(
         self, messages: Sequence[OutgoingMessage], outbound: Sequence[Outbound], *, wait_for_room: bool
     ) -> None:
