@@ -35,6 +35,10 @@ wait in their places; no other key waits with them. Messages without a key have 
 again to its subscription only, as new, with no failures, behind all that wait. While it waits, what is published later
 may come before it, also of its key.
 
+*Removing* (`ManagesSubscriptions`). A subscription outlives the handler that it was made for. One without receivers can
+be removed with all that it holds; a receiver that is still open may fail, or create it again. Brokers with another
+prefix or namespace are other brokers: nothing of theirs is found or removed.
+
 *Errors* of the driver become `~diator.BrokerError`, raised ``from`` the original, or `~diator.BrokerUnavailableError`
 if trying again later can help. Any other error counts as a fault of the plugin, and as permanent.
 
@@ -314,6 +318,25 @@ class KeepsDeadLetters(Protocol):
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        ...
+
+
+@runtime_checkable
+class ManagesSubscriptions(Protocol):
+    """Optional: a broker that can list its subscriptions, and remove one that no app needs."""
+
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        """Return the status of every subscription at the broker except these. Raises `~diator.BrokerError`.
+
+        The names are those that `remove_subscription` accepts. What only other programs use is not a subscription.
+        """
+        ...
+
+    async def remove_subscription(self, name: str, /) -> bool:
+        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+
+        Its topics and their other subscriptions stay. Raises `~diator.BrokerError`.
+        """
         ...
 
 

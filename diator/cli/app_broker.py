@@ -1,7 +1,7 @@
 """From the name of an app to its broker: what the commands for operators share. None of them runs the app."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -26,6 +26,7 @@ class AppBroker:
         self._name = name
         try:
             app = load_or_exit(name)
+            self.app_name = app.name
             problems = errors_of(app)
             if problems and changing:
                 raise ConfigurationError(problems)  # noqa: TRY301 - told in one place
@@ -41,6 +42,11 @@ class AppBroker:
             return select(self._operations.consumed, names or ())
         except ConfigurationError as error:
             end_with_problems(error.problems)
+
+    @property
+    def subscription_names(self) -> Collection[str]:
+        """The names of the subscriptions that the app's handlers use."""
+        return [one.name for one in self._operations.consumed]
 
     def operate(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
         """Do something at the broker; ends with exit code 1 where that is away or refuses, or can't be used so."""

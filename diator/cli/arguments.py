@@ -1,5 +1,6 @@
 """What all commands share: the argument that names the app, the option for tools, and how text is written."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -20,6 +21,7 @@ AppArgument = Annotated[
         show_default=False,
     ),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for tools.")]
 
 
@@ -37,6 +39,12 @@ def load_or_exit(target: str) -> Diator:
         return load(target)
     except LoadError as error:
         exit_usage_error(str(error))
+
+
+def ensure_can_ask(verb: str, *, yes: bool, otherwise: str = "") -> None:
+    """End with exit code 2 if a command would ask, and there is no terminal to ask at."""
+    if not (yes or sys.stdin.isatty()):
+        exit_usage_error(f"there is no terminal to ask whether to {verb}; add --yes{otherwise}")
 
 
 def exit_usage_error(text: str) -> NoReturn:

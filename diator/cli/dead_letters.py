@@ -1,7 +1,6 @@
 """``diator dead-letters``: read what could not be handled, have it delivered again, or delete it."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, NamedTuple
@@ -9,7 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from diator.cli.app_broker import AppBroker, exit_error
-from diator.cli.arguments import AppArgument, JsonOption, count, exit_usage_error, printable
+from diator.cli.arguments import AppArgument, JsonOption, YesOption, count, ensure_can_ask, printable
 from diator.cli.dead_letter_views import print_pages, summary_of, table_of
 from diator.cli.selection import (
     ErrorOption,
@@ -32,7 +31,6 @@ dead_letters = typer.Typer(
     help="Read, replay and purge the dead letters of an app. The app is not started.", no_args_is_help=True
 )
 
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only list what would be touched.")]
 
 _MAX_LISTED = 100
@@ -165,10 +163,7 @@ def _touch(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    if not (yes or dry_run or sys.stdin.isatty()):
-        exit_usage_error(
-            f"there is no terminal to ask whether to {verb.present}; add --yes, or look first with --dry-run"
-        )
+    ensure_can_ask(verb.present, yes=yes or dry_run, otherwise=", or look first with --dry-run")
     target = AppBroker(name, changing=True)
     chosen = select(target, subscriptions, wanted, limit)
     reject_ambiguous(wanted, chosen.letters)

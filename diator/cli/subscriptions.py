@@ -1,39 +1,64 @@
-"""``diator subscriptions``: what the handlers of an app have at its broker, and what they lack there."""
+"""``diator subscriptions``: what an app has at its broker, what is missing there, and what no handler uses."""
 
 import json
 from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
 import typer
 
 from diator.brokers.port import SubscriptionStatus
-from diator.cli.app_broker import AppBroker
-from diator.cli.arguments import AppArgument, JsonOption
+from diator.cli.app_broker import AppBroker, exit_error
+from diator.cli.arguments import AppArgument, JsonOption, YesOption, count, ensure_can_ask, printable
 from diator.cli.tables import new_table, print_tables
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations
 from diator.engine.registrations import name_of
+from diator.errors import BrokerError, BrokerUnavailableError
 
 subscriptions = typer.Typer(
-    help="List and create the subscriptions of an app. The app is not started.", no_args_is_help=True
+    help="List, create and remove the subscriptions of an app. The app is not started.", no_args_is_help=True
 )
 
-Standing = Sequence[tuple[ConsumerConfig, SubscriptionStatus]]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The subscription, as `list` shows it.", show_default=False)
+]
+ListAllOption = Annotated[bool, typer.Option("--all", help="Also list the subscriptions of other apps.")]
+RemoveAnyOption = Annotated[
+    bool, typer.Option("--all", help="Also accept a name that does not begin with the name of the app.")
+]
+
+
+class Found(NamedTuple):
+    """What a broker has."""
+
+    used: Sequence[tuple[ConsumerConfig, SubscriptionStatus]]
+    others: Sequence[SubscriptionStatus] = ()
+    """Those that no handler of the app uses."""
+    failure: BrokerError | None = None
+    """Why the others can't be listed."""
 
 
 @subscriptions.command("list")
-def list_(target: AppArgument, as_json: JsonOption = False) -> None:
-    """List the subscriptions of an app, and how each stands at the broker.
+def list_(target: AppArgument, everything: ListAllOption = False, as_json: JsonOption = False) -> None:
+    """List the subscriptions of an app and their status at the broker.
 
-    The exit code is 0 also where some are missing, 1 where the broker does not answer or the app has none.
+    Includes subscriptions named after the app that no handler uses any longer, if the broker can list them.
+    The exit code is 0 also if some are missing, 1 if the broker does not answer or the app has none.
     """
-    standing: Standing = AppBroker(target, changing=False).operate(Operations.status)
+    broker = AppBroker(target, changing=False)
+    found = broker.operate(lambda operations: _find(operations, everything=everything))
+    others = [one for one in found.others if everything or _is_named_after(broker.app_name, one.name)]
     if as_json:
-        document = {"app": target, "subscriptions": [_document(*one) for one in standing]}
-        typer.echo(json.dumps(document, indent=2))
+        used, unused = [_document(*one) for one in found.used], [_counts(one) for one in others]
+        typer.echo(json.dumps({"app": target, "subscriptions": used, "others": unused}, indent=2))
     else:
-        _print(standing)
-    if any(status.missing for _, status in standing):
+        _print(found.used, others)
+    if any(status.missing for _, status in found.used):
         typer.echo(f"some of it does not exist yet; create it with: diator subscriptions apply {target}", err=True)
+    if others:
+        typer.echo(_how_to_remove(others, target), err=True)
+    if found.failure is not None:
+        typer.echo(f"subscriptions that no handler uses are not shown: {found.failure}", err=True)
 
 
 @subscriptions.command("apply")
@@ -46,9 +71,64 @@ def apply(target: AppArgument) -> None:
         typer.echo("Nothing was missing.")
 
 
-def _print(standing: Standing) -> None:
+@subscriptions.command("remove")
+def remove(
+    target: AppArgument, name: NameArgument, everything: RemoveAnyOption = False, yes: YesOption = False
+) -> None:
+    """Remove a subscription that no handler of the app uses, with its messages and dead letters.
+
+    Stop the workers that still have it first: one that runs may create it again.
+    The exit code is 1 if a handler uses it, or the broker does not have it.
+    """
+    ensure_can_ask("remove", yes=yes)
+    broker = AppBroker(target, changing=True)
+    if not (everything or _is_named_after(broker.app_name, name) or name in broker.subscription_names):
+        text = f"{name!r} is not named after the app, so a handler of another app may use it; if none does, add --all"
+        exit_error(printable(text))
+    others = () if yes else broker.operate(Operations.other_subscriptions)
+    for status in others:
+        if status.name == name:
+            _confirm(status)
+    asked = yes or name in {*broker.subscription_names, *(status.name for status in others)}
+    if not asked or not broker.operate(lambda operations: operations.remove_subscription(name)):
+        exit_error(printable(f"the broker has no subscription {name!r}; see: diator subscriptions list {target}"))
+    typer.echo(printable(f"Removed {name}."))
+
+
+async def _find(operations: Operations, *, everything: bool) -> Found:
+    used = await operations.status()
+    if not (everything or operations.can_list):
+        return Found(used)
+    try:
+        return Found(used, await operations.other_subscriptions())
+    except BrokerUnavailableError:
+        raise
+    except BrokerError as error:
+        if everything:
+            raise
+        return Found(used, failure=error)
+
+
+def _is_named_after(app: str | None, subscription: str) -> bool:
+    """Whether this is ``app.handler``. What has more dots may belong to an app whose name has one."""
+    return app is not None and subscription.rpartition(".")[0] == app
+
+
+def _confirm(status: SubscriptionStatus) -> None:
+    messages, letters = _number(status.backlog), _number(status.dead_letters)
+    text = f"Remove {status.name} with its messages ({messages}) and dead letters ({letters})?"
+    typer.confirm(printable(text), abort=True)
+
+
+def _how_to_remove(others: Sequence[SubscriptionStatus], target: str) -> str:
+    text = f"no handler of the app uses {count(len(others), 'subscription')}; if no other app does, remove"
+    name = others[0].name if len(others) == 1 else "NAME"
+    return printable(f"{text} {'it' if len(others) == 1 else 'each'} with: diator subscriptions remove {target} {name}")
+
+
+def _print(used: Sequence[tuple[ConsumerConfig, SubscriptionStatus]], others: Sequence[SubscriptionStatus]) -> None:
     table = new_table("Subscription", "Handler", "Topics", "Exists", "Backlog", "Dead letters", "Missing")
-    for one, status in standing:
+    for one, status in used:
         table.add_row(
             one.name,
             name_of(one.registration.target),
@@ -57,6 +137,10 @@ def _print(standing: Standing) -> None:
             _number(status.backlog),
             _number(status.dead_letters),
             "\n".join(status.missing),
+        )
+    for status in others:
+        table.add_row(
+            printable(status.name), "(none)", "", "yes", _number(status.backlog), _number(status.dead_letters)
         )
     print_tables(table, otherwise="The app has no subscriptions.")
 
@@ -75,3 +159,7 @@ def _document(one: ConsumerConfig, status: SubscriptionStatus) -> dict[str, obje
         "dead_letters": status.dead_letters,
         "missing": list(status.missing),
     }
+
+
+def _counts(status: SubscriptionStatus) -> dict[str, object]:
+    return {"subscription": status.name, "backlog": status.backlog, "dead_letters": status.dead_letters}

@@ -10,9 +10,17 @@ from typing_extensions import Self
 
 from diator._misuse import AsyncOnly
 from diator.brokers.envelope import Envelope, parse_envelope
-from diator.brokers.port import BrokerCapability, DeadLetter, KeepsDeadLetters, SubscriptionStatus, Topic
+from diator.brokers.port import (
+    BrokerCapability,
+    DeadLetter,
+    KeepsDeadLetters,
+    ManagesSubscriptions,
+    SubscriptionStatus,
+    Topic,
+)
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.connection import Connection, translated
+from diator.engine.registrations import name_of
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem, UnreadableMessageError
 
 T = TypeVar("T")
@@ -104,6 +112,27 @@ class Operations(AsyncOnly):
         subscriptions = [one.subscription for one in self.consumed]
         return await self._in_time("apply", self._broker.apply(subscriptions, self._topics))
 
+    async def other_subscriptions(self) -> Sequence[SubscriptionStatus]:
+        """Return the status of every subscription at the broker that no handler of this app uses.
+
+        Handlers of other apps may use them. Raises `BrokerError` if the broker can't list them.
+        """
+        used = [one.subscription for one in self.consumed]
+        return await self._in_time("other_subscriptions", self._manager.other_subscriptions(used))
+
+    async def remove_subscription(self, name: str) -> bool:
+        """Delete a subscription, its messages and its dead letters; return false if the broker does not have it.
+
+        Stop its workers before: one that still runs may create it again. Raises `ConfigurationError` if a handler of
+        this app uses it.
+        """
+        for one in self.consumed:
+            if one.name == name:
+                raise ConfigurationError([_in_use(one)])
+        if name not in {status.name for status in await self.other_subscriptions()}:
+            return False
+        return await self._in_time("remove_subscription", self._manager.remove_subscription(name))
+
     async def dead_letters(
         self, of: Iterable[ConsumerConfig] | None = None, wanted: DeadLetterFilter = ALL
     ) -> AsyncGenerator[OpenedDeadLetter, None]:
@@ -126,6 +155,17 @@ class Operations(AsyncOnly):
     async def purge(self, letter: OpenedDeadLetter) -> bool:
         """Delete one for good; false where it is gone."""
         return bool(await self._in_time("purge", self._keeper.purge(letter.consumed.subscription, [letter.dead.id])))
+
+    @property
+    def can_list(self) -> bool:
+        """Whether the broker can list and remove subscriptions."""
+        return isinstance(self._broker, ManagesSubscriptions)
+
+    @property
+    def _manager(self) -> ManagesSubscriptions:
+        if isinstance(self._broker, ManagesSubscriptions):
+            return self._broker
+        raise BrokerError(f"{type(self._broker).__name__} can neither list nor remove subscriptions")
 
     @property
     def _keeper(self) -> KeepsDeadLetters:
@@ -159,6 +199,12 @@ def _no_subscription(name: str, known: list[str]) -> Problem:
     close = get_close_matches(name, known) or [one for one in known if one.rpartition(".")[2] == name]
     fix = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are: {', '.join(known) or 'none'}"
     return Problem("subscription", f"there is no subscription {name!r}", fix)
+
+
+def _in_use(one: ConsumerConfig) -> Problem:
+    text = f"subscription {one.name!r} is used by handler {name_of(one.registration.target)}"
+    fix = "remove the handler, or give it another subscription, and stop the workers that have it; then remove this one"
+    return Problem("subscription", text, fix, one.registration.location)
 
 
 def _opened(dead: DeadLetter) -> Envelope | None:

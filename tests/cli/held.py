@@ -17,6 +17,7 @@ from diator.brokers import (
     MoveToDeadLetters,
     OutgoingMessage,
     Subscription,
+    SubscriptionStatus,
     Topic,
     dead_letters_of,
 )
@@ -74,6 +75,11 @@ class HeldBroker(MemoryBroker):
             )
             for letter in await super().dead_letters(subscription, after=after, limit=limit)
         ]
+
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        if "other_subscriptions" in self.failing:
+            raise self.failing["other_subscriptions"]
+        return await super().other_subscriptions(used)
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         return await super().replay(subscription, [one for one in ids if self._may_touch(one)])

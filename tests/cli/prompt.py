@@ -27,10 +27,10 @@ def write(folder: Path, source: str, name: str = "meetings") -> None:
     (folder / f"{name}.py").write_text(header + textwrap.dedent(source).lstrip("\n"), encoding="utf-8")
 
 
-def run(folder: Path, *arguments: str) -> Outcome:
-    """Run a command in this process."""
+def run(folder: Path, *arguments: str, text: str | None = None) -> Outcome:
+    """Run a command in this process; ``text`` is what is typed."""
     with _inside(folder):
-        result = CliRunner().invoke(program, arguments, catch_exceptions=False)
+        result = CliRunner().invoke(program, arguments, input=text, catch_exceptions=False)
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 

@@ -140,6 +140,21 @@ class MemoryBroker:
         """Tell how subscriptions stand."""
         return [self._status(subscription) for subscription in subscriptions]
 
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        """Return the status of every subscription except these."""
+        names = {subscription.name for subscription in used}
+        return [_status_of(queue) for queue in self._queues.values() if queue.name not in names]
+
+    async def remove_subscription(self, name: str, /) -> bool:
+        """Delete a subscription with its messages and dead letters; return false if there is none of this name."""
+        queue = self._queues.pop(name, None)
+        if queue is None:
+            return False
+        queue.stop()
+        for topic in self._topics.values():
+            topic.remove(queue)
+        return True
+
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
         """Open a receiver. Raises `BrokerError` for a subscription that was not applied."""
         self._require_open()
@@ -186,7 +201,7 @@ class MemoryBroker:
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
         """Return the topics among these that have no subscription."""
-        return [name for name in topics if name not in self._topics]
+        return [name for name in topics if name not in self._topics or not self._topics[name].queues]
 
     def _put(self, left: deque[OutgoingMessage], wait_for_room: bool = True) -> None:
         """Store messages, and take them off; stops at the first that has to wait."""
@@ -233,7 +248,7 @@ class MemoryBroker:
         queue = self._queues.get(subscription.name)
         if queue is None:
             return SubscriptionStatus(subscription.name, exists=False, missing=missing)
-        return SubscriptionStatus(subscription.name, True, queue.size, len(queue.letters), missing, queue.oldest)
+        return _status_of(queue, missing)
 
     def _forget(self, receiver: MemoryReceiver) -> None:
         self._receivers.pop(receiver, None)
@@ -244,6 +259,10 @@ class MemoryBroker:
         full = ", ".join(queue.name for queue in topic.queues if queue.size >= self._capacity)
         text = f"no room came within {timeout:g} s for messages to {name!r}: there are {self._capacity:,} in {full}"
         return BrokerUnavailableError(f"{text}; run more workers, or give the broker more capacity")
+
+
+def _status_of(queue: Queue, missing: tuple[str, ...] = ()) -> SubscriptionStatus:
+    return SubscriptionStatus(queue.name, True, queue.size, len(queue.letters), missing, queue.oldest)
 
 
 def _other_order(subscription: Subscription) -> str:

@@ -43,6 +43,12 @@ class MemoryTopic:
         self.queues.append(queue)
         queue.when_room.append(self.wake)
 
+    def remove(self, queue: Queue) -> None:
+        """Stop adding to this queue; publishers that wait for its room go on."""
+        if queue in self.queues:
+            self.queues.remove(queue)
+            self.wake()
+
     @property
     def must_wait(self) -> bool:
         """Whether a publisher has to wait: for room, or for others that wait already."""

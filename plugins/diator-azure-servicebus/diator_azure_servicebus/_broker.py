@@ -1,7 +1,7 @@
 """The broker: what it offers, its settings, and the port."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from azure.servicebus.aio import ServiceBusClient
@@ -21,7 +21,7 @@ from diator.errors import BrokerError, ConfigurationError, NotPublishedError
 from diator_azure_servicebus._entities import Entity, Layout
 from diator_azure_servicebus._letters import DeadLetters
 from diator_azure_servicebus._link import Link
-from diator_azure_servicebus._names import path_of
+from diator_azure_servicebus._names import RETRY, path_of
 from diator_azure_servicebus._opening import Opening
 from diator_azure_servicebus._publisher import Publisher
 from diator_azure_servicebus._receiver import QueueReceiver
@@ -232,34 +232,76 @@ class ServiceBusBroker:
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
         """Create what is missing, where that is allowed; else say what is. Raises `~diator.BrokerError`."""
-        self._open_link()
-        assert self._topology is not None, "made by connect"
-        missing = await self._topology.missing(self._layout.entities(subscriptions, topics))
+        topology = self._open_topology()
+        missing = await topology.missing(self._layout.entities(subscriptions, topics))
         if missing:
-            await self._topology.create(missing)
+            await topology.create(missing)
         return [entity.path for entity in missing]
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Tell how subscriptions stand; counts only where the broker may manage the namespace."""
-        self._open_link()
-        assert self._topology is not None, "made by connect"
+        topology = self._open_topology()
         queues = [self._layout.queue_of(one) for one in subscriptions]
-        counts = await self._topology.counts(queues)
+        counts = await topology.counts(queues)
         found: list[SubscriptionStatus] = []
         for one, queue, count in zip(subscriptions, queues, counts, strict=True):
-            missing = tuple(entity.path for entity in await self._topology.missing(self._layout.entities([one])))
+            missing = tuple(entity.path for entity in await topology.missing(self._layout.entities([one])))
             waiting, dead = count if count is not None else (None, None)
             found.append(SubscriptionStatus(one.name, queue not in missing, waiting, dead, missing))
         return found
 
-    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return the topics without a subscription, if the broker may manage the namespace."""
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        """Return the status of every subscription in the namespace, with this prefix, except these.
+
+        Needs the right *Manage*. With ``layout="queues"`` there are none: the queue of a topic is its subscription.
+        """
+        mine = {self._layout.queue_of(one).lower() for one in used}
+        found = {name: str(entities[0].forward_to) for name, entities in (await self._stored()).items()}
+        found = {name: queue for name, queue in found.items() if queue.lower() not in mine}
+        counts = await self._open_topology().counts(list(found.values()))
+        return [
+            SubscriptionStatus(name, True, *(count or (None, None))) for name, count in zip(found, counts, strict=True)
+        ]
+
+    async def remove_subscription(self, name: str, /) -> bool:
+        """Delete a subscription: its queues, and what forwards to them. Needs the right *Manage*.
+
+        Raises `~diator.BrokerError`, which names what is left of it.
+        """
+        forwarding = (await self._stored()).get(name)
+        if forwarding is None:
+            return False
+        queue = Entity("queue", str(forwarding[0].forward_to))
+        if letters := self._letters.pop(queue.path, None):
+            await letters.aclose()
+        # The queue last: until then nothing is forwarded to an entity that is gone.
+        left = [Entity("queue", queue.name + RETRY), *forwarding, queue]
+        while left:
+            try:
+                await self._open_topology().delete(left[0])
+            except BrokerError as error:
+                rest = ", ".join(entity.path for entity in left)
+                raise type(error)(f"{error}; of subscription {name!r} this is left to delete: {rest}") from error
+            del left[0]
+        return True
+
+    async def _stored(self) -> Mapping[str, Sequence[Entity]]:
+        if self._settings.layout == "queues":
+            return {}
+        return self._layout.queues_of(await self._open_topology().forwarding())
+
+    def _open_topology(self) -> Topology:
         self._open_link()
         assert self._topology is not None, "made by connect"
+        return self._topology
+
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return the topics without a subscription, if the broker may manage the namespace."""
+        topology = self._open_topology()
         if self._settings.layout == "queues":
             return ()
         names = {path_of(name, self._settings.prefix): name for name in topics}
-        return [names[path] for path in await self._topology.unsubscribed(list(names))]
+        return [names[path] for path in await topology.unsubscribed(list(names))]
 
     # Dead letters.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from diator.brokers import Subscription, Topic, ValidationIssue
-from diator_azure_servicebus._names import RETRY, path_of, subscription_of
+from diator_azure_servicebus._names import RETRY, is_subscription_of, path_of, subscription_of
 from diator_azure_servicebus._settings import Settings
 
 MAX_DELIVERIES = 1_000
@@ -77,6 +77,18 @@ class Layout:
             entity = self._topic(topic)
             found.setdefault(entity.path.lower(), entity)
         return sorted(found.values(), key=_rank)
+
+    def queues_of(self, forwarding: Iterable[Entity]) -> dict[str, list[Entity]]:
+        """Return the queues of subscriptions, each with what forwards to it, and by the name without the prefix.
+
+        A queue of another program, to which a subscription of another name forwards, is not one.
+        """
+        found: dict[str, list[Entity]] = {}
+        for entity in forwarding:
+            queue = str(entity.forward_to)
+            if queue.lower().startswith(self._prefix.lower()) and is_subscription_of(entity.name, queue):
+                found.setdefault(queue[len(self._prefix) :], []).append(entity)
+        return found
 
     def _of(self, subscription: Subscription) -> Iterator[Entity]:
         queue, lock = self.queue_of(subscription), self._settings.lease

@@ -18,6 +18,7 @@ LONGEST_ID = 128
 RETRY = ".retry"
 
 _FITS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_DIGEST = re.compile(r"-[0-9a-f]{10}")
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -29,6 +30,14 @@ def path_of(name: str, prefix: str = "") -> str:
 def subscription_of(name: str, prefix: str = "") -> str:
     """Name the subscription of a topic."""
     return _fitting(prefix + name, LONGEST_SUBSCRIPTION)
+
+
+def is_subscription_of(subscription: str, queue: str) -> bool:
+    """Whether a topic's subscription and a queue belong to one handler: `subscription_of` and `path_of` one name."""
+    mine, other = subscription.lower(), queue.lower()
+    return mine == _fitting(queue, LONGEST_SUBSCRIPTION).lower() or (
+        mine[-11:] == other[-11:] and _DIGEST.fullmatch(mine[-11:]) is not None
+    )
 
 
 def message_id_of(event_id: str) -> str:

@@ -14,6 +14,10 @@ from diator_azure_servicebus._entities import MAX_DELIVERIES, Entity
 from diator_azure_servicebus._errors import PLAN, translate, translated
 from diator_azure_servicebus._link import Link
 
+_NO_LIST = (
+    "this connection to Service Bus can neither list nor remove subscriptions; connect with the right Manage "
+    "(not with manage=False, a client, an async credential, or the emulator)"
+)
 _AT_ONCE = 8
 """Links that are tried at the same time."""
 
@@ -44,6 +48,14 @@ class Topology(Protocol):
         """Find the topics that certainly have no subscription. Raises `~diator.BrokerError`."""
         ...
 
+    async def forwarding(self) -> Sequence[Entity]:
+        """List the subscriptions of topics that forward to a queue. Raises `~diator.BrokerError`."""
+        ...
+
+    async def delete(self, entity: Entity, /) -> None:
+        """Delete an entity with its messages, if it is there. Raises `~diator.BrokerError`."""
+        ...
+
     async def aclose(self) -> None:
         """Close what was opened."""
         ...
@@ -72,6 +84,14 @@ class Probing:
     async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:  # noqa: ARG002
         """Find none: the protocol of messages has no list of subscriptions."""
         return ()
+
+    async def forwarding(self) -> Sequence[Entity]:
+        """Raise: the protocol of messages has no list of subscriptions."""
+        raise BrokerError(_NO_LIST)
+
+    async def delete(self, entity: Entity, /) -> None:  # noqa: ARG002
+        """Raise: nothing can be deleted over the protocol of messages."""
+        raise BrokerError(_NO_LIST)
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -105,7 +125,7 @@ class Managing:
             except ResourceNotFoundError:
                 found.append(entity)
             except AzureError as error:
-                raise _translated(error, entity) from error
+                raise _translated(error, entity.path) from error
             else:
                 _check(entity, there)
         return found
@@ -118,7 +138,7 @@ class Managing:
             except ResourceExistsError:
                 continue  # another process was faster
             except AzureError as error:
-                raise _translated(error, entity) from error
+                raise _translated(error, entity.path) from error
 
     async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
         """Count; scheduled messages wait too."""
@@ -127,6 +147,22 @@ class Managing:
     async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
         """Find the topics without a subscription."""
         return [topic for topic in topics if not await asyncio.to_thread(self._has_subscriptions, topic)]
+
+    async def forwarding(self) -> Sequence[Entity]:
+        """List the subscriptions of topics that forward to a queue."""
+        try:
+            return await asyncio.to_thread(self._forwarding)
+        except AzureError as error:
+            raise _translated(error, "the subscriptions of its topics") from error
+
+    async def delete(self, entity: Entity, /) -> None:
+        """Delete an entity with its messages, if it is there."""
+        try:
+            await asyncio.to_thread(self._delete, entity)
+        except ResourceNotFoundError:
+            pass
+        except AzureError as error:
+            raise _translated(error, entity.path) from error
 
     async def aclose(self) -> None:
         """Close the client."""
@@ -155,6 +191,26 @@ class Managing:
             )
         else:
             self._client.create_subscription(str(entity.topic), entity.name, **options)
+
+    def _forwarding(self) -> list[Entity]:
+        found = ((topic.name, each) for topic in self._client.list_topics() for each in self._of_topic(topic.name))
+        return [
+            Entity("subscription", each.name, topic, forward_to=_entity_of(each.forward_to))
+            for topic, each in found
+            if each.forward_to
+        ]
+
+    def _of_topic(self, topic: str) -> Sequence[Any]:
+        try:
+            return list(self._client.list_subscriptions(topic))
+        except ResourceNotFoundError:
+            return ()  # deleted since it was listed
+
+    def _delete(self, entity: Entity) -> None:
+        if entity.topic is not None:
+            self._client.delete_subscription(entity.topic, entity.name)
+        else:
+            self._client.delete_queue(entity.name)
 
     def _count(self, queue: str) -> Counts | None:
         try:
@@ -191,11 +247,16 @@ def _check_sessions(entity: Entity, has_sessions: bool) -> None:
         raise BrokerError(f"queue {entity.name!r} {text}, which can't be changed; delete it, or use another name")
 
 
-def _translated(error: AzureError, entity: Entity) -> BrokerError:
+def _entity_of(address: str) -> str:
+    """Return the path in what an entity forwards to, which the service reports as an address in its namespace."""
+    return address.partition("://")[2].partition("/")[2] if "://" in address else address
+
+
+def _translated(error: AzureError, path: str) -> BrokerError:
     if isinstance(error, ClientAuthenticationError) or getattr(error, "status_code", None) in (401, 403):
-        text = f"no right to manage {entity.path!r} ({error}); {PLAN}; then set manage=False"
+        text = f"no right to manage {path!r} ({error}); {PLAN}; then set manage=False"
         return BrokerError(text)
-    return translate(error, entity.path)
+    return translate(error, path)
 
 
 def _cannot_create(entities: Collection[Entity]) -> BrokerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from servicebus_test_server import Queue, ServiceBusServer, Subscription, Topic
@@ -38,6 +39,16 @@ class ServerTopology:
     async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
         """Find the topics without a subscription."""
         return [topic for topic in topics if not self._server.has_subscriptions(topic)]
+
+    async def forwarding(self) -> Sequence[Entity]:
+        """List the subscriptions of topics that forward to a queue."""
+        found = ((path.split("/"), target) for path, target in self._server.subscriptions())
+        return [Entity("subscription", name, topic, forward_to=target) for (topic, _, name), target in found if target]
+
+    async def delete(self, entity: Entity, /) -> None:
+        """Delete one with its messages, if it is there."""
+        with contextlib.suppress(LookupError):
+            self._server.remove(entity.path)
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -49,13 +49,14 @@ if not NAMESPACE:
 
         def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
             """Make a broker. The topics of its space are there already: some publish before anybody listens."""
-            for name in (f"{space}.orders", f"{space}.bills"):
+            for name in (f"{space}-{space}.orders", f"{space}-{space}.bills"):
                 try:
                     self.server.counts(name)
                 except LookupError:
                     self.server.add(Topic(name, duplicate_window=wanted.duplicate_window or None))
             return ServiceBusBroker(
                 self.server.connection_string,
+                prefix=f"{space}-",
                 lease=wanted.lease,
                 duplicate_window=wanted.duplicate_window,
                 topology=ServerTopology(self.server),
@@ -94,10 +95,12 @@ else:
             """Make a broker; topics that are published to before anybody listens are created."""
             with ServiceBusAdministrationClient.from_connection_string(NAMESPACE) as management:
                 there = {topic.name for topic in management.list_topics()}
-                for name in {f"{space}.orders", f"{space}.bills"} - there:
+                for name in {f"{space}-{space}.orders", f"{space}-{space}.bills"} - there:
                     management.create_topic(name, requires_duplicate_detection=bool(wanted.duplicate_window))
             lease = max(SHORTEST_LOCK, wanted.lease)
-            return ServiceBusBroker(NAMESPACE, lease=lease, duplicate_window=wanted.duplicate_window)
+            return ServiceBusBroker(
+                NAMESPACE, prefix=f"{space}-", lease=lease, duplicate_window=wanted.duplicate_window
+            )
 
         async def clean_up(self, space: str) -> None:
             """Delete what was created."""

@@ -121,6 +121,19 @@ class RedisBroker(ServerBroker):
         self._opened()
         return [await self._subscriptions.status(subscription) for subscription in subscriptions]
 
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        """Return the status of every subscription under the prefix except these. Raises `~diator.BrokerError`."""
+        self._opened()
+        return await self._subscriptions.others(used)
+
+    async def remove_subscription(self, name: str, /) -> bool:
+        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+
+        Raises `~diator.BrokerError`.
+        """
+        self._opened()
+        return await self._subscriptions.remove(name)
+
     async def subscribe(self, subscription: Subscription, /) -> StreamReceiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
         client = self._opened()

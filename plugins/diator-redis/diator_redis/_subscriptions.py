@@ -1,15 +1,18 @@
 """What must exist at the server: for each subscription a consumer group on each of its streams."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
-from diator.brokers.port import Subscription, SubscriptionStatus
+from diator.brokers.port import Subscription, SubscriptionStatus, Topic
 from diator_redis._client import Client, as_mapping, checked
 from diator_redis._keys import Keys, Stream
 from diator_redis._scripts import BACKLOG
 
 logger = logging.getLogger("diator.redis")
+
+SCANNED = 1_000
+"""Keys that the server looks at in one call, since it serves no other client meanwhile."""
 
 
 class Subscriptions:
@@ -73,6 +76,52 @@ class Subscriptions:
         waiting = delayed + sum(count or 0 for count in counts) if exists else None
         return SubscriptionStatus(subscription.name, exists, waiting, dead, tuple(missing))
 
+    async def others(self, used: Iterable[Subscription]) -> list[SubscriptionStatus]:
+        """Return the status of every subscription under the prefix except these."""
+        names = {*await self._names("again")} - {one.name for one in used}
+        topics = await self._topics() if names else {}
+        # Its keys are what makes it a subscription: other programs may have groups on the streams of topics.
+        found = [Subscription(name, tuple(map(_topic, topics.get(name, ())))) for name in sorted(names)]
+        return [(await self.status(one))._replace(exists=True, missing=()) for one in found]
+
+    async def remove(self, name: str) -> bool:
+        """Delete a subscription with all that it has; return false if there is none of this name."""
+        if name not in await self._names("again"):
+            return False
+        one = Subscription(name, tuple(map(_topic, (await self._topics()).get(name, ()))))
+        # These keys last and together: while something is left of it, it is found.
+        for topic in one.topics:
+            await self._client.call(b"XGROUP", b"DESTROY", self._keys.events(topic.name), group_of(one))
+        async for keys in self._scan(self._keys.key_queues(name)):
+            await self._client.call(b"UNLINK", *keys)
+        return bool(await self._client.call(b"UNLINK", *self._keys.subscription(name)))
+
+    async def _topics(self) -> dict[str, list[str]]:
+        """Return the topics that each group reads."""
+        names = await self._names("events")
+        found: dict[str, list[str]] = {}
+        for topic, groups in zip(names, await self._groups(map(self._keys.events, names)), strict=True):
+            for group in groups:
+                found.setdefault(group.decode("utf-8", "replace"), []).append(topic)
+        return found
+
+    async def _names(self, kind: str) -> list[str]:
+        """Return the topics or subscriptions that have a key of this kind."""
+        found: dict[str, None] = {}
+        async for keys in self._scan(self._keys.all_of(kind)):
+            owners = [self._keys.owner(key, kind) for key in keys]
+            found.update((name, None) for name in owners if name is not None)
+        return list(found)
+
+    async def _scan(self, pattern: bytes) -> AsyncGenerator[Sequence[bytes], None]:
+        """Return the keys that match, some at a time and some of them more than once."""
+        cursor: Any = 0
+        while cursor is not None:
+            cursor, keys = await self._client.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCANNED)
+            cursor = int(cursor) or None
+            if keys:
+                yield keys
+
     async def _backlog(self, stream: bytes, group: bytes) -> int | None:
         """Count what is pending and unread; ``None``: no such group. In steps, as a script holds up all others."""
         count, position = 0, b""
@@ -83,6 +132,10 @@ class Subscriptions:
             count, position = count + int(reply[0]), bytes(reply[1])
             if not position:
                 return count
+
+
+def _topic(name: str) -> Topic:
+    return Topic(name, keyed=False, types=())
 
 
 def group_of(subscription: Subscription) -> bytes:

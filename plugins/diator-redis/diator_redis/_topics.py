@@ -142,7 +142,8 @@ class Topics:
                 names = (self._keys.events(topic).decode(), group.decode(errors="backslashreplace"))
                 logger.warning(
                     "subscription %r is not read any more: its oldest message in stream %r waits for %.0f s, and the "
-                    "stream can't be trimmed until it is read; if the subscription is not needed, remove it: "
+                    "stream can't be trimmed until it is read; if no app needs the subscription, remove it with: "
+                    "diator subscriptions remove module:app; if it is a group of another program, with: "
                     "redis-cli XGROUP DESTROY '%s' '%s'",
                     *(names[1], names[0], float(age) / 1000, *names),
                 )

@@ -410,6 +410,33 @@ async def test_a_unix_socket() -> None:
             assert numbers(await settle_all(await broker.subscribe(PLAIN), 1)) == [1]
 
 
+@pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
+async def test_removing_a_subscription_leaves_no_key_of_it(
+    server: RedisServer, client: Any, subscription: Subscription
+) -> None:
+    """Also under a prefix that reads like a pattern. Groups that other programs have on a topic stay."""
+    other = Subscription("app.other", (TOPIC,))
+    async with connected(RedisBroker(server.url, prefix="s*op[1]?"), subscription, other) as broker:
+        await client.xgroup_create("s*op[1]?:{orders}:events", "monitor", "$")
+        await client.xgroup_create("s*op[1]?:{app.foreign}:events", "app.foreign", "$", mkstream=True)
+        await broker.publish([message(number, "k") for number in range(5)], timeout=5)
+        receiver = await broker.subscribe(subscription)
+        first, second, *_ = await receiver.receive(4)
+        await receiver.settle([(first, RetryAfter(60)), (second, MoveToDeadLetters("rejected"))])
+        await receiver.aclose()
+        assert [one.name for one in await broker.other_subscriptions([other])] == [subscription.name]
+        before = {*await client.keys("*")}
+        assert await broker.remove_subscription(subscription.name)
+        left = {*await client.keys("*")}
+        assert before > left
+        assert all(key.decode().startswith(f"s*op[1]?:{{{subscription.name}}}:") for key in before - left)
+        assert not [key for key in left if b"{%s}" % subscription.name.encode() in key]
+        groups = {group["name"] for group in await client.xinfo_groups("s*op[1]?:{orders}:events")}
+        assert groups == {b"monitor", b"app.other"}
+        for name in ("monitor", "app.foreign", "orders"):
+            assert not await broker.remove_subscription(name)
+
+
 @pytest.mark.parametrize(
     "url",
     [

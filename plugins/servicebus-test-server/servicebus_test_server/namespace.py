@@ -21,12 +21,13 @@ TRANSFER_DEAD_LETTERS = "$Transfer/$DeadLetterQueue"
 class Target:
     """A store that an inlet feeds, and which messages it takes.
 
-    ``onward`` finds the inlet that everything is forwarded to, where it is.
+    ``onward`` finds the inlet that everything is forwarded to, if it is, whose path is ``forward_to``.
     """
 
     store: Store
     accepts: Callable[[Message], bool]
     onward: Callable[[], Inlet] | None = None
+    forward_to: str | None = None
 
     def put(self, message: Message) -> None:
         """Store a message, or forward it; what the next entity refuses becomes a dead letter of this one."""
@@ -168,6 +169,30 @@ class Namespace:
             raise ValueError(f"the namespace has no topic {topic!r}")
         inlet.targets.append(self._target(inlet.path, subscription))
 
+    def remove(self, path: str) -> list[str]:
+        """Delete a queue, a topic or a subscription with all its messages; return the paths that are gone.
+
+        Raises:
+            RefusalError: There is no such entity.
+        """
+        gone = [store.path for store in self._stores.values() if store.path.lower() == path.lower()]
+        inlet = self._inlets.pop(path.lower(), None)
+        if inlet is not None:
+            gone = [inlet.path, *(target.store.path for target in inlet.targets if target.store.path != inlet.path)]
+        if not gone:
+            raise RefusalError(NOT_FOUND, not_found(path))
+        gone += [f"{each}/{queue}" for each in gone for queue in (DEAD_LETTERS, TRANSFER_DEAD_LETTERS)]
+        for each in gone:
+            self._stores.pop(each.lower(), None)
+        for topic in self._inlets.values():
+            topic.targets = [target for target in topic.targets if target.store.path not in gone]
+        return gone
+
+    def subscriptions(self) -> list[tuple[str, str | None]]:
+        """List the subscriptions of all topics: the path of each, and what it forwards to."""
+        topics = [inlet for path, inlet in self._inlets.items() if path not in self._stores]
+        return [(target.store.path, target.forward_to) for inlet in topics for target in inlet.targets]
+
     def has_targets(self, path: str) -> bool:
         """Whether there is such an entity, and what is sent to it gets anywhere."""
         inlet = self._inlets.get(path.lower())
@@ -231,7 +256,8 @@ class Namespace:
         path = f"{topic}/Subscriptions/{subscription.name}"
         if path.lower() in self._stores:
             raise ValueError(f"the topic {topic!r} has a subscription {subscription.name!r} already")
-        return Target(self._add_store(path, subscription), subscription.accepts, self._onward(subscription))
+        store, onward = self._add_store(path, subscription), self._onward(subscription)
+        return Target(store, subscription.accepts, onward, subscription.forward_to)
 
     def _onward(self, options: Queue | Subscription) -> Callable[[], Inlet] | None:
         path = options.forward_to

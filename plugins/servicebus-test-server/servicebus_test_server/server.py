@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from servicebus_test_server.connection import Connection
 from servicebus_test_server.declarations import Entity, Subscription
-from servicebus_test_server.errors import CONNECTION_FORCED, DETACH_FORCED, SERVER_BUSY, RefusalError
+from servicebus_test_server.errors import CONNECTION_FORCED, DETACH_FORCED, NOT_FOUND, SERVER_BUSY, RefusalError
 from servicebus_test_server.faults import Action, Fault, Point
 from servicebus_test_server.namespace import DEAD_LETTERS
 from servicebus_test_server.node import Node
@@ -113,7 +113,28 @@ class ServiceBusServer:
         """
         self._call(lambda node: node.namespace.add_subscription(topic, subscription))
 
+    def remove(self, path: str) -> None:
+        """Delete a queue, a topic with its subscriptions, or a subscription; its messages are gone, its links detached.
+
+        Args:
+            path: As `counts` has it, without a dead-letter queue.
+
+        Raises:
+            LookupError: There is no such entity.
+        """
+
+        def run(node: Node) -> None:
+            for gone in node.namespace.remove(_canonical(node, path)):
+                for connection in list(node.connections):
+                    connection.detach(gone, NOT_FOUND)
+
+        self._call(run)
+
     # -- looking
+
+    def subscriptions(self) -> list[tuple[str, str | None]]:
+        """List the subscriptions of all topics: ``topic/Subscriptions/name``, and the entity each forwards to."""
+        return self._call(lambda node: node.namespace.subscriptions())
 
     def has_subscriptions(self, topic: str) -> bool:
         """Tell whether what is sent to a topic gets anywhere; false where there is no such topic."""

@@ -897,3 +897,31 @@ class TestCommandLine:
                 process.send_signal(number)
                 rest = await asyncio.wait_for(process.communicate(), 5)
         assert (process.returncode, rest) == (0, (b"", b""))
+
+
+async def test_a_removed_entity_is_gone_with_its_messages(bench: Bench) -> None:
+    server = bench.server
+    server.add(
+        Queue("removed"), Topic("removed-topic", [Subscription("kept"), Subscription("gone", forward_to="removed")])
+    )
+    assert ("removed-topic/Subscriptions/gone", "removed") in server.subscriptions()
+    async with bench.client.get_queue_sender("removed") as sender:
+        await sender.send_messages(ServiceBusMessage(b"1"))
+    receiver = bench.client.get_queue_receiver("removed")
+    async with receiver:
+        await one(receiver)
+        server.remove("removed-topic/Subscriptions/gone")
+        server.remove("removed")
+        with pytest.raises(MessagingEntityNotFoundError):
+            await receiver.receive_messages(max_wait_time=1)
+    assert [path for path, _ in server.subscriptions() if path.startswith("removed")] == [
+        "removed-topic/Subscriptions/kept"
+    ]
+    for path in ("removed", "removed-topic/gone", "removed/$DeadLetterQueue"):
+        with pytest.raises(LookupError):
+            server.counts(path)
+    server.add(Queue("removed"))
+    assert server.counts("removed") == Counts()
+    server.remove("removed-topic")
+    with pytest.raises(LookupError):
+        server.remove("removed-topic/kept")

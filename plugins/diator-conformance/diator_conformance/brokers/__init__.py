@@ -2,7 +2,7 @@
 
 In reading order: `bench` (what the author of a plugin writes, and how a case gets its broker), `messages` (what cases
 send), then the cases: `publishing`, `scheduling`, `receiving`, `settling`, `leases`, `order`, `letters`,
-`backpressure`, `lifecycle`, `operating`, `stress`, and `leaving` and `model_based` (random ones).
+`backpressure`, `lifecycle`, `operating`, `removing`, `stress`, and `leaving` and `model_based` (random ones).
 """
 
 from diator_conformance.brokers.backpressure import Room
@@ -16,6 +16,7 @@ from diator_conformance.brokers.operating import Operating
 from diator_conformance.brokers.order import Order
 from diator_conformance.brokers.publishing import Publishing
 from diator_conformance.brokers.receiving import Receiving
+from diator_conformance.brokers.removing import Removing
 from diator_conformance.brokers.scheduling import Scheduling
 from diator_conformance.brokers.settling import Settling
 from diator_conformance.brokers.stress import Crowd
@@ -25,7 +26,20 @@ __all__ = ["BrokerOptions", "BrokerSuite"]
 
 # pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
 class BrokerSuite(
-    Programs, Leaving, Crowd, Operating, Room, Letters, Order, Leases, Settling, Receiving, Scheduling, Publishing, Life
+    Programs,
+    Leaving,
+    Crowd,
+    Removing,
+    Operating,
+    Room,
+    Letters,
+    Order,
+    Leases,
+    Settling,
+    Receiving,
+    Scheduling,
+    Publishing,
+    Life,
 ):
     """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
 

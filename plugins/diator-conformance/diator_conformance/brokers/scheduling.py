@@ -4,9 +4,10 @@ import asyncio
 from datetime import datetime, timedelta, timezone
 
 from diator.brokers.envelope import OutgoingMessage
-from diator.brokers.port import BrokerCapability
+from diator.brokers.port import BrokerCapability, RetryAfter
+from diator.brokers.refusals import refusals_of
 from diator_conformance.brokers.bench import BrokerSuiteBase, case
-from diator_conformance.brokers.messages import message, messages, numbers
+from diator_conformance.brokers.messages import message, messages, number, numbers
 
 
 class Scheduling(BrokerSuiteBase):
@@ -56,8 +57,8 @@ class Scheduling(BrokerSuiteBase):
         step, loop = max(self.retry_delay, 0.1), asyncio.get_running_loop()
         while True:
             began = loop.time()
-            for number, one in ((3, broker), (2, other), (1, broker)):
-                due = self.due(message(number, self.topic()), began + number * step - loop.time())
+            for place, one in ((3, broker), (2, other), (1, broker)):
+                due = self.due(message(place, self.topic()), began + place * step - loop.time())
                 await one.publish([due], timeout=self.receive_timeout)
             in_time = loop.time() - began < step
             came = [(await self.take_one(receiver)) for _ in range(3)]
@@ -115,3 +116,22 @@ class Scheduling(BrokerSuiteBase):
         delivery = await self.take_one(receiver)
         assert numbers([delivery]) == [1]
         await self.ack(receiver, [delivery])
+
+    @case(BrokerCapability.SCHEDULES | BrokerCapability.DELAYED_RETRY)
+    async def test_what_is_scheduled_for_a_topic_is_not_a_retry_of_a_subscription_of_its_name(self) -> None:
+        """The two may have one name, unless the broker refuses it. A retry is delivered to its subscription only."""
+        named, other = self.subscription("orders", "orders"), self.subscription("other", "orders")
+        if list(refusals_of(self.new_broker(), [named, other], self.topics_of(named))):
+            return
+        broker = await self.given(named, other)
+        receivers = [await broker.subscribe(named), await broker.subscribe(other)]
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
+        retried, settled = [await self.take_one(receiver) for receiver in receivers]
+        await receivers[0].settle([(retried, RetryAfter(self.retry_delay))])
+        await self.ack(receivers[1], [settled])
+        scheduled = self.due(message(1, self.topic()), self.retry_delay)
+        await broker.publish([scheduled], timeout=self.receive_timeout)
+        taken = await self.take(receivers[0], 2)
+        assert sorted((number(one), one.failures) for one in taken) == [(0, 1), (1, 0)]
+        assert numbers([await self.take_one(receivers[1])]) == [1]
+        await self.nothing_comes(*receivers)
