@@ -17,9 +17,9 @@ from diator._shielding import shielded
 from diator.containers.closing import add_cause
 from diator.containers.find import find_container
 from diator.containers.port import ContainerCapability
+from diator.engine.calls import Call
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
-from diator.engine.plan import Call
 from diator.engine.resources import ContainerScopes
 from diator.engine.stream import Stream
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem

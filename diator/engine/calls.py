@@ -6,26 +6,34 @@ What a call needs is decided here, once, so that a message pays only for what it
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
+from diator._coroutines import marked
 from diator._keys import Key
 from diator.containers.port import Immediate
 from diator.context import current_context
-from diator.engine.events import Plain, PublishGuard
+from diator.engine.events import PublishGuard
 from diator.engine.provided_values import missing_value_error
 from diator.engine.signature import EMPTY
 from diator.engine.threads import Threads, finished, is_awaitable
-from diator.engine.unit import CLOSED, InnerCallNext, Resolve, UnitCall, UnitOfWork
+from diator.engine.unit import InnerCallNext, Resolve, UnitCall, UnitOfWork
 from diator.engine.wiring import Argument, Source, WiredCallable
 
 # Any: handlers of all signatures and results meet here.
 Function = Callable[..., Any]
+Call = Callable[[Any], Coroutine[Any, Any, Any]]
+"""What ``app.send`` calls, or a middleware as its ``call_next``."""
+Direct = Callable[[Any], Coroutine[Any, Any, Any]]
+"""A handler that needs nothing but its message."""
+Wrapper = Callable[[Call, Mapping[Key, object]], Call]
+"""Puts something around a call, for a sender that provides these values."""
 ArgumentFactory = Callable[[Any], Any]
 ArgumentSource = tuple[Key | None, ArgumentFactory | None]
 """Where an argument comes from: a key that the unit resolves, or a function of the unit; neither means `Publish`.
 
 With a key, the function is the one that resolves it from an open scope without awaiting.
 """
+_PUBLISH: ArgumentSource = (None, None)
 Immediates = Callable[[Key], Immediate | None]
 """Returns that function for a key."""
 
@@ -53,7 +61,7 @@ def compile_layer(
 
     async def layer(message: Any, unit: UnitOfWork) -> Any:
         call_next = InnerCallNext(work, unit)
-        source = UnitOfWork(singleton, unit.provided) if outer else unit
+        source = UnitOfWork().begin(singleton, unit.provided) if outer else unit
         result = await function(message, call_next, *await _arguments(supplies, source, None))
         call_next.ensure_awaited(message)
         return result
@@ -61,17 +69,18 @@ def compile_layer(
     return layer
 
 
-def compile_direct(wired: WiredCallable, threads: Threads) -> Plain | None:
-    """Compile a handler that needs nothing but its message to an ordinary coroutine function; none for others."""
-    if wired.arguments or wired.constructor or wired.key or wired.publishes or wired.has_events or wired.streams:
+def compile_direct(wired: WiredCallable, threads: Threads) -> Direct | None:
+    """Compile a handler that needs nothing but its message to a function of that; none for others."""
+    if wired.arguments or wired.constructor or wired.key or wired.publishes_events or wired.streams:
         return None
-    target = wired.target
-    if isinstance(target, type):
-        return _plain_class(target, wired, threads)
-    if wired.thread:
-        return _threaded(threads, lambda: target)
-    plain: Plain = target if wired.call_kind == "async" else _sync_to_async(target, wired.may_await)
-    return plain
+    if not isinstance(wired.target, type):
+        return awaited_function(wired, threads)
+    cls, run = cast("type[Any]", wired.target), _runner(wired, threads)
+
+    async def build_and_handle(message: Any) -> Any:
+        return await run(cls().handle, (message,))
+
+    return build_and_handle
 
 
 def with_keywords(function: Function, arguments: Iterable[Argument]) -> Function:
@@ -87,76 +96,20 @@ def with_keywords(function: Function, arguments: Iterable[Argument]) -> Function
     return positional
 
 
-def compile_outer(
-    wired: WiredCallable,
-    app: object,
-    singleton: Resolve,
-    call_next: Callable[[Any], Any],
-    provided: Mapping[Key, object],
-) -> Callable[[Any], Coroutine[Any, Any, Any]]:
+def compile_outer(wired: WiredCallable, app: object, singleton: Resolve) -> Wrapper:
     """Compile a middleware outside the unit of work, which may have singletons and the values of the sender."""
     function = with_keywords(wired.target, wired.arguments)
-    supplies, source = _supplies(wired.arguments, app, _awaiting), UnitOfWork(singleton, provided)
+    supplies = _supplies(wired.arguments, app, _awaiting)
 
-    async def outer(message: Any) -> Any:
-        return await function(message, call_next, *await _arguments(supplies, source, None))
+    def wrap(call_next: Call, provided: Mapping[Key, object]) -> Call:
+        source = UnitOfWork().begin(singleton, provided)
 
-    return outer
+        async def outer(message: Any) -> Any:
+            return await function(message, call_next, *await _arguments(supplies, source, None))
 
+        return outer if supplies else marked(lambda message: function(message, call_next))
 
-def _plain_class(cls: Any, wired: WiredCallable, threads: Threads) -> Plain:
-    if wired.call_kind == "async":
-
-        async def build_and_handle(message: Any) -> Any:
-            return await cls().handle(message)
-
-        return build_and_handle
-    if wired.thread:
-        return _threaded(threads, lambda: cls().handle)
-    return _sync_to_async(lambda *message: cls().handle(*message), wired.may_await)
-
-
-def _threaded(threads: Threads, make: Callable[[], Function]) -> Plain:
-    async def run(message: Any) -> Any:
-        return await threads.run(make(), (message,))
-
-    return run
-
-
-def _sync_to_async(function: Function, may_await: bool) -> Plain:
-    if may_await:
-        return _checking_each(function)
-    settled = False
-
-    async def settle(result: Any) -> Any:
-        nonlocal settled
-        if is_awaitable(result):
-            return await result
-        settled = True
-        return result
-
-    async def run(message: Any) -> Any:
-        if settled:  # its hint says that it gives nothing to await, and so did it
-            return function(message)
-        return await settle(function(message))
-
-    return run
-
-
-def _checking_each(function: Function) -> Plain:
-    final: type = type(None)
-
-    async def run(message: Any) -> Any:
-        nonlocal final
-        result: object = function(message)
-        if type(result) is final:  # looking for __await__ where there is none takes ten times as long
-            return result
-        if is_awaitable(result):
-            return await finished(result)
-        final = type(result)
-        return result
-
-    return run
+    return wrap
 
 
 def _plain_call(function: Function, supplies: tuple[ArgumentSource, ...]) -> UnitCall:
@@ -174,17 +127,15 @@ def _plain_call(function: Function, supplies: tuple[ArgumentSource, ...]) -> Uni
 
 
 def _publishing_call(function: Function, supplies: tuple[ArgumentSource, ...], rule: PublishGuard) -> UnitCall:
-    async def call(message: Any, unit: UnitOfWork) -> Any:
-        events = unit.published()
-        events.allowed = rule.allowed
-        publish = MethodType(rule.publish, events)
-        try:
-            result = await function(message, *await _arguments(supplies, unit, publish))
-        finally:
-            events.allowed = CLOSED
-            unit.events.extend(events)
-        return result
+    def call(message: Any, unit: UnitOfWork) -> Coroutine[Any, Any, Any]:
+        unit.publisher = rule
+        publish = MethodType(rule.publish, unit)
+        return function(message, publish) if only_publish else waiting(message, unit, publish)
 
+    async def waiting(message: Any, unit: UnitOfWork, publish: Function) -> Any:
+        return await function(message, *await _arguments(supplies, unit, publish))
+
+    only_publish = supplies == (_PUBLISH,)
     return call
 
 
@@ -198,19 +149,14 @@ def _class_call(
     key, collects, run = wired.key, wired.has_events, _runner(wired, threads)
 
     async def call(message: Any, unit: UnitOfWork) -> Any:
-        events = unit.published()
-        events.allowed = rule.allowed if rule else CLOSED
-        publish = MethodType(rule.publish, events) if rule else None
-        try:
-            if key is None:
-                instance = build(*await _arguments(constructor, unit, publish))
-            else:
-                instance = await unit.resolve(key)
-            handle = with_keywords(instance.handle, wired.arguments) if keywords else instance.handle
-            result = await run(handle, (message, *await _arguments(supplies, unit, publish)))
-        finally:
-            events.allowed = CLOSED
-            unit.events.extend(events)
+        unit.publisher = rule
+        publish = MethodType(rule.publish, unit) if rule else None
+        if key is None:
+            instance = build(*await _arguments(constructor, unit, publish))
+        else:
+            instance = await unit.resolve(key)
+        handle = with_keywords(instance.handle, wired.arguments) if keywords else instance.handle
+        result = await run(handle, (message, *await _arguments(supplies, unit, publish)))
         if collects and rule:
             rule.collect(instance.events, unit)
         return result
@@ -235,6 +181,8 @@ def awaited_function(wired: WiredCallable, threads: Threads) -> Function:
     function = with_keywords(wired.target, wired.arguments)
     if wired.call_kind == "async":
         return function
+    if not wired.thread and not wired.arguments:
+        return _sync(function)
     run = _runner(wired, threads)
     return lambda *arguments: run(function, arguments)
 
@@ -252,6 +200,22 @@ async def _run_sync(function: Function, arguments: tuple[Any, ...]) -> Any:
     return await finished(function(*arguments))
 
 
+def _sync(function: Function) -> Function:
+    known: type = type(None)
+
+    async def run(message: Any) -> Any:
+        nonlocal known
+        result: object = function(message)
+        if type(result) is known:  # looking for __await__ where there is none takes ten times as long
+            return result
+        if is_awaitable(result):
+            return await finished(result)
+        known = type(result)
+        return result
+
+    return run
+
+
 def _supplies(arguments: Iterable[Argument], app: object, immediate: Immediates) -> tuple[ArgumentSource, ...]:
     return tuple(_supply(argument, app, immediate) for argument in arguments)
 
@@ -266,7 +230,7 @@ def _supply(argument: Argument, app: object, immediate: Immediates) -> ArgumentS
             assert argument.key is not None
             return argument.key, immediate(argument.key)
         case Source.PUBLISH:
-            return None, None
+            return _PUBLISH
         case Source.CONTEXT:
             return None, lambda _: current_context.get()
         case Source.APP:

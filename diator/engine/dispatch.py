@@ -3,11 +3,12 @@
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from diator.engine.calls import Call
 from diator.engine.check import CheckResult
 from diator.engine.events import is_brokered
 from diator.engine.hints import format_hint, generic_origin
 from diator.engine.outbound import EventPublisher, EventSender
-from diator.engine.plan import Call, Compiler, Plan
+from diator.engine.plan import Compiler, Plan
 from diator.engine.registrations import HandlerKind, Registration
 from diator.engine.resources import ContainerScopes
 from diator.engine.wiring import WiredCallable
@@ -74,7 +75,7 @@ class Dispatch:
     ) -> Call:
         """Compile what a worker calls for a brokered event; it sets the context itself."""
         plan = self._compiler.compile_delivery(registration, wired, cls, sender)
-        return plan.wrap(plan.unit, specialise=True)
+        return plan.wrap(plan.unit)
 
     def plan_of(self, request: object) -> Plan:
         """Give the plan of a command or query. Raises `InvalidMessageError` or `HandlerNotFoundError`."""

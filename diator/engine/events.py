@@ -1,12 +1,13 @@
 """Domain events inside a unit of work: who may publish which, and which handlers run for a class of events."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from diator.engine.hints import format_hint
 from diator.engine.outbound import EventPublisher, Outbound, SendingUnit
 from diator.engine.registrations import HandlerKind, Registration
-from diator.engine.unit import CLOSED, Delay, PublishBuffer, UnitCall, UnitOfWork
+from diator.engine.unit import Delay, UnitCall, UnitOfWork
 from diator.errors import (
     ConfigurationError,
     DiatorError,
@@ -17,10 +18,6 @@ from diator.errors import (
 )
 from diator.messages import BROKERED_KINDS, DomainEvent, Event, Message
 
-Plain = Callable[[Any], Coroutine[Any, Any, None]]
-"""A handler that needs nothing but the event."""
-
-
 _NOTHING: Any = object()
 """Where ``publish`` was given no event. ``Any``: it stands for one."""
 
@@ -29,12 +26,16 @@ Collect = Callable[[Event, Registration, "Outbound | None", "Delay | None", "Map
 """Sees each event that a handler publishes; a brokered one as what its unit of work owns."""
 
 
+# Any: results of handlers of events are not looked at.
+Step = Callable[..., Coroutine[Any, Any, Any]]
+
+
 class CompiledHandler(NamedTuple):
-    """One event handler: as it runs inside any unit of work and, where it needs nothing of that, by itself."""
+    """One event handler: as it runs in any unit of work and, where it needs nothing but the event, by itself."""
 
     classes: tuple[type[Message], ...]
     work: UnitCall
-    plain: Plain | None
+    direct: Step | None
 
 
 class DomainEventTable:
@@ -45,11 +46,10 @@ class DomainEventTable:
     ) -> None:
         self.sender = sender
         """Where brokered events go; none in an app without a broker."""
-        self.steps: list[CompiledHandler] = []
-        self.work: dict[type, tuple[UnitCall, ...]] = {}
+        self.handlers: list[CompiledHandler] = []
+        self.steps: dict[type, tuple[tuple[Step, ...], bool]] = {}
+        """What handles a class, in order, and whether it takes the unit of work too: where none needs it, none does."""
         self.brokered: set[type] = set()
-        self.plain: dict[type, tuple[Plain, ...]] = {}
-        """Of the classes whose handlers all need nothing but the event."""
         self._around = around
 
     def prepare(self, cls: type[Event]) -> None:
@@ -57,7 +57,7 @@ class DomainEventTable:
 
         Raises `ConfigurationError` for one that needs a broker where there is none, or that can't be serialised.
         """
-        if cls in self.work:
+        if cls in self.steps:
             return
         if self.sender is not None and is_brokered(cls):
             if cls not in self.brokered:  # it is handled where the broker delivers it
@@ -66,12 +66,67 @@ class DomainEventTable:
             return
         if not issubclass(cls, DomainEvent) or is_brokered(cls):
             raise ConfigurationError([needs_broker(cls, "was published")])
-        steps = [step for step in self.steps if issubclass(cls, step.classes)]
-        wrapped = [self._around(cls, step.work) for step in steps]
-        plain = [step.plain for step, work in zip(steps, wrapped, strict=True) if step.plain and work is step.work]
-        if len(plain) == len(steps):
-            self.plain[cls] = tuple(plain)
-        self.work[cls] = tuple(wrapped)
+        found = [handler for handler in self.handlers if issubclass(cls, handler.classes)]
+        wrapped = tuple(self._around(cls, handler.work) for handler in found)
+        direct = [one.direct for one, work in zip(found, wrapped, strict=True) if one.direct and work is one.work]
+        self.steps[cls] = (tuple(direct), False) if len(direct) == len(found) else (wrapped, True)
+
+
+def with_events(call: UnitCall, steps: Mapping[type, tuple[tuple[Step, ...], bool]]) -> UnitCall:
+    """Compile a handler with the domain events that follow it, first in first out."""
+
+    async def work(message: Any, unit: UnitOfWork) -> Any:
+        try:
+            result = await call(message, unit)
+            unit.publisher = None
+            for event in unit.events:  # the list grows: what these handlers publish joins its end
+                handlers, in_unit = steps[type(event)]
+                if not in_unit:
+                    for handler in handlers:
+                        await handler(event)
+                    continue
+                for handler in handlers:
+                    await handler(event, unit)
+                    unit.publisher = None
+                    if unit.failure is not None:  # a middleware of events can't undo that one has failed
+                        raise suppressed_failure(event, unit.failure)
+            return result
+        finally:
+            unit.publisher = None
+
+    return work
+
+
+def only_events(table: DomainEventTable) -> Callable[[Iterable[Event]], Coroutine[Any, Any, None]]:
+    """Compile the plan of published events whose handlers need nothing else."""
+    steps = table.steps
+
+    async def plan(events: Iterable[Event]) -> None:
+        for event in events:
+            for handler in steps[type(event)][0]:
+                await handler(event)
+
+    return plan
+
+
+def collect_events(table: DomainEventTable) -> UnitCall:
+    """Stand in the place of a handler for events that were published by none."""
+
+    async def call(events: Iterable[Event], unit: UnitOfWork) -> None:
+        unit.events.extend(event for event in events if type(event) in table.steps)  # the others leave over the broker
+
+    return call
+
+
+def suppressed_failure(event: Event, failure: BaseException) -> BaseException:
+    """Return what to raise where a middleware of events has put a result in the place of an error."""
+    if not issubclass(type(failure), asyncio.CancelledError):
+        return failure
+    # Raised again it would pass for a cancellation of the caller's task, which was never requested.
+    text = f"a handler of {type(event).__qualname__} was cancelled, and a middleware of events went on without it"
+    error = DiatorError(f"{text}; what fails inside a unit of work fails it as a whole")
+    error.__cause__ = failure
+    return error
 
 
 def is_brokered(cls: type[Message]) -> bool:
@@ -92,33 +147,33 @@ def needs_broker(cls: type[Event], what: str) -> Problem:
 class PublishGuard:
     """What one handler may publish."""
 
-    __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_plain_only", "_table", "allowed", "publish")
+    __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_table", "allowed", "publish")
 
     def __init__(
         self,
         handler: Registration,
         declared: tuple[type[Event], ...],
         table: DomainEventTable,
-        plain: bool,
         collected: "Collect | None" = None,
     ) -> None:
         self._collected = collected
         self._handler = handler
         self._declared = declared
         self._table = table
-        self._plain_only = plain
         self.allowed: set[type] = set()
         """The classes of domain events that were accepted before."""
         self._brokered: set[type] = set()
         self.publish = self._publish() if collected is None else self._reporting(self._publish(), collected)
-        """`Publish` as a function of `Published` and the event, to be bound for each message.
+        """`Publish` as a function of the unit of work and the event, to be bound for each message.
 
         A bound method is the one callable with a state that the interpreter calls as fast as a function.
         """
 
     def _publish(self) -> Callable[..., None]:
+        allowed = self.allowed
+
         def publish(
-            events: PublishBuffer,
+            unit: UnitOfWork,
             event: Event = _NOTHING,
             /,
             *more: Event,
@@ -127,15 +182,15 @@ class PublishGuard:
         ) -> None:
             if more or event is _NOTHING:
                 raise TypeError(_one_by_one(len(more) + (event is not _NOTHING)))
-            if type(event) in events.allowed and after is None and headers is None:
-                events.append(event)
-            elif events.allowed is CLOSED:
+            if type(event) in allowed and unit.publisher is self and after is None and headers is None:
+                unit.events.append(event)
+            elif unit.publisher is not self:
                 raise LatePublishError(_too_late(event))
             elif self._is_brokered(event):
-                events.unit.collect(event, after, headers)
+                unit.collect(event, after, headers)
             else:
                 ensure_may_wait(event, after, headers)
-                events.append(event)
+                unit.events.append(event)
 
         publish.__qualname__ = "publish"  # what Python says of keywords
         return publish
@@ -144,15 +199,15 @@ class PublishGuard:
         """`Publish` where hooks see each event."""
 
         def reporting(
-            events: PublishBuffer,
+            unit: UnitOfWork,
             event: Event = _NOTHING,
             /,
             *more: Event,
             after: Delay | None = None,
             headers: Mapping[str, str] | None = None,
         ) -> None:
-            publish(events, event, *more, after=after, headers=headers)
-            outbound = cast("SendingUnit", events.unit).outbound[-1] if self._is_brokered(event) else None
+            publish(unit, event, *more, after=after, headers=headers)
+            outbound = cast("SendingUnit", unit).outbound[-1] if self._is_brokered(event) else None
             collected(event, self._handler, outbound, after, headers)
 
         reporting.__qualname__ = publish.__qualname__
@@ -180,11 +235,6 @@ class PublishGuard:
         if not isinstance(event, self._declared):
             raise UndeclaredEventError(self._undeclared(cls))
         self._table.prepare(cls)
-        if self._plain_only and cls not in self._table.plain:
-            text = (
-                f"{format_hint(cls)} was defined after the app started and reaches handlers that its plans do not know"
-            )
-            raise DiatorError(f"{text}; import the module of every event before the app starts")
         (self._brokered if cls in self._table.brokered else self.allowed).add(cls)
 
     def _undeclared(self, cls: type[Event]) -> str:

@@ -10,7 +10,7 @@ from diator._keys import Key
 from diator._shielding import shielded
 from diator.context import Context, current_context
 from diator.engine.resources import ContainerScopes
-from diator.engine.unit import NO_VALUES, Delay, Resolve, UnitCall, UnitOfWork
+from diator.engine.unit import NO_VALUES, Delay, UnitCall, UnitOfWork
 from diator.messages import Event
 
 
@@ -41,8 +41,7 @@ class SendingUnit(UnitOfWork):
 
     __slots__ = ("cancelled", "context", "outbound", "sender")
 
-    def __init__(self, resolve: Resolve, provided: Mapping[Key, object], context: Context, sender: "EventSender"):
-        super().__init__(resolve, provided)
+    def __init__(self, context: Context, sender: "EventSender") -> None:
         self.context = context
         self.sender = sender
         self.cancelled: BaseException | None = None
@@ -150,7 +149,7 @@ def compile_sending_unit(
     async def plan(message: Any, provided: Mapping[Key, object] = NO_VALUES, after: Delay | None = None) -> Any:
         context = current_context.get()
         assert context is not None, "plans that send set a context"
-        unit = SendingUnit(resources.resolve, provided, context, sender)
+        unit = SendingUnit(context, sender).begin(resources.resolve, provided)
         if take is not None:
             take(unit, message, after)
         result = await run(message, provided, unit)

@@ -11,23 +11,36 @@ A plan is made of the parts that its message uses, and of no others. From the ou
 A handler that needs none of this is its own plan: ``send`` then returns the coroutine of the handler itself.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
-from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from diator._coroutines import as_coroutine_function, marked
+from diator._coroutines import as_coroutine_function
 from diator._keys import Key
 from diator.context import child_context, current_context
-from diator.engine.calls import awaited_function, compile_call, compile_direct, compile_layer, compile_outer
+from diator.engine.calls import (
+    Call,
+    Wrapper,
+    awaited_function,
+    compile_call,
+    compile_direct,
+    compile_layer,
+    compile_outer,
+)
 from diator.engine.event_graph import EventGraph, Reachable, Requirements
-from diator.engine.events import CompiledHandler, DomainEventTable, Plain, PublishGuard
+from diator.engine.events import (
+    CompiledHandler,
+    DomainEventTable,
+    PublishGuard,
+    collect_events,
+    only_events,
+    suppressed_failure,
+    with_events,
+)
 from diator.engine.immediate import compile_immediate_unit
 from diator.engine.outbound import (
     EventPublisher,
     EventSender,
-    SendingUnit,
     Take,
     ask_before,
     compile_sending_unit,
@@ -37,20 +50,15 @@ from diator.engine.outbound import (
 from diator.engine.provided_values import name_missing_value
 from diator.engine.registrations import Registration
 from diator.engine.resources import ContainerScopes
-from diator.engine.unit import CLOSED, NO_VALUES, Delay, PublishBuffer, UnitCall, UnitOfWork, opening
-from diator.engine.wiring import Source, WiredCallable
-from diator.errors import DiatorError, NotProvidedError
+from diator.engine.unit import NO_VALUES, Delay, UnitCall, UnitOfWork, opening
+from diator.engine.wiring import WiredCallable
+from diator.errors import NotProvidedError
 from diator.messages import Event, Message
 from diator.middleware import TimeoutMiddleware
 
 if TYPE_CHECKING:
     from diator._hook_details import Verb
     from diator.engine.wrapping import Wrapping
-
-# Any: handlers of all signatures and results meet here.
-Call = Callable[[Any], Coroutine[Any, Any, Any]]
-Wrapper = Callable[[Call, Mapping[Key, object]], Call]
-"""Puts something around a call, for a sender that provides these values."""
 
 
 class Plan:
@@ -70,7 +78,7 @@ class Plan:
         self.links = tuple(links)
         self.unit = as_coroutine_function(unit) if self.links else unit  # a middleware gets it as its call_next
         self.needs = needs
-        self.call: Call = self.bind(specialise=True)
+        self.call: Call = self.bind()
         """What ``app.send`` calls."""
 
     def bind(
@@ -80,9 +88,8 @@ class Plan:
         correlation_id: str | None = None,
         *,
         after: Delay | None = None,
-        specialise: bool = False,
     ) -> Call:
-        """Give the call that brings these values and sets this context; ``specialise`` one that is used often.
+        """Give the call that brings these values and sets this context.
 
         ``after`` delays the events of a plan that publishes some.
         """
@@ -90,7 +97,7 @@ class Plan:
             return partial(self.refuse_missing, provided)
         unit = partial(self.unit, provided=provided) if provided and self.work else self.unit
         unit = unit if after is None else partial(unit, after=after)
-        call = self.wrap(unit, provided, specialise=specialise)
+        call = self.wrap(unit, provided)
         if self.needs.context or headers or correlation_id:
             return partial(_in_context, call, headers, correlation_id)
         return call
@@ -103,16 +110,10 @@ class Plan:
             name, how = _sent(message, f"app.using(provide={{{values}}})", streams=streams)
             raise NotProvidedError(f"{name} needs {', '.join(missing)} from its sender: {how}")
 
-    def wrap(self, call: Call, provided: Mapping[Key, object] = NO_VALUES, *, specialise: bool = False) -> Call:
-        """Put the middlewares around a unit of work.
-
-        The interpreter keeps what it learns about a call with the code, and links that share their code call different
-        functions from one place. With code of their own, three middlewares take a tenth less time.
-        """
+    def wrap(self, call: Call, provided: Mapping[Key, object] = NO_VALUES) -> Call:
+        """Put the middlewares around a unit of work."""
         for link in self.links:
             call = link(call, provided)
-            if specialise and isinstance(call, FunctionType):
-                call.__code__ = call.__code__.replace()
         return call
 
 
@@ -141,13 +142,12 @@ class Compiler:
         self, registration: Registration, wired: WiredCallable, classes: tuple[type[Message], ...]
     ) -> None:
         """Compile a handler of domain events; before every plan that may reach it."""
-        rule = self._rule(registration, wired, plain=False) if wired.publishes_events else None
-        plain = None if self._sees_handlers else compile_direct(wired, self._resources.threads)
-        self._table.steps.append(CompiledHandler(classes, self._handler(registration, wired, rule), plain))
+        direct = None if self._sees_handlers else compile_direct(wired, self._resources.threads)
+        self._table.handlers.append(CompiledHandler(classes, self._handler(registration, wired), direct))
 
     def compile_request(self, registration: Registration, wired: WiredCallable, cls: type[Message]) -> Plan:
         """Compile the plan of a command or query."""
-        limit = [] if wired.timeout is None else [_linked(TimeoutMiddleware(wired.timeout))]
+        limit = [] if wired.timeout is None else [self._link(WiredCallable(TimeoutMiddleware(wired.timeout), "async"))]
         return self._around_handler(registration, wired, cls, limit, self._sender)
 
     def compile_delivery(
@@ -175,8 +175,8 @@ class Compiler:
             links.append(partial(_wrapped, self._wrapping, "stream" if wired.streams else "send"))
         begins = delivered and sender is not None and sender.begin is not None
         sends = sender is not None and (begins or self._sends(wired, following))
-        direct = None if inner or self._sees_handlers or sends else self._direct(registration, wired, following)
-        if direct:
+        direct = compile_direct(wired, self._resources.threads)
+        if direct and not (inner or self._sees_handlers or sends):
             return Plan(None, direct, links, needs)
         call = self._call(registration, wired, delivered=delivered)
         if sender is not None and sends:
@@ -225,25 +225,13 @@ class Compiler:
         needs = self._needs((*following.handlers, *following.layers))
         around = (partial(_wrapped, self._wrapping, "publish"),) if self._wrapping else ()
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
-        if self._sender is not None and self._table.brokered.issuperset(classes) and not self._sender.keys:
-            return self._leaving_plan(needs, self._sender, around)
+        if not any(self._table.steps.get(cls, ((), True))[1] for cls in classes):
+            return Plan(None, only_events(self._table), around, needs)
+        work = self._telling(with_events(collect_events(self._table), self._table.steps), needs)
         if self._sender is not None and self._reach.can_send(published):
-            work = hand_over_after(self._telling(_all_events(self._table.work), needs), self._sender)
+            work = hand_over_after(work, self._sender)
             return self._sending_plan(work, around, needs, self._sender, self._taking(self._sender))
-        if all(cls in self._table.plain for cls in classes):
-            return Plan(None, _plain_events(self._table.plain), around, needs)
-        work = self._telling(_all_events(self._table.work), needs)
         return Plan(work, self._resources.unit(work, bool(needs.keys)), around, needs)
-
-    def _leaving_plan(self, needs: Requirements, sender: EventPublisher, around: Iterable[Wrapper]) -> Plan:
-        """Compile the plan of events that all leave: their unit has nothing to do but to hand them over."""
-        needs.context = True
-
-        def run(_events: Any, _provided: Any, unit: SendingUnit) -> Coroutine[Any, Any, None]:
-            return sender.hand_over(unit)
-
-        take = self._wrapping.taking(sender.collect_published) if self._wrapping else sender.collect_published
-        return Plan(None, compile_sending_unit(run, sender, self._resources, take), around, needs)
 
     def _taking(self, sender: EventPublisher) -> Take:
         take = take_brokered(self._table.brokered, sender)
@@ -259,36 +247,18 @@ class Compiler:
         """Whether something goes around each handler, so that none can be called directly."""
         return self._wrapping is not None and self._wrapping.handles
 
-    def _direct(self, registration: Registration, wired: WiredCallable, following: Reachable) -> Plain | None:
-        """A plan that needs no unit of work; none where one is needed."""
-        if not wired.publishes_events:
-            return compile_direct(wired, self._resources.threads)
-        only_publishes = [argument.source for argument in wired.arguments] == [Source.PUBLISH]
-        is_function = not isinstance(wired.target, type) and wired.call_kind == "async"
-        handlers_are_plain = not following.layers and all(
-            compile_direct(handler, self._resources.threads) for handler in following.handlers
-        )
-        if only_publishes and is_function and handlers_are_plain and not wired.arguments[0].keyword:
-            rule = self._rule(registration, wired, plain=True)
-            return _publishing(wired.target, rule, self._table.plain)
-        return None
-
     def _call(self, registration: Registration, wired: WiredCallable, *, delivered: bool) -> UnitCall:
-        if not wired.publishes_events:
-            return self._handler(registration, wired, None, delivered=delivered)
-        rule = self._rule(registration, wired, plain=False)
-        return _with_events(self._handler(registration, wired, rule, delivered=delivered), self._table.work)
+        call = self._handler(registration, wired, delivered=delivered)
+        return with_events(call, self._table.steps) if wired.publishes_events else call
 
-    def _handler(
-        self, registration: Registration, wired: WiredCallable, rule: PublishGuard | None, *, delivered: bool = False
-    ) -> UnitCall:
+    def _handler(self, registration: Registration, wired: WiredCallable, *, delivered: bool = False) -> UnitCall:
+        rule = None
+        if wired.publishes_events:
+            rule = PublishGuard(registration, wired.publishes, self._table, self._collected)
         work = compile_call(wired, rule, self._app, self._resources.threads, self._resources.immediate)
         if self._wrapping and not delivered:  # of a delivery the worker wraps the whole
             work = self._wrapping.handler(registration, work, streams=wired.streams)
         return work
-
-    def _rule(self, registration: Registration, wired: WiredCallable, *, plain: bool) -> PublishGuard:
-        return PublishGuard(registration, wired.publishes, self._table, plain, self._collected)
 
     def _telling(self, work: UnitCall, needs: Requirements) -> UnitCall:
         return name_missing_value(work, self._brought) if self._brought and needs.keys else work
@@ -299,10 +269,7 @@ class Compiler:
         return work
 
     def _link(self, layer: WiredCallable) -> Wrapper:
-        if not layer.arguments:
-            return _linked(layer.target)
-        app, singleton = self._app, self._resources.singleton
-        return lambda call, provided: compile_outer(layer, app, singleton, call, provided)
+        return compile_outer(layer, self._app, self._resources.singleton)
 
     def _around_event(self, cls: type[Event], work: UnitCall) -> UnitCall:
         return self._inside(self._reach.middlewares_for(cls), work)
@@ -318,54 +285,8 @@ def _sent(message: Any, sender: str, *, streams: bool) -> tuple[str, str]:
     return ", ".join(names), f"await {sender}.publish(...)"
 
 
-def _linked(target: Callable[..., Coroutine[Any, Any, Any]]) -> Wrapper:
-    # The method itself: calling the object looks up __call__ each time.
-    plain = hasattr(target, "__code__") or hasattr(target, "__func__")
-    function: Callable[..., Coroutine[Any, Any, Any]] = target if plain else target.__call__  # type: ignore[operator]
-    return lambda call, _: marked(lambda message: function(message, call))
-
-
 def _wrapped(wrapping: "Wrapping", verb: "Verb", call: Call, _: Mapping[Key, object]) -> Call:
     return wrapping.sent(call, verb)
-
-
-def _publishing(
-    handler: Callable[..., Coroutine[Any, Any, Any]], rule: PublishGuard, steps: Mapping[type, tuple[Plain, ...]]
-) -> Plain:
-    """The plan of a handler that asks for `Publish` alone, and whose event handlers need nothing but the event."""
-    publish = rule.publish
-
-    async def plan(message: Any) -> Any:
-        events = PublishBuffer()
-        events.allowed = rule.allowed
-        try:
-            result = await handler(message, MethodType(publish, events))
-        finally:
-            events.allowed = CLOSED
-        for event in events:
-            for step in steps[type(event)]:
-                await step(event)
-        return result
-
-    return plan
-
-
-def _with_events(call: UnitCall, steps: Mapping[type, tuple[UnitCall, ...]]) -> UnitCall:
-    async def work(message: Any, unit: UnitOfWork) -> Any:
-        result = await call(message, unit)
-        if unit.events:
-            await _handle_events(unit, steps)
-        return result
-
-    return work
-
-
-async def _handle_events(unit: UnitOfWork, steps: Mapping[type, tuple[UnitCall, ...]]) -> None:
-    for event in unit.events:  # the list grows: what these handlers publish joins its end
-        for step in steps[type(event)]:
-            await step(event, unit)
-            if unit.failure is not None:  # a middleware of events can't undo that one has failed
-                raise _suppressed_failure(event, unit.failure)
 
 
 def _reraise_suppressed(work: UnitCall) -> UnitCall:
@@ -374,37 +295,10 @@ def _reraise_suppressed(work: UnitCall) -> UnitCall:
     async def unforgiving(event: Event, unit: UnitOfWork) -> Any:
         result = await work(event, unit)
         if unit.failure is not None:
-            raise _suppressed_failure(event, unit.failure)
+            raise suppressed_failure(event, unit.failure)
         return result
 
     return unforgiving
-
-
-def _suppressed_failure(event: Event, failure: BaseException) -> BaseException:
-    if not issubclass(type(failure), asyncio.CancelledError):
-        return failure
-    # Raised again it would pass for a cancellation of the caller's task, which was never requested.
-    text = f"a handler of {type(event).__qualname__} was cancelled, and a middleware of events went on without it"
-    error = DiatorError(f"{text}; what fails inside a unit of work fails it as a whole")
-    error.__cause__ = failure
-    return error
-
-
-def _all_events(steps: Mapping[type, tuple[UnitCall, ...]]) -> UnitCall:
-    async def work(events: Iterable[Event], unit: UnitOfWork) -> None:
-        unit.events.extend(event for event in events if type(event) in steps)  # the others leave over the broker
-        await _handle_events(unit, steps)
-
-    return work
-
-
-def _plain_events(steps: Mapping[type, tuple[Plain, ...]]) -> Callable[[Iterable[Event]], Coroutine[Any, Any, None]]:
-    async def plan(events: Iterable[Event]) -> None:
-        for event in events:
-            for step in steps[type(event)]:
-                await step(event)
-
-    return plan
 
 
 async def _in_context(call: Call, headers: Mapping[str, str] | None, correlation_id: str | None, message: Any) -> Any:

@@ -61,7 +61,7 @@ class ContainerScopes:
         A third argument is the unit itself, for a caller that has made it.
         """
         if not uses_container or self.container is None:
-            return partial(self._without_scope, work)
+            return self._without_scope(work)
         if ContainerCapability.SCOPED in self.container.capabilities:
             return partial(self._in_scope, work)
         return partial(self._in_root_or_scope, work)
@@ -157,10 +157,13 @@ class ContainerScopes:
             finally:
                 self.all_ended = None
 
-    async def _without_scope(
-        self, work: UnitCall, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: UnitOfWork | None = None
-    ) -> Any:
-        return await work(message, unit or UnitOfWork(self.resolve, provided))
+    def _without_scope(self, work: UnitCall) -> Callable[..., Coroutine[Any, Any, Any]]:
+        def run(
+            message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: UnitOfWork | None = None
+        ) -> Coroutine[Any, Any, Any]:
+            return work(message, unit or UnitOfWork().begin(self.resolve, provided))
+
+        return marked(run)
 
     @marked
     def _in_root_or_scope(
@@ -175,7 +178,7 @@ class ContainerScopes:
     ) -> Any:
         self.enter()
         try:
-            unit = unit or UnitOfWork(self.resolve, provided)
+            unit = unit or UnitOfWork().begin(self.resolve, provided)
             unit.resolver = self.opened
             return await work(message, unit)
         finally:
@@ -191,7 +194,7 @@ class ContainerScopes:
         self.enter()
         try:
             scope = self.container.scope(provided)
-            unit = unit or UnitOfWork(self.resolve, provided)
+            unit = unit or UnitOfWork().begin(self.resolve, provided)
             unit.open(await scope.__aenter__())
             try:
                 result = await work(message, unit)

@@ -153,7 +153,7 @@ class Stream(AsyncOnly, Generic[R_co]):
         except BaseException:
             self._resources.leave()
             raise
-        self._unit = StreamUnit(resolve, self._provided)
+        self._unit = StreamUnit().begin(resolve, self._provided)
         return await self._plan.work(query, self._unit)
 
     async def _close(self, error: BaseException | None) -> None:
@@ -174,7 +174,7 @@ class Stream(AsyncOnly, Generic[R_co]):
         finally:
             if self._unit is not None:
                 with _In(self._context):
-                    await close_rows(self._unit.rows)
+                    await close_rows(getattr(self._unit, "rows", None))
 
     async def _leave(self, error: BaseException | None) -> None:
         unit, scope, self._scope = self._unit, self._scope, None

@@ -14,8 +14,7 @@ from diator.engine.arguments import UNSAID, say, spelled_out
 from diator.engine.handler_checks import is_stream
 from diator.engine.hints import class_of, format_hint, injection_target, key_of, split_annotated, unalias, union_members
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
-from diator.engine.returns import is_never_awaitable
-from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved, is_wrapped
+from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
 from diator.errors import Problem
 from diator.messages import DomainEvent, Event, Message
 
@@ -57,8 +56,6 @@ class WiredCallable(NamedTuple):
     """Whether it is a class whose ``events`` are read after ``handle``."""
     streams: bool = False
     thread: bool = False
-    may_await: bool = True
-    """Whether the result of a sync handler may have to be awaited, for all that its hint says."""
     timeout: float | None = None
     wraps: tuple[Any, ...] = ()
     """For a middleware: the hints of the messages that it wraps, with type arguments as in ``Command[int]``."""
@@ -135,7 +132,6 @@ class WiringBuilder:
             has_events=has_events,
             streams=is_stream(signature),
             thread=registration.thread,
-            may_await=is_wrapped(registration.target) or not is_never_awaitable(signature.returns),
             timeout=registration.timeout,
         )
 

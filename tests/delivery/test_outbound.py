@@ -13,9 +13,9 @@ from diator._inspection import inspect_app
 from diator._keys import Key
 from diator.brokers import BrokerCapability, MemoryBroker, OutgoingMessage
 from diator.context import child_context, current_context
+from diator.engine.calls import Call
 from diator.engine.dispatch import Dispatch
 from diator.engine.outbound import Outbound, SendingUnit
-from diator.engine.plan import Call
 from diator.engine.resources import ContainerScopes
 from diator.engine.unit import Delay
 from diator.errors import InvalidMessageError
