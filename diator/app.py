@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from diator.delivery.messaging import Messaging
     from diator.delivery.operations import Operations
     from diator.delivery.worker import Worker
+    from diator.testing.faults import Faults
     from diator.testing.session import Session
 
 R = TypeVar("R")
@@ -157,19 +158,25 @@ class Diator(AsyncOnly, Router):
         return self._parts.messaging.operations()
 
     def testing(
-        self, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
+        self,
+        *,
+        broker: object | None = None,
+        replace: Mapping[Any, object] | None = None,
+        delays: bool = False,
+        faults: "Faults | None" = None,
     ) -> "Session":
         """Test the app with a worker: ``async with app.testing() as session``, then ``await session.settled()``.
 
         Brokered events go over a new broker in memory, or over ``broker``: an address, an object, or ``"keep"`` for the
         app's own, where no other worker may then handle the same subscriptions. The app is started, unless it runs.
         ``replace`` maps what handlers ask for to what they get instead. Retries come at once, unless ``delays``.
+        With ``faults``, messages come twice or late, or the broker is away; see `diator.testing.Faults`.
 
         Entering raises `ConfigurationError` for a replacement that no handler needs, and for mistakes of the app.
         """
         # By name: nothing here depends on it. Any: a key of `replace` is a hint (see Router.provides).
         make: Callable[..., Session] = import_module("diator.testing.session").session
-        return make(self, broker=broker, replace=replace, delays=delays)
+        return make(self, broker=broker, replace=replace, delays=delays, faults=faults)
 
     async def __aenter__(self) -> Self:
         """Start: check everything, compile the plans, open the container.

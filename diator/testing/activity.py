@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from diator.brokers.port import Ack, MoveToDeadLetters
 from diator.context import NO_HEADERS, Context
 from diator.hooks import DeadLettered, Handled, Hooks, Settled
+from diator.messages import Message
 from diator.testing.entries import Entry, short_repr
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class ActivityTracker(Hooks):
         self._dead_lettered: dict[DeliveryKey, MoveToDeadLetters] = {}
         self._calls: dict[int, Entry] = {}
         self._waiting: set[asyncio.Future[None]] = set()
+        self.when_changed: Callable[[], None] = _nothing
+        """Called when something has ended, and when waiting begins."""
 
     def consumes(self, consumed: Iterable["ConsumerConfig"], *, deduplicates: bool) -> None:
         """Learn who gets what over the broker, and whether that drops a message with an id that it had already."""
@@ -92,6 +95,19 @@ class ActivityTracker(Hooks):
                 topic.name for topic in one.subscription.topics
             }:
                 yield message.id, one.name
+
+    def message_of(self, message_id: str) -> Message | None:
+        """The event that a message was made of, if the app has published it."""
+        entry = self._published.get(message_id)
+        return None if entry is None else entry.message
+
+    def expects(self, way: DeliveryKey) -> bool:
+        """Whether a message is on its way to a subscription."""
+        return way in self._on_the_way
+
+    def expect_again(self, way: DeliveryKey) -> None:
+        """Expect a message once more: it is acknowledged, and will be delivered again all the same."""
+        self._on_the_way[way] += 1
 
     # What its worker does
 
@@ -160,6 +176,16 @@ class ActivityTracker(Hooks):
         """Whether nothing that this app has begun is under way."""
         return not self._on_the_way and not any(map(is_own, self._calls.values()))
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the test waits until nothing is under way."""
+        return bool(self._waiting)
+
+    def count(self, counts: Callable[[DeliveryKey], bool]) -> int:
+        """Count what this app has begun and is under way: all calls, and the deliveries that ``counts`` says."""
+        ways = sum(number for way, number in self._on_the_way.items() if counts(way))
+        return ways + sum(map(is_own, self._calls.values()))
+
     async def idle(self, seconds: float) -> bool:
         """Wait until nothing is under way; false where that takes longer."""
         loop = asyncio.get_running_loop()
@@ -168,6 +194,7 @@ class ActivityTracker(Hooks):
         while not self.is_idle:
             change: asyncio.Future[None] = loop.create_future()
             self._waiting.add(change)
+            self.when_changed()
             await asyncio.wait({change}, timeout=max(0.0, deadline - loop.time()))
             self._waiting.discard(change)
             if not change.done():
@@ -176,6 +203,7 @@ class ActivityTracker(Hooks):
         return True
 
     def _wake(self) -> None:
+        self.when_changed()
         if self._waiting and self.is_idle:
             for change in self._waiting:
                 if not change.done():
@@ -198,6 +226,10 @@ class ActivityTracker(Hooks):
         if run.error is not None:
             return f"{message} waits to be tried again by {handler}, after attempt {run.attempt}"
         return f"{handler} has handled {message}, which is not acknowledged yet"
+
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 def is_own(entry: Entry) -> bool:

@@ -106,9 +106,11 @@ def _twin(app: Diator, stage: SessionOptions, watcher: RecordingHooks) -> Sessio
     own = messaging_of(app)
     if own is not None:
         return SessionMessaging(own, stage, watcher.activity)
-    if stage.broker in (None, "keep"):
+    if stage.broker in (None, "keep") and stage.injection is None:
         return None
     text = f"app.testing got broker={stage.broker!r}, but {app!r} has no message broker that it could stand for"
+    if stage.injection is not None:
+        text = f"app.testing got faults, but {app!r} has no message broker whose deliveries could have any"
     raise ConfigurationError([Problem("no-broker", text, 'give the app one: Diator("meetings", broker="memory://")')])
 
 

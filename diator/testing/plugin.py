@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from diator.app import Diator
+from diator.testing.faults import Faults
 from diator.testing.recording import Record, Recording
 from diator.testing.recording import record as record_app
 from diator.testing.session import Session, session
@@ -47,10 +48,11 @@ class Tester:
         broker: object | None = None,
         replace: Mapping[Any, object] | None = None,
         delays: bool = False,
+        faults: Faults | None = None,
     ) -> Session:
         """Test an app with a worker; see ``app.testing``."""
         # Any: a key of `replace` is a hint (see Router.provides).
-        self.sessions.append(made := session(app, broker=broker, replace=replace, delays=delays))
+        self.sessions.append(made := session(app, broker=broker, replace=replace, delays=delays, faults=faults))
         return made
 
 

@@ -14,11 +14,12 @@ from diator.app import Diator
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
 from diator.messages import Event, Query, Request
-from diator.options import FLAG, SECONDS, require
+from diator.options import FLAG, SECONDS, Rule, is_a, optional, require
 from diator.sender import Sender
 from diator.testing.activity import is_own
 from diator.testing.attach import attached, start
 from diator.testing.entries import Entry
+from diator.testing.faults import Faults, Injection, report
 from diator.testing.recording import Recording, replacements
 from diator.testing.session_messaging import SessionOptions
 from diator.testing.unsettled import UnsettledError
@@ -28,11 +29,20 @@ R = TypeVar("R")
 
 
 def session(
-    app: Diator, *, broker: object | None = None, replace: Mapping[Any, object] | None = None, delays: bool = False
+    app: Diator,
+    *,
+    broker: object | None = None,
+    replace: Mapping[Any, object] | None = None,
+    delays: bool = False,
+    faults: Faults | None = None,
 ) -> "Session":
     """Make a session; see ``app.testing``."""
-    require("app.testing", {"delays": FLAG}, {"delays": delays})
-    return Session(app, SessionOptions(broker, delays), replacements("app.testing", replace))
+    require("app.testing", _RULES, {"delays": delays, "faults": faults})
+    injection = None if faults is None else Injection(faults)
+    return Session(app, SessionOptions(broker, delays, injection), replacements("app.testing", replace))
+
+
+_RULES = {"delays": FLAG, "faults": optional(Rule(is_a(Faults), "an instance of diator.testing.Faults"))}
 
 
 class Session(AsyncOnly, Recording):
@@ -57,6 +67,11 @@ class Session(AsyncOnly, Recording):
     def entries(self) -> tuple[Entry, ...]:
         """Everything, in the order in which it began."""
         return tuple(filter(is_own, self._watcher.entries))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The faults that were injected, in order, each as a line of a plan; see `Faults`."""
+        return () if self._stage.injection is None else self._stage.injection.lines
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
@@ -130,7 +145,13 @@ class Session(AsyncOnly, Recording):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the worker, end the app if it was started here, and give it its own broker back."""
+        """Stop the worker, end the app if it was started here, and give it its own broker back.
+
+        With faults, an error of the block gets a note of those that were injected; what is raised after the block finds
+        them in the log. Raises `DiatorError` if a part of a plan did not happen.
+        """
         self._is_open = False
         assert self._stack is not None
         await self._stack.__aexit__(kind, error, traceback)
+        if self._stage.injection is not None:
+            report(self._stage.injection, error)

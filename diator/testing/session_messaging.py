@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from diator.brokers.find import find_broker
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import BrokerCapability
 from diator.delivery.catalog import Catalog, ConsumerConfig
@@ -15,6 +16,8 @@ from diator.engine.unit import Delay
 from diator.messages import Event
 from diator.retry import Retry
 from diator.testing.activity import ActivityTracker
+from diator.testing.faults import Injection
+from diator.testing.faulty_broker import FaultyBroker
 
 
 class SessionOptions(NamedTuple):
@@ -24,6 +27,8 @@ class SessionOptions(NamedTuple):
     """The broker in place of the app's own; ``None`` for a new one in memory, ``"keep"`` for the app's own."""
     delays: bool = False
     """Whether retries and events with a delay wait as they do outside of tests."""
+    injection: Injection | None = None
+    """The faults of deliveries."""
 
 
 AS_IT_IS = SessionOptions("keep", delays=True)
@@ -53,7 +58,7 @@ class SessionMessaging(Messaging):
     def __init__(self, own: Messaging, stage: SessionOptions, activity: ActivityTracker) -> None:
         said = own.defaults
         super().__init__(
-            _broker(own, stage.broker),
+            _broker(own, stage, activity),
             retry=said.retry,
             concurrency=said.concurrency,
             timeout=said.timeout,
@@ -80,10 +85,9 @@ class SessionMessaging(Messaging):
         return checked
 
 
-def _broker(own: Messaging, broker: object | None) -> object:
-    if broker is None:
-        return MemoryBroker()
-    return own.broker if broker == "keep" else broker
+def _broker(own: Messaging, stage: SessionOptions, activity: ActivityTracker) -> object:
+    given = MemoryBroker() if stage.broker is None else own.broker if stage.broker == "keep" else stage.broker
+    return given if stage.injection is None else FaultyBroker(find_broker(given), stage.injection, activity)
 
 
 def _tried_at_once(consumed: ConsumerConfig) -> ConsumerConfig:

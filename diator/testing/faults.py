@@ -1,0 +1,217 @@
+"""Faults: what a session does to deliveries, and how that is drawn.
+
+A fault is one line of text that says all of it, such as ``crash: shop.paid #2 at shop.book``. Whether it happens
+depends on the seed and this line alone, so that it is the same in every run, whatever happens to other messages.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal, NamedTuple, cast
+
+from diator.brokers.envelope import OutgoingMessage
+from diator.errors import DiatorError
+from diator.messages import Message
+from diator.options import FLAG, Rule, is_number, require
+from diator.testing.entries import short_repr
+
+logger = logging.getLogger("diator")
+
+FaultKind = Literal["duplicate", "crash", "late", "outage"]
+
+_LATE = 0.5
+"""The share of messages that come late where their order may change."""
+_LINE = re.compile(r"(duplicate|crash|late): \S+ #[1-9]\d* at \S+|outage: \S+ #[1-9]\d*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """What may happen to messages outside of tests, and happens in a session: ``app.testing(faults=Faults(seed=1))``.
+
+    - ``duplicates``: the share of deliveries that come once more after they were acknowledged, as if published twice.
+    - ``crashes``: the share of deliveries that are handled, with all that follows, and never acknowledged, as if the
+      process had died in between: they are delivered again at once, with a higher delivery count.
+    - ``reorder``: whether some deliveries come after all others that wait. What is ordered by key stays in order.
+    - ``broker_outages``: the share of messages at which the broker is away: publishing the message, and the next
+      receiving and settling of each subscription, raise `~diator.BrokerUnavailableError` once.
+
+    Each share is a number from 0 to 1. No message has the same fault twice at one subscription. The same ``seed`` gives
+    the same faults: the messages of a type are counted as they are published.
+
+    ``plan`` names the faults instead, as a session that failed has printed them; then no others happen.
+
+    Raises `ConfigurationError` for options that make no sense.
+    """
+
+    seed: int = 0
+    duplicates: float = 0.2
+    crashes: float = 0.2
+    reorder: bool = True
+    broker_outages: float = 0.0
+    plan: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        require("Faults", _RULES, {name: getattr(self, name) for name in _RULES})
+
+    def __repr__(self) -> str:
+        if self.plan is not None:
+            return f"Faults(plan={[*self.plan]!r})"
+        drawn = ("seed", "duplicates", "crashes", "reorder", "broker_outages")
+        return f"Faults({', '.join(f'{name}={getattr(self, name)!r}' for name in drawn)})"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and bool(value <= 1)
+
+
+def _is_plan(value: Any) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    lines = cast("Sequence[object]", value)
+    return all(isinstance(line, str) and _LINE.fullmatch(line) for line in lines)
+
+
+_SHARE = Rule(_is_share, "a share of the messages, a number from 0 to 1")
+_RULES = {
+    "seed": Rule(_is_whole, "a whole number"),
+    "duplicates": _SHARE,
+    "crashes": _SHARE,
+    "reorder": FLAG,
+    "broker_outages": _SHARE,
+    "plan": Rule(
+        _is_plan,
+        "None, or a list of lines as a failed session prints them: 'duplicate: TYPE #NUMBER at SUBSCRIPTION', the same "
+        "with 'crash' or 'late', and 'outage: TYPE #NUMBER'",
+    ),
+}
+
+
+class Fault(NamedTuple):
+    """One fault that is to happen."""
+
+    line: str
+    rank: float
+    """Of those that wait for all others to end, the lowest comes first."""
+    message_id: str
+
+
+collecting: ContextVar["list[str] | None"] = ContextVar("diator.testing.faults", default=None)
+"""Where `minimize` has the faults of a session written down. A plan may then name some that do not happen."""
+
+
+class Injection:
+    """The faults of one session: draws them, and keeps those that have happened."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._planned = None if faults.plan is None else {line: place for place, line in enumerate(faults.plan)}
+        self._shares: dict[FaultKind, float] = {
+            "duplicate": faults.duplicates,
+            "crash": faults.crashes,
+            "late": _LATE if faults.reorder else 0.0,
+            "outage": faults.broker_outages,
+        }
+        self._published: Counter[str] = Counter()
+        self._names: dict[str, str] = {}
+        """By the id of a message, its type and number: ids are others in every run."""
+        self._injected: dict[str, str] = {}
+        """By their lines, what is told of those that have happened."""
+        self._begun: set[str] = set()
+        self._collected = collecting.get()
+
+    def number(self, messages: Iterable[OutgoingMessage]) -> None:
+        """Count messages as they are published. One that is published again keeps its number."""
+        for message in messages:
+            if message.id not in self._names:
+                name = message.envelope.type
+                self._published[name] += 1
+                self._names[message.id] = f"{name} #{self._published[name]}"
+
+    def fault(self, kind: FaultKind, message_id: str, subscription: str | None = None) -> Fault | None:
+        """Give the fault of this kind that is to happen to a message, and has not happened yet."""
+        name = self._names.get(message_id)
+        if name is None:
+            return None  # published by another process
+        line = f"{kind}: {name}" if subscription is None else f"{kind}: {name} at {subscription}"
+        if line in self._begun:
+            return None
+        if self._planned is not None:
+            return Fault(line, self._planned[line], message_id) if line in self._planned else None
+        drawn = Random(f"{self._faults.seed} {line}").random()  # noqa: S311 - reproducible; texts are hashed the same
+        return Fault(line, drawn, message_id) if drawn < self._shares[kind] else None
+
+    def begin(self, fault: Fault) -> None:
+        """Give a fault no more: it happens now, or soon."""
+        self._begun.add(fault.line)
+
+    def give_up(self, fault: Fault) -> None:
+        """Give a fault again, since it could not happen yet."""
+        self._begun.discard(fault.line)
+
+    def happened(self, fault: Fault, message: Message | None) -> None:
+        """Write down that a fault has happened."""
+        self._begun.add(fault.line)
+        self._injected[fault.line] = plan_line(fault.line, message)
+        if self._collected is not None:
+            self._collected.append(self._injected[fault.line])
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The faults that have happened, in order."""
+        return tuple(self._injected)
+
+    def __str__(self) -> str:
+        if not self._injected:
+            return f"{self._faults!r} injected no fault"
+        if self._planned is not None:
+            return "\n".join(("the faults of the plan that were injected:", *plan_text(self._injected.values())))
+        text = f"injected by {self._faults!r}; exactly these, to paste into the test:"
+        return "\n".join((text, *plan_text(self._injected.values())))
+
+    def ensure_complete(self) -> None:
+        """Raise `DiatorError` if something in the plan has not happened: the test would test less than it says."""
+        missing = [line for line in self._planned or () if line not in self._injected]
+        if missing and self._collected is None:
+            published = ", ".join(f"{name} #1 to #{count}" for name, count in self._published.items()) or "nothing"
+            raise DiatorError(
+                f"the plan of faults has some that did not happen: {'; '.join(missing)}. Published were {published}. "
+                f"Call `await session.settled()` before the session ends, or take them out of the plan"
+            )
+
+
+def report(injection: Injection, error: BaseException | None) -> None:
+    """Tell of the faults of a session: with the error that ends it, or in the log, for what the test finds afterwards.
+
+    Raises `DiatorError` as `Injection.ensure_complete` does.
+    """
+    if error is None:
+        injection.ensure_complete()
+        logger.warning("%s", injection)
+        return
+    notes: list[str] = getattr(error, "__notes__", [])
+    with suppress(Exception):  # not every error can be changed; pytest shows notes on Python 3.10 too
+        error.__notes__ = [*notes, str(injection)]  # type: ignore[attr-defined]
+
+
+def plan_line(line: str, message: Message | None) -> str:
+    """One line of a plan, as it is printed: with the message as a comment, which a plan that is pasted may keep."""
+    return f'"{line}",' + ("" if message is None else f"  # {' '.join(short_repr(message).split())}")
+
+
+def plan_text(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a plan as Python source."""
+    yield "  Faults(plan=["
+    yield from (f"      {line}" for line in lines)
+    yield "  ])"
