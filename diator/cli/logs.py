@@ -5,13 +5,14 @@ import json
 import logging
 import sys
 import threading
-from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; all else is an extra."""
-_KEYS = frozenset({"time", "level", "logger", "message", "exception", "stack"})
+from pythonjsonlogger.json import JsonFormatter
 
+from diator.logs import ContextFilter
+
+_KEYS = frozenset({"time", "level", "logger", "message", "exception", "stack"})
 
 _DRIVERS = ("azure", "msal", "redis")
 """Loggers of the libraries that plugins for brokers bring. At INFO some tell each step of each connection."""
@@ -27,16 +28,22 @@ class Level(str, enum.Enum):
     CRITICAL = "critical"
 
 
-def set_up(level: Level, *, as_json: bool) -> None:
-    """Log to stderr, warnings and what threads raise included; drivers of brokers from WARNING up, unless debugging."""
+def set_up(level: Level, *, as_json: bool, handled: bool) -> None:
+    """Log to stderr, warnings and what threads raise included; drivers of brokers from WARNING up, unless debugging.
+
+    ``handled`` says whether there is a line for each message that was handled.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
+    handler.addFilter(ContextFilter())
     logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
     if level is Level.INFO:
         for name in _DRIVERS:
             logging.getLogger(name).setLevel(logging.WARNING)
+    if not handled:
+        logging.getLogger("diator.handled").setLevel(logging.WARNING)
     logging.captureWarnings(True)
     threading.excepthook = _log_of_thread
 
@@ -47,25 +54,31 @@ def _log_of_thread(raised: threading.ExceptHookArgs) -> None:
         logging.getLogger("diator").error("the thread %s has failed", name, exc_info=raised.exc_value)
 
 
-class JsonLines(logging.Formatter):
-    """Writes a record as one JSON object: time, level, logger, message, exception, and its extras."""
+class JsonLines(JsonFormatter):
+    """Writes a record as one JSON object: time, level, logger, message, exception, stack, and its extras."""
+
+    def __init__(self) -> None:
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the library leaves some parameters untyped
+            "%(levelname)s %(name)s %(message)s",
+            timestamp="time",
+            rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"},
+            json_serializer=partial(json.dumps, allow_nan=False),
+        )
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record with any content."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": _message(record),
-        }
-        if record.exc_info and record.exc_info[0] is not None:
-            line["exception"] = self.formatException(record.exc_info)
-        if record.stack_info:
-            line["stack"] = self.formatStack(record.stack_info)
-        extras = {name: value for name, value in vars(record).items() if name not in _OWN}
-        return _dumped(
-            {**{f"{name}_" if name in _KEYS else name: value for name, value in extras.items()}, **line}, line
-        )
+        """Write a record with any content; an extra that is called as a key gets a ``_`` behind its name."""
+        fields = {f"{name}_" if name in _KEYS else name: value for name, value in vars(record).items()}
+        shown = {"levelname": record.levelname.lower(), "msg": _message(record), "args": None}
+        return super().format(logging.makeLogRecord({**fields, **shown}))
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Write values that JSON can't carry, such as numbers that are none, as Python shows them."""
+        first = {name: log_data[name] for name in ("time", "level", "logger", "message")}
+        try:
+            return super().jsonify_log_record({**first, **log_data})
+        except (TypeError, ValueError, RecursionError):
+            shown = {name: value if name in _KEYS else repr(value) for name, value in log_data.items()}
+            return super().jsonify_log_record({**first, **shown})
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -73,11 +86,3 @@ def _message(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - a mistake in a log call must not cost the line
         return f"{record.msg} {record.args!r}"
-
-
-def _dumped(line: dict[str, Any], always: dict[str, Any]) -> str:
-    ordered = {**always, **line}
-    try:
-        return json.dumps(ordered, default=repr, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):  # keys that are no texts, no numbers, circles
-        return json.dumps({name: value if name in always else repr(value) for name, value in ordered.items()})

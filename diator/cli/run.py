@@ -41,6 +41,7 @@ HealthOption = Annotated[
         metavar="[HOST:]PORT", help="Answer GET /healthz, /readyz and /metrics there; without a host on all interfaces."
     ),
 ]
+HandledOption = Annotated[bool, typer.Option(help="Log a line for each message that was handled.")]
 LevelOption = Annotated[Level, typer.Option("--log-level", help="How much is logged.")]
 
 
@@ -52,6 +53,7 @@ def run(
     health: HealthOption = None,
     json_logs: JsonLogsOption = False,
     log_level: LevelOption = Level.INFO,
+    log_handled: HandledOption = True,
 ) -> None:
     """Run a worker: handle the notification and ECST events that come over the broker of an app.
 
@@ -62,7 +64,7 @@ def run(
     3 where the app itself has broken down.
     """
     where = _address(health)
-    set_up(log_level, as_json=json_logs)
+    set_up(log_level, as_json=json_logs, handled=log_handled)
     try:
         app = load(target)
         _require_work(app, only or ())

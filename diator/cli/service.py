@@ -90,7 +90,7 @@ class Service:
             logger.info(text, received.name, self._grace)
             worker.stop()
         else:
-            logger.warning("%s again: what runs is cancelled and given back", received.name)
+            logger.warning("%s again: what runs is cancelled and released", received.name)
             worker.cancel()
 
     async def _is_alive(self) -> Answer:

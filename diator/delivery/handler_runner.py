@@ -61,20 +61,21 @@ class HandlerRunner:
             entry = self._config.entries.get(envelope.type)
             if entry is None:
                 return self._reporter.unhandled(job)
-            context = job.context = build_context(job, self._config.name)
+            job.context = build_context(job, self._config.name)
             event = decode(envelope, entry)
         except UnreadableMessageError as error:
             return self._reporter.unreadable(job, error)
         began = self._loop.time()
         failure = await self._call(job, task, self._calls[entry.cls], event, began)
-        self._reporter.handled(event, context, began, failure)
+        seconds = self._loop.time() - began
+        self._reporter.handled(job, event, seconds, failure)
         if failure is None:
             return ACK
         try:
             cancelled = self.is_shutting_down and issubclass(type(failure), asyncio.CancelledError)
             if cancelled or issubclass(type(failure), SendingEndedError):
                 return RELEASE
-            return self._reporter.failed(job, failure)
+            return self._reporter.failed(job, failure, seconds)
         finally:
             del failure  # its frames lead here, and they would keep each other alive
 

@@ -1,12 +1,13 @@
-"""Outcomes: what becomes of each message is decided here, and reported to hooks and in the log."""
+"""Outcomes: what becomes of each message is decided here, and reported to hooks and in the log.
 
-import asyncio
+Each line about one message has what is known of it as fields of the record, whose names begin with ``diator_``.
+"""
+
 import logging
 from collections.abc import Container, Sequence
 
 from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, MoveToDeadLetters, Outcome, RetryAfter
-from diator.context import Context
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.error_texts import described, is_recordable, traceback_of
 from diator.delivery.failure_policy import dead_letter_outcome, decide_outcome
@@ -16,6 +17,8 @@ from diator.hooks import DeadLettered, Handled, Received, Retried, Settled
 from diator.messages import Event, contract_of
 
 logger = logging.getLogger("diator")
+handled_logger = logging.getLogger("diator.handled")
+"""One line for each message that was handled, so that these lines have a level of their own."""
 
 _MAX_UNHANDLED = 100
 """Types that are logged; on some topics anything may come."""
@@ -29,7 +32,6 @@ class OutcomeReporter:
         self._name = config.name
         self._hooks = hooks
         self._at_most_once = at_most_once
-        self._loop = asyncio.get_running_loop()
         self._unhandled: set[str] = set()
 
     # What a message without a run of its handler becomes
@@ -64,34 +66,44 @@ class OutcomeReporter:
 
     # What a run becomes
 
-    def handled(self, event: Event, context: Context, began: float, error: BaseException | None) -> None:
+    def handled(self, job: Job, event: Event, seconds: float, error: BaseException | None) -> None:
         """Report that a handler has ended."""
+        assert job.context is not None
         if self._hooks.has_listener("handled"):
             message_type = contract_of(type(event)).name
-            details = Handled(self._name, event, context, self._loop.time() - began, error, message_type)
-            self._hooks.emit("handled", details)
+            self._hooks.emit("handled", Handled(self._name, event, job.context, seconds, error, message_type))
+        if error is None and handled_logger.isEnabledFor(logging.INFO):
+            text = "%s handled %s, attempt %d, in %.3g s"
+            values = (self._name, job.name, job.delivery.failures + 1, seconds)
+            handled_logger.info(text, *values, extra=self._fields(job, "handled", seconds))
 
-    def failed(self, job: Job, error: BaseException) -> Outcome:
+    def failed(self, job: Job, error: BaseException, seconds: float) -> Outcome:
         """Decide on a message whose handler has failed."""
         attempt = job.delivery.failures + 1
         outcome = decide_outcome(error, attempt, self._config.retry)
         what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
         if self._at_most_once:
-            _log_error("%s; the broker delivers at most once, so it is lost", what, error=error)
+            text = "%s; the broker delivers at most once, so it is lost"
+            _log(logging.ERROR, text, what, error=error, fields=self._fields(job, "lost", seconds))
             return ACK
         if isinstance(outcome, MoveToDeadLetters):
-            return self._dead_letter(job, outcome, error)
+            return self._dead_letter(job, outcome, error, seconds)
         assert isinstance(outcome, RetryAfter)
-        logger.warning("%s (%s); again in %.3g s", what, described(error), outcome.delay)
+        text, values = "%s (%s); again in %.3g s", (what, described(error), outcome.delay)
+        _log(logging.WARNING, text, *values, error=error, fields=self._fields(job, "retried", seconds))
         if self._hooks.has_listener("retried"):
             self._hooks.emit("retried", Retried(self._name, job.context, outcome.delay, error, _type_of(job)))
         return outcome
 
-    def _dead_letter(self, job: Job, why: MoveToDeadLetters, error: BaseException | None = None) -> Outcome:
+    def _dead_letter(
+        self, job: Job, why: MoveToDeadLetters, error: BaseException | None = None, seconds: float | None = None
+    ) -> Outcome:
         """Make a message a dead letter, if the broker keeps them."""
         text = "%s: message %s is lost: %s" if self._at_most_once else "%s: message %s becomes a dead letter: %s"
         told = None if issubclass(type(error), Reject) else error  # a rejection says all in its reason
-        _log_error(text, self._name, job.name or "that can't be read", why.reason, error=told)
+        fields = self._fields(job, "lost" if self._at_most_once else "dead-lettered", seconds)
+        values = (self._name, job.name or "that can't be read", why.reason)
+        _log(logging.ERROR, text, *values, error=told, fields=fields)
         if self._hooks.has_listener("dead_lettered"):
             self._hooks.emit("dead_lettered", DeadLettered(self._name, job.context, why, _type_of(job)))
         return ACK if self._at_most_once else why
@@ -107,18 +119,20 @@ class OutcomeReporter:
         """Report that a message is released, if it is lost by that."""
         if self._at_most_once:
             text = "%s: message %s is lost: the worker ended before it was handled, and the broker takes nothing back"
-            logger.warning(text, self._name, job.message_id or "that was not read yet")
+            name = job.message_id or "that was not read yet"
+            logger.warning(text, self._name, name, extra=self._fields(job, "lost"))
 
     def cancelled_at_shutdown(self, job: Job) -> None:
         """Report that a handler did not end within the grace period."""
-        logger.warning("%s: message %s did not finish in time, and is given back", self._name, job.message_id)
+        text = "%s: message %s did not finish in time, and is released"
+        logger.warning(text, self._name, job.message_id, extra=self._fields(job, "released"))
 
     def lease_lost(self, job: Job) -> None:
         """Report that the lease of a message was lost after its handler had started."""
         text = (
             "%s has lost the lease of message %s; another worker may handle it too, and its outcome here does not count"
         )
-        logger.warning(text, self._name, job.message_id)
+        logger.warning(text, self._name, job.message_id, extra=self._fields(job, "lease-lost"))
 
     def settled(self, settled: Sequence[tuple[Job, Outcome]], lost: Container[int]) -> None:
         """Report that the broker has recorded outcomes; ``lost`` has the ids of the deliveries that it did not."""
@@ -127,16 +141,29 @@ class OutcomeReporter:
                 gone = id(job.delivery) in lost
                 self._hooks.emit("settled", Settled(self._name, job.delivery, job.message_id, outcome, gone))
 
+    def _fields(self, job: Job, outcome: str, seconds: float | None = None) -> dict[str, object]:
+        """Return what is known of a message, as fields of a log record."""
+        fields = {
+            "diator_subscription": self._name,
+            "diator_message_id": job.message_id,
+            "diator_message_type": None if job.envelope is None else job.envelope.type,
+            "diator_attempt": job.delivery.failures + 1,
+            "diator_correlation_id": None if job.context is None else job.context.correlation_id,
+            "diator_outcome": outcome,
+            "diator_duration_seconds": seconds,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 def _type_of(job: Job) -> str | None:
     """The wire name of an event that a handler here takes."""
     return None if job.context is None or job.envelope is None else job.envelope.type
 
 
-def _log_error(text: str, *values: object, error: BaseException | None) -> None:
+def _log(level: int, text: str, *values: object, error: BaseException | None, fields: dict[str, object]) -> None:
     """Log an error with its traceback; as text where handlers that write UTF-8 would drop the record otherwise."""
     if error is None or not is_recordable(error):
         more = "" if error is None else "\n" + traceback_of(error)
-        logger.error(f"{text}%s", *values, more)  # noqa: G004 - the text is one of two
+        logger.log(level, f"{text}%s", *values, more, extra=fields)  # noqa: G004 - the text is one of a few
     else:  # not the error itself: logging would ask whether that is true
-        logger.error(text, *values, exc_info=(type(error), error, error.__traceback__))
+        logger.log(level, text, *values, exc_info=(type(error), error, error.__traceback__), extra=fields)

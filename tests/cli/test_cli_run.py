@@ -86,7 +86,7 @@ def test_after_the_grace_time_what_runs_is_given_back(tmp_path: Path) -> None:
         assert worker.ended() == 0
     assert 0.4 < time.monotonic() - began < 10
     assert "finished" not in worker.out
-    assert "did not finish in time, and is given back" in worker.wait_for("given back")
+    assert "did not finish in time, and is released" in worker.wait_for("is released")
 
 
 def test_a_second_signal_cancels_at_once(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_second_signal_cancels_at_once(tmp_path: Path) -> None:
         worker.wait_for("taking no more messages")
         worker.signal(signal.SIGINT)
         assert worker.ended() == 0
-    assert "SIGINT again" in worker.wait_for("is cancelled and given back")
+    assert "SIGINT again" in worker.wait_for("is cancelled and released")
 
 
 def test_a_third_signal_ends_a_process_whose_event_loop_is_blocked(tmp_path: Path) -> None:
@@ -178,6 +178,57 @@ async def note(event: Joined) -> None:
     parked = next(record for record in records if "becomes a dead letter" in record["message"])
     assert parked["level"] == "error"
     assert "ValueError: no such meeting" in parked["exception"]
+
+
+LOGGED = (
+    FED
+    + """
+log = logging.getLogger("meetings")
+left = 2
+@app.on_event(retry=Retry(attempts=2, delay=0.01))
+async def note(event: Joined) -> None:
+    global left
+    left -= 1
+    log.info("my own line")
+    if left:
+        raise ValueError("not yet")
+"""
+)
+
+
+def test_each_run_of_a_handler_is_a_line_with_what_is_known_as_fields(tmp_path: Path) -> None:
+    write(tmp_path, LOGGED)
+    with running(tmp_path, "--json-logs") as worker:
+        worker.wait_for("attempt 2, in")
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 0
+    records = {record["message"].partition(" 0.0")[0]: record for record in worker.records()}
+    ids = {"diator_message_id", "diator_correlation_id"}
+    failed = next(record for name, record in records.items() if "failed on" in name)
+    handled = next(record for name, record in records.items() if "attempt 2, in" in name)
+    own = [record for record in worker.records() if record["message"] == "my own line"]
+    assert (failed["level"], failed["diator_outcome"], failed["diator_attempt"]) == ("warning", "retried", 1)
+    assert "ValueError: not yet" in failed["exception"]
+    assert (handled["level"], handled["logger"], handled["diator_outcome"]) == ("info", "diator.handled", "handled")
+    assert (handled["diator_subscription"], handled["diator_message_type"]) == ("meetings.note", "meetings.joined")
+    assert handled["message"].startswith(
+        f"meetings.note handled {handled['diator_message_id']} (meetings.joined), attempt 2"
+    )
+    assert 0 < handled["diator_duration_seconds"] < 20
+    assert [record["diator_attempt"] for record in own] == [1, 2]
+    for record in (failed, *own):
+        assert {name: record[name] for name in ids} == {name: handled[name] for name in ids}
+        assert record["diator_subscription"] == "meetings.note"
+
+
+def test_the_lines_of_handled_messages_can_be_switched_off(tmp_path: Path) -> None:
+    write(tmp_path, QUICK)
+    with running(tmp_path, "--no-log-handled") as worker:
+        worker.wait_for("handled 1")
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 0
+    assert not [line for line in worker.err if "attempt 1" in line]
+    assert [line for line in worker.err if "INFO" in line]
 
 
 def test_the_log_level_says_how_much_is_logged(tmp_path: Path) -> None:

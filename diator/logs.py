@@ -1,0 +1,32 @@
+"""What helps an application's own log lines: the ids of the message that is being handled."""
+
+import logging
+
+from diator.context import current_context
+
+__all__ = ["ContextFilter"]
+
+
+class ContextFilter(logging.Filter):
+    """Adds the ids of the message that is being handled to each record, as fields.
+
+    Put it on a log handler, so that it sees the records of all loggers: ``handler.addFilter(ContextFilter())``. The
+    fields are ``diator_message_id``, ``diator_correlation_id`` and ``diator_attempt``, and in a worker
+    ``diator_subscription``. A record that has one of them keeps it, and outside of a handler there are none. In process
+    a message has ids only if its handler, or a hook, asks for the context. ``diator run`` has the filter already.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the fields. Drops no record."""
+        context = current_context.get()
+        if context is not None:
+            fields = {
+                "diator_message_id": context.message_id,
+                "diator_correlation_id": context.correlation_id,
+                "diator_attempt": context.attempt,
+                "diator_subscription": context.subscription,
+            }
+            for name, value in fields.items():
+                if value is not None:
+                    vars(record).setdefault(name, value)
+        return True
