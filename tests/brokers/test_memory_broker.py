@@ -212,6 +212,14 @@ def test_a_duplicate_is_one_within_the_window_only() -> None:
     run_swiftly(main())
 
 
+async def test_a_duplicate_does_not_wait_for_room() -> None:
+    broker = await opened(broker=MemoryBroker(capacity=1, duplicate_window=60))
+    await broker.publish(messages(1, ORDERS), timeout=1)
+    await broker.publish(messages(1, ORDERS), timeout=0.01)
+    (status,) = await broker.status([HANDLER])
+    assert status.backlog == 1
+
+
 def test_time_stands_still_between_two_event_loops() -> None:
     broker = MemoryBroker()
 

@@ -44,7 +44,7 @@ class WrongBroker(MemoryBroker):
     queue_class: ClassVar[type[Queue]] = Queue
 
     def _create(self, subscription: Subscription) -> Queue:
-        queue = self.queue_class(subscription.name, self._clock, ordered=subscription.ordered)
+        queue = self.queue_class(subscription.name, self._clock, self._capacity, ordered=subscription.ordered)
         self._queues[queue.name] = queue
         return queue
 
@@ -298,9 +298,11 @@ class GivesBackWithACount(MemoryReceiver):
 
 @caught_by("closing_a_receiver_ends_its_receive", "closing_the_broker_closes_its_receivers")
 class WaitsThoughClosed(MemoryReceiver):
-    def close(self) -> None:
-        self._waits = None
-        super().close()
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        deliveries = await super().receive(limit)
+        if not deliveries:
+            await asyncio.Event().wait()
+        return deliveries
 
 
 @caught_by("a_closed_receiver_leaves_the_rest_to_others")
@@ -328,7 +330,10 @@ class HandsOutOnlyTheBacklogOfOneKey(Queue):
 @caught_by("what_waits_behind_a_retry_stops_no_other_key")
 class LooksNoFurtherBehindARetry(Queue):
     def take(self, limit: int) -> list[QueuedMessage]:
-        return [] if any(len(lane.waiting) > 1000 for lane in self._lanes.values()) else super().take(limit)
+        if any(len(lane.waiting) > 1000 for lane in self._lanes.values()):
+            self.stored.clear()
+            return []
+        return super().take(limit)
 
 
 @caught_by(STRANDS)
@@ -415,8 +420,7 @@ class HandsOutARetryWhileLaterOnesAreHeld(Queue):
         lane = message.lane
         if lane is not None and lane.out and not seconds:
             message.delayed, lane.queued = False, True
-            self._ready.append(lane)
-            self.wake()
+            self._make_ready(lane)
 
 
 @caught_by("messages_of_one_key_come_in_the_order_given")
@@ -723,9 +727,15 @@ class WaitsForTheDayAfter(WrongBroker):
     "scheduled_messages_arrive_in_the_order_in_which_they_are_due", "every_subscription_gets_a_scheduled_message"
 )
 class RemembersOneScheduledMessage(WrongBroker):
+    last: OutgoingMessage | None = None
+
     def _schedule(self, message: OutgoingMessage, due: datetime) -> bool:
-        self._scheduled.clear()
+        self.last = message
         return super()._schedule(message, due)
+
+    def _put_due(self, message: OutgoingMessage, _: float) -> None:
+        if message is self.last:
+            super()._put_due(message, _)
 
 
 @caught_by("a_scheduled_message_is_delivered_when_it_is_due")
@@ -931,8 +941,21 @@ class KnowsNoCapitals(WrongBroker):
 
 @caught_by("many_that_are_delayed_stop_no_other")
 class HasRoomForAThousandDelayed(Queue):
+    delayed = 0
+
+    def delay(self, message: QueuedMessage, seconds: float) -> None:
+        self.delayed += 1
+        super().delay(message, seconds)
+
+    def _end_delay(self, message: QueuedMessage, _: float) -> None:
+        self.delayed -= 1
+        super()._end_delay(message, _)
+
     def take(self, limit: int) -> list[QueuedMessage]:
-        return super().take(limit) if len(self._delayed) < 1_000 else []
+        if self.delayed < 1_000:
+            return super().take(limit)
+        self.stored.clear()
+        return []
 
 
 @caught_by("receivers_that_come_and_go_strand_nothing")
@@ -1044,16 +1067,15 @@ class FragileReceiver(MemoryReceiver):
 
     def tell(self, *, away: bool) -> None:
         self.away = away
-        if self._waits is not None and not self._waits.done():
-            self._waits.set_result(None)
+        self._queue.wake()
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         self.require_up()
+        while not (self._closed or self._queue._ready):  # pyright: ignore[reportPrivateUsage]
+            self._queue.stored.clear()
+            await self._queue.stored.wait()
+            self.require_up()
         return await super().receive(limit)
-
-    async def _wait(self) -> None:
-        self.require_up()
-        await super()._wait()
 
     def require_up(self) -> None:
         if self.away:

@@ -1,22 +1,27 @@
 """The broker in memory: what it offers, its addresses, and the port."""
 
+import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import islice
 
 from typing_extensions import Self
 
+from diator.brokers.address import Parse, a_number, a_whole_number, bad_address, read_address
 from diator.brokers.envelope import OutgoingMessage
-from diator.brokers.memory.address import settings_of, validate_settings
-from diator.brokers.memory.clock import Alarm, Clock
+from diator.brokers.memory.clock import Clock
 from diator.brokers.memory.queues import Queue
 from diator.brokers.memory.receivers import MemoryReceiver
 from diator.brokers.memory.topics import MemoryTopic
 from diator.brokers.port import BrokerCapability, DeadLetter, Receiver, Subscription, SubscriptionStatus, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+from diator.options import COUNT, POSITIVE, SECONDS, require
+
+_SETTINGS: dict[str, Parse] = {"capacity": a_whole_number, "lease": a_number, "duplicate_window": a_number}
+_OPTIONS = {"capacity": COUNT, "lease": POSITIVE, "duplicate_window": SECONDS}
+_EXAMPLE = "memory://, or with any of these: memory://?capacity=10000&lease=30&duplicate_window=60"
 
 
 class MemoryBroker:
@@ -33,7 +38,8 @@ class MemoryBroker:
     """
 
     def __init__(self, capacity: int = 10_000, lease: float = 30.0, *, duplicate_window: float = 0.0) -> None:
-        validate_settings(capacity, lease, duplicate_window)
+        given = {"capacity": capacity, "lease": lease, "duplicate_window": duplicate_window}
+        require("MemoryBroker", _OPTIONS, given, "broker")
         self._capacity = capacity
         self._lease = lease
         self._duplicate_window = duplicate_window
@@ -42,14 +48,14 @@ class MemoryBroker:
         self._queues: dict[str, Queue] = {}
         self._topics: dict[str, MemoryTopic] = {}
         self._receivers: dict[MemoryReceiver, None] = {}
-        self._scheduled: list[tuple[float, int, OutgoingMessage]] = []
-        self._numbers = count()
-        self._alarm = Alarm(self._clock, self._put_due)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Make one from its address, such as ``memory://?capacity=1000&lease=5``. Raises `ConfigurationError`."""
-        return cls(**settings_of(url))
+        address = read_address(url, _SETTINGS, _EXAMPLE)
+        if address.parts.scheme != "memory" or address.parts.netloc or address.parts.path.strip("/"):
+            raise bad_address("the address of the broker in memory has a host or a path", f"write {_EXAMPLE}")
+        return cls(**address.settings)
 
     @property
     def capabilities(self) -> BrokerCapability:
@@ -91,7 +97,8 @@ class MemoryBroker:
         self._clock.start()
         for queue in self._queues.values():
             queue.start()
-        self._put_due(self._clock.now())
+        for topic in self._topics.values():
+            topic.start()
 
     async def aclose(self) -> None:
         """Close all receivers. Messages stay."""
@@ -100,11 +107,8 @@ class MemoryBroker:
         self._is_open = False
         for receiver in tuple(self._receivers):
             receiver.close()
-        for topic in self._topics.values():
-            topic.stop()
         for queue in self._queues.values():
-            queue.stop()
-        self._alarm.cancel()
+            queue.wake()
         self._clock.stop()
 
     async def publish(
@@ -117,8 +121,13 @@ class MemoryBroker:
             raise NotPublishedError(messages) from error
         left = deque(message for message in messages if message.due is None or not self._schedule(message, message.due))
         self._put(left, wait_for_room)
-        if left:
-            await self._put_in_time(left, timeout)
+        try:
+            if left:
+                await asyncio.wait_for(self._put_waiting(left), timeout)
+        except asyncio.TimeoutError:
+            raise NotPublishedError(tuple(left)) from self._no_room(left[0].topic, timeout)
+        except BrokerUnavailableError as error:
+            raise NotPublishedError(tuple(left)) from error
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create the subscriptions that are missing, or miss a topic. Raises `BrokerError`."""
@@ -130,10 +139,10 @@ class MemoryBroker:
             if queue.ordered != subscription.ordered:
                 raise BrokerError(_other_order(subscription))
             for name in dict.fromkeys(topic.name for topic in subscription.topics):
-                make = partial(MemoryTopic, self._clock, self._capacity, self._duplicate_window)
-                topic = self._topics.get(name) or self._topics.setdefault(name, make())
+                topic = self._topics.get(name) or MemoryTopic(self._clock, self._duplicate_window)
+                self._topics[name] = topic
                 if queue not in topic.queues:
-                    topic.add(queue)
+                    topic.queues.append(queue)
         return created
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
@@ -188,16 +197,12 @@ class MemoryBroker:
         seconds = (due - datetime.now(timezone.utc)).total_seconds()
         if seconds <= 0:
             return False
-        heappush(self._scheduled, (self._clock.now() + seconds, next(self._numbers), message))
-        self._alarm.set(self._scheduled[0][0])
+        self._clock.call_at(self._clock.now() + seconds, partial(self._put_due, message))
         return True
 
-    def _put_due(self, now: float) -> None:
-        """Publish the messages that are due, even to a full queue, since no publisher is there to wait."""
-        while self._scheduled and self._scheduled[0][0] <= now:
-            self._put(deque([heappop(self._scheduled)[2]]), wait_for_room=False)
-        if self._scheduled:
-            self._alarm.set(self._scheduled[0][0])
+    def _put_due(self, message: OutgoingMessage, _: float) -> None:
+        """Publish a message that is due, even to a full queue, since no publisher is there to wait."""
+        self._put(deque([message]), wait_for_room=False)
 
     async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
         """Return the topics among these that have no subscription."""
@@ -214,15 +219,17 @@ class MemoryBroker:
                 topic.put(message)
             left.popleft()
 
-    async def _put_in_time(self, left: deque[OutgoingMessage], timeout: float) -> None:
-        deadline = self._clock.now() + timeout
+    async def _put_waiting(self, left: deque[OutgoingMessage]) -> None:
+        """Store messages when there is room, and take them off."""
         while left:
             topic = self._topics[left[0].topic]
-            if not self._is_open or not await topic.wait_for_room(deadline):
-                raise NotPublishedError(tuple(left)) from self._no_room(topic, left[0].topic, timeout)
-            message = left.popleft()
-            if not topic.is_duplicate(message):
-                topic.put(message)
+            async with topic.turn:
+                await topic.wait_for_room()
+                if not self._is_open:
+                    raise BrokerUnavailableError("the broker in memory was closed")
+                if not topic.is_duplicate(left[0]):  # another publisher may have been faster
+                    topic.put(left[0])
+                left.popleft()
             self._put(left)
 
     def _require_open(self) -> None:
@@ -230,7 +237,7 @@ class MemoryBroker:
             raise BrokerError("the broker in memory is not connected; call `connect` before")
 
     def _create(self, subscription: Subscription) -> Queue:
-        queue = Queue(subscription.name, self._clock, ordered=subscription.ordered)
+        queue = Queue(subscription.name, self._clock, self._capacity, ordered=subscription.ordered)
         self._queues[queue.name] = queue
         return queue
 
@@ -253,11 +260,9 @@ class MemoryBroker:
     def _forget(self, receiver: MemoryReceiver) -> None:
         self._receivers.pop(receiver, None)
 
-    def _no_room(self, topic: MemoryTopic, name: str, timeout: float) -> BrokerError:
-        if not self._is_open:
-            return BrokerUnavailableError("the broker in memory was closed")
-        full = ", ".join(queue.name for queue in topic.queues if queue.size >= self._capacity)
-        text = f"no room came within {timeout:g} s for messages to {name!r}: there are {self._capacity:,} in {full}"
+    def _no_room(self, topic: str, timeout: float) -> BrokerError:
+        full = ", ".join(queue.name for queue in self._topics[topic].queues if queue.size >= self._capacity)
+        text = f"no room came within {timeout:g} s for messages to {topic!r}: there are {self._capacity:,} in {full}"
         return BrokerUnavailableError(f"{text}; run more workers, or give the broker more capacity")
 
 

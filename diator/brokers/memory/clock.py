@@ -1,59 +1,53 @@
-"""The time that the broker goes by, and one timer for many things to come."""
+"""The time that the broker goes by, and one timer for everything that waits for a time."""
 
 import asyncio
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
 
 
 class Clock:
     """The time of the event loop, in seconds. It stands still while the broker is closed, and goes on in any loop."""
 
     def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._offset = 0.0
         self._stopped_at = 0.0
+        self._calls: list[tuple[float, int, Callable[[float], None]]] = []
+        self._numbers = count()
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Go on, by the loop that runs."""
-        self.loop = asyncio.get_running_loop()
-        self._offset = self._stopped_at - self.loop.time()
+        self._loop = asyncio.get_running_loop()
+        self._offset = self._stopped_at - self._loop.time()
+        self._set_timer()
 
     def stop(self) -> None:
         """Stand still."""
         self._stopped_at = self.now()
-        self.loop = None
+        self._loop = None
+        self._set_timer()
 
     def now(self) -> float:
-        """Tell the time."""
-        return self._stopped_at if self.loop is None else self.loop.time() + self._offset
+        """Return the time."""
+        return self._stopped_at if self._loop is None else self._loop.time() + self._offset
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle | None:
-        """Have something called; nothing happens while the clock stands still."""
-        return None if self.loop is None else self.loop.call_at(when - self._offset, callback)
+    def call_at(self, when: float, callback: Callable[[float], None]) -> None:
+        """Call back once with the time, when it is ``when`` or later."""
+        heappush(self._calls, (when, next(self._numbers), callback))
+        if self._calls[0][2] is callback:
+            self._set_timer()
 
-
-class Alarm:
-    """Rings at the earliest time that it was set to. It is told that time then, or the present one if it is late."""
-
-    def __init__(self, clock: Clock, ring: Callable[[float], None]) -> None:
-        self._clock = clock
-        self._ring = ring
-        self._when = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self, when: float) -> None:
-        """Ring at this time too; cheap if it rings earlier anyway."""
-        if self._timer is None or when < self._when:
-            self.cancel()
-            self._when = when
-            self._timer = self._clock.call_at(when, self._fire)
-
-    def cancel(self) -> None:
-        """Do not ring."""
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        due = None if self._loop is None or not self._calls else self._calls[0][0] - self._offset
+        self._timer = None if self._loop is None or due is None else self._loop.call_at(due, self._on_timer)
 
-    def _fire(self) -> None:
-        self._timer = None
-        # The loop may fire a little early: without the maximum, nothing would be due, and the alarm be set again.
-        self._ring(max(self._when, self._clock.now()))
+    def _on_timer(self) -> None:
+        # The loop may fire a little early: without the maximum, nothing would be due, and the timer be set again.
+        now = max(self._calls[0][0], self.now())
+        while self._calls and self._calls[0][0] <= now:
+            heappop(self._calls)[2](now)
+        self._set_timer()

@@ -1,12 +1,11 @@
 """One worker's access to a queue: what it holds, for how long, and what becomes of it."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from diator.brokers.memory.clock import Alarm, Clock
+from diator.brokers.memory.clock import Clock
 from diator.brokers.memory.queues import Queue, QueuedMessage
 from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, Outcome, RetryAfter, Settlement
 
@@ -31,17 +30,16 @@ class MemoryReceiver:
         self._lease = lease
         self._tell_closed = closed
         self._closed = False
-        self._waits: asyncio.Future[None] | None = None
         self._leases: OrderedDict[Lease, None] = OrderedDict()  # the oldest first, since all last equally long
-        self._alarm = Alarm(clock, self._expire)
+        self._expiry_is_set = False
+        """Whether `_expire` will be called."""
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         """Wait for messages, and give at most ``limit`` of them; none if the receiver is closed meanwhile."""
         while not self._closed:
             if messages := self._queue.take(limit):
                 return self._hand_out(messages)
-            await self._wait()
-        self._queue.wake()  # another one, if this one was woken
+            await self._queue.stored.wait()
         return ()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
@@ -56,7 +54,7 @@ class MemoryReceiver:
                 self._settle(lease.message, outcome, released)
             elif not lease.settled:
                 lost.append(delivery)
-        self._after(released)
+        self._queue.give_back(released)
         return lost
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
@@ -81,28 +79,13 @@ class MemoryReceiver:
         if self._closed:
             return
         self._closed = True
-        self._alarm.cancel()
-        if self._waits is not None and not self._waits.done():
-            self._waits.set_result(None)
         released = [lease.message for lease in self._leases]
         self._leases.clear()
         for message in released:
             message.deliveries -= 1
-        self._after(released)
+        self._queue.give_back(released)
+        self._queue.wake()
         self._tell_closed(self)
-
-    async def _wait(self) -> None:
-        self._waits = waits = self._queue.wait()
-        try:
-            await waits
-        except BaseException:
-            # It may have been woken already: then another one must look.
-            self._queue.stop_waiting(waits)
-            self._queue.wake()
-            raise
-        finally:
-            self._queue.stop_waiting(waits)
-            self._waits = None
 
     def _hand_out(self, messages: Sequence[QueuedMessage]) -> Sequence[Delivery]:
         expires = self._clock.now() + self._lease
@@ -120,7 +103,7 @@ class MemoryReceiver:
                     receipt=lease,
                 )
             )
-        self._alarm.set(expires)
+        self._set_expiry()
         return deliveries
 
     def _settle(self, message: QueuedMessage, outcome: Outcome, released: list[QueuedMessage]) -> None:
@@ -135,17 +118,18 @@ class MemoryReceiver:
             message.deliveries -= 1
             released.append(message)
 
-    def _after(self, released: Sequence[QueuedMessage]) -> None:
-        self._queue.give_back(released)
-        self._queue.tell_room()
+    def _set_expiry(self) -> None:
+        if self._leases and not self._expiry_is_set:
+            self._expiry_is_set = True
+            self._clock.call_at(next(iter(self._leases)).expires, self._expire)
 
     def _expire(self, now: float) -> None:
+        self._expiry_is_set = False
         expired: list[QueuedMessage] = []
         while self._leases and (oldest := next(iter(self._leases))).expires <= now:
             del self._leases[oldest]
             expired.append(oldest.message)
-        if self._leases:
-            self._alarm.set(next(iter(self._leases)).expires)
+        self._set_expiry()
         self._queue.give_back(expired)
 
 
