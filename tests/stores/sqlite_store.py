@@ -4,6 +4,7 @@ Statements run in the event loop. SQLite has one writer: who finds it busy waits
 """
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -262,8 +263,8 @@ class SQLiteStore:
     ) -> Sequence[StoredMessage]:
         current, tokens = _current(held)
         query = "SELECT partition, position, id, topic, key, body, written FROM diator_outbox WHERE due IS NULL "
-        query += f"AND partition IN ({current})" + " AND NOT (topic = ? AND key IS ?)" * len(without)
-        values = (*tokens, *(part for pair in without for part in pair), limit)
+        query += f"AND partition IN ({current}) AND (topic, ifnull(key, x'')) NOT IN ({_WAITING})"
+        values = (*tokens, json.dumps(list(without)), limit)
         connection = await self._connected()
         with self._translated():
             rows = connection.execute(f"{query} ORDER BY position LIMIT ?", values).fetchall()
@@ -372,7 +373,8 @@ class SQLiteStore:
             with self._translated():
                 connection = self.connect()
             try:
-                await self._do(self._check, connection)
+                with self._translated():
+                    self._check(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -409,6 +411,7 @@ class SQLiteStore:
             raise (StoreUnavailableError if later else StoreError)(f"{self.path}: {error}") from error
 
 
+_WAITING = "SELECT value ->> 0, ifnull(value ->> 1, x'') FROM json_each(?)"
 _FREE = "UPDATE diator_partitions SET holder = NULL, until = 0, token = token + 1 WHERE "
 _NAMES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'diator_%' ORDER BY name"
 

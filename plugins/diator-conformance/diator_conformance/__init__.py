@@ -6,7 +6,9 @@ Subclass a suite in the plugin's tests, say how to make the thing under test, an
 import pytest
 
 # Before the import: pytest rewrites the assertions of a module when it is imported, and only if it was told so.
-pytest.register_assert_rewrite("diator_conformance.brokers", "diator_conformance.containers")
+pytest.register_assert_rewrite(
+    "diator_conformance.brokers", "diator_conformance.containers", "diator_conformance.stores"
+)
 
 from diator_conformance.brokers import BrokerOptions, BrokerSuite  # noqa: E402
 from diator_conformance.containers import (  # noqa: E402
@@ -17,6 +19,7 @@ from diator_conformance.containers import (  # noqa: E402
     Registration,
     SourceKind,
 )
+from diator_conformance.stores import StoreOptions, StoreSuite  # noqa: E402
 
 __all__ = [
     "BrokerOptions",
@@ -27,4 +30,6 @@ __all__ = [
     "RefusedByLibraryError",
     "Registration",
     "SourceKind",
+    "StoreOptions",
+    "StoreSuite",
 ]

@@ -1,0 +1,24 @@
+"""The suite for store plugins.
+
+In reading order: `bench` (what the author of a plugin writes, and how a case gets its store), then the cases:
+`lifecycle`, `units` (the transaction of a unit of work), `relays` (leases, reading, delayed rows, dead letters).
+"""
+
+from diator_conformance.stores.bench import StoreOptions
+from diator_conformance.stores.lifecycle import Life, WakeUps
+from diator_conformance.stores.relays import Delayed, Inbox, Leases, Reading, Rejecting, Status
+from diator_conformance.stores.units import Units
+
+__all__ = ["StoreOptions", "StoreSuite"]
+
+
+# pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
+class StoreSuite(WakeUps, Status, Inbox, Rejecting, Delayed, Leases, Reading, Units, Life):
+    """What every store plugin must do. Subclass it as ``Test...``, and write the four methods that make a store usable.
+
+    These are ``make_store``, ``session``, ``commit`` and ``rollback``.
+
+    A case for an optional protocol skips if the store does not have it, and so does a case for a hook that the author
+    has not written, such as ``stop_server``: `bench.StoreSuiteBase` has them all. A case may be overridden only with a
+    ``pytest.mark.xfail`` that has a reason.
+    """

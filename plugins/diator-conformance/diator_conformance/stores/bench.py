@@ -1,0 +1,236 @@
+"""How a case gets its store, and what the author of a plugin writes for it."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from diator.brokers.envelope import Envelope, OutgoingMessage
+from diator.containers.port import Container
+from diator.stores.port import OperatesStore, Store, StoredMessage, Transaction
+
+S = TypeVar("S", bound="StoreSuiteBase")
+T = TypeVar("T")
+
+
+class StoreOptions(NamedTuple):
+    """How a case wants its store."""
+
+    partitions: int = 4
+    keep_inbox: timedelta = timedelta(days=30)
+
+
+USUAL = StoreOptions()
+LONG = 60.0
+"""Seconds of a lease, where a case does not wait for its end."""
+
+
+def case(
+    wanted: StoreOptions = USUAL, *, needs: type | None = None, loops: int = 1
+) -> Callable[[Callable[[S], Coroutine[Any, Any, None]]], Callable[[S], None]]:
+    """Make a case of the suite. It runs in an event loop of its own, or in several, with tables of its own.
+
+    ``needs`` is an optional protocol: the case skips if the store does not have it.
+    """
+
+    def decorate(body: Callable[[S], Coroutine[Any, Any, None]]) -> Callable[[S], None]:
+        @functools.wraps(body)
+        def run(self: S) -> None:
+            self.play(lambda: body(self), wanted, needs, loops)
+
+        setattr(run, _MARK, True)
+        return run
+
+    return decorate
+
+
+_MARK = "diator_case"
+
+
+class StoreSuiteBase:
+    """The base of all cases: what the author of a plugin writes, and what cases are written with."""
+
+    case_timeout: ClassVar[float] = 30.0
+    """Seconds that a case may take; one that waits for ever fails."""
+    short_lease: ClassVar[float] = 0.5
+    """Seconds of a lease, in the cases that wait for its end."""
+    moment: ClassVar[float] = 0.3
+    """Seconds that a case waits for a row to become due, or to see that something waits."""
+    message_count: ClassVar[int] = 200
+    """How many messages the case with several writers stores."""
+
+    app: ClassVar[str] = "suite"
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
+            if replaced and not _has_xfail_with_reason(value):
+                text = f"{cls.__qualname__}.{name} replaces a case of the suite"
+                raise TypeError(f'{text}; mark it with @pytest.mark.xfail(reason="why it cannot pass"), or remove it')
+
+    # What the author writes.
+
+    def make_store(self, space: str, wanted: StoreOptions) -> Store:
+        """Make a store that is not open yet. Written by the author of the plugin.
+
+        Stores of one ``space`` use the same tables, as two processes do; those of different spaces see nothing of each
+        other. A case may ask for several of its space.
+        """
+        raise NotImplementedError(f"write {type(self).__qualname__}.make_store: it makes the store under test")
+
+    # Any: the session is the plugin's own (see Store.session).
+    def session(self, space: str, store: Store) -> AbstractAsyncContextManager[Any]:
+        """Open a session as the scope of a unit of work does. Leaving it closes it, and commits nothing.
+
+        Written by the author.
+        """
+        raise NotImplementedError(f"write {type(self).__qualname__}.session: it opens what units of work write through")
+
+    async def commit(self, session: Any) -> None:
+        """Commit the transaction of a session. Written by the author."""
+        raise NotImplementedError(f"write {type(self).__qualname__}.commit")
+
+    async def rollback(self, session: Any) -> None:
+        """Roll back the transaction of a session. Written by the author."""
+        raise NotImplementedError(f"write {type(self).__qualname__}.rollback")
+
+    async def savepoint(self, session: Any) -> None:  # noqa: ARG002 - for those who override it
+        """Begin a savepoint and release it. Optional: without it, the case that needs it skips."""
+        pytest.skip("the author has written no savepoint")
+
+    async def set_up(self, space: str) -> None:
+        """Prepare an empty database, before the tables are created. Optional."""
+
+    async def clean_up(self, space: str) -> None:
+        """Delete what a case has left. Optional."""
+
+    async def create_tables(self, store: Store) -> None:
+        """Create the tables of a store that is not open. Optional for a store that `OperatesStore`."""
+        assert isinstance(store, OperatesStore), f"write {type(self).__qualname__}.create_tables"
+        await store.create(self.app, self.container(store))
+
+    def container(self, store: Store) -> Container:  # noqa: ARG002 - for those who override it
+        """Give the container that the store is opened with. Optional: most stores need nothing of it."""
+        return cast("Container", NoContainer())  # which a store that uses it has to replace
+
+    async def stop_server(self) -> None:
+        """Make the database unreachable, until `start_server`. Optional: without it, the cases that need it skip."""
+        pytest.skip("the author has written no stop_server and start_server")
+
+    async def start_server(self) -> None:
+        """Make the database reachable again. Optional."""
+        pytest.skip("the author has written no stop_server and start_server")
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run a case in a new event loop. Override it for a loop of another kind."""
+        asyncio.run(main)
+
+    # What cases are written with.
+
+    def play(self, body: Callable[[], Awaitable[None]], wanted: StoreOptions, needs: type | None, loops: int) -> None:
+        """Run the body of a case, once in each of so many event loops, on tables of its own."""
+        self.space, self.wanted = f"t{uuid4().hex[:12]}", wanted
+        self._numbers = count()
+        for lap in range(loops):
+            self.run(self._play(body, needs, first=lap == 0, last=lap == loops - 1))
+
+    async def _play(self, body: Callable[[], Awaitable[None]], needs: type | None, *, first: bool, last: bool) -> None:
+        self._opened: list[Store] = []
+        store = self.new_store()
+        if needs is not None and not isinstance(store, needs):
+            pytest.skip(f"the store is not a {needs.__name__}")
+        try:
+            if first:
+                await self.set_up(self.space)
+                await self.create_tables(store)
+            await asyncio.wait_for(_coroutine(body), self.case_timeout)
+        finally:
+            for opened in (store, *self._opened):
+                await opened.aclose()
+            if last:
+                await self.clean_up(self.space)
+
+    def new_store(self, wanted: StoreOptions | None = None) -> Store:
+        """Make a store for the tables of this case, as another process would; it is not open."""
+        return self.make_store(self.space, wanted or self.wanted)
+
+    async def opened(self, store: Store | None = None, app: str | None = None) -> Store:
+        """Give a store that is open, and closed when the case ends."""
+        store = store or self.new_store()
+        self._opened.append(store)
+        await store.open(app or self.app, self.container(store))
+        return store
+
+    def message(
+        self, key: str | None = None, *, topic: str = "orders", after: float | None = None, data: bytes = b"{}"
+    ) -> OutgoingMessage:
+        """Make a message, whose id is a number of its own."""
+        envelope = Envelope(
+            specversion="1.0",
+            id=f"{next(self._numbers)}",
+            source="suite",
+            type="order.placed",
+            partitionkey=key,
+            data=msgspec.Raw(data),
+        )
+        due = None if after is None else datetime.now(timezone.utc) + timedelta(seconds=after)
+        return OutgoingMessage(topic, envelope, due=due)
+
+    def messages(self, number: int, key: str | None = None) -> list[OutgoingMessage]:
+        """Make several."""
+        return [self.message(key) for _ in range(number)]
+
+    async def held(
+        self, store: Store, relay: str = "relay", *, rank: int = 0, seconds: float = LONG
+    ) -> Mapping[int, int]:
+        """Lease as one relay."""
+        return await store.lease(relay, seconds=seconds, rank=rank)
+
+    async def all_held(self, store: Store, relay: str = "relay") -> Mapping[int, int]:
+        """Lease all partitions, as the only relay."""
+        held = await self.held(store, relay)
+        assert set(held) == set(range(self.wanted.partitions)), f"the only relay got {sorted(held)}"
+        return held
+
+    async def ids(self, store: Store, held: Mapping[int, int], limit: int = 1000) -> list[str]:
+        """Read, and give the ids of the rows."""
+        return [row.id for row in await store.read(held, limit)]
+
+    def join(self, store: Store, session: Any, *, own: bool = True) -> Transaction:
+        """Join the transaction of a session."""
+        return store.join(session, own=own)
+
+
+def ids_of(messages: Sequence[OutgoingMessage | StoredMessage]) -> list[str]:
+    """Give the ids of messages or rows."""
+    return [one.id for one in messages]
+
+
+def has_committed(transaction: Transaction) -> bool:
+    """Ask a transaction whether it was committed: type checkers take the property for a constant."""
+    return transaction.committed
+
+
+class NoContainer:
+    """What a store gets that needs no container."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the store uses {name} of its container; write the suite's hook `container`")
+
+
+async def _coroutine(body: Callable[[], Awaitable[None]]) -> None:
+    await body()
+
+
+def _has_xfail_with_reason(case: object) -> bool:
+    marks: list[pytest.Mark] = getattr(case, "pytestmark", [])
+    return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)
