@@ -51,14 +51,16 @@ class QueueReceiver(Receiving):
         return _lost(deliveries, done)
 
     async def _reopen(self) -> None:
-        """Open the link again where it broke, once for all that need it."""
+        """Open the link again if it broke, once for all that need it."""
         with translated(self._queue):
-            if not self._sdk.is_open:
+            if not self._sdk.is_open and self._closing is None:
                 await self._sdk.__aenter__()
 
     async def _close(self) -> None:
-        out, self._out = self._out, {}
-        await self._fetcher.aclose(held for held in out.values() if not held.lost)
+        released, self._out = [held for held in self._out.values() if not held.lost], {}
+        for held in released:
+            held.lost = True  # what is settled from now on has been released
+        await self._fetcher.aclose(released)
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
         self._fetcher.drop_expired()
@@ -87,8 +89,8 @@ class QueueReceiver(Receiving):
                 if not held.lost and not held.expired:
                     await self._carry_out(held, delivery, outcome)
                     held.settled = True
-            except MessageAlreadySettled:
-                held.settled = True
+            except MessageAlreadySettled:  # by an earlier call that was cancelled, or it was released
+                held.settled = not held.lost
             except LOST as error:
                 held.lost = True
                 if (held.copied or not isinstance(outcome, RetryAfter)) and (outage := unclear(error, self._queue)):
@@ -135,7 +137,7 @@ class QueueReceiver(Receiving):
             try:
                 await self._sdk.renew_message_lock(held.message)
             except MessageAlreadySettled:
-                return False
+                return held.lost
             except LOST:
                 return self._lose(held)
         return False

@@ -1,10 +1,14 @@
 """Cases: how messages are handed out, and that none is lost between two receives."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 
-from diator.brokers.port import BrokerCapability, Delivery, Receiver
+import pytest
+
+from diator.brokers.port import ACK, BrokerCapability, Delivery, Receiver
+from diator.errors import BrokerError
 from diator_conformance.brokers.bench import BrokerSuiteBase, case
 from diator_conformance.brokers.messages import messages, numbers
 
@@ -132,3 +136,37 @@ class Receiving(BrokerSuiteBase):
         await asyncio.wait([waiting], timeout=self.receive_timeout)
         assert waiting.done(), f"receive still waits {self.receive_timeout} s after its receiver was closed"
         return waiting.result()
+
+    @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+    @case(BrokerCapability.ACKNOWLEDGED)
+    async def test_what_is_settled_while_its_receiver_closes_is_settled_or_lost(self, ordered: bool) -> None:
+        """Or the call fails, which may be repeated. What is reported as settled is not delivered again."""
+        if ordered and BrokerCapability.ORDER_BY_KEY not in self.new_broker().capabilities:
+            pytest.skip("the broker does not declare ORDER_BY_KEY")
+        subscription = self.subscription(ordered=ordered)
+        broker = await self.given(subscription)
+        await broker.publish(messages(24, self.topic()), timeout=self.receive_timeout)
+        settled: set[int] = set()
+        for turns in (0, 1, 2, 3, 5, 8, 13, 21):
+            receiver = await broker.subscribe(subscription)
+            taken = await self.take(receiver, 3)
+            closing = asyncio.ensure_future(receiver.aclose())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for moment in range(2):
+                with contextlib.suppress(BrokerError):
+                    lost = await receiver.settle([(delivery, ACK) for delivery in taken])
+                    settled |= {*numbers(taken)} - {*numbers(lost)}
+                if not moment:
+                    await closing
+        receiver = await self.receiver(subscription)
+        came: list[int] = []
+        while True:
+            waiting = asyncio.ensure_future(receiver.receive(24))
+            if not (await asyncio.wait([waiting], timeout=self.receive_timeout / 2))[0]:
+                break
+            came += numbers(waiting.result())
+            await self.ack(receiver, waiting.result())
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert not settled & {*came}, "it was reported as settled"
