@@ -265,7 +265,7 @@ def test_provides_refuses_what_is_not_a_type_hint(value: Any) -> None:
         with pytest.raises(ConfigurationError) as caught:
             provides(str, value)  # not a hint
         problem = refused(caught)
-        assert problem.code == "undeclared-value"
+        assert problem.code == "provide-hint"
         assert f"provides({value!r}) is invalid: expected a type hint" in problem.text
         assert "app.provides(User)" in problem.fix
         assert problem.location == at("not a hint")

@@ -20,6 +20,9 @@ from diator.delivery.samples import samples
 from diator.delivery.structs import Struct
 from diator.engine.hints import format_hint
 
+ENCODABLE = "publish text that UTF-8 can encode: replace half characters, such as those that os.fsdecode() returns"
+"""What to do about a lone surrogate."""
+
 
 class Codec(NamedTuple):
     """Both directions for one class of events."""
@@ -135,7 +138,8 @@ def _proving(name: str, library: Model | Struct) -> Callable[[Any], bytes]:
             ]
             where = ", ".join(f"{name}.{field}" for field in fields) or name
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{where} can't be published: {error}") from error
+            fix = f"; {ENCODABLE}" if isinstance(error, UnicodeEncodeError) else ""
+            raise kind(f"{where} can't be published: {error}{fix}") from error
         if is_exact is not None and is_exact(event):
             return data
         if lost := _lost(event, data, library):

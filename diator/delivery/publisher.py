@@ -16,6 +16,7 @@ from diator.brokers.envelope import Envelope, OutgoingMessage
 from diator.brokers.port import BrokerCapability
 from diator.context import TRACE, Context, current_context, new_id
 from diator.delivery.catalog import Catalog, describe_event
+from diator.delivery.codec import ENCODABLE
 from diator.delivery.connection import Connection
 from diator.delivery.error_texts import described, text_of
 from diator.delivery.unsubscribed import UnsubscribedTopics
@@ -27,6 +28,7 @@ from diator.errors import (
     BrokerError,
     BrokerUnavailableError,
     ConfigurationError,
+    InvalidMessageError,
     MessageTooLargeError,
     NotPublishedError,
     Problem,
@@ -117,6 +119,8 @@ class Publisher:
     async def hand_over(self, unit: SendingUnit) -> None:
         """Seal what is outbound. Raises `MessageTooLargeError`, and what a codec raises for values it can't carry.
 
+        Raises `InvalidMessageError` for a key that can't be encoded.
+
         Raises `NotRunningError` in another event loop than that of the broker.
         """
         ensure_loop(self.loop, "events were published")
@@ -127,7 +131,8 @@ class Publisher:
         event = outbound.event
         entry = self._entries[type(event)]
         contract = entry.contract
-        key = None if contract.key is None else getattr(event, contract.key)
+        data = msgspec.Raw(entry.codec.encode(event))  # first: it names the field that can't be encoded
+        key = None if contract.key is None else _key_of(event, contract.key)
         now, headers = datetime.now(timezone.utc), context.headers
         if outbound.headers:
             headers = {**headers, **outbound.headers}
@@ -139,7 +144,7 @@ class Publisher:
                 source=self._source,
                 type=contract.name,
                 time=now,
-                partitionkey=None if key is None else str(key),
+                partitionkey=key,
                 traceparent=headers.get("traceparent") if headers else None,
                 tracestate=headers.get("tracestate") if headers else None,
                 diatorkind=entry.kind,
@@ -147,7 +152,7 @@ class Publisher:
                 diatorcorrelation=context.correlation_id,
                 diatorcausation=context.message_id if outbound.caused else context.causation_id,
                 diatorheaders=_own(headers) if headers else None,
-                data=msgspec.Raw(entry.codec.encode(event)),
+                data=data,
             ),
             due=None if outbound.after is None else now + timedelta(seconds=outbound.after),
         )
@@ -190,6 +195,19 @@ class Publisher:
             raise publish_error(error, outbound) from error
         if self.hooks.has_listener("published"):
             self.hooks.emit("published", Published(messages, time.monotonic() - began))
+
+
+def _key_of(event: Event, field: str) -> str | None:
+    """Return what an event is ordered by. Raises `InvalidMessageError` for a text that can't be encoded."""
+    value = getattr(event, field)
+    key = None if value is None else str(value)
+    if key is not None and not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            text = f"{type(event).__qualname__}.{field} can't be the key of its event: {key!r} has a lone surrogate"
+            raise InvalidMessageError(f"{text}; {ENCODABLE}") from error
+    return key
 
 
 def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> PublishError:

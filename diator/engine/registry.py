@@ -95,7 +95,7 @@ class Registry:
         if not is_hint(hint):
             text = f"provides({hint!r}) is invalid: expected a type hint, such as a class"
             fix = "declare the type that handlers ask for, app.provides(User); senders bring the value: app.using(...)"
-            raise ConfigurationError([Problem("undeclared-value", text, fix, location)])
+            raise ConfigurationError([Problem("provide-hint", text, fix, location)])
         self.declared.append((hint, location))
         self.provided.setdefault(key_of(hint, self.container), location)
 

@@ -1,6 +1,7 @@
 """Publishing: brokered events leave after the unit of work has closed well, as one batch and in order."""
 
 import asyncio
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from diator import (
     Diator,
     DomainEvent,
     ECSTEvent,
+    InvalidMessageError,
     MessageTooLargeError,
     NotificationEvent,
     NotPublishedError,
@@ -32,6 +34,11 @@ from tests.virtual_time import in_virtual_time
 @dataclass(frozen=True)
 class Join(Command[str]):
     texts: tuple[str, ...] = ("a",)
+
+
+@dataclass(frozen=True)
+class Shelve(Command[None]):
+    pass
 
 
 @contract("meetings.joined", version=3, key="text", topic="meetings")
@@ -170,11 +177,46 @@ async def test_an_event_that_is_too_large_rolls_the_command_back() -> None:
 async def test_a_value_that_can_not_be_encoded_rolls_the_command_back() -> None:
     bench = Bench()
     async with bench.app, bench.app.worker():
-        with pytest.raises(ValueError, match=r"Joined\.text can't be published: .*surrogates") as caught:
+        with pytest.raises(
+            ValueError, match=r"Joined\.text can't be published: .*surrogates.*; publish text that"
+        ) as caught:
             await bench.app.send(Join(("\ud800",)))
     assert isinstance(caught.value.__cause__, UnicodeEncodeError)
     assert "scope 1 undone by ValueError" in bench.journal.lines
     assert not bench.broker.publications
+
+
+class Shelf(enum.Enum):
+    TOP = 1
+
+    def __str__(self) -> str:
+        return "shelf \udc80"
+
+
+@contract("meetings.shelved", key="shelf")
+@dataclass(frozen=True)
+class Shelved(NotificationEvent):
+    shelf: Shelf | None = Shelf.TOP
+
+
+@in_virtual_time
+async def test_a_key_that_can_not_be_encoded_rolls_the_command_back() -> None:
+    """Its field can be: the key is the text of it."""
+    bench = Bench()
+
+    @bench.app.command
+    async def shelve(command: Shelve, publish: Publish[Shelved], session: Session) -> None:
+        publish(Shelved())
+
+    bench.app.publishes(Shelved)
+    async with bench.app, bench.app.worker():
+        for call in (bench.app.send(Shelve()), bench.app.publish(Shelved())):
+            with pytest.raises(InvalidMessageError, match=r"Shelved\.shelf .*'shelf \\udc80'.*; publish text that"):
+                await call
+        await bench.app.publish(Shelved(None))
+    assert "scope 1 undone by InvalidMessageError" in bench.journal.lines
+    ((published, *_),) = bench.broker.publications
+    assert [message.key for message in published] == [None]
 
 
 @in_virtual_time
