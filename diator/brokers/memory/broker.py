@@ -159,9 +159,10 @@ class MemoryBroker:
         queue = self._queues.pop(name, None)
         if queue is None:
             return False
-        queue.stop()
         for topic in self._topics.values():
-            topic.remove(queue)
+            if queue in topic.queues:
+                topic.queues.remove(queue)
+        queue.wake()  # publishers that wait for its room go on
         return True
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:

@@ -24,12 +24,6 @@ class MemoryTopic:
         self.turn = asyncio.Lock()
         """Held by the publisher that waits for room; others wait behind it, in the order in which they came."""
 
-    def remove(self, queue: Queue) -> None:
-        """Stop adding to this queue; publishers that wait for its room go on."""
-        if queue in self.queues:
-            self.queues.remove(queue)
-            self.wake()
-
     @property
     def must_wait(self) -> bool:
         """Whether a publisher has to wait: for room, or for others that wait already."""
