@@ -163,6 +163,8 @@ class Handled(NamedTuple):
     """What it raised; `asyncio.CancelledError` too."""
     message_type: str
     """The wire name of the event."""
+    repeated: bool = False
+    """Whether the inbox has it as handled already, so that the handler did not run; see ``Diator(store=...)``."""
 
 
 class Retried(NamedTuple):

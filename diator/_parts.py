@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
     def compile(self, checked: CheckResult, app: object, name: str | None, hooks: HookDispatcher) -> Dispatch:
         """Compile the plans of an app that was checked with the same parts, and with its hooks as they are now."""
-        sender = None if self.messaging is None else self.messaging.create_publisher(name)
+        sender = None if self.messaging is None else self.messaging.create_sender(name)
         wrapping = None
         if hooks.is_compiled:
             from diator.engine.wrapping import Wrapping  # noqa: PLC0415 - apps without hooks need none of it

@@ -228,6 +228,7 @@ class Decorators:
         timeout: float | None = ...,
         ordered: bool | None = ...,
         delivery: DeliveryGuarantee | None = ...,
+        once: bool | None = ...,
     ) -> HandlerOf[E, None]: ...
     @overload
     def on_event(self, handler: type[_AsyncHandler[T, E, None]], /) -> type[T]: ...
@@ -250,6 +251,7 @@ class Decorators:
         timeout: float | None = ...,
         ordered: bool | None = ...,
         delivery: DeliveryGuarantee | None = ...,
+        once: bool | None = ...,
     ) -> EventHandler: ...
     def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import Self
 
@@ -20,14 +20,15 @@ from diator.containers.port import ContainerCapability
 from diator.engine.calls import Call
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
+from diator.engine.events import needs_store
 from diator.engine.resources import ContainerScopes
 from diator.engine.stream import Stream
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
-from diator.options import COUNT, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
+from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
 from diator.retry import Retry
 from diator.router import Router
-from diator.sender import Sender, create_sender
+from diator.sender import BrokeredEvent, Sender, create_sender
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -65,6 +66,11 @@ class Diator(AsyncOnly, Router):
     many seconds one is cancelled, ``max_deliveries`` after how many deliveries without an outcome a message is parked,
     since it may kill its worker. ``hooks`` wrap and observe what happens.
 
+    ``store`` makes one transaction of what a handler changes and what it publishes, in the app's own database, and
+    keeps a handler from running again for a message that it has handled: an object that implements
+    ``diator.stores.Store``, such as ``SQLAlchemyStore(AsyncSession)``. Each process of the app publishes what is
+    stored, unless ``relay`` is false; ``diator relay module:app`` does nothing else.
+
     An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
     """
 
@@ -82,6 +88,8 @@ class Diator(AsyncOnly, Router):
         max_deliveries: int = 5,
         publish_timeout: float = 10.0,
         hooks: Iterable[Hooks] = (),
+        store: object | None = None,
+        relay: bool = True,
     ) -> None:
         super().__init__()
         listed: Any = tuple(hooks) if is_iterable(hooks) else hooks  # Any: callers may be unchecked
@@ -93,9 +101,12 @@ class Diator(AsyncOnly, Router):
             "max_deliveries": max_deliveries,
             "publish_timeout": publish_timeout,
             "hooks": listed,
+            "relay": relay,
         }
         require("Diator", _OPTIONS, given)
         ensure_plain_hooks(listed)
+        if store is not None:
+            _ensure_store_fits(broker, container)
         self.name = name
         self._hooks = HookDispatcher(listed)
         messaging: Messaging | None = None
@@ -110,6 +121,8 @@ class Diator(AsyncOnly, Router):
                 max_deliveries=max_deliveries,
                 publish_timeout=publish_timeout,
                 hooks=self._hooks,
+                store=store,
+                relay=relay,
             )
         found = self._registry.container = None if container is None else find_container(container)
         self._resources = ContainerScopes(found)
@@ -219,14 +232,19 @@ class Diator(AsyncOnly, Router):
     async def _connect(self) -> None:
         if self._parts.messaging is not None:
             try:
-                await self._parts.messaging.connect()
+                await self._parts.messaging.connect(self.name, self._parts.container)
             except BaseException:
                 await self._resources.stop()
                 raise
 
     async def _close(self) -> None:
         try:
-            await self._resources.stop()
+            try:
+                await self._resources.wait()
+                if self._parts.messaging is not None:
+                    await self._parts.messaging.drain()
+            finally:
+                await self._resources.stop()
         finally:
             if self._parts.messaging is not None:
                 await shielded(self._parts.messaging.close())
@@ -250,12 +268,22 @@ class Diator(AsyncOnly, Router):
         result: Coroutine[Any, Any, R] = call(request)
         return result
 
+    @overload
+    def publish(
+        self, event: BrokeredEvent, /, *, after: "float | timedelta | None" = None
+    ) -> Coroutine[Any, Any, str]: ...
+    @overload
+    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, str | None]: ...
     @marked
-    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
+    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, Any]:
         """Have events handled that no command has raised, in one unit of work.
 
-        ``after`` delays brokered events: seconds, or a timedelta. Raises at once what `send` does, and
-        `ConfigurationError` for an event that needs a message broker; what it raises for ``after``, see `Publish`.
+        Returns the message id of one brokered event, ``None`` for a domain event and for several. ``after`` delays
+        brokered events: seconds, or a timedelta. An app with a store stores them; otherwise the broker has them when
+        this returns.
+
+        Raises at once what `send` does, and `ConfigurationError` for an event that needs a message broker; what it
+        raises for ``after``, see `Publish`. Raises `StoreError` if the store can't take the events.
         """
         if after is not None:
             return self.using().publish(*events, after=after)
@@ -266,8 +294,21 @@ class Diator(AsyncOnly, Router):
                 call = self._running().plan_of_events(events).call
             except DiatorError as error:
                 raise error from None  # as in `send`
-        result: Coroutine[Any, Any, None] = call(events)
+        result: Coroutine[Any, Any, str | None] = call(events)
         return result
+
+    async def cancel(self, message_id: str, /) -> bool:
+        """Cancel a delayed event, in a transaction of its own; return whether it was in time.
+
+        ``message_id`` is what `Publish` and `publish` return. False also for an id that never was.
+
+        Raises `ConfigurationError` in an app without a store, `StoreError` if the store can't do it.
+        """
+        self._running()
+        messaging = self._parts.messaging
+        if messaging is None or messaging.outbox is None:
+            raise ConfigurationError([needs_store("app.cancel was called")])
+        return await messaging.outbox.cancel(message_id)
 
     def stream(self, query: Query[R], /) -> Stream[R]:
         """Read the rows of a query whose handler is an async generator: ``async with app.stream(query) as rows``.
@@ -338,6 +379,7 @@ _OPTIONS = {
     "event_timeout": POSITIVE,
     "max_deliveries": COUNT,
     "publish_timeout": POSITIVE,
+    "relay": FLAG,
     "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks, such as [MyHooks()]"),
 }
 
@@ -351,3 +393,15 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _no_broker(text: str) -> Problem:
     return Problem("no-broker", text, 'give it one: Diator("meetings", broker="redis://localhost:6379") or "memory://"')
+
+
+def _ensure_store_fits(broker: object, container: object) -> None:
+    """Raise `ConfigurationError` for a store without a broker, to which it relays, or without a container."""
+    problems: list[Problem] = []
+    if broker is None:
+        problems.append(_no_broker("Diator got a store, but no message broker that its events could go to"))
+    if container is None:
+        text = "Diator got a store, but no container that could give handlers and the store one session"
+        problems.append(Problem("no-container", text, "pass one: Diator(..., container=..., store=...)"))
+    if problems:
+        raise ConfigurationError(problems)

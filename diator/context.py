@@ -4,10 +4,14 @@ import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
+
+    from diator.messages import ECSTEvent, NotificationEvent
+
+    B = TypeVar("B", bound=NotificationEvent | ECSTEvent)
 
 E_contra = TypeVar("E_contra", contravariant=True)
 
@@ -72,17 +76,39 @@ class Publish(Protocol[E_contra]):
     They are handled after the handler has returned. In a test use `diator.testing.FakePublish`.
     """
 
+    @overload
+    def __call__(
+        self: "Publish[B]",
+        event: "B",
+        /,
+        *,
+        after: "float | timedelta | None" = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str: ...
+    @overload
     def __call__(
         self, event: E_contra, /, *, after: "float | timedelta | None" = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Collect an event.
+    ) -> str | None: ...
+    def __call__(
+        self, event: Any, /, *, after: "float | timedelta | None" = None, headers: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Collect an event, and return the id of its message; ``None`` for a domain event.
 
         A brokered event may be delivered ``after`` some seconds, or a timedelta, and carry ``headers`` of its own
         beside those of the sender.
 
         Raises `~diator.UndeclaredEventError` for an event that the hint does not name,
         `~diator.LatePublishError` after the handler has returned, `~diator.InvalidMessageError` for a domain event
-        with a delay or headers, and `~diator.ConfigurationError` if the broker can't deliver later.
+        with a delay or headers, and `~diator.ConfigurationError` if neither a store nor the broker can deliver later.
+        """
+        ...
+
+    async def cancel(self, message_id: str, /) -> bool:
+        """Cancel a delayed event in the transaction of this unit of work, and return whether it was in time.
+
+        ``message_id`` is what publishing it has returned, here or elsewhere. False also for an id that never was.
+
+        Raises `~diator.ConfigurationError` in an app without a store.
         """
         ...
 

@@ -72,6 +72,7 @@ class Router(NamedOtherwise, Decorators):
         timeout: float | None = None,
         ordered: bool | None = None,
         delivery: DeliveryGuarantee | None = None,
+        once: bool | None = None,
     ) -> None:
         """Register a handler of an event, of a union of events, or of a base class of events. See `add_command`.
 
@@ -79,9 +80,11 @@ class Router(NamedOtherwise, Decorators):
         own share of them (by default ``{app}.{handler}``; a rename strands what waits under the old name), ``retry``
         says how often it is tried, ``concurrency`` how many messages it handles at a time in one worker, ``timeout``
         how many seconds one may take, ``ordered=False`` gives up the order by key, and
-        ``delivery="at-most-once"`` accepts a broker that may lose messages. What is not given is as the app says.
+        ``delivery="at-most-once"`` accepts a broker that may lose messages. ``once`` says whether the inbox of the
+        app's store acknowledges a message that was handled before without running the handler; by default it does for
+        handlers whose dependencies use the session. What is not given is as the app says.
         """
-        consuming = SubscriptionOptions(subscription, retry, concurrency, timeout, ordered, delivery)
+        consuming = SubscriptionOptions(subscription, retry, concurrency, timeout, ordered, delivery, once)
         self._add(HandlerKind.EVENT, handler, event, timeout, thread, consuming)
 
     @overload

@@ -1,7 +1,7 @@
 """Senders: what ``app.using(...)`` gives, with values, headers and a correlation id for what is sent through it."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from diator._coroutines import marked
 from diator._headers import sealed_headers
@@ -13,13 +13,14 @@ from diator.engine.registry import Registry
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES
 from diator.errors import ConfigurationError, Problem
-from diator.messages import Event, Query, Request
+from diator.messages import ECSTEvent, Event, NotificationEvent, Query, Request
 from diator.options import DELAY, ID, optional, require
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
 R = TypeVar("R")
+BrokeredEvent = NotificationEvent | ECSTEvent
 
 
 class Sender:
@@ -46,15 +47,21 @@ class Sender:
         result: Coroutine[Any, Any, R] = plan.bind(self._provided, self._headers, self._correlation_id)(request)
         return result
 
+    @overload
+    def publish(
+        self, event: BrokeredEvent, /, *, after: "float | timedelta | None" = None
+    ) -> Coroutine[Any, Any, str]: ...
+    @overload
+    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, str | None]: ...
     @marked
-    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, None]:
+    def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, Any]:
         """Do what ``app.publish`` does."""
         require("app.publish", {"after": DELAY}, {"after": after})
         plan = self._running().plan_of_events(events)
         for event in events:
             ensure_may_wait(event, after)
         call = plan.bind(self._provided, self._headers, self._correlation_id, after=after)
-        result: Coroutine[Any, Any, None] = call(events)
+        result: Coroutine[Any, Any, str | None] = call(events)
         return result
 
     def stream(self, query: Query[R], /) -> Stream[R]:

@@ -196,7 +196,7 @@ async def test_what_is_no_event_is_refused_where_it_is_published(wrong: Any) -> 
 
 async def test_publishing_after_the_handler_has_returned_is_refused() -> None:
     app = Diator()
-    kept: list[Callable[[Happened], None]] = []
+    kept: list[Callable[[Happened], object]] = []
 
     @app.command
     async def go(command: Go, publish: Publish[Happened]) -> None:

@@ -184,7 +184,7 @@ async def enter(manager: Any) -> None:
         pass
 
 
-USES_OF_A_RUNNING_APP: list[Callable[[Diator], Awaitable[None]]] = [
+USES_OF_A_RUNNING_APP: list[Callable[[Diator], Awaitable[object]]] = [
     lambda app: app.publish(Left()),
     lambda app: app.using(headers={"a": "b"}).send(Join()),
     lambda app: enter(app.stream(Rows())),

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Format, get_annotations
 
+from diator._keys import Key
 from diator._locations import SourceLocation
 from diator.brokers.port import Broker, BrokerCapability, Subscription, Topic
 from diator.brokers.refusals import refusals_of
+from diator.containers.port import InspectableContainer
 from diator.delivery.codec import Codec, UnserialisableError, codec_of
 from diator.engine.arguments import fits, say, spelled_out, with_defaults
 from diator.engine.check import CheckResult
@@ -62,6 +64,8 @@ class ConsumerConfig(NamedTuple):
     timeout: float
     shared_topics: frozenset[str]
     """Topics on which events of other types are to be expected: contracts name them with ``topic=``."""
+    once: bool = False
+    """Whether the inbox of the app's store keeps the handler from running again for a message that it has handled."""
 
     @property
     def name(self) -> str:
@@ -82,9 +86,14 @@ class Catalog(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def build_catalog(checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults) -> Catalog:
-    """Draw up the catalog of an app, with everything that its broker can't do."""
-    return _CatalogBuilder(checked, name, broker, defaults).catalog()
+def build_catalog(
+    checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults, session: Key | None = None
+) -> Catalog:
+    """Draw up the catalog of an app, with everything that its broker can't do.
+
+    ``session`` is what the app's store writes through, if it has one.
+    """
+    return _CatalogBuilder(checked, name, broker, defaults, session).catalog()
 
 
 def describe_event(cls: type[Event], hint: Any = None) -> EventType:
@@ -113,7 +122,10 @@ def topics_of(entry: EventType) -> tuple[str, ...]:
 
 
 class _CatalogBuilder:
-    def __init__(self, checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults) -> None:
+    def __init__(
+        self, checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults, session: Key | None
+    ) -> None:
+        self.session = session
         self.checked = checked
         self.app_name = name
         self.broker = broker
@@ -257,7 +269,29 @@ class _CatalogBuilder:
             said.concurrency or self.defaults.concurrency,
             said.timeout or self.defaults.timeout,
             frozenset(entry.topic for entry in self.entries.values() if entry.contract.topic),
+            self._once(registration, wired),
         )
+
+    def _once(self, registration: Registration, wired: WiredCallable) -> bool:
+        """Whether a handler has an inbox: if it says so, or if what it or its middlewares ask for uses the session."""
+        said = registration.options.once
+        if self.session is None:
+            if said:
+                text = f"{registration.name} asks for once=True, but the app has no store, which remembers its messages"
+                fix = 'give it one: Diator("meetings", store=...), or drop once=True and make the handler idempotent'
+                self._add(registration, "no-store", text, fix)
+            return False
+        return self._reaches(self.session, registration, wired) if said is None else said
+
+    def _reaches(self, session: Key, registration: Registration, wired: WiredCallable) -> bool:
+        reach, container = self.checked.reach, self.checked.container
+        following = reach.reachable_from(wired.publishes)
+        around = reach.middlewares_for(*self.checked.classes[registration])
+        inside = (wired, *following.handlers, *(one for one in (*around, *following.layers) if not one.is_outer))
+        keys = {key for one in inside for key in one.keys}
+        if session in keys:
+            return True
+        return bool(keys) and isinstance(container, InspectableContainer) and container.reaches(keys, session)
 
     def _name(self, registration: Registration) -> str:
         prefix = self.checked.registry.prefixes.get(registration, "")

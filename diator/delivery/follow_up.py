@@ -27,7 +27,8 @@ class FollowUpSender:
     """
 
     keys: Collection[Key] = ()
-    begin = None
+    begin = cancel = None
+    sees_deliveries = False
 
     def __init__(self, publisher: Publisher, subscription: str, outage: OutageTracker) -> None:
         self._publisher = publisher

@@ -7,18 +7,26 @@ from collections.abc import Collection
 from diator._hooks import HookDispatcher
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
+from diator.containers.port import Container
 from diator.delivery.catalog import Catalog, Defaults, build_catalog
 from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
 from diator.delivery.operations import Operations
+from diator.delivery.outbox import Outbox
 from diator.delivery.publisher import Publisher
+from diator.delivery.store_checks import find_store, store_problems
+from diator.delivery.store_sender import StoreSender
 from diator.delivery.worker import Worker
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
+from diator.engine.outbound import EventPublisher
 from diator.errors import BrokerUnavailableError
 from diator.retry import Retry
 
 logger = logging.getLogger("diator")
+
+UNNAMED = "diator"
+"""The source of events, and the owner of tables, of an app without a name."""
 
 
 class Messaging:
@@ -34,6 +42,8 @@ class Messaging:
         max_deliveries: int,
         publish_timeout: float,
         hooks: HookDispatcher,
+        store: object | None = None,
+        relay: bool = True,
     ) -> None:
         self.broker: Broker = find_broker(broker)
         self._connection = connection_of(self.broker)
@@ -41,6 +51,7 @@ class Messaging:
         self.hooks = hooks
         self._catalog: Catalog | None = None
         self._publisher: Publisher | None = None
+        self.outbox = None if store is None else Outbox(find_store(store), hooks, relay=relay)
 
     @property
     def catalog(self) -> Catalog:
@@ -50,17 +61,22 @@ class Messaging:
 
     def add_broker_problems(self, checked: CheckResult, name: str | None) -> CheckResult:
         """Add what is wrong with brokered events."""
-        self._catalog = build_catalog(checked, name, self.broker, self.defaults)
-        return checked._replace(problems=(*checked.problems, *self._catalog.problems))
+        session = None if self.outbox is None else self.outbox.session_in(checked.container)
+        self._catalog = build_catalog(checked, name, self.broker, self.defaults, session)
+        problems = [*checked.problems, *self._catalog.problems]
+        if self.outbox is not None:
+            problems += store_problems(self.outbox.store, checked, name or UNNAMED)
+        return checked._replace(problems=tuple(problems))
 
     publisher: type[Publisher] = Publisher
     """What publishes."""
 
-    def create_publisher(self, name: str | None) -> Publisher:
-        """Give what publishes, for an app that was checked."""
+    def create_sender(self, name: str | None) -> EventPublisher:
+        """Return the sender of an app that was checked."""
         make, timeout = self.publisher, self.defaults.publish_timeout
-        self._publisher = make(self._connection, name or "diator", self.catalog, timeout, self.hooks)
-        return self._publisher
+        publisher = self._publisher = make(self._connection, name or UNNAMED, self.catalog, timeout, self.hooks)
+        publisher.outbox = self.outbox
+        return publisher if self.outbox is None else StoreSender(self.outbox, publisher)
 
     @property
     def has_catalog(self) -> bool:
@@ -72,19 +88,40 @@ class Messaging:
         catalog, timeout = self.catalog, self.defaults.publish_timeout
         return Operations(self._connection, catalog.configs, catalog.topics, timeout=timeout)
 
-    async def connect(self) -> None:
-        """Connect. If the broker is unavailable the app starts all the same: it may recover before it is needed."""
+    async def connect(self, name: str | None, container: Container | None) -> None:
+        """Connect. If broker or database is unavailable the app starts all the same: both may recover in time.
+
+        Raises `BrokerError` and `StoreError` for what is permanent.
+        """
         if self._publisher is not None:
             self._publisher.loop = asyncio.get_running_loop()
+        if self.outbox is None:
+            return await self._connect()
+        assert container is not None, "an app with a store has a container"
+        await self.outbox.open(name or UNNAMED, container, self.defaults.publish_timeout)
+        try:
+            await self._connect()
+        except BaseException:
+            await self.outbox.close()
+            raise
+
+    async def _connect(self) -> None:
         try:
             await self._connection.open(self.defaults.publish_timeout)
         except BrokerUnavailableError as error:
             text = "the broker can't be reached (%s); the app starts without it, and publishing fails until it recovers"
             logger.warning(text, described(error))
 
+    async def drain(self) -> None:
+        """Let the relay publish what is stored, when no unit of work runs any more, and release its partitions."""
+        if self.outbox is not None:
+            await self.outbox.drain()
+
     async def close(self) -> None:
-        """Close the connection. A broker that takes too long is left behind: the program is about to end."""
+        """Close the connections. A broker that takes too long is left behind: the program is about to end."""
         seconds = self.defaults.publish_timeout
+        if self.outbox is not None:
+            await self.outbox.close()
         try:
             await asyncio.wait_for(self._connection.close(), seconds)
         except asyncio.TimeoutError:

@@ -24,6 +24,9 @@ _MAX_UNHANDLED = 100
 """Types that are logged; on some topics anything may come."""
 
 
+_HANDLED = "%s handled %s, attempt %d, in %.3g s"
+
+
 class OutcomeReporter:
     """Decides and reports the outcomes of one subscription. ``lossy``: the broker delivers at most once."""
 
@@ -67,13 +70,13 @@ class OutcomeReporter:
     # What a run becomes
 
     def handled(self, job: Job, event: Event, seconds: float, error: BaseException | None) -> None:
-        """Report that a handler has ended."""
+        """Report that a handler has ended, or that the inbox has recognized a message that was handled before."""
         assert job.context is not None
         if self._hooks.has_listener("handled"):
-            message_type = contract_of(type(event)).name
-            self._hooks.emit("handled", Handled(self._name, event, job.context, seconds, error, message_type))
+            details = (contract_of(type(event)).name, job.is_repeated)
+            self._hooks.emit("handled", Handled(self._name, event, job.context, seconds, error, *details))
         if error is None and handled_logger.isEnabledFor(logging.INFO):
-            text = "%s handled %s, attempt %d, in %.3g s"
+            text = "%s had handled %s before: attempt %d, in %.3g s" if job.is_repeated else _HANDLED
             values = (self._name, job.name, job.delivery.failures + 1, seconds)
             handled_logger.info(text, *values, extra=self._fields(job, "handled", seconds))
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -38,12 +39,16 @@ from diator.hooks import Published, Publishing
 from diator.messages import Event
 from diator.options import DELAY, require
 
+if TYPE_CHECKING:
+    from diator.delivery.outbox import Outbox
+
 
 class Publisher:
     """Makes messages of events and hands them to the broker: an `diator.engine.outbound.EventPublisher`."""
 
     keys: Collection[Key] = ()
-    begin = None
+    begin = cancel = None
+    sees_deliveries = False
 
     def __init__(
         self, connection: Connection, source: str, catalog: Catalog, timeout: float, hooks: HookDispatcher
@@ -56,6 +61,8 @@ class Publisher:
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the broker was opened in, while it is open."""
         self.creations = connection.creations
+        self.outbox: Outbox | None = None
+        """Where the app stores what it publishes; none for an app without a store."""
         self._unsubscribed = UnsubscribedTopics(broker)
         self._source = source
         self._entries = catalog.event_types
@@ -109,10 +116,10 @@ class Publisher:
 
     def _seconds(self, after: Delay, event: Event) -> float:
         require("publish", {"after": DELAY}, {"after": after})
-        if BrokerCapability.SCHEDULES not in self.broker.capabilities:
+        if self.outbox is None and BrokerCapability.SCHEDULES not in self.broker.capabilities:
             name, broker = type(event).__qualname__, type(self.broker).__name__
             text = f"{name} was published with after={after!r}, but {broker} can't deliver an event later"
-            fix = "publish it without after, or use a broker that can, such as redis:// or memory://"
+            fix = "publish it without after, give the app a store, or use a broker that can, such as memory://"
             raise ConfigurationError([Problem("no-schedule", text, fix, location_in_frame(caller()))])
         return after.total_seconds() if isinstance(after, timedelta) else after
 

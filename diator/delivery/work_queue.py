@@ -23,6 +23,7 @@ class Job:
         "is_decided",
         "is_finished",
         "is_late",
+        "is_repeated",
         "key",
         "lease_ends",
         "lost",
@@ -40,6 +41,8 @@ class Job:
         """When its handler will have taken too long, by the clock of the event loop."""
         self.is_late = False
         """Whether its handler was cancelled for taking too long."""
+        self.is_repeated = False
+        """Whether the inbox has it as handled already, so that its handler does not run."""
         self.lease_ends = lease_ends
         """When its lease expires if it is not renewed, by the clock of the event loop."""
         self.lost = False

@@ -5,7 +5,6 @@ What a call needs is decided here, once, so that a message pays only for what it
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from types import MethodType
 from typing import Any, cast
 
 from diator._coroutines import marked
@@ -129,13 +128,13 @@ def _plain_call(function: Function, supplies: tuple[ArgumentSource, ...]) -> Uni
 def _publishing_call(function: Function, supplies: tuple[ArgumentSource, ...], rule: PublishGuard) -> UnitCall:
     def call(message: Any, unit: UnitOfWork) -> Coroutine[Any, Any, Any]:
         unit.publisher = rule
-        publish = MethodType(rule.publish, unit)
+        publish = bind(rule.publish, unit)
         return function(message, publish) if only_publish else waiting(message, unit, publish)
 
     async def waiting(message: Any, unit: UnitOfWork, publish: Function) -> Any:
         return await function(message, *await _arguments(supplies, unit, publish))
 
-    only_publish = supplies == (_PUBLISH,)
+    only_publish, bind = supplies == (_PUBLISH,), rule.bind
     return call
 
 
@@ -150,7 +149,7 @@ def _class_call(
 
     async def call(message: Any, unit: UnitOfWork) -> Any:
         unit.publisher = rule
-        publish = MethodType(rule.publish, unit) if rule else None
+        publish = rule.bind(rule.publish, unit) if rule else None
         if key is None:
             instance = build(*await _arguments(constructor, unit, publish))
         else:

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from types import MethodType
+from typing import Any, NamedTuple, NoReturn, cast
 
+from diator._locations import caller, location_in_frame
 from diator.engine.hints import format_hint
 from diator.engine.outbound import EventPublisher, Outbound, SendingUnit
 from diator.engine.registrations import HandlerKind, Registration
@@ -144,10 +146,48 @@ def needs_broker(cls: type[Event], what: str) -> Problem:
     return Problem("no-broker", text, "derive it from DomainEvent")
 
 
+class CancellingPublish:
+    """`Publish` in an app with a store: it can cancel, too."""
+
+    __slots__ = ("_publish", "_unit")
+
+    def __init__(self, publish: Callable[..., str | None], unit: UnitOfWork) -> None:
+        self._publish = publish
+        self._unit = unit
+
+    def __call__(
+        self, *events: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Collect one event."""
+        return self._publish(self._unit, *events, after=after, headers=headers)
+
+    async def cancel(self, message_id: str, /) -> bool:
+        """Cancel a delayed event in the transaction of the unit of work."""
+        unit = self._unit
+        if unit.publisher is None:
+            raise LatePublishError("publish.cancel was called after the handler had returned; call it before that")
+        if not isinstance(unit, SendingUnit) or unit.sender.cancel is None:
+            text = "publish.cancel was called in a unit of work that publishes no brokered events"
+            fix = "declare the event in the handler's hint, as in Publish[Reminder], or use `await app.cancel(id)`"
+            raise DiatorError(f"{text}, so it takes no part in the transaction; {fix}")
+        return await unit.sender.cancel(unit, message_id)
+
+
+def _cannot_cancel(_message_id: object) -> NoReturn:
+    """Stand for ``publish.cancel`` in an app without a store."""
+    raise ConfigurationError([needs_store("publish.cancel was called")])
+
+
+def needs_store(text: str) -> Problem:
+    """The problem of a call that only an app with a store can do."""
+    text = f"{text}, but the app has no store, so what was published has left"
+    return Problem("no-store", text, 'pass one: Diator("meetings", broker=..., store=...)', location_in_frame(caller()))
+
+
 class PublishGuard:
     """What one handler may publish."""
 
-    __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_table", "allowed", "publish")
+    __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_table", "allowed", "bind", "publish")
 
     def __init__(
         self,
@@ -168,8 +208,12 @@ class PublishGuard:
 
         A bound method is the one callable with a state that the interpreter calls as fast as a function.
         """
+        self.publish.cancel = _cannot_cancel  # type: ignore[attr-defined]  # which a bound method has, too
+        cancels = table.sender is not None and table.sender.cancel is not None
+        self.bind: Callable[[Any, UnitOfWork], Any] = CancellingPublish if cancels else MethodType
+        """Binds it. ``Any``: type checkers have no type for a bound method that is made by hand."""
 
-    def _publish(self) -> Callable[..., None]:
+    def _publish(self) -> Callable[..., str | None]:
         allowed = self.allowed
 
         def publish(
@@ -179,7 +223,7 @@ class PublishGuard:
             *more: Event,
             after: Delay | None = None,
             headers: Mapping[str, str] | None = None,
-        ) -> None:
+        ) -> str | None:
             if more or event is _NOTHING:
                 raise TypeError(_one_by_one(len(more) + (event is not _NOTHING)))
             if type(event) in allowed and unit.publisher is self and after is None and headers is None:
@@ -187,15 +231,16 @@ class PublishGuard:
             elif unit.publisher is not self:
                 raise LatePublishError(_too_late(event))
             elif self._is_brokered(event):
-                unit.collect(event, after, headers)
+                return unit.collect(event, after, headers)
             else:
                 ensure_may_wait(event, after, headers)
                 unit.events.append(event)
+            return None
 
         publish.__qualname__ = "publish"  # what Python says of keywords
         return publish
 
-    def _reporting(self, publish: Callable[..., None], collected: "Collect") -> Callable[..., None]:
+    def _reporting(self, publish: Callable[..., str | None], collected: "Collect") -> Callable[..., str | None]:
         """`Publish` where hooks see each event."""
 
         def reporting(
@@ -205,10 +250,11 @@ class PublishGuard:
             *more: Event,
             after: Delay | None = None,
             headers: Mapping[str, str] | None = None,
-        ) -> None:
-            publish(unit, event, *more, after=after, headers=headers)
+        ) -> str | None:
+            message_id = publish(unit, event, *more, after=after, headers=headers)
             outbound = cast("SendingUnit", unit).outbound[-1] if self._is_brokered(event) else None
             collected(event, self._handler, outbound, after, headers)
+            return message_id
 
         reporting.__qualname__ = publish.__qualname__
         return reporting

@@ -208,6 +208,7 @@ _CONSUMING = {
     "concurrency": optional(COUNT),
     "ordered": optional(FLAG),
     "delivery": optional(one_of(*get_args(DeliveryGuarantee))),
+    "once": optional(FLAG),
 }
 
 

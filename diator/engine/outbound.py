@@ -4,7 +4,7 @@ The engine has no broker and no store; `EventSender` is what it knows of either.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diator._keys import Key
 from diator._shielding import shielded
@@ -12,6 +12,9 @@ from diator.context import Context, current_context
 from diator.engine.resources import ContainerScopes
 from diator.engine.unit import NO_VALUES, Delay, UnitCall, UnitOfWork
 from diator.messages import Event
+
+if TYPE_CHECKING:
+    from diator.stores.port import Transaction
 
 
 class Outbound:
@@ -39,7 +42,7 @@ class Outbound:
 class SendingUnit(UnitOfWork):
     """A unit of work that may publish brokered events, and owns them until they are handed over."""
 
-    __slots__ = ("cancelled", "context", "outbound", "sender")
+    __slots__ = ("cancelled", "context", "outbound", "sender", "transaction")
 
     def __init__(self, context: Context, sender: "EventSender") -> None:
         self.context = context
@@ -48,15 +51,20 @@ class SendingUnit(UnitOfWork):
         """The cancel that came while the unit closed without an error."""
         self.outbound: list[Outbound] = []
         """The brokered events, in the order of publishing."""
+        self.transaction: Transaction | None = None
+        """What a store does in the unit's transaction; none in an app without a store."""
 
-    def collect(self, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None) -> None:
-        """Take over a brokered event. Raises what its sender says of its delay or its headers."""
+    def collect(self, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None) -> str:
+        """Take over a brokered event, and return its id. Raises what its sender says of its delay or its headers."""
         self.sender.collect(self, event, after, headers)
+        return self.outbound[-1].id
 
     def fail(self, error: BaseException) -> None:
         """Remember the first error, and publish nothing."""
         super().fail(error)
         self.outbound.clear()
+        if self.transaction is not None:
+            self.transaction.fail()
 
     def cancel(self, error: BaseException) -> None:
         """Have the cancel raised when the events are handed over: what is committed belongs together with them."""
@@ -79,8 +87,19 @@ class EventSender(Protocol):
     def begin(self) -> Callable[[Any, SendingUnit], Awaitable[bool]] | None:
         """Called with the message before inner middlewares and handler; they do not run where it answers false.
 
-        ``None`` compiles nothing into the plans.
+        ``None`` compiles nothing into the plans. With it, `hand_over` and `send` are called for each unit that has
+        completed, also where nothing was published.
         """
+        ...
+
+    @property
+    def sees_deliveries(self) -> bool:
+        """Whether deliveries pass these points also where their handlers publish nothing, as an inbox needs."""
+        ...
+
+    @property
+    def cancel(self) -> Callable[[SendingUnit, str], Awaitable[bool]] | None:
+        """Cancel a delayed event by its id, in the transaction of the unit. ``None`` where that is not possible."""
         ...
 
     def prepare(self, cls: type[Event], /) -> None:
@@ -119,10 +138,11 @@ Take = Callable[[SendingUnit, Sequence[Event], Delay | None], None]
 
 def hand_over_after(call: UnitCall, sender: EventSender) -> UnitCall:
     """Seal the brokered events of a unit when all its handlers have run."""
+    always = sender.begin is not None
 
     async def work(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
         result = await call(message, unit)
-        if unit.outbound:
+        if always or unit.outbound:
             await sender.hand_over(unit)
         return result
 
@@ -145,15 +165,18 @@ def compile_sending_unit(
     take: Take | None = None,
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Make the unit that owns its brokered events, and hand them to the broker once it has completed."""
+    always = sender.begin is not None
 
     async def plan(message: Any, provided: Mapping[Key, object] = NO_VALUES, after: Delay | None = None) -> Any:
         context = current_context.get()
         assert context is not None, "plans that send set a context"
         unit = SendingUnit(context, sender).begin(resources.resolve, provided)
+        published = None
         if take is not None:
             take(unit, message, after)
+            published = unit.outbound[0].id if len(message) == 1 and unit.outbound else None
         result = await run(message, provided, unit)
-        if unit.outbound:
+        if always or unit.outbound:
             resources.enter()
             try:
                 await (sender.send(unit) if unit.cancelled is None else shielded(sender.send(unit), unit.cancelled))
@@ -161,7 +184,7 @@ def compile_sending_unit(
                 resources.leave()
         if unit.cancelled is not None:
             raise unit.cancelled
-        return result
+        return published or result
 
     return plan
 

@@ -41,6 +41,7 @@ from diator.engine.immediate import compile_immediate_unit
 from diator.engine.outbound import (
     EventPublisher,
     EventSender,
+    SendingUnit,
     Take,
     ask_before,
     compile_sending_unit,
@@ -173,8 +174,7 @@ class Compiler:
         links += [self._link(layer) for layer in reversed(layers) if layer.is_outer]
         if self._wrapping and not delivered:
             links.append(partial(_wrapped, self._wrapping, "stream" if wired.streams else "send"))
-        begins = delivered and sender is not None and sender.begin is not None
-        sends = sender is not None and (begins or self._sends(wired, following))
+        sends = sender is not None and ((delivered and sender.sees_deliveries) or self._sends(wired, following))
         direct = compile_direct(wired, self._resources.threads)
         if direct and not (inner or self._sees_handlers or sends):
             return Plan(None, direct, links, needs)
@@ -227,11 +227,25 @@ class Compiler:
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
         if not any(self._table.steps.get(cls, ((), True))[1] for cls in classes):
             return Plan(None, only_events(self._table), around, needs)
+        if self._sender is not None and self._sender.begin is not None and self._table.brokered.issuperset(classes):
+            return self._storing_plan(needs, self._sender, around)
         work = self._telling(with_events(collect_events(self._table), self._table.steps), needs)
         if self._sender is not None and self._reach.can_send(published):
             work = hand_over_after(work, self._sender)
             return self._sending_plan(work, around, needs, self._sender, self._taking(self._sender))
         return Plan(work, self._resources.unit(work, bool(needs.keys)), around, needs)
+
+    def _storing_plan(self, needs: Requirements, sender: EventPublisher, around: Iterable[Wrapper]) -> Plan:
+        """Compile the plan of events that all go to a store, which has a transaction of its own for them."""
+        needs.context = True
+
+        async def work(_events: Any, unit: Any) -> None:  # a SendingUnit
+            await sender.hand_over(unit)
+
+        def run(events: Any, _provided: Any, unit: SendingUnit) -> Coroutine[Any, Any, None]:
+            return work(events, unit)
+
+        return Plan(work, compile_sending_unit(run, sender, self._resources, self._taking(sender)), around, needs)
 
     def _taking(self, sender: EventPublisher) -> Take:
         take = take_brokered(self._table.brokered, sender)

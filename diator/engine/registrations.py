@@ -47,6 +47,7 @@ class SubscriptionOptions(NamedTuple):
     timeout: float | None = None
     ordered: bool | None = None
     delivery: DeliveryGuarantee | None = None
+    once: bool | None = None
 
 
 UNSET = SubscriptionOptions()

@@ -93,7 +93,7 @@ class ContainerScopes:
         """
         try:
             try:
-                await self._wait()
+                await self.wait()
             finally:
                 await self.threads.stop()
         finally:
@@ -148,7 +148,8 @@ class ContainerScopes:
             raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
         raise NotRunningError(other_loop("a message was sent"))
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
+        """Wait for the units of work that use the container. A cancel ends the waiting."""
         while self.under_way:
             logger.info("the app ends; it waits for %d units of work before it closes its container", self.under_way)
             self.all_ended = asyncio.get_running_loop().create_future()

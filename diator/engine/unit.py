@@ -59,7 +59,7 @@ class UnitOfWork:
         event: Event,
         after: Delay | None = None,  # noqa: ARG002 - a unit that can send uses it
         headers: Mapping[str, str] | None = None,  # noqa: ARG002 - the same
-    ) -> None:
+    ) -> str:
         """Take over a brokered event. Raises `DiatorError`: in this unit of work no handler declares one."""
         text = f"{type(event).__qualname__} was defined after the app started, so the unit of work can't publish it"
         raise DiatorError(f"{text}; import the module of every event before the app starts")

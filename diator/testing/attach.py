@@ -86,7 +86,7 @@ async def start(app: Diator, stack: AsyncExitStack) -> None:
     if not is_running(app):
         await stack.enter_async_context(app)
     elif broker is not None:
-        await broker.connect()
+        await broker.connect(app.name, parts_of(app).container)
         stack.push_async_callback(broker.close)
 
 

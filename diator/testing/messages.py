@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Generic, TypeVar, cast, overload
 
+from diator.context import new_id
 from diator.engine.hints import format_hint
 from diator.engine.registrations import Registration, name_of
 from diator.errors import InvalidMessageError
@@ -111,19 +112,27 @@ class FakePublish(Messages[Event]):
     It takes every event, and can then be asserted on.
     """
 
-    __slots__ = ("_taken",)
+    __slots__ = ("_taken", "cancelled")
 
     def __init__(self) -> None:
         self._taken: list[Entry[Event]] = []
+        self.cancelled: list[str] = []
+        """The ids that were cancelled, in order; they are still among what was published."""
         super().__init__("published", self._taken, self._taken)
 
     def __call__(
         self, event: Event, /, *, after: float | timedelta | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Take an event. Raises `~diator.InvalidMessageError` for what is none."""
+    ) -> str:
+        """Take an event, and return an id. Raises `~diator.InvalidMessageError` for what is no event."""
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are not all typed
             raise InvalidMessageError(f"published {event!r}, which is no event; expected an instance of Event")
         self._taken.append(Entry("published", event, done=True, after=after, headers=headers))
+        return new_id()
+
+    async def cancel(self, message_id: str, /) -> bool:
+        """Take an id to cancel, as if that were in time."""
+        self.cancelled.append(message_id)
+        return True
 
 
 def _did(entry: Entry, by: object) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -79,9 +80,13 @@ class Session(AsyncOnly, Recording):
         return self._entered().send(request)
 
     @marked
-    def publish(self, *events: Event) -> Coroutine[Any, Any, None]:
+    def publish(self, *events: Event, after: float | timedelta | None = None) -> Coroutine[Any, Any, str | None]:
         """Do what ``app.publish`` does."""
-        return self._entered().publish(*events)
+        return self._entered().publish(*events, after=after)
+
+    async def cancel(self, message_id: str, /) -> bool:
+        """Do what ``app.cancel`` does."""
+        return await self._entered().cancel(message_id)
 
     def stream(self, query: Query[R], /) -> Stream[R]:
         """Do what ``app.stream`` does."""

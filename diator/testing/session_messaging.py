@@ -29,9 +29,11 @@ class SessionOptions(NamedTuple):
     """Whether retries and events with a delay wait as they do outside of tests."""
     injection: Injection | None = None
     """The faults of deliveries."""
+    keeps_store: bool = False
+    """Whether events pass through the store of the app."""
 
 
-AS_IT_IS = SessionOptions("keep", delays=True)
+AS_IT_IS = SessionOptions("keep", delays=True, keeps_store=True)
 
 
 class _AtOnce(Publisher):
@@ -66,6 +68,8 @@ class SessionMessaging(Messaging):
             publish_timeout=said.publish_timeout,
             hooks=own.hooks,
         )
+        if stage.keeps_store:
+            self.outbox = own.outbox
         self._activity = activity
         self._at_once = not stage.delays
         if self._at_once:

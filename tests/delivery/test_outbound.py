@@ -57,6 +57,8 @@ class Store:
     handled: set[str] = field(default_factory=set[str])
     fails: bool = False
     keys: Collection[Key] = (Key(Session),)
+    sees_deliveries: bool = True
+    cancel: None = None
 
     async def begin(self, message: Any, unit: SendingUnit) -> bool:
         session: Session = await unit.resolve(Key(Session))
@@ -181,7 +183,7 @@ async def test_a_brokered_handler_passes_the_same_points() -> None:
 async def test_what_was_handled_already_does_not_run_again() -> None:
     bench = Bench()
     await bench.deliver(Joined("a"), handled_before=True)
-    assert bench.journal.lines == ["scope 1 opens", "begin Joined in 1", "scope 1 closes"]
+    assert bench.journal.lines == ["scope 1 opens", "begin Joined in 1", "scope 1 closes", "notify 0"]
 
 
 # ------------------------------------------------------------------------------------------- delays and headers

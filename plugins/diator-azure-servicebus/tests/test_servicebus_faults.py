@@ -983,7 +983,8 @@ def _subscriptions(app: Diator) -> Sequence[Subscription]:
 async def _publish_in_the_end(app: Diator, events: Sequence[Any]) -> None:
     for _ in range(20):
         try:
-            return await app.publish(*events)
+            await app.publish(*events)
+            return
         except PublishError as error:
             events = [*error.unsent, *error.unknown]
             await asyncio.sleep(0.05)

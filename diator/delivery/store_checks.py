@@ -1,0 +1,49 @@
+"""What must be right with a store before its app starts."""
+
+from collections.abc import Iterator
+
+from diator._keys import Key
+from diator.containers.port import Container, ContainerCapability, Lifetime
+from diator.engine.check import CheckResult, factory_location
+from diator.engine.hints import key_of
+from diator.errors import ConfigurationError, Problem
+from diator.stores.port import Store
+
+
+def find_store(given: object) -> Store:
+    """Return the store that an app was given. Raises `ConfigurationError` for anything else."""
+    if isinstance(given, Store) and not isinstance(given, type):
+        return given
+    text = f"Diator got store={given!r}, which is not a store"
+    fix = 'pass one, such as SQLAlchemyStore(AsyncSession); pip install "diator[sqlalchemy]"'
+    raise ConfigurationError([Problem("store", text, fix)])
+
+
+def store_problems(store: Store, checked: CheckResult, app: str) -> Iterator[Problem]:
+    """Find what would keep a store from being part of the units of work of an app."""
+    container = checked.container
+    if container is None:
+        return  # reported where the app is made
+    session = key_of(store.session, container)
+    yield from _session_problems(session, checked, container)
+    for issue in store.validate(container, app):
+        yield Problem("store", issue.text, issue.fix)
+
+
+def _session_problems(session: Key, checked: CheckResult, container: Container) -> Iterator[Problem]:
+    fix = f"register {session} as scoped, so that handlers and the store share one in each unit of work"
+    if not container.can_resolve(session):
+        if session not in checked.registry.provided:
+            text = f"the store writes through {session}, which the container does not know"
+            yield Problem("store-session", text, fix)
+        return
+    location = factory_location(container, session)
+    if ContainerCapability.SCOPED not in container.capabilities:
+        text = f"the store writes through {session}, but the container has no scopes: all units of work would share one"
+        yield Problem("store-session", text, "use a container with scopes, such as dishka or svcs", location)
+    elif (lifetime := container.lifetime(session)) is not Lifetime.SCOPED:
+        text = f"the store writes through {session}, which is registered as {lifetime.value}"
+        yield Problem("store-session", text, fix, location)
+    else:
+        for error in container.validate([session], checked.registry.provided.keys()).errors:
+            yield Problem("store-session", f"the store can't be given its session: {error}", fix, location)
