@@ -169,6 +169,8 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
             "max_deliveries": NO_COUNTS,
             "publish_timeout": POSITIVE,
             "hooks": [3, True, None, [3], [Hooks], Hooks(), [AsyncHooks()], "hooks"],
+            "store": [5, "sqlite", object()],
+            "relay": NO_FLAGS,
         },
     ),
     "Diator with a broker": (
@@ -184,6 +186,8 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
             "max_deliveries": NO_COUNTS,
             "publish_timeout": POSITIVE,
             "hooks": [3, [Hooks]],
+            "store": [5],
+            "relay": NO_FLAGS,
         },
     ),
     "Retry": (
@@ -249,6 +253,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
             "concurrency": OPTIONAL_COUNT,
             "ordered": without_none(NO_FLAGS),
             "delivery": DELIVERIES,
+            "once": without_none(NO_FLAGS),
         },
     ),
     "include": (
