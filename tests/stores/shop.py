@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dishka import Provider, Scope, make_async_container, provide
+from dishka import Provider, Scope, make_async_container, provide  # pyright: ignore[reportUnknownVariableType] - dishka's
 
 from diator import Command, Diator, DomainEvent, NotificationEvent, contract
 from diator.brokers import OutgoingMessage
