@@ -107,8 +107,9 @@ class Fault(NamedTuple):
     message_id: str
 
 
-collecting: ContextVar["list[str] | None"] = ContextVar("diator.testing.faults", default=None)
-"""Where `minimize` has the faults of a session written down. A plan may then name some that do not happen."""
+collecting: ContextVar["dict[str, str] | None"] = ContextVar("diator.testing.faults", default=None)
+"""Where `minimize` has the faults of its runs written down. Then a plan may name some that do not happen, and nothing
+is reported."""
 
 
 class Injection:
@@ -126,10 +127,11 @@ class Injection:
         self._published: Counter[str] = Counter()
         self._names: dict[str, str] = {}
         """By the id of a message, its type and number: ids are others in every run."""
-        self._injected: dict[str, str] = {}
-        """By their lines, what is told of those that have happened."""
+        collected = collecting.get()
+        self.is_reported = collected is None
+        self._injected: dict[str, str] = {} if collected is None else collected
+        """Those that have happened, each with how a plan shows it."""
         self._begun: set[str] = set()
-        self._collected = collecting.get()
 
     def number(self, messages: Iterable[OutgoingMessage]) -> None:
         """Count messages as they are published. One that is published again keeps its number."""
@@ -164,8 +166,6 @@ class Injection:
         """Write down that a fault has happened."""
         self._begun.add(fault.line)
         self._injected[fault.line] = plan_line(fault.line, message)
-        if self._collected is not None:
-            self._collected.append(self._injected[fault.line])
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ class Injection:
     def ensure_complete(self) -> None:
         """Raise `DiatorError` if something in the plan has not happened: the test would test less than it says."""
         missing = [line for line in self._planned or () if line not in self._injected]
-        if missing and self._collected is None:
+        if missing:
             published = ", ".join(f"{name} #1 to #{count}" for name, count in self._published.items()) or "nothing"
             raise DiatorError(
                 f"the plan of faults has some that did not happen: {'; '.join(missing)}. Published were {published}. "
@@ -196,6 +196,8 @@ def report(injection: Injection, error: BaseException | None) -> None:
 
     Raises `DiatorError` as `Injection.ensure_complete` does.
     """
+    if not injection.is_reported:
+        return
     if error is None:
         injection.ensure_complete()
         logger.warning("%s", injection)
