@@ -1,6 +1,5 @@
 """The broker on Redis Streams. See `RedisBroker`."""
 
-import secrets
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -11,13 +10,11 @@ from diator.brokers.port import BrokerCapability, DeadLetter, Subscription, Subs
 from diator.options import COUNT, POSITIVE, TEXT, Rule, optional, require
 from diator_redis._client import Client
 from diator_redis._dead_letters import DeadLetters
-from diator_redis._keys import Keys
+from diator_redis._keys import KeyNames
 from diator_redis._publisher import Commands
-from diator_redis._queues import Queues
 from diator_redis._receiver import StreamReceiver
 from diator_redis._server import ServerBroker
 from diator_redis._settings import split
-from diator_redis._streams import Streams
 from diator_redis._subscriptions import Subscriptions
 from diator_redis._topics import Topics
 
@@ -76,7 +73,7 @@ class RedisBroker(ServerBroker):
         super().__init__(url_or_client, timeout, SETTINGS)
         self.lease = lease
         """Seconds for which a delivery belongs to its receiver."""
-        self._keys = Keys(prefix)
+        self._keys = KeyNames(prefix)
         self._limits = (max_length, max_age, abandoned_after)
         self._known: set[str] = set()
 
@@ -139,10 +136,9 @@ class RedisBroker(ServerBroker):
         client = self._opened()
         self._known.update(topic.name for topic in subscription.topics)
         self._topics.read(subscription)
-        access = (client, self._keys, subscription, secrets.token_hex(8), self.lease)
-        source = Queues(*access) if subscription.ordered else Streams(*access, self._topics.expect)
         restore = partial(self._subscriptions.restore, subscription)
-        receiver = StreamReceiver(source, restore, self._receivers.discard)
+        access = (client, self._keys, subscription, self.lease)
+        receiver = StreamReceiver(*access, restore, self._receivers.discard)
         self._receivers.add(receiver)
         return receiver
 

@@ -9,7 +9,7 @@ from diator.brokers.port import DeadLetter, MoveToDeadLetters, Subscription
 from diator.errors import BrokerError
 from diator_redis._client import Client, as_mapping
 from diator_redis._entries import as_count, body_of
-from diator_redis._keys import Keys
+from diator_redis._keys import KeyNames
 from diator_redis._scripts import REPLAY
 
 _NOT_OF_EVENT = (b"w", b"t", b"f", b"d")
@@ -26,9 +26,9 @@ def encode_reason(outcome: MoveToDeadLetters) -> bytes:
 class DeadLetters:
     """The dead letters of one subscription."""
 
-    def __init__(self, client: Client, keys: Keys, subscription: Subscription) -> None:
+    def __init__(self, client: Client, keys: KeyNames, subscription: Subscription) -> None:
         self._client, self._name = client, subscription.name
-        self._dead, self._again = keys.dead(subscription.name), keys.again(subscription.name)
+        self._dead, self._replayed = keys.dead(subscription.name), keys.replayed(subscription.name)
 
     async def page(self, after: str | None, limit: int) -> list[DeadLetter]:
         """Return at most ``limit``, in the order in which they became dead letters, behind the one with this id."""
@@ -53,7 +53,7 @@ class DeadLetters:
 
     async def replay(self, id_: str) -> bool:
         """Deliver one again; false if it is gone. Raises `~diator.BrokerError`."""
-        return _is_id(id_) and bool(await self._client.run(REPLAY, [self._dead, self._again], [id_]))
+        return _is_id(id_) and bool(await self._client.run(REPLAY, [self._dead, self._replayed], [id_]))
 
     async def purge(self, id_: str) -> bool:
         """Delete one permanently; false if it is gone. Raises `~diator.BrokerError`."""

@@ -11,9 +11,9 @@ def body_of(values: dict[bytes, bytes]) -> bytes:
     return b"\n".join(b"%b=%b" % pair for pair in values.items()) if body is None else body
 
 
-def damage_of(values: dict[bytes, bytes], own: bool) -> str | None:
-    """Return what is wrong with the fields of an entry; ``own``: it was written by a script for this subscription."""
-    if own and b"x" in values:
+def find_read_error(values: dict[bytes, bytes]) -> str | None:
+    """Return what is wrong with the fields of an entry."""
+    if b"x" in values:
         return values[b"x"].decode(errors="backslashreplace") or "it is damaged"
     if not values:
         return "its entry was deleted from the stream"

@@ -26,5 +26,4 @@ class Script:
 
 
 PUBLISH, MOVE, TRIM, REPLAY, BACKLOG = map(Script, ("publish", "move", "trim", "replay", "backlog"))
-TAKE, SETTLE, LEAVE = (Script("queues", f"queue_{name}") for name in ("take", "settle", "leave"))
-SETTLE_STREAMS, RETURN = (Script("streams", f"stream_{name}") for name in ("settle", "return"))
+CLAIM, SETTLE = (Script("subscription", name) for name in ("claim", "settle"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from diator.brokers.port import Subscription, SubscriptionStatus, Topic
 from diator_redis._client import Client, as_mapping, checked
-from diator_redis._keys import Keys, Stream
+from diator_redis._keys import KeyNames, StreamSource
 from diator_redis._scripts import BACKLOG
 
 logger = logging.getLogger("diator.redis")
@@ -18,7 +18,7 @@ SCANNED = 1_000
 class Subscriptions:
     """Creates subscriptions at the server, and counts what they have there."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: KeyNames) -> None:
         self._client, self._keys = client, keys
 
     async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
@@ -37,7 +37,7 @@ class Subscriptions:
                 created.append(_in_words(subscription, stream))
         return created
 
-    async def _streams_without(self, group: bytes, streams: list[Stream]) -> list[Stream]:
+    async def _streams_without(self, group: bytes, streams: list[StreamSource]) -> list[StreamSource]:
         groups = await self._groups(stream.name for stream in streams)
         return [stream for stream, names in zip(streams, groups, strict=True) if group not in names]
 
@@ -67,18 +67,18 @@ class Subscriptions:
 
     async def status(self, subscription: Subscription) -> SubscriptionStatus:
         """Return the status of a subscription, without changing anything."""
-        streams = self._keys.streams(subscription)
-        counts = [await self._backlog(stream.name, group_of(subscription)) for stream in streams]
-        missing = [_in_words(subscription, one) for one, count in zip(streams, counts, strict=True) if count is None]
+        streams, group = self._keys.streams(subscription), group_of(subscription)
+        backlogs = [await self._backlog(stream.name, group) for stream in streams]
+        missing = [_in_words(subscription, one) for one, found in zip(streams, backlogs, strict=True) if not found]
         dead = await self._client.call(b"XLEN", self._keys.dead(subscription.name))
-        exists = len(missing) < len(streams)
-        delayed = await self._client.call(b"ZCARD", self._keys.retries(subscription.name)[1])
-        waiting = delayed + sum(count or 0 for count in counts) if exists else None
-        return SubscriptionStatus(subscription.name, exists, waiting, dead, tuple(missing))
+        found = [backlog for backlog in backlogs if backlog]
+        count = sum(number for number, _ in found) if found else None
+        oldest = max((age / 1000 for _, age in found if age >= 0), default=None)
+        return SubscriptionStatus(subscription.name, bool(found), count, dead, tuple(missing), oldest)
 
     async def others(self, used: Iterable[Subscription]) -> list[SubscriptionStatus]:
         """Return the status of every subscription under the prefix except these."""
-        names = {*await self._names("again")} - {one.name for one in used}
+        names = {*await self._names("replayed")} - {one.name for one in used}
         topics = await self._topics() if names else {}
         # Its keys are what makes it a subscription: other programs may have groups on the streams of topics.
         found = [Subscription(name, tuple(map(_topic, topics.get(name, ())))) for name in sorted(names)]
@@ -86,7 +86,7 @@ class Subscriptions:
 
     async def remove(self, name: str) -> bool:
         """Delete a subscription with all that it has; return false if there is none of this name."""
-        if name not in await self._names("again"):
+        if name not in await self._names("replayed"):
             return False
         one = Subscription(name, tuple(map(_topic, (await self._topics()).get(name, ()))))
         # These keys last and together: while something is left of it, it is found.
@@ -122,16 +122,18 @@ class Subscriptions:
             if keys:
                 yield keys
 
-    async def _backlog(self, stream: bytes, group: bytes) -> int | None:
-        """Count what is pending and unread; ``None``: no such group. In steps, as a script holds up all others."""
-        count, position = 0, b""
-        while True:
-            reply: Any = await self._client.run(BACKLOG, [stream], [group, position])
-            if reply is None:
-                return None
-            count, position = count + int(reply[0]), bytes(reply[1])
+    async def _backlog(self, stream: bytes, group: bytes) -> tuple[int, int] | None:
+        """Count what is pending and unread, and return the age of the oldest in milliseconds (-1: nothing is).
+
+        ``None``: no such group. In steps, as a script holds up all others.
+        """
+        count, position, oldest = 0, b"", -1
+        while reply := await self._client.run(BACKLOG, [stream], [group, position]):
+            number, position, age = reply
+            count, oldest = count + number, max(oldest, age)
             if not position:
-                return count
+                return count, oldest
+        return None
 
 
 def _topic(name: str) -> Topic:
@@ -143,5 +145,5 @@ def group_of(subscription: Subscription) -> bytes:
     return subscription.name.encode("utf-8", "surrogatepass")
 
 
-def _in_words(subscription: Subscription, stream: Stream) -> str:
+def _in_words(subscription: Subscription, stream: StreamSource) -> str:
     return f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}"

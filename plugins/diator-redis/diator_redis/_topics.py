@@ -18,7 +18,7 @@ from diator.brokers.port import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_redis._client import Client
 from diator_redis._keeper import Keeper
-from diator_redis._keys import Keys
+from diator_redis._keys import KeyNames
 from diator_redis._scripts import MOVE, PUBLISH, TRIM, Argument, Command
 
 logger = logging.getLogger("diator.redis")
@@ -33,7 +33,7 @@ TRIM_MESSAGES = 1_000
 class Topics:
     """What this process does for the topics that it publishes to or reads."""
 
-    def __init__(self, client: Client, keys: Keys, lease: float, limits: Sequence[float | None]) -> None:
+    def __init__(self, client: Client, keys: KeyNames, lease: float, limits: Sequence[float | None]) -> None:
         self._client, self._keys, self._lease = client, keys, lease
         max_length, *seconds = limits
         self._limits = [-1 if one is None else int(one) for one in (max_length, *(s and s * 1000 for s in seconds))]
@@ -41,8 +41,6 @@ class Topics:
         self._trim_at: dict[str, float] = {}
         """When each topic that is looked after is to be trimmed, on the loop's clock."""
         self._read: set[str] = set()
-        self._retries: set[str] = set()
-        """Subscriptions whose retries may wait."""
         self._reported: set[tuple[str, bytes]] = set()
         self._keeper: Keeper | None = None
 
@@ -83,7 +81,6 @@ class Topics:
 
     def read(self, subscription: Subscription) -> None:
         """Look after a subscription that a worker reads, and its topics."""
-        self._retries.add(subscription.name)
         topics = [topic.name for topic in subscription.topics]
         self._read.update(topics)
         for topic in topics:
@@ -95,23 +92,16 @@ class Topics:
         self._trim_at.setdefault(topic, math.inf)
         if self._keeper is None:
             self._keeper = Keeper(self._keep, min(max(self._lease / 10, 0.05), 3.0))
-        self.expect(delay)
-
-    def expect(self, delay: float) -> None:
-        """Append what is due after this many seconds, at the latest."""
-        if self._keeper is not None:
-            self._keeper.expect(delay)
+        self._keeper.expect(delay)
 
     async def _keep(self) -> float | None:
         """Return the seconds until the next message is due. A topic that fails does not stop the others."""
         waits: list[float] = []
         failure: BrokerError | None = None
-        subscriptions = [(self._keys.retries(name), None) for name in sorted(self._retries)]
-        for keys, topic in [*((self._keys.topic(one), one) for one in sorted(self._trim_at)), *subscriptions]:
+        for topic in sorted(self._trim_at):
             try:
-                waits += await self._move(keys)
-                if topic is not None:
-                    await self._trim_in_time(topic)
+                waits += await self._move(self._keys.topic(topic))
+                await self._trim_in_time(topic)
             except BrokerUnavailableError:
                 raise
             except BrokerError as error:

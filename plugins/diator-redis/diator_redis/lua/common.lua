@@ -26,6 +26,20 @@ local function field(fields, name)
   end
 end
 
+-- The group of a stream, or nil.
+local function group_of(stream, name)
+  if redis.call('EXISTS', stream) == 0 then return nil end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    if field(group, 'name') == name then return group end
+  end
+end
+
+-- The id of the oldest entry that a group has not settled, or nil.
+local function oldest_of(stream, group)
+  local unread = redis.call('XRANGE', stream, '(' .. field(group, 'last-delivered-id'), '+', 'COUNT', 1)[1]
+  return redis.call('XPENDING', stream, field(group, 'name'))[2] or (unread and unread[1])
+end
+
 -- The same fields as those of a dead letter. Lua can't pass on entries of thousands of fields, which only a person can have written.
 local function with_counts(fields, failures, deliveries)
   local new, many = {}, #fields > 2000

@@ -20,9 +20,7 @@ local function is_read(group)
 end
 
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  local name, position = field(group, 'name'), field(group, 'last-delivered-id')
-  local unread = redis.call('XRANGE', stream, '(' .. position, '+', 'COUNT', 1)[1]
-  local oldest = redis.call('XPENDING', stream, name)[2] or (unread and unread[1])
+  local name, oldest = field(group, 'name'), oldest_of(stream, group)
   if oldest then
     if not floor or before(oldest, floor) then floor = oldest end
     local backlog = now - string.match(oldest, '^%d+')
