@@ -17,11 +17,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from typing_extensions import TypeVar
 
-from diator.messages import Query, Request
+from diator.messages import ECSTEvent, Message, NotificationEvent, Query, Request
 from diator.options import FLAG, POSITIVE, Rule, is_a, optional, require
 
 # Any: a middleware wraps messages of many types, whose results have nothing in common, unless it says otherwise.
@@ -38,9 +38,10 @@ class CallNext(Protocol[M_contra, R_co]):
 
 
 class LoggingMiddleware:
-    """Logs each command and query: its name, the outcome and the duration.
+    """Logs each command, query and brokered event: its name, the outcome and the duration.
 
-    Success is logged at ``level``, an error as an error, a cancellation as a warning. The record carries the class of
+    Success is logged at ``level``, an error as an error, a cancellation as a warning. Errors of the ``expected``
+    classes belong to the domain, such as ``SeatTaken``: they are logged at ``level``. The record carries the class of
     the message as ``diator_message_type``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``),
     ``diator_duration_seconds`` and, if it failed, the class of the error as ``diator_error_type``. Fields of messages
     and texts of errors may hold secrets: they are logged only with ``payload=True``. Register it first, and it sees
@@ -51,15 +52,22 @@ class LoggingMiddleware:
     """
 
     def __init__(
-        self, logger: logging.Logger | None = None, *, level: int = logging.INFO, payload: bool = False
+        self,
+        logger: logging.Logger | None = None,
+        *,
+        level: int = logging.INFO,
+        payload: bool = False,
+        expected: type[BaseException] | tuple[type[BaseException], ...] = (),
     ) -> None:
-        require("LoggingMiddleware", _LOGGING, {"logger": logger, "level": level, "payload": payload})
+        given = {"logger": logger, "level": level, "payload": payload, "expected": expected}
+        require("LoggingMiddleware", _LOGGING, given)
         self._logger = logger or logging.getLogger("diator")
         self._level = level
         self._payload = payload
+        self._expected = expected
 
-    async def __call__(self, message: Request[Any], call_next: CallNext) -> Any:
-        """Wrap one command or query."""
+    async def __call__(self, message: Request[Any] | NotificationEvent | ECSTEvent, call_next: CallNext) -> Any:
+        """Wrap one command or query, or one run of a handler of a brokered event."""
         start = time.perf_counter()
         try:
             result = await call_next(message)
@@ -71,16 +79,17 @@ class LoggingMiddleware:
         self._ended(message, start, None)
         return result
 
-    def _ended(self, message: Request[Any], start: float, error: BaseException | None, *, left: bool = False) -> None:
+    def _ended(self, message: Message, start: float, error: BaseException | None, *, left: bool = False) -> None:
         if issubclass(type(error), asyncio.CancelledError):
             self._log(logging.WARNING, "cancelled", message, start, error)
         elif error is not None:
-            self._log(logging.ERROR, "failed", message, start, error)
+            level = self._level if issubclass(type(error), self._expected) else logging.ERROR
+            self._log(level, "failed", message, start, error)
         else:
             self._log(self._level, "left early" if left else "handled", message, start)
 
     def _log(
-        self, level: int, outcome: str, message: Request[Any], start: float, error: BaseException | None = None
+        self, level: int, outcome: str, message: Message, start: float, error: BaseException | None = None
     ) -> None:
         seconds = time.perf_counter() - start
         name = type(message).__qualname__
@@ -98,6 +107,11 @@ class LoggingMiddleware:
         self._logger.log(level, text, *values, extra=extra)
 
 
+def _are_errors(value: object) -> bool:
+    classes = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+    return all(isinstance(one, type) and issubclass(one, BaseException) for one in classes)
+
+
 def _is_level(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -106,6 +120,7 @@ _LOGGING = {
     "logger": optional(Rule(is_a(logging.Logger, logging.LoggerAdapter), "a logger")),
     "level": Rule(_is_level, "a level such as logging.INFO"),
     "payload": FLAG,
+    "expected": Rule(_are_errors, "a class of errors, or a tuple of them"),
 }
 
 

@@ -17,6 +17,7 @@ from diator import (
     Diator,
     LoggingMiddleware,
     Message,
+    NotificationEvent,
     Query,
     Request,
     Router,
@@ -203,6 +204,45 @@ async def test_logging_shows_the_payload_when_asked_to(caplog: pytest.LogCapture
     async with app:
         await app.send(Go())
     assert "Go(secret='hunter2') handled" in caplog.text
+
+
+async def test_logging_takes_expected_errors_for_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    app = Diator()
+    app.add_middleware(LoggingMiddleware(expected=(LookupError, PermissionError)))
+    caplog.set_level(logging.INFO)
+
+    @app.command
+    async def go(command: Go) -> int:
+        raise KeyError("a meeting that does not exist") if command.secret == "expected" else ValueError
+
+    async with app:
+        for secret, error in (("expected", KeyError), ("hunter2", ValueError)):
+            with pytest.raises(error):
+                await app.send(Go(secret))
+    assert [(record.levelno, vars(record)["diator_error_type"]) for record in caplog.records] == [
+        (logging.INFO, "KeyError"),
+        (logging.ERROR, "ValueError"),
+    ]
+
+
+@dataclass(frozen=True)
+class Gone(NotificationEvent):
+    pass
+
+
+async def test_logging_covers_brokered_events(caplog: pytest.LogCaptureFixture) -> None:
+    app = Diator("meetings", broker="memory://")
+    app.add_middleware(LoggingMiddleware(logging.getLogger("mine")))
+    caplog.set_level(logging.INFO, "mine")
+
+    @app.on_event
+    async def note(event: Gone) -> None: ...
+
+    async with app.testing() as session:
+        await session.publish(Gone())
+        await session.settled()
+    (record,) = [record for record in caplog.records if record.name == "mine"]
+    assert record.getMessage().startswith("Gone handled after")
 
 
 async def test_logging_tells_a_cancellation_from_a_failure(caplog: pytest.LogCaptureFixture) -> None:

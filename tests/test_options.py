@@ -274,7 +274,12 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     "LoggingMiddleware": (
         LoggingMiddleware,
         LoggingMiddleware,
-        {"logger": ["diator", 5, logging], "level": [True, "INFO", 1.5, None], "payload": NO_FLAGS},
+        {
+            "logger": ["diator", 5, logging],
+            "level": [True, "INFO", 1.5, None],
+            "payload": NO_FLAGS,
+            "expected": [None, "x", int, [ValueError], (5,)],
+        },
     ),
     "TimeoutMiddleware": (TimeoutMiddleware, TimeoutMiddleware, {"seconds": POSITIVE}),
     "MemoryBroker": (
