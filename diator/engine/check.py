@@ -18,7 +18,7 @@ from diator.engine.handler_checks import message_hint, message_types
 from diator.engine.hints import format_hint
 from diator.engine.message_checks import message_problems
 from diator.engine.provided_values import Below, needed_below, requested_key, without_sender, worker_problems
-from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
+from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.registry import Registry, in_words, unreadable
 from diator.engine.signature import Signature
 from diator.engine.wiring import WiredCallable, WiringBuilder
@@ -32,7 +32,7 @@ from diator.errors import (
 )
 from diator.messages import DomainEvent, Event, Message
 
-Record = TypeVar("Record", Registration, MiddlewareRegistration)
+R = TypeVar("R", Registration, MiddlewareRegistration)
 
 
 class CheckResult(NamedTuple):
@@ -72,9 +72,9 @@ def check_registry(
 
 
 def _wired(
-    records: Mapping[Record, Signature], wire: Callable[[Record, Signature], WiredCallable], problems: list[Problem]
-) -> dict[Record, WiredCallable]:
-    found: dict[Record, WiredCallable] = {}
+    records: Mapping[R, Signature], wire: Callable[[R, Signature], WiredCallable], problems: list[Problem]
+) -> dict[R, WiredCallable]:
+    found: dict[R, WiredCallable] = {}
     for record, signature in records.items():
         try:
             found[record] = wire(record, signature)
@@ -174,12 +174,12 @@ def _unhandled(
 def _container(
     container: Container | None,
     registry: Registry,
-    records: Iterable[tuple[Registration | MiddlewareRegistration, WiredCallable]],
+    records: Iterable[tuple[Record, WiredCallable]],
 ) -> Iterator[Problem]:
     """What the container itself finds wrong, each with the handler that asked for it."""
     if container is None:
         return
-    asked: dict[Key, Registration | MiddlewareRegistration] = {}
+    asked: dict[Key, Record] = {}
     for record, wired in records:
         for key in wired.keys:
             asked.setdefault(key, record)
@@ -200,7 +200,7 @@ def _container(
 
 def _validated(
     container: Container,
-    asked: Mapping[Key, Registration | MiddlewareRegistration],
+    asked: Mapping[Key, Record],
     provided: Mapping[Key, SourceLocation],
 ) -> ValidationResult:
     """Have the container look at all keys or, where one makes that fail, at each by itself."""

@@ -74,20 +74,19 @@ def _classes(hint: Any) -> tuple[type[Message], ...]:
 
 
 def _shape(registration: Registration, signature: Signature) -> Problem | None:
-    what = f"{registration.kind.value} handler {registration.name}"
     example = f"{registration.kind.value}: My{registration.kind.value.title()}"
     if not callable(registration.target):
         text = f"{registration.kind.decorator} got {registration.target!r}, which can't be called"
-        return _problem(
-            registration, "invalid-handler", text, "register a function, a class with `handle`, or a bound method"
+        return registration.problem(
+            "invalid-handler", text, "register a function, a class with `handle`, or a bound method"
         )
     if isinstance(registration.target, type) and not callable(getattr(registration.target, "handle", None)):
         fix = f"derive it from {format_hint(registration.kind.base)} if it is meant to be the {registration.kind.value}"
         fix = f"{fix}; a handler needs: async def handle(self, {example})"
-        return _problem(registration, "invalid-handler", f"{what} has no method `handle`", fix)
+        return registration.problem("invalid-handler", f"{registration.title} has no method `handle`", fix)
     if not signature.parameters or signature.parameters[0].keyword:
-        text = f"{what} has no positional parameter for the message"
-        return _problem(registration, "message-hint", text, f"make it the first one: ({example}, ...)")
+        text = f"{registration.title} has no positional parameter for the message"
+        return registration.problem("message-hint", text, f"make it the first one: ({example}, ...)")
     return None
 
 
@@ -98,26 +97,26 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
         return None  # not resolved yet; the start tries again, and reports it
     kind = registration.kind
     if first.name == "self" and first.hint is EMPTY:
-        text = f"{kind.value} handler {registration.name} takes 'self': it is registered inside of its class"
-        return _problem(
-            registration, "invalid-handler", text, "register the method of an object: app.add_command(service.method)"
+        text = f"{registration.title} takes 'self': it is registered inside of its class"
+        return registration.problem(
+            "invalid-handler", text, "register the method of an object: app.add_command(service.method)"
         )
     if registration.declared is None and first.hint is EMPTY:
-        text = f"{kind.value} handler {registration.name} takes {first.name!r}, which has no hint"
+        text = f"{registration.title} takes {first.name!r}, which has no hint"
         how = f"{first.name}: My{kind.value.title()}"
         if registration.name == "<lambda>":  # which can't have hints
             how = f"{kind.decorator.lstrip('@')}(My{kind.value.title()})(lambda ...)"
-        return _problem(registration, "message-hint", text, f"say which {kind.value} it takes: {how}")
+        return registration.problem("message-hint", text, f"say which {kind.value} it takes: {how}")
     hint = message_hint(registration, signature)
     if len(classes) < len(union_members(hint)):
         source = f"takes {first}" if registration.declared is None else f"is registered for {hint!r}"
-        text = f"{kind.value} handler {registration.name} {source}, which is no class of {kind.value}"
-        return _problem(
-            registration, "message-hint", text, f"name a class of {kind.value}: {first.name}: My{kind.value.title()}"
+        text = f"{registration.title} {source}, which is no class of {kind.value}"
+        return registration.problem(
+            "message-hint", text, f"name a class of {kind.value}: {first.name}: My{kind.value.title()}"
         )
     if len(classes) != 1 and kind is not HandlerKind.EVENT:
-        text = f"{kind.value} handler {registration.name} takes {first}; expected one class of {kind.value}"
-        return _problem(registration, "message-hint", text, "write a handler for each")
+        text = f"{registration.title} takes {first}; expected one class of {kind.value}"
+        return registration.problem("message-hint", text, "write a handler for each")
     wrong = next((cls for cls in classes if not issubclass(cls, kind.base)), None)
     return _base_or_mixed(registration, classes) if wrong is None else _wrong_kind(registration, wrong, first.name)
 
@@ -135,57 +134,52 @@ def _wrong_kind(registration: Registration, got: type, parameter: str) -> Proble
         if real
         else f"derive {format_hint(got)} from {format_hint(kind.base)}, or hint the first parameter"
     )
-    return _problem(registration, "message-kind", text, fix)
+    return registration.problem("message-kind", text, fix)
 
 
 def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...]) -> Problem | None:
     if registration.kind is not HandlerKind.EVENT:
         if classes[0].__module__ == Message.__module__:
-            text = f"{registration.kind.value} handler {registration.name} takes {format_hint(classes[0])} itself"
-            return _problem(registration, "message-kind", text, f"hint the class of one {registration.kind.value}")
+            text = f"{registration.title} takes {format_hint(classes[0])} itself"
+            return registration.problem("message-kind", text, f"hint the class of one {registration.kind.value}")
         return None
     in_process = [issubclass(cls, DomainEvent) for cls in classes]
     brokered = [issubclass(cls, BROKERED_KINDS) for cls in classes]
     if (all(in_process) and not any(brokered)) or (all(brokered) and not any(in_process)):
         return None
     names = ", ".join(map(format_hint, classes))
-    text = (
-        f"event handler {registration.name} takes {names}: domain events run in process, the others come over a broker"
-    )
-    return _problem(registration, "message-kind", text, "take only domain events, or only notification and ECST events")
+    text = f"{registration.title} takes {names}: domain events run in process, the others come over a broker"
+    return registration.problem("message-kind", text, "take only domain events, or only notification and ECST events")
 
 
 def _arguments_said(registration: Registration, signature: Signature) -> Iterator[Problem]:
     """A domain event is handled as the object that it is; one from a broker is read as the hint says."""
     for cls, hint in spelled_out(message_hint(registration, signature)).items():
         if issubclass(cls, DomainEvent):
-            text = f"event handler {registration.name} takes {format_hint(hint)}, but {UNSAID}"
-            yield _problem(registration, "type-arguments", text, say(hint))
+            text = f"{registration.title} takes {format_hint(hint)}, but {UNSAID}"
+            yield registration.problem("type-arguments", text, say(hint))
 
 
 def _way_of_running(registration: Registration, signature: Signature) -> Iterator[Problem]:
-    what = f"{registration.kind.value} handler {registration.name}"
     if signature.call_kind == "generator":
-        yield _problem(
-            registration,
+        yield registration.problem(
             "invalid-handler",
-            f"{what} is a generator function",
+            f"{registration.title} is a generator function",
             "make it `async def` with `yield`, for app.stream",
         )
     if registration.kind is not HandlerKind.QUERY and is_stream(signature):
-        text = f"{what} gives its result in pieces; only a query can be streamed"
-        yield _problem(registration, "invalid-handler", text, "return the result, or make it a query")
+        text = f"{registration.title} gives its result in pieces; only a query can be streamed"
+        yield registration.problem("invalid-handler", text, "return the result, or make it a query")
     if registration.thread and signature.call_kind != "sync":
-        text = f"{what} is an {signature.call_kind} function and registered with thread=True"
-        yield _problem(registration, "invalid-handler", text, "drop thread=True, or write it with plain `def`")
+        text = f"{registration.title} is an {signature.call_kind} function and registered with thread=True"
+        yield registration.problem("invalid-handler", text, "drop thread=True, or write it with plain `def`")
     if registration.timeout is not None and _blocks(registration, signature):
-        text = f"{what} has a timeout, but blocks the event loop, so nothing can end it"
-        yield _problem(registration, "invalid-handler", text, "write it with `async def`, or add thread=True")
+        text = f"{registration.title} has a timeout, but blocks the event loop, so nothing can end it"
+        yield registration.problem("invalid-handler", text, "write it with `async def`, or add thread=True")
     if registration.timeout is not None and is_stream(signature):
-        yield _problem(
-            registration,
+        yield registration.problem(
             "invalid-handler",
-            f"{what} is streamed and has a timeout",
+            f"{registration.title} is streamed and has a timeout",
             "limit the time around the block that reads it",
         )
 
@@ -195,9 +189,9 @@ def _consuming_fits(registration: Registration, classes: tuple[type[Message], ..
     if not given:
         return
     if classes and not all(issubclass(cls, BROKERED_KINDS) for cls in classes):
-        text = f"event handler {registration.name} has {', '.join(given)}, but handles domain events, in process"
-        yield _problem(
-            registration, "subscription-option", text, "drop it, or make the event a NotificationEvent or ECSTEvent"
+        text = f"{registration.title} has {', '.join(given)}, but handles domain events, in process"
+        yield registration.problem(
+            "subscription-option", text, "drop it, or make the event a NotificationEvent or ECSTEvent"
         )
 
 
@@ -214,7 +208,7 @@ _CONSUMING = {
 
 def options_fit(registration: Registration) -> Iterator[Problem]:
     """What is wrong with the options that a handler was registered with."""
-    who = f"{registration.kind.value} handler {registration.name}"
+    who = registration.title
     given = {"timeout": registration.timeout, "thread": registration.thread}
     yield from option_problems(who, _OPTIONS, given, "invalid-handler", registration.location)
     yield from option_problems(
@@ -228,11 +222,11 @@ def _events_readable(registration: Registration) -> Iterator[Problem]:
     events = getattr(registration.target, "events", None)
     if inspect.isfunction(events):
         text = f"{registration.name}.events is a method; expected a property or an attribute"
-        yield _problem(registration, "invalid-handler", text, "put @property above it")
+        yield registration.problem("invalid-handler", text, "put @property above it")
     elif isinstance(events, (MutableSequence, MutableSet, Mapping)):
         text = f"{registration.name}.events is one object that all messages would share"
-        yield _problem(
-            registration, "shared-events", text, "declare it only, `events: list[MyEvent]`, and set it in __init__"
+        yield registration.problem(
+            "shared-events", text, "declare it only, `events: list[MyEvent]`, and set it in __init__"
         )
 
 
@@ -244,7 +238,7 @@ def _parameter_fits(registration: Registration, signature: Signature) -> Iterato
     for cls in _classes(registration.declared):
         if not issubclass(cls, accepted):
             text = f"{registration.name} is registered for {format_hint(cls)}, but takes {first}"
-            yield _problem(registration, "message-hint", text, f"hint the first parameter as {format_hint(cls)}")
+            yield registration.problem("message-hint", text, f"hint the first parameter as {format_hint(cls)}")
 
 
 def _result_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
@@ -264,18 +258,14 @@ def _result_fits(registration: Registration, signature: Signature) -> Iterator[P
             else (f"{format_hint(message_hint(registration, signature))} promises {format_hint(expected)}")
         )
         text = f"{registration.name} returns {format_hint(returns)}, but {promised}"
-        yield _problem(
-            registration, "return-type", text, "correct the result of the handler, or what its message promises"
+        yield registration.problem(
+            "return-type", text, "correct the result of the handler, or what its message promises"
         )
 
 
 def _blocks(registration: Registration, signature: Signature) -> bool:
     in_place = signature.call_kind == "sync" and not registration.thread
     return in_place and not is_wrapped(registration.target) and is_never_awaitable(signature.returns)
-
-
-def _problem(registration: Registration, code: str, text: str, fix: str) -> Problem:
-    return Problem(code, text, fix, registration.location)
 
 
 def same_request(first: type, second: type) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from diator._keys import Key
 from diator.containers.port import Container, ContainerCapability, ValidationResult
 from diator.engine.event_graph import EventGraph
-from diator.engine.registrations import MiddlewareRegistration, Registration
+from diator.engine.registrations import MiddlewareRegistration, Record, Registration
 from diator.engine.unit import UnitCall, UnitOfWork
 from diator.engine.wiring import WiredCallable
 from diator.errors import ContainerError, DependencyNotFoundError, NotProvidedError, Problem
@@ -50,7 +50,7 @@ def _errors(found: ValidationResult) -> dict[str, Key]:
 class Running(NamedTuple):
     """A handler or middleware that runs because of a brokered event, with the handler of that event."""
 
-    record: Registration | MiddlewareRegistration
+    record: Record
     wired: WiredCallable
     root: Registration
 
@@ -65,9 +65,7 @@ def without_sender(
 
     Each is given once, with the first handler that leads to it.
     """
-    records: dict[int, Registration | MiddlewareRegistration] = {
-        id(wired): record for record, wired in handlers.items()
-    }
+    records: dict[int, Record] = {id(wired): record for record, wired in handlers.items()}
     records.update((id(wired), layer) for layer, wired in layers.items())
     seen: set[int] = set()
     for root, wired in handlers.items():
@@ -104,7 +102,7 @@ def _needs_a_sender(one: Running, key: Key, asked: Key) -> Problem:
     fix = f"register {key} with the container, or put the data that is needed into the event"
     if isinstance(one.record, MiddlewareRegistration):
         fix = f"{fix}, or let the middleware wrap requests only: annotate its message as Command[Any] or Query[Any]"
-    return Problem("missing-dependency", f"{text}, but a brokered event has no sender", fix, one.record.location)
+    return one.record.problem("missing-dependency", f"{text}, but a brokered event has no sender", fix)
 
 
 class _Opaque:
@@ -130,7 +128,7 @@ class _Opaque:
         )
         text = f"{text}, which only senders provide; a brokered event has no sender"
         fix = f"ensure with a test that it does not: publish the event of {one.root.name}"
-        return Problem("missing-dependency", text, fix, one.record.location, "warning")
+        return one.record.problem("missing-dependency", text, fix, "warning")
 
 
 def name_missing_value(work: UnitCall, declared: Collection[Key]) -> UnitCall:

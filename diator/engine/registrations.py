@@ -7,6 +7,7 @@ import enum
 from typing import Any, Literal, NamedTuple
 
 from diator._locations import SourceLocation, attribute, location_of, written
+from diator.errors import Problem
 from diator.messages import Command, Event, Message, Query
 from diator.retry import Retry
 
@@ -53,10 +54,47 @@ class SubscriptionOptions(NamedTuple):
 UNSET = SubscriptionOptions()
 
 
-class Registration:
+class Record:
+    """Something that was registered: a handler or a middleware."""
+
+    __slots__ = ("registered_at", "target")
+
+    what: str
+    """What it is, such as "command handler"."""
+
+    def __init__(self, target: Any, registered_at: SourceLocation) -> None:
+        self.target = target
+        """The function, class, object or bound method, unchanged. ``Any``: it has a signature of its own."""
+        self.registered_at = registered_at
+        """The line that registered it."""
+
+    @property
+    def name(self) -> str:
+        """The qualified name of what was registered; of an object, of its class."""
+        return name_of(self.target)
+
+    @property
+    def title(self) -> str:
+        """What it is, and its name: "command handler join"."""
+        return f"{self.what} {self.name}"
+
+    @property
+    def location(self) -> SourceLocation:
+        """The line of its definition, or else of its registration."""
+        return location_of(self.target) or self.registered_at
+
+    def problem(self, code: str, text: str, fix: str, severity: Literal["error", "warning"] = "error") -> Problem:
+        """Make a problem at its line."""
+        return Problem(code, text, fix, self.location, severity)
+
+    def __repr__(self) -> str:
+        return f"<{self.title} at {self.location}>"
+
+
+class Registration(Record):
     """One handler, as it was registered."""
 
-    __slots__ = ("declared", "kind", "options", "registered_at", "target", "thread", "timeout")
+    __slots__ = ("declared", "kind", "options", "thread", "timeout")
 
     def __init__(
         self,
@@ -68,59 +106,34 @@ class Registration:
         registered_at: SourceLocation,
         options: SubscriptionOptions = UNSET,
     ) -> None:
+        super().__init__(target, registered_at)
         self.kind = kind
-        self.target = target
-        """The function, class or bound method, unchanged. ``Any``: it has a signature of its own."""
         self.declared = declared
         """The message that the decorator was given, if it was given one."""
         self.timeout = timeout
         """Seconds that its unit of work may take."""
         self.thread = thread
         """Whether it runs in a thread."""
-        self.registered_at = registered_at
-        """The line that registered it."""
         self.options = options
         """What was said of brokered events."""
 
     @property
-    def name(self) -> str:
-        """The qualified name of the handler."""
-        return name_of(self.target)
-
-    @property
-    def location(self) -> SourceLocation:
-        """Where the handler stands: the line of its definition, or else of its registration."""
-        return location_of(self.target) or self.registered_at
-
-    def __repr__(self) -> str:
-        return f"<{self.kind.value} handler {self.name} at {self.location}>"
+    def what(self) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The kind of handler, as errors name it."""
+        return f"{self.kind.value} handler"
 
 
-class MiddlewareRegistration:
+class MiddlewareRegistration(Record):
     """One middleware, as it was registered."""
 
-    __slots__ = ("inside", "registered_at", "target")
+    __slots__ = ("inside",)
+
+    what = "middleware"
 
     def __init__(self, target: Any, registered_at: SourceLocation, *, inside: bool = False) -> None:
-        self.target = target
-        """The callable. ``Any``: it has a signature of its own."""
+        super().__init__(target, registered_at)
         self.inside = inside
         """Whether it runs inside the unit of work."""
-        self.registered_at = registered_at
-        """The line that registered it."""
-
-    @property
-    def name(self) -> str:
-        """The qualified name of the middleware, or of its class."""
-        return name_of(self.target)
-
-    @property
-    def location(self) -> SourceLocation:
-        """Where the middleware stands: the line of its definition, or else of its registration."""
-        return location_of(self.target) or self.registered_at
-
-    def __repr__(self) -> str:
-        return f"<middleware {self.name} at {self.location}>"
 
 
 def name_of(target: object) -> str:

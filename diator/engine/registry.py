@@ -8,7 +8,7 @@ from diator._locations import SourceLocation
 from diator.containers.port import Container
 from diator.engine.handler_checks import handler_problems, is_settled, message_types, options_fit, same_request, unclear
 from diator.engine.hints import format_hint, is_hint, key_of
-from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
+from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read_signature
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
@@ -186,7 +186,7 @@ class Registry:
                     )
 
 
-def _read(record: Registration | MiddlewareRegistration, names: Mapping[str, object]) -> Signature:
+def _read(record: Record, names: Mapping[str, object]) -> Signature:
     target = record.target
     try:
         if not callable(target) or (isinstance(record, MiddlewareRegistration) and isinstance(target, type)):
@@ -196,7 +196,7 @@ def _read(record: Registration | MiddlewareRegistration, names: Mapping[str, obj
         return NOTHING._replace(unreadable=error)
 
 
-def guarded(record: Registration | MiddlewareRegistration, problems: Iterable[Problem]) -> Iterator[Problem]:
+def guarded(record: Record, problems: Iterable[Problem]) -> Iterator[Problem]:
     """Yield what is wrong with a handler or middleware; where looking fails, that is what is wrong with it."""
     try:
         yield from problems
@@ -204,11 +204,11 @@ def guarded(record: Registration | MiddlewareRegistration, problems: Iterable[Pr
         yield unreadable(record, error)
 
 
-def unreadable(record: Registration | MiddlewareRegistration, error: Exception) -> Problem:
+def unreadable(record: Record, error: Exception) -> Problem:
     """The problem of a handler or middleware that raises an error where it is looked at."""
     text = f"{record.name} can't be inspected ({in_words(error)})"
     fix = "correct its parameters, hints and message, so that inspecting them raises nothing"
-    return Problem("unreadable", text, fix, record.location)
+    return record.problem("unreadable", text, fix)
 
 
 def in_words(error: Exception) -> str:
@@ -219,11 +219,11 @@ def in_words(error: Exception) -> str:
         return type(error).__name__
 
 
-def _unresolved(record: Registration | MiddlewareRegistration, parameter: Parameter) -> Problem:
+def _unresolved(record: Record, parameter: Parameter) -> Problem:
     hint = parameter.hint
     assert isinstance(hint, Unresolved)
     text = f"{record.name} has a hint that can't be resolved: {parameter} ({in_words(hint.reason)})"
-    return Problem("unresolved-hint", text, hint.fix, record.location)
+    return record.problem("unresolved-hint", text, hint.fix)
 
 
 def _identity(target: object) -> object:

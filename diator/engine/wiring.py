@@ -13,7 +13,7 @@ from diator.context import Context, Publish
 from diator.engine.arguments import UNSAID, say, spelled_out
 from diator.engine.handler_checks import is_stream
 from diator.engine.hints import class_of, format_hint, injection_target, key_of, split_annotated, unalias, union_members
-from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
+from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
 from diator.errors import Problem
 from diator.messages import DomainEvent, Event, Message
@@ -118,7 +118,7 @@ class WiringBuilder:
         if key and has_events:
             self._refuse_shared_events(registration, key)
         if is_class and not key and (inspect.isabstract(registration.target) or is_protocol(registration.target)):
-            text = f"{registration.kind.value} handler {registration.name} is abstract, so it can't be built"
+            text = f"{registration.title} is abstract, so it can't be built"
             self._add(
                 registration, "invalid-handler", text, "register the class that implements it, also with the container"
             )
@@ -142,17 +142,17 @@ class WiringBuilder:
             self.problems.append(shape)
             return WiredCallable(layer.target, signature.call_kind)
         if any(_is_publish(parameter) for parameter in signature.parameters):
-            text = f"middleware {layer.name} asks for Publish; a middleware raises no events"
+            text = f"{layer.title} asks for Publish; a middleware raises no events"
             self._add(layer, "middleware", text, "publish from a handler")
         first = signature.parameters[0]
         if first.name == "call_next" and first.hint is EMPTY:
-            text = f"middleware {layer.name} takes call_next first; expected the message"
+            text = f"{layer.title} takes call_next first; expected the message"
             self._add(layer, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
         if isinstance(first.hint, Unresolved):
             return WiredCallable(layer.target, signature.call_kind)  # reported where it was read
         wraps = _wrapped(first)
         if not wraps:
-            text = f"middleware {layer.name} takes {first}, which is no message"
+            text = f"{layer.title} takes {first}, which is no message"
             self._add(
                 layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours"
             )
@@ -161,7 +161,7 @@ class WiringBuilder:
                 self._add(
                     layer,
                     "type-arguments",
-                    f"middleware {layer.name} takes {format_hint(hint)}, but {UNSAID}",
+                    f"{layer.title} takes {format_hint(hint)}, but {UNSAID}",
                     say(hint),
                 )
         arguments = self._arguments(layer, signature.parameters[2:])
@@ -176,14 +176,12 @@ class WiringBuilder:
                 continue
             lifetime = self.container.lifetime(argument.key)
             if lifetime is not Lifetime.SINGLETON:
-                text = f"middleware {layer.name} runs outside the unit of work, where it can't have {argument.key}"
+                text = f"{layer.title} runs outside the unit of work, where it can't have {argument.key}"
                 fix = "run it inside: @app.middleware(inside=True) or app.add_middleware(..., inside=True)"
                 text = f"{text}, which the container makes anew for each scope or request ({lifetime.value})"
                 self._add(layer, "outer-middleware", text, f"{fix}; there it calls call_next once")
 
-    def _arguments(
-        self, record: Registration | MiddlewareRegistration, parameters: Collection[Parameter]
-    ) -> tuple[Argument, ...]:
+    def _arguments(self, record: Record, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
         found = [self._argument(record, parameter) for parameter in parameters]
         arguments = [argument for argument in found if argument is not None]
         kept = [argument for argument in arguments if not (argument.keyword and argument.source is Source.DEFAULT)]
@@ -191,7 +189,7 @@ class WiringBuilder:
             kept.pop()
         return tuple(kept)
 
-    def _argument(self, record: Registration | MiddlewareRegistration, parameter: Parameter) -> Argument | None:
+    def _argument(self, record: Record, parameter: Parameter) -> Argument | None:
         name, keyword, default = parameter.name, parameter.keyword, parameter.default
         if isinstance(parameter.hint, Unresolved):
             return None  # reported where it was read
@@ -214,7 +212,7 @@ class WiringBuilder:
             return Source.CONTEXT
         return Source.APP if hint in type(self.app).__mro__[:-1] else None
 
-    def _key(self, record: Registration | MiddlewareRegistration, parameter: Parameter) -> Key | None:
+    def _key(self, record: Record, parameter: Parameter) -> Key | None:
         hint, _ = injection_target(parameter.hint)
         if len(union_members(hint)) != 1:
             text = f"{record.name} asks for {parameter}, a choice that no container can make"
@@ -222,7 +220,7 @@ class WiringBuilder:
             return None
         return key_of(parameter.hint, self.container)
 
-    def _source(self, record: Registration | MiddlewareRegistration, parameter: Parameter, key: Key) -> Source:
+    def _source(self, record: Record, parameter: Parameter, key: Key) -> Source:
         if self._knows(key):
             return Source.CONTAINER
         if key in self.provided:
@@ -234,7 +232,7 @@ class WiringBuilder:
     def _knows(self, key: Key) -> bool:
         return self.container is not None and self.container.can_resolve(key)
 
-    def _missing(self, record: Registration | MiddlewareRegistration, parameter: Parameter, key: Key) -> None:
+    def _missing(self, record: Record, parameter: Parameter, key: Key) -> None:
         if self.container is None:
             text = f"{record.name} asks for {parameter}, but the app has no container"
             fix = 'install one and pass it: pip install "diator[punq]", then Diator(container=punq.Container())'
@@ -254,7 +252,7 @@ class WiringBuilder:
             for cls in self._declared(registration, parameter)
         ]
         if declared and registration.kind is HandlerKind.QUERY:
-            text = f"query handler {registration.name} asks for Publish; a query changes nothing, so nothing happens"
+            text = f"{registration.title} asks for Publish; a query changes nothing, so nothing happens"
             self._add(registration, "query-publishes", text, "make it a command, or drop the parameter")
         if registration.kind is not HandlerKind.QUERY and signature.events is not EMPTY:
             declared += _event_classes(signature.events) or [Event]
@@ -279,8 +277,8 @@ class WiringBuilder:
             fix = "register it as transient, or not at all: Diator builds it for each message"
             self._add(registration, "shared-events", text, fix)
 
-    def _add(self, record: Registration | MiddlewareRegistration, code: str, text: str, fix: str) -> None:
-        self.problems.append(Problem(code, text, fix, record.location))
+    def _add(self, record: Record, code: str, text: str, fix: str) -> None:
+        self.problems.append(record.problem(code, text, fix))
 
 
 def _is_publish(parameter: Parameter) -> bool:
@@ -316,14 +314,12 @@ def _layer_shape(layer: MiddlewareRegistration, signature: Signature) -> Problem
         if issubclass(layer.target, Message):
             fix = f"write @app.middleware alone, and annotate its first parameter: message: {name}"
         text = f"@app.middleware got the class {name}, but expects a function or an instance that can be called"
-        return Problem("middleware", text, fix, layer.location)
+        return layer.problem("middleware", text, fix)
     positional = [p for p in signature.parameters if not p.keyword]
     if len(positional) < 2 or not callable(layer.target):
-        text = f"middleware {layer.name} does not take a message and what to call next"
-        return Problem(
-            "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any", layer.location
-        )
+        text = f"{layer.title} does not take a message and what to call next"
+        return layer.problem("middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
     if signature.call_kind != "async":
-        text = f"middleware {layer.name} is {signature.call_kind}, so it can't wait for what it wraps"
-        return Problem("middleware", text, "write it with `async def`, and `await call_next(message)`", layer.location)
+        text = f"{layer.title} is {signature.call_kind}, so it can't wait for what it wraps"
+        return layer.problem("middleware", text, "write it with `async def`, and `await call_next(message)`")
     return None
