@@ -12,9 +12,9 @@ that is checked when it is registered.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
-from typing_extensions import Concatenate  # noqa: UP035 - that of typing takes no ellipsis on 3.10
+from typing_extensions import Concatenate, Unpack  # noqa: UP035 - that of typing takes no ellipsis on 3.10
 
 from diator.engine.decorator_checks import ensure_decorator
 from diator.engine.hints import class_of, union_members
@@ -35,6 +35,17 @@ E = TypeVar("E", bound=Event)
 Coro = Coroutine[Any, Any, T]  # Any: what a coroutine yields to the event loop is private to both
 
 
+class _EventOptions(TypedDict, total=False):
+    thread: bool
+    subscription: str | None
+    retry: Retry | None
+    concurrency: int | None
+    timeout: float | None
+    ordered: bool | None
+    delivery: DeliveryGuarantee | None
+    once: bool | None
+
+
 class _CommandType(Protocol[T_co, R_co]):
     @property  # type: ignore[misc]  # see the module's docstring
     def __class__(self) -> type[T_co]: ...  # type: ignore[override]
@@ -49,25 +60,13 @@ class _QueryType(Protocol[T_co, R_co]):
     def __diator_query__(self) -> R_co: ...
 
 
-class _AsyncHandler(Protocol[T_co, M_contra, R_co]):
-    @property  # type: ignore[misc]
-    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
-    @property
-    def handle(self) -> Callable[Concatenate[M_contra, ...], Coroutine[Any, Any, R_co]]: ...
+class _Handler(Protocol[T_co, M_contra, R_co]):
+    """A class whose ``handle`` takes the message and gives that, awaited or not."""
 
-
-class _SyncHandler(Protocol[T_co, M_contra, R_co]):
     @property  # type: ignore[misc]
     def __class__(self) -> type[T_co]: ...  # type: ignore[override]
     @property
     def handle(self) -> Callable[Concatenate[M_contra, ...], R_co]: ...
-
-
-class _StreamHandler(Protocol[T_co, M_contra, R_co]):
-    @property  # type: ignore[misc]
-    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
-    @property
-    def handle(self) -> Callable[Concatenate[M_contra, ...], AsyncIterator[R_co]]: ...
 
 
 class _Decorator:
@@ -87,9 +86,7 @@ class HandlerOf(_Decorator, Generic[M, R]):
     """``@app.command(JoinMeeting)``: the message is known, so its parameter and its result are checked."""
 
     @overload
-    def __call__(self, handler: type[_AsyncHandler[T, M, R]], /) -> type[T]: ...
-    @overload
-    def __call__(self, handler: type[_SyncHandler[T, M, R]], /) -> type[T]: ...
+    def __call__(self, handler: type[_Handler[T, M, Coro[R] | R]], /) -> type[T]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[M, P], Coro[R]], /) -> Callable[Concatenate[M, P], Coro[R]]: ...
     @overload
@@ -102,11 +99,7 @@ class QueryHandlerOf(_Decorator, Generic[M, R]):
     """``@app.query(FindMeeting)``: like `HandlerOf`, and the rows of a streaming handler are checked too."""
 
     @overload
-    def __call__(self, handler: type[_AsyncHandler[T, M, R]], /) -> type[T]: ...
-    @overload
-    def __call__(self, handler: type[_StreamHandler[T, M, R]], /) -> type[T]: ...
-    @overload
-    def __call__(self, handler: type[_SyncHandler[T, M, R]], /) -> type[T]: ...
+    def __call__(self, handler: type[_Handler[T, M, Coro[R] | AsyncIterator[R] | R]], /) -> type[T]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[M, P], Coro[R]], /) -> Callable[Concatenate[M, P], Coro[R]]: ...
     @overload
@@ -123,9 +116,7 @@ class CommandHandler(_Decorator):
     """``@app.command(timeout=5)``: the message is taken from the hints of the handler."""
 
     @overload
-    def __call__(self, handler: type[_AsyncHandler[T, C, R]], /) -> type[T]: ...
-    @overload
-    def __call__(self, handler: type[_SyncHandler[T, C, R]], /) -> type[T]: ...
+    def __call__(self, handler: type[_Handler[T, C, Any]], /) -> type[T]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
     def __call__(self, handler: Any, /) -> Any:
@@ -136,9 +127,7 @@ class QueryHandler(_Decorator):
     """``@app.query(timeout=5)``."""
 
     @overload
-    def __call__(self, handler: type[_AsyncHandler[T, Q, R]], /) -> type[T]: ...
-    @overload
-    def __call__(self, handler: type[_SyncHandler[T, Q, R]], /) -> type[T]: ...
+    def __call__(self, handler: type[_Handler[T, Q, Any]], /) -> type[T]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
     def __call__(self, handler: Any, /) -> Any:
@@ -149,9 +138,7 @@ class EventHandler(_Decorator):
     """``@app.on_event(thread=True)``."""
 
     @overload
-    def __call__(self, handler: type[_AsyncHandler[T, E, None]], /) -> type[T]: ...
-    @overload
-    def __call__(self, handler: type[_SyncHandler[T, E, None]], /) -> type[T]: ...
+    def __call__(self, handler: type[_Handler[T, E, Coro[None] | None]], /) -> type[T]: ...
     @overload
     def __call__(
         self, handler: Callable[Concatenate[E, P], Coro[None]], /
@@ -182,9 +169,7 @@ class Decorators:
         self, message: type[_CommandType[M, R]], /, *, timeout: float | None = ..., thread: bool = ...
     ) -> HandlerOf[M, R]: ...
     @overload
-    def command(self, handler: type[_AsyncHandler[T, C, R]], /) -> type[T]: ...
-    @overload
-    def command(self, handler: type[_SyncHandler[T, C, R]], /) -> type[T]: ...
+    def command(self, handler: type[_Handler[T, C, Any]], /) -> type[T]: ...
     @overload
     def command(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
     @overload
@@ -201,9 +186,7 @@ class Decorators:
         self, message: type[_QueryType[M, R]], /, *, timeout: float | None = ..., thread: bool = ...
     ) -> QueryHandlerOf[M, R]: ...
     @overload
-    def query(self, handler: type[_AsyncHandler[T, Q, R]], /) -> type[T]: ...
-    @overload
-    def query(self, handler: type[_SyncHandler[T, Q, R]], /) -> type[T]: ...
+    def query(self, handler: type[_Handler[T, Q, Any]], /) -> type[T]: ...
     @overload
     def query(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
     @overload
@@ -216,24 +199,9 @@ class Decorators:
         return QueryHandler(self.add_query, **options)(target)
 
     @overload
-    def on_event(
-        self,
-        event: type[E],
-        /,
-        *,
-        thread: bool = ...,
-        subscription: str | None = ...,
-        retry: Retry | None = ...,
-        concurrency: int | None = ...,
-        timeout: float | None = ...,
-        ordered: bool | None = ...,
-        delivery: DeliveryGuarantee | None = ...,
-        once: bool | None = ...,
-    ) -> HandlerOf[E, None]: ...
+    def on_event(self, event: type[E], /, **options: Unpack[_EventOptions]) -> HandlerOf[E, None]: ...
     @overload
-    def on_event(self, handler: type[_AsyncHandler[T, E, None]], /) -> type[T]: ...
-    @overload
-    def on_event(self, handler: type[_SyncHandler[T, E, None]], /) -> type[T]: ...
+    def on_event(self, handler: type[_Handler[T, E, Coro[None] | None]], /) -> type[T]: ...
     @overload
     def on_event(
         self, handler: Callable[Concatenate[E, P], Coro[None]], /
@@ -241,18 +209,7 @@ class Decorators:
     @overload
     def on_event(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
     @overload
-    def on_event(
-        self,
-        *,
-        thread: bool = ...,
-        subscription: str | None = ...,
-        retry: Retry | None = ...,
-        concurrency: int | None = ...,
-        timeout: float | None = ...,
-        ordered: bool | None = ...,
-        delivery: DeliveryGuarantee | None = ...,
-        once: bool | None = ...,
-    ) -> EventHandler: ...
+    def on_event(self, **options: Unpack[_EventOptions]) -> EventHandler: ...
     def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
         ensure_decorator(self, Decorators, "on_event", target, more, options)

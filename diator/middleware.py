@@ -15,12 +15,13 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol, cast
 
 from typing_extensions import TypeVar
 
+from diator._rows import WrappedRows
 from diator.messages import ECSTEvent, Message, NotificationEvent, Query, Request
 from diator.options import FLAG, POSITIVE, Rule, is_a, optional, require
 
@@ -75,7 +76,7 @@ class LoggingMiddleware:
             self._ended(message, start, error)
             raise
         if isinstance(message, Query) and hasattr(result, "__anext__"):
-            return _LoggedRows(result, partial(self._ended, message, start))
+            return WrappedRows(result, ended=partial(self._ended, message, start))
         self._ended(message, start, None)
         return result
 
@@ -124,43 +125,6 @@ _LOGGING = {
 }
 
 
-class _LoggedRows:
-    """The rows of a stream, whose end is logged once."""
-
-    def __init__(self, rows: AsyncIterator[Any], ended: Callable[..., None]) -> None:
-        self._rows = rows
-        self._ended: Callable[..., None] | None = ended
-
-    def __aiter__(self) -> "_LoggedRows":
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await anext(self._rows)
-        except StopAsyncIteration:
-            self._end(None)
-            raise
-        except BaseException as error:
-            self._end(error)
-            raise
-
-    async def aclose(self) -> None:
-        """Take no more rows."""
-        close = getattr(self._rows, "aclose", None)
-        try:
-            if close is not None:
-                await close()
-        except BaseException as error:
-            self._end(error)
-            raise
-        self._end(None, left=True)
-
-    def _end(self, error: BaseException | None, *, left: bool = False) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(error, left=left)
-
-
 class TimeoutMiddleware:
     """Cancels what takes longer than ``seconds``, closes its unit of work and raises `TimeoutError`.
 
@@ -179,7 +143,7 @@ class TimeoutMiddleware:
         ends = time.monotonic() + self.seconds
         result = await self._within(self.seconds, message, call_next(message))
         if isinstance(message, Query) and hasattr(result, "__anext__"):
-            return _LimitedRows(result, lambda row: self._within(ends - time.monotonic(), message, row))
+            return WrappedRows(result, lambda row: self._within(ends - time.monotonic(), message, row()))
         return result
 
     async def _within(self, seconds: float, message: Request[Any], call: Awaitable[Any]) -> Any:
@@ -188,26 +152,6 @@ class TimeoutMiddleware:
         except _ExpiredError as error:
             name = type(message).__qualname__
             raise TimeoutError(f"{name} was cancelled: it took longer than {self.seconds} s") from error.__cause__
-
-
-class _LimitedRows:
-    """The rows of a stream, each of which is awaited within a limit."""
-
-    def __init__(self, rows: AsyncIterator[Any], limited: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
-        self._rows = rows
-        self._limited = limited
-
-    def __aiter__(self) -> "_LimitedRows":
-        return self
-
-    async def __anext__(self) -> Any:
-        return await self._limited(self._rows.__anext__())
-
-    async def aclose(self) -> None:
-        """Take no more rows."""
-        close = getattr(self._rows, "aclose", None)
-        if close is not None:
-            await close()
 
 
 class _ExpiredError(Exception):

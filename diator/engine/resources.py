@@ -62,9 +62,7 @@ class ContainerScopes:
         """
         if not uses_container or self.container is None:
             return self._without_scope(work)
-        if ContainerCapability.SCOPED in self.container.capabilities:
-            return partial(self._in_scope, work)
-        return partial(self._in_root_or_scope, work)
+        return partial(self._with_container, work)
 
     def scope_for(self, uses_container: bool, provided: Mapping[Key, object]) -> Scope | None:
         """Make the scope of a unit of work; none where it needs none."""
@@ -166,36 +164,19 @@ class ContainerScopes:
 
         return marked(run)
 
-    @marked
-    def _in_root_or_scope(
-        self, work: UnitCall, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: UnitOfWork | None = None
-    ) -> Coroutine[Any, Any, Any]:
-        assert self.container is not None
-        scoped = provided and ContainerCapability.PROVIDED_VALUES in self.container.capabilities
-        return (self._in_scope if scoped else self._in_root)(work, message, provided, unit)
-
-    async def _in_root(
-        self, work: UnitCall, message: Any, provided: Mapping[Key, object], unit: UnitOfWork | None
-    ) -> Any:
-        self.enter()
-        try:
-            unit = unit or UnitOfWork().begin(self.resolve, provided)
-            unit.resolver = self.opened
-            return await work(message, unit)
-        finally:
-            self.leave()
-
-    async def _in_scope(
+    async def _with_container(
         self, work: UnitCall, message: Any, provided: Mapping[Key, object] = NO_VALUES, unit: UnitOfWork | None = None
     ) -> Any:
-        """Run a unit of work in a scope of its own."""
-        assert self.container is not None
+        """Run a unit of work in a scope of its own, or in the one of a container that has no others."""
         if self.resolve is _after_the_end:
             self.refuse(message)
         self.enter()
         try:
-            scope = self.container.scope(provided)
             unit = unit or UnitOfWork().begin(self.resolve, provided)
+            scope = self.scope_for(True, provided)
+            if scope is None:
+                unit.resolver = self.opened
+                return await work(message, unit)
             unit.open(await scope.__aenter__())
             try:
                 result = await work(message, unit)

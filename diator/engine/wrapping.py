@@ -1,13 +1,14 @@
 """Wrapping: what hooks put around sending and handling. Imported and compiled in only where an app has such hooks."""
 
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 from diator._hook_details import Collected, Handling, Sending, Verb
 from diator._hooks import HookDispatcher, Wrap
+from diator._rows import WrappedRows
 from diator.context import Headers, current_context
 from diator.engine.outbound import Outbound, SendingUnit, Take
 from diator.engine.registrations import Registration
@@ -100,59 +101,28 @@ class Wrapping:
         return taking
 
 
-async def _opened(wrap: Wrap, details: Sending | Handling, open_rows: Callable[[], Awaitable[Any]]) -> "_WrappedRows":
+async def _opened(wrap: Wrap, details: Sending | Handling, open_rows: Callable[[], Awaitable[Any]]) -> WrappedRows:
     """Open a stream, in context variables of its own: what hooks set must not reach the code that reads the rows."""
     variables = copy_context()
+
+    def end(error: BaseException | None, *, left: bool = False) -> None:  # noqa: ARG001 - hooks are not told
+        kind, traceback = (None, None) if error is None else (type(error), error.__traceback__)
+        variables.run(wrap.__exit__, kind, error, traceback)
+        del error, traceback  # an error must not hold the frames that hold it
+
+    async def make_row(step: Callable[[], Awaitable[Any]]) -> Any:
+        row = await _in(variables, step)
+        if details.rows is not None:
+            details.rows.append(row)
+        return row
+
     variables.run(wrap.__enter__)
     try:
         rows = await _in(variables, open_rows)
     except BaseException as error:
-        variables.run(wrap.__exit__, type(error), error, error.__traceback__)
+        end(error)
         raise
-    return _WrappedRows(rows, variables, wrap, details)
-
-
-class _WrappedRows:
-    """The rows of a stream, each of which is made in the context variables of its wrap, which ends with them."""
-
-    def __init__(self, rows: AsyncIterator[Any], variables: Variables, wrap: Wrap, details: Sending | Handling) -> None:
-        self._rows = rows
-        self._variables = variables
-        self._wrap = wrap
-        self._details = details
-
-    def __aiter__(self) -> "_WrappedRows":
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            row = await _in(self._variables, self._rows.__anext__)
-        except StopAsyncIteration:
-            self._end(None)
-            raise
-        except BaseException as error:
-            self._end(error)
-            raise
-        if self._details.rows is not None:
-            self._details.rows.append(row)
-        return row
-
-    async def aclose(self) -> None:
-        """Take no more rows."""
-        close: Callable[[], Awaitable[Any]] | None = getattr(self._rows, "aclose", None)
-        try:
-            if close is not None:
-                await _in(self._variables, close)
-        except BaseException as error:
-            self._end(error)
-            raise
-        self._end(None)
-
-    def _end(self, error: BaseException | None) -> None:
-        """Leave the wrap, which has nothing left to leave the next time."""
-        kind, traceback = (None, None) if error is None else (type(error), error.__traceback__)
-        self._variables.run(self._wrap.__exit__, kind, error, traceback)
-        del error, traceback  # an error must not hold the frames that hold it
+    return WrappedRows(rows, make_row, lambda close: _in(variables, close), end)
 
 
 async def _in(variables: Variables, call: Callable[[], Awaitable[Any]]) -> Any:
