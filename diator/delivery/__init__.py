@@ -5,8 +5,8 @@ In reading order: `catalog` (what an app publishes and handles over its broker),
 and what becomes of them) and `exact` (those of plain types), `publisher` (events leave), `connection` (what the core
 does around every broker: opening, closing, publishing to its end and in time), `subscription_creation` (publishing
 waits until subscriptions exist), `unsubscribed` (topics without a subscription), `reading` (messages arrive), and the
-worker from the inside out: `work_queue` (which message is next), `failure_policy` (and `error_texts`) and
-`outcome_reporter` (what becomes of a message), `leases`, `settlement`, `handler_runner` and `follow_up`,
+worker from the inside out: `work_queue` (which message is next), `outcome_reporter` (what becomes of
+a message) with `error_texts`, `leases`, `settlement`, `handler_runner` and `follow_up`,
 `prefetcher`, `receiver_loop` (all of these around one receiver), `consumer` (one subscription), and `worker` (all
 consumers of an app) with `worker_state`, `outage` and `watchdog`. `operations` lists, replays and purges dead letters.
 """

@@ -10,7 +10,7 @@ from diator._shielding import Shield, awaited
 from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker
 from diator.delivery.error_texts import described
-from diator.delivery.subscription_creation import Creations
+from diator.delivery.subscription_creation import Creation, wait_until_created
 from diator.errors import BrokerError, BrokerUnavailableError, DiatorError, MessageTooLargeError, NotPublishedError
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class Connection:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.creations = Creations()
+        self.creations: set[Creation] = set()
         """The subscriptions that workers over this broker are creating here: what is published to them waits."""
         self._users = 0
         self._is_away = False
@@ -86,7 +86,7 @@ class Connection:
 
     async def _publish(self, messages: Sequence[OutgoingMessage], timeout: float, wait_for_room: bool) -> None:
         if self.creations:
-            timeout = await self.creations.wait(messages, timeout)
+            timeout = await wait_until_created(self.creations, messages, timeout)
         self._ensure_sizes(messages)
         limit = _TimeLimit(timeout + _MARGIN)
         try:

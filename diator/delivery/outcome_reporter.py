@@ -4,17 +4,29 @@ Each line about one message has what is known of it as fields of the record, who
 """
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
+from diator._groups import with_members
 from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, MoveToDeadLetters, Outcome, RetryAfter
 from diator.delivery.catalog import ConsumerConfig
-from diator.delivery.error_texts import described, is_recordable, traceback_of
-from diator.delivery.failure_policy import dead_letter_outcome, decide_outcome
+from diator.delivery.error_texts import (
+    class_name_of,
+    described,
+    full_name_and_text,
+    is_recordable,
+    reason_of_rejection,
+    recordable,
+    traceback_of,
+)
 from diator.delivery.work_queue import Job
-from diator.errors import Reject, UnreadableMessageError
+from diator.errors import Reject, RetryLater, UnreadableMessageError
 from diator.hooks import DeadLettered, Handled, Received, Retried, Settled
 from diator.messages import Event, contract_of
+from diator.options import is_number
+from diator.retry import Retry
 
 logger = logging.getLogger("diator")
 handled_logger = logging.getLogger("diator.handled")
@@ -25,10 +37,12 @@ _MAX_UNHANDLED = 100
 
 
 _HANDLED = "%s handled %s, attempt %d, in %.3g s"
+_MAX_DELAY = 365 * 24 * 3600.0
+"""Seconds that a retry may wait: an outcome with a time that a broker can't write down would come back for ever."""
 
 
 class OutcomeReporter:
-    """Decides and reports the outcomes of one subscription. ``lossy``: the broker delivers at most once."""
+    """Decides and reports the outcomes of one subscription. ``at_most_once``: the broker delivers at most once."""
 
     def __init__(self, config: ConsumerConfig, hooks: HookDispatcher, *, at_most_once: bool) -> None:
         self._config = config
@@ -43,12 +57,12 @@ class OutcomeReporter:
         """Decide on a message that was delivered too often without an outcome."""
         why = "its worker died, or its handler outlasted its lease"
         text = f"delivered {job.delivery.deliveries} times, {job.unexplained} without an outcome: {why}"
-        return self._dead_letter(job, dead_letter_outcome(text, job.delivery.failures))
+        return self._dead_letter(job, _dead_letter_of(text, job.delivery.failures))
 
     def unreadable(self, job: Job, error: UnreadableMessageError) -> Outcome:
         """Decide on a message that can't be read."""
         cause = error if error.__cause__ is None else error.__cause__
-        return self._dead_letter(job, dead_letter_outcome(f"undecodable: {error}", job.delivery.failures, cause), cause)
+        return self._dead_letter(job, _dead_letter_of(f"undecodable: {error}", job.delivery.failures, cause), cause)
 
     def unhandled(self, job: Job) -> Outcome:
         """Decide on a message of a type that has no handler here. Each type is logged once.
@@ -83,7 +97,7 @@ class OutcomeReporter:
     def failed(self, job: Job, error: BaseException, seconds: float) -> Outcome:
         """Decide on a message whose handler has failed."""
         attempt = job.delivery.failures + 1
-        outcome = decide_outcome(error, attempt, self._config.retry)
+        outcome = _decide(error, attempt, self._config.retry)
         what = f"{self._name} failed on {job.message_id}, attempt {attempt}"
         if self._at_most_once:
             text = "%s; the broker delivers at most once, so it is lost"
@@ -170,3 +184,43 @@ def _log(level: int, text: str, *values: object, error: BaseException | None, fi
         logger.log(level, f"{text}%s", *values, more, extra=fields)  # noqa: G004 - the text is one of a few
     else:  # not the error itself: logging would ask whether that is true
         logger.log(level, text, *values, exc_info=(type(error), error, error.__traceback__), extra=fields)
+
+
+# How the policy of a handler decides on a failure
+
+
+def _decide(error: BaseException, attempt: int, retry: Retry) -> Outcome:
+    """Retry, as the policy or the handler wants it, or dead-letter.
+
+    What stands in a group counts as if it had been raised by itself: `Reject` before ``never``, that before
+    `RetryLater`, of which the longest counts.
+    """
+    errors = list(with_members(error))
+    for one in errors:
+        if issubclass(type(one), Reject):
+            return _dead_letter_of(f"rejected: {reason_of_rejection(one)}", attempt, error)
+    for one in errors:
+        if issubclass(type(one), retry.never):
+            return _dead_letter_of(f"never retried after {class_name_of(one)}", attempt, error)
+    if attempt >= retry.attempts:
+        return _dead_letter_of(f"exhausted after {attempt} attempts", attempt, error)
+    seconds = max(_delays_asked_for(errors), default=None)
+    return RetryAfter(min(retry.delay_after(attempt, seconds), _MAX_DELAY))
+
+
+def _delays_asked_for(errors: Iterable[BaseException]) -> Iterator[float]:
+    """The delays of all that are `RetryLater`; one that was made without its constructor may have no sensible one."""
+    for error in errors:
+        if issubclass(type(error), RetryLater):
+            with suppress(Exception):  # it may be a property, which can do anything
+                seconds: Any = getattr(error, "seconds", None)
+                if is_number(seconds):
+                    yield float(min(seconds, _MAX_DELAY))  # whole numbers may be larger than all others
+
+
+def _dead_letter_of(reason: str, attempts: int = 0, error: BaseException | None = None) -> MoveToDeadLetters:
+    """A dead letter with everything that is known of it."""
+    reason = recordable(reason)
+    if error is None:
+        return MoveToDeadLetters(reason, attempts=attempts)
+    return MoveToDeadLetters(reason, full_name_and_text(error), traceback_of(error), attempts)

@@ -12,7 +12,6 @@ Calls go down, and answers come back as results: nothing below calls the loop.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from diator.brokers.port import RELEASE, Outcome, Receiver, Release, RetryAfter
@@ -67,7 +66,7 @@ class ReceiverLoop:
     async def run(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
         """Run until ``stopping`` is set, or something breaks; then close the receiver."""
         start = asyncio.ensure_future
-        background = [start(self._settlement.run()), start(self._leases.run())]
+        background = settling, _ = start(self._settlement.run()), start(self._leases.run())
         handling = [start(self._handle()) for _ in range(self._concurrency)]
         receiving = start(self._prefetcher.run())
         waiting = start(stopping.wait())
@@ -78,10 +77,12 @@ class ReceiverLoop:
             self.is_receiving = False
             self._runner.is_shutting_down = True
             try:
-                await self._settlement.wait_until_idle(_CLOSE_TIMEOUT)
+                await _cancelled([waiting, receiving, *handling])
+                self._settlement.end()
+                await asyncio.wait({settling}, timeout=_CLOSE_TIMEOUT)  # if cancelled, its result would not be known
             finally:
-                await _cancelled([waiting, receiving, *handling, *background])
-                await self._drain()
+                await _cancelled(background)
+                await self._close()
         _raise_first(receiving, *handling, *background)
 
     async def _handle(self) -> None:
@@ -130,18 +131,10 @@ class ReceiverLoop:
             self._reporter.cancelled_at_shutdown(job)
         await _cancelled(handling)
 
-    async def _drain(self) -> None:
-        """Settle what is left, as far as the broker can, and close the receiver, which releases the rest."""
-        settled = False
-        try:
-            with suppress(asyncio.TimeoutError):
-                settled = await asyncio.wait_for(self._settlement.flush(), _CLOSE_TIMEOUT)
-        finally:
-            if not settled:
-                logger.warning("%s: the last outcomes were not taken down; those messages come again", self._name)
-            await self._close()
-
     async def _close(self) -> None:
+        """Close the receiver, which releases what could not be settled."""
+        if not self._settlement.is_done:
+            logger.warning("%s: the last outcomes were not taken down; those messages come again", self._name)
         text = "%s did not end cleanly (%s); its messages are redelivered when their lease expires"
         try:
             await asyncio.wait_for(self.receiver.aclose(), _CLOSE_TIMEOUT)

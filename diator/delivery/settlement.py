@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 
 from diator.brokers.port import RELEASE, Delivery, MoveToDeadLetters, Outcome, Receiver, Release, RetryAfter
 from diator.delivery.leases import LeaseRenewer
@@ -40,10 +39,14 @@ class SettlementBatcher:
         self._fruitless = 0
         """How often in a row nothing could be recorded, though the broker was there."""
         self._wake = asyncio.Event()
-        self._resting = asyncio.Event()
-        self._resting.set()
+        self._ending = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing waits to be settled."""
+        return not self._waiting
 
     def add(self, job: Job, outcome: Outcome) -> None:
         """Settle a job soon, together with others."""
@@ -61,31 +64,30 @@ class SettlementBatcher:
         if self._waiting:
             self._wake.set()
 
+    def end(self) -> None:
+        """Let `run` return when it has settled what waits, or the broker could not once more."""
+        self._ending.set()
+        self._wake.set()
+
     async def run(self) -> None:
-        """Settle batches until cancelled."""
+        """Settle batches until `end` is called."""
         backoff = Backoff()
-        while True:
+        while not self._ending.is_set():
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting and not await self.flush():
-                await backoff.wait()
+            while self._waiting:
+                is_last = self._ending.is_set()
+                if not await self._flush():
+                    if is_last:
+                        return
+                    await backoff.wait(self._ending)
             backoff.reset()
 
-    async def wait_until_idle(self, seconds: float) -> None:
-        """Let a settling that is under way end: if it were cancelled, its result would not be known."""
-        deadline = self._loop.time() + seconds
-        with suppress(asyncio.TimeoutError):
-            while not self._resting.is_set():  # after one batch, the next may have begun before this goes on
-                await asyncio.wait_for(self._resting.wait(), deadline - self._loop.time())
-
-    async def flush(self) -> bool:
+    async def _flush(self) -> bool:
         """Settle everything that waits; return false if the broker could not. What was not settled waits on."""
         batch, self._waiting = self._waiting, []
-        if not batch:
-            return True
         if self._timer is not None:
             self._timer.cancel()
-        self._resting.clear()
         try:
             await self._settle(batch)
         except BrokerError as error:
@@ -93,7 +95,6 @@ class SettlementBatcher:
             return False
         finally:
             self._waiting = [*batch, *self._waiting]
-            self._resting.set()
         self._outage.record_success(_SETTLE, self._name)
         return True
 

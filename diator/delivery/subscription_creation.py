@@ -23,14 +23,15 @@ class Creation:
     def __init__(
         self,
         broker: Broker,
-        creations: "Creations",
+        pending: "set[Creation]",
         subscriptions: Sequence[Subscription],
         topics: Sequence[Topic],
         timeout: float,
         outage: OutageTracker,
     ) -> None:
         self._broker = broker
-        self._pending = creations.pending
+        self._pending = pending
+        """The creations of all workers over one broker, which publishing over it waits for."""
         self._subscriptions, self._topics = subscriptions, topics
         self._timeout = timeout
         self._outage = outage
@@ -86,32 +87,23 @@ class Creation:
             self.ended.set_result(created)
 
 
-class Creations:
-    """The creations of all workers over one broker, which publishing over it waits for."""
+async def wait_until_created(pending: set[Creation], messages: Sequence[OutgoingMessage], timeout: float) -> float:
+    """Wait until the subscriptions of these messages exist, and return the seconds that remain.
 
-    def __init__(self) -> None:
-        self.pending: set[Creation] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self.pending)
-
-    async def wait(self, messages: Sequence[OutgoingMessage], timeout: float) -> float:
-        """Wait until the subscriptions of these messages exist, and return the seconds that remain.
-
-        Raises `NotPublishedError` where they do not exist within ``timeout`` seconds, or their worker has ended.
-        """
-        topics = {message.topic for message in messages}
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + timeout
-        while waits := [one for one in self.pending if not topics.isdisjoint(one.topics)]:
-            done, _ = await asyncio.wait(
-                [one.ended for one in waits], timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                raise NotPublishedError(messages) from _unavailable(waits, f"do not exist after {timeout:g} s")
-            if not all(one.result() for one in done):
-                raise NotPublishedError(messages) from _unavailable(waits, "were not created before their worker ended")
-        return max(ends - loop.time(), 0.001)
+    Raises `NotPublishedError` if they do not exist within ``timeout`` seconds, or their worker has ended.
+    """
+    topics = {message.topic for message in messages}
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + timeout
+    while waits := [one for one in pending if not topics.isdisjoint(one.topics)]:
+        done, _ = await asyncio.wait(
+            [one.ended for one in waits], timeout=ends - loop.time(), return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            raise NotPublishedError(messages) from _unavailable(waits, f"do not exist after {timeout:g} s")
+        if not all(one.result() for one in done):
+            raise NotPublishedError(messages) from _unavailable(waits, "were not created before their worker ended")
+    return max(ends - loop.time(), 0.001)
 
 
 def _unavailable(waits: Collection[Creation], what: str) -> BrokerUnavailableError:

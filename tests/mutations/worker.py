@@ -134,8 +134,8 @@ WORKER = (
         "receiver_loop",
         "no-last-settling",
         "the last outcomes are not recorded",
-        "settled = await asyncio.wait_for(self._settlement.flush(), _CLOSE_TIMEOUT)",
-        "settled = True",
+        "                self._settlement.end()\n                await asyncio.wait({settling}, timeout=_CLOSE_TIMEOUT)",
+        "                pass",
     ),
     _bug(
         "receiver_loop",
