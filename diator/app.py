@@ -305,10 +305,9 @@ class Diator(AsyncOnly, Router):
         Raises `ConfigurationError` in an app without a store, `StoreError` if the store can't do it.
         """
         self._running()
-        messaging = self._parts.messaging
-        if messaging is None or messaging.outbox is None:
+        if self._parts.messaging is None:
             raise ConfigurationError([needs_store("app.cancel was called")])
-        return await messaging.outbox.cancel(message_id)
+        return await self._parts.messaging.cancel(message_id)
 
     def stream(self, query: Query[R], /) -> Stream[R]:
         """Read the rows of a query whose handler is an async generator: ``async with app.stream(query) as rows``.

@@ -11,7 +11,6 @@ from diator.delivery.outage import UNEXPECTED_CANCEL, Backoff, unless_stopped
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.publisher import Publisher
 from diator.delivery.receiver_loop import ReceiverLoop
-from diator.delivery.store_sender import StoreSender
 from diator.delivery.worker_state import WorkerState
 from diator.engine.dispatch import Dispatch
 from diator.errors import BrokerError, BrokerUnavailableError
@@ -27,7 +26,7 @@ class Consumer:
         self._config = config
         self._state = state
         follow_ups = FollowUpSender(publisher, config.name, state.outage)
-        sender = follow_ups if publisher.outbox is None else StoreSender(publisher.outbox, follow_ups, config)
+        sender = follow_ups if publisher.outbox is None else publisher.outbox.create_sender(follow_ups, config)
         classes = {entry.cls for entry in config.entries.values()}
         self._calls = {cls: dispatch.delivered(config.registration, config.wired, cls, sender) for cls in classes}
         self._reporter = OutcomeReporter(config, state.hooks, at_most_once=state.at_most_once)

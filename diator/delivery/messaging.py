@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from diator._hooks import HookDispatcher
+from diator._keys import Key
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
 from diator.containers.port import Container
@@ -12,16 +14,17 @@ from diator.delivery.catalog import Catalog, Defaults, build_catalog
 from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
 from diator.delivery.operations import Operations
-from diator.delivery.outbox import Outbox
 from diator.delivery.publisher import Publisher
-from diator.delivery.store_checks import find_store, store_problems
-from diator.delivery.store_sender import StoreSender
 from diator.delivery.worker import Worker
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
+from diator.engine.events import needs_store
 from diator.engine.outbound import EventPublisher
-from diator.errors import BrokerUnavailableError
+from diator.errors import BrokerUnavailableError, ConfigurationError
 from diator.retry import Retry
+
+if TYPE_CHECKING:
+    from diator.delivery.outbox import Outbox
 
 logger = logging.getLogger("diator")
 
@@ -51,7 +54,11 @@ class Messaging:
         self.hooks = hooks
         self._catalog: Catalog | None = None
         self._publisher: Publisher | None = None
-        self.outbox = None if store is None else Outbox(find_store(store), hooks, relay=relay)
+        self.outbox: Outbox | None = None
+        if store is not None:
+            from diator.delivery import outbox  # noqa: PLC0415 - apps without a store need none of it
+
+            self.outbox = outbox.Outbox(store, hooks, relays=relay)
 
     @property
     def catalog(self) -> Catalog:
@@ -61,12 +68,15 @@ class Messaging:
 
     def add_broker_problems(self, checked: CheckResult, name: str | None) -> CheckResult:
         """Add what is wrong with brokered events."""
-        session = None if self.outbox is None else self.outbox.session_in(checked.container)
-        self._catalog = build_catalog(checked, name, self.broker, self.defaults, session)
+        self._catalog = build_catalog(checked, name, self.broker, self.defaults, self.session_in(checked.container))
         problems = [*checked.problems, *self._catalog.problems]
         if self.outbox is not None:
-            problems += store_problems(self.outbox.store, checked, name or UNNAMED)
+            problems += self.outbox.problems(checked, name or UNNAMED)
         return checked._replace(problems=tuple(problems))
+
+    def session_in(self, container: Container | None) -> Key | None:
+        """Return the key of the session that the store writes through; none without a store."""
+        return None if self.outbox is None else self.outbox.session_in(container)
 
     publisher: type[Publisher] = Publisher
     """What publishes."""
@@ -76,7 +86,7 @@ class Messaging:
         make, timeout = self.publisher, self.defaults.publish_timeout
         publisher = self._publisher = make(self._connection, name or UNNAMED, self.catalog, timeout, self.hooks)
         publisher.outbox = self.outbox
-        return publisher if self.outbox is None else StoreSender(self.outbox, publisher)
+        return publisher if self.outbox is None else self.outbox.create_sender(publisher)
 
     @property
     def has_catalog(self) -> bool:
@@ -96,7 +106,8 @@ class Messaging:
         if self._publisher is not None:
             self._publisher.loop = asyncio.get_running_loop()
         if self.outbox is None:
-            return await self._connect()
+            await self._connect()
+            return
         assert container is not None, "an app with a store has a container"
         await self.outbox.open(name or UNNAMED, container, self.defaults.publish_timeout)
         try:
@@ -104,6 +115,8 @@ class Messaging:
         except BaseException:
             await self.outbox.close()
             raise
+        assert self._publisher is not None, "an app is compiled before it connects"
+        await self.outbox.start_relay(self._publisher)
 
     async def _connect(self) -> None:
         try:
@@ -112,10 +125,16 @@ class Messaging:
             text = "the broker can't be reached (%s); the app starts without it, and publishing fails until it recovers"
             logger.warning(text, described(error))
 
+    async def cancel(self, message_id: str) -> bool:
+        """Cancel a delayed event; see ``app.cancel``."""
+        if self.outbox is None:
+            raise ConfigurationError([needs_store("app.cancel was called")])
+        return await self.outbox.cancel(message_id)
+
     async def drain(self) -> None:
         """Let the relay publish what is stored, when no unit of work runs any more, and release its partitions."""
         if self.outbox is not None:
-            await self.outbox.drain()
+            await self.outbox.stop_relay()
 
     async def close(self) -> None:
         """Close the connections. A broker that takes too long is left behind: the program is about to end."""

@@ -1,19 +1,29 @@
-"""The outbox of an app: its store, open as long as the app or a test of it runs, and what wakes the relay."""
+"""The outbox of an app: its store and its relay, open as long as the app runs."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import TypeVar
 
 from diator._hooks import HookDispatcher
 from diator._keys import Key
 from diator.brokers.envelope import OutgoingMessage
 from diator.containers.port import Container
+from diator.context import Context
+from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.error_texts import described
+from diator.delivery.follow_up import FollowUpSender
+from diator.delivery.publisher import Publisher
+from diator.delivery.relay import Relay
+from diator.delivery.relay_wakeups import Notifier
+from diator.delivery.store_checks import find_store, store_problems
+from diator.delivery.store_sender import StoreSender
+from diator.engine.check import CheckResult
 from diator.engine.hints import key_of
-from diator.errors import DiatorError, StoreError, StoreUnavailableError
+from diator.errors import DiatorError, Problem, StoreError, StoreUnavailableError
+from diator.hooks import Stored
 from diator.options import ID, require
-from diator.stores.port import Store, partition_of
+from diator.stores.port import Store, WakesRelays, partition_of
 
 T = TypeVar("T")
 
@@ -23,15 +33,16 @@ logger = logging.getLogger("diator")
 class Outbox:
     """The store of one app, as all its senders use it."""
 
-    def __init__(self, store: Store, hooks: HookDispatcher, *, relay: bool) -> None:
-        self.store = store
-        self.hooks = hooks
-        self.relay = relay
-        """Whether this process relays, too."""
+    def __init__(self, given: object, hooks: HookDispatcher, *, relays: bool) -> None:
+        self.store = store = find_store(given)
         self.session = Key(store.session)
         """The key of the session; see `session_in`."""
-        self.wake: Callable[[Collection[int]], None] = _wake_nothing
-        """Called with partitions that have new rows, after they were committed."""
+        self.relay: Relay | None = None
+        """What publishes here, while the app runs; none if other processes do it."""
+        self._notifier = Notifier(store) if isinstance(store, WakesRelays) and not relays else None
+        """What wakes those of other processes, if none runs here: a relay does that itself."""
+        self._relays = relays
+        self._hooks = hooks
         self.is_verified = False
         """Whether the session was seen to be one object in a whole scope."""
         self._users = 0
@@ -40,6 +51,14 @@ class Outbox:
         """Read the key of the session as this container understands it."""
         self.session = key_of(self.store.session, container)
         return self.session
+
+    def problems(self, checked: CheckResult, app: str) -> Iterator[Problem]:
+        """Find what would keep the store from being part of the units of work of an app."""
+        return store_problems(self.store, checked, app)
+
+    def create_sender(self, sealing: Publisher | FollowUpSender, config: ConsumerConfig | None = None) -> StoreSender:
+        """Make what writes to the outbox what another sender seals; with the inbox of ``config``, if it has one."""
+        return StoreSender(self, sealing, config)
 
     async def open(self, app: str, container: Container, timeout: float) -> None:
         """Open the store for one more user; if its database is unavailable, it opens by itself when it recovers.
@@ -65,25 +84,40 @@ class Outbox:
         except asyncio.TimeoutError as error:
             raise StoreUnavailableError(f"no answer within {timeout:g} s") from error
 
-    async def drain(self) -> None:
-        """Let the relay publish what is stored, and release its partitions."""
+    async def start_relay(self, publisher: Publisher) -> None:
+        """Publish from now on what is stored, unless other processes do it."""
+        if self._relays and self.relay is None:
+            self.relay = Relay(self.store, publisher.relay, self._hooks, publisher.timeout)
+            await self.relay.start()
+
+    async def stop_relay(self) -> None:
+        """Publish what is stored, for some seconds at most, and release the partitions of this process."""
+        if self.relay is not None:
+            await self.relay.stop()
+        if self._notifier is not None:
+            await self._notifier.stop()
 
     async def close(self) -> None:
         """Close the store after its last user."""
         self._users -= 1
         if not self._users:
+            await self.stop_relay()
+            self.relay = None
             await self.store.aclose()
 
-    async def write(self, messages: Sequence[OutgoingMessage]) -> None:
+    async def write(self, messages: Sequence[OutgoingMessage], context: Context) -> None:
         """Write rows in a transaction of their own. Raises `StoreError`."""
         await translated(self.store, "write", self.store.write(messages))
-        self.notify(messages)
+        self.written(messages, context)
 
-    def notify(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Wake the relay for rows that are committed."""
+    def written(self, messages: Sequence[OutgoingMessage], context: Context) -> None:
+        """Report rows that are committed, and wake the relay."""
         if messages:
-            partitions = self.store.partitions
-            self.wake({partition_of(message, partitions) for message in messages})
+            if self._hooks.has_listener("stored"):
+                self._hooks.emit("stored", Stored(messages, context))
+            wakes = self.relay or self._notifier
+            if wakes is not None:
+                wakes.notify({partition_of(message, self.store.partitions) for message in messages})
 
     async def cancel(self, message_id: str) -> bool:
         """Cancel a delayed event in a transaction of its own; return whether it was in time. Raises `StoreError`."""
@@ -100,7 +134,3 @@ async def translated(store: Store, call: str, answer: Awaitable[T]) -> T:
     except Exception as error:
         text = f"{type(store).__name__}.{call} failed unexpectedly: {described(error)}; this is a fault of the plugin"
         raise StoreError(text) from error
-
-
-def _wake_nothing(_partitions: Collection[int]) -> None:
-    """Stand for a relay where none runs: those of other processes poll."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -47,8 +47,9 @@ class Publisher:
     """Makes messages of events and hands them to the broker: an `diator.engine.outbound.EventPublisher`."""
 
     keys: Collection[Key] = ()
-    begin = cancel = None
+    begin = None
     sees_deliveries = False
+    cancel: Callable[[SendingUnit, str], Awaitable[bool]] | None = None
 
     def __init__(
         self, connection: Connection, source: str, catalog: Catalog, timeout: float, hooks: HookDispatcher

@@ -5,12 +5,12 @@ first: a row says that this subscription has handled the message, and commits wi
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from diator._keys import Key
 from diator.brokers.envelope import OutgoingMessage
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.follow_up import FollowUpSender
-from diator.delivery.outbox import Outbox
 from diator.delivery.publisher import Publisher
 from diator.delivery.work_queue import current_job
 from diator.engine.outbound import SendingUnit
@@ -20,6 +20,9 @@ from diator.messages import Event
 from diator.options import ID, require
 from diator.stores.port import Transaction
 
+if TYPE_CHECKING:
+    from diator.delivery.outbox import Outbox
+
 
 class StoreSender:
     """Writes to the outbox what another sender collects and seals: an `diator.engine.outbound.EventPublisher`.
@@ -28,7 +31,7 @@ class StoreSender:
     """
 
     def __init__(
-        self, outbox: Outbox, sealing: Publisher | FollowUpSender, config: ConsumerConfig | None = None
+        self, outbox: "Outbox", sealing: Publisher | FollowUpSender, config: ConsumerConfig | None = None
     ) -> None:
         self._outbox = outbox
         self._sealing = sealing
@@ -94,13 +97,16 @@ class StoreSender:
             raise StoreError(f"{text} its transaction and went on; what was done here is rolled back, too")
 
     async def send(self, unit: SendingUnit) -> None:
-        """Wake the relay. Raises `NotCommittedError` if the unit was to commit what was written, and has not."""
+        """Report what is stored, and wake the relay.
+
+        Raises `NotCommittedError` for rows in a session of the unit's own that was not committed.
+        """
         messages: list[OutgoingMessage] = [one.message for one in unit.outbound]
         if unit.transaction is None:
             if messages:
-                await self._outbox.write(messages)
+                await self._outbox.write(messages, unit.context)
         elif unit.transaction.committed:
-            self._outbox.notify(messages)
+            self._outbox.written(messages, unit.context)
         elif self._outbox.session not in unit.provided and (messages or self._inbox is not None):
             raise NotCommittedError(_not_committed(self._outbox.session, unit))
 
@@ -125,4 +131,4 @@ def _not_committed(session: Key, unit: SendingUnit) -> str:
     lost = f"its data and {count} event{'s' if count > 1 else ''} are lost" if count else "its data is lost"
     where = "" if subscription is None else f" of {subscription}"
     text = f"the unit of work{where} ended without an error, but its {session} was not committed: {lost}"
-    return f"{text}; commit where the scope closes, in the provider of the session, or in a middleware with inside=True"
+    return f"{text}; commit in the provider of the session, or in a middleware with inside=True"

@@ -74,6 +74,8 @@ class Worker(AsyncOnly):
         self._tasks.append(asyncio.ensure_future(creation.run(self._stopping)))
         self._watchdog = Watchdog((one.name, one.registration.target) for one in self.consumed)
         self._watchdog.start()
+        if (outbox := self._publisher.outbox) is not None and outbox.relay is not None:
+            outbox.relay.enter_worker()
         return self
 
     async def __aexit__(
@@ -89,6 +91,8 @@ class Worker(AsyncOnly):
             raise
         finally:
             self._watchdog.stop()
+            if (outbox := self._publisher.outbox) is not None and outbox.relay is not None:
+                outbox.relay.leave_worker()
 
     @property
     def is_ready(self) -> bool:

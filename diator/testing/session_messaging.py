@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from diator._keys import Key
 from diator.brokers.find import find_broker
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import BrokerCapability
+from diator.containers.port import Container
 from diator.delivery.catalog import Catalog, ConsumerConfig
 from diator.delivery.messaging import Messaging
 from diator.delivery.publisher import Publisher
 from diator.engine.check import CheckResult
-from diator.engine.outbound import Outbound
+from diator.engine.outbound import EventPublisher, Outbound, SendingUnit
 from diator.engine.unit import Delay
 from diator.messages import Event
 from diator.retry import Retry
@@ -68,8 +70,8 @@ class SessionMessaging(Messaging):
             publish_timeout=said.publish_timeout,
             hooks=own.hooks,
         )
-        if stage.keeps_store:
-            self.outbox = own.outbox
+        self._store = own.outbox
+        self.outbox = own.outbox if stage.keeps_store else None
         self._activity = activity
         self._at_once = not stage.delays
         if self._at_once:
@@ -80,6 +82,22 @@ class SessionMessaging(Messaging):
         """What the app publishes and handles; retries come at once, unless they are to wait."""
         catalog = super().catalog
         return catalog._replace(configs=tuple(map(_tried_at_once, catalog.configs))) if self._at_once else catalog
+
+    def session_in(self, container: Container | None) -> Key | None:
+        """Return what the store of the app writes through, also where the session goes without the store."""
+        return None if self._store is None else self._store.session_in(container)
+
+    def create_sender(self, name: str | None) -> EventPublisher:
+        """Return the sender of the app; one that can cancel if that of the app can."""
+        sender = super().create_sender(name)
+        if self.outbox is None and self._store is not None:
+            assert isinstance(sender, Publisher)
+            sender.cancel = _cancel_unsent
+        return sender
+
+    async def cancel(self, message_id: str) -> bool:
+        """Cancel a delayed event; without the store it is too late, as what is published leaves at once."""
+        return False if self.outbox is None and self._store else await super().cancel(message_id)
 
     def add_broker_problems(self, checked: CheckResult, name: str | None) -> CheckResult:
         """Add what is wrong with brokered events, and report who gets what."""
@@ -92,6 +110,13 @@ class SessionMessaging(Messaging):
 def _broker(own: Messaging, stage: SessionOptions, activity: ActivityTracker) -> object:
     given = MemoryBroker() if stage.broker is None else own.broker if stage.broker == "keep" else stage.broker
     return given if stage.injection is None else FaultyBroker(find_broker(given), stage.injection, activity)
+
+
+async def _cancel_unsent(unit: SendingUnit, message_id: str) -> bool:
+    """Cancel what a unit of work has published itself; the rest has left."""
+    found = [one for one in unit.outbound if one.id == message_id]
+    unit.outbound = [one for one in unit.outbound if one not in found]
+    return bool(found)
 
 
 def _tried_at_once(consumed: ConsumerConfig) -> ConsumerConfig:

@@ -21,6 +21,9 @@ class BrokenError(Exception):
     pass
 
 
+def no_commit(session: SQLiteSession) -> None: ...
+
+
 AT_ONCE = Retry(attempts=3, delay=0.01, jitter=0)
 
 
@@ -155,7 +158,7 @@ async def test_a_rollback_in_the_handler_does_not_undo_that_the_message_was_hand
 
 
 async def test_a_handler_that_nobody_commits_fails(tmp_path: Path) -> None:
-    shop = await made(tmp_path, commits=lambda session: None)
+    shop = await made(tmp_path, commits=no_commit)
 
     @shop.app.on_event
     async def bill(event: Ordered, orders: Orders) -> None:
@@ -202,7 +205,7 @@ async def test_follow_ups_are_stored_in_the_transaction_of_the_handler_with_deri
 async def test_follow_ups_do_not_wait_for_a_broker_that_is_away(shop: Shop) -> None:
     @shop.app.on_event
     async def bill(event: Ordered, orders: Orders, publish: Publish[Billed]) -> None:
-        shop.broker.broken["publish"] = lambda: BrokenError()
+        shop.broker.broken["publish"] = BrokenError
         publish(Billed(event.number))
 
     async with working(shop) as other:
