@@ -321,7 +321,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
             "lease": [301, *POSITIVE],
             "sessions": NO_FLAGS,
             "max_sessions": NO_COUNTS,
-            "max_hold": SECONDS,
+            "max_session_hold": SECONDS,
             "duplicate_window": SECONDS,
             "max_message_bytes": [1, 65_535, *NO_COUNTS],
             "manage": NO_FLAGS,

@@ -2,6 +2,6 @@
 
 from diator_azure_servicebus._broker import ServiceBusBroker
 from diator_azure_servicebus._entities import Entity
-from diator_azure_servicebus._topology import Counts, Topology
+from diator_azure_servicebus._topology import QueueCounts, Topology
 
-__all__ = ["Counts", "Entity", "ServiceBusBroker", "Topology"]
+__all__ = ["Entity", "QueueCounts", "ServiceBusBroker", "Topology"]

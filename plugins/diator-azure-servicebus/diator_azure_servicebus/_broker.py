@@ -18,11 +18,11 @@ from diator.brokers import (
     ValidationIssue,
 )
 from diator.errors import BrokerError, ConfigurationError, NotPublishedError
-from diator_azure_servicebus._entities import Entity, Layout
-from diator_azure_servicebus._letters import DeadLetters
-from diator_azure_servicebus._link import Link
+from diator_azure_servicebus._dead_letters import DeadLetters
+from diator_azure_servicebus._entities import Entity, EntityPlanner
+from diator_azure_servicebus._link_factory import LinkFactory
 from diator_azure_servicebus._names import RETRY, path_of
-from diator_azure_servicebus._opening import Opening
+from diator_azure_servicebus._namespace import NamespaceClient
 from diator_azure_servicebus._publisher import Publisher
 from diator_azure_servicebus._receiver import QueueReceiver
 from diator_azure_servicebus._sessions import SessionReceiver
@@ -47,7 +47,7 @@ class ServiceBusBroker:
     ``sessions`` says that events carry their key as the id of a session, so that handlers can be ordered by it. Without
     it the key is the partition key.
     ``max_sessions`` is how many keys an ordered handler of one process has at the same time; each is a connection.
-    ``max_hold`` is the longest delay of a retry of an ordered handler, in seconds: its session is held for as long.
+    ``max_session_hold`` is the longest delay of a retry of an ordered handler, in seconds: its session is held as long.
     ``duplicate_window`` is for how many seconds topics drop messages with an id that they had already; 0 for never.
     It can't be changed for a topic that exists.
     ``max_message_bytes`` is what the tier takes in one message. Above 1 MiB (Premium) such messages leave alone.
@@ -65,7 +65,7 @@ class ServiceBusBroker:
         lease: float = 60.0,
         sessions: bool = True,
         max_sessions: int = 16,
-        max_hold: float = 600.0,
+        max_session_hold: float = 600.0,
         duplicate_window: float = 0.0,
         max_message_bytes: int = 262_144,
         manage: bool = True,
@@ -77,17 +77,17 @@ class ServiceBusBroker:
             lease,
             sessions,
             max_sessions,
-            max_hold,
+            max_session_hold,
             duplicate_window,
             max_message_bytes,
             manage,
         )
         if problems := self._settings.problems():
             raise ConfigurationError(problems)
-        self._opening = Opening(namespace, credential, self._settings)
-        self._layout = Layout(self._settings)
+        self._link_factory = LinkFactory(namespace, credential, self._settings)
+        self._planner = EntityPlanner(self._settings)
         self._given_topology = topology
-        self._link: Link | None = None
+        self._link: NamespaceClient | None = None
         self._topology: Topology | None = topology
         self._receivers: dict[Receiver, None] = {}
         self._letters: dict[str, DeadLetters] = {}
@@ -106,7 +106,7 @@ class ServiceBusBroker:
         return cls(namespace, **settings)
 
     def __repr__(self) -> str:
-        return f"<ServiceBusBroker {self._opening.namespace}>"
+        return f"<ServiceBusBroker {self._link_factory.namespace}>"
 
     # What it is.
 
@@ -131,7 +131,7 @@ class ServiceBusBroker:
     @property
     def address(self) -> str | None:
         """The server's address in telemetry; none before a connection string is read from the environment."""
-        name = self._opening.namespace
+        name = self._link_factory.namespace
         return None if name.startswith("$") else name
 
     @property
@@ -146,19 +146,20 @@ class ServiceBusBroker:
 
     def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
         """Find what can't be kept."""
-        refusals = list(self._layout.refusals(subscriptions, topics))
+        refusals = list(self._planner.refusals(subscriptions, topics))
         for one in subscriptions:
-            if one.ordered and one.max_delay > self._settings.max_hold:
-                text = (
-                    f"{one.name!r} is ordered by key and retries after up to {one.max_delay:g} s, for which its session"
+            if one.ordered and one.max_delay > self._settings.max_session_hold:
+                held = self._settings.max_session_hold
+                text = f"{one.name!r} is ordered by key and retries after up to {one.max_delay:g} s, for which its"
+                text = f"{text} session would be held; the broker holds one for {held:g} s (max_session_hold)"
+                refusals.append(
+                    ValidationIssue(text, "shorten the delays of its retries, or raise max_session_hold", one.name)
                 )
-                text = f"{text} would be held; the broker holds one for {self._settings.max_hold:g} s (max_hold)"
-                refusals.append(ValidationIssue(text, "shorten the delays of its retries, or raise max_hold", one.name))
         return refusals
 
     def entities(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[Entity]:
         """Name all that must exist in the namespace, each before what needs it."""
-        return self._layout.entities(subscriptions, topics)
+        return self._planner.entities(subscriptions, topics)
 
     # Life.
 
@@ -168,8 +169,8 @@ class ServiceBusBroker:
         Raises `~diator.BrokerUnavailableError` where nobody does; it is open all the same, and works when they do.
         """
         if self._link is None:
-            link = self._opening.link()
-            self._topology = self._given_topology or self._opening.topology(link)
+            link = self._link_factory.link()
+            self._topology = self._given_topology or self._link_factory.topology(link)
             self._publisher = Publisher(link)
             self._link = link
         await self._link.dial()
@@ -183,13 +184,15 @@ class ServiceBusBroker:
         if self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
 
-    async def _close(self, link: Link, topology: Topology | None, others: "Sequence[Receiver | DeadLetters]") -> None:
+    async def _close(
+        self, link: NamespaceClient, topology: Topology | None, others: "Sequence[Receiver | DeadLetters]"
+    ) -> None:
         await asyncio.gather(*(one.aclose() for one in others))
         if topology is not None:
             await topology.aclose()
         await link.aclose()
 
-    def _open_link(self) -> Link:
+    def _open_link(self) -> NamespaceClient:
         if self._link is None:
             raise BrokerError("the broker is not connected; call `connect` before")
         return self._link
@@ -214,13 +217,13 @@ class ServiceBusBroker:
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
         link = self._open_link()
-        queue = self._layout.queue_of(subscription)
+        queue = self._planner.queue_of(subscription)
         receiver: Receiver
         if subscription.ordered:
             receiver = SessionReceiver(link, queue, subscription, self._forget)
         else:
             sdk = await link.receiver(queue)
-            retries = link.sender(self._layout.retries_of(subscription))
+            retries = link.sender(self._planner.retries_of(subscription))
             receiver = QueueReceiver(sdk, retries, subscription, self._settings.lease, self._forget)
         self._receivers[receiver] = None
         return receiver
@@ -233,7 +236,7 @@ class ServiceBusBroker:
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
         """Create what is missing, where that is allowed; else say what is. Raises `~diator.BrokerError`."""
         topology = self._open_topology()
-        missing = await topology.missing(self._layout.entities(subscriptions, topics))
+        missing = await topology.missing(self._planner.entities(subscriptions, topics))
         if missing:
             await topology.create(missing)
         return [entity.path for entity in missing]
@@ -241,11 +244,11 @@ class ServiceBusBroker:
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Tell how subscriptions stand; counts only where the broker may manage the namespace."""
         topology = self._open_topology()
-        queues = [self._layout.queue_of(one) for one in subscriptions]
+        queues = [self._planner.queue_of(one) for one in subscriptions]
         counts = await topology.counts(queues)
         found: list[SubscriptionStatus] = []
         for one, queue, count in zip(subscriptions, queues, counts, strict=True):
-            missing = tuple(entity.path for entity in await topology.missing(self._layout.entities([one])))
+            missing = tuple(entity.path for entity in await topology.missing(self._planner.entities([one])))
             waiting, dead = count if count is not None else (None, None)
             found.append(SubscriptionStatus(one.name, queue not in missing, waiting, dead, missing))
         return found
@@ -255,7 +258,7 @@ class ServiceBusBroker:
 
         Needs the right *Manage*. With ``layout="queues"`` there are none: the queue of a topic is its subscription.
         """
-        mine = {self._layout.queue_of(one).lower() for one in used}
+        mine = {self._planner.queue_of(one).lower() for one in used}
         found = {name: str(entities[0].forward_to) for name, entities in (await self._stored()).items()}
         found = {name: queue for name, queue in found.items() if queue.lower() not in mine}
         counts = await self._open_topology().counts(list(found.values()))
@@ -288,7 +291,7 @@ class ServiceBusBroker:
     async def _stored(self) -> Mapping[str, Sequence[Entity]]:
         if self._settings.layout == "queues":
             return {}
-        return self._layout.queues_of(await self._open_topology().forwarding())
+        return self._planner.queues_of(await self._open_topology().forwarding())
 
     def _open_topology(self) -> Topology:
         self._open_link()
@@ -313,7 +316,7 @@ class ServiceBusBroker:
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Deliver dead letters again, to this subscription only, and return the ids of those that were there."""
-        target = self._open_link().sender(self._layout.queue_of(subscription))
+        target = self._open_link().sender(self._planner.queue_of(subscription))
         return await self._letters_of(subscription).replay(ids, target)
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
@@ -321,7 +324,7 @@ class ServiceBusBroker:
         return await self._letters_of(subscription).purge(ids)
 
     def _letters_of(self, subscription: Subscription) -> DeadLetters:
-        queue = self._layout.queue_of(subscription)
+        queue = self._planner.queue_of(subscription)
         if queue not in self._letters:
             self._letters[queue] = DeadLetters(self._open_link(), queue)
         return self._letters[queue]

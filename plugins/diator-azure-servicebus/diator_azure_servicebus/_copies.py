@@ -44,7 +44,7 @@ _OF_THE_SERVICE = frozenset(
     }
 )
 """Annotations that the service sets on each message itself."""
-_LONGEST_TTL = timedelta(days=40)
+_MAX_TTL = timedelta(days=40)
 """Above it there is none: the wire has 32 bits for milliseconds."""
 _FIRST = (HEADER, ANNOTATIONS, PROPERTIES, APPLICATION)
 """The sections before the body, in their order."""
@@ -123,7 +123,7 @@ def _header(content: bytes) -> tuple[bytes, int | None]:
     """Keep the durability, the priority and the life of a message, which begins anew; the latter in milliseconds."""
     fields = items(content)[:3]
     life = number_of(fields[2]) if len(fields) > 2 else None
-    if life is None or timedelta(milliseconds=life) >= _LONGEST_TTL:
+    if life is None or timedelta(milliseconds=life) >= _MAX_TTL:
         return list_of(fields[:2]), None
     return list_of(fields), life
 
@@ -166,7 +166,7 @@ def _plain(
         correlation_id=message.correlation_id,
         to=message.to,
         reply_to=message.reply_to,
-        time_to_live=lives if lives is not None and lives < _LONGEST_TTL else None,
+        time_to_live=lives if lives is not None and lives < _MAX_TTL else None,
         scheduled_enqueue_time_utc=None if due is None else datetime.fromtimestamp(due, timezone.utc),
         application_properties=properties,
     )

@@ -49,7 +49,7 @@ class _Owner(NamedTuple):
     subscription: str | None
 
 
-class Layout:
+class EntityPlanner:
     """Says which entities there are."""
 
     def __init__(self, settings: Settings) -> None:

@@ -93,7 +93,7 @@ _BROKEN = (
 """What the SDK says in errors of Python's own when its connection broke meanwhile, and it has put its parts away."""
 _BUILT_IN = (ValueError, AttributeError, TypeError, RuntimeError)
 _FOREVER = "CERTIFICATE_VERIFY_FAILED"
-_CLOSE = 3.0
+_CLOSE_TIMEOUT = 3.0
 """Seconds that closing may take."""
 
 
@@ -173,4 +173,4 @@ def _is_passing_status(status: object) -> bool:
 async def quietly(closing: Awaitable[object]) -> None:
     """Close something of the SDK; a broken connection may make it fail or hang, which changes nothing."""
     with contextlib.suppress(Exception):
-        await asyncio.wait_for(closing, _CLOSE)
+        await asyncio.wait_for(closing, _CLOSE_TIMEOUT)

@@ -14,7 +14,7 @@ from diator_azure_servicebus._messages import from_wire
 from diator_azure_servicebus._sdk import Receiver
 
 
-class Held:
+class LockedMessage:
     """A message that a receiver has. It is the receipt of a delivery."""
 
     __slots__ = ("copied", "failures", "link", "lost", "message", "settled")
@@ -51,7 +51,7 @@ class Held:
             key=content.headers.get("partitionkey"),
             failures=self.failures,
             deliveries=content.deliveries + (self.message.delivery_count or 0) + 1,
-            read_error=content.damage,
+            read_error=content.read_error,
             receipt=self,
         )
 
@@ -66,11 +66,11 @@ class Fetcher:
         self,
         sdk: Receiver,
         wake: Callable[[], None],
-        returned: Callable[[Held], object] | None = None,
+        returned: Callable[[LockedMessage], object] | None = None,
     ) -> None:
         self.sdk = sdk
         self._returned = returned
-        self.ready: deque[Held] = deque()
+        self.ready: deque[LockedMessage] = deque()
         """What has come and was not handed out."""
         self.error: BaseException | None = None
         """Why the last fetch has failed."""
@@ -97,7 +97,7 @@ class Fetcher:
                 await asyncio.wait([self._pausing])
             messages = await self.sdk.fetch(limit, seconds)
             link = self.sdk.link
-            self.ready.extend(Held(message, link) for message in messages)
+            self.ready.extend(LockedMessage(message, link) for message in messages)
             self.came_empty = not messages
         except Exception as error:  # noqa: BLE001 - raised by `receive`
             self.error = error
@@ -120,13 +120,13 @@ class Fetcher:
     async def _pause(self, task: "asyncio.Task[None] | None") -> None:
         if task is not None:
             await stopped(task)
-        await quietly(self.sdk.take_back())
+        await quietly(self.sdk.return_prefetched())
         ready, self.ready = self.ready, deque()
-        await self.give_back(ready)
+        await self.release_all(ready)
 
-    def give_back_soon(self, several: Iterable[Held]) -> None:
+    def release_soon(self, several: Iterable[LockedMessage]) -> None:
         """Give messages back before the next fetch."""
-        self._then(self.give_back(list(several)))
+        self._then(self.release_all(list(several)))
 
     def _then(self, work: Awaitable[None]) -> "asyncio.Task[None]":
         """Do something after what was begun before, and before the next fetch."""
@@ -138,7 +138,7 @@ class Fetcher:
         if self._task is not None:
             await stopped(self._task)
 
-    async def give_back(self, several: Iterable[Held]) -> None:
+    async def release_all(self, several: Iterable[LockedMessage]) -> None:
         """Give messages back, as far as the connection lets us; the others come again when their lock ends."""
         several = list(several)
         if self._returned is not None:
@@ -146,10 +146,10 @@ class Fetcher:
                 self._returned(held)
         await asyncio.gather(*(quietly(self.sdk.release(held.message, held.link)) for held in several))
 
-    async def aclose(self, held: Iterable[Held]) -> None:
+    async def aclose(self, held: Iterable[LockedMessage]) -> None:
         """Give back these and all that nobody has, and close."""
         await asyncio.wait([self.pause()])
-        await self.give_back(held)
+        await self.release_all(held)
         await quietly(self.sdk.close())
 
 

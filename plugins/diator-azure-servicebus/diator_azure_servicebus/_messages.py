@@ -14,7 +14,7 @@ from azure.servicebus.amqp import AmqpMessageBodyType
 
 from diator.brokers import OutgoingMessage, Subscription
 from diator.brokers.envelope import ATTRIBUTES, STRUCTURED
-from diator_azure_servicebus._names import LONGEST_ID, message_id_of, partition_of, session_of
+from diator_azure_servicebus._names import MAX_ID, message_id_of, partition_of, session_of
 
 PREFIX = "cloudEvents:"
 PREFIXES = (PREFIX, "cloudEvents_")
@@ -37,7 +37,7 @@ class Content(NamedTuple):
     body: bytes
     failures: int
     deliveries: int
-    damage: str | None
+    read_error: str | None
 
 
 def to_wire(message: OutgoingMessage, *, sessions: bool) -> ServiceBusMessage:
@@ -54,10 +54,10 @@ def to_wire(message: OutgoingMessage, *, sessions: bool) -> ServiceBusMessage:
         message_id=message_id_of(message.id),
         session_id=session_of(message.key, message.id) if sessions else None,
         partition_key=None if sessions else partition_of(message.key),
-        subject=message.envelope.type[:LONGEST_ID],
+        subject=message.envelope.type[:MAX_ID],
         scheduled_enqueue_time_utc=message.due and _whole_milliseconds(message.due),
         content_type=content_type,
-        correlation_id=correlation if correlation and len(correlation) <= LONGEST_ID else None,
+        correlation_id=correlation if correlation and len(correlation) <= MAX_ID else None,
         application_properties=properties,
     )
 
@@ -68,7 +68,7 @@ def _whole_milliseconds(due: datetime) -> datetime:
 
 
 def from_wire(message: ServiceBusReceivedMessage, subscription: Subscription) -> Content:
-    """Read a message. Whatever stands there, nothing is raised: what makes no sense is the damage."""
+    """Read a message. Nothing is raised: what it does not understand is in `Content.read_error`."""
     topic, headers, failures, deliveries = subscription.topics[0].name if subscription.topics else "", {}, 0, 0
     try:
         properties = text_properties(message)

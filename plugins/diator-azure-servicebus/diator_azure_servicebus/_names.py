@@ -9,11 +9,11 @@ import re
 from hashlib import sha256
 from uuid import NAMESPACE_OID, uuid5
 
-LONGEST_PATH = 260
+MAX_PATH = 260
 """Characters of a queue or topic (Service Bus quotas)."""
-LONGEST_SUBSCRIPTION = 50
+MAX_SUBSCRIPTION = 50
 """Characters of a subscription of a topic."""
-LONGEST_ID = 128
+MAX_ID = 128
 """Characters of a message id, a session id and a partition key."""
 RETRY = ".retry"
 
@@ -24,18 +24,18 @@ _ODD = re.compile(r"[^A-Za-z0-9._-]")
 
 def path_of(name: str, prefix: str = "") -> str:
     """Name a queue or a topic; there is room for `RETRY` behind it."""
-    return _fitting(prefix + name, LONGEST_PATH - len(RETRY))
+    return _fitting(prefix + name, MAX_PATH - len(RETRY))
 
 
 def subscription_of(name: str, prefix: str = "") -> str:
     """Name the subscription of a topic."""
-    return _fitting(prefix + name, LONGEST_SUBSCRIPTION)
+    return _fitting(prefix + name, MAX_SUBSCRIPTION)
 
 
 def is_subscription_of(subscription: str, queue: str) -> bool:
     """Whether a topic's subscription and a queue belong to one handler: `subscription_of` and `path_of` one name."""
     mine, other = subscription.lower(), queue.lower()
-    return mine == _fitting(queue, LONGEST_SUBSCRIPTION).lower() or (
+    return mine == _fitting(queue, MAX_SUBSCRIPTION).lower() or (
         mine[-11:] == other[-11:] and _DIGEST.fullmatch(mine[-11:]) is not None
     )
 
@@ -68,6 +68,6 @@ def _fitting(name: str, longest: int) -> str:
 
 
 def _short(text: str) -> str:
-    if len(text) <= LONGEST_ID:
+    if len(text) <= MAX_ID:
         return text
-    return f"{text[: LONGEST_ID - 41]}-{sha256(text.encode()).hexdigest()[:40]}"
+    return f"{text[: MAX_ID - 41]}-{sha256(text.encode()).hexdigest()[:40]}"

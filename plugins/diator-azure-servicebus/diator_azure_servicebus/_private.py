@@ -13,30 +13,30 @@ from azure.servicebus._pyamqp.aio._session_async import Session
 from azure.servicebus._pyamqp.error import AMQPConnectionError, AMQPException
 from azure.servicebus.exceptions import MessageLockLostError, OperationTimeoutError, ServiceBusConnectionError
 
-from diator_azure_servicebus._reader import Reader
+from diator_azure_servicebus._connection_reader import ConnectionReader
 from diator_azure_servicebus._sdk import Receiver, Sender
 from diator_azure_servicebus._transfers import PAYLOAD, Client, RoleSession, readable
 
-_LOOK, _DRAIN = 0.5, 0.1
+_READ_INTERVAL, _DRAIN = 0.5, 0.1
 """Seconds of waiting before the token is looked at again, and for what is still on its way."""
 _GAP = 0.002
 """Seconds after messages within which the next one must come to be of the same batch."""
 
 
 def adapt(sdk: Any, patience: float) -> None:
-    """Make it one of the classes below. Opening may take ``patience`` seconds."""
+    """Make it one of the classes below. LinkFactory may take ``patience`` seconds."""
     is_receiver = isinstance(sdk, Receiver)
     sdk.__class__ = _Receiver if is_receiver else _Sender
     if is_receiver:
         cast("_Receiver", sdk).keep_payloads()
-    _Turns(sdk, patience)
+    _LinkOpener(sdk, patience)
 
 
-_opening: "ContextVar[_Turns | None]" = ContextVar("diator_azure_servicebus_opening", default=None)
+_opening: "ContextVar[_LinkOpener | None]" = ContextVar("diator_azure_servicebus_opening", default=None)
 """What is being opened in this task, and in those that it has started for that."""
 
 
-class _Turns:
+class _LinkOpener:
     """Has one task at a time open or close the link, never forever, and leaves no socket behind.
 
     In version 7.15 each call that finds the connection broken closes the link and opens another, beside the others that
@@ -50,7 +50,7 @@ class _Turns:
         sdk._open, sdk._close_handler, sdk.close = self._open, self._close_handler, self._close
         self._patience = patience
         self._lock = asyncio.Lock()
-        self._reader: Reader | None = None
+        self._reader: ConnectionReader | None = None
         self._is_closed = False
 
     @property
@@ -86,7 +86,7 @@ class _Turns:
                     await _hang_up(before)
             if type(session := getattr(self._sdk._handler, "_session", None)) is Session:
                 session.__class__ = RoleSession
-            self._reader = Reader(self._connection)
+            self._reader = ConnectionReader(self._connection)
 
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None
@@ -174,7 +174,7 @@ class _Receiver(Receiver):
                 await link.flow(link_credit=missing)
             while came.empty() and (left := end - time.monotonic()) > 0 and not handler._shutdown:
                 if await handler.client_ready_async():
-                    await handler._connection.listen(wait=min(_LOOK, left))
+                    await handler._connection.listen(wait=min(_READ_INTERVAL, left))
             before = 0
             while before < came.qsize() < limit and came.qsize() > 1:  # one that comes alone is not of any batch
                 before = came.qsize()
@@ -184,7 +184,7 @@ class _Receiver(Receiver):
         finally:
             self._private._receive_context.clear()
 
-    async def take_back(self) -> None:
+    async def return_prefetched(self) -> None:
         handler = self._private._handler
         if handler is None:
             return

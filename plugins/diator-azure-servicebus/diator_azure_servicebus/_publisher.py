@@ -10,9 +10,9 @@ from azure.servicebus.exceptions import MessageSizeExceededError
 from diator.brokers import OutgoingMessage
 from diator.errors import BrokerError, NotPublishedError
 from diator_azure_servicebus._errors import translate
-from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._messages import to_wire
 from diator_azure_servicebus._names import path_of
+from diator_azure_servicebus._namespace import NamespaceClient
 from diator_azure_servicebus._sender import Sender, Wire
 
 
@@ -34,7 +34,7 @@ class _Failure(NamedTuple):
 class Publisher:
     """Sends events to their topics."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: NamespaceClient) -> None:
         self._link = link
 
     async def publish(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:

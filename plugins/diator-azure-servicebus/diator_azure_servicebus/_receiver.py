@@ -9,10 +9,10 @@ from azure.servicebus.exceptions import MessageAlreadySettled
 from diator.brokers import Ack, Delivery, MoveToDeadLetters, Outcome, Receiver, RetryAfter, Settlement, Subscription
 from diator_azure_servicebus import _sdk as sdk_
 from diator_azure_servicebus._copies import copy_of
+from diator_azure_servicebus._dead_letter_reason import write
 from diator_azure_servicebus._errors import LOST, translated, unclear
-from diator_azure_servicebus._fetching import Fetcher, Held
+from diator_azure_servicebus._fetching import Fetcher, LockedMessage
 from diator_azure_servicebus._names import copy_id_of
-from diator_azure_servicebus._parking import write
 from diator_azure_servicebus._receiving import Receiving
 from diator_azure_servicebus._sender import Sender
 
@@ -34,7 +34,7 @@ class QueueReceiver(Receiving):
         super().__init__(sdk.entity_path, subscription, lease, forget)
         self._sdk = sdk
         self._retries = retries
-        self._out: dict[int, Held] = {}
+        self._out: dict[int, LockedMessage] = {}
         self._fetcher = Fetcher(sdk, self._woken.set)
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
@@ -81,7 +81,7 @@ class QueueReceiver(Receiving):
         self._fetcher.pause()
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> bool:
-        held: Held = delivery.receipt
+        held: LockedMessage = delivery.receipt
         if held.settled:
             return False
         with translated(self._queue):
@@ -99,7 +99,7 @@ class QueueReceiver(Receiving):
         self._out.pop(id(held), None)
         return held.lost
 
-    async def _carry_out(self, held: Held, delivery: Delivery, outcome: Outcome) -> None:
+    async def _carry_out(self, held: LockedMessage, delivery: Delivery, outcome: Outcome) -> None:
         if isinstance(outcome, RetryAfter):
             await self._send_copy(held, delivery, outcome)
         if isinstance(outcome, (Ack, RetryAfter)):
@@ -110,7 +110,7 @@ class QueueReceiver(Receiving):
         else:
             await self._sdk.release(held.message, held.link)
 
-    async def _send_copy(self, held: Held, delivery: Delivery, outcome: RetryAfter) -> None:
+    async def _send_copy(self, held: LockedMessage, delivery: Delivery, outcome: RetryAfter) -> None:
         """Send the copy first: a crash then makes a duplicate, and loses nothing. Renewing shows that it is ours."""
         if held.copied:
             return
@@ -128,7 +128,7 @@ class QueueReceiver(Receiving):
         held.copied = True
 
     async def _renew(self, delivery: Delivery) -> bool:
-        held: Held = delivery.receipt
+        held: LockedMessage = delivery.receipt
         if held.settled:
             return False
         if held.lost or held.expired:
@@ -142,7 +142,7 @@ class QueueReceiver(Receiving):
                 return self._lose(held)
         return False
 
-    def _lose(self, held: Held) -> bool:
+    def _lose(self, held: LockedMessage) -> bool:
         held.lost = True
         self._out.pop(id(held), None)
         return True

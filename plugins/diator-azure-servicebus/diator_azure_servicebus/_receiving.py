@@ -12,11 +12,11 @@ from diator_azure_servicebus._errors import translate
 
 logger = logging.getLogger("diator")
 
-LINGER = 0.1
+IDLE_BEFORE_REST = 0.1
 """Seconds for which a receiver is ready for the next call before it takes no more messages from the others."""
-_PATIENCE = 3.0
+_SETTLE_TIMEOUT = 3.0
 """Seconds that closing waits for settlements that are under way."""
-_ENOUGH = 0.75
+_MIN_LEASE_SHARE = 0.75
 """The share of a lease that is left of the lock when a message is handed out, at least."""
 
 
@@ -97,7 +97,7 @@ class Receiving(ABC):
             self._timer.cancel()
         if self._settlements:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), _PATIENCE)
+                await asyncio.wait_for(self._settled.wait(), _SETTLE_TIMEOUT)
         await self._close()
         self._forget(self)
 
@@ -123,7 +123,7 @@ class Receiving(ABC):
             return
         now = asyncio.get_running_loop().time()
         if self._timer is None or self._timer.cancelled() or self._timer.when() <= now:
-            self._timer = asyncio.get_running_loop().call_later(LINGER, self._rest)
+            self._timer = asyncio.get_running_loop().call_later(IDLE_BEFORE_REST, self._rest)
 
     def _look_at_lock(self, until: datetime | None) -> None:
         """Log an error if the first lock, which lasts ``until`` then, is shorter than the lease.
@@ -135,7 +135,7 @@ class Receiving(ABC):
             return
         self._has_seen_a_lock = True
         seconds = (until - datetime.now(timezone.utc)).total_seconds()
-        if seconds < self._lease * _ENOUGH:
+        if seconds < self._lease * _MIN_LEASE_SHARE:
             logger.error(
                 "Service Bus locks a message of queue %s for %.0f s, and the broker has lease=%g: a handler that takes"
                 " longer gets it again and again; give lease=%.0f, or the queue a longer lock duration (or the clock of"

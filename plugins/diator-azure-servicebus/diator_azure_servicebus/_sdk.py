@@ -11,7 +11,7 @@ from azure.servicebus import ServiceBusReceivedMessage, __version__
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 
 KNOWN = __version__.startswith("7.15.")
-PATIENCE = 10.0
+OPEN_TIMEOUT = 10.0
 """Seconds that opening a link may take; it takes half a second."""
 
 
@@ -41,11 +41,12 @@ class Receiver(ServiceBusReceiver):
         """Wait for messages and return at most ``limit``; none after so many seconds. Opens the link if it is closed.
 
         As ``receive_messages``, which waits for another 0.2 s after each message for one more: too long for a handler
-        that has nothing to do. It may be cancelled: what had come then is kept for `take_back` and the next call.
+        that has nothing to do. It may be cancelled: what had come then is kept for the next call, or released by
+        `return_prefetched`.
         """
         return await self.receive_messages(limit, seconds)
 
-    async def take_back(self) -> None:
+    async def return_prefetched(self) -> None:
         """Take no more messages, and release those that are on their way: as ``close`` does, but the link stays open.
 
         Without it a message could lie in the socket of a receiver that nobody asks, locked.
@@ -58,11 +59,11 @@ class Receiver(ServiceBusReceiver):
 
 def adapt_sender(sdk: ServiceBusSender) -> Sender:
     """Return the sender, with what `Sender` adds."""
-    return cast("Sender", _adapt(sdk, Sender, PATIENCE))
+    return cast("Sender", _adapt(sdk, Sender, OPEN_TIMEOUT))
 
 
-def adapt(sdk: ServiceBusReceiver, patience: float = PATIENCE) -> Receiver:
-    """Return the receiver, with what `Receiver` adds. Opening may take ``patience`` seconds."""
+def adapt(sdk: ServiceBusReceiver, patience: float = OPEN_TIMEOUT) -> Receiver:
+    """Return the receiver, with what `Receiver` adds. LinkFactory may take ``patience`` seconds."""
     return cast("Receiver", _adapt(sdk, Receiver, patience))
 
 

@@ -10,16 +10,16 @@ from azure.servicebus.exceptions import OperationTimeoutError, SessionLockLostEr
 from diator.brokers import Ack, Delivery, Receiver, Settlement, Subscription
 from diator_azure_servicebus import _sdk
 from diator_azure_servicebus._errors import quietly
-from diator_azure_servicebus._fetching import Held, stopped
-from diator_azure_servicebus._lane import Lane
-from diator_azure_servicebus._link import Link
+from diator_azure_servicebus._fetching import LockedMessage, stopped
+from diator_azure_servicebus._held_session import HeldSession
+from diator_azure_servicebus._namespace import NamespaceClient
 from diator_azure_servicebus._receiving import Receiving
 
 _WAIT = 30.0
 """Seconds for which the service is asked for a session at a time."""
 _HELD = 4
 """So many times ``max_sessions`` there may be, with those that wait for a retry."""
-_CLEAN_UP = 10.0
+_CLEAN_UP_TIMEOUT = 10.0
 """Seconds that the SDK may take to close what it was opening; `quietly` gives it less."""
 
 
@@ -29,12 +29,14 @@ class SessionReceiver(Receiving):
     It asks for sessions while a ``receive`` waits for messages: for one at first, and for more the more it has.
     """
 
-    def __init__(self, link: Link, queue: str, subscription: Subscription, forget: Callable[[Receiver], None]) -> None:
+    def __init__(
+        self, link: NamespaceClient, queue: str, subscription: Subscription, forget: Callable[[Receiver], None]
+    ) -> None:
         super().__init__(queue, subscription, link.settings.lease, forget)
         self._link = link
         self._most = link.settings.max_sessions
-        self._lanes: list[Lane] = []
-        self._of: dict[int, Lane] = {}
+        self._lanes: list[HeldSession] = []
+        self._of: dict[int, HeldSession] = {}
         """The lane of what is out, by the identity of what is held."""
         self._asking: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[Any]] = set()
@@ -65,7 +67,7 @@ class SessionReceiver(Receiving):
 
     async def _settle_one(self, settlement: Settlement) -> list[Delivery]:
         delivery, outcome = settlement
-        held: Held = delivery.receipt
+        held: LockedMessage = delivery.receipt
         lane = self._of.get(id(held))
         is_lost = not held.settled and (held.lost or (lane is not None and await lane.settle(held, outcome)))
         self._of.pop(id(held), None)
@@ -106,7 +108,7 @@ class SessionReceiver(Receiving):
     def _ask(self, limit: int) -> None:
         """Fetch from the sessions there are, and ask for more: for one only while messages wait for their locks.
 
-        Opening many takes long, in which the locks of those that are open would run out.
+        LinkFactory many takes long, in which the locks of those that are open would run out.
         """
         self._tidy()
         for lane in self._lanes:
@@ -148,7 +150,7 @@ class SessionReceiver(Receiving):
             await quietly(sdk.close())
             return
         self._look_at_lock(sdk.session.locked_until_utc)
-        self._lanes.append(Lane(sdk, state, self._lease, self._wake))
+        self._lanes.append(HeldSession(sdk, state, self._lease, self._wake))
         self._linger()
 
     # Letting go
@@ -161,7 +163,7 @@ class SessionReceiver(Receiving):
             if lane.lost or lane.is_done:
                 self._let_go(lane)
 
-    def _let_go(self, lane: Lane) -> None:
+    def _let_go(self, lane: HeldSession) -> None:
         self._lanes.remove(lane)
         self._in_background(lane.aclose())
 
@@ -181,7 +183,7 @@ class SessionReceiver(Receiving):
         """Stop each once: a second cancel would cut short its closing, and leave a session locked for a lease."""
         stopping, self._asking = self._asking, set()
         for task in stopping:
-            self._in_background(stopped(task, _CLEAN_UP))
+            self._in_background(stopped(task, _CLEAN_UP_TIMEOUT))
 
     def _in_background(self, work: "Coroutine[Any, Any, object]") -> None:
         task = asyncio.ensure_future(work)

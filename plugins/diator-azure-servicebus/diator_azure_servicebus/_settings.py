@@ -10,7 +10,7 @@ from diator.options import COUNT, FLAG, SECONDS, TEXT, Rule, is_count, is_positi
 
 SCHEME = "azure-servicebus"
 Layout = Literal["topics", "queues"]
-LONGEST_LOCK = 300.0
+MAX_LOCK = 300.0
 """Seconds: the service locks a message for five minutes at most (Service Bus quotas)."""
 
 
@@ -28,7 +28,7 @@ class Settings(NamedTuple):
     lease: float = 60.0
     sessions: bool = True
     max_sessions: int = 16
-    max_hold: float = 600.0
+    max_session_hold: float = 600.0
     duplicate_window: float = 0.0
     max_message_bytes: int = 262_144
     manage: bool = True
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
 
 
 def _is_lock(value: Any) -> bool:
-    return is_positive(value) and bool(value <= LONGEST_LOCK)
+    return is_positive(value) and bool(value <= MAX_LOCK)
 
 
 def _is_size(value: Any) -> bool:
@@ -51,11 +51,11 @@ _OPTIONS = {
     "prefix": TEXT,
     "lease": Rule(
         _is_lock,
-        f"a number of seconds greater than 0 and at most {LONGEST_LOCK:g}",
+        f"a number of seconds greater than 0 and at most {MAX_LOCK:g}",
     ),
     "sessions": FLAG,
     "max_sessions": COUNT,
-    "max_hold": SECONDS,
+    "max_session_hold": SECONDS,
     "duplicate_window": SECONDS,
     "max_message_bytes": Rule(_is_size, "a whole number from 65,536 up"),
     "manage": FLAG,

@@ -12,7 +12,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 from diator.errors import BrokerError
 from diator_azure_servicebus._entities import MAX_DELIVERIES, Entity
 from diator_azure_servicebus._errors import PLAN, translate, translated
-from diator_azure_servicebus._link import Link
+from diator_azure_servicebus._namespace import NamespaceClient
 
 _NO_LIST = (
     "this connection to Service Bus can neither list nor remove subscriptions; connect with the right Manage "
@@ -22,7 +22,7 @@ _AT_ONCE = 8
 """Links that are tried at the same time."""
 
 
-class Counts(NamedTuple):
+class QueueCounts(NamedTuple):
     """How much is in a queue."""
 
     waiting: int
@@ -40,7 +40,7 @@ class Topology(Protocol):
         """Create entities, in this order. Raises `~diator.BrokerError`."""
         ...
 
-    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+    async def counts(self, queues: Sequence[str], /) -> Sequence[QueueCounts | None]:
         """Count what is in queues; None for those that it can't tell of."""
         ...
 
@@ -61,10 +61,10 @@ class Topology(Protocol):
         ...
 
 
-class Probing:
+class ProbeTopology:
     """Looks by opening links, which anyone may who uses the entities; creates nothing. For the emulator."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: NamespaceClient) -> None:
         self._link = link
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -77,7 +77,7 @@ class Probing:
         """Say what is missing."""
         raise _cannot_create(entities)
 
-    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+    async def counts(self, queues: Sequence[str], /) -> Sequence[QueueCounts | None]:
         """Tell nothing: the protocol of messages has no counts."""
         return [None] * len(queues)
 
@@ -107,7 +107,7 @@ class Probing:
         return True
 
 
-class Managing:
+class ManagementTopology:
     """Looks and creates over the management interface of a namespace, for which the right *Manage* is needed.
 
     The client is the one that blocks, in threads: the other needs aiohttp.
@@ -140,7 +140,7 @@ class Managing:
             except AzureError as error:
                 raise _translated(error, entity.path) from error
 
-    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+    async def counts(self, queues: Sequence[str], /) -> Sequence[QueueCounts | None]:
         """Count; scheduled messages wait too."""
         return [await asyncio.to_thread(self._count, queue) for queue in queues]
 
@@ -212,13 +212,13 @@ class Managing:
         else:
             self._client.delete_queue(entity.name)
 
-    def _count(self, queue: str) -> Counts | None:
+    def _count(self, queue: str) -> QueueCounts | None:
         try:
             found = self._client.get_queue_runtime_properties(queue)
         except AzureError:
             return None
         waiting = (found.active_message_count or 0) + (found.scheduled_message_count or 0)
-        return Counts(waiting, found.dead_letter_message_count or 0)
+        return QueueCounts(waiting, found.dead_letter_message_count or 0)
 
     def _has_subscriptions(self, topic: str) -> bool:
         try:

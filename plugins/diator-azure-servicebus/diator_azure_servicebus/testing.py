@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from servicebus_test_server import Queue, ServiceBusServer, Subscription, Topic
 
 from diator_azure_servicebus._entities import MAX_DELIVERIES, Entity
-from diator_azure_servicebus._topology import Counts
+from diator_azure_servicebus._topology import QueueCounts
 
 __all__ = ["ServerTopology"]
 
@@ -32,7 +32,7 @@ class ServerTopology:
             else:
                 self._server.add(_queue(entity) if entity.kind == "queue" else _topic(entity))
 
-    async def counts(self, queues: Sequence[str], /) -> Sequence[Counts | None]:
+    async def counts(self, queues: Sequence[str], /) -> Sequence[QueueCounts | None]:
         """Count what is in queues."""
         return [self._count(queue) for queue in queues]
 
@@ -60,12 +60,12 @@ class ServerTopology:
             return False
         return True
 
-    def _count(self, queue: str) -> Counts | None:
+    def _count(self, queue: str) -> QueueCounts | None:
         try:
             found = self._server.counts(queue)
         except LookupError:
             return None
-        return Counts(found.active + found.locked + found.scheduled, found.dead)
+        return QueueCounts(found.active + found.locked + found.scheduled, found.dead)
 
 
 def _queue(entity: Entity) -> Queue:

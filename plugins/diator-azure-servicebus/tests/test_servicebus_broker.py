@@ -14,7 +14,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 from diator_azure_servicebus import ServiceBusBroker
 from diator_azure_servicebus.testing import ServerTopology
 from diator_conformance.brokers import BrokerOptions, BrokerSuite
-from servicebus_test_server import ServiceBusServer, Topic, hasty_sdk
+from servicebus_test_server import ServiceBusServer, Topic, shorten_sdk_sleeps
 
 from diator.brokers import Broker
 
@@ -28,7 +28,7 @@ if "usedevelopmentemulator" in NAMESPACE.lower():
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServiceBusServer]:
-    with ServiceBusServer() as running, hasty_sdk():
+    with ServiceBusServer() as running, shorten_sdk_sleeps():
         yield running
 
 
@@ -69,15 +69,15 @@ if not NAMESPACE:
 
         async def cut_connections(self) -> None:
             """Break all connections."""
-            self.server.cut()
+            self.server.reset_connections()
 
         async def stop_server(self) -> None:
             """Be away."""
-            self.server.go_away()
+            self.server.take_offline()
 
         async def start_server(self) -> None:
             """Be there again, with everything that was stored."""
-            self.server.come_back()
+            self.server.bring_online()
 
 else:
 

@@ -23,9 +23,9 @@ import servicebus_test_server as servers
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSession
 from azure.servicebus.amqp import AmqpAnnotatedMessage
-from diator_azure_servicebus import ServiceBusBroker, _lane, _sdk
+from diator_azure_servicebus import ServiceBusBroker, _held_session, _sdk
 from diator_azure_servicebus.testing import ServerTopology
-from servicebus_test_server import Action, Point, Queue, ServiceBusServer, hasty_sdk
+from servicebus_test_server import Action, Point, Queue, ServiceBusServer, shorten_sdk_sleeps
 
 from diator import Diator, NotificationEvent, PublishError, Reject, Retry, contract
 from diator.brokers import (
@@ -51,12 +51,12 @@ if os.environ.get("DIATOR_TEST_SERVICEBUS"):
     pytest.skip("a real namespace does not fail on command", allow_module_level=True)
 
 DROPS = [Action.DROP_BEFORE, Action.DROP_AFTER]
-PATIENCE = 8.0
+OPEN_TIMEOUT = 8.0
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServiceBusServer]:
-    with ServiceBusServer() as running, hasty_sdk():
+    with ServiceBusServer() as running, shorten_sdk_sleeps():
         yield running
 
 
@@ -81,7 +81,7 @@ class Shop:
         return OutgoingMessage(self.topic.name, envelope)
 
     async def publish(self, *numbers: int, key: str | None = None) -> None:
-        await self.broker.publish([self.message(number, key) for number in numbers], timeout=PATIENCE)
+        await self.broker.publish([self.message(number, key) for number in numbers], timeout=OPEN_TIMEOUT)
 
     async def receiver(self) -> Receiver:
         return await self.broker.subscribe(self.subscription)
@@ -175,10 +175,10 @@ class Line:
 
 async def take(receiver: Receiver, limit: int = 1) -> Delivery:
     """Receive one, as the engine does: again, while the broker says that it is away."""
-    end = asyncio.get_running_loop().time() + PATIENCE
+    end = asyncio.get_running_loop().time() + OPEN_TIMEOUT
     while True:
         try:
-            if deliveries := await asyncio.wait_for(receiver.receive(limit), PATIENCE):
+            if deliveries := await asyncio.wait_for(receiver.receive(limit), OPEN_TIMEOUT):
                 assert len(deliveries) == 1
                 return deliveries[0]
         except BrokerUnavailableError:
@@ -233,7 +233,7 @@ class TestPublishing:
             due = datetime.now(timezone.utc) + timedelta(hours=1)
             later = [OutgoingMessage(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
             await shop.publish(1)
-            await shop.broker.publish(later, timeout=PATIENCE)
+            await shop.broker.publish(later, timeout=OPEN_TIMEOUT)
             await shop.publish(2, 3)
             assert [str(one.message_id) for one in server.messages(shop.queue)] == ["1", "3"]
             assert server.counts(shop.topic.name).scheduled == 1
@@ -245,8 +245,8 @@ class TestPublishing:
             due = datetime.now(timezone.utc) + timedelta(seconds=0.6)
             later = [OutgoingMessage(shop.topic.name, shop.message(at).envelope, due=due) for at in (1, 2)]
             await asyncio.gather(
-                *(shop.broker.publish([one], timeout=PATIENCE) for one in (*later, shop.message(3))),
-                shop.broker.publish([later[0], shop.message(4)], timeout=PATIENCE),
+                *(shop.broker.publish([one], timeout=OPEN_TIMEOUT) for one in (*later, shop.message(3))),
+                shop.broker.publish([later[0], shop.message(4)], timeout=OPEN_TIMEOUT),
             )
             assert {str(one.message_id) for one in server.messages(shop.queue)} == {"0", "3", "4"}
             assert server.counts(shop.topic.name).scheduled == 3
@@ -331,12 +331,12 @@ class TestPublishing:
     async def test_what_could_not_even_be_sent_is_surely_unsent(self, server: ServiceBusServer) -> None:
         """The connection was refused: the event may be published again without a doubt."""
         async with opened(server) as shop:
-            server.go_away()
+            server.take_offline()
             try:
                 with pytest.raises(NotPublishedError) as raised:
                     await shop.broker.publish([shop.message(1)], timeout=2.0)
             finally:
-                server.come_back()
+                server.bring_online()
             assert (len(raised.value.unsent), raised.value.unknown) == (1, ())
             assert isinstance(raised.value.__cause__, BrokerUnavailableError)
 
@@ -344,7 +344,7 @@ class TestPublishing:
         async with opened(server) as shop:
             message = OutgoingMessage("nowhere", shop.message(1).envelope)
             with pytest.raises(NotPublishedError) as raised:
-                await shop.broker.publish([message], timeout=PATIENCE)
+                await shop.broker.publish([message], timeout=OPEN_TIMEOUT)
             assert "'nowhere'" in str(raised.value.__cause__)
             assert "diator-azure plan" in str(raised.value.__cause__)
 
@@ -357,7 +357,7 @@ class TestPublishing:
             large = Envelope(specversion="1.0", id="big", source="s", type="sold", data=data)
             batch = [shop.message(1), OutgoingMessage(shop.topic.name, large), shop.message(2)]
             with pytest.raises(NotPublishedError) as raised:
-                await shop.broker.publish(batch, timeout=PATIENCE)
+                await shop.broker.publish(batch, timeout=OPEN_TIMEOUT)
             assert not isinstance(raised.value.__cause__, BrokerUnavailableError)
             assert (raised.value.unsent, raised.value.unknown) == ((batch[2],), ())
             assert raised.value.rejected == (batch[1],)
@@ -376,7 +376,7 @@ class TestPublishing:
                 for at in range(20)
             ]
             fault = server.inject(Point.INCOMING, Action.DROP_BEFORE, skip=1_000_000, entity=shop.topic.name)
-            await shop.broker.publish(sent, timeout=PATIENCE)
+            await shop.broker.publish(sent, timeout=OPEN_TIMEOUT)
             assert [str(one.message_id) for one in server.messages(shop.queue)] == [f"{at}" for at in range(20)]
             assert 1_000_000 - fault.skip == 5, "four of them go into one batch"
 
@@ -460,7 +460,7 @@ class TestSettling:
         try:
             large = shop.message(1).envelope
             large = msgspec.structs.replace(large, data=msgspec.Raw(msgspec.json.encode("x" * 1_500_000)))
-            await shop.broker.publish([OutgoingMessage(shop.topic.name, large)], timeout=PATIENCE)
+            await shop.broker.publish([OutgoingMessage(shop.topic.name, large)], timeout=OPEN_TIMEOUT)
             receiver = await shop.receiver()
             assert not await settle(receiver, await take(receiver), RetryAfter(0.0))
             again = await take(receiver)
@@ -505,7 +505,7 @@ class TestSettling:
             receiver = await shop.receiver()
             await shop.publish(1)
             delivery = await take(receiver)
-            server.cut("SBReceiver")
+            server.reset_connections("SBReceiver")
             await nothing(receiver, 1.5)
             assert not await settle(receiver, delivery, RELEASE)
             again = await take(receiver)
@@ -544,14 +544,14 @@ class TestLinks:
             return await renew(session, **options)
 
         monkeypatch.setattr(ServiceBusSession, "renew_lock", slowly)
-        monkeypatch.setattr(_lane, "_FRESH", 1.1)  # as if opening had taken long
+        monkeypatch.setattr(_held_session, "_MIN_LEASE_SHARE", 1.1)  # as if opening had taken long
         async with opened(server, ordered=True) as shop:
             await shop.publish(1, key="slow")
             receiver = await shop.receiver()
             asking = asyncio.ensure_future(receiver.receive(1))
             await asyncio.sleep(0.3)  # its message is there and waits for its lock
             await shop.publish(2, key="other")
-            assert [number(one) for one in await asyncio.wait_for(asking, PATIENCE)] == [2]
+            assert [number(one) for one in await asyncio.wait_for(asking, OPEN_TIMEOUT)] == [2]
             go_on.set()
             assert number(await take(receiver)) == 1
 
@@ -561,15 +561,15 @@ class TestLinks:
             receiver = await shop.receiver()
             await shop.publish(1, 2)
             first, second = await take(receiver), await take(receiver)
-            server.go_away()
+            server.take_offline()
             with pytest.raises(BrokerUnavailableError):
                 await receiver.renew([first, second])
-            server.come_back()
+            server.bring_online()
             assert not await receiver.renew([first, second])
-            server.go_away()
+            server.take_offline()
             with pytest.raises(BrokerUnavailableError):
                 await receiver.settle([(first, ACK)])
-            server.come_back()
+            server.bring_online()
             assert not await receiver.settle([(first, ACK), (second, ACK)])
             assert server.counts(shop.queue).locked == 0
 
@@ -581,7 +581,7 @@ class TestLinks:
             await shop.publish(1)
             delivery = await take(receiver)
             server.inject(Point.ATTACH, Action.HANG_BEFORE, entity=shop.queue)
-            server.cut("SBReceiver")
+            server.reset_connections("SBReceiver")
             began = asyncio.get_running_loop().time()
             with contextlib.suppress(BrokerUnavailableError):
                 await receiver.renew([delivery])
@@ -645,7 +645,7 @@ class TestLinks:
             gc.disable()
             try:
                 for at in range(12):
-                    await broker.publish([shop.message(at)], timeout=PATIENCE)
+                    await broker.publish([shop.message(at)], timeout=OPEN_TIMEOUT)
                     assert not await settle(receiver, await take(receiver), ACK)
                     open_at_first = open_at_first or len(os.listdir("/proc/self/fd"))
                     line.hang_up()
@@ -683,11 +683,11 @@ class TestLinks:
             await shop.publish(*range(60))
             held: list[Delivery] = []
             while len(held) < 60:
-                held += await asyncio.wait_for(receiver.receive(60), PATIENCE)
+                held += await asyncio.wait_for(receiver.receive(60), OPEN_TIMEOUT)
             assert not await receiver.renew(held[:1])
             parking = receiver.settle([(delivery, MoveToDeadLetters("rejected")) for delivery in held[10:]])
             renewing = [receiver.renew(held[:10]) for _ in range(5)]
-            assert not any(await asyncio.wait_for(asyncio.gather(parking, *renewing), PATIENCE))
+            assert not any(await asyncio.wait_for(asyncio.gather(parking, *renewing), OPEN_TIMEOUT))
 
     async def test_closing_that_is_cancelled_goes_on(self, server: ServiceBusServer) -> None:
         async with opened(server) as shop:
@@ -695,7 +695,7 @@ class TestLinks:
             broker = new_broker(server)
             await broker.connect()
             await broker.subscribe(shop.subscription)
-            await broker.publish([shop.message(1)], timeout=PATIENCE)
+            await broker.publish([shop.message(1)], timeout=OPEN_TIMEOUT)
             closing = asyncio.ensure_future(broker.aclose())
             await asyncio.sleep(0)
             closing.cancel()
@@ -709,9 +709,9 @@ class TestLinks:
             before = {one.container_id for one in server.connections()}
             broker = new_broker(server)
             await broker.connect()
-            await broker.publish([shop.message(1)], timeout=PATIENCE)
+            await broker.publish([shop.message(1)], timeout=OPEN_TIMEOUT)
             server.inject(Point.INCOMING, Action.HANG_BEFORE, entity=shop.topic.name)
-            publishing = asyncio.ensure_future(broker.publish([shop.message(2)], timeout=PATIENCE))
+            publishing = asyncio.ensure_future(broker.publish([shop.message(2)], timeout=OPEN_TIMEOUT))
             await asyncio.sleep(0.1)
             await broker.aclose()
             with pytest.raises(NotPublishedError):
@@ -733,7 +733,7 @@ class TestLinks:
             assert not await settle(receiver, delivery, ACK)
             with contextlib.suppress(NotPublishedError):  # a task of the SDK was cancelled with the others
                 await shop.publish(2)
-            assert asyncio.get_running_loop().time() - began < PATIENCE / 2
+            assert asyncio.get_running_loop().time() - began < OPEN_TIMEOUT / 2
 
 
 class TestQueuesThatAreNotAsTheyMustBe:
@@ -844,7 +844,7 @@ class TestReceiving:
                 delivery = await take(receiver)
                 damages.append(delivery.read_error)
                 assert not await receiver.settle([(delivery, MoveToDeadLetters("undecodable"))])
-            assert [bool(damage) for damage in damages] == [True, True, False]
+            assert [bool(read_error) for read_error in damages] == [True, True, False]
             assert "its time is 4611686018427387904 ms after 1970" in str(damages[1])
 
 
@@ -880,7 +880,7 @@ class TestWorkers:
         async with app, app.worker():
             for first in range(0, 100, 10):
                 await _publish_in_the_end(app, [Sold(at, at % 5) for at in range(first, first + 10)])
-                server.cut("SBReceiver")
+                server.reset_connections("SBReceiver")
                 await asyncio.sleep(0.1)
             await _until(lambda: len(handled) == 100 and all(handled[at] >= 2 for at in range(3, 100, 10)))
             await asyncio.sleep(0.3)
@@ -911,7 +911,7 @@ class TestWorkers:
         async with app:
             async with app.worker(grace=0.1):
                 await app.publish(*(Sold(at) for at in range(5)))
-                await asyncio.wait_for(began.wait(), PATIENCE)
+                await asyncio.wait_for(began.wait(), OPEN_TIMEOUT)
             (queue,) = {one.name for one in broker.entities(_subscriptions(app)) if one.kind == "queue"} - {
                 f"{name}.mail.retry"
             }

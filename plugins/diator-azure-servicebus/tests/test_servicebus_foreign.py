@@ -17,7 +17,7 @@ from diator_azure_servicebus._transfers import readable
 from diator_azure_servicebus.testing import ServerTopology
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from servicebus_test_server import ServiceBusServer, hasty_sdk
+from servicebus_test_server import ServiceBusServer, shorten_sdk_sleeps
 from servicebus_test_server.amqp.encoding import encode
 from servicebus_test_server.amqp.values import (
     Array,
@@ -35,7 +35,7 @@ from servicebus_test_server.amqp.values import (
     ULong,
     UShort,
 )
-from servicebus_test_server.messages import Message, read_message
+from servicebus_test_server.messages import AmqpMessage, read_message
 
 from diator import Context, Diator, NotificationEvent, Retry, contract
 from diator.brokers import (
@@ -102,7 +102,7 @@ ANNOTATIONS: dict[str, Any] = {"x-opt-foreign": Char("c"), "x-opt-more": {"a": T
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServiceBusServer]:
-    with ServiceBusServer() as running, hasty_sdk():
+    with ServiceBusServer() as running, shorten_sdk_sleeps():
         yield running
 
 
@@ -136,11 +136,11 @@ def foreign(
 
 def publish(server: ServiceBusServer, path: str, *messages: bytes) -> None:
     read = [read_message(message) for message in messages]
-    server._call(lambda node: node.namespace.inlet(path).publish(read))  # pyright: ignore[reportPrivateUsage]
+    server._call(lambda node: node.namespace.send_target(path).publish(read))  # pyright: ignore[reportPrivateUsage]
 
 
-def stored(server: ServiceBusServer, path: str) -> list[Message]:
-    def look(node: Any) -> list[Message]:
+def stored(server: ServiceBusServer, path: str) -> list[AmqpMessage]:
+    def look(node: Any) -> list[AmqpMessage]:
         return [one.message for _, one in sorted(node.namespace.backlog(path).messages.items())]
 
     return server._call(look)  # pyright: ignore[reportPrivateUsage]
@@ -161,7 +161,7 @@ def typed(value: Any) -> Any:
     return type(value).__name__, repr(value)
 
 
-def told(message: Message) -> Any:
+def told(message: AmqpMessage) -> Any:
     """Everything that the sender has given a message, but its id."""
     standard = {name: typed(value) for name, value in message.properties.items() if name != "message_id"}
     return typed(dict(message.application_properties)), typed(dict(message.annotations)), standard, message.body
@@ -370,7 +370,7 @@ async def test_a_bug_is_no_outage_and_holds_up_no_other_message(
         def fail(*_: object, **__: object) -> None:
             raise error
 
-        location = "_lane.Lane._save" if ordered else "_receiver.copy_of"
+        location = "_held_session.HeldSession._save" if ordered else "_receiver.copy_of"
         monkeypatch.setattr(f"diator_azure_servicebus.{location}", fail)
         with pytest.raises(BrokerError, match=rf"a bug.*\({type(error).__name__}\)") as raised:
             await receiver.settle([(first, ACK), (second, RetryAfter(0.0)), (third, ACK)])
@@ -404,7 +404,7 @@ async def test_a_bug_while_receiving_or_sending_is_told_and_passes(
             await receiver.aclose()
             with monkeypatch.context() as patch:
                 patch.setattr("diator_azure_servicebus._private._Receiver.fetch", fail)
-                patch.setattr("diator_azure_servicebus._link.Link.session", fail)
+                patch.setattr("diator_azure_servicebus._namespace.NamespaceClient.session", fail)
                 receiver = await broker.subscribe(one)
                 with pytest.raises(BrokerError, match=r"a bug \(TypeError\)"):
                     await asyncio.wait_for(receiver.receive(1), 5)

@@ -21,10 +21,10 @@ from azure.servicebus.aio import ServiceBusClient
 from diator_azure_servicebus import ServiceBusBroker
 from diator_azure_servicebus import _errors as errors
 from diator_azure_servicebus._command_line import main
-from diator_azure_servicebus._entities import Entity, Layout
+from diator_azure_servicebus._dead_letter_reason import ROOM, read, write
+from diator_azure_servicebus._entities import Entity, EntityPlanner
 from diator_azure_servicebus._messages import from_wire, to_wire
 from diator_azure_servicebus._names import copy_id_of, message_id_of, path_of, session_of, subscription_of
-from diator_azure_servicebus._parking import ROOM, read, write
 from diator_azure_servicebus._plan import commands, duration, server_command
 from diator_azure_servicebus._sections import (
     char_of,
@@ -222,7 +222,7 @@ class TestErrors:
             (sdk.ServiceBusConnectionError(message="[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired"), False),
             (ValueError("The handler has already been shutdown. Please use ServiceBusClient to create ..."), True),
             (ValueError("The handler is odd"), False),
-            (AttributeError("'Lane' object has no attribute 'x'"), False),
+            (AttributeError("'HeldSession' object has no attribute 'x'"), False),
             (TypeError("no"), False),
             (KeyError("no"), False),
             (OSError(101, "Network is unreachable"), True),
@@ -318,7 +318,7 @@ class TestMessages:
         sent = ServiceBusMessage(b"1", application_properties={"cloudEvents:id": "5"})
         message = received(sent)
         message.application_properties[b"cloudEvents:type"] = b"\xff"
-        assert "UnicodeDecodeError" in str(from_wire(message, MAIL).damage)
+        assert "UnicodeDecodeError" in str(from_wire(message, MAIL).read_error)
 
 
 class TestParking:
@@ -344,7 +344,7 @@ class TestParking:
 
 class TestEntities:
     def test_each_handler_has_a_queue_that_its_topics_forward_to(self) -> None:
-        found = Layout(Settings(lease=30, duplicate_window=60)).entities([MAIL, BOOK], [ORDERS])
+        found = EntityPlanner(Settings(lease=30, duplicate_window=60)).entities([MAIL, BOOK], [ORDERS])
         assert found == [
             Entity("queue", "shop.mail", sessions=False, lock_seconds=30),
             Entity("queue", "shop.book", sessions=True, lock_seconds=30),
@@ -384,9 +384,9 @@ class TestEntities:
 
     def test_what_an_ordered_handler_can_not_have_is_refused(self) -> None:
         long = BOOK._replace(max_delay=601.0)
-        assert not list(ServiceBusBroker(STRING, max_hold=601).validate([long], [ORDERS]))
+        assert not list(ServiceBusBroker(STRING, max_session_hold=601).validate([long], [ORDERS]))
         (refusal,) = ServiceBusBroker(STRING).validate([long], [ORDERS])
-        assert "max_hold" in refusal.text
+        assert "max_session_hold" in refusal.text
         (refusal,) = refusals_of(ServiceBusBroker(STRING, sessions=False), [BOOK], [ORDERS])
         assert "no order by key" in refusal.text
 
@@ -440,7 +440,7 @@ class TestPlan:
         ]
 
     def test_each_entity_is_one_command(self) -> None:
-        lines = list(commands(Layout(Settings(duplicate_window=600)).entities([MAIL, BOOK]), "ns", "rg"))
+        lines = list(commands(EntityPlanner(Settings(duplicate_window=600)).entities([MAIL, BOOK]), "ns", "rg"))
         assert len(lines) == 8
         assert lines[1] == (
             "az servicebus queue create --resource-group rg --namespace-name ns --name shop.book "
@@ -509,7 +509,7 @@ class TestPlan:
             ),
         ]
         with servers.ServiceBusServer(entities) as server:
-            assert server.counts("shop.sold/shop.mail") == servers.Counts()
+            assert server.counts("shop.sold/shop.mail") == servers.MessageCounts()
 
     def test_the_plan_quotes_for_a_shell(self) -> None:
         line = server_command([Entity("queue", "a queue", sessions=True)])

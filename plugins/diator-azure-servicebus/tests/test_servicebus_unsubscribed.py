@@ -13,9 +13,9 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError, ResourceNotFoundError
 from diator_azure_servicebus import ServiceBusBroker
 from diator_azure_servicebus._names import subscription_of
-from diator_azure_servicebus._topology import Managing, Probing
+from diator_azure_servicebus._topology import ManagementTopology, ProbeTopology
 from diator_azure_servicebus.testing import ServerTopology
-from servicebus_test_server import ServiceBusServer, hasty_sdk
+from servicebus_test_server import ServiceBusServer, shorten_sdk_sleeps
 
 from diator import BrokerError, Diator, NotificationEvent, contract
 from diator.brokers import Subscription
@@ -40,7 +40,7 @@ class Management:
 
 async def test_topics_are_looked_up_over_the_management_interface() -> None:
     client: Any = Management()
-    topology = Managing(client)
+    topology = ManagementTopology(client)
     assert list(await topology.unsubscribed(["empty", "taken", "gone"])) == ["empty", "gone"]
     with pytest.raises(BrokerError):
         await topology.unsubscribed(["secret"])
@@ -91,8 +91,8 @@ class Removal:
 @pytest.fixture
 async def managed() -> AsyncIterator[tuple[ServiceBusBroker, Removal]]:
     client: Any = Removal()
-    with ServiceBusServer() as server, hasty_sdk():
-        broker = ServiceBusBroker(server.connection_string, topology=Managing(client))
+    with ServiceBusServer() as server, shorten_sdk_sleeps():
+        broker = ServiceBusBroker(server.connection_string, topology=ManagementTopology(client))
         await broker.connect()
         yield broker, client
         await broker.aclose()
@@ -126,7 +126,7 @@ async def test_a_removal_that_fails_names_what_is_left(managed: tuple[ServiceBus
 
 
 async def test_a_connection_that_cannot_manage_says_so() -> None:
-    with ServiceBusServer() as server, hasty_sdk():
+    with ServiceBusServer() as server, shorten_sdk_sleeps():
         broker = ServiceBusBroker(server.connection_string)
         await broker.connect()
         with pytest.raises(BrokerError, match="can neither list nor remove subscriptions"):
@@ -138,12 +138,12 @@ async def test_a_connection_that_cannot_manage_says_so() -> None:
 
 async def test_nothing_is_said_where_it_can_not_be_known() -> None:
     link: Any = None
-    assert list(await Probing(link).unsubscribed(["empty", "gone"])) == []
+    assert list(await ProbeTopology(link).unsubscribed(["empty", "gone"])) == []
 
 
 @pytest.mark.skipif("DIATOR_TEST_SERVICEBUS" in os.environ, reason="about the server for tests")
 async def test_publishing_to_a_topic_without_a_subscription_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    with ServiceBusServer() as server, hasty_sdk(), caplog.at_level(logging.WARNING, "diator"):
+    with ServiceBusServer() as server, shorten_sdk_sleeps(), caplog.at_level(logging.WARNING, "diator"):
         app = Diator("shop", broker=ServiceBusBroker(server.connection_string, topology=ServerTopology(server)))
         app.publishes(Sold)
         async with app:

@@ -28,7 +28,7 @@ COUNT = 300
 CUSTOMERS = 12
 UNSETTLED = 5 + 25
 """So many messages of one handler a worker may have begun and not settled: five run, and some are done for 0.1 s."""
-PATIENCE = 60.0
+OPEN_TIMEOUT = 60.0
 FOLDER = Path(__file__).parent
 ENTITIES = [
     "--queue=shop.mail,lock=2,max-delivery=1000",
@@ -172,7 +172,7 @@ def compare(found: list[Note], letters: list[Any]) -> None:
 
 
 async def until(check: Any) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + OPEN_TIMEOUT
     while not check():
         assert time.monotonic() < end, "it does not go on"
         await asyncio.sleep(0.1)

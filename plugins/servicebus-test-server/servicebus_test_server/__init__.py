@@ -7,16 +7,16 @@ from a message, and leaves no control over malformed and withheld frames.
 
 from servicebus_test_server.declarations import Filter, Queue, Subscription, Topic
 from servicebus_test_server.faults import Action, Fault, Point
-from servicebus_test_server.haste import hasty_sdk
+from servicebus_test_server.sdk_sleeps import shorten_sdk_sleeps
 from servicebus_test_server.server import ServiceBusServer
-from servicebus_test_server.stored import Counts
+from servicebus_test_server.stored import MessageCounts
 from servicebus_test_server.views import OpenConnection, StoredMessage
 
 __all__ = [
     "Action",
-    "Counts",
     "Fault",
     "Filter",
+    "MessageCounts",
     "OpenConnection",
     "Point",
     "Queue",
@@ -24,5 +24,5 @@ __all__ = [
     "StoredMessage",
     "Subscription",
     "Topic",
-    "hasty_sdk",
+    "shorten_sdk_sleeps",
 ]

@@ -10,7 +10,7 @@ from servicebus_test_server.errors import NOT_ALLOWED, RefusalError
 from servicebus_test_server.faults import Point
 from servicebus_test_server.incoming import PublishLink, RequestLink
 from servicebus_test_server.management import manage
-from servicebus_test_server.messages import Message
+from servicebus_test_server.messages import AmqpMessage
 from servicebus_test_server.outgoing import ConsumerLink, ReplyLink
 from servicebus_test_server.performatives import SENDER, Attach
 from servicebus_test_server.stored import now
@@ -54,7 +54,7 @@ def _attach_node(channel: Channel, attach: Attach, path: str) -> None:
     channel.confirm(link)
 
 
-def _handle(channel: Channel, path: str, request: Message) -> None:
+def _handle(channel: Channel, path: str, request: AmqpMessage) -> None:
     """Handle a request. The address for the answer is not unique, so only this connection's links are looked at."""
     replies = [
         link for link in channel.links.values() if isinstance(link, ReplyLink) and link.path.lower() == path.lower()
@@ -69,7 +69,7 @@ def _handle(channel: Channel, path: str, request: Message) -> None:
 
 def _attach_entity(channel: Channel, attach: Attach, path: str) -> None:
     if attach.role == SENDER:
-        link = PublishLink(channel, attach, channel.connection.namespace.inlet(path))
+        link = PublishLink(channel, attach, channel.connection.namespace.send_target(path))
         channel.add(link)
         channel.confirm(link)
     else:

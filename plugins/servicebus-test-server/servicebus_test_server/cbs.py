@@ -9,13 +9,13 @@ from servicebus_test_server.addresses import path_of_address
 from servicebus_test_server.amqp.values import Int, Value
 from servicebus_test_server.errors import NOT_IMPLEMENTED, RefusalError
 from servicebus_test_server.faults import Point
-from servicebus_test_server.messages import Message, write_answer
+from servicebus_test_server.messages import AmqpMessage, write_answer
 
 if TYPE_CHECKING:
     from servicebus_test_server.connection import Connection
 
 
-def put_token(connection: Connection, request: Message, reply: Callable[[bytes], None]) -> None:
+def put_token(connection: Connection, request: AmqpMessage, reply: Callable[[bytes], None]) -> None:
     """Answer a request: 202 for a token, 401 where a fault refuses it, 400 for any other operation."""
     operation, audience = (request.application_properties.get(key) for key in ("operation", "name"))
 

@@ -24,7 +24,7 @@ from servicebus_test_server.performatives import (
     Performative,
     Transfer,
 )
-from servicebus_test_server.wire import Wire
+from servicebus_test_server.protocol import AmqpProtocol
 
 if TYPE_CHECKING:
     from servicebus_test_server.node import Node
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 0.05
 
 
-class Connection(Wire):
+class Connection(AmqpProtocol):
     """One client.
 
     Attributes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from servicebus_test_server.messages import Message
+from servicebus_test_server.messages import AmqpMessage
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 Accepted: TypeAlias = "Scalar | tuple[Scalar, ...]"
@@ -42,7 +42,7 @@ class Filter:
     content_type: Accepted | _Any = _ANY
     properties: Mapping[str, Accepted] = field(default_factory=dict[str, Accepted])
 
-    def matches(self, message: Message) -> bool:
+    def matches(self, message: AmqpMessage) -> bool:
         """Tell whether a message gets through."""
         names = ("subject", "session_id", "message_id", "correlation_id", "to", "content_type")
         conditions = [(getattr(self, name), message.properties.get(name)) for name in names]
@@ -103,7 +103,7 @@ class Subscription(_Options):
     name: str
     filters: Sequence[Filter] | None = field(default=None, kw_only=True)
 
-    def accepts(self, message: Message) -> bool:
+    def accepts(self, message: AmqpMessage) -> bool:
         """Tell whether a message belongs into the subscription."""
         return self.filters is None or any(each.matches(message) for each in self.filters)
 

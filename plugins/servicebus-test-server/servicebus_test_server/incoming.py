@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from servicebus_test_server.amqp.values import CodecError, Described, ULong, Value
 from servicebus_test_server.errors import DECODE_ERROR, SIZE_EXCEEDED, RefusalError, error
 from servicebus_test_server.faults import Point
-from servicebus_test_server.messages import BATCH_FORMAT, Message, read_batch, read_message
+from servicebus_test_server.messages import BATCH_FORMAT, AmqpMessage, read_batch, read_message
 from servicebus_test_server.performatives import RECEIVER, Attach, Disposition, Flow, Transfer
 
 if TYPE_CHECKING:
     from servicebus_test_server.channel import Channel
-    from servicebus_test_server.namespace import Inlet
+    from servicebus_test_server.namespace import SendTarget
 
 ACCEPTED = Described(ULong(0x24), [])
 CREDIT = 5000
@@ -78,9 +78,9 @@ class IncomingLink(ABC):
 class PublishLink(IncomingLink):
     """Stores messages in a queue or topic."""
 
-    def __init__(self, channel: Channel, attach: Attach, inlet: Inlet) -> None:
-        super().__init__(channel, attach, inlet.path, inlet.max_message_bytes)
-        self._inlet = inlet
+    def __init__(self, channel: Channel, attach: Attach, send_target: SendTarget) -> None:
+        super().__init__(channel, attach, send_target.path, send_target.max_message_bytes)
+        self._inlet = send_target
 
     def complete(self, data: bytes, message_format: int, delivery_id: int) -> None:
         """Store a message or a batch."""
@@ -108,7 +108,7 @@ class PublishLink(IncomingLink):
 class RequestLink(IncomingLink):
     """Hands requests to a node. What is wrong with one is told in the answer, never in the disposition."""
 
-    def __init__(self, channel: Channel, attach: Attach, path: str, handle: Callable[[Message], None]) -> None:
+    def __init__(self, channel: Channel, attach: Attach, path: str, handle: Callable[[AmqpMessage], None]) -> None:
         super().__init__(channel, attach, path, 4 << 20)
         self._handle = handle
 

@@ -15,7 +15,7 @@ from servicebus_test_server.errors import (
     RefusalError,
 )
 from servicebus_test_server.faults import Point
-from servicebus_test_server.messages import Message, read_message, read_value, write_answer
+from servicebus_test_server.messages import AmqpMessage, read_message, read_value, write_answer
 from servicebus_test_server.namespace import Namespace
 from servicebus_test_server.outgoing import as_properties
 from servicebus_test_server.sessions import Sessions
@@ -31,7 +31,7 @@ _END_OF_TIME = 253_402_300_799_999  # the year 9999; from there on it means: whe
 _PREFIX = "com.microsoft:"
 
 
-class Request:
+class ManagementRequest:
     """The operands of a request, and the entity it is about.
 
     The accessors raise ``RefusalError`` where an operand is missing or of another type.
@@ -87,7 +87,7 @@ class Request:
         return found
 
 
-def manage(connection: Connection, path: str, request: Message, reply: Callable[[bytes], None]) -> None:
+def manage(connection: Connection, path: str, request: AmqpMessage, reply: Callable[[bytes], None]) -> None:
     """Carry a request out and answer it."""
 
     def answer(status: int, description: str, condition: str | None, body: Value) -> None:
@@ -106,7 +106,7 @@ def manage(connection: Connection, path: str, request: Message, reply: Callable[
     connection.guard(Point.MANAGEMENT, path, apply, refuse)
 
 
-def _perform(namespace: Namespace, path: str, request: Message) -> Answer | None:
+def _perform(namespace: Namespace, path: str, request: AmqpMessage) -> Answer | None:
     operation = request.application_properties.get("operation")
     perform = _OPERATIONS.get(operation) if isinstance(operation, str) else None
     if perform is None:
@@ -117,15 +117,15 @@ def _perform(namespace: Namespace, path: str, request: Message) -> Answer | None
         raise RefusalError(ARGUMENT_ERROR, str(cause)) from cause
     if not isinstance(body, dict):
         raise RefusalError(ARGUMENT_ERROR, f"the operands must be a map, not {body!r}")
-    return perform(Request(namespace, path, body))
+    return perform(ManagementRequest(namespace, path, body))
 
 
-def _renew_lock(request: Request) -> Answer:
+def _renew_lock(request: ManagementRequest) -> Answer:
     tokens = request.many("lock-tokens", UUID)
     return {"expirations": Array(Timestamp(request.store.renew(token)) for token in tokens)}
 
 
-def _update_disposition(request: Request) -> Answer:
+def _update_disposition(request: ManagementRequest) -> Answer:
     status = request.get("disposition-status", str)
     try:
         outcome = Outcome(status)
@@ -142,14 +142,14 @@ def _update_disposition(request: Request) -> Answer:
     return {}
 
 
-def _peek(request: Request) -> Answer | None:
+def _peek(request: ManagementRequest) -> Answer | None:
     first, count = request.get("from-sequence-number", int), request.get("message-count", int)
     found = request.store.peek(first, count, request.maybe("session-id", str))
     return {"messages": [{"message": stored.write(locked=False)} for stored in found]} if found else None
 
 
-def _schedule(request: Request) -> Answer:
-    pairs: list[tuple[Message, int]] = []
+def _schedule(request: ManagementRequest) -> Answer:
+    pairs: list[tuple[AmqpMessage, int]] = []
     items: list[dict[Value, Value]] = request.many("messages", dict)
     for item in items:
         encoded = item.get("message")
@@ -160,15 +160,15 @@ def _schedule(request: Request) -> Answer:
         except CodecError as cause:
             raise RefusalError(ARGUMENT_ERROR, str(cause)) from cause
         pairs.append((message, message.scheduled_for or now()))
-    return {"sequence-numbers": Array(request.namespace.inlet(request.path).schedule(pairs))}
+    return {"sequence-numbers": Array(request.namespace.send_target(request.path).schedule(pairs))}
 
 
-def _cancel(request: Request) -> Answer:
+def _cancel(request: ManagementRequest) -> Answer:
     request.store.cancel(request.many("sequence-numbers", int))
     return {}
 
 
-def _receive_deferred(request: Request) -> Answer:
+def _receive_deferred(request: ManagementRequest) -> Answer:
     request.check_session()
     deletes = request.maybe("receiver-settle-mode", int) == 0
     found = request.store.receive_deferred(request.many("sequence-numbers", int), deletes)
@@ -181,27 +181,27 @@ def _receive_deferred(request: Request) -> Answer:
     return {"messages": messages}
 
 
-def _renew_session_lock(request: Request) -> Answer:
+def _renew_session_lock(request: ManagementRequest) -> Answer:
     return {"expiration": Timestamp(request.sessions.renew(request.get("session-id", str), now()))}
 
 
-def _get_session_state(request: Request) -> Answer:
+def _get_session_state(request: ManagementRequest) -> Answer:
     return {"session-state": request.sessions.held(request.get("session-id", str)).state}
 
 
-def _set_session_state(request: Request) -> Answer:
+def _set_session_state(request: ManagementRequest) -> Answer:
     request.sessions.held(request.get("session-id", str)).set_state(request.maybe("session-state", bytes), now())
     return {}
 
 
-def _list_sessions(request: Request) -> Answer | None:
+def _list_sessions(request: ManagementRequest) -> Answer | None:
     skip, top = request.get("skip", int), request.get("top", int)
     since = request.get("last-updated-time", int)
     names = request.store.session_ids(None if since >= _END_OF_TIME else since)[skip : skip + top]
     return {"skip": Int(skip + len(names)), "sessions-ids": Array(names)} if names else None
 
 
-_OPERATIONS: dict[str, Callable[[Request], Answer | None]] = {
+_OPERATIONS: dict[str, Callable[[ManagementRequest], Answer | None]] = {
     _PREFIX + "renew-lock": _renew_lock,
     _PREFIX + "update-disposition": _update_disposition,
     _PREFIX + "peek-message": _peek,

@@ -34,7 +34,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class AmqpMessage:
     """One message as its sender made it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Message:
         """The body's data sections, joined; empty where the body is of another kind."""
         return b"".join(read_data(self.body))
 
-    def with_application_properties(self, added: Mapping[str, Value]) -> Message:
+    def with_application_properties(self, added: Mapping[str, Value]) -> AmqpMessage:
         """Make a copy with more application properties."""
         properties: dict[Value, Value] = {**self.application_properties}
         properties.update(added.items())
@@ -99,7 +99,7 @@ class Message:
         return _section(_HEADER, header) + _section(_ANNOTATIONS, merged) + own
 
 
-def read_message(data: bytes) -> Message:
+def read_message(data: bytes) -> AmqpMessage:
     """Decode a message.
 
     Raises:
@@ -117,7 +117,7 @@ def read_message(data: bytes) -> Message:
     return _message(sections, b"")
 
 
-def read_batch(data: bytes) -> list[Message]:
+def read_batch(data: bytes) -> list[AmqpMessage]:
     """Decode the messages in the data sections of a batch's envelope.
 
     Raises:
@@ -138,7 +138,7 @@ def read_data(body: bytes) -> list[bytes]:
     return parts
 
 
-def read_value(message: Message) -> Value:
+def read_value(message: AmqpMessage) -> Value:
     """Decode the body of a message that is one value.
 
     Raises:
@@ -180,13 +180,13 @@ def _checked_body(data: bytes, position: int) -> bytes:
     return data[start:]
 
 
-def _message(sections: Mapping[int, tuple[Value, bytes]], body: bytes) -> Message:
+def _message(sections: Mapping[int, tuple[Value, bytes]], body: bytes) -> AmqpMessage:
     header = _fields("header", sections, _HEADER)
     properties = _fields("properties", sections, _PROPERTIES)
     message_id = properties.raw(0)
     if isinstance(message_id, (list, dict, Described)):
         raise CodecError(f"{message_id!r} cannot be a message id")
-    return Message(
+    return AmqpMessage(
         message_id=message_id,
         session_id=properties.maybe_text(10),
         ttl=max(0, header.number(2, _LONGEST)) if header.raw(2) is not None else None,

@@ -1,4 +1,4 @@
-"""The namespace: which stores and inlets there are, and what becomes of a message that is sent to one."""
+"""The namespace: which stores and send targets there are, and what becomes of a message that is sent to one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from servicebus_test_server.amqp.values import Value
 from servicebus_test_server.declarations import Entity, Queue, Subscription
 from servicebus_test_server.errors import NOT_ALLOWED, NOT_FOUND, SIZE_EXCEEDED, RefusalError, not_found
-from servicebus_test_server.messages import Message
+from servicebus_test_server.messages import AmqpMessage
 from servicebus_test_server.stored import now
 from servicebus_test_server.stores import Store
 from servicebus_test_server.timers import Timers
@@ -19,17 +19,17 @@ TRANSFER_DEAD_LETTERS = "$Transfer/$DeadLetterQueue"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A store that an inlet feeds, and which messages it takes.
+    """A store that a send target feeds, and which messages it takes.
 
-    ``onward`` finds the inlet that everything is forwarded to, if it is, whose path is ``forward_to``.
+    ``onward`` finds the send target that everything is forwarded to, if it is, whose path is ``forward_to``.
     """
 
     store: Store
-    accepts: Callable[[Message], bool]
-    onward: Callable[[], Inlet] | None = None
+    accepts: Callable[[AmqpMessage], bool]
+    onward: Callable[[], SendTarget] | None = None
     forward_to: str | None = None
 
-    def put(self, message: Message) -> None:
+    def put(self, message: AmqpMessage) -> None:
         """Store a message, or forward it; what the next entity refuses becomes a dead letter of this one."""
         if self.onward is None:
             self.store.put(message)
@@ -48,7 +48,7 @@ class Duplicates:
         self._seen: set[Value] = set()
         self._ends: Timers[Value] = Timers()
 
-    def first(self, message: Message) -> bool:
+    def first(self, message: AmqpMessage) -> bool:
         """Note a message; tell whether its id is new."""
         moment = now()
         for message_id in self._ends.due(moment):
@@ -62,7 +62,7 @@ class Duplicates:
         return True
 
 
-class Inlet:
+class SendTarget:
     """What messages are sent to: a queue or a topic.
 
     Attributes:
@@ -80,7 +80,7 @@ class Inlet:
         self._sessions = isinstance(entity, Queue) and entity.sessions
         backlog.activate = self._fan_out
 
-    def publish(self, messages: Iterable[Message]) -> None:
+    def publish(self, messages: Iterable[AmqpMessage]) -> None:
         """Store messages, all or none. Those with a time in the future are scheduled; duplicates are dropped.
 
         Raises:
@@ -95,14 +95,14 @@ class Inlet:
             else:
                 self._fan_out(message)
 
-    def schedule(self, messages: Iterable[tuple[Message, int]]) -> list[int]:
+    def schedule(self, messages: Iterable[tuple[AmqpMessage, int]]) -> list[int]:
         """Keep messages until they are due, in ms since 1970; return the numbers to cancel them by."""
         pairs = list(messages)
         self._checked(message for message, _ in pairs)
         # a duplicate gets the number 0, which can be cancelled no more than a message that does not exist
         return [self.backlog.schedule(each, due) if self._duplicates.first(each) else 0 for each, due in pairs]
 
-    def _checked(self, messages: Iterable[Message]) -> list[Message]:
+    def _checked(self, messages: Iterable[AmqpMessage]) -> list[AmqpMessage]:
         checked = list(messages)
         for message in checked:
             if message.size > self.max_message_bytes:
@@ -111,7 +111,7 @@ class Inlet:
                 raise RefusalError(NOT_ALLOWED, f"{self.path} requires sessions and the message has no session id")
         return checked
 
-    def _fan_out(self, message: Message) -> None:
+    def _fan_out(self, message: AmqpMessage) -> None:
         for target in self.targets:
             if target.accepts(message):
                 target.put(message)
@@ -126,7 +126,7 @@ class Namespace:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._stores: dict[str, Store] = {}
-        self._inlets: dict[str, Inlet] = {}
+        self._send_targets: dict[str, SendTarget] = {}
         self._changed: dict[Store, None] = {}
 
     def add(self, entity: Entity) -> None:
@@ -135,7 +135,7 @@ class Namespace:
         Raises:
             ValueError: There is one of this name.
         """
-        if entity.name.lower() in self._inlets:
+        if entity.name.lower() in self._send_targets:
             raise ValueError(f"the namespace has an entity {entity.name!r} already")
         if isinstance(entity, Queue):
             backlog = self._add_store(entity.name, entity)
@@ -143,7 +143,7 @@ class Namespace:
         else:
             backlog = Store(entity.name, Queue(entity.name), self._note)
             targets = [self._target(entity.name, subscription) for subscription in entity.subscriptions]
-        self._inlets[entity.name.lower()] = Inlet(entity.name, entity, backlog, targets)
+        self._send_targets[entity.name.lower()] = SendTarget(entity.name, entity, backlog, targets)
 
     def check(self) -> None:
         """See that all that is forwarded has a place to go to.
@@ -151,7 +151,7 @@ class Namespace:
         Raises:
             ValueError: An entity forwards to what is not there, or to a subscription.
         """
-        for target in (each for inlet in self._inlets.values() for each in inlet.targets):
+        for target in (each for send_target in self._send_targets.values() for each in send_target.targets):
             try:
                 if target.onward is not None:
                     target.onward()
@@ -164,10 +164,10 @@ class Namespace:
         Raises:
             ValueError: There is no such topic, or it has a subscription of this name.
         """
-        inlet = self._inlets.get(topic.lower())
-        if inlet is None or topic.lower() in self._stores:
+        send_target = self._send_targets.get(topic.lower())
+        if send_target is None or topic.lower() in self._stores:
             raise ValueError(f"the namespace has no topic {topic!r}")
-        inlet.targets.append(self._target(inlet.path, subscription))
+        send_target.targets.append(self._target(send_target.path, subscription))
 
     def remove(self, path: str) -> list[str]:
         """Delete a queue, a topic or a subscription with all its messages; return the paths that are gone.
@@ -176,40 +176,43 @@ class Namespace:
             RefusalError: There is no such entity.
         """
         gone = [store.path for store in self._stores.values() if store.path.lower() == path.lower()]
-        inlet = self._inlets.pop(path.lower(), None)
-        if inlet is not None:
-            gone = [inlet.path, *(target.store.path for target in inlet.targets if target.store.path != inlet.path)]
+        send_target = self._send_targets.pop(path.lower(), None)
+        if send_target is not None:
+            gone = [
+                send_target.path,
+                *(target.store.path for target in send_target.targets if target.store.path != send_target.path),
+            ]
         if not gone:
             raise RefusalError(NOT_FOUND, not_found(path))
         gone += [f"{each}/{queue}" for each in gone for queue in (DEAD_LETTERS, TRANSFER_DEAD_LETTERS)]
         for each in gone:
             self._stores.pop(each.lower(), None)
-        for topic in self._inlets.values():
+        for topic in self._send_targets.values():
             topic.targets = [target for target in topic.targets if target.store.path not in gone]
         return gone
 
     def subscriptions(self) -> list[tuple[str, str | None]]:
         """List the subscriptions of all topics: the path of each, and what it forwards to."""
-        topics = [inlet for path, inlet in self._inlets.items() if path not in self._stores]
-        return [(target.store.path, target.forward_to) for inlet in topics for target in inlet.targets]
+        topics = [send_target for path, send_target in self._send_targets.items() if path not in self._stores]
+        return [(target.store.path, target.forward_to) for send_target in topics for target in send_target.targets]
 
     def has_targets(self, path: str) -> bool:
         """Whether there is such an entity, and what is sent to it gets anywhere."""
-        inlet = self._inlets.get(path.lower())
-        return inlet is not None and bool(inlet.targets)
+        send_target = self._send_targets.get(path.lower())
+        return send_target is not None and bool(send_target.targets)
 
-    def inlet(self, path: str) -> Inlet:
+    def send_target(self, path: str) -> SendTarget:
         """Find what messages can be sent to.
 
         Raises:
             RefusalError: There is no such entity, or it is one to receive from only.
         """
-        inlet = self._inlets.get(path.lower())
-        if inlet is None:
+        send_target = self._send_targets.get(path.lower())
+        if send_target is None:
             if path.lower() in self._stores:
                 raise RefusalError(NOT_ALLOWED, f"{path!r} cannot be sent to")
             raise RefusalError(NOT_FOUND, not_found(path))
-        return inlet
+        return send_target
 
     def store(self, path: str) -> Store:
         """Find what can be received from.
@@ -219,20 +222,20 @@ class Namespace:
         """
         store = self._stores.get(path.lower())
         if store is None:
-            if path.lower() in self._inlets:
+            if path.lower() in self._send_targets:
                 raise RefusalError(NOT_ALLOWED, f"{path!r} is a topic: receive from its subscriptions")
             raise RefusalError(NOT_FOUND, not_found(path))
         return store
 
     def backlog(self, path: str) -> Store:
         """Find the store that an entity's management node works on; for a topic, that of its scheduled messages."""
-        inlet = self._inlets.get(path.lower())
-        return self.store(path) if inlet is None else inlet.backlog
+        send_target = self._send_targets.get(path.lower())
+        return self.store(path) if send_target is None else send_target.backlog
 
     def stores(self) -> Iterator[Store]:
         """All stores, with those of the scheduled messages of topics."""
         yield from self._stores.values()
-        yield from (inlet.backlog for path, inlet in self._inlets.items() if path not in self._stores)
+        yield from (send_target.backlog for path, send_target in self._send_targets.items() if path not in self._stores)
 
     def sweep(self) -> None:
         """Let end what has ended by now."""
@@ -259,9 +262,9 @@ class Namespace:
         store, onward = self._add_store(path, subscription), self._onward(subscription)
         return Target(store, subscription.accepts, onward, subscription.forward_to)
 
-    def _onward(self, options: Queue | Subscription) -> Callable[[], Inlet] | None:
+    def _onward(self, options: Queue | Subscription) -> Callable[[], SendTarget] | None:
         path = options.forward_to
-        return None if path is None else lambda: self.inlet(path)
+        return None if path is None else lambda: self.send_target(path)
 
     def _add_store(self, path: str, options: Queue | Subscription) -> Store:
         store = Store(path, options, self._note)

@@ -14,9 +14,9 @@ from servicebus_test_server.errors import CONNECTION_FORCED, DETACH_FORCED, NOT_
 from servicebus_test_server.faults import Action, Fault, Point
 from servicebus_test_server.namespace import DEAD_LETTERS
 from servicebus_test_server.node import Node
-from servicebus_test_server.stored import Counts
+from servicebus_test_server.stored import MessageCounts
 from servicebus_test_server.stores import Store
-from servicebus_test_server.views import OpenConnection, StoredMessage, describe, show
+from servicebus_test_server.views import OpenConnection, StoredMessage, describe, snapshot
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -140,7 +140,7 @@ class ServiceBusServer:
         """Tell whether what is sent to a topic gets anywhere; false where there is no such topic."""
         return self._call(lambda node: node.namespace.has_targets(topic))
 
-    def counts(self, path: str) -> Counts:
+    def counts(self, path: str) -> MessageCounts:
         """Count the messages of an entity by state.
 
         Args:
@@ -159,7 +159,7 @@ class ServiceBusServer:
             LookupError: There is no such entity.
         """
         full = f"{path}/{DEAD_LETTERS}" if dead else path
-        return self._call(lambda node: [show(each) for _, each in sorted(_find(node, full).messages.items())])
+        return self._call(lambda node: [snapshot(each) for _, each in sorted(_find(node, full).messages.items())])
 
     def connections(self) -> list[OpenConnection]:
         """Show who is connected."""
@@ -188,21 +188,21 @@ class ServiceBusServer:
         """Cancel all faults."""
         self._call(lambda node: node.faults.clear())
 
-    def cut(self, container: str = "") -> int:
+    def reset_connections(self, container: str = "") -> int:
         """Reset all connections whose container id starts so; return how many there were."""
-        return self._call(lambda node: _cut(node, container))
+        return self._call(lambda node: _reset(node, container))
 
-    def go_away(self) -> None:
-        """Reset all connections and take no more, until `come_back`. What is stored stays."""
+    def take_offline(self) -> None:
+        """Reset all connections and take no more, until `bring_online`. What is stored stays."""
 
         def run(node: Node) -> None:
             if self._listener is not None:
                 self._listener.close()
-            _cut(node, "")
+            _reset(node, "")
 
         self._call(run)
 
-    def come_back(self) -> None:
+    def bring_online(self) -> None:
         """Listen again, on the same port."""
         node = self._node
         if node is None:
@@ -297,12 +297,12 @@ async def _close(node: Node) -> None:
     for connection in list(node.connections):
         connection.fail(CONNECTION_FORCED, "the server is shutting down")
     await asyncio.sleep(0.01)
-    _cut(node, "")
+    _reset(node, "")
     await asyncio.sleep(0)  # the loop's next turn tells the connections that they are lost
     await asyncio.sleep(0)
 
 
-def _cut(node: Node, container: str) -> int:
+def _reset(node: Node, container: str) -> int:
     found = [each for each in node.connections if each.container_id.startswith(container)]
     for connection in found:
         connection.reset()

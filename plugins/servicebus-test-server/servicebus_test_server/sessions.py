@@ -24,8 +24,8 @@ class SessionHolder(Protocol):
         """Learn that the session held is not locked any more."""
 
 
-class Lane:
-    """Messages that are ready to be delivered, lowest number first. A store without sessions has one lane."""
+class ReadyQueue:
+    """Messages that are ready to be delivered, lowest number first. A store without sessions has one."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Stored]] = []
@@ -70,15 +70,15 @@ class Sessions:
     """The sessions of one store."""
 
     def __init__(self, lock_milliseconds: int, messages: dict[int, Stored]) -> None:
-        self.lanes: dict[str, Lane] = {}
+        self.ready_queues: dict[str, ReadyQueue] = {}
         self._lock_milliseconds = lock_milliseconds
         self._messages = messages
-        self._held: dict[str, Lane] = {}
+        self._held: dict[str, ReadyQueue] = {}
         self._waiting: list[_Waiting] = []
 
-    def lane(self, session_id: str) -> Lane:
+    def ready_queue(self, session_id: str) -> ReadyQueue:
         """Find a session, or make it."""
-        return self.lanes.setdefault(session_id, Lane())
+        return self.ready_queues.setdefault(session_id, ReadyQueue())
 
     def accept(self, holder: SessionHolder, session_id: str, now: int) -> None:
         """Lock a session by its id; whether there are messages does not matter.
@@ -86,10 +86,10 @@ class Sessions:
         Raises:
             RefusalError: Somebody else holds it.
         """
-        lane = self.lane(session_id)
-        if lane.holder is not None:
+        ready_queue = self.ready_queue(session_id)
+        if ready_queue.holder is not None:
             raise RefusalError(SESSION_TAKEN, f"the session {session_id!r} is locked by another receiver")
-        self._grant(holder, session_id, lane, now)
+        self._grant(holder, session_id, ready_queue, now)
 
     def wait(self, holder: SessionHolder, deadline: int) -> None:
         """Ask for any session that has messages and is not locked."""
@@ -99,16 +99,16 @@ class Sessions:
         """Give free sessions with messages to those who wait."""
         if not self._waiting:
             return
-        for session_id, lane in list(self.lanes.items()):
-            if self._waiting and lane.holder is None and lane.peek(self._messages) is not None:
-                self._grant(self._waiting.pop(0).holder, session_id, lane, now)
+        for session_id, ready_queue in list(self.ready_queues.items()):
+            if self._waiting and ready_queue.holder is None and ready_queue.peek(self._messages) is not None:
+                self._grant(self._waiting.pop(0).holder, session_id, ready_queue, now)
 
     def leave(self, holder: SessionHolder) -> str | None:
         """Give back what a receiver holds or waits for; return the id of the session it held."""
         self._waiting = [each for each in self._waiting if each.holder is not holder]
-        for session_id, lane in self._held.items():
-            if lane.holder is holder:
-                self._free(session_id, lane)
+        for session_id, ready_queue in self._held.items():
+            if ready_queue.holder is holder:
+                self._free(session_id, ready_queue)
                 return session_id
         return None
 
@@ -118,48 +118,48 @@ class Sessions:
         Raises:
             RefusalError: Nobody holds it.
         """
-        lane = self.held(session_id)
-        lane.until = now + self._lock_milliseconds
-        return lane.until
+        ready_queue = self.held(session_id)
+        ready_queue.until = now + self._lock_milliseconds
+        return ready_queue.until
 
-    def held(self, session_id: str) -> Lane:
+    def held(self, session_id: str) -> ReadyQueue:
         """Find a session that somebody holds.
 
         Raises:
             RefusalError: Nobody holds it.
         """
-        lane = self._held.get(session_id)
-        if lane is None:
+        ready_queue = self._held.get(session_id)
+        if ready_queue is None:
             raise RefusalError(SESSION_LOCK_LOST, f"the session {session_id!r} is not locked")
-        return lane
+        return ready_queue
 
     def expire(self, now: int) -> list[str]:
         """Take away the sessions whose lock has ended, and turn away who has waited too long; return the ids."""
         for each in [each for each in self._waiting if each.deadline <= now]:
             self._waiting.remove(each)
             each.holder.refused(RefusalError(TIMEOUT, "no session with messages became free in time"))
-        return self._take_away(lambda lane: lane.until <= now)
+        return self._take_away(lambda ready_queue: ready_queue.until <= now)
 
     def expire_all(self) -> list[str]:
         """Take away all sessions; return their ids."""
-        return self._take_away(lambda _lane: True)
+        return self._take_away(lambda _ready_queue: True)
 
-    def _take_away(self, ended: Callable[[Lane], bool]) -> list[str]:
-        taken = {session_id: lane.holder for session_id, lane in self._held.items() if ended(lane)}
+    def _take_away(self, ended: Callable[[ReadyQueue], bool]) -> list[str]:
+        taken = {session_id: ready_queue.holder for session_id, ready_queue in self._held.items() if ended(ready_queue)}
         for session_id, holder in taken.items():
             self._free(session_id, self._held[session_id])
             if holder is not None:
                 holder.lost()
         return list(taken)
 
-    def _free(self, session_id: str, lane: Lane) -> None:
-        lane.holder = None
+    def _free(self, session_id: str, ready_queue: ReadyQueue) -> None:
+        ready_queue.holder = None
         del self._held[session_id]
-        if lane.state is None and lane.peek(self._messages) is None:
-            del self.lanes[session_id]  # it comes back with its next message
+        if ready_queue.state is None and ready_queue.peek(self._messages) is None:
+            del self.ready_queues[session_id]  # it comes back with its next message
 
-    def _grant(self, holder: SessionHolder, session_id: str, lane: Lane, now: int) -> None:
-        lane.holder = holder
-        lane.until = now + self._lock_milliseconds
-        self._held[session_id] = lane
-        holder.granted(session_id, lane.until)
+    def _grant(self, holder: SessionHolder, session_id: str, ready_queue: ReadyQueue, now: int) -> None:
+        ready_queue.holder = holder
+        ready_queue.until = now + self._lock_milliseconds
+        self._held[session_id] = ready_queue
+        holder.granted(session_id, ready_queue.until)

@@ -8,7 +8,7 @@ from enum import IntEnum
 from uuid import UUID
 
 from servicebus_test_server.amqp.values import Int, Symbol, Timestamp, Value
-from servicebus_test_server.messages import Message
+from servicebus_test_server.messages import AmqpMessage
 
 _SEQUENCE_NUMBER = Symbol("x-opt-sequence-number")
 _ENQUEUE_SEQUENCE = Symbol("x-opt-enqueue-sequence-number")
@@ -51,7 +51,7 @@ class Stored:
         due: When a scheduled message becomes active, in ms since 1970.
     """
 
-    message: Message
+    message: AmqpMessage
     sequence: int
     enqueued: int
     state: State = State.ACTIVE
@@ -75,7 +75,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class MessageCounts:
     """How many messages of a store are in which state. ``active`` are those that a receiver may get now."""
 
     active: int = 0

@@ -13,9 +13,9 @@ from servicebus_test_server.amqp.values import Value
 from servicebus_test_server.declarations import Queue, Subscription
 from servicebus_test_server.errors import MESSAGE_NOT_FOUND, NOT_ALLOWED, RefusalError
 from servicebus_test_server.locks import Locks
-from servicebus_test_server.messages import Message
-from servicebus_test_server.sessions import Lane, Sessions
-from servicebus_test_server.stored import Counts, State, Stored, now
+from servicebus_test_server.messages import AmqpMessage
+from servicebus_test_server.sessions import ReadyQueue, Sessions
+from servicebus_test_server.stored import MessageCounts, State, Stored, now
 from servicebus_test_server.timers import Timers
 
 _NOTHING: Mapping[str, Value] = MappingProxyType({})
@@ -67,13 +67,13 @@ class Store:
         self.path = path
         self.messages: dict[int, Stored] = {}
         self.dead_letters: Store | None = None
-        self.activate: Callable[[Message], object] = self.put
+        self.activate: Callable[[AmqpMessage], object] = self.put
         self._max_delivery_count: int | None = options.max_delivery_count
         self._ttl = None if options.default_ttl is None else round(options.default_ttl * 1000)
         self._dead_letter_on_expiry = options.dead_letter_on_expiry
         self._changed = changed
         self._sequence = 0
-        self._lane = Lane()
+        self._ready_queue = ReadyQueue()
         milliseconds = round(options.lock_seconds * 1000)
         self.sessions = Sessions(milliseconds, self.messages) if options.sessions else None
         self._locks = Locks(None if options.sessions else milliseconds)
@@ -90,7 +90,7 @@ class Store:
 
     # -- what comes in
 
-    def put(self, message: Message) -> Stored:
+    def put(self, message: AmqpMessage) -> Stored:
         """Append a message. One without a session id goes to the dead letters of a store with sessions."""
         stored = Stored(message, self._next_sequence(), now())
         lives = min((ttl for ttl in (message.ttl, self._ttl) if ttl is not None), default=None)
@@ -103,13 +103,13 @@ class Store:
             self._make_ready(stored)
         return stored
 
-    def refuse(self, message: Message, description: str) -> None:
+    def refuse(self, message: AmqpMessage, description: str) -> None:
         """Take a message that could not be forwarded: it becomes a dead letter."""
         stored = Stored(message, self._next_sequence(), now())
         self.messages[stored.sequence] = stored
         self._bury(stored, "ForwardingFailed", description)
 
-    def schedule(self, message: Message, due: int) -> int:
+    def schedule(self, message: AmqpMessage, due: int) -> int:
         """Keep a message until it is due; return the number to cancel it by."""
         stored = Stored(message, self._next_sequence(), now(), State.SCHEDULED, due=due)
         self.messages[stored.sequence] = stored
@@ -151,21 +151,21 @@ class Store:
                 waiting.append(consumer)
 
     def _next_for(self, consumer: Consumer) -> Stored | None:
-        lane = self._lane_of(consumer.session_id)
-        if consumer.credit <= 0 or lane is None:
+        ready_queue = self._ready_queue_of(consumer.session_id)
+        if consumer.credit <= 0 or ready_queue is None:
             return None
-        stored = lane.pop(self.messages)
+        stored = ready_queue.pop(self.messages)
         while stored is not None and stored.expires is not None and stored.expires <= now():
             self._end_life(stored)
-            stored = lane.pop(self.messages)
+            stored = ready_queue.pop(self.messages)
         if stored is not None:
             self._take(stored, consumer.deletes)
         return stored
 
-    def _lane_of(self, session_id: str | None) -> Lane | None:
+    def _ready_queue_of(self, session_id: str | None) -> ReadyQueue | None:
         if self.sessions is None:
-            return self._lane
-        return None if session_id is None else self.sessions.lanes.get(session_id)
+            return self._ready_queue
+        return None if session_id is None else self.sessions.ready_queues.get(session_id)
 
     def _take(self, stored: Stored, deletes: bool) -> None:
         if deletes:
@@ -260,11 +260,11 @@ class Store:
         for stored in self._locks.unlock_all():
             self._fail(stored)
 
-    def counts(self) -> Counts:
+    def counts(self) -> MessageCounts:
         """Count the messages by state."""
         everything = self.messages.values()
         states = [stored.state for stored in everything if stored.lock is None]
-        return Counts(
+        return MessageCounts(
             active=states.count(State.ACTIVE),
             locked=len(self._locks),
             scheduled=states.count(State.SCHEDULED),
@@ -274,11 +274,15 @@ class Store:
 
     def session_ids(self, state_set_after: int | None) -> list[str]:
         """Name the sessions that have messages or a state, or only those whose state was set after a time in ms."""
-        lanes = {} if self.sessions is None else self.sessions.lanes
+        ready_queues = {} if self.sessions is None else self.sessions.ready_queues
         if state_set_after is not None:
-            return [name for name, lane in lanes.items() if lane.state_set > state_set_after]
+            return [name for name, ready_queue in ready_queues.items() if ready_queue.state_set > state_set_after]
         named = [stored.message.session_id for stored in self.messages.values() if stored.message.session_id]
-        return list(dict.fromkeys([*named, *(name for name, lane in lanes.items() if lane.state is not None)]))
+        return list(
+            dict.fromkeys(
+                [*named, *(name for name, ready_queue in ready_queues.items() if ready_queue.state is not None)]
+            )
+        )
 
     def _next_sequence(self) -> int:
         self._sequence += 1
@@ -297,8 +301,10 @@ class Store:
         if stored.state is State.DEFERRED:
             return
         session_id = stored.message.session_id
-        lane = self._lane if self.sessions is None or session_id is None else self.sessions.lane(session_id)
-        lane.push(stored)
+        ready_queue = (
+            self._ready_queue if self.sessions is None or session_id is None else self.sessions.ready_queue(session_id)
+        )
+        ready_queue.push(stored)
         if stored.expires is not None:
             self._life_timers.add(stored.expires, stored)
         self._changed(self)

@@ -48,7 +48,7 @@ class OpenConnection:
     entities: tuple[str, ...]
 
 
-def show(stored: Stored) -> StoredMessage:
+def snapshot(stored: Stored) -> StoredMessage:
     """Make the picture of a stored message."""
     message = stored.message
     return StoredMessage(

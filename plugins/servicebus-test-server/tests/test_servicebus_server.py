@@ -44,8 +44,8 @@ from azure.servicebus.exceptions import (
 )
 from servicebus_test_server import (
     Action,
-    Counts,
     Filter,
+    MessageCounts,
     Point,
     Queue,
     ServiceBusServer,
@@ -102,7 +102,7 @@ class Bench:
     def quick(self, get: Callable[..., ServiceBusReceiver], *names: str, **options: Any) -> ServiceBusReceiver:
         return get(*names, **{"keep_alive": 0, "prefetch_count": 20, "socket_timeout": 0.02, **options})
 
-    def counts(self, path: str = "") -> Counts:
+    def counts(self, path: str = "") -> MessageCounts:
         return self.server.counts(path or self.name)
 
 
@@ -183,11 +183,11 @@ class TestMessages:
         assert abs(message.enqueued_time_utc - before) < timedelta(seconds=1)
         assert message.locked_until_utc is not None
         assert timedelta(seconds=58) < message.locked_until_utc - before < timedelta(seconds=62)
-        assert bench.counts() == Counts(locked=1)
+        assert bench.counts() == MessageCounts(locked=1)
         (stored,) = bench.server.messages(name)
         assert (stored.state, stored.body, stored.subject, stored.delivery_count) == ("locked", b"body", "Sold", 0)
         await receiver.complete_message(message)
-        assert bench.counts() == Counts()
+        assert bench.counts() == MessageCounts()
         connected = {each.container_id.split("-")[0]: each.entities for each in bench.server.connections()}
         assert connected == {"SBSender": (name,), "SBReceiver": (name,)}
 
@@ -202,7 +202,7 @@ class TestMessages:
         message = await one(receiver)
         assert (body(message), message.delivery_count) == (b"0", 1)
         await receiver.abandon_message(message)
-        assert bench.counts() == Counts(dead=3)
+        assert bench.counts() == MessageCounts(dead=3)
         dead = await bench.receiver(sub_queue=ServiceBusSubQueue.DEAD_LETTER)
         letters = [await one(dead) for _ in range(3)]
         assert [(each.dead_letter_reason, body(each)) for each in letters] == [
@@ -223,7 +223,7 @@ class TestMessages:
         async with bench.quick(bench.client.get_queue_receiver, bench.name) as first:
             await one(first)
             assert bench.counts().locked == 2
-        await eventually(lambda: bench.counts() == Counts(active=1, locked=1))
+        await eventually(lambda: bench.counts() == MessageCounts(active=1, locked=1))
         message = await one(await bench.receiver())
         assert (body(message), message.delivery_count) == (b"b", 0)
 
@@ -233,7 +233,7 @@ class TestMessages:
         receiver = await bench.receiver(receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE, prefetch_count=0)
         await sender.send_messages([ServiceBusMessage("a"), ServiceBusMessage("b")])
         assert body(await one(receiver)) == b"a"
-        assert bench.counts() == Counts(active=1)
+        assert bench.counts() == MessageCounts(active=1)
 
     async def test_large_messages_go_both_ways_in_several_frames(self, bench: Bench) -> None:
         bench.queue()
@@ -325,7 +325,7 @@ class TestLocks:
         await asyncio.sleep(0.6)
         assert await receiver.renew_message_lock(message) > datetime.now(timezone.utc) + timedelta(seconds=0.8)
         await asyncio.sleep(0.6)
-        assert bench.counts() == Counts(locked=1)
+        assert bench.counts() == MessageCounts(locked=1)
         again = await one(receiver)
         assert again.delivery_count == 1
         with pytest.raises(MessageLockLostError):
@@ -349,12 +349,12 @@ class TestLocks:
         sender, receiver = await bench.pair()
         await sender.send_messages([ServiceBusMessage("a"), ServiceBusMessage("b")])
         first, second = await one(receiver), await one(receiver)
-        assert bench.server.cut("SBReceiver") == 1
+        assert bench.server.reset_connections("SBReceiver") == 1
         await nothing(receiver, 1.5)  # long enough to connect again
-        assert bench.counts() == Counts(locked=2)
+        assert bench.counts() == MessageCounts(locked=2)
         await receiver.complete_message(first)
         await receiver.dead_letter_message(second, reason="why")
-        assert bench.counts() == Counts(dead=1)
+        assert bench.counts() == MessageCounts(dead=1)
 
 
 class TestManagement:
@@ -371,7 +371,7 @@ class TestManagement:
         assert [each.state for each in seen] == [deferred, active, active, ServiceBusMessageState.SCHEDULED]
         assert [body(each) for each in seen] == [b"0", b"1", b"2", b"3"]
         assert [body(each) for each in await receiver.peek_messages(2, sequence_number=2)] == [b"1", b"2"]
-        assert bench.counts() == Counts(active=1, locked=1, scheduled=1, deferred=1)
+        assert bench.counts() == MessageCounts(active=1, locked=1, scheduled=1, deferred=1)
         await receiver.complete_message(locked)
 
     async def test_deferred_messages_come_by_number_only(self, bench: Bench) -> None:
@@ -382,17 +382,17 @@ class TestManagement:
         await nothing(receiver)
         (deferred,) = await receiver.receive_deferred_messages(1)
         assert body(deferred) == b"a"
-        assert bench.counts() == Counts(locked=1)
+        assert bench.counts() == MessageCounts(locked=1)
         with pytest.raises(MessageNotFoundError):
             await receiver.receive_deferred_messages(1)
         await receiver.abandon_message(deferred)
-        assert bench.counts() == Counts(deferred=1)
+        assert bench.counts() == MessageCounts(deferred=1)
         (deferred,) = await receiver.receive_deferred_messages([1])
         assert deferred.delivery_count == 1
         await receiver.complete_message(deferred)
         with pytest.raises(MessageNotFoundError):
             await receiver.receive_deferred_messages(1)
-        assert bench.counts() == Counts()
+        assert bench.counts() == MessageCounts()
 
     async def test_scheduled_messages(self, bench: Bench) -> None:
         bench.queue()
@@ -402,7 +402,7 @@ class TestManagement:
         numbers = await sender.schedule_messages([ServiceBusMessage("a"), ServiceBusMessage("b")], later)
         await sender.send_messages(ServiceBusMessage("c", scheduled_enqueue_time_utc=soon))
         assert numbers == [1, 2]
-        assert bench.counts() == Counts(scheduled=3)
+        assert bench.counts() == MessageCounts(scheduled=3)
         await sender.cancel_scheduled_messages(numbers)
         with pytest.raises(MessageNotFoundError):
             await sender.cancel_scheduled_messages(1)
@@ -416,7 +416,7 @@ class TestManagement:
         await sender.send_messages(ServiceBusMessage("a"))
         await sender.send_messages(ServiceBusMessage("b", time_to_live=timedelta(hours=1)))
         await asyncio.sleep(1.1)
-        assert bench.counts() == Counts(dead=2)
+        assert bench.counts() == MessageCounts(dead=2)
         letters = bench.server.messages(bench.name, dead=True)
         assert [each.application_properties["DeadLetterReason"] for each in letters] == ["TTLExpiredException"] * 2
 
@@ -429,7 +429,7 @@ class TestManagement:
         assert [each.message_id for each in bench.server.messages(bench.name)] == ["1", "2"]
         await asyncio.sleep(0.55)
         await sender.send_messages(ServiceBusMessage("a", message_id="1"))
-        assert bench.counts() == Counts(active=3)
+        assert bench.counts() == MessageCounts(active=3)
 
 
 class TestTopics:
@@ -458,11 +458,11 @@ class TestTopics:
         assert [body(each) for each in messages] == [b"a", b"c"]
         await receiver.complete_message(messages[0])
         await receiver.dead_letter_message(messages[1], reason="why")
-        assert bench.counts("NEWS/sold") == Counts(dead=1)
+        assert bench.counts("NEWS/sold") == MessageCounts(dead=1)
         assert [each.body for each in bench.server.messages("news/sold", dead=True)] == [b"c"]
         soon = datetime.now(timezone.utc) + timedelta(seconds=0.3)
         await sender.schedule_messages(ServiceBusMessage("d", subject="Sold"), soon)
-        assert bench.counts("news") == Counts(scheduled=1)
+        assert bench.counts("news") == MessageCounts(scheduled=1)
         assert body(await one(receiver)) == b"d"
         bench.server.add_subscription("news", Subscription("late"))
         await sender.send_messages(ServiceBusMessage("e"))
@@ -474,7 +474,7 @@ class TestTopics:
         bench.server.add(Topic("twice", [Subscription("all")], duplicate_window=60))
         sender = await bench.stack.enter_async_context(bench.client.get_topic_sender("twice", keep_alive=0))
         await sender.send_messages([ServiceBusMessage("a", message_id="1"), ServiceBusMessage("a", message_id="1")])
-        assert bench.counts("twice/all") == Counts(active=1)
+        assert bench.counts("twice/all") == MessageCounts(active=1)
         bench.name = "twice"
         with pytest.raises(ServiceBusError, match="subscriptions"):
             await bench.receiver()
@@ -505,7 +505,7 @@ class TestSessions:
             await holder.session.set_state(b"state")
             assert await holder.session.get_state() == b"state"
             await one(holder)
-        await eventually(lambda: bench.counts() == Counts(active=3))
+        await eventually(lambda: bench.counts() == MessageCounts(active=3))
         ago = datetime.now(timezone.utc) - timedelta(minutes=1)
         listed = bench.client.list_queue_sessions(bench.name, state_updated_after=ago)
         assert [name async for name in listed] == ["b"]
@@ -544,7 +544,7 @@ class TestSessions:
     async def test_a_session_is_free_after_its_connection(self, bench: Bench) -> None:
         bench.queue(sessions=True)
         receiver = await bench.receiver(session_id="s")
-        bench.server.cut()
+        bench.server.reset_connections()
         with pytest.raises((ServiceBusConnectionError, SessionLockLostError)):
             await one(receiver)
         await bench.receiver(session_id="s")
@@ -567,7 +567,7 @@ class TestFaults:
         assert fault.hits == 0
         await sender.send_messages(ServiceBusMessage("b"))
         assert fault.hits == 1
-        assert bench.counts() == Counts(active=1 + stored)
+        assert bench.counts() == MessageCounts(active=1 + stored)
 
     async def test_refusals_carry_their_condition(self, bench: Bench) -> None:
         name = bench.queue()
@@ -591,7 +591,7 @@ class TestFaults:
         bench.server.inject(Point.INCOMING, Action.HANG_AFTER)
         with pytest.raises(OperationTimeoutError):
             await sender.send_messages(ServiceBusMessage("a"), timeout=0.3)
-        assert bench.counts() == Counts(active=1)
+        assert bench.counts() == MessageCounts(active=1)
 
     async def test_a_token_is_refused(self, bench: Bench) -> None:
         bench.queue()
@@ -620,11 +620,11 @@ class TestFaults:
         await sender.send_messages([ServiceBusMessage("a"), ServiceBusMessage("b")])
         bench.server.inject(Point.DISPOSITION, Action.HANG_BEFORE)
         await receiver.complete_message(await one(receiver))  # over the management node
-        assert bench.counts() == Counts(locked=1)
+        assert bench.counts() == MessageCounts(locked=1)
         bench.server.inject(Point.DISPOSITION, Action.DROP_AFTER)
         with pytest.raises(MessageLockLostError):
             await receiver.complete_message(await one(receiver))
-        assert bench.counts() == Counts()
+        assert bench.counts() == MessageCounts()
 
     async def test_deliveries_that_are_lost_stay_locked(self, bench: Bench) -> None:
         bench.queue(lock_seconds=1)
@@ -633,7 +633,7 @@ class TestFaults:
         receiver = await bench.receiver()
         await sender.send_messages(ServiceBusMessage("a"))
         await nothing(receiver, 0.5)
-        assert (fault.hits, bench.counts()) == (1, Counts(locked=1))
+        assert (fault.hits, bench.counts()) == (1, MessageCounts(locked=1))
         message = await one(receiver)
         assert message.delivery_count == 1
         await receiver.complete_message(message)
@@ -657,7 +657,7 @@ class TestFaults:
         sender = await bench.sender()
         assert bench.server.detach(name) == 1
         await sender.send_messages(ServiceBusMessage("a"))
-        assert bench.counts() == Counts(active=1)
+        assert bench.counts() == MessageCounts(active=1)
 
 
 def exchange(server: ServiceBusServer, *parts: bytes) -> bytes:
@@ -786,7 +786,7 @@ class TestRobustness:
             late.start()
         late.port = 0
         with late:
-            assert late.counts("q") == Counts()
+            assert late.counts("q") == MessageCounts()
 
 
 class TestCommandLine:
@@ -921,7 +921,7 @@ async def test_a_removed_entity_is_gone_with_its_messages(bench: Bench) -> None:
         with pytest.raises(LookupError):
             server.counts(path)
     server.add(Queue("removed"))
-    assert server.counts("removed") == Counts()
+    assert server.counts("removed") == MessageCounts()
     server.remove("removed-topic")
     with pytest.raises(LookupError):
         server.remove("removed-topic/kept")

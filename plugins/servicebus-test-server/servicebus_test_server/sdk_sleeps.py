@@ -32,7 +32,7 @@ class _Hasty:
 
 
 @contextmanager
-def hasty_sdk() -> Generator[None, None, None]:
+def shorten_sdk_sleeps() -> Generator[None, None, None]:
     """Let links open in about 0.05 s instead of 0.55 s, and close at once instead of within 1 s.
 
     The SDK waits 50 ms between the frames of a handshake, and for its keep-alive task, which sleeps a second at a

@@ -1,4 +1,4 @@
-"""Opening: from what the user gave to a client of the SDK, new for each event loop."""
+"""LinkFactory: from what the user gave to a client of the SDK, new for each event loop."""
 
 import importlib
 import inspect
@@ -12,16 +12,16 @@ from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.management import ServiceBusAdministrationClient
 
 from diator.errors import ConfigurationError, Problem
-from diator_azure_servicebus._link import Link, default_port
+from diator_azure_servicebus._namespace import NamespaceClient, default_port
 from diator_azure_servicebus._settings import Settings, Variable
-from diator_azure_servicebus._topology import Managing, Probing, Topology
+from diator_azure_servicebus._topology import ManagementTopology, ProbeTopology, Topology
 
 _RETRIES: dict[str, Any] = {"retry_total": 2, "retry_backoff_factor": 0.1, "retry_backoff_max": 5}
 """Few and quick, to get over a connection that was cut: outages are ridden out by those who know of them."""
 _DOMAIN = ".servicebus.windows.net"
 
 
-class Opening:
+class LinkFactory:
     """Makes links to one namespace."""
 
     def __init__(self, given: object, credential: Any, settings: Settings) -> None:
@@ -53,29 +53,29 @@ class Opening:
             return _from_environment(self._given.name)
         return self._given if isinstance(self._given, str) and "=" in self._given else None
 
-    def link(self) -> Link:
+    def link(self) -> NamespaceClient:
         """Make a link. Raises `~diator.ConfigurationError` where the connection string or azure-identity is missing."""
         if isinstance(self._given, ServiceBusClient):
-            return Link(self._given, self._settings, owned=False, port=None)
+            return NamespaceClient(self._given, self._settings, owned=False, port=None)
         string = self._string
         if string is not None:
             client = ServiceBusClient.from_connection_string(string, ssl_context=_tls(), **_RETRIES)
         else:
             client = ServiceBusClient(self.namespace, self._credentials(), ssl_context=_tls(), **_RETRIES)
-        return Link(client, self._settings, owned=True, port=default_port(string))
+        return NamespaceClient(client, self._settings, owned=True, port=default_port(string))
 
-    def topology(self, link: Link) -> Topology:
+    def topology(self, link: NamespaceClient) -> Topology:
         """Make what looks after entities: over the management interface, where there is one and it may be used."""
         string = self._string
         emulated = default_port(string) != default_port(None)
         if isinstance(self._given, ServiceBusClient) or emulated or not self._settings.manage:
-            return Probing(link)
+            return ProbeTopology(link)
         if string is not None:
-            return Managing(ServiceBusAdministrationClient.from_connection_string(string))
+            return ManagementTopology(ServiceBusAdministrationClient.from_connection_string(string))
         credential = self._credential or _identity("azure.identity").DefaultAzureCredential()
         if inspect.iscoroutinefunction(getattr(credential, "get_token", None)):
-            return Probing(link)
-        return Managing(ServiceBusAdministrationClient(self.namespace, credential))
+            return ProbeTopology(link)
+        return ManagementTopology(ServiceBusAdministrationClient(self.namespace, credential))
 
     def _credentials(self) -> Any:
         return self._credential or _identity("azure.identity.aio").DefaultAzureCredential()

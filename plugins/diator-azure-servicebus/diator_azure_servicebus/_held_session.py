@@ -16,16 +16,16 @@ from azure.servicebus.exceptions import MessageAlreadySettled, OperationTimeoutE
 
 from diator.brokers import Ack, MoveToDeadLetters, Outcome, RetryAfter
 from diator.errors import BrokerError
+from diator_azure_servicebus._dead_letter_reason import write
 from diator_azure_servicebus._errors import LOST, is_temporary, quietly, translate, unclear
-from diator_azure_servicebus._fetching import Fetcher, Held, stopped
-from diator_azure_servicebus._parking import write
+from diator_azure_servicebus._fetching import Fetcher, LockedMessage, stopped
 from diator_azure_servicebus._sdk import Receiver
 
-IDLE = 0.5
+IDLE_SESSION = 0.5
 """Seconds for which a session is kept when it has no more messages."""
 _MISFITS = 5
 """So often messages may come out of order before the session is let go."""
-_FRESH = 0.8
+_MIN_LEASE_SHARE = 0.8
 """The share of a lock that must be left when a message is handed out."""
 
 
@@ -38,12 +38,12 @@ class _State(msgspec.Struct, omit_defaults=True):
     """When the first may be handed out again, in seconds since 1970."""
 
 
-class Lane:
+class HeldSession:
     """One session. ``wake`` is called when something has changed."""
 
     def __init__(self, sdk: Receiver, state: bytes | None, lease: float, wake: Callable[[], None]) -> None:
         self.fetcher = Fetcher(sdk, wake, self._returned)
-        self.out: dict[int, Held] = {}
+        self.out: dict[int, LockedMessage] = {}
         """What was handed out and is not settled, by identity."""
         self.lost = False
         self._sdk = sdk
@@ -96,7 +96,7 @@ class Lane:
     def start(self, limit: int) -> None:
         """Fetch, if what comes may be handed out."""
         if self._may_hand_out and not self.fetcher.ready:
-            self.fetcher.start(limit, IDLE)
+            self.fetcher.start(limit, IDLE_SESSION)
 
     @property
     def _may_hand_out(self) -> bool:
@@ -107,7 +107,7 @@ class Lane:
         ended = self._refreshing is not None and self._refreshing.done()
         if ended:
             self._refreshing = None
-        if ended or self._left >= timedelta(seconds=self._lease * _FRESH):
+        if ended or self._left >= timedelta(seconds=self._lease * _MIN_LEASE_SHARE):
             return not self.lost
         if self._refreshing is None:
             self._refreshing = asyncio.ensure_future(self._refresh())
@@ -120,7 +120,7 @@ class Lane:
             self.lose()
         self._wake()
 
-    def take(self, limit: int) -> list[Held]:
+    def take(self, limit: int) -> list[LockedMessage]:
         """Give what may be handed out, in order. What has come too early is given back."""
         ready, self.fetcher.ready = (
             sorted(self.fetcher.ready, key=lambda held: held.sequence),
@@ -134,22 +134,22 @@ class Lane:
             self.out[id(held)] = held
         if early:
             self._misfits += 1
-            self.fetcher.give_back_soon(early)
+            self.fetcher.release_soon(early)
         return taken[:limit]
 
-    def _in_order(self, ready: Iterable[Held]) -> Iterable[Held]:
+    def _in_order(self, ready: Iterable[LockedMessage]) -> Iterable[LockedMessage]:
         for held in ready:
             if any(sequence < held.sequence for sequence in self._owed):
                 return
             self._owed.discard(held.sequence)
             yield held
 
-    def _returned(self, held: Held) -> None:
+    def _returned(self, held: LockedMessage) -> None:
         self._owed.add(held.sequence)
 
     # Settling
 
-    async def settle(self, held: Held, outcome: Outcome) -> bool:
+    async def settle(self, held: LockedMessage, outcome: Outcome) -> bool:
         """Settle one; tells whether it was lost.
 
         Raises `~diator.BrokerError` where that is worth another try, and where the connection broke: the outcome may be
@@ -180,7 +180,7 @@ class Lane:
         self._broken = self._broken and bool(self.out)
         return False
 
-    async def _carry_out(self, held: Held, outcome: Outcome) -> None:
+    async def _carry_out(self, held: LockedMessage, outcome: Outcome) -> None:
         if isinstance(outcome, Ack):
             await self._sdk.complete_message(held.message)
         elif isinstance(outcome, MoveToDeadLetters):
@@ -195,7 +195,7 @@ class Lane:
             self._owed.add(held.sequence)
             self._broken = True
 
-    async def _hold(self, held: Held, delay: float) -> None:
+    async def _hold(self, held: LockedMessage, delay: float) -> None:
         """Record the failure first: a crash in between may count one too many, but loses nothing."""
         self._state.failures[held.sequence] = held.failures + 1
         self._state.due = max(self._state.due, time.time() + delay)
@@ -204,7 +204,7 @@ class Lane:
         if delay > 0:
             self._keep()
 
-    async def _forget(self, held: Held) -> None:
+    async def _forget(self, held: LockedMessage) -> None:
         if self._state.failures.pop(held.sequence, None) is not None:
             with contextlib.suppress(Exception):  # what stays there does no harm
                 await self._save()

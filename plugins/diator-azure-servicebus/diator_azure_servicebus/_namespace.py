@@ -15,14 +15,14 @@ from diator_azure_servicebus._sdk import Receiver, adapt, adapt_sender
 from diator_azure_servicebus._sender import Sender
 from diator_azure_servicebus._settings import Settings
 
-_LOOK = 0.02
+_READ_INTERVAL = 0.02
 """Seconds for which the SDK listens at a time. Closing a receiver takes two of them."""
-_DIAL = 5.0
+_CONNECT_TIMEOUT = 5.0
 """Seconds."""
 _PORT, _EMULATOR_PORT = 5671, 5672
 
 
-class Link:
+class NamespaceClient:
     """A client, and what is open on it, in one event loop."""
 
     def __init__(self, client: ServiceBusClient, settings: Settings, *, owned: bool, port: int | None) -> None:
@@ -39,7 +39,7 @@ class Link:
             return
         try:
             connecting = asyncio.open_connection(host, int(port) if port else self._port)
-            _, writer = await asyncio.wait_for(connecting, _DIAL)
+            _, writer = await asyncio.wait_for(connecting, _CONNECT_TIMEOUT)
         except (OSError, asyncio.TimeoutError) as error:
             text = f"Service Bus at {self._client.fully_qualified_namespace} can't be reached: {error}"
             raise BrokerUnavailableError(text) from error
@@ -105,7 +105,7 @@ class Link:
         settlement that is not confirmed is asked for again over the management node while the lock still holds.
         """
         confirmed = max(0.5, min(15.0, self.settings.lease / 4))
-        return {"prefetch_count": 1, "keep_alive": 0, "timeout": confirmed, "socket_timeout": _LOOK}
+        return {"prefetch_count": 1, "keep_alive": 0, "timeout": confirmed, "socket_timeout": _READ_INTERVAL}
 
 
 async def _opened(sdk: Receiver) -> Receiver:

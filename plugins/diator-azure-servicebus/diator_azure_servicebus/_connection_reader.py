@@ -2,7 +2,7 @@
 
 In version 7.15 of the SDK each call that waits for an answer reads the socket itself, frame by frame, each in a task of
 its own, and holds a lock meanwhile that who wants to write needs too. So whoever waits for messages keeps others from
-settling any. With a `Reader` the calls are told when something has come, whoever it is for.
+settling any. With a `ConnectionReader` the calls are told when something has come, whoever it is for.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ _LISTEN = 0.5
 """Seconds of one call that does not say how long: who listens is told when something comes, and need not look often."""
 
 
-class Reader:
+class ConnectionReader:
     """Reads until it is stopped, or the connection ends. It stands for two methods of the connection meanwhile."""
 
     def __init__(self, connection: Any) -> None:

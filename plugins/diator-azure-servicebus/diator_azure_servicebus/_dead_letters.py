@@ -10,23 +10,23 @@ from azure.servicebus.exceptions import MessagingEntityNotFoundError
 from diator.brokers import DeadLetter, Subscription
 from diator.errors import BrokerError
 from diator_azure_servicebus._copies import copy_of
+from diator_azure_servicebus._dead_letter_reason import read
 from diator_azure_servicebus._errors import quietly, translated
-from diator_azure_servicebus._link import Link
 from diator_azure_servicebus._messages import from_wire
-from diator_azure_servicebus._parking import read
+from diator_azure_servicebus._namespace import NamespaceClient
 from diator_azure_servicebus._sdk import Receiver
 from diator_azure_servicebus._sender import Sender
 
 _PAGE = 100
 _WAIT = 2.0
 """Seconds in which a dead letter that was seen must come."""
-_SEND = 10.0
+_SEND_TIMEOUT = 10.0
 
 
 class DeadLetters:
     """The dead letters of one queue. The link to them stays open."""
 
-    def __init__(self, link: Link, queue: str) -> None:
+    def __init__(self, link: NamespaceClient, queue: str) -> None:
         self._link = link
         self._queue = queue
         self._receiver: Receiver | None = None
@@ -41,7 +41,7 @@ class DeadLetters:
         """Send some to their queue again, as new, then complete each: a crash in between makes a duplicate."""
 
         async def send(message: ServiceBusReceivedMessage) -> None:
-            await target.send_one(copy_of(message, str(uuid4())), _SEND)
+            await target.send_one(copy_of(message, str(uuid4())), _SEND_TIMEOUT)
 
         return await self._take(ids, send)
 
@@ -104,7 +104,7 @@ class DeadLetters:
                 limit *= 4
             return found
         finally:
-            await quietly(receiver.take_back())
+            await quietly(receiver.return_prefetched())
             await asyncio.gather(*(quietly(receiver.release(*one)) for one in others))
 
     async def _opened(self) -> Receiver:

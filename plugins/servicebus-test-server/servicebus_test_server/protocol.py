@@ -32,7 +32,7 @@ _ANONYMOUS = "ANONYMOUS"
 _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
-class Wire(asyncio.Protocol, ABC):
+class AmqpProtocol(asyncio.Protocol, ABC):
     """Reads what arrives and answers at once; nothing here waits.
 
     A subclass gives the five methods whose names start with ``on_``.
