@@ -7,8 +7,8 @@ from diator._coroutines import marked
 from diator._headers import sealed_headers
 from diator._keys import Key
 from diator.engine.dispatch import Dispatch
-from diator.engine.events import ensure_may_wait
 from diator.engine.hints import key_of
+from diator.engine.publish import ensure_may_wait
 from diator.engine.registry import Registry
 from diator.engine.stream import Stream
 from diator.engine.unit import NO_VALUES

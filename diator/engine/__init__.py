@@ -4,8 +4,8 @@ In reading order: `registrations` (what the user said), `hints` and `signature` 
 (type arguments of messages), `maps` (who handles what), `registry` (what is in, and what is refused), `wiring` (where
 each argument comes from), `subclasses` (of a class of events), `event_graph` (what a message can cause),
 `provided_values` (what only senders provide), `check` (all that is wrong), `plan` (one callable for each message)
-with its parts `calls` and `events`, `unit` and `resources` (the unit of work as it runs, and the container around
-it), `outbound` (its brokered events), `immediate` (handlers for which the container need not be awaited), `threads`
-(sync handlers), `stream` (a unit that is a block), `wrapping` (what hooks put around sending and handling) and
-`dispatch` (the look-up of a plan).
+with its parts `calls`, `publish` and `events`, `unit` and `resources` (the unit of work as it runs, and the container
+around it), `outbound` (its brokered events), `immediate` (handlers for which the container need not be awaited),
+`threads` (sync handlers), `stream` (a unit that is a block), `wrapping` (what hooks put around sending and handling)
+and `dispatch` (the look-up of a plan).
 """

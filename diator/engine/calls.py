@@ -11,8 +11,8 @@ from diator._coroutines import marked
 from diator._keys import Key
 from diator.containers.port import Immediate
 from diator.context import current_context
-from diator.engine.events import PublishGuard
 from diator.engine.provided_values import missing_value_error
+from diator.engine.publish import PublishGuard
 from diator.engine.signature import EMPTY
 from diator.engine.threads import Threads, finished, is_awaitable
 from diator.engine.unit import InnerCallNext, Resolve, UnitCall, UnitOfWork

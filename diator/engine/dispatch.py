@@ -1,7 +1,7 @@
 """The plans of a running app, looked up by the class of a message, and the errors of a look-up that fails."""
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from diator.engine.calls import Call
 from diator.engine.check import CheckResult
@@ -148,29 +148,27 @@ class Dispatch:
 
 
 def _refuse_no_request(message: object, verb: str) -> None:
-    if isinstance(message, Request):
-        return
-    if isinstance(message, type) and issubclass(message, Message):
-        raise InvalidMessageError(
-            f"{verb} got the class {format_hint(message)}; give it an instance: {format_hint(message)}(...)"
-        )
-    if isinstance(message, Event):
-        name = format_hint(type(message))
-        raise InvalidMessageError(f"{verb} got the event {name}; publish it: await app.publish({name}(...))")
-    fix = "expected a command or a query: an instance of a class that derives from Command[...] or Query[...]"
-    raise InvalidMessageError(f"{verb} got {message!r}; {fix}")
+    if not isinstance(message, Request):
+        fix = "expected a command or a query: an instance of a class that derives from Command[...] or Query[...]"
+        raise InvalidMessageError(f"{verb} got {_misplaced(message) or f'{message!r}; {fix}'}")
 
 
 def _refuse_no_event(event: object) -> None:
-    if isinstance(event, Event):
-        return
-    cls, name = type(event), type(event).__qualname__
-    if isinstance(event, type) and issubclass(event, Message):
-        raise InvalidMessageError(
-            f"app.publish got the class {format_hint(event)}; give it an instance: {format_hint(event)}(...)"
+    if not isinstance(event, Event):
+        several = isinstance(event, (list, tuple, set, frozenset))
+        fix = (
+            "expected events; write app.publish(*events)"
+            if several
+            else "expected events, such as instances of DomainEvent"
         )
-    if issubclass(cls, Request):
-        raise InvalidMessageError(f"app.publish got the request {name}; send it: await app.send({name}(...))")
-    if isinstance(event, (list, tuple, set, frozenset)):
-        raise InvalidMessageError(f"app.publish got {event!r}; expected events; write app.publish(*events)")
-    raise InvalidMessageError(f"app.publish got {event!r}; expected events, such as instances of DomainEvent")
+        raise InvalidMessageError(f"app.publish got {_misplaced(event) or f'{event!r}; {fix}'}")
+
+
+def _misplaced(message: object) -> str | None:
+    """What is wrong with a class, or with a message of the other kind, and the fix; none for other things."""
+    if isinstance(message, type) and issubclass(message, Message):
+        return f"the class {format_hint(message)}; give it an instance: {format_hint(message)}(...)"
+    name = format_hint(cast("type[object]", type(message)))
+    if isinstance(message, Event):
+        return f"the event {name}; publish it: await app.publish({name}(...))"
+    return f"the request {name}; send it: await app.send({name}(...))" if isinstance(message, Request) else None

@@ -10,6 +10,7 @@ from typing import Any
 from diator._shielding import shielded
 from diator.containers.closing import NOTHING_TO_CLOSE
 from diator.containers.port import ContainerCapability, Immediate
+from diator.engine.calls import awaited_function
 from diator.engine.resources import ContainerScopes, close_after
 from diator.engine.unit import NO_VALUES
 from diator.engine.wiring import Source, WiredCallable
@@ -19,8 +20,8 @@ Function = Callable[..., Awaitable[Any]]
 Unit = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
-def compile_immediate_unit(wired: WiredCallable, function: Function, resources: ContainerScopes) -> Unit | None:
-    """Compile the unit of work of a handler, called as ``function``; None if it needs more than such a unit has.
+def compile_immediate_unit(wired: WiredCallable, resources: ContainerScopes) -> Unit | None:
+    """Compile the unit of work of a handler; None if it needs more than such a unit has.
 
     For an app without provided values.
     """
@@ -32,7 +33,7 @@ def compile_immediate_unit(wired: WiredCallable, function: Function, resources: 
     if first is None or len(rest) < len(others):
         return None
     compile_unit = _in_scope if ContainerCapability.SCOPED in resources.capabilities else _in_root
-    return compile_unit(function, first, rest, resources)
+    return compile_unit(awaited_function(wired, resources.threads), first, rest, resources)
 
 
 # The first key is apart from the others, since most handlers have one, and a list of none takes time too. What counts

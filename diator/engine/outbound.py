@@ -54,10 +54,10 @@ class SendingUnit(UnitOfWork):
         self.transaction: Transaction | None = None
         """What a store does in the unit's transaction; none in an app without a store."""
 
-    def collect(self, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None) -> str:
-        """Take over a brokered event, and return its id. Raises what its sender says of its delay or its headers."""
+    def collect(self, event: Event, after: Delay | None, headers: Mapping[str, str] | None, /) -> Outbound:
+        """Take over a brokered event, and return it. Raises what its sender says of its delay or its headers."""
         self.sender.collect(self, event, after, headers)
-        return self.outbound[-1].id
+        return self.outbound[-1]
 
     def fail(self, error: BaseException) -> None:
         """Remember the first error, and publish nothing."""

@@ -21,7 +21,6 @@ from diator.context import child_context, current_context
 from diator.engine.calls import (
     Call,
     Wrapper,
-    awaited_function,
     compile_call,
     compile_direct,
     compile_layer,
@@ -31,7 +30,6 @@ from diator.engine.event_graph import EventGraph, Reachable, Requirements
 from diator.engine.events import (
     CompiledHandler,
     DomainEventTable,
-    PublishGuard,
     collect_events,
     only_events,
     suppressed_failure,
@@ -48,12 +46,12 @@ from diator.engine.outbound import (
     hand_over_after,
     take_brokered,
 )
-from diator.engine.provided_values import name_missing_value
+from diator.engine.provided_values import name_missing_value, refuse_missing
+from diator.engine.publish import PublishGuard
 from diator.engine.registrations import Registration
 from diator.engine.resources import ContainerScopes
 from diator.engine.unit import NO_VALUES, Delay, UnitCall, UnitOfWork, opening
 from diator.engine.wiring import WiredCallable
-from diator.errors import NotProvidedError
 from diator.messages import Event, Message
 from diator.middleware import TimeoutMiddleware
 
@@ -105,11 +103,7 @@ class Plan:
 
     def refuse_missing(self, provided: Mapping[Key, object], message: object, *, streams: bool = False) -> Any:
         """Raise `NotProvidedError` where the sender does not bring what something in reach needs."""
-        missing = sorted(map(str, self.needs.required - provided.keys()))
-        if missing:
-            values = ", ".join(f"{key}: ..." for key in missing)
-            name, how = _sent(message, f"app.using(provide={{{values}}})", streams=streams)
-            raise NotProvidedError(f"{name} needs {', '.join(missing)} from its sender: {how}")
+        refuse_missing(self.needs.required - provided.keys(), message, streams=streams)
 
     def wrap(self, call: Call, provided: Mapping[Key, object] = NO_VALUES) -> Call:
         """Put the middlewares around a unit of work."""
@@ -137,7 +131,7 @@ class Compiler:
         self._reach = reach
         self._resources = resources
         self._app = app
-        self._table = DomainEventTable(self._around_event, sender)
+        self._table = DomainEventTable(lambda cls, work: self._inside(reach.middlewares_for(cls), work), sender)
 
     def event_handler(
         self, registration: Registration, wired: WiredCallable, classes: tuple[type[Message], ...]
@@ -187,12 +181,8 @@ class Compiler:
             work = _reraise_suppressed(work)
         if sender is not None and sends:
             return self._sending_plan(work, links, needs, sender)
-        only_resolves = None if inner or self._sees_handlers or self._brought else self._only_resolving(wired)
-        return Plan(work, only_resolves or self._resources.unit(work, bool(needs.keys)), links, needs)
-
-    def _only_resolving(self, wired: WiredCallable) -> Call | None:
-        function = awaited_function(wired, self._resources.threads)
-        return compile_immediate_unit(wired, function, self._resources)
+        unit = None if inner or self._sees_handlers or self._brought else compile_immediate_unit(wired, self._resources)
+        return Plan(work, unit or self._resources.unit(work, bool(needs.keys)), links, needs)
 
     def _sends(self, wired: WiredCallable, following: Reachable) -> bool:
         """Whether brokered events may leave because of a handler; `Event` itself means any."""
@@ -284,19 +274,6 @@ class Compiler:
 
     def _link(self, layer: WiredCallable) -> Wrapper:
         return compile_outer(layer, self._app, self._resources.singleton)
-
-    def _around_event(self, cls: type[Event], work: UnitCall) -> UnitCall:
-        return self._inside(self._reach.middlewares_for(cls), work)
-
-
-def _sent(message: Any, sender: str, *, streams: bool) -> tuple[str, str]:
-    """The name of what is sent or, from ``publish``, of the events, and how to send it."""
-    if streams:
-        return type(message).__qualname__, f"async with {sender}.stream(...) as rows"
-    if isinstance(message, Message):
-        return type(message).__qualname__, f"await {sender}.send(...)"
-    names = dict.fromkeys(type(event).__qualname__ for event in message)
-    return ", ".join(names), f"await {sender}.publish(...)"
 
 
 def _wrapped(wrapping: "Wrapping", verb: "Verb", call: Call, _: Mapping[Key, object]) -> Call:

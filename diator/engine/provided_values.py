@@ -152,3 +152,22 @@ def missing_value_error(key: Key, asker: object = None) -> NotProvidedError:
     text = f"{key}{needed} must be provided by the sender, and was not"
     how = f"use app.using(provide={{{key}: ...}}), or register {key} with the container, as a worker has no sender"
     return NotProvidedError(f"{text}: {how}")
+
+
+def refuse_missing(missing: Collection[Key], message: object, *, streams: bool) -> None:
+    """Raise `NotProvidedError` where a sender does not bring what a plan needs."""
+    if missing:
+        keys = sorted(map(str, missing))
+        values = ", ".join(f"{key}: ..." for key in keys)
+        name, how = _sent(message, f"app.using(provide={{{values}}})", streams=streams)
+        raise NotProvidedError(f"{name} needs {', '.join(keys)} from its sender: {how}")
+
+
+def _sent(message: Any, sender: str, *, streams: bool) -> tuple[str, str]:
+    """The name of what is sent or, from ``publish``, of the events, and how to send it."""
+    if streams:
+        return type(message).__qualname__, f"async with {sender}.stream(...) as rows"
+    if isinstance(message, Message):
+        return type(message).__qualname__, f"await {sender}.send(...)"
+    names = dict.fromkeys(type(event).__qualname__ for event in message)
+    return ", ".join(names), f"await {sender}.publish(...)"

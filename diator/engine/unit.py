@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
@@ -12,6 +12,9 @@ from diator._keys import Key
 from diator.containers.port import Resolver
 from diator.errors import CallNextError, DiatorError
 from diator.messages import Event, Message
+
+if TYPE_CHECKING:
+    from diator.engine.outbound import Outbound
 
 # Any: handlers of all signatures and results meet here.
 Resolve = Callable[[Key], Awaitable[Any]]
@@ -54,12 +57,7 @@ class UnitOfWork:
         self.resolver = resolver
         self.resolve = _overlay(resolver.resolve, self.provided) if self.provided else resolver.resolve
 
-    def collect(
-        self,
-        event: Event,
-        after: Delay | None = None,  # noqa: ARG002 - a unit that can send uses it
-        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - the same
-    ) -> str:
+    def collect(self, event: Event, _after: Delay | None, _headers: Mapping[str, str] | None, /) -> "Outbound":
         """Take over a brokered event. Raises `DiatorError`: in this unit of work no handler declares one."""
         text = f"{type(event).__qualname__} was defined after the app started, so the unit of work can't publish it"
         raise DiatorError(f"{text}; import the module of every event before the app starts")

@@ -1,0 +1,175 @@
+"""`Publish`: what a handler may publish, and where what it publishes goes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MethodType
+from typing import Any, NoReturn
+
+from diator.engine.events import DomainEventTable, is_brokered, needs_store
+from diator.engine.hints import format_hint
+from diator.engine.outbound import Outbound, SendingUnit
+from diator.engine.registrations import HandlerKind, Registration
+from diator.engine.unit import Delay, UnitOfWork
+from diator.errors import ConfigurationError, DiatorError, InvalidMessageError, LatePublishError, UndeclaredEventError
+from diator.messages import Event
+
+_NOTHING: Any = object()
+"""Where ``publish`` was given no event. ``Any``: it stands for one."""
+
+
+Collect = Callable[[Event, Registration, "Outbound | None", "Delay | None", "Mapping[str, str] | None"], None]
+"""Sees each event that a handler publishes; a brokered one as what its unit of work owns."""
+
+
+class PublishGuard:
+    """What one handler may publish."""
+
+    __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_table", "allowed", "bind", "publish")
+
+    def __init__(
+        self,
+        handler: Registration,
+        declared: tuple[type[Event], ...],
+        table: DomainEventTable,
+        collected: "Collect | None" = None,
+    ) -> None:
+        self._collected = collected
+        self._handler = handler
+        self._declared = declared
+        self._table = table
+        self.allowed: set[type] = set()
+        """The classes of domain events that were accepted before."""
+        self._brokered: set[type] = set()
+        self.publish = self._publish()
+        """`Publish` as a function of the unit of work and the event, to be bound for each message.
+
+        A bound method is the one callable with a state that the interpreter calls as fast as a function.
+        """
+        self.publish.cancel = _cannot_cancel  # type: ignore[attr-defined]  # which a bound method has, too
+        cancels = table.sender is not None and table.sender.cancel is not None
+        self.bind: Callable[[Any, UnitOfWork], Any] = CancellingPublish if cancels else MethodType
+        """Binds it. ``Any``: type checkers have no type for a bound method that is made by hand."""
+
+    def _publish(self) -> Callable[..., str | None]:
+        known = self.allowed if self._collected is None else frozenset[type]()
+
+        def publish(
+            unit: UnitOfWork,
+            event: Event = _NOTHING,
+            /,
+            *more: Event,
+            after: Delay | None = None,
+            headers: Mapping[str, str] | None = None,
+        ) -> str | None:
+            if more or event is _NOTHING:
+                raise TypeError(_one_by_one(len(more) + (event is not _NOTHING)))
+            if type(event) not in known or unit.publisher is not self or after is not None or headers is not None:
+                return self._take(unit, event, after, headers)
+            unit.events.append(event)
+            return None
+
+        publish.__qualname__ = "publish"  # what Python says of keywords
+        return publish
+
+    def _take(
+        self, unit: UnitOfWork, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None
+    ) -> str | None:
+        if unit.publisher is not self:
+            raise LatePublishError(_too_late(event))
+        outbound: Outbound | None = None
+        if self._is_brokered(event):
+            outbound = unit.collect(event, after, headers)
+        else:
+            ensure_may_wait(event, after, headers)
+            unit.events.append(event)
+        if self._collected is not None:
+            self._collected(event, self._handler, outbound, after, headers)
+        return None if outbound is None else outbound.id
+
+    def _is_brokered(self, event: Event) -> bool:
+        cls = type(event)
+        if cls not in self._brokered and cls not in self.allowed:
+            self.prepare(event)
+        return cls in self._brokered
+
+    def prepare(self, event: object) -> None:
+        """Let a class of events through, or raise for it. Called once for each class."""
+        if isinstance(event, type) and issubclass(event, Event):
+            text = (
+                f"{self._handler.name} published the class {format_hint(event)}; publish an instance: "
+                f"{format_hint(event)}(...)"
+            )
+            raise InvalidMessageError(text)
+        if not isinstance(event, Event):
+            text = f"{self._handler.name} published {event!r}, which is no event"
+            many = isinstance(event, (list, tuple, set, frozenset))
+            raise InvalidMessageError(f"{text}; publish each: for event in events: publish(event)" if many else text)
+        cls = type(event)
+        if not isinstance(event, self._declared):
+            raise UndeclaredEventError(self._undeclared(cls))
+        self._table.prepare(cls)
+        (self._brokered if cls in self._table.brokered else self.allowed).add(cls)
+
+    def _undeclared(self, cls: type[Event]) -> str:
+        if self._handler.kind is HandlerKind.QUERY:
+            return (
+                f"{self._handler} published {format_hint(cls)}; a query changes nothing, so nothing happens: "
+                f"make it a command"
+            )
+        declared = " | ".join(map(format_hint, self._declared)) or "nothing"
+        more = f"Publish[{' | '.join(map(format_hint, (*self._declared, cls)))}]"
+        return f"{self._handler} published {format_hint(cls)}, but declares {declared}; hint its parameter as {more}"
+
+    def collect(self, raised: Iterable[Event] | None, unit: UnitOfWork) -> None:
+        """Take over the ``events`` of a class handler."""
+        for event in raised or ():
+            self._take(unit, event)
+
+
+class CancellingPublish:
+    """`Publish` in an app with a store: it can cancel, too."""
+
+    __slots__ = ("_publish", "_unit")
+
+    def __init__(self, publish: Callable[..., str | None], unit: UnitOfWork) -> None:
+        self._publish = publish
+        self._unit = unit
+
+    def __call__(
+        self, *events: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Collect one event."""
+        return self._publish(self._unit, *events, after=after, headers=headers)
+
+    async def cancel(self, message_id: str, /) -> bool:
+        """Cancel a delayed event in the transaction of the unit of work."""
+        unit = self._unit
+        if unit.publisher is None:
+            raise LatePublishError("publish.cancel was called after the handler had returned; call it before that")
+        if not isinstance(unit, SendingUnit) or unit.sender.cancel is None:
+            text = "publish.cancel was called in a unit of work that publishes no brokered events"
+            fix = "declare the event in the handler's hint, as in Publish[Reminder], or use `await app.cancel(id)`"
+            raise DiatorError(f"{text}, so it takes no part in the transaction; {fix}")
+        return await unit.sender.cancel(unit, message_id)
+
+
+def _cannot_cancel(_message_id: object) -> NoReturn:
+    """Stand for ``publish.cancel`` in an app without a store."""
+    raise ConfigurationError([needs_store("publish.cancel was called")])
+
+
+def ensure_may_wait(event: Event, after: Delay | None, headers: Mapping[str, str] | None = None) -> None:
+    """Raise `InvalidMessageError` for options that only a brokered event can have."""
+    if (after is None and headers is None) or is_brokered(type(event)):
+        return
+    option = f"after={after!r}" if after is not None else f"headers={headers!r}"
+    text = f"{type(event).__qualname__} was published with {option}, but a domain event is handled in its unit of work"
+    raise InvalidMessageError(f"{text}; publish it without, or make it a NotificationEvent, which leaves over a broker")
+
+
+def _one_by_one(count: int) -> str:
+    return f"publish got {count} events; expected one; call it for each: publish(first), then publish(second)"
+
+
+def _too_late(event: Event) -> str:
+    text = f"{type(event).__qualname__} was published after the handler had returned; nobody would handle it"
+    return f"{text}; publish before the return, and await what the handler starts"
