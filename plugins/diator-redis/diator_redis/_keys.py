@@ -43,7 +43,7 @@ class KeyNames:
         return f"{self._prefix.translate(_NO_PATTERN)}:{{*}}:{kind}".encode()
 
     def key_queues(self, subscription: str) -> bytes:
-        """Return a pattern that the queues of keys match, each of which is a key of its own."""
+        """Return a pattern that the queues of keys match, each of which is a key by itself."""
         return self._of(subscription, "queue:").decode().translate(_NO_PATTERN).encode() + b"*"
 
     def owner(self, key: bytes, kind: str) -> str | None:

@@ -1,7 +1,7 @@
 """One worker's access to a subscription: what is read from its streams goes into queues in Redis, one for each key.
 
 A receiver leases queues, and with them their first entries; until then no other receiver gets anything of them. An
-entry without a key, or of a subscription without order, is a queue of its own. All that says so is in Redis, and each
+entry without a key, or of a subscription without order, is a queue of its own. All this is kept in Redis, and each
 change of it is one script, so that a worker which dies leaves nothing behind but its leases, and one that was stopped
 past its lease can change nothing when it wakes up. Waiting is done with XREAD, which takes nothing.
 """
@@ -17,8 +17,7 @@ from diator.brokers import shielded
 from diator.brokers.port import RELEASE, Ack, Delivery, Outcome, Release, RetryAfter, Settlement, Subscription
 from diator.errors import BrokerError
 from diator_redis._client import Client, as_mapping
-from diator_redis._dead_letters import encode_reason
-from diator_redis._entries import body_of, find_read_error
+from diator_redis._dead_letters import body_of, encode_reason, find_read_error
 from diator_redis._keys import KeyNames
 from diator_redis._scripts import CLAIM, SETTLE, Argument, Script
 
@@ -29,7 +28,7 @@ MAX_CLAIM = 500
 MAX_WAIT = 5.0
 """Seconds that one call waits in Redis before it is repeated."""
 MIN_LEASE_SHARE = 0.7
-"""For so large a part of its lease an entry is certainly its receiver's, whatever the clocks say."""
+"""The part of its lease for which an entry certainly belongs to its receiver, however the clocks differ."""
 
 _USUAL = ([b"e"], [b"e", b"k"])
 """The names of the fields that Diator writes to the stream of a topic."""
@@ -47,7 +46,7 @@ class Receipt:
 
 
 class StreamReceiver:
-    """The receiver of one subscription. ``restore`` creates what someone has deleted at the server."""
+    """The receiver of one subscription. ``restore`` creates what was deleted at the server."""
 
     def __init__(
         self,
@@ -180,7 +179,7 @@ class StreamReceiver:
         return [*lost.values()]
 
     async def aclose(self) -> None:
-        """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""
+        """Release what was not settled, and end. Idempotent; never raises if the broker is unavailable."""
         if self._end.done():
             return
         self._end.set_result(None)

@@ -12,7 +12,7 @@ from diator_redis._scripts import BACKLOG
 logger = logging.getLogger("diator.redis")
 
 SCANNED = 1_000
-"""Keys that the server looks at in one call, since it serves no other client meanwhile."""
+"""Keys that the server looks at in one call, since it serves no other client until then."""
 
 
 class Subscriptions:
@@ -34,7 +34,7 @@ class Subscriptions:
         for stream, reply in zip(missing, await self._client.send(*commands) if commands else (), strict=True):
             if not str(reply).startswith("BUSYGROUP"):
                 checked(reply)
-                created.append(_in_words(subscription, stream))
+                created.append(_describe(subscription, stream))
         return created
 
     async def _streams_without(self, group: bytes, streams: list[StreamSource]) -> list[StreamSource]:
@@ -59,8 +59,8 @@ class Subscriptions:
         created = await self.create(subscription, b"0")
         if created:
             logger.warning(
-                "subscription %r was gone from Redis (a flush, or a failover that lost writes) and was created again: "
-                "what had not been handled then is lost, what is there now is delivered, maybe once more: %s",
+                "Created subscription %r again, which was gone from Redis (a flush, or a failover that lost writes): "
+                "messages not handled by then are lost, those in its streams now are delivered, maybe again: %s",
                 subscription.name,
                 "; ".join(created),
             )
@@ -69,7 +69,7 @@ class Subscriptions:
         """Return the status of a subscription, without changing anything."""
         streams, group = self._keys.streams(subscription), group_of(subscription)
         backlogs = [await self._backlog(stream.name, group) for stream in streams]
-        missing = [_in_words(subscription, one) for one, found in zip(streams, backlogs, strict=True) if not found]
+        missing = [_describe(subscription, one) for one, found in zip(streams, backlogs, strict=True) if not found]
         dead = await self._client.call(b"XLEN", self._keys.dead(subscription.name))
         found = [backlog for backlog in backlogs if backlog]
         count = sum(number for number, _ in found) if found else None
@@ -145,5 +145,5 @@ def group_of(subscription: Subscription) -> bytes:
     return subscription.name.encode("utf-8", "surrogatepass")
 
 
-def _in_words(subscription: Subscription, stream: StreamSource) -> str:
+def _describe(subscription: Subscription, stream: StreamSource) -> str:
     return f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}"

@@ -1,8 +1,8 @@
-"""The streams of topics: what is published is appended, at once or when it is due, and what is not needed is trimmed.
+"""The streams of topics: what is published is appended, now or when it is due, and what is not needed is trimmed.
 
 Scheduled messages are kept beside the stream until they are due. Each process that has published some, and each
 worker, appends those that are due to the topics that it knows. A script does both, so a message is appended once.
-Trimming is done by workers now and then, and by publishers after many messages, since a topic may have no workers.
+Workers trim regularly, and publishers after many messages, since a topic may have no workers.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_redis._client import Client
-from diator_redis._keeper import Keeper
 from diator_redis._keys import KeyNames
 from diator_redis._scripts import MOVE, PUBLISH, TRIM, Argument, Command
 
@@ -25,24 +24,32 @@ logger = logging.getLogger("diator.redis")
 
 MAX_MOVED = 100
 """Messages that one script moves at most, since a script blocks the server."""
+_UPKEEP_FAILED = (
+    "The upkeep of Redis failed, so scheduled messages are not delivered, nor streams trimmed; it is retried, and this "
+    "is logged once"
+)
 TRIM_PERIOD = 20.0
 TRIM_MESSAGES = 1_000
 """Seconds of a worker, and messages of a publisher, after which a stream is trimmed."""
 
 
 class Topics:
-    """What this process does for the topics that it publishes to or reads."""
+    """What this process does for the topics that it publishes to or reads, in a task that starts when it is needed."""
 
     def __init__(self, client: Client, keys: KeyNames, lease: float, limits: Sequence[float | None]) -> None:
-        self._client, self._keys, self._lease = client, keys, lease
+        self._client, self._keys = client, keys
         max_length, *seconds = limits
         self._limits = [-1 if one is None else int(one) for one in (max_length, *(s and s * 1000 for s in seconds))]
         self._published: Counter[str] = Counter()
         self._trim_at: dict[str, float] = {}
-        """When each topic that is looked after is to be trimmed, on the loop's clock."""
+        """When each topic that is kept up is to be trimmed, on the loop's clock."""
         self._read: set[str] = set()
         self._reported: set[tuple[str, bytes]] = set()
-        self._keeper: Keeper | None = None
+        self._period = min(max(lease / 10, 0.05), 3.0)
+        self._next = math.inf
+        self._earlier = asyncio.Event()
+        self._upkeep: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     # Publishing.
 
@@ -55,7 +62,7 @@ class Topics:
             self._published[topic] += len(places)
             if self._published[topic] >= TRIM_MESSAGES:
                 self._published[topic], self._trim_at[topic] = 0, 0.0
-                self.look_after(topic, 0.0)
+                self.keep_up(topic, 0.0)
             yield places, self._command(topic, [messages[place] for place in places])
 
     def _command(self, topic: str, messages: Sequence[OutgoingMessage]) -> Command:
@@ -74,27 +81,49 @@ class Topics:
         delay = (due - datetime.now(timezone.utc)).total_seconds()
         if delay <= 0:
             return b""
-        self.look_after(topic, delay)
+        self.keep_up(topic, delay)
         return b"%.3f" % (due.timestamp() * 1000)
 
     # Upkeep.
 
     def read(self, subscription: Subscription) -> None:
-        """Look after a subscription that a worker reads, and its topics."""
-        topics = [topic.name for topic in subscription.topics]
-        self._read.update(topics)
-        for topic in topics:
-            self._trim_at.setdefault(topic, 0.0)
-            self.look_after(topic, 0.0)
+        """Keep up the topics of a subscription that a worker reads."""
+        for topic in subscription.topics:
+            self._read.add(topic.name)
+            self._trim_at.setdefault(topic.name, 0.0)
+            self.keep_up(topic.name, 0.0)
 
-    def look_after(self, topic: str, delay: float) -> None:
-        """Look after a topic from now on, which may have something due in so many seconds."""
+    def keep_up(self, topic: str, delay: float) -> None:
+        """Keep up a topic from now on, for which something is due after this many seconds."""
         self._trim_at.setdefault(topic, math.inf)
-        if self._keeper is None:
-            self._keeper = Keeper(self._keep, min(max(self._lease / 10, 0.05), 3.0))
-        self._keeper.expect(delay)
+        self._expect(delay)
+        if self._upkeep is None:
+            self._upkeep = asyncio.get_running_loop().create_task(self._run())
 
-    async def _keep(self) -> float | None:
+    def _expect(self, delay: float) -> None:
+        due = asyncio.get_running_loop().time() + delay
+        if due < self._next:
+            self._next = due
+            self._earlier.set()
+
+    async def _run(self) -> None:
+        loop, reported = asyncio.get_running_loop(), ""
+        while not self._is_closed:
+            self._next = loop.time() + self._period
+            try:
+                self._expect(await self._keep())
+                reported = ""
+            except BrokerUnavailableError as error:  # receivers meet the same outage and raise it
+                logger.debug("The upkeep of Redis failed: %s", error)
+            except Exception as error:
+                if reported != (reported := repr(error)):
+                    logger.exception(_UPKEEP_FAILED)
+            while not self._is_closed and (left := self._next - loop.time()) > 0:
+                self._earlier.clear()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._earlier.wait(), left)
+
+    async def _keep(self) -> float:
         """Return the seconds until the next message is due. A topic that fails does not stop the others."""
         waits: list[float] = []
         failure: BrokerError | None = None
@@ -108,7 +137,7 @@ class Topics:
                 failure = failure or error
         if failure is not None:
             raise failure
-        return min(waits, default=None)
+        return min(waits, default=math.inf)
 
     async def _move(self, keys: Sequence[bytes]) -> list[float]:
         moved, wait = MAX_MOVED, -1
@@ -131,7 +160,7 @@ class Topics:
                 self._reported.add((topic, group))
                 names = (self._keys.events(topic).decode(), group.decode(errors="backslashreplace"))
                 logger.warning(
-                    "subscription %r is not read any more: its oldest message in stream %r waits for %.0f s, and the "
+                    "Subscription %r is no longer read: its oldest message in stream %r has waited %.0f s, and the "
                     "stream can't be trimmed until it is read; if no app needs the subscription, remove it with: "
                     "diator subscriptions remove module:app; if it is a group of another program, with: "
                     "redis-cli XGROUP DESTROY '%s' '%s'",
@@ -139,6 +168,9 @@ class Topics:
                 )
 
     async def aclose(self) -> None:
-        """End."""
-        if self._keeper is not None:
-            await self._keeper.aclose()
+        """End, even in the middle of a call."""
+        self._is_closed = True  # a cancel alone may be swallowed: by asyncio.wait_for before Python 3.12
+        self._earlier.set()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)

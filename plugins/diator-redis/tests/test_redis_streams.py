@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from diator_redis import RedisBroker, RedisPubSubBroker
 from diator_redis._client import as_mapping
-from diator_redis._entries import body_of, find_read_error
+from diator_redis._dead_letters import body_of, find_read_error
 from diator_redis._keys import KeyNames
 from diator_redis.testing import RedisServer
 from hypothesis import strategies

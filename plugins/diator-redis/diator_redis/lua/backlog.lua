@@ -1,6 +1,6 @@
 -- Count what a group has pending and unread, a thousand entries at a time.
 -- KEYS: the stream.  ARGV: the group, where to go on (empty: begin, with what is pending).
--- Gives: how many, where to go on (empty: at the end), and at the beginning the age of the oldest in milliseconds. Nothing if there is
+-- Returns: how many, where to go on (empty: at the end), and at the beginning the age of the oldest in milliseconds. Nothing if there is
 -- no such group.
 
 local position, number, oldest = ARGV[2], 0, nil

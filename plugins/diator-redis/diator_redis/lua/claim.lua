@@ -1,7 +1,7 @@
 -- Deliver what may be, and lease its queues; read more from the streams if too little is free.
 -- ARGV goes on: the serial number of this call, whether entries are ordered by key, how many (0: release all that the receiver owns),
 -- and the last call whose reply arrived: what was claimed after it is released.
--- Gives milliseconds until something changes by itself (-1: nothing does), whether there is more to read, positions if there is nothing
+-- Returns milliseconds until something changes by itself (-1: nothing does), whether there is more to read, positions if there is nothing
 -- to deliver: what comes after them, in wakeup and in each stream, is new; and for each entry the number of its stream, id, failures,
 -- deliveries, queue and fields (none: the entry was deleted).
 
@@ -14,8 +14,6 @@ local room, number_of, fresh, positions = limit, {}, {}, {}
 for at = TOPICS, #KEYS do number_of[KEYS[at]] = at - TOPICS + 1 end
 
 -- What others owned past their leases, what waited for a retry, and what was in a lost reply.
-
-local function return_queues(names) let_go(names, {}) end
 
 return_queues(redis.call('ZRANGEBYSCORE', leased, '-inf', number(now), 'LIMIT', 0, 1000))
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', number(now), 'LIMIT', 0, 1000)
@@ -79,29 +77,29 @@ end
 
 -- Delivering.
 
-local given, leases, owned, states = {}, {}, {}, {}
+local deliveries, leases, owned, states = {}, {}, {}, {}
 
--- Append an entry to what is given, if it may be delivered now.
-local function give(ref, name)
-  local entry, failures, deliveries, when, _ = fresh[ref], 0, 0, 0, nil
+-- Append an entry to the deliveries, if it may be delivered now.
+local function append(ref, name)
+  local entry, failures, count, when, _ = fresh[ref], 0, 0, 0, nil
   if not entry then
     local stream, id = string.match(ref, '^(.*)/(%d+%-%d+)$')
-    _, failures, deliveries, when = state_of(redis.call('HGET', entries, ref))
+    _, failures, count, when = state_of(redis.call('HGET', entries, ref))
     entry = {id, number_of[stream] and fields_of(stream, id) or false, stream}
   end
   if not number_of[entry[3]] or when > now then return false end
-  given[#given + 1] = {number_of[entry[3]], entry[1], failures, deliveries + 1, name, entry[2]}
-  states[#states + 1], states[#states + 2] = ref, state(token, failures, deliveries + 1, 0)
+  deliveries[#deliveries + 1] = {number_of[entry[3]], entry[1], failures, count + 1, name, entry[2]}
+  states[#states + 1], states[#states + 2] = ref, state(token, failures, count + 1, 0)
   return true
 end
 
--- Lease queues that nobody owns while there is room; each gets its share. Gives how many were looked at.
+-- Lease queues without an owner while there is room, each for its share; returns how many were looked at.
 local function deliver(names)
   for at, name in ipairs(names) do
     if room <= 0 then return at - 1 end
     local many = 0
     for _, ref in ipairs(first(name, math.max(1, math.floor(room / (#names - at + 1))))) do
-      if not give(ref, name) then break end
+      if not append(ref, name) then break end
       many = many + 1
     end
     if many > 0 then
@@ -125,7 +123,7 @@ end
 
 local wanted, new, is_new = 0, {}, {} -- queues of which nothing was there before
 
--- Read a page of each stream; gives the streams that may have more. Until the script ends, the queues are marked as not clean: if it
+-- Read a page of each stream; returns the streams that may have more. Until the script ends, the queues are marked as not clean: if it
 -- fails, the next one looks which of these entries are in them.
 local function read(streams, page)
   local command, full = {'XREADGROUP', 'GROUP', group, READER, 'COUNT', page, 'STREAMS'}, {}
@@ -148,7 +146,7 @@ local function read(streams, page)
   return full
 end
 
--- Read replayed entries; they come last: only those behind which nothing waits in the streams that may have more.
+-- Read replayed entries; they are last: only those behind which nothing waits in the streams that may have more.
 local function read_replayed(full)
   if redis.call('XLEN', KEYS[OWN]) == 0 then return false end
   local before
@@ -192,4 +190,4 @@ if room == limit then
   now_at[1] = last[1] and last[1][1] or '0-0'
   for at = TOPICS, #KEYS do now_at[#now_at + 1] = redis.call('HGET', meta, KEYS[at]) or '0-0' end
 end
-return {math.floor(wait), more and 1 or 0, now_at, given}
+return {math.floor(wait), more and 1 or 0, now_at, deliveries}

@@ -8,13 +8,13 @@ local function milliseconds()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Replaces an entry that was deleted while a worker had it, or while it waited: it becomes a dead letter.
+-- Replaces an entry that was deleted before it was settled: it becomes a dead letter.
 local DELETED = {'x', 'its entry was deleted from the stream'}
 
--- At full memory Redis refuses what may need more, unless the script has written before. Settling is what makes room.
+-- At full memory Redis rejects what may need more, unless the script has written before. Settling is what makes room.
 local function allow_growth(sorted_set) redis.call('ZREM', sorted_set, '') end
 
--- The fields of one entry, or nil where somebody deleted it.
+-- The fields of one entry, or nil if it was deleted.
 local function fields_of(stream, id)
   local found = redis.call('XRANGE', stream, id, id)
   return found[1] and found[1][2]

@@ -1,4 +1,4 @@
--- Settle entries, or renew their leases, each only under the token with which it was delivered. Gives the numbers, from 1, of those
+-- Settle entries, or renew their leases, each only under the token with which it was delivered. Returns the numbers, from 1, of those
 -- that are not leased under it; negative: since it was settled, by this receiver or, if the lease was lost, by another.
 -- ARGV goes on with seven for each entry: its queue, the number of its stream, id, token, outcome, its argument, topic.
 
@@ -73,6 +73,6 @@ for at, ids in pairs(by_stream) do
   call_with({'XACK', KEYS[at + TOPICS - 1], group}, ids)
   if at + TOPICS - 1 == OWN then call_with({'XDEL', KEYS[OWN]}, ids) end
 end
-let_go(returned, empty)
+return_queues(returned, empty)
 finish()
 return lost

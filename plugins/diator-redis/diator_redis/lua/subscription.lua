@@ -44,7 +44,7 @@ local function is_list(name) return string.sub(name, 1, 1) == 'k' end
 
 local function list(name) return lists .. ':' .. name end
 
--- The first entries of a queue, at most so many.
+-- The first entries of a queue, at most ``many``.
 local function first(name, many)
   if is_list(name) then return redis.call('LRANGE', list(name), 0, many - 1) end
   return {string.sub(name, 2)}
@@ -70,10 +70,10 @@ local function set_free(names, from)
 end
 
 -- End the leases of queues, and put them where their first entries belong, but for those with nothing left.
-local function let_go(names, empty)
+local function return_queues(names, empty)
   local freed, waiting = {}, {}
   for _, name in ipairs(names) do
-    local head = not empty[name] and first(name, 1)[1]
+    local head = not (empty and empty[name]) and first(name, 1)[1]
     if head then
       local _, _, _, due = state_of(redis.call('HGET', entries, head))
       if due > now then

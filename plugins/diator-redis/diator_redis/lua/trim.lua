@@ -1,6 +1,6 @@
 -- Remove old entries of a stream that no group needs any more, and find groups that are not read.
 -- KEYS: the stream.  ARGV: the length and the age in milliseconds beyond which entries go (-1: none), the age in milliseconds of
--- a backlog that is not read. Gives for each such group its name and how old its backlog is.
+-- a backlog that is not read. Returns for each such group its name and how old its backlog is.
 
 local stream, length, age, patience = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if redis.call('EXISTS', stream) == 0 then return {} end
