@@ -1,7 +1,7 @@
 """The plans of a running app, looked up by the class of a message, and the errors of a look-up that fails."""
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from diator.engine.calls import Call
 from diator.engine.check import CheckResult
@@ -166,9 +166,10 @@ def _refuse_no_event(event: object) -> None:
 
 def _misplaced(message: object) -> str | None:
     """What is wrong with a class, or with a message of the other kind, and the fix; none for other things."""
+    kind: type[object] = type(message)
     if isinstance(message, type) and issubclass(message, Message):
         return f"the class {format_hint(message)}; give it an instance: {format_hint(message)}(...)"
-    name = format_hint(cast("type[object]", type(message)))
+    name = format_hint(kind)
     if isinstance(message, Event):
         return f"the event {name}; publish it: await app.publish({name}(...))"
     return f"the request {name}; send it: await app.send({name}(...))" if isinstance(message, Request) else None
