@@ -9,7 +9,6 @@ from diator._locations import caller, location_in_frame
 from diator._misuse import NamedOtherwise
 from diator._typing import Decorators
 from diator.engine.decorator_checks import ensure_known_options
-from diator.engine.handler_checks import message_types
 from diator.engine.hints import class_of
 from diator.engine.maps import EventMap, RequestMap
 from diator.engine.registrations import (
@@ -172,8 +171,8 @@ class Router(NamedOtherwise, Decorators):
         Raises `ConfigurationError` while something is wrong with a handler, or a hint can't be resolved.
         """
         self._settle()
-        handlers = self._registry.handlers.items()
-        return EventMap((r, message_types(r, s) or ()) for r, s in handlers if r.kind is HandlerKind.EVENT)  # type: ignore[misc]
+        handlers = (one for one in self._registry.handlers if one.kind is HandlerKind.EVENT)
+        return EventMap((one, one.message_types or ()) for one in handlers)  # type: ignore[misc]
 
     def _settle(self) -> None:
         problems = list(self._registry.resolve_pending())

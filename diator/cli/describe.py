@@ -23,7 +23,6 @@ from diator.delivery.messaging import Messaging
 from diator.engine.check import CheckResult
 from diator.engine.event_graph import Requirements
 from diator.engine.events import is_brokered
-from diator.engine.handler_checks import message_hint
 from diator.engine.hints import key_of, result_of, split_annotated
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Registration
 from diator.engine.signature import EMPTY, Parameter
@@ -77,7 +76,7 @@ class _Describer:
     def _request(self, record: Registration, cls: type[Message]) -> RequestDescription:
         wired, layers = self._checked.handlers[record], self._checked.reach.middlewares_for(cls)
         needs = self._needs(wired, layers)
-        hint = message_hint(record, self._registry.handlers[record])
+        hint = record.message_hint
         return RequestDescription(
             message=self._names.of_message(hint, cls),
             result=_result(hint),
@@ -146,7 +145,7 @@ class _Describer:
         return tuple(sorted(found, key=lambda layer: layer.position == "inside"))
 
     def _middleware(self, layer: MiddlewareRegistration, wired: WiredCallable) -> MiddlewareDescription:
-        parameters = self._registry.layers[layer].parameters[2:]
+        parameters = layer.signature.parameters[2:]
         dependencies = tuple(self._dependency(p, wired.arguments) for p in parameters)
         return MiddlewareDescription(
             name=self._names.of(layer.target),
@@ -157,7 +156,7 @@ class _Describer:
         )
 
     def _handler(self, record: Registration, wired: WiredCallable) -> HandlerDescription:
-        signature = self._registry.handlers[record]
+        signature = record.signature
         constructor = () if wired.key else signature.constructor
         return HandlerDescription(
             name=self._names.of(record.target),

@@ -14,7 +14,6 @@ from diator.delivery.codec import Codec, UnserialisableError, codec_of
 from diator.engine.arguments import fits, say, spelled_out, with_defaults
 from diator.engine.check import CheckResult
 from diator.engine.events import is_brokered
-from diator.engine.handler_checks import message_hint
 from diator.engine.hints import format_hint
 from diator.engine.registrations import HandlerKind, Registration
 from diator.engine.registry import in_words
@@ -164,15 +163,15 @@ class _CatalogBuilder:
 
     def _hints(self, registration: Registration) -> list[Any]:
         """The events that a handler names, with their type arguments. ``Any``: `Paid[Money]` is no class."""
-        spelled = spelled_out(message_hint(registration, self.checked.registry.handlers[registration]))
+        spelled = spelled_out(registration.message_hint)
         return [spelled.get(cls, cls) for cls in self.checked.classes[registration] if issubclass(cls, Event)]
 
     def _spelled(self, handlers: Iterable[Registration]) -> Iterator[tuple[Any, SourceLocation]]:
         """The hints of brokered events with type arguments, where the app handles and publishes them, each once."""
         for registration in handlers:
             yield from ((hint, registration.location) for hint in self._hints(registration))
-        for registration, signature in self.checked.registry.handlers.items():
-            yield from ((hint, registration.location) for hint in publish_hints(signature))
+        for registration in self.checked.registry.handlers:
+            yield from ((hint, registration.location) for hint in publish_hints(registration.signature))
         yield from self.checked.registry.published_as.items()
 
     def _spell(self, hint: Any, location: SourceLocation) -> None:

@@ -14,13 +14,11 @@ from diator.context import Context, Publish
 from diator.engine.arguments import spelled_out
 from diator.engine.event_graph import EventGraph, brokered
 from diator.engine.events import is_brokered, needs_broker
-from diator.engine.handler_checks import message_hint, message_types
 from diator.engine.hints import format_hint
 from diator.engine.message_checks import message_problems
 from diator.engine.provided_values import Below, needed_below, requested_key, without_sender, worker_problems
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.registry import Registry, in_words, unreadable
-from diator.engine.signature import Signature
 from diator.engine.wiring import WiredCallable, WiringBuilder
 from diator.errors import (
     ContainerError,
@@ -59,8 +57,8 @@ def check_registry(
     below = needed_below(container, _asked(wired.values(), layers.values()), registry.provided)
     handlers = {record: _with_below(one, below) for record, one in wired.items() if record not in registry.unclear}
     layers = {layer: _with_below(one, below) for layer, one in layers.items()}
-    classes = {record: message_types(record, registry.handlers[record]) or () for record in handlers}
-    reach = EventGraph(_domain_handlers(handlers, classes), layers.values(), _spelled(registry, handlers))
+    classes = {record: record.message_types or () for record in handlers}
+    reach = EventGraph(_domain_handlers(handlers, classes), layers.values(), _spelled(handlers))
     published = chain.from_iterable(one.publishes for one in wired.values())
     problems.extend(_finished("events", _events(registry, handlers, classes, reach, has_broker)))
     messages = chain(registry.declared_events, published, chain.from_iterable(classes.values()))
@@ -71,13 +69,11 @@ def check_registry(
     return CheckResult(tuple(problems), handlers, layers, classes, reach, registry, container)
 
 
-def _wired(
-    records: Mapping[R, Signature], wire: Callable[[R, Signature], WiredCallable], problems: list[Problem]
-) -> dict[R, WiredCallable]:
+def _wired(records: Iterable[R], wire: Callable[[R], WiredCallable], problems: list[Problem]) -> dict[R, WiredCallable]:
     found: dict[R, WiredCallable] = {}
-    for record, signature in records.items():
+    for record in records:
         try:
-            found[record] = wire(record, signature)
+            found[record] = wire(record)
         except Exception as error:  # noqa: BLE001 - classes and hints of the user's may raise anything
             problems.append(unreadable(record, error))
     return found
@@ -112,12 +108,12 @@ def _with_below(wired: WiredCallable, below: Below) -> WiredCallable:
     return wired._replace(below=tuple(needed)) if needed else wired
 
 
-def _spelled(registry: Registry, handlers: Iterable[Registration]) -> dict[type, Any]:
+def _spelled(handlers: Iterable[Registration]) -> dict[type, Any]:
     """Generic messages as their handlers write them, the first one counting. ``Any``: `Get[Meeting]` is no class."""
     found: dict[type, Any] = {}
     for record in handlers:
         with suppress(Exception):  # a hint that can't be looked at is told where it is read
-            found = {**spelled_out(message_hint(record, registry.handlers[record])), **found}
+            found = {**spelled_out(record.message_hint), **found}
     return found
 
 

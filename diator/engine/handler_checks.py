@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, MutableSequence, MutableSet
 from typing import Any, get_args
 
 from diator.engine.arguments import UNSAID, say, spelled_out
-from diator.engine.hints import class_of, format_hint, generic_origin, result_of, split_annotated, union_members
+from diator.engine.hints import classes_in, format_hint, generic_origin, result_of, union_members
 from diator.engine.registrations import DeliveryGuarantee, HandlerKind, Registration
 from diator.engine.returns import awaited_type, is_assignable, is_never_awaitable, row_of
-from diator.engine.signature import EMPTY, Signature, Unresolved, is_wrapped
+from diator.engine.signature import EMPTY, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import BROKERED_KINDS, Command, DomainEvent, Event, Message, Query
 from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, one_of, option_problems, optional
@@ -17,63 +17,24 @@ from diator.retry import Retry
 _KINDS: tuple[tuple[type[Message], str], ...] = ((Command, "a command"), (Query, "a query"), (Event, "an event"))
 
 
-def message_types(registration: Registration, signature: Signature) -> tuple[type[Message], ...] | None:
-    """The classes of messages that a handler takes; none if its hint can't be resolved yet."""
-    if registration.declared is not None:
-        return _classes(registration.declared)
-    if not signature.parameters:
-        return ()
-    hint = signature.parameters[0].hint
-    return None if isinstance(hint, Unresolved) else _classes(hint)
-
-
-def message_hint(registration: Registration, signature: Signature) -> Any:
-    """The message as it was written: ``GetById[Meeting]``, where the class that is claimed is ``GetById``."""
-    if registration.declared is not None or not signature.parameters:
-        return registration.declared
-    return split_annotated(signature.parameters[0].hint)[0]
-
-
-def is_stream(signature: Signature) -> bool:
-    """Whether a query handler gives rows one by one."""
-    return signature.call_kind == "async generator" or row_of(signature.returns) is not None
-
-
-def is_settled(registration: Registration, signature: Signature) -> bool:
-    """Whether every hint could be evaluated, that of the result and what the message promises included."""
-    if signature.result_unresolved or any(signature.unresolved):
-        return False
-    if signature.unreadable is not None:
-        return True  # and reading it again would tell nothing new
-    try:
-        result_of(message_hint(registration, signature))
-    except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
-        return False
-    return True
-
-
-def unclear(registration: Registration, signature: Signature) -> Problem | None:
+def unclear(registration: Registration) -> Problem | None:
     """Why it can't be told which messages a handler takes, if so."""
-    return _shape(registration, signature) or _message(registration, signature)
+    return _shape(registration) or _message(registration)
 
 
-def handler_problems(registration: Registration, signature: Signature) -> Iterator[Problem]:
+def handler_problems(registration: Registration) -> Iterator[Problem]:
     """What is wrong with a handler that is clear, as far as its hints are resolved."""
-    yield from _arguments_said(registration, signature)
-    yield from _way_of_running(registration, signature)
+    yield from _arguments_said(registration)
+    yield from _way_of_running(registration)
     yield from _events_readable(registration)
-    yield from _consuming_fits(registration, message_types(registration, signature))
-    if not isinstance(signature.parameters[0].hint, Unresolved):
-        yield from _parameter_fits(registration, signature)
-        yield from _result_fits(registration, signature)
+    yield from _consuming_fits(registration, registration.message_types)
+    if not isinstance(registration.signature.parameters[0].hint, Unresolved):
+        yield from _parameter_fits(registration)
+        yield from _result_fits(registration)
 
 
-def _classes(hint: Any) -> tuple[type[Message], ...]:
-    found = (class_of(member) for member in union_members(split_annotated(hint)[0]))
-    return tuple(cls for cls in found if cls is not None)
-
-
-def _shape(registration: Registration, signature: Signature) -> Problem | None:
+def _shape(registration: Registration) -> Problem | None:
+    signature = registration.signature
     example = f"{registration.kind.value}: My{registration.kind.value.title()}"
     if not callable(registration.target):
         text = f"{registration.kind.decorator} got {registration.target!r}, which can't be called"
@@ -90,9 +51,9 @@ def _shape(registration: Registration, signature: Signature) -> Problem | None:
     return None
 
 
-def _message(registration: Registration, signature: Signature) -> Problem | None:
-    first = signature.parameters[0]
-    classes = message_types(registration, signature)
+def _message(registration: Registration) -> Problem | None:
+    first = registration.signature.parameters[0]
+    classes = registration.message_types
     if classes is None:
         return None  # not resolved yet; the start tries again, and reports it
     kind = registration.kind
@@ -107,7 +68,7 @@ def _message(registration: Registration, signature: Signature) -> Problem | None
         if registration.name == "<lambda>":  # which can't have hints
             how = f"{kind.decorator.lstrip('@')}(My{kind.value.title()})(lambda ...)"
         return registration.problem("message-hint", text, f"say which {kind.value} it takes: {how}")
-    hint = message_hint(registration, signature)
+    hint = registration.message_hint
     if len(classes) < len(union_members(hint)):
         source = f"takes {first}" if registration.declared is None else f"is registered for {hint!r}"
         text = f"{registration.title} {source}, which is no class of {kind.value}"
@@ -152,31 +113,32 @@ def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...
     return registration.problem("message-kind", text, "take only domain events, or only notification and ECST events")
 
 
-def _arguments_said(registration: Registration, signature: Signature) -> Iterator[Problem]:
+def _arguments_said(registration: Registration) -> Iterator[Problem]:
     """A domain event is handled as the object that it is; one from a broker is read as the hint says."""
-    for cls, hint in spelled_out(message_hint(registration, signature)).items():
+    for cls, hint in spelled_out(registration.message_hint).items():
         if issubclass(cls, DomainEvent):
             text = f"{registration.title} takes {format_hint(hint)}, but {UNSAID}"
             yield registration.problem("type-arguments", text, say(hint))
 
 
-def _way_of_running(registration: Registration, signature: Signature) -> Iterator[Problem]:
+def _way_of_running(registration: Registration) -> Iterator[Problem]:
+    signature = registration.signature
     if signature.call_kind == "generator":
         yield registration.problem(
             "invalid-handler",
             f"{registration.title} is a generator function",
             "make it `async def` with `yield`, for app.stream",
         )
-    if registration.kind is not HandlerKind.QUERY and is_stream(signature):
+    if registration.kind is not HandlerKind.QUERY and signature.is_stream:
         text = f"{registration.title} gives its result in pieces; only a query can be streamed"
         yield registration.problem("invalid-handler", text, "return the result, or make it a query")
     if registration.thread and signature.call_kind != "sync":
         text = f"{registration.title} is an {signature.call_kind} function and registered with thread=True"
         yield registration.problem("invalid-handler", text, "drop thread=True, or write it with plain `def`")
-    if registration.timeout is not None and _blocks(registration, signature):
+    if registration.timeout is not None and _blocks(registration):
         text = f"{registration.title} has a timeout, but blocks the event loop, so nothing can end it"
         yield registration.problem("invalid-handler", text, "write it with `async def`, or add thread=True")
-    if registration.timeout is not None and is_stream(signature):
+    if registration.timeout is not None and signature.is_stream:
         yield registration.problem(
             "invalid-handler",
             f"{registration.title} is streamed and has a timeout",
@@ -230,32 +192,33 @@ def _events_readable(registration: Registration) -> Iterator[Problem]:
         )
 
 
-def _parameter_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
-    first = signature.parameters[0]
-    accepted = _classes(first.hint)
+def _parameter_fits(registration: Registration) -> Iterator[Problem]:
+    first = registration.signature.parameters[0]
+    accepted = classes_in(first.hint)
     if registration.declared is None or not accepted or first.hint in (EMPTY, Any):
         return
-    for cls in _classes(registration.declared):
+    for cls in classes_in(registration.declared):
         if not issubclass(cls, accepted):
             text = f"{registration.name} is registered for {format_hint(cls)}, but takes {first}"
             yield registration.problem("message-hint", text, f"hint the first parameter as {format_hint(cls)}")
 
 
-def _result_fits(registration: Registration, signature: Signature) -> Iterator[Problem]:
-    returns = row_of(signature.returns) if is_stream(signature) else awaited_type(signature.returns)
+def _result_fits(registration: Registration) -> Iterator[Problem]:
+    signature = registration.signature
+    returns = row_of(signature.returns) if signature.is_stream else awaited_type(signature.returns)
     if returns is EMPTY or returns is None:
         return
     expected: Any = type(None)
     if registration.kind is not HandlerKind.EVENT:
         try:
-            expected = result_of(message_hint(registration, signature))
+            expected = result_of(registration.message_hint)
         except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
             return  # only a type checker can resolve it
     if not is_assignable(returns, expected):
         promised = (
             "an event handler returns None"
             if registration.kind is HandlerKind.EVENT
-            else (f"{format_hint(message_hint(registration, signature))} promises {format_hint(expected)}")
+            else (f"{format_hint(registration.message_hint)} promises {format_hint(expected)}")
         )
         text = f"{registration.name} returns {format_hint(returns)}, but {promised}"
         yield registration.problem(
@@ -263,7 +226,8 @@ def _result_fits(registration: Registration, signature: Signature) -> Iterator[P
         )
 
 
-def _blocks(registration: Registration, signature: Signature) -> bool:
+def _blocks(registration: Registration) -> bool:
+    signature = registration.signature
     in_place = signature.call_kind == "sync" and not registration.thread
     return in_place and not is_wrapped(registration.target) and is_never_awaitable(signature.returns)
 

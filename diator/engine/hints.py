@@ -74,6 +74,12 @@ def class_of(hint: Any) -> type | None:
     return origin if isinstance(origin, type) else None
 
 
+def classes_in(hint: Any) -> tuple[type, ...]:
+    """The classes that the members of a union stand for, without those that stand for none."""
+    found = (class_of(member) for member in union_members(split_annotated(hint)[0]))
+    return tuple(cls for cls in found if cls is not None)
+
+
 def format_hint(hint: Any) -> str:
     """A hint as a person would write it."""
     if isinstance(hint, type) and not get_args(hint):

@@ -7,6 +7,8 @@ import enum
 from typing import Any, Literal, NamedTuple
 
 from diator._locations import SourceLocation, attribute, location_of, written
+from diator.engine.hints import classes_in, result_of, split_annotated
+from diator.engine.signature import NOTHING, Unresolved
 from diator.errors import Problem
 from diator.messages import Command, Event, Message, Query
 from diator.retry import Retry
@@ -57,7 +59,7 @@ UNSET = SubscriptionOptions()
 class Record:
     """Something that was registered: a handler or a middleware."""
 
-    __slots__ = ("registered_at", "target")
+    __slots__ = ("registered_at", "signature", "target")
 
     what: str
     """What it is, such as "command handler"."""
@@ -67,6 +69,8 @@ class Record:
         """The function, class, object or bound method, unchanged. ``Any``: it has a signature of its own."""
         self.registered_at = registered_at
         """The line that registered it."""
+        self.signature = NOTHING
+        """What its hints say, as far as they can be resolved."""
 
     @property
     def name(self) -> str:
@@ -116,6 +120,32 @@ class Registration(Record):
         """Whether it runs in a thread."""
         self.options = options
         """What was said of brokered events."""
+
+    @property
+    def message_types(self) -> tuple[type[Message], ...] | None:
+        """The classes of messages that it takes; none if its hint can't be resolved yet."""
+        hint = self.message_hint
+        return None if isinstance(hint, Unresolved) else classes_in(hint)
+
+    @property
+    def message_hint(self) -> Any:
+        """The message as it was written: ``GetById[Meeting]``, where the class that is claimed is ``GetById``."""
+        if self.declared is not None or not self.signature.parameters:
+            return self.declared
+        return split_annotated(self.signature.parameters[0].hint)[0]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every hint could be evaluated, that of the result and what the message promises included."""
+        if self.signature.result_unresolved or any(self.signature.unresolved):
+            return False
+        if self.signature.unreadable is not None:
+            return True  # and reading it again would tell nothing new
+        try:
+            result_of(self.message_hint)
+        except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
+            return False
+        return True
 
     @property
     def what(self) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -6,7 +6,7 @@ from typing import Any
 from diator._keys import Key
 from diator._locations import SourceLocation
 from diator.containers.port import Container
-from diator.engine.handler_checks import handler_problems, is_settled, message_types, options_fit, same_request, unclear
+from diator.engine.handler_checks import handler_problems, options_fit, same_request, unclear
 from diator.engine.hints import format_hint, is_hint, key_of
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read_signature
@@ -23,10 +23,10 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self.handlers: dict[Registration, Signature] = {}
+        self.handlers: list[Registration] = []
         self.unclear: set[Registration] = set()
         """The handlers of which `settle` can't tell which messages they take."""
-        self.layers: dict[MiddlewareRegistration, Signature] = {}
+        self.layers: list[MiddlewareRegistration] = []
         self.declared_events: dict[type[Event], SourceLocation] = {}
         self.published_as: dict[Any, SourceLocation] = {}
         """The same as they were written: ``Paid[Money]``, where the class is ``Paid``. ``Any``: that is no class."""
@@ -51,18 +51,18 @@ class Registry:
         wrong = list(options_fit(registration))
         if wrong:
             raise ConfigurationError(wrong)
-        signature = _read(registration, names)
-        self.handlers[registration] = signature
-        if not is_settled(registration, signature):
+        self.handlers.append(registration)
+        registration.signature = _read(registration, names)
+        if not registration.is_settled:
             self._names[registration] = dict(names)
 
     def add_layer(self, layer: MiddlewareRegistration, names: Mapping[str, object]) -> None:
         """Take a middleware in."""
-        self.refuse_if_closed(f"middleware {layer.name}", layer.registered_at)
-        signature = _read(layer, names)
-        if any(signature.unresolved):
+        self.refuse_if_closed(layer.title, layer.registered_at)
+        self.layers.append(layer)
+        layer.signature = _read(layer, names)
+        if any(layer.signature.unresolved):
             self._names[layer] = dict(names)
-        self.layers[layer] = signature
 
     def include(self, other: "Registry", location: SourceLocation, prefix: str = "") -> None:
         """Take in everything that another registry holds, and close that one."""
@@ -71,14 +71,14 @@ class Registry:
             text = "it is the one that includes" if other is self else f"it was included at {self._included[other]}"
             text = f"a router can't be included here: {text}"
             raise ConfigurationError([Problem("router", text, "include each router once", location)])
-        again = next((handler for handler in other.handlers if handler in self.handlers), None)
+        own = set(self.handlers)
+        again = next((handler for handler in other.handlers if handler in own), None)
         if again is not None:
             text = f"a router can't be included here: {again} is in already, by way of another router"
             raise ConfigurationError([Problem("router", text, "include each router once", location)])
-        for handler, signature in other.handlers.items():
-            self.handlers[handler] = signature
-            self.prefixes[handler] = prefix + other.prefixes.get(handler, "")
-        self.layers.update(other.layers)
+        self.handlers += other.handlers
+        self.layers += other.layers
+        self.prefixes.update((handler, prefix + other.prefixes.get(handler, "")) for handler in other.handlers)
         self.declared_events.update(other.declared_events)
         self.published_as.update(other.published_as)
         for hint, where in other.declared:
@@ -110,32 +110,28 @@ class Registry:
         """Read again what could not be resolved at its line; yield what is wrong with handlers, at each call."""
         yield from self._read_again()
         self.requests, self._by_target, self.unclear = {}, {}, set()
-        for registration, signature in self.handlers.items():
-            yield from guarded(registration, self._problems(registration, signature))
+        for registration in self.handlers:
+            yield from guarded(registration, self._problems(registration))
 
     def _read_again(self) -> Iterator[Problem]:
         for record, names in list(self._names.items()):
-            signature = _read(record, names)
-            if isinstance(record, MiddlewareRegistration):
-                self.layers[record] = signature
-            else:
-                self.handlers[record] = signature
-            unresolved = list(signature.unresolved)
+            record.signature = _read(record, names)
+            unresolved = list(record.signature.unresolved)
             yield from guarded(record, (_unresolved(record, parameter) for parameter in unresolved))
-            if not unresolved and (isinstance(record, MiddlewareRegistration) or is_settled(record, signature)):
+            if not unresolved and (isinstance(record, MiddlewareRegistration) or record.is_settled):
                 del self._names[record]
 
-    def _problems(self, registration: Registration, signature: Signature) -> Iterator[Problem]:
+    def _problems(self, registration: Registration) -> Iterator[Problem]:
         self.unclear.add(registration)
-        if signature.unreadable is not None:
-            raise signature.unreadable
-        found = unclear(registration, signature)
+        if registration.signature.unreadable is not None:
+            raise registration.signature.unreadable
+        found = unclear(registration)
         if found is not None:
             yield found
             return
-        yield from handler_problems(registration, signature)
-        yield from self._duplicates(registration, signature)
-        self._claim(registration, signature)
+        yield from handler_problems(registration)
+        yield from self._duplicates(registration)
+        self._claim(registration)
         self.unclear.discard(registration)
 
     def freeze(self, reason: str) -> None:
@@ -143,16 +139,16 @@ class Registry:
         self.closed = reason
         self._names.clear()
 
-    def _claim(self, registration: Registration, signature: Signature) -> None:
-        classes = frozenset(message_types(registration, signature) or ())  # raises for one that can't be looked up
+    def _claim(self, registration: Registration) -> None:
+        classes = frozenset(registration.message_types or ())  # raises for one that can't be looked up
         if registration.kind is HandlerKind.EVENT:
             self._by_target.setdefault(_identity(registration.target), []).append(registration)
             return
         for cls in classes:
             self.requests.setdefault(cls, registration)
 
-    def _duplicates(self, new: Registration, signature: Signature) -> Iterator[Problem]:
-        for cls in message_types(new, signature) or ():
+    def _duplicates(self, new: Registration) -> Iterator[Problem]:
+        for cls in new.message_types or ():
             if new.kind is HandlerKind.EVENT:
                 former = self._same_event_handler(new, cls)
                 what = f"event handler {new.name} is registered for {format_hint(cls)} twice"
@@ -168,7 +164,7 @@ class Registry:
 
     def _same_event_handler(self, new: Registration, cls: type[Message]) -> Registration | None:
         for former in self._by_target.get(_identity(new.target), ()):
-            claims = message_types(former, self.handlers[former]) or ()
+            claims = former.message_types or ()
             if former is not new and (issubclass(cls, claims) or any(issubclass(claim, cls) for claim in claims)):
                 return former
         return None

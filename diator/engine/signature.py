@@ -15,6 +15,7 @@ from typing_extensions import Format, get_annotations
 
 from diator._locations import MAX_DECORATORS
 from diator.engine.hints import evaluate, format_hint, substitute, substitutions
+from diator.engine.returns import row_of
 
 EMPTY: Any = inspect.Parameter.empty
 
@@ -76,6 +77,11 @@ class Signature(NamedTuple):
     """Whether the hint of the result could not be evaluated."""
     unreadable: Exception | None = None
     """The error that inspecting it raised."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether a query handler with it gives rows one by one."""
+        return self.call_kind == "async generator" or row_of(self.returns) is not None
 
     @property
     def unresolved(self) -> Iterator[Parameter]:

@@ -11,7 +11,6 @@ from diator._keys import Key
 from diator.containers.port import Container, Lifetime
 from diator.context import Context, Publish
 from diator.engine.arguments import UNSAID, say, spelled_out
-from diator.engine.handler_checks import is_stream
 from diator.engine.hints import class_of, format_hint, injection_target, key_of, split_annotated, unalias, union_members
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
@@ -108,13 +107,13 @@ class WiringBuilder:
         self.provided = provided
         self.problems = problems
 
-    def handler(self, registration: Registration, signature: Signature) -> WiredCallable:
+    def handler(self, registration: Registration) -> WiredCallable:
         """Wire a handler."""
         is_class = isinstance(registration.target, type)
         key = Key(registration.target) if is_class and self._knows(Key(registration.target)) else None
-        constructor = () if key else self._arguments(registration, signature.constructor)
-        publishes = self._publishes(registration, signature)
-        has_events = signature.events is not EMPTY
+        constructor = () if key else self._arguments(registration, registration.signature.constructor)
+        publishes = self._publishes(registration)
+        has_events = registration.signature.events is not EMPTY
         if key and has_events:
             self._refuse_shared_events(registration, key)
         if is_class and not key and (inspect.isabstract(registration.target) or is_protocol(registration.target)):
@@ -124,32 +123,32 @@ class WiringBuilder:
             )
         return WiredCallable(
             target=registration.target,
-            call_kind=signature.call_kind,
-            arguments=self._arguments(registration, signature.parameters[1:]),
+            call_kind=registration.signature.call_kind,
+            arguments=self._arguments(registration, registration.signature.parameters[1:]),
             constructor=constructor,
             key=key,
             publishes=publishes,
             has_events=has_events,
-            streams=is_stream(signature),
+            streams=registration.signature.is_stream,
             thread=registration.thread,
             timeout=registration.timeout,
         )
 
-    def layer(self, layer: MiddlewareRegistration, signature: Signature) -> WiredCallable:
+    def layer(self, layer: MiddlewareRegistration) -> WiredCallable:
         """Wire a middleware."""
-        shape = _layer_shape(layer, signature)
+        shape = _layer_shape(layer)
         if shape:
             self.problems.append(shape)
-            return WiredCallable(layer.target, signature.call_kind)
-        if any(_is_publish(parameter) for parameter in signature.parameters):
+            return WiredCallable(layer.target, layer.signature.call_kind)
+        if any(_is_publish(parameter) for parameter in layer.signature.parameters):
             text = f"{layer.title} asks for Publish; a middleware raises no events"
             self._add(layer, "middleware", text, "publish from a handler")
-        first = signature.parameters[0]
+        first = layer.signature.parameters[0]
         if first.name == "call_next" and first.hint is EMPTY:
             text = f"{layer.title} takes call_next first; expected the message"
             self._add(layer, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
         if isinstance(first.hint, Unresolved):
-            return WiredCallable(layer.target, signature.call_kind)  # reported where it was read
+            return WiredCallable(layer.target, layer.signature.call_kind)  # reported where it was read
         wraps = _wrapped(first)
         if not wraps:
             text = f"{layer.title} takes {first}, which is no message"
@@ -164,10 +163,10 @@ class WiringBuilder:
                     f"{layer.title} takes {format_hint(hint)}, but {UNSAID}",
                     say(hint),
                 )
-        arguments = self._arguments(layer, signature.parameters[2:])
+        arguments = self._arguments(layer, layer.signature.parameters[2:])
         if not layer.inside:
             self._refuse_scoped(layer, arguments)
-        return WiredCallable(layer.target, signature.call_kind, arguments, wraps=wraps, is_outer=not layer.inside)
+        return WiredCallable(layer.target, layer.signature.call_kind, arguments, wraps=wraps, is_outer=not layer.inside)
 
     def _refuse_scoped(self, layer: MiddlewareRegistration, arguments: Iterable[Argument]) -> None:
         """Outside a unit of work there is no scope to resolve from."""
@@ -244,18 +243,18 @@ class WiringBuilder:
             )
         self._add(record, "missing-dependency", text, fix)
 
-    def _publishes(self, registration: Registration, signature: Signature) -> tuple[type[Event], ...]:
+    def _publishes(self, registration: Registration) -> tuple[type[Event], ...]:
         declared = [
             cls
-            for parameter in (*signature.constructor, *signature.parameters[1:])
+            for parameter in (*registration.signature.constructor, *registration.signature.parameters[1:])
             if _is_publish(parameter)
             for cls in self._declared(registration, parameter)
         ]
         if declared and registration.kind is HandlerKind.QUERY:
             text = f"{registration.title} asks for Publish; a query changes nothing, so nothing happens"
             self._add(registration, "query-publishes", text, "make it a command, or drop the parameter")
-        if registration.kind is not HandlerKind.QUERY and signature.events is not EMPTY:
-            declared += _event_classes(signature.events) or [Event]
+        if registration.kind is not HandlerKind.QUERY and registration.signature.events is not EMPTY:
+            declared += _event_classes(registration.signature.events) or [Event]
         return tuple(dict.fromkeys(declared))
 
     def _declared(self, registration: Registration, parameter: Parameter) -> list[type[Event]]:
@@ -307,7 +306,7 @@ def _wrapped(parameter: Parameter) -> tuple[Any, ...]:
     return hints if all(cls is not None and issubclass(cls, Message) for cls in classes) else ()
 
 
-def _layer_shape(layer: MiddlewareRegistration, signature: Signature) -> Problem | None:
+def _layer_shape(layer: MiddlewareRegistration) -> Problem | None:
     if isinstance(layer.target, type):
         name = format_hint(cast("type[object]", layer.target))
         fix = f"pass an instance: app.add_middleware({name}(...))"
@@ -315,11 +314,11 @@ def _layer_shape(layer: MiddlewareRegistration, signature: Signature) -> Problem
             fix = f"write @app.middleware alone, and annotate its first parameter: message: {name}"
         text = f"@app.middleware got the class {name}, but expects a function or an instance that can be called"
         return layer.problem("middleware", text, fix)
-    positional = [p for p in signature.parameters if not p.keyword]
+    positional = [p for p in layer.signature.parameters if not p.keyword]
     if len(positional) < 2 or not callable(layer.target):
         text = f"{layer.title} does not take a message and what to call next"
         return layer.problem("middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
-    if signature.call_kind != "async":
-        text = f"{layer.title} is {signature.call_kind}, so it can't wait for what it wraps"
+    if layer.signature.call_kind != "async":
+        text = f"{layer.title} is {layer.signature.call_kind}, so it can't wait for what it wraps"
         return layer.problem("middleware", text, "write it with `async def`, and `await call_next(message)`")
     return None
