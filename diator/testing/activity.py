@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from diator.brokers.port import Ack, MoveToDeadLetters
 from diator.context import NO_HEADERS, Context
-from diator.hooks import DeadLettered, Handled, Hooks, Settled
+from diator.hooks import DeadLettered, Handled, Hooks, Settled, Stored
 from diator.messages import Message
 from diator.testing.entries import Entry, short_repr
 
@@ -35,6 +35,10 @@ class ActivityTracker(Hooks):
         self._consumed: dict[str, ConsumerConfig] = {}
         self._published: dict[str, Entry] = {}
         self._taken: set[str] = set()
+        self._stored: set[str] = set()
+        """The messages that are or were in the outbox, by their ids."""
+        self._rows: dict[str, Entry] = {}
+        """Those of them that this app has stored, and no relay has published yet."""
         self._deduplicates = False
         self._on_the_way: Counter[DeliveryKey] = Counter()
         self._runs: dict[DeliveryKey, Entry] = {}
@@ -44,6 +48,8 @@ class ActivityTracker(Hooks):
         self._waiting: set[asyncio.Future[None]] = set()
         self.when_changed: Callable[[], None] = _nothing
         """Called when something has ended, and when waiting begins."""
+        self.when_expected: Callable[[Sequence[OutgoingMessage]], None] = _nothing
+        """Called with what is stored or published."""
 
     def consumes(self, consumed: Iterable["ConsumerConfig"], *, deduplicates: bool) -> None:
         """Learn who gets what over the broker, and whether that drops a message with an id that it had already."""
@@ -66,18 +72,35 @@ class ActivityTracker(Hooks):
         """Learn which message an event will be. One that is tried again may have the id of the first try."""
         self._published[message_id] = entry
 
-    def expect(self, message: "OutgoingMessage", context: Context | None) -> None:
-        """Expect a message at every subscription that handles it."""
+    def stored(self, details: Stored, /) -> None:
+        """Expect messages that are committed, from now on: a relay will publish them."""
+        self.expect(details.messages, details.context)
+        for message in details.messages:
+            self._stored.add(message.id)
+            entry = self._published.get(message.id)
+            if entry is not None and is_own(entry):
+                self._rows[message.id] = entry
+
+    def expect(self, messages: "Sequence[OutgoingMessage]", context: Context | None) -> None:
+        """Expect messages at every subscription that handles them."""
+        self.when_expected(messages)
+        for message in messages:
+            self._expect(message, context)
+
+    def _expect(self, message: "OutgoingMessage", context: Context | None) -> None:
         entry = self._published.get(message.id)
-        if entry is None:
-            return  # of a worker that was started before the app was watched
+        if entry is None or message.id in self._stored:
+            return  # of a worker that was started before the app was watched, or expected already
         entry.context, entry.error = _context_of(message, context), None
         dropped = self._deduplicates and message.id in self._taken
         if is_own(entry) and not dropped:
             self._on_the_way.update(self._ways(message))
 
-    def not_sent(self, message: "OutgoingMessage", error: BaseException) -> None:
-        """Expect it no longer: it did not leave."""
+    def not_sent(self, message: "OutgoingMessage", error: BaseException, *, rejected: bool) -> None:
+        """Expect it no longer: it did not leave. What is stored will, unless the broker has ``rejected`` it."""
+        if message.id in self._stored and not rejected:
+            return
+        self._rows.pop(message.id, None)
         if message.id in self._published:
             self._published[message.id].error = error
             for way in self._ways(message):
@@ -85,6 +108,8 @@ class ActivityTracker(Hooks):
 
     def sent(self, message: "OutgoingMessage") -> None:
         """Note that the broker has taken it."""
+        if self._rows.pop(message.id, None) is not None:
+            self._wake()
         if message.id in self._published:
             self._published[message.id].done = True
             self._taken.add(message.id)
@@ -174,7 +199,7 @@ class ActivityTracker(Hooks):
     @property
     def is_idle(self) -> bool:
         """Whether nothing that this app has begun is under way."""
-        return not self._on_the_way and not any(map(is_own, self._calls.values()))
+        return not self._on_the_way and not self._rows and not any(map(is_own, self._calls.values()))
 
     @property
     def is_awaited(self) -> bool:
@@ -182,9 +207,9 @@ class ActivityTracker(Hooks):
         return bool(self._waiting)
 
     def count(self, counts: Callable[[DeliveryKey], bool]) -> int:
-        """Count what this app has begun and is under way: all calls, and the deliveries that ``counts`` says."""
+        """Count what is under way: calls, rows of the outbox, and the deliveries that ``counts`` says."""
         ways = sum(number for way, number in self._on_the_way.items() if counts(way))
-        return ways + sum(map(is_own, self._calls.values()))
+        return ways + len(self._rows) + sum(map(is_own, self._calls.values()))
 
     async def idle(self, seconds: float) -> bool:
         """Wait until nothing is under way; false where that takes longer."""
@@ -213,8 +238,11 @@ class ActivityTracker(Hooks):
         """Tell what is under way, each thing in a few words."""
         for entry in filter(is_own, self._calls.values()):
             yield f"{short_repr(entry.message)} is still being {entry.kind}"
+        for entry in self._rows.values():
+            yield f"{short_repr(entry.message)} is in the outbox, and no relay has published it"
         for way in self._on_the_way:
-            yield self._where(way)
+            if way[0] not in self._rows:
+                yield self._where(way)
 
     def _where(self, way: DeliveryKey) -> str:
         handler, message = self._consumed[way[1]].registration.name, short_repr(self._published[way[0]].message)
@@ -228,7 +256,7 @@ class ActivityTracker(Hooks):
         return f"{handler} has handled {message}, which is not acknowledged yet"
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody listens."""
 
 

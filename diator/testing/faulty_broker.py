@@ -84,7 +84,6 @@ class FaultyBroker:
         self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
     ) -> None:
         """Store messages, unless the broker is away."""
-        self._injection.number(messages)
         self._late.published(messages)
         outages = (self._injection.fault("outage", message.id) for message in messages)
         outage = next(filter(None, outages), None)

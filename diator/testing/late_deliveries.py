@@ -37,9 +37,11 @@ class LateDeliveries:
         """The keys of messages, by their ids."""
         self.activity = activity
         activity.when_changed = self._release_next
+        activity.when_expected = self.published
 
     def published(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Learn the keys of messages: those that come after a late one wait at the broker."""
+        """Number messages, and learn their keys: those that come after a late one wait at the broker."""
+        self._injection.number(messages)
         self._keys.update((message.id, message.key) for message in messages)
 
     def happened(self, fault: Fault) -> None:

@@ -168,27 +168,27 @@ class _Leaving(AbstractContextManager[None]):
         self._details = details
 
     def __enter__(self) -> None:
-        for message in self._details.messages:
-            self._activity.expect(message, self._details.context)
+        self._activity.expect(self._details.messages, self._details.context)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        lost = set[str]() if error is None else _not_sent(error, self._details.messages)
+        lost, rejected = (set[str](), set[str]()) if error is None else _failed(error, self._details.messages)
         for message in self._details.messages:
             if error is not None and message.id in lost:
-                self._activity.not_sent(message, error)
+                self._activity.not_sent(message, error, rejected=message.id in rejected)
             else:
                 self._activity.sent(message)
 
 
-def _not_sent(error: BaseException, messages: Sequence[OutgoingMessage]) -> set[str]:
-    """The ids of those that were not sent, or whose outcome is unknown."""
-    failed = error.__cause__
+def _failed(error: BaseException, messages: Sequence[OutgoingMessage]) -> tuple[set[str], set[str]]:
+    """The ids of those that were not sent or whose outcome is unknown, and of those among them that never will be."""
+    failed = error if isinstance(error, NotPublishedError) else error.__cause__  # the first is what relays get
     if isinstance(failed, NotPublishedError):
-        return {message.id for message in (*failed.unsent, *failed.unknown)}
+        rejected = {message.id for message in failed.rejected}
+        return {message.id for message in (*failed.unsent, *failed.unknown)} | rejected, rejected
     # Publishing goes to its end before a cancel is raised.
-    return set() if isinstance(error, asyncio.CancelledError) else {message.id for message in messages}
+    return set() if isinstance(error, asyncio.CancelledError) else {message.id for message in messages}, set()
 
 
 def _event_entry(frame: _Frame, registration: Registration, message: Message) -> Entry | None:
