@@ -146,6 +146,13 @@ def test_the_example_of_tests_passes() -> None:
     assert re.search("^4 passed in ", output_of("07_testing.py"), re.MULTILINE)
 
 
+def test_a_handler_that_is_not_idempotent_is_told_from_one_that_is() -> None:
+    lines = output_of("17_idempotent_handlers.py").splitlines()
+    assert re.match("hasty_points fails with 1 of the . faults", lines[0])
+    assert lines[4] == "because: expected 50 points, found 60"
+    assert re.match(r"careful_points passed 50 runs with \d+ faults", lines[5])
+
+
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Import an example anew."""
     spec = importlib.util.spec_from_file_location("example", EXAMPLES / name)
