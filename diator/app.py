@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from typing_extensions import Self
 
@@ -177,19 +177,21 @@ class Diator(AsyncOnly, Router):
         replace: Mapping[Any, object] | None = None,
         delays: bool = False,
         faults: "Faults | None" = None,
+        store: Literal["keep"] | None = None,
     ) -> "Session":
         """Test the app with a worker: ``async with app.testing() as session``, then ``await session.settled()``.
 
         Brokered events go over a new broker in memory, or over ``broker``: an address, an object, or ``"keep"`` for the
         app's own, where no other worker may then handle the same subscriptions. The app is started, unless it runs.
         ``replace`` maps what handlers ask for to what they get instead. Retries come at once, unless ``delays``.
-        With ``faults``, messages come twice or late, or the broker is away; see `diator.testing.Faults`.
+        With ``faults``, messages come twice or late, or the broker is away; see `diator.testing.Faults`. Events pass by
+        the app's store, without outbox and inbox, unless ``store`` is ``"keep"``.
 
         Entering raises `ConfigurationError` for a replacement that no handler needs, and for mistakes of the app.
         """
         # By name: nothing here depends on it. Any: a key of `replace` is a hint (see Router.provides).
         make: Callable[..., Session] = import_module("diator.testing.session").session
-        return make(self, broker=broker, replace=replace, delays=delays, faults=faults)
+        return make(self, broker=broker, replace=replace, delays=delays, faults=faults, store=store)
 
     async def __aenter__(self) -> Self:
         """Start: check everything, compile the plans, open the container.

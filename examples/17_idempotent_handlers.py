@@ -1,8 +1,8 @@
 """Idempotent handlers: a brokered event may be delivered more than once, and a test finds out who can't bear it.
 
-Both handlers add points for a paid order. The first adds them again at each delivery; the second writes them down by the
-id of the message, which is the same each time. `minimize` runs a test with deliveries that come twice, late, or again
-after a crash, and shows the fewest faults that break it.
+Both handlers add points for a paid order. The first adds them again at each delivery; the second writes them down by
+the id of the message, which is the same each time. `minimize` runs a test with deliveries that come twice, late, or
+again after a crash, and shows the fewest faults that break it.
 """
 
 import asyncio

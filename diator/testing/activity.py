@@ -81,6 +81,13 @@ class ActivityTracker(Hooks):
             if entry is not None and is_own(entry):
                 self._rows[message.id] = entry
 
+    def cancelled(self, message_id: str, *, in_time: bool) -> bool:
+        """Expect a message no longer that was cancelled in time, and tell whether it was."""
+        if in_time and self._rows.pop(message_id, None) is not None:
+            self._on_the_way = Counter({way: count for way, count in self._on_the_way.items() if way[0] != message_id})
+            self._wake()
+        return in_time
+
     def expect(self, messages: "Sequence[OutgoingMessage]", context: Context | None) -> None:
         """Expect messages at every subscription that handles them."""
         self.when_expected(messages)

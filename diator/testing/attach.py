@@ -19,6 +19,7 @@ from diator._keys import Key
 from diator._parts import Parts
 from diator.app import Diator
 from diator.containers.port import Container, ContainerCapability, Lifetime, Resolver, Scope, ValidationResult
+from diator.delivery.messaging import Messaging
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
 from diator.engine.hints import class_of, key_of
@@ -104,6 +105,8 @@ def _parts(app: Diator, watcher: RecordingHooks, stage: SessionOptions, replaced
 
 def _twin(app: Diator, stage: SessionOptions, watcher: RecordingHooks) -> SessionMessaging | None:
     own = messaging_of(app)
+    if stage.relays:
+        _ensure_store(app, own)
     if own is not None:
         return SessionMessaging(own, stage, watcher.activity)
     if stage.broker in (None, "keep") and stage.injection is None:
@@ -112,6 +115,17 @@ def _twin(app: Diator, stage: SessionOptions, watcher: RecordingHooks) -> Sessio
     if stage.injection is not None:
         text = f"app.testing got faults, but {app!r} has no message broker whose deliveries could have any"
     raise ConfigurationError([Problem("no-broker", text, 'give the app one: Diator("meetings", broker="memory://")')])
+
+
+def _ensure_store(app: Diator, own: Messaging | None) -> None:
+    if own is None or own.outbox is None:
+        text, fix = f"app.testing got store='keep', but {app!r} has no store", "leave it out, or give the app a store"
+    elif is_running(app):
+        text = f"app.testing got store='keep', but {app!r} runs already, and publishes what is stored to its own broker"
+        fix = "let the session start it, or leave store='keep' out"
+    else:
+        return
+    raise ConfigurationError([Problem("no-store", text, fix)])
 
 
 def _checked(app: Diator, parts: Parts, replaced: Mapping[Key, object]) -> CheckResult:

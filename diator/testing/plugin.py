@@ -8,7 +8,7 @@ A test that fails shows what it has recorded.
 """
 
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -49,10 +49,12 @@ class Tester:
         replace: Mapping[Any, object] | None = None,
         delays: bool = False,
         faults: Faults | None = None,
+        store: Literal["keep"] | None = None,
     ) -> Session:
         """Test an app with a worker; see ``app.testing``."""
         # Any: a key of `replace` is a hint (see Router.provides).
-        self.sessions.append(made := session(app, broker=broker, replace=replace, delays=delays, faults=faults))
+        made = session(app, broker=broker, replace=replace, delays=delays, faults=faults, store=store)
+        self.sessions.append(made)
         return made
 
 

@@ -4,7 +4,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from typing_extensions import Self
 
@@ -15,7 +15,7 @@ from diator.app import Diator
 from diator.engine.stream import Stream
 from diator.errors import NotRunningError
 from diator.messages import Event, Query, Request
-from diator.options import FLAG, SECONDS, Rule, is_a, optional, require
+from diator.options import FLAG, SECONDS, Rule, is_a, one_of, optional, require
 from diator.sender import Sender
 from diator.testing.activity import is_own
 from diator.testing.attach import attached, start
@@ -36,14 +36,20 @@ def session(
     replace: Mapping[Any, object] | None = None,
     delays: bool = False,
     faults: Faults | None = None,
+    store: Literal["keep"] | None = None,
 ) -> "Session":
     """Make a session; see ``app.testing``."""
-    require("app.testing", _RULES, {"delays": delays, "faults": faults})
-    injection = None if faults is None else Injection(faults)
-    return Session(app, SessionOptions(broker, delays, injection), replacements("app.testing", replace))
+    require("app.testing", _RULES, {"delays": delays, "faults": faults, "store": store})
+    injection, keeps = None if faults is None else Injection(faults), store is not None
+    options = SessionOptions(broker, delays, injection, keeps_store=keeps, relays=keeps)
+    return Session(app, options, replacements("app.testing", replace))
 
 
-_RULES = {"delays": FLAG, "faults": optional(Rule(is_a(Faults), "an instance of diator.testing.Faults"))}
+_RULES = {
+    "delays": FLAG,
+    "faults": optional(Rule(is_a(Faults), "an instance of diator.testing.Faults")),
+    "store": optional(one_of("keep")),
+}
 
 
 class Session(AsyncOnly, Recording):

@@ -4,19 +4,24 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from diator._hooks import HookDispatcher
 from diator._keys import Key
 from diator.brokers.find import find_broker
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import BrokerCapability
 from diator.containers.port import Container
 from diator.delivery.catalog import Catalog, ConsumerConfig
+from diator.delivery.follow_up import FollowUpSender
 from diator.delivery.messaging import Messaging
+from diator.delivery.outbox import Outbox
 from diator.delivery.publisher import Publisher
+from diator.delivery.store_sender import StoreSender
 from diator.engine.check import CheckResult
 from diator.engine.outbound import EventPublisher, Outbound, SendingUnit
 from diator.engine.unit import Delay
 from diator.messages import Event
 from diator.retry import Retry
+from diator.stores.port import Store
 from diator.testing.activity import ActivityTracker
 from diator.testing.faults import Injection
 from diator.testing.faulty_broker import FaultyBroker
@@ -33,6 +38,8 @@ class SessionOptions(NamedTuple):
     """The faults of deliveries."""
     keeps_store: bool = False
     """Whether events pass through the store of the app."""
+    relays: bool = False
+    """Whether the session itself publishes what is stored, to its broker."""
 
 
 AS_IT_IS = SessionOptions("keep", delays=True, keeps_store=True)
@@ -72,6 +79,8 @@ class SessionMessaging(Messaging):
         )
         self._store = own.outbox
         self.outbox = own.outbox if stage.keeps_store else None
+        if self.outbox is not None and stage.relays:
+            self.outbox = _SessionOutbox(self.outbox.store, own.hooks, activity)
         self._activity = activity
         self._at_once = not stage.delays
         if self._at_once:
@@ -105,6 +114,38 @@ class SessionMessaging(Messaging):
         deduplicates = BrokerCapability.DUPLICATE_DETECTION in self.broker.capabilities
         self._activity.consumes(self.catalog.configs, deduplicates=deduplicates)
         return checked
+
+
+class _SessionOutbox(Outbox):
+    """The store of an app with a relay of the session, which reports what it cancels."""
+
+    def __init__(self, store: Store, hooks: HookDispatcher, activity: ActivityTracker) -> None:
+        super().__init__(store, hooks, relays=True)
+        self._activity = activity
+
+    def create_sender(self, sealing: Publisher | FollowUpSender, config: ConsumerConfig | None = None) -> StoreSender:
+        """Make what writes to the outbox what another sender seals."""
+        return _SessionStoreSender(self, sealing, config, self._activity)
+
+    async def cancel(self, message_id: str) -> bool:
+        """Cancel a delayed event in a transaction of its own."""
+        return self._activity.cancelled(message_id, in_time=await super().cancel(message_id))
+
+
+class _SessionStoreSender(StoreSender):
+    def __init__(
+        self,
+        outbox: Outbox,
+        sealing: Publisher | FollowUpSender,
+        config: ConsumerConfig | None,
+        activity: ActivityTracker,
+    ) -> None:
+        super().__init__(outbox, sealing, config)
+        self._activity = activity
+
+    async def cancel(self, unit: SendingUnit, message_id: str) -> bool:
+        """Cancel a delayed event in the transaction of the unit."""
+        return self._activity.cancelled(message_id, in_time=await super().cancel(unit, message_id))
 
 
 def _broker(own: Messaging, stage: SessionOptions, activity: ActivityTracker) -> object:
