@@ -26,22 +26,25 @@ def check(target: AppArgument, as_json: JsonOption = False, strict: StrictOption
     The exit code is 0 where the app can start, 1 where it can't, 2 where it could not be loaded.
     """
     found: Counts | None = None
+    without_inbox: list[str] = []
     try:
         app = load_or_exit(target)
         checked = inspect_app(app)
-        found = _counts(app, checked)
+        found, without_inbox = _counts(app, checked), _without_inbox(app)
         problems: Sequence[Problem] = [*checked.problems, *_nothing_to_do(found), *never_included(target)]
     except ConfigurationError as error:  # raised by the line that registers: the rest has not been looked at
         problems = error.problems
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     if as_json:
-        typer.echo(json.dumps(_document(target, problems, found), indent=2))
+        typer.echo(json.dumps(_document(target, problems, found, without_inbox), indent=2))
     else:
         for problem in problems:
             typer.echo(problem_text(problem))
         if found is not None:
             typer.echo(f"checked {', '.join(count(number, noun[:-1]) for noun, number in found.items())}")
+        if without_inbox:
+            typer.echo(f"without an inbox: {', '.join(without_inbox)}\n    -> {_INBOX}")
         typer.echo(_summary(target, errors, warnings, complete=found is not None))
     raise typer.Exit(1 if errors or (strict and warnings) else 0)
 
@@ -61,6 +64,17 @@ def _counts(app: Diator, checked: CheckResult) -> Counts:
     }
 
 
+_INBOX = "they don't use the session of the store: once=True gives them an inbox, once=False says that they need none"
+
+
+def _without_inbox(app: Diator) -> list[str]:
+    """The subscriptions of an app with a store whose handlers have no inbox, and do not say that they need none."""
+    messaging = messaging_of(app)
+    if messaging is None or messaging.outbox is None or not messaging.has_catalog:
+        return []
+    return [one.name for one in messaging.catalog.configs if not one.once and one.registration.options.once is None]
+
+
 def _nothing_to_do(found: Counts) -> Iterator[Problem]:
     if not found["handlers"]:
         fix = "import the modules that register them, and include their routers"
@@ -73,7 +87,9 @@ def _summary(target: str, errors: int, warnings: int, *, complete: bool) -> str:
     return f"{target}: {count(errors, 'error')}, {count(warnings, 'warning')}"
 
 
-def _document(target: str, problems: Sequence[Problem], found: Counts | None) -> dict[str, object]:
+def _document(
+    target: str, problems: Sequence[Problem], found: Counts | None, without_inbox: Sequence[str]
+) -> dict[str, object]:
     return {
         "app": target,
         "complete": found is not None,
@@ -89,4 +105,5 @@ def _document(target: str, problems: Sequence[Problem], found: Counts | None) ->
             }
             for problem in problems
         ],
+        "without_inbox": without_inbox,
     }

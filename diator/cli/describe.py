@@ -46,6 +46,7 @@ class _Describer:
         self._container = checked.container
         self._checked = checked
         self._broker = brokerage.broker if brokerage else None
+        self._outbox = brokerage.outbox if brokerage else None
         consumed = brokerage.catalog.configs if brokerage else ()
         self._consumed: Mapping[Registration, ConsumerConfig] = {one.registration: one for one in consumed}
         self._names = Names()
@@ -58,6 +59,7 @@ class _Describer:
         return Description(
             container=type(container).__name__ if container else None,
             broker=type(self._broker).__name__ if self._broker else None,
+            store=type(self._outbox.store).__name__ if self._outbox else None,
             commands=self._requests(HandlerKind.COMMAND),
             queries=self._requests(HandlerKind.QUERY),
             events=tuple(self._event(cls) for cls in self._events),
@@ -89,7 +91,11 @@ class _Describer:
 
     def _needs(self, wired: WiredCallable, layers: Iterable[WiredCallable]) -> Requirements:
         following = self._checked.reach.reachable_from(wired.publishes)
-        return Requirements((wired, *layers, *following.handlers, *following.layers))
+        needs = Requirements((wired, *layers, *following.handlers, *following.layers))
+        published = (cls for one in (wired, *following.handlers) for cls in one.publishes)
+        if self._outbox is not None and self._checked.reach.can_send(published):
+            needs.keys |= {self._outbox.session}
+        return needs
 
     def _opens_scope(self, needs: Requirements) -> bool:
         scoped = self._container is not None and ContainerCapability.SCOPED in self._container.capabilities
@@ -129,9 +135,9 @@ class _Describer:
         return [record for record, own in classes if record.kind is HandlerKind.EVENT and issubclass(cls, own)]
 
     def _subscription(self, record: Registration, layers: Iterable[WiredCallable]) -> SubscriptionDescription:
-        needs = self._needs(self._checked.handlers[record], layers)
-        handler = self._handlers[record].name
-        return subscription_of(self._consumed[record], handler=handler, scope=self._opens_scope(needs))
+        needs, config = self._needs(self._checked.handlers[record], layers), self._consumed[record]
+        scope = config.once or self._opens_scope(needs)
+        return subscription_of(config, handler=self._handlers[record].name, scope=scope)
 
     def _nearest_subclasses(self, cls: type[Event]) -> list[type[Event]]:
         below = [other for other in self._events if other is not cls and issubclass(other, cls)]

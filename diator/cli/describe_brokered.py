@@ -30,6 +30,7 @@ def subscription_of(one: ConsumerConfig, *, handler: str, scope: bool) -> Subscr
         timeout=one.timeout,
         retry=_policy(one.retry),
         scope=scope,
+        once=one.once,
     )
 
 

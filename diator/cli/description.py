@@ -111,6 +111,8 @@ class SubscriptionDescription:
     retry: RetryPolicy
     scope: bool
     """Whether its unit of work opens a scope of the container."""
+    once: bool
+    """Whether the inbox of the store acknowledges what was handled before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class Description:
 
     container: str | None
     broker: str | None
+    store: str | None
     commands: tuple[RequestDescription, ...]
     queries: tuple[RequestDescription, ...]
     events: tuple[EventDescription, ...]

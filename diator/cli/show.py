@@ -135,7 +135,8 @@ def _terms(wire: ContractDescription) -> str:
 def _consuming(subscription: SubscriptionDescription) -> str:
     order = ", in order by key" if subscription.ordered else ""
     retry = retry_text(subscription.retry) if subscription.delivery == "at-least-once" else "at most once"
-    return f"{retry}\n{subscription.concurrency} at a time{order}"
+    once = "\nonce: the inbox knows what was handled" if subscription.once else ""
+    return f"{retry}\n{subscription.concurrency} at a time{order}{once}"
 
 
 def _receivers(event: EventDescription, names: Names) -> str:

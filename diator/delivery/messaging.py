@@ -71,7 +71,7 @@ class Messaging:
         self._catalog = build_catalog(checked, name, self.broker, self.defaults, self.session_in(checked.container))
         problems = [*checked.problems, *self._catalog.problems]
         if self.outbox is not None:
-            problems += self.outbox.problems(checked, name or UNNAMED)
+            problems += self.outbox.problems(checked, name)
         return checked._replace(problems=tuple(problems))
 
     def session_in(self, container: Container | None) -> Key | None:

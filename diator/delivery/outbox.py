@@ -45,6 +45,7 @@ class Outbox:
         self._hooks = hooks
         self.is_verified = False
         """Whether the session was seen to be one object in a whole scope."""
+        self._has_warned = False
         self._users = 0
 
     def session_in(self, container: Container | None) -> Key:
@@ -52,7 +53,7 @@ class Outbox:
         self.session = key_of(self.store.session, container)
         return self.session
 
-    def problems(self, checked: CheckResult, app: str) -> Iterator[Problem]:
+    def problems(self, checked: CheckResult, app: str | None) -> Iterator[Problem]:
         """Find what would keep the store from being part of the units of work of an app."""
         return store_problems(self.store, checked, app)
 
@@ -107,6 +108,9 @@ class Outbox:
 
     async def write(self, messages: Sequence[OutgoingMessage], context: Context) -> None:
         """Write rows in a transaction of their own. Raises `StoreError`."""
+        if context.causation_id is not None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(_IN_A_HANDLER, messages[0].envelope.type)
         await translated(self.store, "write", self.store.write(messages))
         self.written(messages, context)
 
@@ -123,6 +127,12 @@ class Outbox:
         """Cancel a delayed event in a transaction of its own; return whether it was in time. Raises `StoreError`."""
         require("app.cancel", {"message_id": ID}, {"message_id": message_id})
         return await translated(self.store, "cancel", self.store.cancel(message_id))
+
+
+_IN_A_HANDLER = (
+    "app.publish was called for %s while a message was being handled: it has a transaction of its own, which takes a "
+    "second connection and stands even if the handler fails; ask for Publish[...] instead (logged once)"
+)
 
 
 async def translated(store: Store, call: str, answer: Awaitable[T]) -> T:

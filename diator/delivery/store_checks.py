@@ -19,23 +19,25 @@ def find_store(given: object) -> Store:
     raise ConfigurationError([Problem("store", text, fix)])
 
 
-def store_problems(store: Store, checked: CheckResult, app: str) -> Iterator[Problem]:
+def store_problems(store: Store, checked: CheckResult, app: str | None) -> Iterator[Problem]:
     """Find what would keep a store from being part of the units of work of an app."""
     container = checked.container
     if container is None:
         return  # reported where the app is made
+    if app is None:
+        text = "the app has a store and no name, by which the tables know whose they are"
+        yield Problem("unnamed-app", text, 'name the app: Diator("meetings", store=...)')
     session = key_of(store.session, container)
     yield from _session_problems(session, checked, container)
-    for issue in store.validate(container, app):
+    for issue in store.validate(container, app or "unnamed"):
         yield Problem("store", issue.text, issue.fix)
 
 
 def _session_problems(session: Key, checked: CheckResult, container: Container) -> Iterator[Problem]:
     fix = f"register {session} as scoped, so that handlers and the store share one in each unit of work"
     if not container.can_resolve(session):
-        if session not in checked.registry.provided:
-            text = f"the store writes through {session}, which the container does not know"
-            yield Problem("store-session", text, fix)
+        text = f"the store writes through {session}, which the container does not know"
+        yield Problem("store-session", text, fix)
         return
     location = factory_location(container, session)
     if ContainerCapability.SCOPED not in container.capabilities:

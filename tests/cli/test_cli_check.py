@@ -212,6 +212,7 @@ def test_json_holds_every_problem_field_by_field(tmp_path: Path) -> None:
                 "line": 8,
             }
         ],
+        "without_inbox": [],
     }
 
 

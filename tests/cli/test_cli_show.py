@@ -105,6 +105,7 @@ def test_json_has_the_keys_that_the_documents_promise(tmp_path: Path) -> None:
         "app",
         "container",
         "broker",
+        "store",
         "commands",
         "queries",
         "events",
@@ -439,6 +440,7 @@ def test_json_tells_how_an_event_over_the_broker_is_known_and_consumed(tmp_path:
             "never": ["ValueError"],
         },
         "scope": True,
+        "once": False,
     }
     assert (count["name"], count["ordered"], count["timeout"]) == ("meetings.count", False, 300.0)
     assert (joined["handled"], changed["handled"], changed["subscriptions"]) == (True, False, [])

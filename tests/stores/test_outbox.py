@@ -384,3 +384,18 @@ async def test_a_recorded_app_keeps_its_store(shop: Shop) -> None:
             assert journal.sent == [Order(7)]
         assert shop.stored == [message_id]
         assert shop.published == []
+
+
+async def test_direct_publishing_in_a_handler_is_warned_of_once(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    @shop.app.command
+    async def order(command: Order, app: Diator, publish: Publish[Billed]) -> str:
+        return await app.publish(Ordered(command.number))
+
+    async with shop.app:
+        await shop.app.publish(Ordered(1))
+        assert caplog.records == []
+        await shop.app.send(Order(2))
+        await shop.app.send(Order(3))
+        assert len(shop.stored) == 3
+    (record,) = caplog.records
+    assert "app.publish was called for shop.ordered while a message was being handled" in record.getMessage()
