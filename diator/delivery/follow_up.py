@@ -15,7 +15,11 @@ from diator.errors import BrokerUnavailableError, NotPublishedError, PublishErro
 from diator.messages import Event
 
 
-class SendingEndedError(Exception):
+class ReleasedError(Exception):
+    """The message is to be released: its handler is not known to have failed, so that counts nothing."""
+
+
+class SendingEndedError(ReleasedError):
     """The lease was lost while follow-ups could not be sent: the worker that holds it now handles the message again."""
 
 

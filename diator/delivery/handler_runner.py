@@ -13,7 +13,7 @@ from diator._hooks import HookDispatcher
 from diator.brokers.port import ACK, RELEASE, Outcome
 from diator.context import current_context
 from diator.delivery.catalog import ConsumerConfig
-from diator.delivery.follow_up import SendingEndedError
+from diator.delivery.follow_up import ReleasedError
 from diator.delivery.outcome_reporter import OutcomeReporter
 from diator.delivery.reading import build_context, decode, read_envelope
 from diator.delivery.work_queue import NEVER, Job, current_job
@@ -73,7 +73,7 @@ class HandlerRunner:
             return ACK
         try:
             cancelled = self.is_shutting_down and issubclass(type(failure), asyncio.CancelledError)
-            if cancelled or issubclass(type(failure), SendingEndedError):
+            if cancelled or issubclass(type(failure), ReleasedError):
                 return RELEASE
             return self._reporter.failed(job, failure, seconds)
         finally:

@@ -4,24 +4,30 @@ A relay publishes the rows after the commit, so a broker that is unavailable fai
 first: a row says that this subscription has handled the message, and commits with what the handler has done.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from diator._keys import Key
 from diator.brokers.envelope import OutgoingMessage
 from diator.delivery.catalog import ConsumerConfig
-from diator.delivery.follow_up import FollowUpSender
+from diator.delivery.follow_up import FollowUpSender, ReleasedError
 from diator.delivery.publisher import Publisher
+from diator.delivery.relay_failures import Trouble
 from diator.delivery.work_queue import current_job
 from diator.engine.outbound import SendingUnit
 from diator.engine.unit import Delay
-from diator.errors import ConfigurationError, NotCommittedError, Problem, StoreError
+from diator.errors import ConfigurationError, NotCommittedError, Problem, StoreError, StoreUnavailableError
 from diator.messages import Event
 from diator.options import ID, require
 from diator.stores.port import Transaction
 
 if TYPE_CHECKING:
     from diator.delivery.outbox import Outbox
+
+
+_PAUSE = 0.5
+"""Seconds before a message is released whose handling could not be recorded."""
 
 
 class StoreSender:
@@ -37,6 +43,7 @@ class StoreSender:
         self._sealing = sealing
         self._inbox = config.name if config is not None and config.once else None
         """The subscription whose messages the inbox knows, if it has one."""
+        self._trouble = Trouble(f"the inbox of {self._inbox} can't be used", "its messages wait", StoreUnavailableError)
         self.keys: Collection[Key] = (outbox.session,)
         self.sees_deliveries = self._inbox is not None
 
@@ -54,14 +61,27 @@ class StoreSender:
         self._sealing.collect_published(unit, events, after)
 
     async def begin(self, _message: object, unit: SendingUnit) -> bool:
-        """Take part in the transaction, and have the inbox recognize a message that was handled before."""
+        """Take part in the transaction, and have the inbox recognize a message that was handled before.
+
+        Raises `ReleasedError` if the inbox can't be used now: the message is delivered again, and nothing is counted.
+        """
         transaction = await self._join(unit)
-        if self._inbox is None or await transaction.record_handled(self._inbox, unit.context.message_id):
+        if self._inbox is None or await self._record(transaction, self._inbox, unit.context.message_id):
             return True
         transaction.complete()
         unit.transaction = None  # nothing was recorded, so nothing has to be committed
         current_job.get().is_repeated = True
         return False
+
+    async def _record(self, transaction: Transaction, subscription: str, message_id: str) -> bool:
+        try:
+            is_new = await transaction.record_handled(subscription, message_id)
+        except StoreUnavailableError as error:
+            self._trouble.begin(error)
+            await asyncio.sleep(_PAUSE)  # it is delivered again at once
+            raise ReleasedError from error
+        self._trouble.end()
+        return is_new
 
     async def _join(self, unit: SendingUnit) -> Transaction:
         key = self._outbox.session

@@ -274,8 +274,8 @@ WORKER = (
         "handler_runner",
         "release-is-failure",
         "what the worker cancels itself counts as a failure",
-        "if cancelled or issubclass(type(failure), SendingEndedError):",
-        "if issubclass(type(failure), SendingEndedError):",
+        "if cancelled or issubclass(type(failure), ReleasedError):",
+        "if issubclass(type(failure), ReleasedError):",
     ),
     _bug(
         "handler_runner",

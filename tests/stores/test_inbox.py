@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from diator import CallNext, Diator, NotificationEvent, Publish, Reject, Retry
+from diator import CallNext, Diator, NotificationEvent, Publish, Reject, Retry, StoreUnavailableError
 from diator._inspection import inspect_app, messaging_of
 from diator.brokers import MemoryBroker, OutgoingMessage
 from tests.brokered import Flaky
 from tests.stores.shop import Billed, Counted, Ordered, Orders, Shop
-from tests.stores.sqlite_store import SQLiteSession
+from tests.stores.sqlite_store import SQLiteSession, SQLiteTransaction
 
 
 class BrokenError(Exception):
@@ -350,3 +350,28 @@ def test_once_of_a_handler_of_domain_events_is_a_problem() -> None:
 
     (problem,) = app.check()
     assert problem.code == "subscription-option"
+
+
+async def test_an_inbox_that_can_not_be_used_now_counts_no_failure(
+    shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, tries = SQLiteTransaction.record_handled, list[str]()
+
+    async def unavailable(self: SQLiteTransaction, subscription: str, message_id: str, /) -> bool:
+        tries.append(message_id)
+        if len(tries) < 3:
+            raise StoreUnavailableError("another transaction was in the way")
+        return await record(self, subscription, message_id)
+
+    monkeypatch.setattr(SQLiteTransaction, "record_handled", unavailable)
+    monkeypatch.setattr("diator.delivery.store_sender._PAUSE", 0.01)
+
+    @shop.app.on_event(retry=Retry(attempts=1))
+    async def bill(event: Ordered, orders: Orders) -> None:
+        await orders.add(event.number)
+
+    async with working(shop) as other:
+        await other.publish(Ordered(7))
+        assert shop.orders == [7]
+        assert (len(tries), outcomes(shop)) == (3, ["Ack"])
+    assert caplog.text.count("trying again until it can") == 1
