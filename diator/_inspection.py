@@ -28,7 +28,7 @@ def parts_of(app: Diator) -> Parts:
 
 def hooks_of(app: Diator) -> HookDispatcher:
     """Return what calls the hooks of an app."""
-    return app._hooks
+    return app._parts.hooks
 
 
 def is_running(app: Diator) -> bool:

@@ -26,9 +26,30 @@ class AsyncOnly:
             """Exist, because Python looks it up before it enters."""
 
 
+_START = """the app {state}; use it inside its `async with` block, for example in the lifespan of a web application:
+
+    @asynccontextmanager
+    async def lifespan(web):
+        async with app:
+            yield
+"""
+
+
+def not_running(state: str) -> NotRunningError:
+    """The error for an app that is used before its start or after its end; ``state`` says which."""
+    return NotRunningError(_START.format(state=state))
+
+
 def ensure_loop(own: asyncio.AbstractEventLoop | None, what: str) -> None:
-    """Raise `NotRunningError` in another event loop than the one that the app was entered in, if it was."""
-    if own is not None and asyncio.get_running_loop() is not own:
+    """Raise `NotRunningError` in another event loop than the one that the app was entered in, if it was.
+
+    Where no loop runs, a coroutine may be made for the loop of the app.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if own is not None and running is not own:
         raise NotRunningError(other_loop(what))
 
 

@@ -1,7 +1,6 @@
 """The app: its lifecycle, and sending."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from importlib import import_module
 from types import TracebackType
@@ -10,22 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from typing_extensions import Self
 
 from diator._coroutines import marked
-from diator._hooks import HookDispatcher, Hooks, are_hooks, ensure_plain_hooks
-from diator._misuse import AsyncOnly, ensure_loop, other_loop
-from diator._parts import Parts
-from diator._shielding import shielded
+from diator._hooks import Hooks
+from diator._misuse import AsyncOnly, ensure_loop, not_running
+from diator._parts import create_parts
 from diator.containers.closing import add_cause
-from diator.containers.find import find_container
-from diator.containers.port import ContainerCapability
 from diator.engine.calls import Call
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.events import needs_store
-from diator.engine.resources import ContainerScopes
+from diator.engine.plan import Plan
 from diator.engine.stream import Stream
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
-from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
 from diator.retry import Retry
 from diator.router import Router
 from diator.sender import BrokeredEvent, Sender, create_sender
@@ -33,23 +28,12 @@ from diator.sender import BrokeredEvent, Sender, create_sender
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from diator.delivery.messaging import Messaging
     from diator.delivery.operations import Operations
     from diator.delivery.worker import Worker
     from diator.testing.faults import Faults
     from diator.testing.session import Session
 
 R = TypeVar("R")
-
-logger = logging.getLogger("diator")
-
-_START = """the app {state}; use it inside its `async with` block, for example in the lifespan of a web application:
-
-    @asynccontextmanager
-    async def lifespan(web):
-        async with app:
-            yield
-"""
 
 
 class Diator(AsyncOnly, Router):
@@ -92,41 +76,20 @@ class Diator(AsyncOnly, Router):
         relay: bool = True,
     ) -> None:
         super().__init__()
-        listed: Any = tuple(hooks) if is_iterable(hooks) else hooks  # Any: callers may be unchecked
-        given = {
+        self.name = name
+        options = {
             "name": name,
             "retry": retry,
             "concurrency": concurrency,
             "event_timeout": event_timeout,
             "max_deliveries": max_deliveries,
             "publish_timeout": publish_timeout,
-            "hooks": listed,
+            "hooks": hooks,
             "relay": relay,
         }
-        require("Diator", _OPTIONS, given)
-        ensure_plain_hooks(listed)
-        if store is not None:
-            _ensure_store_fits(broker, container)
-        self.name = name
-        self._hooks = HookDispatcher(listed)
-        messaging: Messaging | None = None
-        if broker is not None:
-            from diator.delivery import messaging as module  # noqa: PLC0415 - apps without a broker need none of it
-
-            messaging = module.Messaging(
-                broker,
-                retry=retry or Retry(),
-                concurrency=concurrency,
-                timeout=event_timeout,
-                max_deliveries=max_deliveries,
-                publish_timeout=publish_timeout,
-                hooks=self._hooks,
-                store=store,
-                relay=relay,
-            )
-        found = self._registry.container = None if container is None else find_container(container)
-        self._resources = ContainerScopes(found)
-        self._parts = Parts(found, self._resources, messaging)
+        self._parts = create_parts(options, container, broker, store)
+        self._registry.container = self._parts.container
+        self._scopes = self._parts.scopes  # its own, also while a test has exchanged its parts
         self._dispatch: Dispatch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = "has not been started"
@@ -155,20 +118,18 @@ class Diator(AsyncOnly, Router):
         Raises `ConfigurationError` without a broker, or for an unknown subscription.
         """
         dispatch = self._running()
-        if self._parts.messaging is None:
-            raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so a worker has nothing to do")])
-        return self._parts.messaging.worker(dispatch, subscriptions=subscriptions, concurrency=concurrency, grace=grace)
+        messaging = self._parts.need_messaging(f"{self!r} has no message broker, so a worker has nothing to do")
+        return messaging.worker(dispatch, subscriptions=subscriptions, concurrency=concurrency, grace=grace)
 
     def operations(self) -> "Operations":
         """Look after subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
 
         The app need not run. Raises `ConfigurationError` without a broker.
         """
-        if self._parts.messaging is None:
-            raise ConfigurationError([_no_broker(f"{self!r} has no message broker, so it has no subscriptions")])
-        if not self._parts.messaging.has_catalog:
+        messaging = self._parts.need_messaging(f"{self!r} has no message broker, so it has no subscriptions")
+        if not messaging.has_catalog:
             self._inspected()
-        return self._parts.messaging.operations()
+        return messaging.operations()
 
     def testing(
         self,
@@ -202,8 +163,7 @@ class Diator(AsyncOnly, Router):
         self._loop = asyncio.get_running_loop()
         try:
             dispatch = self._compiled() if self._dispatch is None or self._dispatch.is_outdated() else self._dispatch
-            await self._resources.start()
-            await self._connect()
+            await self._parts.start(self._scopes, self.name)
         except BaseException:
             self._loop = None
             raise
@@ -223,33 +183,13 @@ class Diator(AsyncOnly, Router):
         self._calls, self._event_calls = {}, {}
         self._state = "has ended"
         try:
-            await self._close()
+            await self._parts.stop(self._scopes)
         except Exception as closing:
             if error is None:
                 raise
             add_cause(error, closing)
         finally:
             self._loop = None
-
-    async def _connect(self) -> None:
-        if self._parts.messaging is not None:
-            try:
-                await self._parts.messaging.connect(self.name, self._parts.container)
-            except BaseException:
-                await self._resources.stop()
-                raise
-
-    async def _close(self) -> None:
-        try:
-            try:
-                await self._resources.wait()
-                if self._parts.messaging is not None:
-                    await self._parts.messaging.drain()
-            finally:
-                await self._resources.stop()
-        finally:
-            if self._parts.messaging is not None:
-                await shielded(self._parts.messaging.close())
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
@@ -263,10 +203,7 @@ class Diator(AsyncOnly, Router):
         try:
             call = self._calls[type(request)]
         except KeyError:
-            try:
-                call = self._running().plan_of(request).call
-            except DiatorError as error:
-                raise error from None  # the failed look-up would only confuse the caller
+            call = self._compiled_call(Dispatch.plan_of, request)
         result: Coroutine[Any, Any, R] = call(request)
         return result
 
@@ -292,10 +229,7 @@ class Diator(AsyncOnly, Router):
         try:
             call = self._event_calls[type(events[0]) if len(events) == 1 else frozenset(map(type, events))]
         except KeyError:
-            try:
-                call = self._running().plan_of_events(events).call
-            except DiatorError as error:
-                raise error from None  # as in `send`
+            call = self._compiled_call(Dispatch.plan_of_events, events)
         result: Coroutine[Any, Any, str | None] = call(events)
         return result
 
@@ -338,22 +272,23 @@ class Diator(AsyncOnly, Router):
 
     def _running(self) -> Dispatch:
         if self._dispatch is None or not self._loop or self._calls is not self._dispatch.calls:
-            raise NotRunningError(_START.format(state=self._state))
-        if _running_loop() not in (None, self._loop):
-            raise NotRunningError(other_loop(f"{self!r} was used"))
+            raise not_running(self._state)
+        ensure_loop(self._loop, f"{self!r} was used")
         return self._dispatch
+
+    def _compiled_call(self, find: Callable[[Dispatch, Any], Plan], sent: object) -> Call:
+        try:
+            return find(self._running(), sent).call
+        except DiatorError as error:
+            raise error from None  # the failed look-up would only confuse the caller
 
     def _inspected(self) -> CheckResult:
         return self._parts.check(self._registry, self, self.name)
 
     def _compiled(self) -> Dispatch:
         checked = self._inspected()
-        errors = [problem for problem in checked.problems if problem.severity == "error"]
-        if errors:
-            raise ConfigurationError(errors)
-        for problem in checked.problems:
-            logger.warning("%s", problem)
-        return self._parts.compile(checked, self, self.name, self._hooks)
+        checked.raise_errors()
+        return self._parts.compile(checked, self, self.name)
 
     def _use(self, dispatch: Dispatch) -> None:
         self._dispatch, self._calls, self._event_calls = dispatch, dispatch.calls, dispatch.event_calls
@@ -363,46 +298,6 @@ class Diator(AsyncOnly, Router):
             where = "here" if self._loop is asyncio.get_running_loop() else "in another event loop"
             text = f"{self!r} is running {where} already; an app runs once at a time: enter it once, around everything"
             raise NotRunningError(text)
-        container = self._resources.container
-        if (
-            self._state == "has ended"
-            and container is not None
-            and ContainerCapability.REUSABLE not in container.capabilities
-        ):
+        if self._state == "has ended" and not self._parts.is_reusable:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
             raise NotRunningError(f"{text}; make the app and its container anew")
-
-
-_OPTIONS = {
-    "name": optional(NAME),
-    "retry": optional(Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")),
-    "concurrency": COUNT,
-    "event_timeout": POSITIVE,
-    "max_deliveries": COUNT,
-    "publish_timeout": POSITIVE,
-    "relay": FLAG,
-    "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks, such as [MyHooks()]"),
-}
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None  # a coroutine may be made in a thread, to be run in the loop of the app
-
-
-def _no_broker(text: str) -> Problem:
-    return Problem("no-broker", text, 'give it one: Diator("meetings", broker="redis://localhost:6379") or "memory://"')
-
-
-def _ensure_store_fits(broker: object, container: object) -> None:
-    """Raise `ConfigurationError` for a store without a broker, to which it relays, or without a container."""
-    problems: list[Problem] = []
-    if broker is None:
-        problems.append(_no_broker("Diator got a store, but no message broker that its events could go to"))
-    if container is None:
-        text = "Diator got a store, but no container that could give handlers and the store one session"
-        problems.append(Problem("no-container", text, "pass one: Diator(..., container=..., store=...)"))
-    if problems:
-        raise ConfigurationError(problems)

@@ -1,5 +1,6 @@
 """The check: everything that is wrong with an app, found before its first message."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
@@ -21,6 +22,7 @@ from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Rec
 from diator.engine.registry import Registry, in_words, unreadable
 from diator.engine.wiring import WiredCallable, WiringBuilder
 from diator.errors import (
+    ConfigurationError,
     ContainerError,
     DependencyCycleError,
     DependencyNotFoundError,
@@ -29,6 +31,8 @@ from diator.errors import (
     UnsupportedRegistrationError,
 )
 from diator.messages import DomainEvent, Event, Message
+
+logger = logging.getLogger("diator")
 
 R = TypeVar("R", Registration, MiddlewareRegistration)
 
@@ -43,6 +47,14 @@ class CheckResult(NamedTuple):
     reach: EventGraph
     registry: Registry
     container: Container | None
+
+    def raise_errors(self) -> None:
+        """Raise `ConfigurationError` with all errors; without one, log the warnings."""
+        errors = [problem for problem in self.problems if problem.severity == "error"]
+        if errors:
+            raise ConfigurationError(errors)
+        for problem in self.problems:
+            logger.warning("%s", problem)
 
 
 def check_registry(

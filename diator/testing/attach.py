@@ -70,7 +70,7 @@ def _exchanged(
     hooks.add(watcher)
     hooks.add(watcher.activity)
     try:
-        return exchange(app, parts, parts.compile(checked, app, app.name, hooks_of(app)))
+        return exchange(app, parts, parts.compile(checked, app, app.name))
     except BaseException:
         _unhook(app, watcher)
         raise
@@ -97,10 +97,10 @@ def _parts(app: Diator, watcher: RecordingHooks, stage: SessionOptions, replaced
     if own.container or replaced:
         given = _Replacing(own.container, replaced, registry_of(app).provided)
     resources = ContainerScopes(given)
-    resources.threads = own.resources.threads
+    resources.threads = own.scopes.threads
     if given:
-        resources.resolve = _Resolver(own.resources, replaced).resolve  # of a container without scopes, or none
-    return Parts(given, resources, _twin(app, stage, watcher))
+        resources.resolve = _Resolver(own.scopes, replaced).resolve  # of a container without scopes, or none
+    return Parts(given, resources, _twin(app, stage, watcher), own.hooks)
 
 
 def _twin(app: Diator, stage: SessionOptions, watcher: RecordingHooks) -> SessionMessaging | None:
