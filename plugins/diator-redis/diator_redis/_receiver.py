@@ -59,7 +59,8 @@ class StreamReceiver:
     ) -> None:
         self._client, self._subscription, self._lease = client, subscription, lease
         self._restore, self._closed = restore, closed
-        self._name = secrets.token_hex(8)
+        # So long that Redis does not pack the hashes of leases, which it would search from the beginning each time.
+        self._name = secrets.token_hex(32)
         self._streams = keys.streams(subscription)
         self._stream_names = [stream.name for stream in self._streams]
         self._names = keys.queues(subscription.name)
