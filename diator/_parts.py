@@ -1,5 +1,6 @@
 """What an app is made of once its registrations are complete: it is checked and compiled with these."""
 
+from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diator._hooks import HookDispatcher, are_hooks, ensure_plain_hooks
@@ -79,6 +80,10 @@ class Parts(NamedTuple):
         return self.messaging
 
 
+def _is_lifespan(value: object) -> bool:
+    return callable(value) and not isasyncgenfunction(value)
+
+
 _OPTIONS = {
     "name": optional(NAME),
     "retry": optional(Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")),
@@ -87,6 +92,9 @@ _OPTIONS = {
     "max_deliveries": COUNT,
     "publish_timeout": POSITIVE,
     "relay": FLAG,
+    "lifespan": optional(
+        Rule(_is_lifespan, "an async context manager: decorate it with contextlib.asynccontextmanager")
+    ),
     "hooks": Rule(are_hooks, "a list of instances of subclasses of diator.Hooks, such as [MyHooks()]"),
 }
 

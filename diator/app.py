@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -21,6 +22,7 @@ from diator.engine.plan import Plan
 from diator.engine.stream import Stream
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
+from diator.readiness import CheckT, ReadinessCheck, readiness_check
 from diator.retry import Retry
 from diator.router import Router
 from diator.sender import BrokeredEvent, Sender, create_sender
@@ -55,6 +57,9 @@ class Diator(AsyncOnly, Router):
     ``diator.stores.Store``, such as ``SQLAlchemyStore(AsyncSession)``. Each process of the app publishes what is
     stored, unless ``relay`` is false; ``diator relay module:app`` does nothing else.
 
+    ``lifespan`` is an async context manager that gets the app, as in Starlette: it is entered when the app has started,
+    and left before it ends, so that ``app.send`` works in both of its halves. The worker runs inside of it.
+
     An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
     """
 
@@ -74,6 +79,7 @@ class Diator(AsyncOnly, Router):
         hooks: Iterable[Hooks] = (),
         store: object | None = None,
         relay: bool = True,
+        lifespan: "Callable[[Diator], AbstractAsyncContextManager[object]] | None" = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -86,12 +92,16 @@ class Diator(AsyncOnly, Router):
             "publish_timeout": publish_timeout,
             "hooks": hooks,
             "relay": relay,
+            "lifespan": lifespan,
         }
         self._parts = create_parts(options, container, broker, store)
         self._registry.container = self._parts.container
         self._scopes = self._parts.scopes  # its own, also while a test has exchanged its parts
         self._dispatch: Dispatch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lifespan = lifespan
+        self._lifetime: AbstractAsyncContextManager[object] | None = None
+        self._readiness: list[ReadinessCheck] = []
         self._state = "has not been started"
         # What runs is looked up here; empty while the app does not run, so that sending costs no check of that.
         self._calls: dict[type, Call] = {}
@@ -119,7 +129,10 @@ class Diator(AsyncOnly, Router):
         """
         dispatch = self._running()
         messaging = self._parts.need_messaging(f"{self!r} has no message broker, so a worker has nothing to do")
-        return messaging.worker(dispatch, subscriptions=subscriptions, concurrency=concurrency, grace=grace)
+        pausing = [check for check in self._readiness if check.pauses]
+        return messaging.worker(
+            dispatch, subscriptions=subscriptions, concurrency=concurrency, grace=grace, pausing=pausing
+        )
 
     def operations(self) -> "Operations":
         """Look after subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
@@ -130,6 +143,26 @@ class Diator(AsyncOnly, Router):
         if not messaging.has_catalog:
             self._inspected()
         return messaging.operations()
+
+    @overload
+    def readiness(self, check: CheckT) -> CheckT: ...
+    @overload
+    def readiness(self, *, name: str | None = None, pauses: bool = False) -> Callable[[CheckT], CheckT]: ...
+    def readiness(self, check: Any = None, *, name: str | None = None, pauses: bool = False) -> Any:
+        """Register a check of what the app depends on: an async function that raises while it is not there.
+
+        ``diator run --health`` runs it for each request of ``/readyz``, at most 3 seconds, and names those that fail.
+        With ``pauses=True``, workers also run it each second, and receive no messages while it fails, so that what
+        comes meanwhile is not counted as failed. ``name`` is that of the function unless given.
+
+        Raises `ConfigurationError` for what is no async function, or takes parameters.
+        """  # Any: what the overloads say
+
+        def register(function: Any) -> Any:
+            self._readiness.append(readiness_check(function, name, pauses))
+            return function
+
+        return register if check is None else register(check)
 
     def testing(
         self,
@@ -155,7 +188,7 @@ class Diator(AsyncOnly, Router):
         return make(self, broker=broker, replace=replace, delays=delays, faults=faults, store=store)
 
     async def __aenter__(self) -> Self:
-        """Start: check everything, compile the plans, open the container.
+        """Start: check everything, compile the plans, open the container, enter the lifespan.
 
         Raises `ConfigurationError` with all problems, `NotRunningError` if the app is running already.
         """
@@ -169,17 +202,37 @@ class Diator(AsyncOnly, Router):
             raise
         self._registry.freeze(f"{self!r} has been started")
         self._use(dispatch)
+        if self._lifespan is not None:
+            lifetime = self._lifespan(self)
+            try:
+                await lifetime.__aenter__()
+            except BaseException as error:
+                await self._end(error)
+                raise
+            self._lifetime = lifetime
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End: take no more messages, wait for the units of work that use the container, and close it.
+        """End: leave the lifespan, take no more messages, wait for the units of work, and close the container.
 
         A cancel ends the waiting; it is raised when everything is closed. An error of closing becomes a cause of the
-        block's own, if that has one.
+        block's own, if that has one. The lifespan sees the error of the block, and can't suppress it.
         """
         ensure_loop(self._loop, f"{self!r} was left")
+        lifetime, self._lifetime = self._lifetime, None
+        try:
+            if lifetime is not None:
+                await lifetime.__aexit__(kind, error, traceback)
+        except BaseException as raised:
+            await self._end(raised)
+            if raised is not error:
+                raise
+        else:
+            await self._end(error)
+
+    async def _end(self, error: BaseException | None) -> None:
         self._calls, self._event_calls = {}, {}
         self._state = "has ended"
         try:

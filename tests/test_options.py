@@ -5,7 +5,7 @@ Signatures are read, so that an option that is added without a rule here fails t
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
@@ -154,6 +154,10 @@ def signing(**options: Any) -> object:
     return contract("shop.joined", **options)(Joined)
 
 
+async def no_lifespan(app: Diator) -> AsyncIterator[None]:
+    yield
+
+
 HANDLERS: dict[str, list[object]] = {"timeout": OPTIONAL_SECONDS, "thread": NO_FLAGS}
 WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] = {
     "Diator": (
@@ -171,6 +175,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
             "hooks": [3, True, None, [3], [Hooks], Hooks(), [AsyncHooks()], "hooks"],
             "store": [5, "sqlite", object()],
             "relay": NO_FLAGS,
+            "lifespan": [5, "x", (), no_lifespan],
         },
     ),
     "Diator with a broker": (
@@ -188,6 +193,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
             "hooks": [3, [Hooks]],
             "store": [5],
             "relay": NO_FLAGS,
+            "lifespan": [5, "x", (), no_lifespan],
         },
     ),
     "Retry": (

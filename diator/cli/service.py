@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
 from types import FrameType
 
-from diator._inspection import messaging_of
+from diator._inspection import messaging_of, readiness_of
 from diator.app import Diator
 from diator.brokers.memory import MemoryBroker
 from diator.cli.health import Address, Answer, HealthServer, json_answer
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.worker import Worker
+from diator.readiness import failures
 
 logger = logging.getLogger("diator")
 
@@ -97,7 +98,7 @@ class Service:
         return json_answer(HTTPStatus.OK, {"alive": True})
 
     async def _is_ready(self) -> Answer:
-        reasons = self._reasons()
+        reasons = self._reasons() + await failures(readiness_of(self._app))
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
         return json_answer(status, {"ready": not reasons, "reasons": reasons})
 

@@ -3,14 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from diator.brokers.port import Receiver
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.follow_up import FollowUpSender
 from diator.delivery.outage import UNEXPECTED_CANCEL, Backoff, unless_stopped
 from diator.delivery.outcome_reporter import OutcomeReporter
+from diator.delivery.pause import Pause
 from diator.delivery.publisher import Publisher
 from diator.delivery.receiver_loop import ReceiverLoop
+from diator.delivery.work_queue import NEVER
 from diator.delivery.worker_state import WorkerState
 from diator.engine.dispatch import Dispatch
 from diator.errors import BrokerError, BrokerUnavailableError
@@ -37,7 +40,9 @@ class Consumer:
         """Whether it is connected and receives messages."""
         return self._loop is not None and self._loop.is_receiving
 
-    async def run(self, created: "asyncio.Future[bool]", stopping: asyncio.Event, grace: Callable[[], float]) -> None:
+    async def run(
+        self, created: "asyncio.Future[bool]", stopping: asyncio.Event, pause: Pause, grace: Callable[[], float]
+    ) -> None:
         """Handle messages from when the subscription is ``created`` until ``stopping`` is set, also through outages.
 
         Handlers that run then may finish within ``grace()`` seconds.
@@ -45,8 +50,9 @@ class Consumer:
         await asyncio.wait({created})
         backoff = Backoff()
         while not stopping.is_set():
+            await pause.wait()
             try:
-                await self._run_apart(stopping, grace)
+                await self._run_apart(pause.halted, partial(_time_left, stopping, pause.halted, grace))
             except BrokerError as error:
                 self._state.outage.record_failure("be used", self.name, error)
                 await backoff.wait(stopping)
@@ -87,3 +93,10 @@ class Consumer:
                     logger.info("consuming %s", self.name)
                 return receiver
         return None
+
+
+def _time_left(stopping: asyncio.Event, halted: asyncio.Event, grace: Callable[[], float]) -> float:
+    """Return the seconds that handlers may go on: those of a paused consumer until their own timeouts."""
+    if stopping.is_set():
+        return grace()
+    return NEVER if halted.is_set() else 0.0

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from diator._hooks import HookDispatcher
@@ -21,6 +21,7 @@ from diator.engine.dispatch import Dispatch
 from diator.engine.events import needs_store
 from diator.engine.outbound import EventPublisher
 from diator.errors import BrokerUnavailableError, ConfigurationError
+from diator.readiness import ReadinessCheck
 from diator.retry import Retry
 
 if TYPE_CHECKING:
@@ -147,7 +148,13 @@ class Messaging:
             logger.warning("the broker has not closed its connection within %g s, and is left as it is", seconds)
 
     def worker(
-        self, dispatch: Dispatch, *, subscriptions: Collection[str] | None, concurrency: int | None, grace: float
+        self,
+        dispatch: Dispatch,
+        *,
+        subscriptions: Collection[str] | None,
+        concurrency: int | None,
+        grace: float,
+        pausing: Sequence[ReadinessCheck],
     ) -> Worker:
         """Make a worker."""
         assert self._publisher is not None
@@ -159,4 +166,5 @@ class Messaging:
             subscriptions=subscriptions,
             concurrency=concurrency,
             grace=grace,
+            pausing=pausing,
         )

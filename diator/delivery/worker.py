@@ -13,6 +13,7 @@ from diator.delivery.catalog import Catalog, ConsumerConfig
 from diator.delivery.consumer import Consumer
 from diator.delivery.operations import select
 from diator.delivery.outage import OutageTracker
+from diator.delivery.pause import Pause
 from diator.delivery.publisher import Publisher
 from diator.delivery.subscription_creation import ITSELF, Creation
 from diator.delivery.watchdog import Watchdog
@@ -20,6 +21,7 @@ from diator.delivery.worker_state import Turn, WorkerState
 from diator.engine.dispatch import Dispatch
 from diator.errors import NotRunningError
 from diator.options import COUNT, SECONDS, Rule, are_names, optional, require
+from diator.readiness import ReadinessCheck
 
 
 class Worker(AsyncOnly):
@@ -41,6 +43,7 @@ class Worker(AsyncOnly):
         subscriptions: Collection[str] | None,
         concurrency: int | None,
         grace: float,
+        pausing: Sequence[ReadinessCheck] = (),
     ) -> None:
         self._broker = broker
         self._catalog = catalog
@@ -49,6 +52,8 @@ class Worker(AsyncOnly):
         given = {"subscriptions": subscriptions, "concurrency": concurrency, "grace": grace}
         require("app.worker", _OPTIONS, given, "subscription-option")
         self._grace = grace
+        self._pausing = pausing
+        self._pause: Pause | None = None
         self.consumed = _chosen(catalog.configs, subscriptions, concurrency)
         """What this worker consumes."""
         self.consumers: list[Consumer] = []
@@ -67,10 +72,12 @@ class Worker(AsyncOnly):
         creation = await self._create_subscriptions()
         state = WorkerState(self._broker, self._outage, self._publisher.hooks, at_most_once, Turn())
         self.consumers = [Consumer(config, self._dispatch, self._publisher, state) for config in self.consumed]
+        pause = self._pause = Pause(self._pausing, self._stopping)
         self._tasks = [
-            asyncio.ensure_future(consumer.run(creation.ended, self._stopping, self._grace_left))
+            asyncio.ensure_future(consumer.run(creation.ended, self._stopping, pause, self._grace_left))
             for consumer in self.consumers
         ]
+        self._tasks.append(asyncio.ensure_future(pause.run()))
         self._tasks.append(asyncio.ensure_future(creation.run(self._stopping)))
         self._watchdog = Watchdog((one.name, one.registration.target) for one in self.consumed)
         self._watchdog.start()
@@ -117,6 +124,8 @@ class Worker(AsyncOnly):
         if not self._stopping.is_set():
             self._until = asyncio.get_running_loop().time() + self._grace
             self._stopping.set()
+            if self._pause is not None:
+                self._pause.stop()
             if self._creation is not None:
                 self._creation.give_up()
 

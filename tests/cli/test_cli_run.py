@@ -293,6 +293,30 @@ def test_probes_are_answered(tmp_path: Path) -> None:
         assert worker.ended() == 0
 
 
+def test_a_readiness_check_that_fails_is_named(tmp_path: Path) -> None:
+    checks = """
+@app.readiness
+async def database() -> None:
+    if os.path.exists("down"):
+        raise ConnectionError("connection refused")
+
+@app.readiness(name="mail server")
+async def mail() -> None:
+    pass
+"""
+    write(tmp_path, QUICK + checks)
+    with running(tmp_path, "--health", "127.0.0.1:0") as worker:
+        port = port_of(worker)
+        worker.wait_for("handled 1")
+        assert get(port, "/readyz") == (200, {"ready": True, "reasons": []})
+        (tmp_path / "down").touch()
+        assert get(port, "/readyz") == (
+            503,
+            {"ready": False, "reasons": ["the readiness check database fails (ConnectionError: connection refused)"]},
+        )
+        assert get(port, "/healthz")[0] == 200
+
+
 def _raw(port: int, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(request)

@@ -1,0 +1,59 @@
+"""Readiness: whether what an app depends on is there. ``@app.readiness`` registers a check."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import Parameter, iscoroutinefunction, signature
+from typing import Any, NamedTuple, TypeVar
+
+from diator._locations import caller, location_in_frame
+from diator.errors import ConfigurationError, Problem
+
+Check = Callable[[], Awaitable[None]]
+CheckT = TypeVar("CheckT", bound=Check)
+
+_TIMEOUT = 3.0
+"""Seconds that a check may take: shorter than probes wait."""
+
+
+class ReadinessCheck(NamedTuple):
+    """One check: an async function that raises while something is not there."""
+
+    name: str
+    function: Check
+    pauses: bool
+    """Whether workers take no messages while it fails."""
+
+    async def failure(self) -> str | None:
+        """Run it; return what to say of its failure, or None if it passed."""
+        try:
+            await asyncio.wait_for(self.function(), _TIMEOUT)
+        except asyncio.TimeoutError as error:
+            text = str(error) or f"no answer within {_TIMEOUT:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever it raises means that it does not pass
+            text = f"{type(error).__qualname__}: {error}".removesuffix(": ")
+        else:
+            return None
+        return f"the readiness check {self.name} fails ({text})"
+
+
+async def failures(checks: "list[ReadinessCheck]") -> list[str]:
+    """Run checks at the same time; return what those say that fail."""
+    found = await asyncio.gather(*(check.failure() for check in checks))
+    return [text for text in found if text is not None]
+
+
+def readiness_check(function: Any, name: str | None, pauses: bool) -> ReadinessCheck:
+    """Make a check. ``Any``: callers may be unchecked.
+
+    Raises `ConfigurationError` for what is no async function, or takes parameters.
+    """
+    wrong: tuple[str, str] | None = None
+    if not iscoroutinefunction(function):
+        wrong = "is no async function", "write async def; await asyncio.to_thread(...) for what blocks"
+    elif any(one.default is Parameter.empty for one in signature(function).parameters.values()):
+        fix = "let it take none; it can await app.send(...) with a query, whose handler gets its dependencies"
+        wrong = "takes parameters", fix
+    if wrong is not None:
+        text = f"@app.readiness was put on {getattr(function, '__qualname__', repr(function))}, which {wrong[0]}"
+        raise ConfigurationError([Problem("readiness", text, wrong[1], location_in_frame(caller()))])
+    return ReadinessCheck(name or function.__name__, function, pauses)
