@@ -22,7 +22,7 @@ from diator.engine.plan import Plan
 from diator.engine.stream import Stream
 from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
-from diator.readiness import CheckT, ReadinessCheck, readiness_check
+from diator.readiness import CheckT, ReadinessCheck, ensure_options, readiness_check
 from diator.retry import Retry
 from diator.router import Router
 from diator.sender import BrokeredEvent, Sender, create_sender
@@ -155,8 +155,9 @@ class Diator(AsyncOnly, Router):
         With ``pauses=True``, workers also run it each second, and receive no messages while it fails, so that what
         comes meanwhile is not counted as failed. ``name`` is that of the function unless given.
 
-        Raises `ConfigurationError` for what is no async function, or takes parameters.
+        Raises `ConfigurationError` for what is no async function or takes parameters, and for a wrong option.
         """  # Any: what the overloads say
+        ensure_options(name, pauses)
 
         def register(function: Any) -> Any:
             self._readiness.append(readiness_check(function, name, pauses))

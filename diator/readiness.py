@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from diator._locations import caller, location_in_frame
 from diator.errors import ConfigurationError, Problem
+from diator.options import FLAG, NAME, optional, require
 
 Check = Callable[[], Awaitable[None]]
 CheckT = TypeVar("CheckT", bound=Check)
@@ -40,6 +41,11 @@ async def failures(checks: "list[ReadinessCheck]") -> list[str]:
     """Run checks at the same time; return what those say that fail."""
     found = await asyncio.gather(*(check.failure() for check in checks))
     return [text for text in found if text is not None]
+
+
+def ensure_options(name: object, pauses: object) -> None:
+    """Raise `ConfigurationError` for wrong options of a check."""
+    require("app.readiness", {"name": optional(NAME), "pauses": FLAG}, {"name": name, "pauses": pauses}, "readiness")
 
 
 def readiness_check(function: Any, name: str | None, pauses: bool) -> ReadinessCheck:

@@ -220,7 +220,12 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     "testing": (
         Diator.testing,
         session_of,
-        {"broker": [], "replace": [5, "x", [1]], "delays": NO_FLAGS},
+        {"broker": [], "replace": [5, "x", [1]], "delays": NO_FLAGS, "faults": [5, "x", True], "store": [5, "drop"]},
+    ),
+    "readiness": (
+        Diator.readiness,
+        calling(Diator().readiness),
+        {"check": [], "name": without_none(NO_NAMES), "pauses": NO_FLAGS},
     ),
     "using": (
         Diator.using,
@@ -337,6 +342,7 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
 FREE = {
     ("ServiceBusBroker", "credential"): "any object that the SDK takes for one",
     ("ServiceBusBroker", "topology"): "a port, for tests",
+    ("readiness", "check"): "a function: see test_lifespan.py",
     ("testing", "broker"): "looked at when the session is entered, as is the app",
 }
 CASES = [
