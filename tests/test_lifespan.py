@@ -136,7 +136,7 @@ async def test_a_worker_pauses_while_a_check_fails_and_counts_no_failures() -> N
     app = Diator("meetings", broker="memory://", retry=Retry(attempts=1))
     is_up, handled = True, list[int]()
 
-    @app.readiness(name="mail server", pauses=True)
+    @app.readiness(name="mail-server", pauses=True)
     async def mail() -> None:
         if not is_up:
             raise ConnectionError("refused")

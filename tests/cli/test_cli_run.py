@@ -300,7 +300,7 @@ async def database() -> None:
     if os.path.exists("down"):
         raise ConnectionError("connection refused")
 
-@app.readiness(name="mail server")
+@app.readiness(name="mail-server")
 async def mail() -> None:
     pass
 """
