@@ -49,9 +49,7 @@ class WrongBroker(MemoryBroker):
         return queue
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
-        receiver = self.receiver_class(self._queues[subscription.name], self._clock, self._lease, self._forget)
-        self._receivers[receiver] = None
-        return receiver
+        return self.receiver_class(self._queues[subscription.name], self._clock, self._lease, self._receivers)
 
 
 class Mutant(NamedTuple):
@@ -205,7 +203,7 @@ class SettlesTwice(MemoryReceiver):
         again = [one for one in settlements if one[0].receipt.settled]
         for delivery, outcome in again:
             if isinstance(outcome, MoveToDeadLetters):
-                self._queue.park(delivery.receipt.message, outcome)
+                self._queue.dead_letter(delivery.receipt.message, outcome)
         return await super().settle([one for one in settlements if one not in again])
 
 
@@ -265,7 +263,7 @@ class ParksWhatIsLost(MemoryReceiver):
         lost = await super().settle(settlements)
         for delivery, outcome in settlements:
             if delivery in lost and isinstance(outcome, MoveToDeadLetters):
-                self._queue.park(delivery.receipt.message, outcome)
+                self._queue.dead_letter(delivery.receipt.message, outcome)
         return lost
 
 
@@ -330,7 +328,7 @@ class HandsOutOnlyTheBacklogOfOneKey(Queue):
 @caught_by("what_waits_behind_a_retry_stops_no_other_key")
 class LooksNoFurtherBehindARetry(Queue):
     def take(self, limit: int) -> list[QueuedMessage]:
-        if any(len(lane.waiting) > 1000 for lane in self._lanes.values()):
+        if any(len(lane.waiting) > 1000 for lane in self._key_queues.values()):
             self.stored.clear()
             return []
         return super().take(limit)
@@ -341,7 +339,7 @@ class ForgetsOtherKeysOfAReceiverThatCloses(MemoryReceiver):
     def close(self) -> None:
         held = list(self._leases)
         for lease in held:
-            if lease.message.lane is not held[0].message.lane:
+            if lease.message.key_queue is not held[0].message.key_queue:
                 del self._leases[lease]
         super().close()
 
@@ -356,8 +354,8 @@ class LosesWhatADeadReceiverHad(MemoryReceiver):
 
 @caught_by(STRANDS)
 class GivesBackOnlyAPage(Queue):
-    def give_back(self, messages: Sequence[QueuedMessage]) -> None:
-        super().give_back(messages[:64])
+    def release(self, messages: Sequence[QueuedMessage]) -> None:
+        super().release(messages[:64])
 
 
 @caught_by(STRANDS)
@@ -417,8 +415,8 @@ class HoldsKeysUnasked(Queue):
 class HandsOutARetryWhileLaterOnesAreHeld(Queue):
     def delay(self, message: QueuedMessage, seconds: float) -> None:
         super().delay(message, seconds)
-        lane = message.lane
-        if lane is not None and lane.out and not seconds:
+        lane = message.key_queue
+        if lane is not None and lane.in_flight and not seconds:
             message.delayed, lane.queued = False, True
             self._make_ready(lane)
 
@@ -434,23 +432,23 @@ class PutsBackAtTheEnd(Queue):
     def _again(self, message: QueuedMessage) -> None:
         message.number = next(self._numbers)
 
-    def give_back(self, messages: Sequence[QueuedMessage]) -> None:
+    def release(self, messages: Sequence[QueuedMessage]) -> None:
         for message in messages:
             self._again(message)
-        super().give_back(messages)
+        super().release(messages)
 
     def delay(self, message: QueuedMessage, seconds: float) -> None:
         self._again(message)
         super().remove(message)
-        self.put(message.topic, message.body, message.lane.key if message.lane else None)
+        self.put(message.topic, message.body, message.key_queue.key if message.key_queue else None)
 
 
 @caught_by("what_is_settled_for_good_frees_its_key")
 class HoldsTheKeyOfADeadLetter(Queue):
-    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
-        if message.lane:
-            message.lane.out += 1
-        super().park(message, why)
+    def dead_letter(self, message: QueuedMessage, failure: MoveToDeadLetters) -> None:
+        if message.key_queue:
+            message.key_queue.in_flight += 1
+        super().dead_letter(message, failure)
 
 
 @caught_by("delays_are_each_messages_own")
@@ -464,14 +462,14 @@ class DelaysInLine(Queue):
 
 @caught_by("a_dead_letter_keeps_all_that_is_known")
 class CutsTheTraceback(Queue):
-    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
-        super().park(message, why._replace(traceback=(why.traceback or "")[:100]))
+    def dead_letter(self, message: QueuedMessage, failure: MoveToDeadLetters) -> None:
+        super().dead_letter(message, failure._replace(traceback=(failure.traceback or "")[:100]))
 
 
 @caught_by("a_dead_letter_may_have_no_error")
 class WritesNoneAsText(Queue):
-    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
-        super().park(message, why._replace(error=str(why.error)))
+    def dead_letter(self, message: QueuedMessage, failure: MoveToDeadLetters) -> None:
+        super().dead_letter(message, failure._replace(error=str(failure.error)))
 
 
 @caught_by("a_replay_hands_one_out_as_new")
@@ -488,7 +486,7 @@ class ReplaysWithItsFailures(Queue):
 class ReplaysBeforeWhatWaits(Queue):
     def replay(self, letter_id: str) -> bool:
         replayed = super().replay(letter_id)
-        for lane in self._lanes.values():
+        for lane in self._key_queues.values():
             lane.waiting.rotate(1)
         return replayed
 
@@ -496,9 +494,9 @@ class ReplaysBeforeWhatWaits(Queue):
 @caught_by("what_was_replayed_may_fail_again", "a_replay_hands_one_out_as_new")
 class ReplaysACopy(Queue):
     def replay(self, letter_id: str) -> bool:
-        letters = {**self.letters}
+        letters = {**self.dead_letters}
         replayed = super().replay(letter_id)
-        self.letters = letters
+        self.dead_letters = letters
         return replayed
 
 
@@ -621,9 +619,9 @@ class PublishesOneCallAtATime(WrongBroker):
 
 @caught_by("attributes_that_nobody_here_knows_survive")
 class ParksWhatItUnderstands(Queue):
-    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
+    def dead_letter(self, message: QueuedMessage, failure: MoveToDeadLetters) -> None:
         message.body = OutgoingMessage(message.topic, parse_envelope({}, message.body)).structured
-        super().park(message, why)
+        super().dead_letter(message, failure)
 
 
 @caught_by("attributes_that_nobody_here_knows_survive")
@@ -802,7 +800,7 @@ class HasDeadLettersInCommon(WrongBroker):
     async def dead_letters(
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:
-        every = [letter for queue in self._queues.values() for letter, _ in queue.letters.values()]
+        every = [letter for queue in self._queues.values() for letter, _ in queue.dead_letters.values()]
         return [letter for letter in every if after is None or int(letter.id) > int(after)][:limit]
 
 
@@ -820,7 +818,7 @@ class LooksForTheLastOfThePageBefore(WrongBroker):
     async def dead_letters(
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:
-        letters = [letter for letter, _ in self._queues[subscription.name].letters.values()]
+        letters = [letter for letter, _ in self._queues[subscription.name].dead_letters.values()]
         ids = [letter.id for letter in letters]
         if after is not None and after not in ids:
             return ()
@@ -849,7 +847,7 @@ class GivesMoreThanAPage(WrongBroker):
 class PurgesAll(WrongBroker):
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         purged = await super().purge(subscription, ids)
-        self._queues[subscription.name].letters.clear()
+        self._queues[subscription.name].dead_letters.clear()
         return purged
 
 
@@ -884,7 +882,7 @@ class HidesWhatAnotherReads(WrongBroker):
 @caught_by("a_dead_letter_is_replayed_once_though_several_try")
 class ReplaysForEach(WrongBroker):
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        there = [one for one in ids if one in self._queues[subscription.name].letters]
+        there = [one for one in ids if one in self._queues[subscription.name].dead_letters]
         await asyncio.sleep(0)
         await super().replay(subscription, ids)
         return there
@@ -1256,7 +1254,7 @@ class OvertakesReplays(Queue):
         super().put(topic, body, key)
         if key is None or not self.ordered:
             return
-        waiting = self._lanes[key].waiting
+        waiting = self._key_queues[key].waiting
         new = waiting.pop()
         new.topic = Replayed(topic) if self.is_replaying else topic
         overtaken = [] if self.is_replaying else [*itertools.takewhile(is_replayed, reversed(waiting))]

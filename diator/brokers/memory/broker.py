@@ -170,9 +170,7 @@ class MemoryBroker:
         self._require_open()
         if subscription.name not in self._queues:
             raise BrokerError(f"there is no subscription {subscription.name!r}; create it with `apply`")
-        receiver = MemoryReceiver(self._queues[subscription.name], self._clock, self._lease, self._forget)
-        self._receivers[receiver] = None
-        return receiver
+        return MemoryReceiver(self._queues[subscription.name], self._clock, self._lease, self._receivers)
 
     async def dead_letters(
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
@@ -180,7 +178,7 @@ class MemoryBroker:
         """Return a page of the dead letters of a subscription, oldest first."""
         queue = self._queues.get(subscription.name)
         first = 0 if after is None else int(after) + 1
-        letters = (letter for letter, _ in queue.letters.values() if int(letter.id) >= first) if queue else ()
+        letters = (letter for letter, _ in queue.dead_letters.values() if int(letter.id) >= first) if queue else ()
         return list(islice(letters, limit))
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
@@ -191,7 +189,7 @@ class MemoryBroker:
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Delete dead letters for good."""
         queue = self._queues.get(subscription.name)
-        return [one for one in ids if queue is not None and queue.letters.pop(one, None) is not None]
+        return [one for one in ids if queue is not None and queue.dead_letters.pop(one, None) is not None]
 
     def _schedule(self, message: OutgoingMessage, due: datetime) -> bool:
         """Keep a message until it is due; return false if it is due already."""
@@ -258,9 +256,6 @@ class MemoryBroker:
             return SubscriptionStatus(subscription.name, exists=False, missing=missing)
         return _status_of(queue, missing)
 
-    def _forget(self, receiver: MemoryReceiver) -> None:
-        self._receivers.pop(receiver, None)
-
     def _no_room(self, topic: str, timeout: float) -> BrokerError:
         full = ", ".join(queue.name for queue in self._topics[topic].queues if queue.size >= self._capacity)
         text = f"no room came within {timeout:g} s for messages to {topic!r}: there are {self._capacity:,} in {full}"
@@ -268,7 +263,7 @@ class MemoryBroker:
 
 
 def _status_of(queue: Queue, missing: tuple[str, ...] = ()) -> SubscriptionStatus:
-    return SubscriptionStatus(queue.name, True, queue.size, len(queue.letters), missing, queue.oldest)
+    return SubscriptionStatus(queue.name, True, queue.size, len(queue.dead_letters), missing, queue.oldest)
 
 
 def _other_order(subscription: Subscription) -> str:

@@ -14,14 +14,14 @@ from diator.brokers.port import DeadLetter, MoveToDeadLetters
 class QueuedMessage:
     """One message in one subscription."""
 
-    __slots__ = ("body", "delayed", "deliveries", "failures", "lane", "number", "topic")
+    __slots__ = ("body", "delayed", "deliveries", "failures", "key_queue", "number", "topic")
 
-    def __init__(self, topic: str, body: bytes, number: int, lane: "KeyQueue | None") -> None:
+    def __init__(self, topic: str, body: bytes, number: int, key_queue: "KeyQueue | None") -> None:
         self.topic = topic
         self.body = body
         self.number = number
         """Its place in the queue."""
-        self.lane = lane
+        self.key_queue = key_queue
         self.failures = 0
         self.deliveries = 0
         self.delayed = False
@@ -29,27 +29,27 @@ class QueuedMessage:
 
 
 class KeyQueue:
-    """The messages of one key, in order. While some of them are out, no others are handed out."""
+    """The messages of one key, in order. While some of them are in flight, no others are delivered."""
 
-    __slots__ = ("key", "out", "queued", "waiting")
+    __slots__ = ("in_flight", "key", "queued", "waiting")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.waiting: deque[QueuedMessage] = deque()
-        self.out = 0
-        """How many are with a receiver."""
+        self.in_flight = 0
+        """How many a receiver has."""
         self.queued = False
         """Whether it stands in the queue to be served."""
 
     def take(self, limit: int) -> Iterator[QueuedMessage]:
         """Hand out at most so many, up to one that waits for a time."""
         while limit and self.waiting and not self.waiting[0].delayed:
-            self.out += 1
+            self.in_flight += 1
             limit -= 1
             yield self.waiting.popleft()
 
-    def give_back(self, message: QueuedMessage) -> None:
-        """Put one back in its place; `out` counts it until the queue lets go of it."""
+    def release(self, message: QueuedMessage) -> None:
+        """Put one back in its place; `in_flight` counts it until the queue offers the key again."""
         place = 0  # only what came back before it can be older
         while place < len(self.waiting) and self.waiting[place].number < message.number:
             place += 1
@@ -64,12 +64,12 @@ class Queue:
         self.ordered = ordered
         self._since: dict[int, float] = {}
         """When each message came that is not settled, by its number, the oldest first."""
-        self.letters: dict[str, tuple[DeadLetter, QueuedMessage]] = {}
+        self.dead_letters: dict[str, tuple[DeadLetter, QueuedMessage]] = {}
         self._clock = clock
         self._capacity = capacity
         self._numbers = count(1)
         self._ready: deque[QueuedMessage | KeyQueue] = deque()
-        self._lanes: dict[str, KeyQueue] = {}
+        self._key_queues: dict[str, KeyQueue] = {}
         self.start()
 
     def start(self) -> None:
@@ -105,9 +105,9 @@ class Queue:
         if key is None or not self.ordered:
             self._make_ready(QueuedMessage(topic, body, number, None))
         else:
-            lane = self._lanes.get(key) or self._lanes.setdefault(key, KeyQueue(key))
-            lane.waiting.append(QueuedMessage(topic, body, number, lane))
-            self._offer(lane)
+            key_queue = self._key_queues.get(key) or self._key_queues.setdefault(key, KeyQueue(key))
+            key_queue.waiting.append(QueuedMessage(topic, body, number, key_queue))
+            self._offer(key_queue)
 
     def take(self, limit: int) -> list[QueuedMessage]:
         """Hand out at most so many messages; keys share in them."""
@@ -126,73 +126,73 @@ class Queue:
         return taken
 
     def remove(self, message: QueuedMessage) -> None:
-        """Forget a message that is out."""
+        """Forget a message that is in flight."""
         del self._since[message.number]
         if len(self._since) < self._capacity:
             self.room.set()
-        if message.lane is not None:
-            self._let_go(message.lane)
+        if message.key_queue is not None:
+            self._count_back(message.key_queue)
 
-    def give_back(self, messages: Sequence[QueuedMessage]) -> None:
-        """Put messages that are out back in their places."""
+    def release(self, messages: Sequence[QueuedMessage]) -> None:
+        """Put messages that are in flight back in their places."""
         for message in reversed(messages):
-            if message.lane is None:
+            if message.key_queue is None:
                 self._ready.appendleft(message)
                 self.stored.set()
             else:
-                message.lane.give_back(message)
-                self._let_go(message.lane)
+                message.key_queue.release(message)
+                self._count_back(message.key_queue)
 
     def delay(self, message: QueuedMessage, seconds: float) -> None:
-        """Have a message that is out wait for a time; its key waits with it."""
+        """Let a message that is in flight wait for a time; its key waits with it."""
         message.delayed = True
-        if message.lane is not None:
-            message.lane.give_back(message)
-            self._let_go(message.lane)
+        if message.key_queue is not None:
+            message.key_queue.release(message)
+            self._count_back(message.key_queue)
         self._clock.call_at(self._clock.now() + seconds, partial(self._end_delay, message))
 
-    def park(self, message: QueuedMessage, why: MoveToDeadLetters) -> None:
-        """Make a message that is out a dead letter."""
+    def dead_letter(self, message: QueuedMessage, failure: MoveToDeadLetters) -> None:
+        """Make a message that is in flight a dead letter."""
         self.remove(message)
         letter = DeadLetter(
             id=str(next(self._numbers)),
             subscription=self.name,
             topic=message.topic,
-            failure=why,
+            failure=failure,
             dead_lettered_at=datetime.now(timezone.utc),
             deliveries=message.deliveries,
             headers={},
             body=message.body,
         )
-        self.letters[letter.id] = (letter, message)
+        self.dead_letters[letter.id] = (letter, message)
 
     def replay(self, letter_id: str) -> bool:
         """Add a dead letter at the end, as new."""
-        _, message = self.letters.pop(letter_id, (None, None))
+        _, message = self.dead_letters.pop(letter_id, (None, None))
         if message is None:
             return False
-        self.put(message.topic, message.body, message.lane.key if message.lane else None)
+        self.put(message.topic, message.body, message.key_queue.key if message.key_queue else None)
         return True
 
-    def _let_go(self, lane: KeyQueue) -> None:
-        lane.out -= 1
-        self._offer(lane)
+    def _count_back(self, key_queue: KeyQueue) -> None:
+        key_queue.in_flight -= 1
+        self._offer(key_queue)
 
-    def _offer(self, lane: KeyQueue) -> None:
-        if lane.out or lane.queued:
+    def _offer(self, key_queue: KeyQueue) -> None:
+        if key_queue.in_flight or key_queue.queued:
             return
-        if not lane.waiting:
-            del self._lanes[lane.key]
-        elif not lane.waiting[0].delayed:
-            lane.queued = True
-            self._make_ready(lane)
+        if not key_queue.waiting:
+            del self._key_queues[key_queue.key]
+        elif not key_queue.waiting[0].delayed:
+            key_queue.queued = True
+            self._make_ready(key_queue)
 
     def _end_delay(self, message: QueuedMessage, _: float) -> None:
         message.delayed = False
-        if message.lane is None:
+        if message.key_queue is None:
             self._make_ready(message)
         else:
-            self._offer(message.lane)
+            self._offer(message.key_queue)
 
     def _make_ready(self, one: QueuedMessage | KeyQueue) -> None:
         self._ready.append(one)

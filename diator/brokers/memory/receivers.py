@@ -1,7 +1,7 @@
 """One worker's access to a queue: what it holds, for how long, and what becomes of it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -24,11 +24,13 @@ class Lease:
 class MemoryReceiver:
     """A receiver on a queue, with leases of so many seconds."""
 
-    def __init__(self, queue: Queue, clock: Clock, lease: float, closed: "Callable[[MemoryReceiver], None]") -> None:
+    def __init__(self, queue: Queue, clock: Clock, lease: float, receivers: "dict[MemoryReceiver, None]") -> None:
         self._queue = queue
         self._clock = clock
         self._lease = lease
-        self._tell_closed = closed
+        self._open = receivers
+        """The receivers of the broker that are open, the oldest first."""
+        receivers[self] = None
         self._closed = False
         self._leases: OrderedDict[Lease, None] = OrderedDict()  # the oldest first, since all last equally long
         self._expiry_is_set = False
@@ -54,7 +56,7 @@ class MemoryReceiver:
                 self._settle(lease.message, outcome, released)
             elif not lease.settled:
                 lost.append(delivery)
-        self._queue.give_back(released)
+        self._queue.release(released)
         return lost
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
@@ -83,9 +85,9 @@ class MemoryReceiver:
         self._leases.clear()
         for message in released:
             message.deliveries -= 1
-        self._queue.give_back(released)
+        self._queue.release(released)
         self._queue.wake()
-        self._tell_closed(self)
+        del self._open[self]
 
     def _hand_out(self, messages: Sequence[QueuedMessage]) -> Sequence[Delivery]:
         expires = self._clock.now() + self._lease
@@ -97,7 +99,7 @@ class MemoryReceiver:
                 Delivery(
                     message.topic,
                     message.body,
-                    key=message.lane.key if message.lane else None,
+                    key=message.key_queue.key if message.key_queue else None,
                     failures=message.failures,
                     deliveries=message.deliveries,
                     receipt=lease,
@@ -113,7 +115,7 @@ class MemoryReceiver:
             message.failures += 1
             self._queue.delay(message, outcome.delay)
         elif isinstance(outcome, MoveToDeadLetters):
-            self._queue.park(message, outcome)
+            self._queue.dead_letter(message, outcome)
         else:
             message.deliveries -= 1
             released.append(message)
@@ -130,7 +132,7 @@ class MemoryReceiver:
             del self._leases[oldest]
             expired.append(oldest.message)
         self._set_expiry()
-        self._queue.give_back(expired)
+        self._queue.release(expired)
 
 
 def _as_recorded(outcome: Outcome) -> Outcome:
