@@ -4,6 +4,7 @@ import asyncio
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -59,7 +60,8 @@ class Shield:
             steps = work.__await__()
             waits_for = next(steps, _ENDED)  # an ``except StopIteration`` would cost as much as all else here
             if waits_for is not _ENDED:
-                yield from _driven(steps, waits_for, self)
+                self.begin_to_wait()
+                yield from _driven(steps, waits_for, partial(_wait, shield=self))
         except BaseException as failure:
             if self.cancelled is None:
                 raise
@@ -126,31 +128,24 @@ def awaited(work: Awaitable[object], on_wait: Callable[[], None], /) -> Generato
     waits_for = next(steps, _ENDED)
     if waits_for is not _ENDED:
         on_wait()
+        yield from _driven(steps, waits_for, _plainly)
+
+
+def _plainly(waits_for: Any) -> Generator[Any, Any, None]:
+    yield waits_for
+
+
+def _driven(
+    steps: Generator[Any, Any, Any], waits_for: Any, wait: Callable[[Any], Generator[Any, Any, None]]
+) -> Generator[Any, Any, None]:
+    """Drive a coroutine that has begun to wait as a task does, but have the task wait in another way."""
     while waits_for is not _ENDED:
         try:
-            yield waits_for
+            yield from wait(waits_for)
         except GeneratorExit:
             steps.close()
             raise
-        except BaseException as error:  # noqa: BLE001 - it goes to the coroutine
-            try:
-                waits_for = steps.throw(error)
-            except StopIteration:
-                return
-        else:
-            waits_for = next(steps, _ENDED)
-
-
-def _driven(steps: Generator[Any, Any, Any], waits_for: Any, shield: Shield) -> Generator[Any, Any, None]:
-    """Drive a coroutine that has begun to wait as a task does, but have the task wait on another future."""
-    shield.begin_to_wait()
-    while waits_for is not _ENDED:
-        try:
-            yield from _wait(waits_for, shield)
-        except GeneratorExit:
-            steps.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - a cancel from inside, which is passed on
+        except BaseException as error:  # noqa: BLE001 - also a cancel from inside is for the coroutine
             try:
                 waits_for = steps.throw(error)
             except StopIteration:

@@ -31,19 +31,15 @@ class Rule(NamedTuple):
     """What was expected, as in "a whole number from 1 up"."""
 
 
+# Any: callers may be unchecked.
 def is_count(value: Any) -> bool:
-    """Return whether something is a whole number from 1 up. ``Any``: callers may be unchecked."""
+    """Return whether something is a whole number from 1 up."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def is_number(value: Any) -> bool:
-    """Return whether something is a finite number from 0 up. ``Any``: callers may be unchecked."""
+    """Return whether something is a finite number from 0 up."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
-
-
-def is_seconds(value: Any) -> bool:
-    """Return whether something is a number of seconds that a clock can count. ``Any``: callers may be unchecked."""
-    return is_number(value) and bool(value <= MAX_SECONDS)
 
 
 def is_readable(value: Any) -> bool:
@@ -51,18 +47,8 @@ def is_readable(value: Any) -> bool:
     return isinstance(value, str) and _UNREADABLE.search(value) is None
 
 
-def is_positive(value: Any) -> bool:
-    """Return whether something is a number of seconds above 0. ``Any``: callers may be unchecked."""
-    return is_seconds(value) and bool(value > 0)
-
-
-def is_id(value: Any) -> bool:
-    """Return whether something is a text that can be an id. ``Any``: callers may be unchecked."""
-    return is_readable(value) and 1 <= len(value) <= _MAX_ID
-
-
 def is_name(value: Any) -> bool:
-    """Return whether something is a text without white space. ``Any``: callers may be unchecked."""
+    """Return whether something is a text without white space."""
     return is_readable(value) and value != "" and not any(letter.isspace() for letter in value)
 
 
@@ -75,19 +61,27 @@ def is_a(*classes: type) -> Callable[[Any], bool]:
     return fits
 
 
-def is_delay(value: Any) -> bool:
-    """Return whether something is a delay: seconds, a timedelta, or None. ``Any``: callers may be unchecked."""
-    return value is None or is_seconds(value.total_seconds() if isinstance(value, timedelta) else value)
+def _is_seconds(value: Any) -> bool:
+    return is_number(value) and bool(value <= MAX_SECONDS)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_seconds(value) and bool(value > 0)
+
+
+def _is_delay(value: Any) -> bool:
+    return value is None or _is_seconds(value.total_seconds() if isinstance(value, timedelta) else value)
+
+
+def _is_id(value: Any) -> bool:
+    return is_readable(value) and 1 <= len(value) <= _MAX_ID
 
 
 COUNT = Rule(is_count, "a whole number from 1 up")
-DELAY = Rule(
-    is_delay,
-    f"a timedelta, or a number of seconds from 0 to {MAX_SECONDS:,.0f}",
-)
-SECONDS = Rule(is_seconds, f"a number of seconds from 0 to {MAX_SECONDS:,.0f}")
-POSITIVE = Rule(is_positive, f"a number of seconds greater than 0 and at most {MAX_SECONDS:,.0f}")
-ID = Rule(is_id, f"a text of 1 to {_MAX_ID:,} characters without control characters and lone surrogates")
+SECONDS = Rule(_is_seconds, f"a number of seconds from 0 to {MAX_SECONDS:,.0f}")
+DELAY = Rule(_is_delay, f"a timedelta, or {SECONDS.expected}")
+POSITIVE = Rule(_is_positive, f"a number of seconds greater than 0 and at most {MAX_SECONDS:,.0f}")
+ID = Rule(_is_id, f"a text of 1 to {_MAX_ID:,} characters without control characters and lone surrogates")
 FLAG = Rule(is_a(bool), "True or False")
 TEXT = Rule(is_readable, "a text without control characters and lone surrogates")
 NAME = Rule(is_name, "a name without white space and control characters")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import chain
 from traceback import walk_tb
 from types import FrameType
-from typing import Any, NamedTuple, TypeGuard, TypeVar, get_origin
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_origin
 
 from diator._keys import Key
 from diator._locations import SourceLocation, location_of, location_of_class
@@ -195,15 +195,19 @@ def _container(
     for error in found.errors:
         asker = asked.get(requested_key(error))
         needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
-        factory = factory_location(container, error.path[-1]) if _is_own(error) else None
-        location = factory or (None if asker is None else asker.location)
-        yield Problem("container", f"{needs}{_text(error)}", _fix(error), location)
+        yield _container_problem(container, error, error.path[-1] if _is_own(error) else None, asker, needs)
     for error in found.warnings:
-        asker = asked.get(requested_key(error))
-        location = factory_location(container, getattr(error, "key", None)) or (
-            None if asker is None else asker.location
-        )
-        yield Problem("container", _text(error), _fix(error), location, "warning")
+        yield _container_problem(container, error, getattr(error, "key", None), asked.get(requested_key(error)), None)
+
+
+def _container_problem(
+    container: Container, error: ContainerError, made: Key | None, asker: Record | None, needs: str | None
+) -> Problem:
+    """Tell an error of the container at the line of what makes ``made`` or, failing that, of what asks for it."""
+    location = factory_location(container, made) or (None if asker is None else asker.location)
+    text = f"{error.key}: {error.reason}" if isinstance(error, UnsupportedRegistrationError) else str(error)
+    severity: Literal["error", "warning"] = "error" if needs is not None else "warning"
+    return Problem("container", f"{needs or ''}{text}", _fix(error), location, severity)
 
 
 def _validated(
@@ -250,12 +254,6 @@ def _is_own(error: ContainerError) -> TypeGuard[DependencyNotFoundError]:
 def is_own(key: Key) -> bool:
     """Whether Diator gives this itself."""
     return key.hint is Context or Publish in (key.hint, get_origin(key.hint))
-
-
-def _text(error: ContainerError) -> str:
-    if isinstance(error, UnsupportedRegistrationError):
-        return f"{error.key}: {error.reason}"
-    return str(error)
 
 
 def _fix(error: ContainerError) -> str:

@@ -73,9 +73,7 @@ class WiredCallable(NamedTuple):
         """What it asks the container for."""
         if self.key is not None:
             yield self.key
-        for argument in (*self.constructor, *self.arguments):
-            if argument.source is Source.CONTAINER and argument.key is not None:
-                yield argument.key
+        yield from (argument.key for argument in self._all if argument.source is Source.CONTAINER and argument.key)
 
     @property
     def required_values(self) -> Iterator[Key]:
@@ -86,14 +84,17 @@ class WiredCallable(NamedTuple):
     @property
     def asked_of_senders(self) -> Iterator[Key]:
         """The provided values that it asks for itself."""
-        for argument in (*self.constructor, *self.arguments):
-            if argument.source is Source.SENDER and argument.default is EMPTY and argument.key is not None:
-                yield argument.key
+        needed = (one for one in self._all if one.source is Source.SENDER and one.default is EMPTY)
+        yield from (argument.key for argument in needed if argument.key)
+
+    @property
+    def _all(self) -> tuple[Argument, ...]:
+        return (*self.constructor, *self.arguments)
 
     @property
     def needs_context(self) -> bool:
         """Whether it asks for the `Context`."""
-        return any(argument.source is Source.CONTEXT for argument in (*self.constructor, *self.arguments))
+        return any(argument.source is Source.CONTEXT for argument in self._all)
 
 
 class WiringBuilder:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from diator.brokers.address import Parse, a_flag, a_number, a_whole_number, bad_address, read_address
 from diator.errors import Problem
-from diator.options import COUNT, FLAG, SECONDS, TEXT, Rule, is_count, is_positive, one_of, option_problems
+from diator.options import COUNT, FLAG, POSITIVE, SECONDS, TEXT, Rule, is_count, one_of, option_problems
 
 SCHEME = "azure-servicebus"
 Layout = Literal["topics", "queues"]
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
 
 
 def _is_lock(value: Any) -> bool:
-    return is_positive(value) and bool(value <= MAX_LOCK)
+    return POSITIVE.fits(value) and bool(value <= MAX_LOCK)
 
 
 def _is_size(value: Any) -> bool:
