@@ -1,5 +1,6 @@
 """The outbox in units of work: what is published commits with the data, or is not there."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -88,6 +89,55 @@ async def test_events_of_all_handlers_of_a_unit_are_stored_in_the_order_of_publi
     async with shop.app:
         first = await shop.app.send(Order())
         assert shop.stored == [first, *ids]
+
+
+async def test_a_cancel_at_any_moment_leaves_data_and_event_or_neither(tmp_path: Path) -> None:
+    class Waiting(Sessions):
+        @provide
+        async def session(self) -> AsyncGenerator[SQLiteSession, BaseException | None]:
+            session = self.store.connect()
+            try:
+                await asyncio.sleep(0)
+                error = yield session
+                if error is None:
+                    await asyncio.sleep(0)
+                    session.commit()
+                    await asyncio.sleep(0)
+            finally:
+                session.close()
+
+    shop = await Shop(tmp_path, provider=Waiting, relay=False).create()
+
+    @shop.app.middleware(inside=True)
+    async def wait(message: Command[Any], call_next: CallNext, session: SQLiteSession) -> Any:
+        result = await call_next(message)
+        await asyncio.sleep(0)
+        return result
+
+    @shop.app.command
+    async def order(command: Order, orders: Orders, publish: Publish[Ordered]) -> str:
+        await orders.add(command.number)
+        publish(Ordered(command.number))
+        await asyncio.sleep(0)
+        return ""
+
+    ended: list[str] = []
+    async with shop.app:
+        for steps in range(100):
+            before = len(shop.orders)
+            sending = asyncio.ensure_future(shop.app.send(Order(steps)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+            stands = len(shop.orders) > before
+            ended.append(
+                f"{'cancelled' if sending.cancelled() else 'done'}, {'committed' if stands else 'rolled back'}"
+            )
+            assert len(shop.orders) == len(shop.stored)
+            if not sending.cancelled():
+                break
+    assert set(ended) == {"cancelled, rolled back", "cancelled, committed", "done, committed"}
 
 
 async def test_a_handler_without_the_session_stores_its_event(shop: Shop) -> None:

@@ -383,7 +383,13 @@ async def publishes(command: JoinMeeting, publish: Publish[Joined | Warned]) -> 
 
 
 def narrower(publish: Publish[Joined]) -> None:
-    publish(Joined(1))
+    assert_type(publish(Joined(1)), str | None)
+
+
+async def ids(publish: Publish[Joined | Told]) -> bool:
+    message_id = publish(Told(1), after=60)
+    assert_type(message_id, str)
+    return await publish.cancel(message_id)
 
 
 async def test_of_a_handler(everything: Publish[Event]) -> None:
@@ -461,6 +467,9 @@ async def send() -> None:
     assert_type(await app.send(FindMeeting(1)), Meeting | None)
     assert_type(await app.send(GetById(Meeting, 1)), Meeting)
     await app.publish(Joined(1), Warned(2), Told(3), State(id=4))
+    assert_type(await app.publish(Told(3), after=60), str)
+    assert_type(await app.publish(Joined(1)), str | None)
+    assert_type(await app.cancel("id"), bool)
     async with app.stream(Rows()) as stream:
         async for row in stream:
             assert_type(row, Meeting)
