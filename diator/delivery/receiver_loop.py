@@ -12,6 +12,7 @@ Calls go down, and answers come back as results: nothing below calls the loop.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from diator.brokers.port import RELEASE, Outcome, Receiver, Release, RetryAfter
@@ -78,8 +79,7 @@ class ReceiverLoop:
             self._runner.is_shutting_down = True
             try:
                 await _cancelled([waiting, receiving, *handling])
-                self._settlement.end()
-                await asyncio.wait({settling}, timeout=_CLOSE_TIMEOUT)  # if cancelled, its result would not be known
+                await self._settle_rest(settling)
             finally:
                 await _cancelled(background)
                 await self._close()
@@ -130,6 +130,14 @@ class ReceiverLoop:
         for job in self._runner.running:
             self._reporter.cancelled_at_shutdown(job)
         await _cancelled(handling)
+
+    async def _settle_rest(self, settling: Task) -> None:
+        """Settle what is left, as far as the broker can."""
+        self._settlement.end()
+        await asyncio.wait({settling}, timeout=_CLOSE_TIMEOUT)  # if cancelled, its result would not be known
+        if settling.cancelled():  # with the event loop
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._settlement.run(), _CLOSE_TIMEOUT)
 
     async def _close(self) -> None:
         """Close the receiver, which releases what could not be settled."""

@@ -70,11 +70,12 @@ class SettlementBatcher:
         self._wake.set()
 
     async def run(self) -> None:
-        """Settle batches until `end` is called."""
+        """Settle batches until `end` was called and nothing waits. May be called again after a cancel."""
         backoff = Backoff()
-        while not self._ending.is_set():
-            await self._wake.wait()
-            self._wake.clear()
+        while self._waiting or not self._ending.is_set():
+            if not self._ending.is_set():
+                await self._wake.wait()
+                self._wake.clear()
             while self._waiting:
                 is_last = self._ending.is_set()
                 if not await self._flush():

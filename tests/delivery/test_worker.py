@@ -272,6 +272,22 @@ async def test_the_end_of_everything_gives_back_without_an_attempt() -> None:
 
 
 @in_virtual_time
+async def test_the_end_of_everything_still_records_what_was_handled() -> None:
+    bench = Bench(concurrency=1, seconds=0.01)
+    task = run_in_a_task(bench, grace=60)
+    await bench.begin(1)
+    bench.seconds = 100
+    await bench.begin(2)
+    assert bench.watch.outcomes() == [], "it is recorded already, before the end"
+    here = asyncio.current_task()
+    for other in asyncio.all_tasks():
+        if other is not here:
+            other.cancel()
+    await asyncio.wait({task})
+    assert bench.watch.outcomes() == ["Ack", "Release"]
+
+
+@in_virtual_time
 async def test_an_error_in_the_block_ends_the_worker_and_comes_out() -> None:
     bench = Bench()
     with pytest.raises(ZeroDivisionError):

@@ -134,8 +134,15 @@ WORKER = (
         "receiver_loop",
         "no-last-settling",
         "the last outcomes are not recorded",
-        "                self._settlement.end()\n                await asyncio.wait({settling}, timeout=_CLOSE_TIMEOUT)",
+        "                await self._settle_rest(settling)",
         "                pass",
+    ),
+    _bug(
+        "receiver_loop",
+        "end-of-loop-forgets",
+        "what was handled is not recorded if the event loop ends",
+        "if settling.cancelled():",
+        "if False:",
     ),
     _bug(
         "receiver_loop",
