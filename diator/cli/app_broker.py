@@ -8,7 +8,7 @@ import typer
 
 from diator._inspection import inspect_app
 from diator.app import Diator
-from diator.cli.arguments import broker_text, count, load_or_exit, problem_text
+from diator.cli.arguments import count, load_or_exit, plugin_text, problem_text
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations, select
 from diator.errors import BrokerError, ConfigurationError, Problem
@@ -60,7 +60,7 @@ class AppBroker:
         except ConfigurationError as error:  # such as a library that connecting needs
             end_with_problems(error.problems)
         except BrokerError as error:
-            exit_error(broker_text(error, self._name))
+            exit_error(plugin_text(error, self._name))
 
 
 def errors_of(app: Diator) -> Sequence[Problem]:

@@ -9,7 +9,7 @@ import typer
 from diator.app import Diator
 from diator.cli.description import RetryPolicy
 from diator.cli.load import LoadError, load
-from diator.errors import BrokerError, ConfigurationError, Problem
+from diator.errors import BrokerError, ConfigurationError, Problem, StoreError
 from diator.retry import Retry
 
 AppArgument = Annotated[
@@ -67,8 +67,8 @@ def problem_text(problem: Problem) -> str:
     return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.fix}"
 
 
-def broker_text(error: BrokerError, target: str) -> str:
-    """What a broker says. Of commands it writes ``module:app``, since it does not know what the app is called here."""
+def plugin_text(error: BrokerError | StoreError, target: str) -> str:
+    """What a broker or a store says. It does not know what the app is called here, and writes ``module:app``."""
     return f"{type(error).__name__}: {error}".removesuffix(": ").replace("module:app", target)
 
 

@@ -26,8 +26,8 @@ def table_of(letters: Iterable[OpenedDeadLetter]) -> Table:
             letter.consumed.name,
             letter.envelope.type if letter.envelope else "?",
             letter.envelope.id if letter.envelope else "?",
-            _line(why.reason),
-            _line(why.error or ""),
+            first_line(why.reason),
+            first_line(why.error or ""),
             str(why.attempts),
             letter.dead.dead_lettered_at.isoformat(" ", "seconds"),
         )
@@ -35,7 +35,8 @@ def table_of(letters: Iterable[OpenedDeadLetter]) -> Table:
     return table
 
 
-def _line(text: str) -> str:
+def first_line(text: str) -> str:
+    """The first line of an error, as tables have it."""
     first = text.strip().partition("\n")[0]
     return first if len(first) <= _MAX_ERROR else f"{first[:_MAX_ERROR]}..."
 
@@ -57,15 +58,14 @@ def summary_of(letter: OpenedDeadLetter) -> dict[str, object]:
 
 def document_of(letter: OpenedDeadLetter) -> dict[str, object]:
     """Everything, for tools."""
-    dead, text = letter.dead, _text(letter.dead.body)
+    dead = letter.dead
     return {
         **summary_of(letter),
         "topic": dead.topic,
         "deliveries": dead.deliveries,
         "traceback": dead.failure.traceback,
         "headers": dict(dead.headers),
-        "encoding": "base64" if text is None else "utf-8",
-        "body": base64.b64encode(dead.body).decode() if text is None else text,
+        **body_text(dead.body),
     }
 
 
@@ -102,11 +102,12 @@ def body_lines(body: bytes) -> Sequence[str]:
         return [repr(body)]
 
 
-def _text(body: bytes) -> str | None:
+def body_text(body: bytes) -> dict[str, object]:
+    """A body, for tools, and how to read it."""
     try:
-        return body.decode()
+        return {"encoding": "utf-8", "body": body.decode()}
     except UnicodeDecodeError:
-        return None
+        return {"encoding": "base64", "body": base64.b64encode(body).decode()}
 
 
 def print_pages(letters: Sequence[OpenedDeadLetter], *, as_json: bool, target: str) -> None:

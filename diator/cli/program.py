@@ -5,6 +5,8 @@ import typer
 from diator.cli.check import check
 from diator.cli.dead_letters import dead_letters
 from diator.cli.graph import graph
+from diator.cli.outbox import outbox
+from diator.cli.relay import relay
 from diator.cli.run import run
 from diator.cli.show import show
 from diator.cli.subscriptions import subscriptions
@@ -20,5 +22,7 @@ program.command()(check)
 program.command()(show)
 program.command()(graph)
 program.command()(run)
+program.command()(relay)
 program.add_typer(subscriptions, name="subscriptions")
 program.add_typer(dead_letters, name="dead-letters")
+program.add_typer(outbox, name="outbox")

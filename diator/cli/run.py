@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
 
 from diator.app import Diator
 from diator.cli.app_broker import errors_of
-from diator.cli.arguments import AppArgument, broker_text, exit_usage_error, problem_text, retry_text
+from diator.cli.arguments import AppArgument, exit_usage_error, plugin_text, problem_text, retry_text
 from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
 from diator.cli.logs import Level, set_up
@@ -17,7 +17,7 @@ from diator.cli.service import Service
 from diator.cli.tables import new_table, print_tables
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import select
-from diator.errors import BrokerError, ConfigurationError, Problem
+from diator.errors import BrokerError, ConfigurationError, Problem, StoreError
 
 logger = logging.getLogger("diator")
 
@@ -63,25 +63,37 @@ def run(
     The exit code is 0 after a signal, 1 where the app or its broker is not fit to run, 2 for a mistake in the command,
     3 where the app itself has broken down.
     """
-    where = _address(health)
+    where = read_address(health)
     set_up(log_level, as_json=json_logs, handled=log_handled)
-    try:
+
+    def serve() -> None:
         app = load(target)
         _require_work(app, only or ())
         service = Service(app, only or None, concurrency=concurrency, grace=grace, health=where)
         asyncio.run(service.run(_announce_json if json_logs else _announce))
+
+    run_or_exit(serve, target, as_json=json_logs)
+
+
+def run_or_exit(serve: Callable[[], None], target: str, *, as_json: bool) -> None:
+    """Run something; end with the exit code of what it raises, and say why."""
+    try:
+        serve()
     except LoadError as error:
-        _end(2, str(error), json_logs)
+        _end(2, str(error), as_json)
     except ConfigurationError as error:
-        _end_with_problems(error.problems, json_logs)
+        _end_with_problems(error.problems, as_json)
     except BrokerError as error:
-        _end(1, f"the broker refuses to serve {target}: {broker_text(error, target)}", json_logs)
+        _end(1, f"the broker refuses to serve {target}: {plugin_text(error, target)}", as_json)
+    except StoreError as error:
+        _end(1, f"the store of {target} can't be used: {plugin_text(error, target)}", as_json)
     except Exception:
         logger.critical("%s has broken down", target, exc_info=True)
         raise typer.Exit(3) from None
 
 
-def _address(text: str | None) -> Address | None:
+def read_address(text: str | None) -> Address | None:
+    """Read where probes are answered; ends with exit code 2 if it is not an address."""
     try:
         return None if text is None else address(text)
     except ValueError as error:

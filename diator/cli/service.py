@@ -45,24 +45,13 @@ class Service:
         with signals(self._on_signal):
             try:
                 async with AsyncExitStack() as stack:
-                    await self._listen(stack)
+                    await listen(stack, self._health, self._is_ready, self._metrics)
                     await stack.enter_async_context(self._app)
                     await self._work(announce)
             except asyncio.CancelledError:
                 if not self._stopping:
                     raise
         logger.info("stopped")
-
-    async def _listen(self, stack: AsyncExitStack) -> None:
-        if self._health is None or self._metrics is None:
-            return
-        routes = {"/healthz": self._is_alive, "/readyz": self._is_ready, "/metrics": self._metrics}
-        responder = HealthServer(routes)
-        server = await responder.start(self._health)
-        stack.callback(server.close)
-        for socket in server.sockets:
-            host, port, *_ = socket.getsockname()
-            logger.info("answering probes on %s, port %s", host, port, extra={"host": host, "port": port})
 
     async def _work(self, announce: Announce) -> None:
         worker = self._app.worker(subscriptions=self._only, concurrency=self._concurrency, grace=self._grace)
@@ -94,13 +83,8 @@ class Service:
             logger.warning("%s again: what runs is cancelled and released", received.name)
             worker.cancel()
 
-    async def _is_alive(self) -> Answer:
-        return json_answer(HTTPStatus.OK, {"alive": True})
-
     async def _is_ready(self) -> Answer:
-        reasons = self._reasons() + await failures(readiness_of(self._app))
-        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return json_answer(status, {"ready": not reasons, "reasons": reasons})
+        return readiness([*self._reasons(), *await failures(readiness_of(self._app))])
 
     def _reasons(self) -> list[str]:
         """Why it is not ready; nothing where it is."""
@@ -110,6 +94,32 @@ class Service:
         if worker is None:
             return ["it has not started yet"]
         return worker.not_ready_reasons
+
+
+async def listen(
+    stack: AsyncExitStack,
+    health: Address | None,
+    is_ready: Callable[[], Awaitable[Answer]],
+    metrics: Callable[[], Awaitable[Answer]] | None,
+) -> None:
+    """Answer probes and scrapes until the stack closes, if there is an address to do it at."""
+    if health is None or metrics is None:
+        return
+    server = await HealthServer({"/healthz": _is_alive, "/readyz": is_ready, "/metrics": metrics}).start(health)
+    stack.callback(server.close)
+    for socket in server.sockets:
+        host, port, *_ = socket.getsockname()
+        logger.info("answering probes on %s, port %s", host, port, extra={"host": host, "port": port})
+
+
+def readiness(reasons: Sequence[str]) -> Answer:
+    """Answer ``/readyz``: ready if nothing keeps it from being so."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+    return json_answer(status, {"ready": not reasons, "reasons": list(reasons)})
+
+
+async def _is_alive() -> Answer:
+    return json_answer(HTTPStatus.OK, {"alive": True})
 
 
 def metrics_route(app: Diator) -> Callable[[], Awaitable[Answer]]:

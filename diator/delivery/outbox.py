@@ -42,6 +42,7 @@ class Outbox:
         self._notifier = Notifier(store) if isinstance(store, WakesRelays) and not relays else None
         """What wakes those of other processes, if none runs here: a relay does that itself."""
         self._relays = relays
+        self._comes_first = False
         self._hooks = hooks
         self.is_verified = False
         """Whether the session was seen to be one object in a whole scope."""
@@ -85,10 +86,17 @@ class Outbox:
         except asyncio.TimeoutError as error:
             raise StoreUnavailableError(f"no answer within {timeout:g} s") from error
 
+    def relay_here(self) -> None:
+        """Have this process relay, whatever the app says, and come before processes without a worker."""
+        self._relays = self._comes_first = True
+        self._notifier = None
+
     async def start_relay(self, publisher: Publisher) -> None:
         """Publish from now on what is stored, unless other processes do it."""
         if self._relays and self.relay is None:
             self.relay = Relay(self.store, publisher.relay, self._hooks, publisher.timeout)
+            if self._comes_first:
+                self.relay.enter_worker()
             await self.relay.start()
 
     async def stop_relay(self) -> None:

@@ -105,7 +105,8 @@ class Worker(AsyncOnly):
     def is_ready(self) -> bool:
         """Whether every consumer is connected, and the broker is there."""
         created = self._creation is not None and self._creation.is_done
-        return bool(created and all(c.is_receiving for c in self.consumers) and not self._outage.is_active)
+        receives = created and all(c.is_receiving for c in self.consumers) and not self._outage.is_active
+        return bool(receives and not self._relay_failures)
 
     @property
     def not_ready_reasons(self) -> list[str]:
@@ -116,7 +117,13 @@ class Worker(AsyncOnly):
             if not consumer.is_receiving
         }
         names = [ITSELF, *(consumer.name for consumer in self.consumers)]
-        return [text for name in names for text in self._outage.failures(name) or idle.get(name, [])]
+        found = [text for name in names for text in self._outage.failures(name) or idle.get(name, [])]
+        return [*found, *self._relay_failures]
+
+    @property
+    def _relay_failures(self) -> list[str]:
+        relay = None if self._publisher.outbox is None else self._publisher.outbox.relay
+        return [] if relay is None else relay.failures
 
     def stop(self) -> None:
         """Take no more messages; what runs may finish within the grace time."""

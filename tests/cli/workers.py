@@ -61,11 +61,12 @@ def _read(stream: Any, lines: list[str]) -> None:
 
 
 @contextmanager
-def running(folder: Path, *options: str, target: str = "meetings:app", **environment: str) -> Generator[WorkerProcess]:
-    """Start ``diator run``, and see to it that it ends."""
-    command = [sys.executable, "-m", "diator", "run", target, *options]
+def running(
+    folder: Path, *options: str, target: str = "meetings:app", command: str = "run", **environment: str
+) -> Generator[WorkerProcess]:
+    """Start ``diator run``, or another command, and see to it that it ends."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "diator", command, target, *options],
         cwd=folder,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
