@@ -375,8 +375,8 @@ REDIS = (
         "_subscriptions.py",
         "restores-from-now",
         "after a flush, what was published before the group was made again is lost",
-        'created = await self.create(subscription, b"0")',
-        'created = await self.create(subscription, b"$")',
+        'created = await self._create(subscription, b"0")',
+        'created = await self._create(subscription, b"$")',
         (*_BOTH, f"{_TESTS}/test_redis_refusals.py"),
     ),
     _bug(

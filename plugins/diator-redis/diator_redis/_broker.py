@@ -6,7 +6,7 @@ from functools import partial
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_number, a_whole_number, or_none
-from diator.brokers.port import BrokerCapability, DeadLetter, Subscription, SubscriptionStatus, Topic
+from diator.brokers.port import BrokerCapability, DeadLetter, Subscription, Topic
 from diator.errors import BrokerError
 from diator.options import COUNT, POSITIVE, TEXT, Rule, optional, require
 from diator_redis._client import Client, as_mapping
@@ -15,9 +15,8 @@ from diator_redis._keys import KeyNames
 from diator_redis._publisher import Commands
 from diator_redis._receiver import StreamReceiver
 from diator_redis._scripts import REPLAY
-from diator_redis._server import ServerBroker
 from diator_redis._settings import split
-from diator_redis._subscriptions import Subscriptions
+from diator_redis._subscriptions import StreamSubscriptions
 from diator_redis._topics import Topics
 
 _OPTIONS: dict[str, tuple[Parse, Rule]] = {
@@ -34,7 +33,7 @@ SETTINGS: dict[str, Parse] = {name: parse for name, (parse, _) in _OPTIONS.items
 _LATER = BrokerCapability.DELAYED_RETRY | BrokerCapability.SCHEDULES | BrokerCapability.DEAD_LETTERS
 
 
-class RedisBroker(ServerBroker):
+class RedisBroker(StreamSubscriptions):
     """Events in Redis Streams: durable, acknowledged, ordered by key.
 
     Args:
@@ -90,7 +89,6 @@ class RedisBroker(ServerBroker):
 
     def _open(self, client: Client) -> Commands:
         self._topics = Topics(client, self._keys, self.lease, self._limits)
-        self._subscriptions = Subscriptions(client, self._keys)
         return self._topics.commands
 
     async def _greet(self, client: Client) -> None:
@@ -107,38 +105,15 @@ class RedisBroker(ServerBroker):
         created: list[str] = []
         for subscription in subscriptions:
             self._known.update(topic.name for topic in subscription.topics)
-            created += await self._subscriptions.create(subscription)
+            created += await self._create(subscription)
         return created
-
-    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return the topics among these without a subscription. Raises `~diator.BrokerError`."""
-        self._opened()
-        return await self._subscriptions.unsubscribed(topics)
-
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Return the status of subscriptions. Raises `~diator.BrokerError`."""
-        self._opened()
-        return [await self._subscriptions.status(subscription) for subscription in subscriptions]
-
-    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Return the status of every subscription under the prefix except these. Raises `~diator.BrokerError`."""
-        self._opened()
-        return await self._subscriptions.others(used)
-
-    async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
-
-        Raises `~diator.BrokerError`.
-        """
-        self._opened()
-        return await self._subscriptions.remove(name)
 
     async def subscribe(self, subscription: Subscription, /) -> StreamReceiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
         client = self._opened()
         self._known.update(topic.name for topic in subscription.topics)
         self._topics.read(subscription)
-        restore = partial(self._subscriptions.restore, subscription)
+        restore = partial(self._restore, subscription)
         access = (client, self._keys, subscription, self.lease)
         receiver = StreamReceiver(*access, restore, self._receivers.discard)
         self._receivers.add(receiver)

@@ -40,6 +40,8 @@ class Client:
 
         ``wait``: seconds for which the server may keep them waiting on purpose.
         """
+        if not commands:
+            return []
         exchange = _Exchange(self.pool, commands)
         try:
             await _within(self.timeout + wait, exchange.run())

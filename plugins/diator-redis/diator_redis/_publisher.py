@@ -82,7 +82,7 @@ class Publisher:
                 call.fail(message, call.cause, sent=False)
         batch = [item for item in batch if item[0].cause is None]
         commands = list(self._commands([message for _, message in batch]))
-        replies = await self._client.send(*(command for _, command in commands)) if commands else []
+        replies = await self._client.send(*(command for _, command in commands))
         for (locations, _), reply in zip(commands, replies, strict=True):
             for number, error, sent in _failures(reply, len(locations)):
                 call, message = batch[locations[number]]

@@ -118,10 +118,14 @@ class Topics:
             except Exception as error:
                 if reported != (reported := repr(error)):
                     logger.exception(_UPKEEP_FAILED)
-            while not self._is_closed and (left := self._next - loop.time()) > 0:
-                self._earlier.clear()
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._earlier.wait(), left)
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._is_closed and (remaining := self._next - loop.time()) > 0:
+            self._earlier.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._earlier.wait(), remaining)
 
     async def _keep(self) -> float:
         """Return the seconds until the next message is due. A topic that fails does not stop the others."""
