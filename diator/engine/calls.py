@@ -45,7 +45,7 @@ def compile_call(
         return _class_call(wired, rule, app, threads, immediate)
     function = awaited_function(wired, threads)
     supplies = _supplies(wired.arguments, app, immediate)
-    return _publishing_call(function, supplies, rule) if rule else _plain_call(function, supplies)
+    return _function_call(function, supplies, rule)
 
 
 def compile_layer(
@@ -111,30 +111,20 @@ def compile_outer(wired: WiredCallable, app: object, singleton: Resolve) -> Wrap
     return wrap
 
 
-def _plain_call(function: Function, supplies: tuple[ArgumentSource, ...]) -> UnitCall:
-    if len(supplies) == 1 and (only := supplies[0][0]) is not None and supplies[0][1] is None:
+def _function_call(function: Function, supplies: tuple[ArgumentSource, ...], rule: PublishGuard | None) -> UnitCall:
+    if rule and supplies == (_PUBLISH,):  # there is nothing to wait for: no coroutine but the handler's own
 
-        async def call_with_one(message: Any, unit: UnitOfWork) -> Any:
-            return await function(message, await unit.resolve(only))
+        def publishing(message: Any, unit: UnitOfWork) -> Any:
+            unit.publisher = rule
+            return function(message, rule.bind(rule.publish, unit))
 
-        return call_with_one
+        return publishing
 
     async def call(message: Any, unit: UnitOfWork) -> Any:
-        return await function(message, *await _arguments(supplies, unit, None))
-
-    return call
-
-
-def _publishing_call(function: Function, supplies: tuple[ArgumentSource, ...], rule: PublishGuard) -> UnitCall:
-    def call(message: Any, unit: UnitOfWork) -> Coroutine[Any, Any, Any]:
         unit.publisher = rule
-        publish = bind(rule.publish, unit)
-        return function(message, publish) if only_publish else waiting(message, unit, publish)
-
-    async def waiting(message: Any, unit: UnitOfWork, publish: Function) -> Any:
+        publish = rule.bind(rule.publish, unit) if rule else None
         return await function(message, *await _arguments(supplies, unit, publish))
 
-    only_publish, bind = supplies == (_PUBLISH,), rule.bind
     return call
 
 

@@ -4,9 +4,9 @@ A plan is made of the parts that its message uses, and of no others. From the ou
 
 1. the context is set, if anything in reach asks for it;
 2. middlewares that ask the container for nothing, linked once;
-3. the unit of work, in a scope of the container if anything in reach resolves from it (`Resources`);
+3. the unit of work, in a scope of the container if anything in reach resolves from it (`ContainerScopes`);
 4. middlewares that do ask it for something (`compile_layer`);
-5. the handler (`compile_call`), and its domain events, first in first out (`_with_events`).
+5. the handler (`compile_call`), and its domain events, first in first out (`with_events`).
 
 A handler that needs none of this is its own plan: ``send`` then returns the coroutine of the handler itself.
 """
@@ -39,7 +39,6 @@ from diator.engine.immediate import compile_immediate_unit
 from diator.engine.outbound import (
     EventPublisher,
     EventSender,
-    SendingUnit,
     Take,
     ask_before,
     compile_sending_unit,
@@ -222,22 +221,19 @@ class Compiler:
         work = self._telling(with_events(collect_events(self._table), self._table.steps), needs)
         if self._sender is not None and self._reach.can_send(published):
             work = hand_over_after(work, self._sender)
-            return self._sending_plan(work, around, needs, self._sender, self._taking(self._sender))
+            return self._sending_plan(work, around, needs, self._sender, self._take(self._sender))
         return Plan(work, self._resources.unit(work, bool(needs.keys)), around, needs)
 
     def _storing_plan(self, needs: Requirements, sender: EventPublisher, around: Iterable[Wrapper]) -> Plan:
         """Compile the plan of events that all go to a store, which has a transaction of its own for them."""
         needs.context = True
 
-        async def work(_events: Any, unit: Any) -> None:  # a SendingUnit
-            await sender.hand_over(unit)
+        async def run(_events: Any, *rest: Any) -> None:
+            await sender.hand_over(rest[-1])  # the unit of work
 
-        def run(events: Any, _provided: Any, unit: SendingUnit) -> Coroutine[Any, Any, None]:
-            return work(events, unit)
+        return Plan(run, compile_sending_unit(run, sender, self._resources, self._take(sender)), around, needs)
 
-        return Plan(work, compile_sending_unit(run, sender, self._resources, self._taking(sender)), around, needs)
-
-    def _taking(self, sender: EventPublisher) -> Take:
+    def _take(self, sender: EventPublisher) -> Take:
         take = take_brokered(self._table.brokered, sender)
         return self._wrapping.taking(take) if self._wrapping else take
 
