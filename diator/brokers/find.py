@@ -4,13 +4,13 @@ A plugin registers an entry point in the group ``diator.brokers``. Its name is a
 called with the whole address and returns a `Broker`. Only the plugin that is needed gets imported.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import urlsplit
 
 from diator.brokers.memory import MemoryBroker
 from diator.brokers.port import Broker
-from diator.brokers.redaction import is_connection_string, is_plain, redact
 from diator.errors import ConfigurationError, Problem
 
 GROUP = "diator.brokers"
@@ -37,6 +37,14 @@ _MEANT = {
 _WRITE = "give an address such as 'memory://' or 'redis://localhost:6379', or a broker object"
 
 
+# What of an address an error may show: it ends up in logs.
+
+_CREDENTIALS = re.compile(r"(?<=://)\S*@")
+_SECRET = re.compile(r"((?:password|passwd|pwd|secret|token|key|signature|sig)=)[^&;\s'\"]+", re.IGNORECASE)
+_WITH_A_KEY = re.compile(r"\bEndpoint\s*=|SharedAccess\w*\s*=", re.IGNORECASE)
+_PLAIN = re.compile(r"[\w.:/+\[\]-]*")
+
+
 def find_broker(given: object) -> Broker:
     """Give the port for what the user passed: a plugin's object as it is, or an address.
 
@@ -53,7 +61,7 @@ def find_broker(given: object) -> Broker:
         return given
     missing = _missing(given)
     lacks = f": it lacks {', '.join(missing)}" if len(missing) < _MANY else ""
-    text = f"broker={redact(repr(given))} is no broker{lacks}"
+    text = f"broker={_redact(repr(given))} is no broker{lacks}"
     fix = "pass an address, such as 'redis://localhost:6379', or an object that implements diator.brokers.Broker"
     raise ConfigurationError([Problem("broker-plugin", text, fix)])
 
@@ -67,7 +75,7 @@ def _missing(given: object) -> list[str]:
 
 
 def _by_address(address: str) -> Broker:
-    if is_connection_string(address):
+    if _is_connection_string(address):
         raise ConfigurationError([Problem("broker-plugin", _CONNECTION_STRING, _INTO_A_VARIABLE)])
     try:
         scheme = urlsplit(address).scheme
@@ -103,8 +111,8 @@ def _load(point: EntryPoint, address: str) -> Broker:
 def _no_plugin(scheme: str, address: str, installed: list[str]) -> Problem:
     there = ["memory", *installed]
     scheme = scheme or address.partition("://")[0]  # which takes no underscores, as people do
-    if "://" not in address or not is_plain(scheme):
-        named = f"broker={address!r}" if is_plain(address) else "the broker's address"
+    if "://" not in address or not _is_plain(scheme):
+        named = f"broker={address!r}" if _is_plain(address) else "the broker's address"
         return Problem("broker-plugin", f"{named} has no scheme; there are plugins for: {', '.join(there)}", _WRITE)
     text = f"no broker plugin for {scheme!r}; there are plugins for: {', '.join(there)}"
     if scheme in KNOWN:
@@ -125,3 +133,18 @@ def _meant(scheme: str, installed: Iterable[str]) -> str | None:
 
     close = get_close_matches(scheme, [*installed, *KNOWN], n=1)
     return _MEANT.get(scheme) or (close[0] if close else None)
+
+
+def _redact(text: str) -> str:
+    """A text with stars for the user and the password of every address in it, and for what a query calls a secret."""
+    return _SECRET.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+
+
+def _is_plain(address: str) -> bool:
+    """Whether a text has only what names, hosts, ports and paths have: nothing of it can be a key or a password."""
+    return _PLAIN.fullmatch(address) is not None
+
+
+def _is_connection_string(address: str) -> bool:
+    """Whether a text is what Azure calls so, which has a key in it."""
+    return _WITH_A_KEY.search(address) is not None

@@ -20,10 +20,17 @@ Check = Callable[[Any], bool]
 
 def exact_check(info: Any) -> Check | None:
     """Compile the check of a type; none if the type alone can't tell, with its code, its limits or its choices."""
-    return _check(info, ())
+    try:
+        return _check(info, ())
+    except _UnsureError:
+        return None
 
 
-def _check(info: Any, outer: tuple[type, ...]) -> Check | None:
+class _UnsureError(Exception):
+    """Whether such values are carried can't be told from their types."""
+
+
+def _check(info: Any, outer: tuple[type, ...]) -> Check:
     for description, check in _ATOMS:
         if info == description:
             return check
@@ -35,13 +42,16 @@ def _check(info: Any, outer: tuple[type, ...]) -> Check | None:
         case inspect.VarTupleType(item_type=item, min_length=None, max_length=None):
             return _items(tuple, _check(item, outer))
         case inspect.DictType(key_type=key, value_type=value, min_length=None, max_length=None):
-            return _entries(_check(value, outer)) if key == inspect.StrType() else None
+            if key == inspect.StrType():
+                return _entries(_check(value, outer))
         case inspect.UnionType(types=(*types,)) if len(types) == 2 and inspect.NoneType() in types:
-            return _optional(_check(next(one for one in types if one != inspect.NoneType()), outer))
+            other = _check(next(one for one in types if one != inspect.NoneType()), outer)
+            return lambda value: value is None or other(value)
         case inspect.DataclassType() | inspect.StructType():
             return _object(info, outer)
         case _:
-            return None
+            pass
+    raise _UnsureError
 
 
 def _is_exactly(cls: type) -> Check:
@@ -65,40 +75,27 @@ _ATOMS: tuple[tuple[Any, Check], ...] = (
 )
 
 
-def _items(cls: type[Any], item: Check | None) -> Check | None:
-    if item is None:
-        return None
-
+def _items(cls: type[Any], item: Check) -> Check:
     def check(value: Any) -> bool:
         return type(value) is cls and all(item(one) for one in value)
 
     return check
 
 
-def _entries(item: Check | None) -> Check | None:
-    if item is None:
-        return None
-
+def _entries(item: Check) -> Check:
     def check(value: dict[Any, Any]) -> bool:
         return type(value) is dict and all(type(key) is str and item(one) for key, one in value.items())
 
     return check
 
 
-def _optional(item: Check | None) -> Check | None:
-    return None if item is None else lambda value: value is None or item(value)
-
-
-def _object(info: Any, outer: tuple[type, ...]) -> Check | None:
+def _object(info: Any, outer: tuple[type, ...]) -> Check:
     cls = info.cls
     is_plain = hasattr(cls, "__dataclass_fields__") or hasattr(cls, "__struct_fields__")
     if cls in outer or not is_plain or hasattr(cls, "__post_init__"):
-        return None
+        raise _UnsureError
     fields = [(field.name, _check(field.type, (*outer, cls))) for field in info.fields]
-    known = [(name, check) for name, check in fields if check is not None]
-    if len(known) < len(fields):
-        return None
-    return lambda value: type(value) is cls and _all_fit(value, known)
+    return lambda value: type(value) is cls and _all_fit(value, fields)
 
 
 def _all_fit(value: Any, fields: Iterable[tuple[str, Check]]) -> bool:
