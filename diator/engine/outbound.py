@@ -153,7 +153,13 @@ def ask_before(work: UnitCall, begin: Callable[[Any, SendingUnit], Awaitable[boo
     """Ask the sender before anything else runs inside the unit, whether it is to run at all."""
 
     async def beginning(message: Any, unit: Any) -> Any:  # a SendingUnit, in these plans
-        return await work(message, unit) if await begin(message, unit) else None
+        if not await begin(message, unit):
+            return None
+        try:
+            return await work(message, unit)
+        except BaseException as error:
+            unit.fail(error)  # a middleware may have failed after the events were written
+            raise
 
     return beginning
 

@@ -246,6 +246,32 @@ async def test_a_middleware_that_commits_a_failed_unit_is_stopped(
         assert (shop.orders, shop.stored) == ([], [])
 
 
+async def test_a_provider_that_commits_whatever_happens_commits_no_failed_unit(tmp_path: Path) -> None:
+    class Careless(Sessions):
+        @provide
+        async def session(self) -> AsyncGenerator[SQLiteSession, BaseException | None]:
+            session = self.store.connect()
+            try:
+                yield session
+                session.commit()
+            finally:
+                session.close()
+
+    shop = await Shop(tmp_path, provider=Careless).create()
+
+    @shop.app.middleware(inside=True)
+    async def fail(message: Command[Any], call_next: CallNext) -> Any:
+        await call_next(message)
+        raise BrokenError
+
+    taking_orders(shop)
+    async with shop.app:
+        with pytest.raises(BrokenError) as caught:
+            await shop.app.send(Order(7))
+        assert isinstance(caught.value.__cause__, EarlyCommitError)
+        assert (shop.orders, shop.stored) == ([], [])
+
+
 async def test_a_session_that_the_sender_provides_commits_with_the_sender(shop: Shop) -> None:
     taking_orders(shop)
     shop.app.provides(SQLiteSession)
