@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -41,6 +41,26 @@ class Database:
     def _run(self, function: Callable[[Connection], T], writes: bool) -> T:
         with self.engine.connect() as connection:
             return _transact(connection, function, writes)
+
+    @contextlib.asynccontextmanager
+    async def driver_connection(self) -> AsyncGenerator[Any]:
+        """Open a connection of the driver, and close it afterwards. ``Any``: each driver has its own."""
+        if self.asynchronous is None:
+            with translated():
+                plain = await asyncio.to_thread(self.engine.connect)
+            try:
+                yield plain.connection.driver_connection
+            finally:
+                plain.invalidate()
+                plain.close()
+            return
+        with translated():
+            connection = await self.asynchronous.connect()
+        try:
+            yield (await connection.get_raw_connection()).driver_connection
+        finally:
+            await connection.invalidate()
+            await connection.close()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -97,20 +97,27 @@ class Outbox:
             }
             _move(connection, tables.outbox, tables.dead_letters, [row.position], noted)
 
+    def next_due(self, connection: Connection, held: Mapping[int, int]) -> float | None:
+        """Return the seconds until a row is due, 0 if one is."""
+        table = self.tables.delayed
+        partitions = current(connection, self.tables, held, lock=False)
+        if not partitions:
+            return None
+        ours = one_of(connection, table.c.partition, partitions)
+        row = connection.execute(select(func.min(table.c.due), Clock()).where(ours)).one()
+        return None if row[0] is None else max(0.0, (row[0] - row[1]) / 1_000_000)
+
     def promote(self, connection: Connection, held: Mapping[int, int]) -> float | None:
         """Move rows that are due to the outbox."""
         table = self.tables.delayed
         partitions = current(connection, self.tables, held, lock=True)
-        if not partitions:
-            return None
         ours = one_of(connection, table.c.partition, partitions)
-        due = select(table.c.position).where(ours, table.c.due <= Clock()).order_by(table.c.due, table.c.position)
-        positions = connection.scalars(due.limit(_MAX_DUE).with_for_update()).all()
+        order = (table.c.due, table.c.position)
+        due = select(table.c.position).where(ours, table.c.due <= Clock()).order_by(*order).limit(_MAX_DUE)
+        positions = connection.scalars(due.with_for_update()).all()
         if positions:
-            order = (table.c.due, table.c.position)
             _move(connection, table, self.tables.outbox, positions, {"written_at": Clock()}, order)
-        row = connection.execute(select(func.min(table.c.due), Clock()).where(ours)).one()
-        return None if row[0] is None else max(0.0, (row[0] - row[1]) / 1_000_000)
+        return self.next_due(connection, held)
 
     def replay(self, connection: Connection, ids: Collection[str]) -> Collection[str]:
         """Move dead letters back to the outbox."""

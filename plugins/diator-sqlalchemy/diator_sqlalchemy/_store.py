@@ -2,7 +2,8 @@
 
 import asyncio
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,6 +31,7 @@ from diator_sqlalchemy._outbox import Outbox
 from diator_sqlalchemy._sessions import engine_of, ensure_session
 from diator_sqlalchemy._tables import MAX_NAME, StoreTables
 from diator_sqlalchemy._transaction import JoinedTransaction
+from diator_sqlalchemy._wakeups import listen, notify
 
 T = TypeVar("T")
 
@@ -45,6 +47,11 @@ class _Connected(NamedTuple):
 
     outbox: Outbox
     database_id: str
+
+    @property
+    def channel(self) -> str:
+        """The name under which PostgreSQL passes notifications on."""
+        return f"diator_{self.database_id}"
 
 
 class SQLAlchemyStore:
@@ -224,6 +231,9 @@ class SQLAlchemyStore:
 
     async def promote(self, held: Mapping[int, int], /) -> float | None:
         """Make rows that are due ready."""
+        wait = await self._run(lambda connection, outbox: outbox.next_due(connection, held), writes=False)
+        if wait is None or wait > 0:  # the usual case, which locks nothing
+            return wait
         return await self._run(lambda connection, outbox: outbox.promote(connection, held))
 
     async def read(
@@ -243,6 +253,18 @@ class SQLAlchemyStore:
     async def expire(self, limit: int, /) -> int:
         """Delete rows of the inbox that are older than is kept."""
         return await self._run(lambda connection, outbox: outbox.expire(connection, self._keep_inbox, limit))
+
+    async def notify(self, partitions: Collection[int], /) -> None:
+        """Tell all relays that these partitions have new rows, on PostgreSQL."""
+        channel = (await self._connect()).channel
+        await self._run(lambda connection, _: notify(connection, channel, partitions))
+
+    @asynccontextmanager
+    async def listen(self, heard: Callable[[Collection[int]], None], /) -> AsyncGenerator[None]:
+        """Call ``heard`` with the partitions of each notification while the block is open."""
+        connected, database = await self._connect(), await self._find_database()
+        async with listen(database, connected.channel, heard):
+            yield
 
     async def status(self) -> StoreStatus:
         """Tell how the outbox and the inbox stand."""
