@@ -1,6 +1,5 @@
 """The store's own connections, apart from those that handlers use, and what the errors of drivers mean."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from diator.errors import StoreError, StoreUnavailableError
+from diator_sqlalchemy._threads import in_thread
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Database:
         """Run a function in a transaction of its own. Raises `StoreError`."""
         with translated():
             if self.asynchronous is None:
-                return await asyncio.to_thread(self._run, function, writes)
+                return await in_thread(self._run, function, writes)
             async with self.asynchronous.connect() as connection:
                 return await connection.run_sync(_transact, function, writes)
 
@@ -47,7 +47,7 @@ class Database:
         """Open a connection of the driver, and close it afterwards. ``Any``: each driver has its own."""
         if self.asynchronous is None:
             with translated():
-                plain = await asyncio.to_thread(self.engine.connect)
+                plain = await in_thread(self.engine.connect)
             try:
                 yield plain.connection.driver_connection
             finally:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from diator.errors import StoreError
+from diator_sqlalchemy._threads import in_thread
 
 T = TypeVar("T")
 
@@ -49,4 +50,4 @@ async def run(session: AnySession, function: Callable[[Connection], T], *, flush
 
     if isinstance(session, (AsyncSession, AsyncConnection)):
         return await session.run_sync(on_connection)
-    return on_connection(session)
+    return await in_thread(on_connection, session)  # it may wait for a unit that needs the event loop to commit

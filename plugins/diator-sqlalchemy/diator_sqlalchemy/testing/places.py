@@ -71,7 +71,7 @@ class Place:
         """The address of the database."""
         if self.database == "sqlite":
             return f"sqlite+{self.driver}:///{self._folder}/{self.name}.db"
-        return self.server.url(self.driver, self.name)
+        return self.server.url(self.driver, *([self.name] if self.database == "mysql" else []))
 
     async def create(self) -> None:
         """Create the database."""
@@ -81,11 +81,16 @@ class Place:
         driver = self.driver if self.database == "mysql" else "asyncpg"
         engine = create_async_engine(self.server.url(driver), isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
-            await connection.execute(text(f"CREATE DATABASE {self.name}"))
+            kind = "DATABASE" if self.database == "mysql" else "SCHEMA"  # which PostgreSQL creates much faster
+            await connection.execute(text(f"CREATE {kind} {self.name}"))
         await engine.dispose()
 
     def engine(self, **options: Any) -> Any:
         """Return a new engine, which the end of the test disposes of."""
+        if self.driver == "asyncpg":
+            options = {"connect_args": {"server_settings": {"search_path": self.name}}, **options}
+        elif self.driver == "psycopg":
+            options = {"connect_args": {"options": f"-c search_path={self.name}"}, **options}
         engine = create_async_engine(self.url, **options) if self.is_async else create_engine(self.url, **options)
         self._engines.append(engine)
         return engine

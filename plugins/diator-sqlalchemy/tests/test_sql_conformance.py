@@ -1,0 +1,111 @@
+"""The store keeps the contract of the port, on each database and through each kind of session."""
+
+import tempfile
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from diator_conformance import StoreOptions, StoreSuite
+from diator_sqlalchemy import SQLAlchemyStore
+from diator_sqlalchemy.testing import PostgresServer
+from diator_sqlalchemy.testing.places import Place, done
+from sqlalchemy import NullPool
+
+from diator.stores import Store
+
+
+class SQLSuite(StoreSuite):
+    """Gives each case a database of its own."""
+
+    where: ClassVar[str]
+    folder = tempfile.TemporaryDirectory(prefix="diator-sql-")
+    places: ClassVar[dict[str, Place]] = {}
+
+    def make_store(self, space: str, wanted: StoreOptions) -> Store:
+        if space not in self.places:
+            self.places[space] = Place(self.where, Path(self.folder.name))
+        place = self.places[space]
+        return SQLAlchemyStore(
+            place.session_type, engine=place.engine(), partitions=wanted.partitions, keep_inbox=wanted.keep_inbox
+        )
+
+    async def set_up(self, space: str) -> None:
+        self.make_store(space, StoreOptions())
+        await self.places[space].create()
+
+    async def clean_up(self, space: str) -> None:
+        await self.places.pop(space).close()
+
+    def session(self, space: str, store: Store) -> AbstractAsyncContextManager[Any]:
+        place = self.places[space]
+        # A case may go on in another event loop, which can't use connections of the first.
+        return place.session(place.engine(poolclass=NullPool))
+
+    async def commit(self, session: Any) -> None:
+        await done(session.commit())
+
+    async def rollback(self, session: Any) -> None:
+        await done(session.rollback())
+
+    async def savepoint(self, session: Any) -> None:
+        savepoint = await done(session.begin_nested())
+        await done(savepoint.commit())
+
+
+class OnPostgreSQL(SQLSuite):
+    """Kills the server, where a case wants it, and starts it again."""
+
+    @property
+    def server(self) -> PostgresServer:
+        server = self.places[self.space].server
+        assert isinstance(server, PostgresServer)
+        return server
+
+    async def stop_server(self) -> None:
+        self.server.kill()
+
+    async def start_server(self) -> None:
+        self.server.start()
+
+
+class WithoutNotifications(SQLSuite):
+    """A database in which the relays poll."""
+
+    @pytest.mark.xfail(reason="the database has no notifications, so the store sends none")
+    def test_all_that_listen_hear_the_partitions(self) -> None:
+        super().test_all_that_listen_hear_the_partitions()
+
+    @pytest.mark.xfail(reason="there is no connection that could be lost")
+    def test_listening_ends_if_the_connection_is_lost(self) -> None:
+        super().test_listening_ends_if_the_connection_is_lost()
+
+
+class TestSQLite(WithoutNotifications):
+    where = "sqlite-aiosqlite-AsyncSession"
+
+
+class TestSQLiteConnection(WithoutNotifications):
+    where = "sqlite-pysqlite-Connection"
+
+
+class TestAsyncpg(OnPostgreSQL):
+    where = "postgresql-asyncpg-AsyncSession"
+
+
+class TestPsycopg(OnPostgreSQL):
+    where = "postgresql-psycopg-AsyncConnection"
+
+
+class TestPsycopgSession(OnPostgreSQL):
+    where = "postgresql-psycopg-Session"
+
+
+class TestMariaDB(WithoutNotifications):
+    where = "mysql-asyncmy-AsyncSession"
+
+    async def stop_server(self) -> None:
+        self.places[self.space].server.kill()
+
+    async def start_server(self) -> None:
+        self.places[self.space].server.start()
