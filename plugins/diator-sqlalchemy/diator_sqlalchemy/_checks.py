@@ -72,10 +72,11 @@ def _missing(connection: Connection, tables: StoreTables) -> Sequence[Table]:
 
 def _wrong_columns(connection: Connection, table: Table) -> Sequence[str]:
     there = {column["name"]: column["type"] for column in inspect(connection).get_columns(table.name, table.schema)}
+    found = {column: there.get(column.name) for column in table.columns}
     return [
-        f"{table.fullname}.{column.name} is {there.get(column.name, 'missing')}, expected {column.type}"
-        for column in table.columns
-        if not _fits(column.type, there.get(column.name))
+        f"{column} is {kind or 'missing'}, expected {column.type.compile(connection.dialect)}"
+        for column, kind in found.items()
+        if not _fits(column.type, kind)
     ]
 
 
@@ -108,14 +109,15 @@ def claim(connection: Connection, tables: StoreTables, app: str, partitions: int
     return str(database_id)
 
 
-def warn_of_sqlite(connection: Connection) -> None:
-    """Log what makes writers of SQLite fail instead of wait."""
+def check_sqlite(connection: Connection) -> None:
+    """Raise `StoreError` for a database in memory, and log what makes writers fail instead of wait."""
+    if not connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar():
+        text = "a database of SQLite in memory belongs to one connection, and the relay needs one of its own"
+        raise StoreError(f"{text}; use a file: sqlite+aiosqlite:///shop.db")
     mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
-    timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     if mode != "wal":
-        _log.warning(
-            "The SQLite database is in journal_mode=%s: readers block the relay; run once: PRAGMA journal_mode=WAL",
-            mode,
-        )
-    if not timeout:
-        _log.warning("The SQLite connections have no busy timeout: units fail while another writes; set timeout=5")
+        text = "The SQLite database is in journal_mode=%s, where readers and writers block each other"
+        _log.warning(f"{text}; run once: PRAGMA journal_mode=WAL", mode)
+    if not connection.exec_driver_sql("PRAGMA busy_timeout").scalar():
+        text = "The SQLite connections have no busy timeout, so units fail while another one writes"
+        _log.warning(f"{text}; set one: connect_args={{'timeout': 5}}")

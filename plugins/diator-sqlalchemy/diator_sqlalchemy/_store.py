@@ -17,12 +17,12 @@ from diator.errors import StoreError
 from diator.stores import OutboxDeadLetter, StoredMessage, StoreStatus
 from diator_sqlalchemy._checks import (
     can_lock_keys,
+    check_sqlite,
     check_tables,
     claim,
     create_tables,
     default_schema,
     is_autocommit,
-    warn_of_sqlite,
 )
 from diator_sqlalchemy._database import Database, translated
 from diator_sqlalchemy._leases import lease, release
@@ -175,11 +175,11 @@ class SQLAlchemyStore:
         return StoreTables(MetaData(), self._schema or default_schema(connection), self._prefix)
 
     def _check(self, connection: Connection) -> _Connected:
+        if connection.dialect.name == "sqlite":
+            check_sqlite(connection)
         tables = self._tables(connection)
         check_tables(connection, tables)
         database_id = claim(connection, tables, self._app, self._partitions)
-        if connection.dialect.name == "sqlite":
-            warn_of_sqlite(connection)
         key_lock = self._key_lock and can_lock_keys(connection)
         return _Connected(Outbox(tables, self._partitions, key_lock=key_lock), database_id)
 

@@ -18,6 +18,8 @@ from diator.stores import Store
 class SQLSuite(StoreSuite):
     """Gives each case a database of its own."""
 
+    short_lease = 2.0
+    moment = 1.0
     where: ClassVar[str]
     folder = tempfile.TemporaryDirectory(prefix="diator-sql-")
     places: ClassVar[dict[str, Place]] = {}

@@ -1,0 +1,213 @@
+"""What can't be atomic is an error that says what to do, and tables that do not fit are named."""
+
+import logging
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diator_sqlalchemy import SQLAlchemyStore
+from diator_sqlalchemy.testing.places import Place, SessionContainer, message
+from sqlalchemy import StaticPool, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from diator import EarlyCommitError, StoreError, StoreUnavailableError
+
+
+@pytest.fixture(params=["sqlite-aiosqlite", "postgresql-asyncpg"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Place]:
+    place = Place(f"{request.param}-AsyncSession", tmp_path)
+    await place.create()
+    yield place
+    await place.close()
+
+
+@pytest.fixture
+async def engine(place: Place) -> Any:
+    return place.engine()
+
+
+@pytest.fixture
+async def store(place: Place, engine: Any) -> AsyncGenerator[SQLAlchemyStore]:
+    """A store that takes the engine of the session."""
+    store = SQLAlchemyStore(AsyncSession)
+    await store.create("shop", SessionContainer(place, engine))
+    yield store
+    await store.aclose()
+
+
+async def open_again(place: Place, engine: Any, app: str = "shop", **options: Any) -> None:
+    store = SQLAlchemyStore(AsyncSession, **options)
+    try:
+        await store.open(app, SessionContainer(place, engine))
+    finally:
+        await store.aclose()
+
+
+async def write(store: SQLAlchemyStore, session: AsyncSession) -> None:
+    await store.join(session, own=True).write([message("a")])
+
+
+async def test_engine_that_commits_each_statement_is_rejected(place: Place, store: SQLAlchemyStore) -> None:
+    options = {"isolation_level": "AUTOCOMMIT"}
+    for engine in (place.engine(**options), place.engine().execution_options(**options)):
+        async with AsyncSession(engine) as session:
+            with pytest.raises(StoreError, match="AUTOCOMMIT mode"):
+                await write(store, session)
+    engine = place.engine(isolation_level="AUTOCOMMIT")
+    issues = list(SQLAlchemyStore(AsyncSession, engine=engine).validate(SessionContainer(place, engine), "shop"))
+    assert [issue.text for issue in issues] == ["the engine of the store is in AUTOCOMMIT mode"]
+    async with AsyncSession(place.engine()) as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        with pytest.raises(StoreError, match="AUTOCOMMIT mode"):
+            await write(store, session)
+
+
+async def test_session_of_another_database_is_rejected(place: Place, store: SQLAlchemyStore, tmp_path: Path) -> None:
+    other = Place(f"{place.database}-{place.driver}-AsyncSession", tmp_path)
+    await other.create()
+    copy = SQLAlchemyStore(AsyncSession, schema=other.name if place.database == "postgresql" else None)
+    if place.database == "sqlite":
+        async with AsyncSession(other.engine()) as session:
+            with pytest.raises(StoreError, match=r"another database than the store: it has no main\.diator_store"):
+                await write(store, session)
+        await copy.create("shop", SessionContainer(other, other.engine()))
+        async with AsyncSession(other.engine()) as session:
+            with pytest.raises(StoreError, match="another database than the store: its"):
+                await write(store, session)
+    await copy.aclose()
+    await other.close()
+
+
+async def test_tables_stay_those_of_the_store_where_names_lead_elsewhere(place: Place, store: SQLAlchemyStore) -> None:
+    """Schemas of tenants change what a name without a schema means."""
+    if place.database != "postgresql":
+        pytest.skip("it has no schemas")
+    await place.execute(f"CREATE SCHEMA {place.name}_tenant")
+    engine = place.engine()
+    translated = engine.execution_options(schema_translate_map={None: f"{place.name}_tenant"})
+    for bind, statement in ((translated, None), (engine, f"SET search_path TO {place.name}_tenant")):
+        async with AsyncSession(bind) as session:
+            if statement:
+                await session.execute(text(statement))
+            transaction = store.join(session, own=True)
+            await transaction.write([message("a")])
+            transaction.complete()
+            await session.commit()
+    assert len(await store.read(await store.lease("relay", seconds=30, rank=0), 10)) == 2
+
+
+@pytest.mark.parametrize(
+    ("statements", "text"),
+    [
+        (["DROP TABLE diator_inbox"], r"tables of the store are missing: \w+\.diator_inbox; run `diator outbox create"),
+        (["ALTER TABLE diator_outbox DROP COLUMN topic"], r"diator_outbox\.topic is missing, expected VARCHAR\(255\)"),
+        (
+            ["ALTER TABLE diator_outbox DROP COLUMN body", "ALTER TABLE diator_outbox ADD COLUMN body VARCHAR(10)"],
+            r"diator_outbox\.body is VARCHAR\(10\), expected (BLOB|BYTEA)",
+        ),
+        (["UPDATE diator_store SET version = 2"], "is of version 2, and this diator-sqlalchemy knows 1; upgrade"),
+        (
+            ["UPDATE diator_store SET app = 'club'"],
+            "belongs to the app 'club', and this one is 'shop'; give this app",
+        ),
+        (["UPDATE diator_store SET partitions = 4"], "created with partitions=4, and the app says partitions=16"),
+    ],
+)
+async def test_tables_that_do_not_fit_are_named(
+    place: Place, store: SQLAlchemyStore, engine: Any, statements: list[str], text: str
+) -> None:
+    await place.execute(*statements)
+    with pytest.raises(StoreError, match=text) as raised:
+        await open_again(place, engine)
+    assert not isinstance(raised.value, StoreUnavailableError)
+
+
+async def test_another_prefix_is_another_store(place: Place, store: SQLAlchemyStore, engine: Any) -> None:
+    other = SQLAlchemyStore(AsyncSession, prefix="club_", partitions=2, engine=type(engine))
+    assert len(await other.create("club", SessionContainer(place, engine))) == 7
+    await other.write([message("a")])
+    assert not await store.read(await store.lease("relay", seconds=30, rank=0), 10)
+    await other.aclose()
+
+
+async def test_commit_in_a_context_manager_of_the_session_raises(store: SQLAlchemyStore, engine: Any) -> None:
+    async with AsyncSession(engine) as session:
+        transaction = store.join(session, own=True)
+        with pytest.raises(EarlyCommitError):
+            async with session.begin():
+                await session.execute(text("SELECT 1"))
+        assert not transaction.committed
+
+
+async def test_rows_that_were_rolled_back_do_not_count_as_committed(store: SQLAlchemyStore, engine: Any) -> None:
+    """If a commit fails, and another one succeeds that has nothing to commit."""
+    async with AsyncSession(engine) as session:
+        transaction = store.join(session, own=True)
+        await transaction.write([message("a")])
+        transaction.complete()
+        await session.close()
+        assert transaction.rolled_back
+        await session.execute(text("SELECT 1"))
+        await session.commit()
+        assert not transaction.committed
+
+
+async def test_session_without_an_engine_of_its_own_is_named(place: Place) -> None:
+    container = SessionContainer(place, None)
+    with pytest.raises(StoreError, match=r"no engine of its own.*SQLAlchemyStore\(AsyncSession, engine=engine\)"):
+        await SQLAlchemyStore(AsyncSession).open("shop", container)
+
+
+async def test_what_is_no_session_is_named(store: SQLAlchemyStore) -> None:
+    with pytest.raises(
+        StoreError, match="the container gave 'nothing' as the session of the store; expected an AsyncSession"
+    ):
+        store.join("nothing", own=True)
+
+
+async def test_store_that_is_not_open_says_so() -> None:
+    with pytest.raises(StoreError, match="the store is not open; enter the app first"):
+        await SQLAlchemyStore(AsyncSession).write([message()])
+
+
+@pytest.mark.parametrize(("options", "text"), [({"partitions": 0}, "partitions=0 is invalid"), ({"prefix": ""}, None)])
+def test_options_are_checked(options: dict[str, Any], text: str | None) -> None:
+    if text is None:
+        SQLAlchemyStore(AsyncSession, **options)
+    else:
+        with pytest.raises(ValueError, match=text):
+            SQLAlchemyStore(AsyncSession, **options)
+
+
+async def test_sqlite_in_memory_is_rejected(tmp_path: Path) -> None:
+    engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+    store = SQLAlchemyStore(AsyncSession, engine=engine)
+    with pytest.raises(StoreError, match=r"in memory belongs to one connection.*use a file"):
+        await store.create("shop", SessionContainer(Place("sqlite-aiosqlite-AsyncSession", tmp_path), engine))
+    await store.aclose()
+    await engine.dispose()
+
+
+async def test_sqlite_that_does_not_wait_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db", connect_args={"timeout": 0})
+    place = Place("sqlite-aiosqlite-AsyncSession", tmp_path)
+    store = SQLAlchemyStore(AsyncSession, engine=engine)
+    with caplog.at_level(logging.WARNING, "diator.stores"):
+        await store.create("shop", SessionContainer(place, engine))
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "The SQLite database is in journal_mode=delete, where readers and writers block each other",
+        "The SQLite connections have no busy timeout, so units fail while another one writes",
+    ]
+    await store.aclose()
+    await engine.dispose()
+
+
+async def test_lost_connections_are_no_permanent_error(place: Place, store: SQLAlchemyStore) -> None:
+    if place.database != "postgresql":
+        pytest.skip("it has no server")
+    await store.write([message("a")])
+    await place.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    with pytest.raises(StoreUnavailableError):
+        await store.write([message("a")])
+    await store.write([message("a")])
