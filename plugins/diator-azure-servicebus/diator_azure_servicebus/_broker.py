@@ -164,9 +164,9 @@ class ServiceBusBroker:
     # Life.
 
     async def connect(self) -> None:
-        """Open, and see that somebody listens.
+        """Open, and ensure that a server listens.
 
-        Raises `~diator.BrokerUnavailableError` where nobody does; it is open all the same, and works when they do.
+        Raises `~diator.BrokerUnavailableError` if none does; it is open regardless, and works as soon as one does.
         """
         if self._link is None:
             link = self._link_factory.link()
@@ -242,7 +242,7 @@ class ServiceBusBroker:
         return [entity.path for entity in missing]
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Tell how subscriptions stand; counts only where the broker may manage the namespace."""
+        """Return the status of subscriptions; counts only if the broker may manage the namespace."""
         topology = self._open_topology()
         queues = [self._planner.queue_of(one) for one in subscriptions]
         counts = await topology.counts(queues)

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entities_of(app: Diator) -> Sequence[Entity]:
-    """Give what an app needs. Raises `LoadError` where it has another broker, or none."""
+    """Return what an app needs. Raises `LoadError` if it has another broker, or none."""
     inspect_app(app)
     brokerage = messaging_of(app)
     if brokerage is None or not isinstance(brokerage.broker, ServiceBusBroker):

@@ -1,4 +1,4 @@
-"""Copies: a message that is sent again, with everything that its sender has given it, types included."""
+"""Copies: a message that is sent again, with everything that its sender gave it, types included."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -173,6 +173,6 @@ def _plain(
 
 
 def _as_long(value: object) -> object:
-    """Have the SDK write 64 bits where a number needs them: it takes every number for one of 32."""
+    """Make the SDK write 64 bits if a number needs them: it encodes every number in 32."""
     is_long = isinstance(value, int) and not isinstance(value, bool) and value not in _INT
     return {"TYPE": "LONG", "VALUE": value} if is_long else value

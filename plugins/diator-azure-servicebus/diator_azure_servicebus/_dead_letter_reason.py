@@ -30,7 +30,7 @@ class _Told(msgspec.Struct, omit_defaults=True):
 
 
 def write(why: MoveToDeadLetters) -> tuple[str, str]:
-    """Give the reason and the description of a dead letter. Their texts have no half characters."""
+    """Return the reason and the description of a dead letter, neither with a part of a character."""
     now = datetime.now(timezone.utc)
     told = _Told(now, why.attempts, why.error, why.traceback)
     text = msgspec.json.encode(told)
@@ -54,7 +54,7 @@ def _packed(shown: _Told, why: MoveToDeadLetters) -> _Told:
 
 
 def read(message: ServiceBusReceivedMessage) -> tuple[MoveToDeadLetters, datetime]:
-    """Say why a message is a dead letter, and since when; of those of the service itself the latter is not known."""
+    """Return why a message is a dead letter, and since when, which is not known if the service made it one."""
     properties = text_properties(message)
     reason = properties.get("DeadLetterReason", "")
     description = properties.get("DeadLetterErrorDescription") or None

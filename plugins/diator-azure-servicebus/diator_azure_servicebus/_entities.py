@@ -30,7 +30,7 @@ class Entity(NamedTuple):
     topic: str | None = None
     """Whose subscription it is."""
     sessions: bool | None = None
-    """Whether a queue has sessions; ``None`` where that is the business of somebody else."""
+    """Whether a queue has sessions; ``None`` if this does not matter."""
     forward_to: str | None = None
     duplicate_window: float = 0.0
     lock_seconds: float = 60.0
@@ -50,7 +50,7 @@ class _Owner(NamedTuple):
 
 
 class EntityPlanner:
-    """Says which entities there are."""
+    """Plans the entities that subscriptions and topics need."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -68,7 +68,7 @@ class EntityPlanner:
         return queue if self._settings.layout == "queues" else queue + RETRY
 
     def entities(self, subscriptions: Iterable[Subscription], topics: Iterable[Topic] = ()) -> list[Entity]:
-        """Give all that must exist, each before what needs it."""
+        """Return all that must exist, each before what needs it."""
         found: dict[str, Entity] = {}
         for subscription in subscriptions:
             for entity in self._of(subscription):

@@ -90,7 +90,7 @@ _BROKEN = (
     "Did not receive reciprocal protocol header",
     "Found no matching pending transfer",
 )
-"""What the SDK says in errors of Python's own when its connection broke meanwhile, and it has put its parts away."""
+"""What Python's own errors say that the SDK raises after its connection broke and its parts were dropped."""
 _BUILT_IN = (ValueError, AttributeError, TypeError, RuntimeError)
 _FOREVER = "CERTIFICATE_VERIFY_FAILED"
 _CLOSE_TIMEOUT = 3.0
@@ -100,8 +100,8 @@ _CLOSE_TIMEOUT = 3.0
 def translate(error: BaseException, what: str) -> BrokerError:
     """Return the matching error of Diator, with the original as its cause. ``what`` names the entity.
 
-    Only what is known to pass is an outage. All else is for good: what is wrong in a message, in this program or in the
-    SDK does not get better by trying again.
+    Only what is known to pass is an outage. All else is permanent: another attempt does not correct a message, this
+    program or the SDK.
     """
     if isinstance(error, BrokerError):
         return error
@@ -121,7 +121,7 @@ def _translated(error: BaseException, what: str) -> BrokerError:
 
 @contextlib.contextmanager
 def translated(what: str) -> Generator[None, None, None]:
-    """Have whatever is raised be an error of Diator."""
+    """Raise every error as one of Diator."""
     try:
         yield
     except BrokerError:
@@ -155,9 +155,9 @@ def _may_pass(error: sdk.ServiceBusError) -> bool:
 
 
 def unclear(error: BaseException, what: str) -> BrokerUnavailableError | None:
-    """Give the error to raise if a settlement may be recorded, though its lock is said to be lost.
+    """Return the error to raise if a settlement may be recorded, though its lock is reported as lost.
 
-    The SDK asks the management node where the link has not confirmed a settlement; the answer is the same for what the
+    The SDK asks the management node if the link has not confirmed a settlement; the answer is the same for what the
     link has recorded and for what it has not. Only that node gives a status.
     """
     if getattr(error, "_status_code", None) is None:

@@ -1,4 +1,4 @@
-"""Fetching: messages are taken from a receiver of the SDK while somebody waits for them, and not longer."""
+"""Fetching: messages are received over the SDK while a `receive` waits for them, and not longer."""
 
 import asyncio
 from collections import deque
@@ -22,7 +22,7 @@ class LockedMessage:
     def __init__(self, message: ServiceBusReceivedMessage, link: object) -> None:
         self.message = message
         self.link = link
-        """What it came by: it can be given back only there."""
+        """The link that it came by, over which alone it can be released without counting a delivery."""
         self.failures = 0
         self.settled = False
         self.lost = False
@@ -41,7 +41,7 @@ class LockedMessage:
         return until is not None and until <= datetime.now(timezone.utc)
 
     def delivery(self, subscription: Subscription, failures: int | None = None) -> Delivery:
-        """Hand it out. What counts of failures there is stands in the message, unless it is given."""
+        """Return its delivery. The message has the failure count, unless ``failures`` is passed."""
         content = from_wire(self.message, subscription)
         self.failures = content.failures if failures is None else failures
         return Delivery(
@@ -59,7 +59,7 @@ class LockedMessage:
 class Fetcher:
     """A receiver of the SDK. ``wake`` is called when something has come, or has failed.
 
-    ``returned`` is told of each message that came and was given back without having been handed out.
+    ``returned`` is called for each message that is released without having been delivered.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Fetcher:
         self.sdk = sdk
         self._returned = returned
         self.ready: deque[LockedMessage] = deque()
-        """What has come and was not handed out."""
+        """Received and not delivered."""
         self.error: BaseException | None = None
         """Why the last fetch has failed."""
         self.came_empty = False
@@ -103,17 +103,17 @@ class Fetcher:
             self.error = error
 
     def drop_expired(self) -> None:
-        """Let go of what has waited for longer than its lock: it is somebody else's by now."""
+        """Drop messages that waited longer than their lock: other receivers may have them."""
         while self.ready and self.ready[0].expired:
             self.ready.popleft()
 
     def take_error(self) -> BaseException | None:
-        """Give the error of the last fetch, once."""
+        """Return the error of the last fetch, once."""
         error, self.error = self.error, None
         return error
 
     def pause(self) -> "asyncio.Task[None]":
-        """Take no more messages, and give back what nobody has."""
+        """Take no more messages, and release those that were not delivered."""
         task, self._task = self._task, None
         return self._then(self._pause(task))
 
@@ -125,11 +125,11 @@ class Fetcher:
         await self.release_all(ready)
 
     def release_soon(self, several: Iterable[LockedMessage]) -> None:
-        """Give messages back before the next fetch."""
+        """Release messages before the next fetch."""
         self._then(self.release_all(list(several)))
 
     def _then(self, work: Awaitable[None]) -> "asyncio.Task[None]":
-        """Do something after what was begun before, and before the next fetch."""
+        """Do this after earlier work, and before the next fetch."""
         self._pausing = asyncio.ensure_future(_after(self._pausing, work))
         return self._pausing
 
@@ -139,7 +139,7 @@ class Fetcher:
             await stopped(self._task)
 
     async def release_all(self, several: Iterable[LockedMessage]) -> None:
-        """Give messages back, as far as the connection lets us; the others come again when their lock ends."""
+        """Release messages if the connection allows it; others are redelivered when their lock expires."""
         several = list(several)
         if self._returned is not None:
             for held in several:
@@ -147,7 +147,7 @@ class Fetcher:
         await asyncio.gather(*(quietly(self.sdk.release(held.message, held.link)) for held in several))
 
     async def aclose(self, held: Iterable[LockedMessage]) -> None:
-        """Give back these and all that nobody has, and close."""
+        """Release these and all that were not delivered, and close."""
         await asyncio.wait([self.pause()])
         await self.release_all(held)
         await quietly(self.sdk.close())

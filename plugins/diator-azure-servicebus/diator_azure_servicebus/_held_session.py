@@ -1,7 +1,7 @@
-"""A lane: one session that a receiver holds, which is the messages of one key, in order.
+"""A session that a receiver holds: the messages of one key, in order.
 
-What is to be retried is given back to its place, and the session is held until it is due. How often a message has
-failed stands in the state of the session, so that whoever gets the session next knows it.
+A message to be retried is released to its place, and the session is held until it is due. The failure counts are in
+the state of the session, for the next receiver that holds it.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from diator_azure_servicebus._sdk import Receiver
 IDLE_SESSION = 0.5
 """Seconds for which a session is kept when it has no more messages."""
 _MISFITS = 5
-"""So often messages may come out of order before the session is let go."""
+"""Messages that may come out of order before the session is closed."""
 _MIN_LEASE_SHARE = 0.8
-"""The share of a lock that must be left when a message is handed out."""
+"""The share of a lock that must remain when a message is delivered."""
 
 
 class _State(msgspec.Struct, omit_defaults=True):
@@ -35,7 +35,7 @@ class _State(msgspec.Struct, omit_defaults=True):
     failures: dict[int, int] = {}
     """How often messages have failed, by their sequence numbers."""
     due: float = 0.0
-    """When the first may be handed out again, in seconds since 1970."""
+    """When the first may be delivered again, in seconds since 1970."""
 
 
 class HeldSession:
@@ -43,17 +43,17 @@ class HeldSession:
 
     def __init__(self, sdk: Receiver, state: bytes | None, lease: float, wake: Callable[[], None]) -> None:
         self.fetcher = Fetcher(sdk, wake, self._returned)
-        self.out: dict[int, LockedMessage] = {}
-        """What was handed out and is not settled, by identity."""
+        self.in_flight: dict[LockedMessage, None] = {}
+        """What was delivered and is not settled, in order."""
         self.lost = False
         self._sdk = sdk
         self._lease = lease
         self._wake = wake
         self._state = _read(state)
         self._broken = False
-        """Whether something was given back while others of it are still out."""
+        """Whether a message was released while others of the session are in flight."""
         self._owed: set[int] = set()
-        """What was given back and must come before anything later."""
+        """Sequence numbers that were released and must come before any later one."""
         self._misfits = 0
         self._keeping: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
@@ -72,12 +72,12 @@ class HeldSession:
 
     @property
     def is_free(self) -> bool:
-        """Whether it may be given up."""
-        return not self.out and not self.is_held
+        """Whether it may be closed."""
+        return not self.in_flight and not self.is_held
 
     @property
     def is_done(self) -> bool:
-        """Whether there is no more to be had of it now."""
+        """Whether it has no more messages now."""
         ended = self._misfits > _MISFITS or (self.fetcher.came_empty and not self.fetcher.is_busy)
         return self.is_free and ended and not self.fetcher.ready
 
@@ -91,19 +91,19 @@ class HeldSession:
         until = self._sdk.session.locked_until_utc
         return timedelta(days=1) if until is None else until - datetime.now(timezone.utc)
 
-    # Handing out
+    # Delivering
 
     def start(self, limit: int) -> None:
-        """Fetch, if what comes may be handed out."""
-        if self._may_hand_out and not self.fetcher.ready:
+        """Fetch, if what comes may be delivered."""
+        if self._may_deliver and not self.fetcher.ready:
             self.fetcher.start(limit, IDLE_SESSION)
 
     @property
-    def _may_hand_out(self) -> bool:
-        return not self.lost and not self.is_held and not (self._broken and self.out)
+    def _may_deliver(self) -> bool:
+        return not self.lost and not self.is_held and not (self._broken and self.in_flight)
 
     def is_fresh(self) -> bool:
-        """Whether enough is left of the lock for messages to be handed out; renews it otherwise, then wakes."""
+        """Return whether enough of the lock remains to deliver messages; otherwise renew it, then wake."""
         ended = self._refreshing is not None and self._refreshing.done()
         if ended:
             self._refreshing = None
@@ -121,17 +121,17 @@ class HeldSession:
         self._wake()
 
     def take(self, limit: int) -> list[LockedMessage]:
-        """Give what may be handed out, in order. What has come too early is given back."""
+        """Return what may be delivered, in order. What came too early is released."""
         ready, self.fetcher.ready = (
             sorted(self.fetcher.ready, key=lambda held: held.sequence),
             deque(),
         )
-        taken = list(self._in_order(ready)) if self._may_hand_out else []
+        taken = list(self._in_order(ready)) if self._may_deliver else []
         early, kept = ready[len(taken) :], taken[limit:]
         self.fetcher.ready.extend(kept)
         for held in taken[:limit]:
             held.failures = self._state.failures.get(held.sequence, 0)
-            self.out[id(held)] = held
+            self.in_flight[held] = None
         if early:
             self._misfits += 1
             self.fetcher.release_soon(early)
@@ -150,10 +150,10 @@ class HeldSession:
     # Settling
 
     async def settle(self, held: LockedMessage, outcome: Outcome) -> bool:
-        """Settle one; tells whether it was lost.
+        """Settle one; return whether it was lost.
 
-        Raises `~diator.BrokerError` where that is worth another try, and where the connection broke: the outcome may be
-        recorded then, and what is told as lost must not be.
+        Raises `~diator.BrokerError` if another attempt can help, and if the connection broke: the outcome may be
+        recorded then, and what is reported as lost must not be.
         """
         if held.settled:
             return False
@@ -176,8 +176,8 @@ class HeldSession:
                 self.lose()  # a session does not outlive its connection
             raise translate(error, self.path) from error
         held.settled = True
-        self.out.pop(id(held), None)
-        self._broken = self._broken and bool(self.out)
+        self.in_flight.pop(held, None)
+        self._broken = self._broken and bool(self.in_flight)
         return False
 
     async def _carry_out(self, held: LockedMessage, outcome: Outcome) -> None:
@@ -206,7 +206,7 @@ class HeldSession:
 
     async def _forget(self, held: LockedMessage) -> None:
         if self._state.failures.pop(held.sequence, None) is not None:
-            with contextlib.suppress(Exception):  # what stays there does no harm
+            with contextlib.suppress(Exception):  # a count that stays does no harm
                 await self._save()
 
     async def _save(self) -> None:
@@ -216,7 +216,7 @@ class HeldSession:
     # The lock
 
     async def renew(self) -> bool:
-        """Renew the lock; tells whether it was lost. Raises `~diator.BrokerError` where that is worth another try."""
+        """Renew the lock; return whether it was lost. Raises `~diator.BrokerError` if another attempt can help."""
         if self.lost or self.has_expired:
             self.lose()
             return True
@@ -231,9 +231,9 @@ class HeldSession:
         return self.lost
 
     def lose(self) -> None:
-        """Note that somebody else may have the session now."""
+        """Note that another receiver may hold the session now."""
         self.lost = True
-        for held in self.out.values():
+        for held in self.in_flight:
             held.lost = True
         self._wake()
 
@@ -242,18 +242,18 @@ class HeldSession:
             self._keeping = asyncio.ensure_future(self._keep_until_due())
 
     async def _keep_until_due(self) -> None:
-        """Keep the lock while the session waits for a retry: nobody else does then."""
+        """Renew the lock while the session waits for a retry: the engine has no delivery of it to renew."""
         while self.is_held and not self.lost:
             await asyncio.sleep(min(self._lease / 3, max(0.0, self._state.due - time.time())))
-            if not self.out and self.is_held:
+            if not self.in_flight and self.is_held:
                 with contextlib.suppress(BrokerError):  # it is tried again, or is lost
                     await self.renew()
         self._wake()
 
     async def aclose(self) -> None:
-        """Give up the session, and with it everything that is not settled."""
+        """Release the session, and with it everything that is not settled."""
         self.lost = True  # what is settled from now on has been released with the session
-        for held in self.out.values():
+        for held in self.in_flight:
             held.lost = True
         for task in (self._keeping, self._refreshing):
             if task is not None:
@@ -266,4 +266,4 @@ def _read(state: bytes | None) -> _State:
     try:
         return msgspec.json.decode(bytes(state), type=_State) if state else _State()
     except msgspec.DecodeError:
-        return _State()  # somebody else's: it says nothing of failures
+        return _State()  # written by another program

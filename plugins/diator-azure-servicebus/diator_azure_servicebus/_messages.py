@@ -81,14 +81,14 @@ def from_wire(message: ServiceBusReceivedMessage, subscription: Subscription) ->
 
 
 def text_properties(message: ServiceBusReceivedMessage) -> dict[str, str]:
-    """Give the application properties as texts, as the CloudEvents AMQP binding writes them; null is none."""
+    """Return the application properties as texts, as the CloudEvents AMQP binding writes them, without nulls."""
     raw: Mapping[Any, Any] = message.application_properties or {}
     found = {text_of(name): value for name, value in raw.items() if value is not None}
     return {name: _READ.get(name, text_of)(value) for name, value in found.items()}
 
 
 def body_of(message: ServiceBusReceivedMessage) -> bytes:
-    """Give the body: the data sections, or a value that is a text or binary. Raises `ValueError` for anything else."""
+    """Return the body: the data sections, or a value that is text or binary. Raises `ValueError` for anything else."""
     body: Any = message.body
     if message.body_type is AmqpMessageBodyType.DATA:
         return b"".join(map(bytes, body))
@@ -118,7 +118,7 @@ def _topic_of(headers: Mapping[str, str], subscription: Subscription) -> str | N
 
 
 def text_of(value: object) -> str:
-    """Give the name or value of a property as a text; what is none is not needed, and must not be in the way."""
+    """Return the name or value of a property as a text, whatever it is: only `_needed` ones must be right."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -129,7 +129,7 @@ def _needed(value: object) -> str:
 
 
 def _moment(value: object) -> str:
-    """Give a time as a text. As a timestamp it comes in milliseconds."""
+    """Return a time as a text. A timestamp is in milliseconds."""
     if not isinstance(value, int) or isinstance(value, bool):
         return _needed(value)
     try:

@@ -41,22 +41,22 @@ def is_subscription_of(subscription: str, queue: str) -> bool:
 
 
 def message_id_of(event_id: str) -> str:
-    """Give the message id: the id of the event itself wherever it fits."""
+    """Return the message id: the id of the event if it fits."""
     return _short(event_id)
 
 
 def session_of(key: str | None, event_id: str) -> str:
-    """Give the session id: the key; without one, a session of the message's own, so that it waits for no other."""
+    """Return the session id: the key; without one, a session of the message's own, so that it waits for no other."""
     return _short(key) if key else _short(f"~{event_id}" if key is None else "~")
 
 
 def partition_of(key: str | None) -> str | None:
-    """Give the partition key, where there are no sessions."""
+    """Return the partition key, which is used without sessions."""
     return _short(key) if key else None
 
 
 def copy_id_of(message_id: str, subscription: str, failures: int) -> str:
-    """Give the message id of a retry. It is the same if the same failure is recorded twice, and differs otherwise."""
+    """Return the message id of a retry. It is the same if the same failure is recorded twice, and differs otherwise."""
     return str(uuid5(NAMESPACE_OID, f"{message_id}\n{subscription}\n{failures}"))
 
 

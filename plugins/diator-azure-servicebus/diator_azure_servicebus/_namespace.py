@@ -33,7 +33,7 @@ class NamespaceClient:
         self._senders: dict[str, Sender] = {}
 
     async def dial(self) -> None:
-        """See that somebody listens there. Raises `~diator.BrokerUnavailableError`."""
+        """Ensure that a server listens there. Raises `~diator.BrokerUnavailableError`."""
         host, _, port = self._client.fully_qualified_namespace.partition(":")
         if self._port is None and not port:
             return
@@ -118,6 +118,6 @@ async def _opened(sdk: Receiver) -> Receiver:
 
 
 def default_port(connection_string: str | None) -> int:
-    """Give the port of the service, or of its emulator."""
+    """Return the port of the service, or of its emulator."""
     emulated = connection_string is not None and "usedevelopmentemulator=true" in connection_string.lower()
     return _EMULATOR_PORT if emulated else _PORT

@@ -9,7 +9,7 @@ _COMMANDS = {"queue": "queue", "topic": "topic", "subscription": "topic subscrip
 
 
 def commands(entities: Iterable[Entity], namespace: str, group: str) -> Iterator[str]:
-    """Give one command for each entity, in an order in which they can be run."""
+    """Return one command for each entity, in an order in which they can be run."""
     for entity in entities:
         words = ["az", "servicebus", *_COMMANDS[entity.kind].split(), "create"]
         words += ["--resource-group", group, "--namespace-name", namespace]
@@ -34,7 +34,7 @@ def _options(entity: Entity) -> Iterator[str]:
 
 
 def server_command(entities: Iterable[Entity]) -> str:
-    """Give the command that starts the test server with all of them."""
+    """Return the command that starts the test server with all of them."""
     words = ["servicebus-test-server"]
     for entity in entities:
         name = f"{entity.topic}/{entity.name}" if entity.topic else entity.name

@@ -40,7 +40,7 @@ class _LinkOpener:
     """Has one task at a time open or close the link, never forever, and leaves no socket behind.
 
     In version 7.15 each call that finds the connection broken closes the link and opens another, beside the others that
-    do the same, and does so also while it is closed for good. An opening that is not answered holds up everybody else.
+    do the same, and does so also while it is closed permanently. An unanswered opening blocks all other calls.
     And the socket stays open where the peer has hung up first, or where opening is cut short.
     """
 
@@ -69,7 +69,7 @@ class _LinkOpener:
     async def _open_in_turn(self, timeout: float | None) -> None:
         async with self._lock:
             if self._is_closed:
-                raise ServiceBusConnectionError(message="the link was closed for good")
+                raise ServiceBusConnectionError(message="the link was closed permanently")
             if self._sdk._running:
                 return
             await self._stop_reading()
@@ -147,7 +147,7 @@ class _Receiver(Receiver):
         return getattr(self._private._handler, "_link", None)
 
     def keep_payloads(self) -> None:
-        """Have each message that is received know its bytes."""
+        """Keep the bytes of each message that is received."""
         build = self._private._build_received_message
 
         def build_received_message(received: Any) -> Any:

@@ -34,18 +34,17 @@ class QueueReceiver(Receiving):
         super().__init__(sdk.entity_path, subscription, lease, forget)
         self._sdk = sdk
         self._retries = retries
-        self._out: dict[int, LockedMessage] = {}
+        self._in_flight: dict[LockedMessage, None] = {}
         self._fetcher = Fetcher(sdk, self._woken.set)
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Settle many at the same time; give those whose lock was lost."""
-        with self._settling():
-            await self._reopen()
-            done = await asyncio.gather(*(self._settle(*one) for one in settlements), return_exceptions=True)
+        """Settle many at the same time; return those whose lock was lost."""
+        await self._reopen()
+        done = await asyncio.gather(*(self._settle(*one) for one in settlements), return_exceptions=True)
         return _lost([delivery for delivery, _ in settlements], done)
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
-        """Renew locks; give those that were lost already."""
+        """Renew locks; return those that were lost already."""
         await self._reopen()
         done = await asyncio.gather(*(self._renew(one) for one in deliveries), return_exceptions=True)
         return _lost(deliveries, done)
@@ -57,16 +56,16 @@ class QueueReceiver(Receiving):
                 await self._sdk.__aenter__()
 
     async def _close(self) -> None:
-        released, self._out = [held for held in self._out.values() if not held.lost], {}
+        released, self._in_flight = [held for held in self._in_flight if not held.lost], {}
         for held in released:
             held.lost = True  # what is settled from now on has been released
         await self._fetcher.aclose(released)
 
-    def _hand_out(self, limit: int) -> Sequence[Delivery]:
+    def _deliver(self, limit: int) -> Sequence[Delivery]:
         self._fetcher.drop_expired()
         ready = self._fetcher.ready
         taken = [ready.popleft() for _ in range(min(limit, len(ready)))]
-        self._out.update((id(held), held) for held in taken)
+        self._in_flight.update(dict.fromkeys(taken))
         if taken:
             self._look_at_lock(taken[0].message.locked_until_utc)
         return [held.delivery(self._subscription) for held in taken]
@@ -96,7 +95,7 @@ class QueueReceiver(Receiving):
                 if (held.copied or not isinstance(outcome, RetryAfter)) and (outage := unclear(error, self._queue)):
                     raise outage from error
         held.lost = not held.settled
-        self._out.pop(id(held), None)
+        self._in_flight.pop(held, None)
         return held.lost
 
     async def _carry_out(self, held: LockedMessage, delivery: Delivery, outcome: Outcome) -> None:
@@ -144,7 +143,7 @@ class QueueReceiver(Receiving):
 
     def _lose(self, held: LockedMessage) -> bool:
         held.lost = True
-        self._out.pop(id(held), None)
+        self._in_flight.pop(held, None)
         return True
 
 
@@ -153,7 +152,7 @@ def _seconds_until(moment: datetime) -> float:
 
 
 def _lost(deliveries: Sequence[Delivery], done: "Sequence[bool | BaseException]") -> Collection[Delivery]:
-    """Give those of which it came out that they are lost; raise what has failed of the others."""
+    """Return those that are lost, or raise the first error."""
     for result in done:
         if isinstance(result, BaseException):
             raise result

@@ -1,10 +1,9 @@
 """What receivers of queues with and without sessions have in common: waiting, resting and closing."""
 
 import asyncio
-import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timezone
 
 from diator.brokers import Delivery, Receiver, Settlement, Subscription
@@ -14,10 +13,8 @@ logger = logging.getLogger("diator")
 
 IDLE_BEFORE_REST = 0.1
 """Seconds for which a receiver is ready for the next call before it takes no more messages from the others."""
-_SETTLE_TIMEOUT = 3.0
-"""Seconds that closing waits for settlements that are under way."""
 _MIN_LEASE_SHARE = 0.75
-"""The share of a lease that is left of the lock when a message is handed out, at least."""
+"""The share of a lease for which the lock of a message must last when it is delivered."""
 
 
 class Receiving(ABC):
@@ -33,14 +30,12 @@ class Receiving(ABC):
         self._woken = asyncio.Event()
         self._is_waiting = False
         self._has_seen_a_lock = False
-        self._settlements = 0
-        self._settled = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def _hand_out(self, limit: int) -> Sequence[Delivery]:
-        """Return what may be handed out now. Nothing is awaited, so what is taken is given."""
+    def _deliver(self, limit: int) -> Sequence[Delivery]:
+        """Return what may be delivered now. Nothing is awaited, so that what is taken is returned."""
 
     @abstractmethod
     def _ask(self, limit: int) -> None:
@@ -52,7 +47,7 @@ class Receiving(ABC):
 
     @abstractmethod
     def _rest(self) -> None:
-        """No ``receive`` waits: leave messages to other receivers."""
+        """Leave messages to other receivers, since no ``receive`` waits."""
 
     @abstractmethod
     async def _close(self) -> None:
@@ -67,14 +62,14 @@ class Receiving(ABC):
         """Renew locks; return those that were lost already."""
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
-        """Wait for messages, and return at most ``limit`` of them; none if the receiver is closed meanwhile."""
+        """Wait for messages, and return at most ``limit`` of them; none once the receiver is closed."""
         if self._timer is not None:
             self._timer.cancel()
         self._is_waiting = True
         try:
             while self._closing is None:
                 self._woken.clear()
-                if deliveries := self._hand_out(limit):
+                if deliveries := self._deliver(limit):
                     return deliveries
                 if error := self._take_error():
                     raise translate(error, self._queue)
@@ -88,30 +83,12 @@ class Receiving(ABC):
     async def aclose(self) -> None:
         """Release what was not settled, and close."""
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close_after_settling())
+            self._closing = asyncio.ensure_future(self._close())
+            self._closing.add_done_callback(lambda _: self._forget(self))
             self._woken.set()
+            if self._timer is not None:
+                self._timer.cancel()
         await asyncio.shield(self._closing)
-
-    async def _close_after_settling(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._settlements:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), _SETTLE_TIMEOUT)
-        await self._close()
-        self._forget(self)
-
-    @contextlib.contextmanager
-    def _settling(self) -> Generator[None, None, None]:
-        """Have closing wait for this block."""
-        self._settlements += 1
-        self._settled.clear()
-        try:
-            yield
-        finally:
-            self._settlements -= 1
-            if not self._settlements:
-                self._settled.set()
 
     def _wake(self) -> None:
         self._woken.set()
@@ -128,8 +105,8 @@ class Receiving(ABC):
     def _look_at_lock(self, until: datetime | None) -> None:
         """Log an error if the first lock, which lasts ``until`` then, is shorter than the lease.
 
-        The app renews by its lease. If the lock ends before, a handler that takes long has its message delivered again
-        and again, until it is a dead letter.
+        The app renews by its lease. If the lock ends before, a handler that takes long has its message
+        redelivered until it is a dead letter.
         """
         if self._has_seen_a_lock or until is None:
             return
@@ -138,7 +115,7 @@ class Receiving(ABC):
         if seconds < self._lease * _MIN_LEASE_SHARE:
             logger.error(
                 "Service Bus locks a message of queue %s for %.0f s, and the broker has lease=%g: a handler that takes"
-                " longer gets it again and again; give lease=%.0f, or the queue a longer lock duration (or the clock of"
-                " this machine is wrong)",
+                " longer gets it again; set lease=%.0f, or a longer lock duration of the queue (or the clock of this"
+                " machine is wrong)",
                 *(self._queue, seconds, self._lease, max(1.0, seconds)),
             )

@@ -49,7 +49,7 @@ class Receiver(ServiceBusReceiver):
     async def return_prefetched(self) -> None:
         """Take no more messages, and release those that are on their way: as ``close`` does, but the link stays open.
 
-        Without it a message could lie in the socket of a receiver that nobody asks, locked.
+        Without it a locked message could lie in the socket of a receiver that no call uses.
         """
 
     async def release(self, message: ServiceBusReceivedMessage, link: object) -> None:  # noqa: ARG002

@@ -18,13 +18,13 @@ from diator_azure_servicebus._receiving import Receiving
 _WAIT = 30.0
 """Seconds for which the service is asked for a session at a time."""
 _HELD = 4
-"""So many times ``max_sessions`` there may be, with those that wait for a retry."""
+"""Sessions held at most, as a multiple of ``max_sessions``, including those that wait for a retry."""
 _CLEAN_UP_TIMEOUT = 10.0
 """Seconds that the SDK may take to close what it was opening; `quietly` gives it less."""
 
 
 class SessionReceiver(Receiving):
-    """One worker's access to a queue with sessions. Each session is a lane.
+    """One worker's access to a queue with sessions.
 
     It asks for sessions while a ``receive`` waits for messages: for one at first, and for more the more it has.
     """
@@ -35,25 +35,24 @@ class SessionReceiver(Receiving):
         super().__init__(queue, subscription, link.settings.lease, forget)
         self._link = link
         self._most = link.settings.max_sessions
-        self._lanes: list[HeldSession] = []
-        self._of: dict[int, HeldSession] = {}
-        """The lane of what is out, by the identity of what is held."""
+        self._sessions: list[HeldSession] = []
+        self._session_of: dict[LockedMessage, HeldSession] = {}
+        """The sessions of the messages in flight."""
         self._asking: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._error: BaseException | None = None
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Settle many, those of one session in order; give those whose session was lost."""
-        by_lane: dict[int, list[Settlement]] = {}
+        """Settle many, those of one session in order; return those whose session was lost."""
+        by_session: dict[HeldSession | None, list[Settlement]] = {}
         for settlement in settlements:
-            by_lane.setdefault(id(self._of.get(id(settlement[0].receipt))), []).append(settlement)
-        with self._settling():
-            done = await asyncio.gather(*map(self._settle, by_lane.values()), return_exceptions=True)
+            by_session.setdefault(self._session_of.get(settlement[0].receipt), []).append(settlement)
+        done = await asyncio.gather(*map(self._settle, by_session.values()), return_exceptions=True)
         self._wake()
         return _joined(done)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
-        """Settle those of one session: in order, but neighbours that are acknowledged side by side."""
+        """Settle those of one session in order; adjacent acknowledgements are settled together."""
         lost: list[Delivery] = []
         for _, run in groupby(settlements, lambda settlement: isinstance(settlement[1], Ack)):
             one_by_one = [*run]
@@ -68,55 +67,55 @@ class SessionReceiver(Receiving):
     async def _settle_one(self, settlement: Settlement) -> list[Delivery]:
         delivery, outcome = settlement
         held: LockedMessage = delivery.receipt
-        lane = self._of.get(id(held))
-        is_lost = not held.settled and (held.lost or (lane is not None and await lane.settle(held, outcome)))
-        self._of.pop(id(held), None)
+        session = self._session_of.get(held)
+        is_lost = not held.settled and (held.lost or (session is not None and await session.settle(held, outcome)))
+        self._session_of.pop(held, None)
         return [delivery] if is_lost else []
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
-        """Renew the sessions of these; give those that were lost already."""
-        lanes = {id(lane): lane for one in deliveries if (lane := self._of.get(id(one.receipt))) is not None}
-        done = await asyncio.gather(*(lane.renew() for lane in lanes.values()), return_exceptions=True)
+        """Renew the sessions of these; return those that were lost already."""
+        sessions = {self._session_of[one.receipt] for one in deliveries if one.receipt in self._session_of}
+        done = await asyncio.gather(*(session.renew() for session in sessions), return_exceptions=True)
         for result in done:
             if isinstance(result, BaseException):
                 raise result
         lost = [one for one in deliveries if one.receipt.lost]
         for one in lost:
-            self._of.pop(id(one.receipt), None)
+            self._session_of.pop(one.receipt, None)
         return lost
 
     async def _close(self) -> None:
         self._stop_asking()
-        lanes, self._lanes = self._lanes, []
-        await asyncio.gather(*(lane.aclose() for lane in lanes))
+        sessions, self._sessions = self._sessions, []
+        await asyncio.gather(*(session.aclose() for session in sessions))
         while self._background:
             await asyncio.wait(list(self._background))
 
-    # Handing out
+    # Delivering
 
-    def _hand_out(self, limit: int) -> list[Delivery]:
+    def _deliver(self, limit: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
-        for lane in self._lanes:
-            if len(deliveries) < limit and lane.fetcher.ready and lane.is_fresh():
-                taken = lane.take(limit - len(deliveries))
-                self._of.update((id(held), lane) for held in taken)
+        for session in self._sessions:
+            if len(deliveries) < limit and session.fetcher.ready and session.is_fresh():
+                taken = session.take(limit - len(deliveries))
+                self._session_of.update(dict.fromkeys(taken, session))
                 deliveries += [held.delivery(self._subscription, held.failures) for held in taken]
-        if len(self._lanes) > 1:
-            self._lanes.append(self._lanes.pop(0))  # so that each is first in turn
+        if len(self._sessions) > 1:
+            self._sessions.append(self._sessions.pop(0))  # so that each is first in turn
         return deliveries
 
     def _ask(self, limit: int) -> None:
         """Fetch from the sessions there are, and ask for more: for one only while messages wait for their locks.
 
-        LinkFactory many takes long, in which the locks of those that are open would run out.
+        Opening many takes long, and meanwhile the locks of those that are open would run out.
         """
         self._tidy()
-        for lane in self._lanes:
-            lane.start(limit)
-        active = sum(not lane.is_held for lane in self._lanes)
+        for session in self._sessions:
+            session.start(limit)
+        active = sum(not session.is_held for session in self._sessions)
         asking = len(self._asking)
-        room = min(self._most - active, self._most * _HELD - len(self._lanes)) - asking
-        wanted = 1 if any(lane.fetcher.ready for lane in self._lanes) else 1 + active
+        room = min(self._most - active, self._most * _HELD - len(self._sessions)) - asking
+        wanted = 1 if any(session.fetcher.ready for session in self._sessions) else 1 + active
         for _ in range(min(room, wanted - asking)):
             task = asyncio.ensure_future(self._open())
             self._asking.add(task)
@@ -131,7 +130,7 @@ class SessionReceiver(Receiving):
         self._woken.set()
 
     async def _open(self) -> None:
-        """Get the next session that is free, and what is known of it."""
+        """Open the next free session, and read its state."""
         try:
             sdk = await self._link.session(self._queue, _WAIT)
             try:
@@ -150,34 +149,34 @@ class SessionReceiver(Receiving):
             await quietly(sdk.close())
             return
         self._look_at_lock(sdk.session.locked_until_utc)
-        self._lanes.append(HeldSession(sdk, state, self._lease, self._wake))
+        self._sessions.append(HeldSession(sdk, state, self._lease, self._wake))
         self._linger()
 
-    # Letting go
+    # Closing sessions
 
     def _tidy(self) -> None:
-        """Let go of the sessions that have no more messages, or are lost."""
-        for lane in list(self._lanes):
-            if lane.fetcher.take_error() is not None:
-                lane.lose()
-            if lane.lost or lane.is_done:
-                self._let_go(lane)
+        """Close the sessions that have no more messages, or are lost."""
+        for session in list(self._sessions):
+            if session.fetcher.take_error() is not None:
+                session.lose()
+            if session.lost or session.is_done:
+                self._close_session(session)
 
-    def _let_go(self, lane: HeldSession) -> None:
-        self._lanes.remove(lane)
-        self._in_background(lane.aclose())
+    def _close_session(self, session: HeldSession) -> None:
+        self._sessions.remove(session)
+        self._in_background(session.aclose())
 
     def _rest(self) -> None:
-        """Leave all sessions of which nothing is out to other receivers."""
+        """Release all sessions without a message in flight, for other receivers."""
         if self._is_waiting or self._closing is not None:
             return
         self._stop_asking()
         self._tidy()
-        for lane in list(self._lanes):
-            if lane.is_free:
-                self._let_go(lane)
+        for session in list(self._sessions):
+            if session.is_free:
+                self._close_session(session)
             else:
-                lane.fetcher.pause()
+                session.fetcher.pause()
 
     def _stop_asking(self) -> None:
         """Stop each once: a second cancel would cut short its closing, and leave a session locked for a lease."""

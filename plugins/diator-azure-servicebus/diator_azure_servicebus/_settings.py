@@ -69,7 +69,7 @@ _FORMS = f"{SCHEME}://my-namespace, or {SCHEME}://?{_VARIABLE}=NAME for a connec
 
 
 def read_url(url: str) -> tuple[str | Variable, dict[str, Any]]:
-    """Give the namespace of an address, or where the connection string is, and the settings in its query.
+    """Return the namespace of an address, or where the connection string is, and the settings in its query.
 
     Raises `~diator.ConfigurationError`.
     """

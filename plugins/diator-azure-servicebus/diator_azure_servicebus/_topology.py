@@ -41,7 +41,7 @@ class Topology(Protocol):
         ...
 
     async def counts(self, queues: Sequence[str], /) -> Sequence[QueueCounts | None]:
-        """Count what is in queues; None for those that it can't tell of."""
+        """Count what is in queues; None if it is not known."""
         ...
 
     async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
@@ -62,7 +62,7 @@ class Topology(Protocol):
 
 
 class ProbeTopology:
-    """Looks by opening links, which anyone may who uses the entities; creates nothing. For the emulator."""
+    """Looks by opening links, for which no right *Manage* is needed; creates nothing. For the emulator."""
 
     def __init__(self, link: NamespaceClient) -> None:
         self._link = link
@@ -74,11 +74,11 @@ class ProbeTopology:
         return [entity for entity, found in zip(entities, there, strict=True) if not found]
 
     async def create(self, entities: Sequence[Entity], /) -> None:
-        """Say what is missing."""
+        """Raise an error that names what is missing."""
         raise _cannot_create(entities)
 
     async def counts(self, queues: Sequence[str], /) -> Sequence[QueueCounts | None]:
-        """Tell nothing: the protocol of messages has no counts."""
+        """Return no counts: the protocol of messages has none."""
         return [None] * len(queues)
 
     async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:  # noqa: ARG002

@@ -56,7 +56,7 @@ class Link(ReceiverLink):
 
 
 class RoleSession(Session):
-    """Gives a confirmation to the links that it is for: its role is that of who settles (AMQP 1.0, part 2, 2.7.6).
+    """Passes a confirmation to the links that it is for: its role is the side that settles (AMQP 1.0, part 2, 2.7.6).
 
     In version 7.15 the confirmation that delivery 3 is a dead letter also passes for the answer to request 3 of the
     management node. That has no outcome that way, and waits forever.

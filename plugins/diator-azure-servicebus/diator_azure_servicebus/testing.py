@@ -14,7 +14,7 @@ __all__ = ["ServerTopology"]
 
 
 class ServerTopology:
-    """Lets a broker create entities on a server: ``ServiceBusBroker(..., topology=ServerTopology(server))``."""
+    """Makes a broker create entities on a server: ``ServiceBusBroker(..., topology=ServerTopology(server))``."""
 
     def __init__(self, server: ServiceBusServer) -> None:
         self._server = server
