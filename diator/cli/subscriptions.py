@@ -13,7 +13,7 @@ from diator.cli.tables import new_table, print_tables
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations
 from diator.engine.registrations import name_of
-from diator.errors import BrokerError, BrokerUnavailableError
+from diator.errors import BrokerError
 
 subscriptions = typer.Typer(
     help="List, create and remove the subscriptions of an app. The app is not started.", no_args_is_help=True
@@ -101,12 +101,10 @@ async def _find(operations: Operations, *, everything: bool) -> Found:
         return Found(used)
     try:
         return Found(used, await operations.other_subscriptions())
-    except BrokerUnavailableError:
-        raise
     except BrokerError as error:
         if everything:
             raise
-        return Found(used, failure=error)
+        return Found(used, failure=error)  # also an outage: the status of those that are used is worth having
 
 
 def _is_named_after(app: str | None, subscription: str) -> bool:

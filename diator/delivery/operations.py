@@ -25,6 +25,9 @@ from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationErro
 
 T = TypeVar("T")
 
+_MANY_ANSWERS = 12
+"""Timeouts that a call may take which looks at everything at the broker: two minutes in all, by default."""
+
 
 class OpenedDeadLetter(NamedTuple):
     """A dead letter, opened."""
@@ -118,7 +121,7 @@ class Operations(AsyncOnly):
         Handlers of other apps may use them. Raises `BrokerError` if the broker can't list them.
         """
         used = [one.subscription for one in self.consumed]
-        return await self._in_time("other_subscriptions", self._manager.other_subscriptions(used))
+        return await self._in_time("other_subscriptions", self._manager.other_subscriptions(used), _MANY_ANSWERS)
 
     async def remove_subscription(self, name: str) -> bool:
         """Delete a subscription, its messages and its dead letters; return false if the broker does not have it.
@@ -131,7 +134,7 @@ class Operations(AsyncOnly):
                 raise ConfigurationError([_in_use(one)])
         if name not in {status.name for status in await self.other_subscriptions()}:
             return False
-        return await self._in_time("remove_subscription", self._manager.remove_subscription(name))
+        return await self._in_time("remove_subscription", self._manager.remove_subscription(name), _MANY_ANSWERS)
 
     async def dead_letters(
         self, of: Iterable[ConsumerConfig] | None = None, wanted: DeadLetterFilter = ALL
@@ -174,11 +177,12 @@ class Operations(AsyncOnly):
             return broker
         raise BrokerError(f"{type(broker).__name__} keeps no dead letters: what fails for good is logged")
 
-    async def _in_time(self, call: str, answer: Awaitable[T]) -> T:
+    async def _in_time(self, call: str, answer: Awaitable[T], answers: int = 1) -> T:
+        seconds = self._timeout * answers
         try:
-            return await asyncio.wait_for(translated(self._broker, call, answer), self._timeout)
+            return await asyncio.wait_for(translated(self._broker, call, answer), seconds)
         except asyncio.TimeoutError as error:
-            raise BrokerUnavailableError(f"the broker did not answer within {self._timeout:g} s") from error
+            raise BrokerUnavailableError(f"the broker did not answer within {seconds:g} s") from error
 
 
 def select(consumed: Sequence[ConsumerConfig], names: Collection[str]) -> Sequence[ConsumerConfig]:

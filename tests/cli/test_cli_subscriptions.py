@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diator.brokers import Subscription
-from diator.errors import BrokerError
+from diator.errors import BrokerError, BrokerUnavailableError
 from tests.cli.held import APP, MAIL, NOTE, TOPIC, HeldBroker, held
 from tests.cli.prompt import run, write
 
@@ -184,9 +184,11 @@ def test_a_broker_that_does_not_list_shows_those_of_the_app(tmp_path: Path) -> N
 
 
 def test_a_broker_without_the_right_to_list_shows_those_of_the_app(tmp_path: Path, broker: HeldBroker) -> None:
-    broker.failing["other_subscriptions"] = BrokerError("no right to list")
-    done = run(tmp_path, "subscriptions", "list", "meetings:app")
-    assert done.code == 0
+    for error in (BrokerUnavailableError("it takes too long"), BrokerError("no right to list")):
+        broker.failing["other_subscriptions"] = error
+        done = run(tmp_path, "subscriptions", "list", "meetings:app")
+        assert done.code == 0
+        assert [row[0].strip() for row in rows(done.stdout)][::2] == ["meetings.note", "meetings.mail"]
     assert "subscriptions that no handler uses are not shown: no right to list" in done.stderr
     done = run(tmp_path, "subscriptions", "list", "meetings:app", "--all")
     assert (done.code, done.stdout, done.stderr) == (1, "", "Error: BrokerError: no right to list\n")
