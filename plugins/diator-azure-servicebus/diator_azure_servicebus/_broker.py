@@ -18,9 +18,9 @@ from diator.brokers import (
     ValidationIssue,
 )
 from diator.errors import BrokerError, ConfigurationError, NotPublishedError
+from diator_azure_servicebus._client_factory import ClientFactory
 from diator_azure_servicebus._dead_letters import DeadLetters
 from diator_azure_servicebus._entities import Entity, EntityPlanner
-from diator_azure_servicebus._link_factory import LinkFactory
 from diator_azure_servicebus._names import RETRY, path_of
 from diator_azure_servicebus._namespace import NamespaceClient
 from diator_azure_servicebus._publisher import Publisher
@@ -84,10 +84,10 @@ class ServiceBusBroker:
         )
         if problems := self._settings.problems():
             raise ConfigurationError(problems)
-        self._link_factory = LinkFactory(namespace, credential, self._settings)
+        self._client_factory = ClientFactory(namespace, credential, self._settings)
         self._planner = EntityPlanner(self._settings)
         self._given_topology = topology
-        self._link: NamespaceClient | None = None
+        self._client: NamespaceClient | None = None
         self._topology: Topology | None = topology
         self._receivers: dict[Receiver, None] = {}
         self._letters: dict[str, DeadLetters] = {}
@@ -106,7 +106,7 @@ class ServiceBusBroker:
         return cls(namespace, **settings)
 
     def __repr__(self) -> str:
-        return f"<ServiceBusBroker {self._link_factory.namespace}>"
+        return f"<ServiceBusBroker {self._client_factory.namespace}>"
 
     # What it is.
 
@@ -131,7 +131,7 @@ class ServiceBusBroker:
     @property
     def address(self) -> str | None:
         """The server's address in telemetry; none before a connection string is read from the environment."""
-        name = self._link_factory.namespace
+        name = self._client_factory.namespace
         return None if name.startswith("$") else name
 
     @property
@@ -168,34 +168,34 @@ class ServiceBusBroker:
 
         Raises `~diator.BrokerUnavailableError` if none does; it is open regardless, and works as soon as one does.
         """
-        if self._link is None:
-            link = self._link_factory.link()
-            self._topology = self._given_topology or self._link_factory.topology(link)
-            self._publisher = Publisher(link)
-            self._link = link
-        await self._link.dial()
+        if self._client is None:
+            client = self._client_factory.client()
+            self._topology = self._given_topology or self._client_factory.topology(client)
+            self._publisher = Publisher(client)
+            self._client = client
+        await self._client.dial()
 
     async def aclose(self) -> None:
         """Close everything that was opened. A cancel does not stop it, and another call waits for its end."""
-        if self._link is not None:
-            closing = self._close(self._link, self._topology, [*self._receivers, *self._letters.values()])
-            self._link, self._letters = None, {}
+        if self._client is not None:
+            closing = self._close(self._client, self._topology, [*self._receivers, *self._letters.values()])
+            self._client, self._letters = None, {}
             self._closing = asyncio.ensure_future(closing)
         if self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
 
     async def _close(
-        self, link: NamespaceClient, topology: Topology | None, others: "Sequence[Receiver | DeadLetters]"
+        self, client: NamespaceClient, topology: Topology | None, others: "Sequence[Receiver | DeadLetters]"
     ) -> None:
         await asyncio.gather(*(one.aclose() for one in others))
         if topology is not None:
             await topology.aclose()
-        await link.aclose()
+        await client.aclose()
 
-    def _open_link(self) -> NamespaceClient:
-        if self._link is None:
+    def _open_client(self) -> NamespaceClient:
+        if self._client is None:
             raise BrokerError("the broker is not connected; call `connect` before")
-        return self._link
+        return self._client
 
     # Messages.
 
@@ -210,20 +210,20 @@ class ServiceBusBroker:
         """Store messages. Raises `~diator.NotPublishedError`."""
         if not messages:
             return
-        if self._link is None:
+        if self._client is None:
             raise NotPublishedError(messages) from BrokerError("the broker is not connected; call `connect` before")
         await self._publisher.publish(messages, timeout)
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
-        link = self._open_link()
+        client = self._open_client()
         queue = self._planner.queue_of(subscription)
         receiver: Receiver
         if subscription.ordered:
-            receiver = SessionReceiver(link, queue, subscription, self._forget)
+            receiver = SessionReceiver(client, queue, subscription, self._forget)
         else:
-            sdk = await link.receiver(queue)
-            retries = link.sender(self._planner.retries_of(subscription))
+            sdk = await client.receiver(queue)
+            retries = client.sender(self._planner.retries_of(subscription))
             receiver = QueueReceiver(sdk, retries, subscription, self._settings.lease, self._forget)
         self._receivers[receiver] = None
         return receiver
@@ -294,7 +294,7 @@ class ServiceBusBroker:
         return self._planner.queues_of(await self._open_topology().forwarding())
 
     def _open_topology(self) -> Topology:
-        self._open_link()
+        self._open_client()
         assert self._topology is not None, "made by connect"
         return self._topology
 
@@ -316,7 +316,7 @@ class ServiceBusBroker:
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Deliver dead letters again, to this subscription only, and return the ids of those that were there."""
-        target = self._open_link().sender(self._planner.queue_of(subscription))
+        target = self._open_client().sender(self._planner.queue_of(subscription))
         return await self._letters_of(subscription).replay(ids, target)
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
@@ -326,5 +326,5 @@ class ServiceBusBroker:
     def _letters_of(self, subscription: Subscription) -> DeadLetters:
         queue = self._planner.queue_of(subscription)
         if queue not in self._letters:
-            self._letters[queue] = DeadLetters(self._open_link(), queue)
+            self._letters[queue] = DeadLetters(self._open_client(), queue)
         return self._letters[queue]

@@ -26,8 +26,8 @@ _SEND_TIMEOUT = 10.0
 class DeadLetters:
     """The dead letters of one queue. The link to them stays open."""
 
-    def __init__(self, link: NamespaceClient, queue: str) -> None:
-        self._link = link
+    def __init__(self, client: NamespaceClient, queue: str) -> None:
+        self._client = client
         self._queue = queue
         self._receiver: Receiver | None = None
         self._lock = asyncio.Lock()
@@ -109,7 +109,7 @@ class DeadLetters:
 
     async def _opened(self) -> Receiver:
         if self._receiver is None:
-            self._receiver = await self._link.receiver(self._queue, dead_letters=True)
+            self._receiver = await self._client.receiver(self._queue, dead_letters=True)
         return self._receiver
 
 

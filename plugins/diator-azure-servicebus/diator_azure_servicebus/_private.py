@@ -24,7 +24,7 @@ _GAP = 0.002
 
 
 def adapt(sdk: Any, patience: float) -> None:
-    """Make it one of the classes below. LinkFactory may take ``patience`` seconds."""
+    """Make it one of the classes below. Opening may take ``patience`` seconds."""
     is_receiver = isinstance(sdk, Receiver)
     sdk.__class__ = _Receiver if is_receiver else _Sender
     if is_receiver:

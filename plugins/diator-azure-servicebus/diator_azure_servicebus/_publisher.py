@@ -34,14 +34,14 @@ class _Failure(NamedTuple):
 class Publisher:
     """Sends events to their topics."""
 
-    def __init__(self, link: NamespaceClient) -> None:
-        self._link = link
+    def __init__(self, client: NamespaceClient) -> None:
+        self._client = client
 
     async def publish(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
         deadline = asyncio.get_running_loop().time() + timeout
         try:
-            groups = [[self._run(run) for run in group] for group in _groups(messages)]
+            groups = [[self._run(run) for run in group] for group in _parallel_groups(messages)]
         except Exception as error:  # noqa: BLE001 - translated
             raise NotPublishedError(messages) from translate(error, messages[0].topic)
         done = await asyncio.gather(*(_send(group, deadline) for group in groups))
@@ -51,9 +51,9 @@ class Publisher:
             raise NotPublishedError(unsent, unknown, rejected) from failures[0].cause
 
     def _run(self, messages: Sequence[OutgoingMessage]) -> _Run:
-        settings = self._link.settings
+        settings = self._client.settings
         wires = [to_wire(message, sessions=settings.sessions) for message in messages]
-        return _Run(self._link.sender(path_of(messages[0].topic, settings.prefix)), messages, wires)
+        return _Run(self._client.sender(path_of(messages[0].topic, settings.prefix)), messages, wires)
 
 
 async def _send(group: Sequence[_Run], deadline: float) -> _Failure | None:
@@ -70,7 +70,7 @@ async def _send(group: Sequence[_Run], deadline: float) -> _Failure | None:
     return None
 
 
-def _groups(messages: Sequence[OutgoingMessage]) -> list[list[list[OutgoingMessage]]]:
+def _parallel_groups(messages: Sequence[OutgoingMessage]) -> list[list[list[OutgoingMessage]]]:
     """Return groups that may leave side by side, each of runs that must leave one after the other."""
     topics: dict[str, str] = {}
     by_topic: dict[str, list[OutgoingMessage]] = {}

@@ -63,7 +63,7 @@ def adapt_sender(sdk: ServiceBusSender) -> Sender:
 
 
 def adapt(sdk: ServiceBusReceiver, patience: float = OPEN_TIMEOUT) -> Receiver:
-    """Return the receiver, with what `Receiver` adds. LinkFactory may take ``patience`` seconds."""
+    """Return the receiver, with what `Receiver` adds. Opening may take ``patience`` seconds."""
     return cast("Receiver", _adapt(sdk, Receiver, patience))
 
 

@@ -30,11 +30,11 @@ class SessionReceiver(Receiving):
     """
 
     def __init__(
-        self, link: NamespaceClient, queue: str, subscription: Subscription, forget: Callable[[Receiver], None]
+        self, client: NamespaceClient, queue: str, subscription: Subscription, forget: Callable[[Receiver], None]
     ) -> None:
-        super().__init__(queue, subscription, link.settings.lease, forget)
-        self._link = link
-        self._most = link.settings.max_sessions
+        super().__init__(queue, subscription, client.settings.lease, forget)
+        self._client = client
+        self._most = client.settings.max_sessions
         self._sessions: list[HeldSession] = []
         self._session_of: dict[LockedMessage, HeldSession] = {}
         """The sessions of the messages in flight."""
@@ -132,7 +132,7 @@ class SessionReceiver(Receiving):
     async def _open(self) -> None:
         """Open the next free session, and read its state."""
         try:
-            sdk = await self._link.session(self._queue, _WAIT)
+            sdk = await self._client.session(self._queue, _WAIT)
             try:
                 state = await sdk.session.get_state()
             except BaseException:

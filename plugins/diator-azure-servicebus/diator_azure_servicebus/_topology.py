@@ -64,8 +64,8 @@ class Topology(Protocol):
 class ProbeTopology:
     """Looks by opening links, for which no right *Manage* is needed; creates nothing. For the emulator."""
 
-    def __init__(self, link: NamespaceClient) -> None:
-        self._link = link
+    def __init__(self, client: NamespaceClient) -> None:
+        self._client = client
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
@@ -100,7 +100,7 @@ class ProbeTopology:
         with translated(entity.path):
             try:
                 async with self._turns:
-                    has_sessions = await self._link.probe(entity)
+                    has_sessions = await self._client.probe(entity)
             except MessagingEntityNotFoundError:
                 return False
         _check_sessions(entity, has_sessions)

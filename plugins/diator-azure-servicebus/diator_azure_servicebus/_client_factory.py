@@ -1,4 +1,4 @@
-"""LinkFactory: from what the user gave to a client of the SDK, new for each event loop."""
+"""Makes clients of a namespace from what the user passed: a new one for each event loop."""
 
 import importlib
 import inspect
@@ -21,8 +21,8 @@ _RETRIES: dict[str, Any] = {"retry_total": 2, "retry_backoff_factor": 0.1, "retr
 _DOMAIN = ".servicebus.windows.net"
 
 
-class LinkFactory:
-    """Makes links to one namespace."""
+class ClientFactory:
+    """Makes clients of one namespace."""
 
     def __init__(self, given: object, credential: Any, settings: Settings) -> None:
         self._given = given
@@ -53,8 +53,8 @@ class LinkFactory:
             return _from_environment(self._given.name)
         return self._given if isinstance(self._given, str) and "=" in self._given else None
 
-    def link(self) -> NamespaceClient:
-        """Make a link. Raises `~diator.ConfigurationError` where the connection string or azure-identity is missing."""
+    def client(self) -> NamespaceClient:
+        """Return a client. Raises `~diator.ConfigurationError` for a missing connection string or azure-identity."""
         if isinstance(self._given, ServiceBusClient):
             return NamespaceClient(self._given, self._settings, owned=False, port=None)
         string = self._string
@@ -64,17 +64,17 @@ class LinkFactory:
             client = ServiceBusClient(self.namespace, self._credentials(), ssl_context=_tls(), **_RETRIES)
         return NamespaceClient(client, self._settings, owned=True, port=default_port(string))
 
-    def topology(self, link: NamespaceClient) -> Topology:
+    def topology(self, client: NamespaceClient) -> Topology:
         """Make what looks after entities: over the management interface, where there is one and it may be used."""
         string = self._string
         emulated = default_port(string) != default_port(None)
         if isinstance(self._given, ServiceBusClient) or emulated or not self._settings.manage:
-            return ProbeTopology(link)
+            return ProbeTopology(client)
         if string is not None:
             return ManagementTopology(ServiceBusAdministrationClient.from_connection_string(string))
         credential = self._credential or _identity("azure.identity").DefaultAzureCredential()
         if inspect.iscoroutinefunction(getattr(credential, "get_token", None)):
-            return ProbeTopology(link)
+            return ProbeTopology(client)
         return ManagementTopology(ServiceBusAdministrationClient(self.namespace, credential))
 
     def _credentials(self) -> Any:
