@@ -1,30 +1,21 @@
 """The app: its lifecycle, and sending."""
 
-import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-
-from typing_extensions import Self
 
 from diator._coroutines import marked
 from diator._hooks import Hooks
-from diator._misuse import AsyncOnly, ensure_loop, not_running
+from diator._lifecycle import Lifecycle
 from diator._parts import create_parts
-from diator.containers.closing import add_cause
-from diator.engine.calls import Call
-from diator.engine.check import CheckResult
-from diator.engine.dispatch import Dispatch, EventCall, EventKey
+from diator.engine.dispatch import Dispatch
 from diator.engine.events import needs_store
-from diator.engine.plan import Plan
 from diator.engine.stream import Stream
-from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
+from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Query, Request
-from diator.readiness import CheckT, ReadinessCheck, ensure_options, readiness_check
+from diator.readiness import ReadinessChecks
 from diator.retry import Retry
-from diator.router import Router
 from diator.sender import BrokeredEvent, Sender, create_sender
 
 if TYPE_CHECKING:
@@ -38,7 +29,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Diator(AsyncOnly, Router):
+class Diator(Lifecycle, ReadinessChecks):
     """A CQRS application: handlers register on it, and messages are sent through it while it runs.
 
     ``name`` tells apps apart, and begins the names of its subscriptions. ``container`` builds the dependencies of
@@ -63,8 +54,6 @@ class Diator(AsyncOnly, Router):
     An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
     """
 
-    _how = "async with app"
-
     def __init__(
         self,
         name: str | None = None,
@@ -81,8 +70,6 @@ class Diator(AsyncOnly, Router):
         relay: bool = True,
         lifespan: "Callable[[Diator], AbstractAsyncContextManager[object]] | None" = None,
     ) -> None:
-        super().__init__()
-        self.name = name
         options = {
             "name": name,
             "retry": retry,
@@ -94,21 +81,8 @@ class Diator(AsyncOnly, Router):
             "relay": relay,
             "lifespan": lifespan,
         }
-        self._parts = create_parts(options, container, broker, store)
-        self._registry.container = self._parts.container
-        self._scopes = self._parts.scopes  # its own, also while a test has exchanged its parts
-        self._dispatch: Dispatch | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lifespan = lifespan
-        self._lifetime: AbstractAsyncContextManager[object] | None = None
-        self._readiness: list[ReadinessCheck] = []
-        self._state = "has not been started"
-        # What runs is looked up here; empty while the app does not run, so that sending costs no check of that.
-        self._calls: dict[type, Call] = {}
-        self._event_calls: dict[EventKey, EventCall] = {}
-
-    def __repr__(self) -> str:
-        return f"<Diator {self.name!r}>" if self.name else "<Diator>"
+        super().__init__(name, create_parts(options, container, broker, store), lifespan)
+        self._readiness = []
 
     def check(self) -> list[Problem]:
         """Look for everything that would not work, without starting: no handler and no factory runs.
@@ -144,27 +118,6 @@ class Diator(AsyncOnly, Router):
             self._inspected()
         return messaging.operations()
 
-    @overload
-    def readiness(self, check: CheckT) -> CheckT: ...
-    @overload
-    def readiness(self, *, name: str | None = None, pauses: bool = False) -> Callable[[CheckT], CheckT]: ...
-    def readiness(self, check: Any = None, *, name: str | None = None, pauses: bool = False) -> Any:
-        """Register a check of what the app depends on: an async function that raises while it is not there.
-
-        ``diator run --health`` runs it for each request of ``/readyz``, at most 3 seconds, and names those that fail.
-        With ``pauses=True``, workers also run it each second, and receive no messages while it fails, so that what
-        comes meanwhile is not counted as failed. ``name`` is that of the function unless given.
-
-        Raises `ConfigurationError` for what is no async function or takes parameters, and for a wrong option.
-        """  # Any: what the overloads say
-        ensure_options(name, pauses)
-
-        def register(function: Any) -> Any:
-            self._readiness.append(readiness_check(function, name, pauses))
-            return function
-
-        return register if check is None else register(check)
-
     def testing(
         self,
         *,
@@ -187,63 +140,6 @@ class Diator(AsyncOnly, Router):
         # By name: nothing here depends on it. Any: a key of `replace` is a hint (see Router.provides).
         make: Callable[..., Session] = import_module("diator.testing.session").session
         return make(self, broker=broker, replace=replace, delays=delays, faults=faults, store=store)
-
-    async def __aenter__(self) -> Self:
-        """Start: check everything, compile the plans, open the container, enter the lifespan.
-
-        Raises `ConfigurationError` with all problems, `NotRunningError` if the app is running already.
-        """
-        self._refuse_second_entry()
-        self._loop = asyncio.get_running_loop()
-        try:
-            dispatch = self._compiled() if self._dispatch is None or self._dispatch.is_outdated() else self._dispatch
-            await self._parts.start(self._scopes, self.name)
-        except BaseException:
-            self._loop = None
-            raise
-        self._registry.freeze(f"{self!r} has been started")
-        self._use(dispatch)
-        if self._lifespan is not None:
-            lifetime = self._lifespan(self)
-            try:
-                await lifetime.__aenter__()
-            except BaseException as error:
-                await self._end(error)
-                raise
-            self._lifetime = lifetime
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End: leave the lifespan, take no more messages, wait for the units of work, and close the container.
-
-        A cancel ends the waiting; it is raised when everything is closed. An error of closing becomes a cause of the
-        block's own, if that has one. The lifespan sees the error of the block, and can't suppress it.
-        """
-        ensure_loop(self._loop, f"{self!r} was left")
-        lifetime, self._lifetime = self._lifetime, None
-        try:
-            if lifetime is not None:
-                await lifetime.__aexit__(kind, error, traceback)
-        except BaseException as raised:
-            await self._end(raised)
-            if raised is not error:
-                raise
-        else:
-            await self._end(error)
-
-    async def _end(self, error: BaseException | None) -> None:
-        self._calls, self._event_calls = {}, {}
-        self._state = "has ended"
-        try:
-            await self._parts.stop(self._scopes)
-        except Exception as closing:
-            if error is None:
-                raise
-            add_cause(error, closing)
-        finally:
-            self._loop = None
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
@@ -323,35 +219,3 @@ class Diator(AsyncOnly, Router):
         with ``provides``.
         """
         return create_sender(self._running, self._registry, repr(self), provide, headers, correlation_id)
-
-    def _running(self) -> Dispatch:
-        if self._dispatch is None or not self._loop or self._calls is not self._dispatch.calls:
-            raise not_running(self._state)
-        ensure_loop(self._loop, f"{self!r} was used")
-        return self._dispatch
-
-    def _compiled_call(self, find: Callable[[Dispatch, Any], Plan], sent: object) -> Call:
-        try:
-            return find(self._running(), sent).call
-        except DiatorError as error:
-            raise error from None  # the failed look-up would only confuse the caller
-
-    def _inspected(self) -> CheckResult:
-        return self._parts.check(self._registry, self, self.name)
-
-    def _compiled(self) -> Dispatch:
-        checked = self._inspected()
-        checked.raise_errors()
-        return self._parts.compile(checked, self, self.name)
-
-    def _use(self, dispatch: Dispatch) -> None:
-        self._dispatch, self._calls, self._event_calls = dispatch, dispatch.calls, dispatch.event_calls
-
-    def _refuse_second_entry(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            where = "here" if self._loop is asyncio.get_running_loop() else "in another event loop"
-            text = f"{self!r} is running {where} already; an app runs once at a time: enter it once, around everything"
-            raise NotRunningError(text)
-        if self._state == "has ended" and not self._parts.is_reusable:
-            text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
-            raise NotRunningError(f"{text}; make the app and its container anew")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import Parameter, iscoroutinefunction, signature
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 from diator._locations import caller, location_in_frame
 from diator.errors import ConfigurationError, Problem
@@ -63,3 +63,30 @@ def readiness_check(function: Any, name: str | None, pauses: bool) -> ReadinessC
         text = f"@app.readiness was put on {getattr(function, '__qualname__', repr(function))}, which {wrong[0]}"
         raise ConfigurationError([Problem("readiness", text, wrong[1], location_in_frame(caller()))])
     return ReadinessCheck(name or function.__name__, function, pauses)
+
+
+class ReadinessChecks:
+    """The decorator of an app that registers a check."""
+
+    _readiness: list[ReadinessCheck]
+
+    @overload
+    def readiness(self, check: CheckT) -> CheckT: ...
+    @overload
+    def readiness(self, *, name: str | None = None, pauses: bool = False) -> Callable[[CheckT], CheckT]: ...
+    def readiness(self, check: Any = None, *, name: str | None = None, pauses: bool = False) -> Any:
+        """Register a check of what the app depends on: an async function that raises while it is not there.
+
+        ``diator run --health`` runs it for each request of ``/readyz``, at most 3 seconds, and names those that fail.
+        With ``pauses=True``, workers also run it each second, and receive no messages while it fails, so that what
+        comes meanwhile is not counted as failed. ``name`` is that of the function unless given.
+
+        Raises `ConfigurationError` for what is no async function or takes parameters, and for a wrong option.
+        """  # Any: what the overloads say
+        ensure_options(name, pauses)
+
+        def register(function: Any) -> Any:
+            self._readiness.append(readiness_check(function, name, pauses))
+            return function
+
+        return register if check is None else register(check)
