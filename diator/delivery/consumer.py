@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from diator._shielding import shielded
 from diator.brokers.port import Receiver
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.follow_up import FollowUpSender
@@ -63,7 +64,11 @@ class Consumer:
     async def _run_apart(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:
         """Run once; in a task of its own, so that a cancel by a driver is told from one that is meant."""
         running = asyncio.ensure_future(self._run(stopping, grace))
-        await asyncio.wait({running})
+        try:
+            await asyncio.wait({running})
+        except BaseException as error:  # the event loop ends, which cancels both
+            await shielded(asyncio.wait({running}), error)
+            raise
         if not running.cancelled() and (error := running.exception()) is not None:
             raise error
         if not stopping.is_set():
