@@ -12,7 +12,9 @@ from diator import (
     CallNext,
     Command,
     ConfigurationError,
+    Context,
     Diator,
+    DiatorError,
     DomainEvent,
     Event,
     InvalidMessageError,
@@ -416,3 +418,31 @@ async def test_ten_thousand_events_that_cause_each_other_need_no_recursion() -> 
     async with app:
         await app.publish(Count(1))
     assert last == 10_000
+
+
+async def test_a_handler_that_only_a_late_event_reaches_is_never_given_a_context_that_is_none() -> None:
+    app, seen = Diator(), list[Context | None]()
+
+    class Placed(DomainEvent): ...
+
+    class Audited(DomainEvent): ...
+
+    class Place(Command[None]):
+        def __init__(self, make: Callable[[], Placed]) -> None:
+            self.make = make
+
+    @app.command
+    async def place(command: Place, publish: Publish[Placed]) -> None:
+        publish(command.make())
+
+    @app.on_event
+    async def audit(event: Audited, context: Context) -> None:
+        seen.append(context)
+
+    async with app:
+
+        class LatePlaced(Placed, Audited): ...
+
+        with pytest.raises(DiatorError, match="import the module of every event before the app starts"):
+            await app.send(Place(LatePlaced))
+    assert seen == []

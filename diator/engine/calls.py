@@ -10,13 +10,14 @@ from typing import Any, cast
 from diator._coroutines import marked
 from diator._keys import Key
 from diator.containers.port import Immediate
-from diator.context import current_context
+from diator.context import Context, current_context
 from diator.engine.provided_values import missing_value_error
 from diator.engine.publish import PublishGuard
 from diator.engine.signature import EMPTY
 from diator.engine.threads import Threads, finished, is_awaitable
 from diator.engine.unit import InnerCallNext, Resolve, UnitCall, UnitOfWork
 from diator.engine.wiring import Argument, Source, WiredCallable
+from diator.errors import DiatorError
 
 # Any: handlers of all signatures and results meet here.
 Function = Callable[..., Any]
@@ -221,13 +222,21 @@ def _supply(argument: Argument, app: object, immediate: Immediates) -> ArgumentS
         case Source.PUBLISH:
             return _PUBLISH
         case Source.CONTEXT:
-            return None, lambda _: current_context.get()
+            return None, _context
         case Source.APP:
             return None, lambda _: app
         case Source.DEFAULT:
             return None, lambda _: argument.default
         case Source.SENDER:
             return None, partial(_provided, argument)
+
+
+def _context(_unit: UnitOfWork) -> Context:
+    context = current_context.get()
+    if context is None:  # plans set one where they know that a handler needs it
+        text = "a handler needs the Context, but is reached only by an event that was defined after the app started"
+        raise DiatorError(f"{text}; import the module of every event before the app starts")
+    return context
 
 
 def _provided(argument: Argument, unit: UnitOfWork) -> Any:
