@@ -66,8 +66,8 @@ class Consumer:
         running = asyncio.ensure_future(self._run(stopping, grace))
         try:
             await asyncio.wait({running})
-        except BaseException as error:  # the event loop ends, which cancels both
-            await shielded(asyncio.wait({running}), error)
+        except BaseException as ended:  # with the event loop, which cancels both
+            await shielded(asyncio.wait({running}), ended)
             raise
         if not running.cancelled() and (error := running.exception()) is not None:
             raise error
