@@ -7,10 +7,11 @@ from diator._hooks import HookDispatcher, are_hooks, ensure_plain_hooks
 from diator._shielding import shielded
 from diator.containers.find import find_container
 from diator.containers.port import Container, ContainerCapability
-from diator.engine.check import CheckResult, check_registry, unfinished
+from diator.engine.check import CheckResult, check_registry
 from diator.engine.dispatch import Dispatch
 from diator.engine.registry import Registry
 from diator.engine.resources import ContainerScopes
+from diator.engine.unreadable import unfinished
 from diator.errors import ConfigurationError, Problem
 from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
 from diator.retry import Retry

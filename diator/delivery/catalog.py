@@ -16,7 +16,7 @@ from diator.engine.check import CheckResult
 from diator.engine.events import is_brokered
 from diator.engine.hints import format_hint
 from diator.engine.registrations import HandlerKind, Registration
-from diator.engine.registry import in_words
+from diator.engine.unreadable import in_words
 from diator.engine.wiring import WiredCallable, publish_hints
 from diator.errors import ConfigurationError, Problem
 from diator.messages import BROKERED_KINDS, Contract, ECSTEvent, Event, contract_of

@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import chain
-from traceback import walk_tb
-from types import FrameType
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_origin
 
 from diator._keys import Key
@@ -19,7 +18,8 @@ from diator.engine.hints import format_hint
 from diator.engine.message_checks import message_problems
 from diator.engine.provided_values import Below, needed_below, requested_key, without_sender, worker_problems
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
-from diator.engine.registry import Registry, in_words, unreadable
+from diator.engine.registry import Registry
+from diator.engine.unreadable import guarded, in_words, unfinished, unreadable
 from diator.engine.wiring import WiredCallable, WiringBuilder
 from diator.errors import (
     ConfigurationError,
@@ -62,7 +62,7 @@ def check_registry(
 ) -> CheckResult:
     """Look through everything that is registered. Runs no handler and no factory."""
     problems = list(registry.resolve_pending())
-    problems.extend(_finished("requests", registry.subclassed()))
+    problems.extend(_guarded("requests", registry.subclassed()))
     wirer = WiringBuilder(app, container, registry.provided, problems)
     wired = _wired(registry.handlers, wirer.handler, problems)
     layers = _wired(registry.layers, wirer.layer, problems)
@@ -72,12 +72,12 @@ def check_registry(
     classes = {record: record.message_types or () for record in handlers}
     reach = EventGraph(_domain_handlers(handlers, classes), layers.values(), _spelled(handlers))
     published = chain.from_iterable(one.publishes for one in wired.values())
-    problems.extend(_finished("events", _events(registry, handlers, classes, reach, has_broker)))
+    problems.extend(_guarded("events", _events(registry, handlers, classes, reach, has_broker)))
     messages = chain(registry.declared_events, published, chain.from_iterable(classes.values()))
-    problems.extend(_finished("messages", message_problems(messages)))
-    problems.extend(_finished("the container", _container(container, registry, chain(wired.items(), layers.items()))))
+    problems.extend(_guarded("messages", message_problems(messages)))
+    problems.extend(_guarded("the container", _container(container, registry, chain(wired.items(), layers.items()))))
     in_workers = without_sender(handlers, layers, classes, reach)
-    problems.extend(_finished("what workers run", worker_problems(in_workers, container, registry.provided, below)))
+    problems.extend(_guarded("what workers run", worker_problems(in_workers, container, registry.provided, below)))
     return CheckResult(tuple(problems), handlers, layers, classes, reach, registry, container)
 
 
@@ -91,24 +91,8 @@ def _wired(records: Iterable[R], wire: Callable[[R], WiredCallable], problems: l
     return found
 
 
-def _finished(what: str, problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Yield problems; where looking for them fails, that is one too."""
-    try:
-        yield from problems
-    except Exception as error:  # noqa: BLE001 - as above
-        yield unfinished(what, error)
-
-
-def unfinished(what: str, error: Exception) -> Problem:
-    """The problem of something that could not be looked at to its end."""
-    text = f"the check of {what} could not finish ({in_words(error)})"
-    frames = [frame for frame in walk_tb(error.__traceback__) if not _is_ours(frame[0])]
-    location = SourceLocation(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else None
-    return Problem("unreadable", text, "fix the code that raises this", location)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "diator"
+def _guarded(what: str, problems: Iterable[Problem]) -> Iterator[Problem]:
+    return guarded(problems, partial(unfinished, what))
 
 
 def _asked(*wired: Iterable[WiredCallable]) -> set[Key]:

@@ -1,6 +1,7 @@
 """The registrations of one app or router: what is in, what is refused, and when nothing more is taken."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from diator._keys import Key
@@ -10,6 +11,7 @@ from diator.engine.handler_checks import handler_problems, options_fit, same_req
 from diator.engine.hints import format_hint, is_hint, key_of
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.signature import NOTHING, Parameter, Signature, Unresolved, read_signature
+from diator.engine.unreadable import guarded, in_words, unreadable
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Event, Message
 
@@ -111,13 +113,14 @@ class Registry:
         yield from self._read_again()
         self.requests, self._by_target, self.unclear = {}, {}, set()
         for registration in self.handlers:
-            yield from guarded(registration, self._problems(registration))
+            yield from guarded(self._problems(registration), partial(unreadable, registration))
 
     def _read_again(self) -> Iterator[Problem]:
         for record, names in list(self._names.items()):
             record.signature = _read(record, names)
             unresolved = list(record.signature.unresolved)
-            yield from guarded(record, (_unresolved(record, parameter) for parameter in unresolved))
+            described = (_unresolved(record, parameter) for parameter in unresolved)
+            yield from guarded(described, partial(unreadable, record))
             if not unresolved and (isinstance(record, MiddlewareRegistration) or record.is_settled):
                 del self._names[record]
 
@@ -190,29 +193,6 @@ def _read(record: Record, names: Mapping[str, object]) -> Signature:
         return read_signature(target, names)
     except Exception as error:  # noqa: BLE001 - what is registered may be any object, and answers as it likes
         return NOTHING._replace(unreadable=error)
-
-
-def guarded(record: Record, problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Yield what is wrong with a handler or middleware; where looking fails, that is what is wrong with it."""
-    try:
-        yield from problems
-    except Exception as error:  # noqa: BLE001 - classes and hints of the user's may raise anything
-        yield unreadable(record, error)
-
-
-def unreadable(record: Record, error: Exception) -> Problem:
-    """The problem of a handler or middleware that raises an error where it is looked at."""
-    text = f"{record.name} can't be inspected ({in_words(error)})"
-    fix = "correct its parameters, hints and message, so that inspecting them raises nothing"
-    return record.problem("unreadable", text, fix)
-
-
-def in_words(error: Exception) -> str:
-    """The class and the text of an error, also of one whose text raises another."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - code of the user's: anything may come out
-        return type(error).__name__
 
 
 def _unresolved(record: Record, parameter: Parameter) -> Problem:
