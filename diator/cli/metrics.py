@@ -4,15 +4,17 @@ import asyncio
 import logging
 import time
 from http import HTTPStatus
+from typing import Any
 
 from prometheus_client import REGISTRY, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from diator._inspection import hooks_of
+from diator._inspection import hooks_of, messaging_of
 from diator.app import Diator
 from diator.cli.health import Answer
-from diator.errors import BrokerError
+from diator.errors import BrokerError, StoreError
 from diator.prometheus import PrometheusMetrics
+from diator.stores.port import OperatesStore
 
 logger = logging.getLogger("diator")
 
@@ -39,12 +41,40 @@ class MetricsEndpoint:
             "diator_oldest_unhandled_seconds", "Age of the oldest message that is not settled.", labels
         )
 
+        messaging = messaging_of(app)
+        store: Any = (
+            None if messaging is None or messaging.outbox is None else messaging.outbox.store
+        )  # Any: both protocols
+        self._store = store if isinstance(store, OperatesStore) else None
+        if self._store is not None:
+            self._outbox_up = Gauge("diator_outbox_up", "Whether the database of the outbox answered the last look.")
+            self._outbox_waiting = Gauge("diator_outbox_waiting", "Events in the outbox that are not published.")
+            self._outbox_oldest = Gauge(
+                "diator_outbox_oldest_seconds", "Age of the oldest event that is not published."
+            )
+            self._outbox_dead_letters = Gauge("diator_outbox_dead_letters", "Events that the broker has rejected.")
+
     async def answer(self) -> Answer:
         """Answer one scrape."""
         if time.monotonic() - self._looked >= _MAX_AGE:
             self._looked = time.monotonic()
             await self._look()
+            if self._store is not None:
+                await self._look_at_outbox(self._store)
         return Answer(HTTPStatus.OK, generate_latest(REGISTRY), CONTENT_TYPE_LATEST)
+
+    async def _look_at_outbox(self, store: OperatesStore) -> None:
+        """Ask the database how the outbox stands. While it is unavailable, the values of the last look stay."""
+        try:
+            status = await asyncio.wait_for(store.status(), _TIMEOUT)
+        except (StoreError, asyncio.TimeoutError) as error:
+            self._outbox_up.set(0)
+            logger.debug("no look at the outbox for /metrics: %s", error)
+            return
+        self._outbox_up.set(1)
+        self._outbox_waiting.set(sum(one.waiting for one in status.partitions))
+        self._outbox_oldest.set(status.oldest or 0.0)
+        self._outbox_dead_letters.set(status.dead_letters)
 
     async def _look(self) -> None:
         """Ask the broker how the subscriptions stand. What it does not know is left out."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from signal import SIGTERM
@@ -74,6 +75,12 @@ def status(folder: Path) -> dict[str, Any]:
     done = outbox(folder, "status", "--json")
     assert done.code == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def answer(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        found: bytes = response.read()
     return found
 
 
@@ -182,8 +189,14 @@ def test_a_relay_publishes_what_others_have_stored(folder: Path) -> None:
     outbox(folder, "create")
     publish(folder, 3)
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    with running(folder, "--json-logs", target="shop:app", command="relay", **environment) as relay:
+    options = ("--json-logs", "--health", "127.0.0.1:0")
+    with running(folder, *options, target="shop:app", command="relay", **environment) as relay:
         relay.wait_for("the relay has started")
+        port = json.loads(relay.wait_for("answering probes on"))["port"]
+        assert b'{"ready": true, "reasons": []}' in answer(port, "/readyz")
+        metrics = answer(port, "/metrics").splitlines()
+        assert {b"diator_outbox_up 1.0", b"diator_outbox_dead_letters 0.0"} <= set(metrics)
+        assert any(line.startswith(b"diator_outbox_waiting ") for line in metrics)
         for _ in range(200):
             if not status(folder)["waiting"]:
                 break
