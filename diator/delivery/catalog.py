@@ -79,6 +79,8 @@ class Catalog(NamedTuple):
     configs: tuple[ConsumerConfig, ...]
     topics: tuple[Topic, ...]
     """Where this app publishes to."""
+    published: frozenset[type[Event]]
+    """What it publishes, as far as its hints and ``app.publishes`` say."""
     handled: Mapping[Any, Registration]
     """What handlers name, each with the first of its handlers; subscriptions are of these classes and of their
     subclasses, as far as they were defined at the start. ``Any``: `Paid[Money]` is no class."""
@@ -152,7 +154,9 @@ class _CatalogBuilder:
         topics = self._topics(entry for cls in published if (entry := self.entries.get(cls)))
         self._subscriptions_are_unique(consumed)
         self.problems.extend(self._refusals(consumed, topics))
-        return Catalog(self.entries, consumed, topics, self._handled(consumed), tuple(self.problems))
+        return Catalog(
+            self.entries, consumed, topics, frozenset(published), self._handled(consumed), tuple(self.problems)
+        )
 
     def _handled(self, consumed: Iterable[ConsumerConfig]) -> dict[Any, Registration]:
         found: dict[Any, Registration] = {}

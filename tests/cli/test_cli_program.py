@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def test_the_script_and_the_module_find_apps_in_the_current_directory(tmp_path: 
     done = run_script(tmp_path, *command, "check", "meetings:app")
     assert (done.code, done.stderr) == (0, "")
     assert done.stdout.endswith("meetings:app: no errors, no warnings\n")
+
+
+def test_it_prints_its_version(tmp_path: Path) -> None:
+    done = run_script(tmp_path, SCRIPT, "--version")
+    assert (done.code, done.stdout) == (0, f"diator {version('diator')}\n")
 
 
 def test_exit_codes_reach_the_shell(tmp_path: Path) -> None:
