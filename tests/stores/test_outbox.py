@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import punq
 import pytest
 from dishka import Provider, Scope, provide  # pyright: ignore[reportUnknownVariableType] - dishka's
 
@@ -304,6 +305,16 @@ async def test_a_session_that_no_provider_gives_is_an_error_at_the_start(tmp_pat
     shop = await Shop(tmp_path, provider=lambda *_: Provider(scope=Scope.REQUEST)).create()
     with pytest.raises(ConfigurationError, match="writes through SQLiteSession, which the container does not know"):
         await shop.app.__aenter__()
+
+
+async def test_a_container_without_scopes_is_an_error_at_the_start(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "shop.db")
+    container = punq.Container()
+    container.register(SQLiteSession, factory=store.connect)
+    app = Diator("shop", broker="memory://", container=container, store=store)
+    (problem,) = app.check()
+    assert problem.code == "store-session"
+    assert "the container has no scopes: all units of work would share one" in problem.text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from diator import Command, DomainEvent, InvalidMessageError, Publish
+from diator import Command, DomainEvent, InvalidMessageError, NotificationEvent, Publish
 from diator.testing import FakePublish
 
 
@@ -63,3 +63,20 @@ def test_what_is_no_event_is_refused_as_a_running_app_refuses_it() -> None:
         with pytest.raises(InvalidMessageError, match="which is no event"):
             publish(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert publish == []
+
+
+@dataclass(frozen=True)
+class Reminded(NotificationEvent):
+    user: int
+
+
+async def test_what_was_published_has_an_id_and_can_be_cancelled() -> None:
+    async def remind(command: Join, publish: Publish[Reminded]) -> bool:
+        first, second = publish(Reminded(1), after=60), publish(Reminded(2), after=60)
+        assert first != second
+        return await publish.cancel(first)
+
+    publish = FakePublish()
+    assert await remind(Join(1), publish) is True
+    assert len(publish.cancelled) == 1
+    assert publish == [Reminded(1), Reminded(2)]
