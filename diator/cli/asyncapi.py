@@ -1,7 +1,6 @@
 """``diator asyncapi``: what an app sends and receives over its broker, as an AsyncAPI document."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -54,8 +53,8 @@ def asyncapi(
 def _written(described: Document, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
-    dump: Callable[..., str] = yaml.safe_dump  # pyright: ignore[reportUnknownMemberType]  # its stubs are incomplete
-    return dump(described, sort_keys=False, allow_unicode=True, width=120)
+    # Its stubs are incomplete.
+    return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _read(path: Path) -> Document:
