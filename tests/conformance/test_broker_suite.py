@@ -250,7 +250,11 @@ class RenewsWhatNobodyElseHasTaken(MemoryReceiver):
         return [delivery for delivery in lost if delivery.receipt.message.deliveries > delivery.deliveries]
 
 
-@caught_by("settling_after_the_lease_was_lost_changes_nothing", "only_what_was_lost_is_reported")
+@caught_by(
+    "settling_after_the_lease_was_lost_changes_nothing",
+    "only_what_was_lost_is_reported",
+    "what_is_settled_while_its_receiver_closes_is_settled_or_lost",
+)
 class DoesNotTellWhatIsLost(MemoryReceiver):
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         await super().settle(settlements)
@@ -692,7 +696,9 @@ class RetriesThroughTheTopicReceiver(MemoryReceiver):
 
 
 @caught_by(
-    "a_retry_comes_back_to_its_own_subscription_only", "what_one_subscription_goes_through_is_not_seen_by_another"
+    "a_retry_comes_back_to_its_own_subscription_only",
+    "what_one_subscription_goes_through_is_not_seen_by_another",
+    "what_is_scheduled_for_a_topic_is_not_a_retry_of_a_subscription_of_its_name",
 )
 class RetriesThroughTheTopic(WrongBroker):
     receiver_class = RetriesThroughTheTopicReceiver
@@ -1147,6 +1153,76 @@ class StaysAwayReceiver(FragileReceiver):
 
 class ReceivesNoMore(Fragile):
     receiver_class = StaysAwayReceiver
+
+
+# Brokers that list or remove subscriptions wrongly.
+
+
+@caught_by("other_subscriptions_are_those_that_were_applied")
+class ListsThoseInUse(WrongBroker):
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        return await super().other_subscriptions([])
+
+
+@caught_by("names_that_are_listed_are_those_that_can_be_removed")
+class ListsNamesThatItDoesNotKnow(WrongBroker):
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        found = await super().other_subscriptions(used)
+        return [status._replace(name=status.name.replace(" ", "-")) for status in found]
+
+
+@caught_by("subscriptions_of_another_space_are_neither_found_nor_removed")
+class ListsEverySpace(WrongBroker):
+    brokers: ClassVar[list[MemoryBroker]] = []
+
+    async def connect(self) -> None:
+        self.brokers.append(self)
+        await super().connect()
+
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        found = [await MemoryBroker.other_subscriptions(broker, used) for broker in dict.fromkeys(self.brokers)]
+        return [status for statuses in found for status in statuses]
+
+
+@caught_by("removing_ends_a_subscription_with_all_that_it_holds")
+class KeepsWhatItRemoves(WrongBroker):
+    async def remove_subscription(self, name: str, /) -> bool:
+        queue = self._queues.get(name)
+        is_removed = await super().remove_subscription(name)
+        if queue is not None:
+            self.__dict__.setdefault("removed", {})[name] = queue
+        return is_removed
+
+    def _create(self, subscription: Subscription) -> Queue:
+        removed: dict[str, Queue] = self.__dict__.get("removed", {})
+        queue = removed.pop(subscription.name, None) or super()._create(subscription)
+        return self._queues.setdefault(queue.name, queue)
+
+
+@caught_by("removing_what_is_not_there_returns_false")
+class RemovesWhatItDoesNotHave(WrongBroker):
+    async def remove_subscription(self, name: str, /) -> bool:
+        await super().remove_subscription(name)
+        return True
+
+
+@caught_by("a_topic_whose_last_subscription_was_removed_drops_what_is_published")
+class WantsASubscription(WrongBroker):
+    async def publish(
+        self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
+    ) -> None:
+        if any(not topic.queues for topic in self._topics.values()):
+            raise NotPublishedError(messages) from BrokerError("the topic has no subscription any more")
+        await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
+
+
+@caught_by("removing_a_full_subscription_lets_publishers_continue")
+class LeavesPublishersWaiting(WrongBroker):
+    async def remove_subscription(self, name: str, /) -> bool:
+        queue = self._queues.pop(name, None)
+        for topic in self._topics.values():
+            topic.queues = [other for other in topic.queues if other is not queue]
+        return queue is not None
 
 
 class MutantSuite(BrokerSuite):
