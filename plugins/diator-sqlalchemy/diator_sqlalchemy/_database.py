@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -14,6 +14,7 @@ from diator_sqlalchemy._threads import in_thread
 
 T = TypeVar("T")
 
+_DRIVERS = frozenset({"asyncpg", "psycopg", "asyncmy", "aiomysql", "pymysql", "sqlite3", "aiosqlite"})
 _LATER_STATES = ("08", "40", "53", "55", "57", "58", "25006")
 """SQLSTATEs of PostgreSQL, or their first two characters, after which trying again can help."""
 _LATER_NUMBERS = frozenset({1021, 1040, 1041, 1053, 1077, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1290, 1836})
@@ -29,6 +30,13 @@ class Database:
         source = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
         self.engine = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=source.hide_parameters)
         self.asynchronous = AsyncEngine(self.engine) if isinstance(engine, AsyncEngine) else None
+        if source.dialect.name != "sqlite":
+            event.listen(self.engine, "connect", self._on_connect)
+
+    # Any: drivers have types of their own.
+    def _on_connect(self, connection: Any, _record: object) -> None:
+        """Look at what is committed now: with a snapshot, MySQL would lock the gaps between the rows, too."""
+        self.engine.dialect.set_isolation_level(connection, "READ COMMITTED")
 
     async def run(self, function: Callable[[Connection], T], *, writes: bool = True) -> T:
         """Run a function in a transaction of its own. Raises `StoreError`."""
@@ -71,18 +79,16 @@ class Database:
 
 
 def _transact(connection: Connection, function: Callable[[Connection], T], writes: bool) -> T:
-    if connection.dialect.name == "sqlite":
-        return _transact_on_sqlite(connection, function, writes)
-    with connection.execution_options(isolation_level="READ COMMITTED").begin():
-        return function(connection)
-
-
-def _transact_on_sqlite(connection: Connection, function: Callable[[Connection], T], writes: bool) -> T:
-    """Take the writer's lock first: a transaction that has read can't wait for it."""
     with connection.begin():
-        if writes and not getattr(connection.connection.driver_connection, "in_transaction", True):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if connection.dialect.name == "sqlite" and writes:
+            _begin_writing(connection)
         return function(connection)
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Take the writer's lock of SQLite, for which a transaction that has read can't wait."""
+    if not getattr(connection.connection.driver_connection, "in_transaction", True):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextlib.contextmanager
@@ -93,9 +99,9 @@ def translated() -> Generator[None]:
     except (SQLAlchemyError, OSError) as error:
         raise store_error(error) from error
     except Exception as error:
-        if getattr(error, "sqlstate", None) is None:
+        if type(error).__module__.partition(".")[0] not in _DRIVERS:
             raise
-        raise store_error(error) from error  # asyncpg's own, of a connection that could not be made
+        raise store_error(error) from error  # SQLAlchemy passes on what happens while it connects
 
 
 def store_error(error: BaseException) -> StoreError:
@@ -118,11 +124,11 @@ def may_pass(error: BaseException) -> bool:
     state: object = getattr(cause, "sqlstate", None)
     if isinstance(state, str):
         return state.startswith(_LATER_STATES)
-    if not isinstance(error, DBAPIError):
-        return False
     number = cause.args[0] if cause is not None and cause.args else None
     if isinstance(number, int):
         return number in _LATER_NUMBERS or number in range(2000, 2100)
     if type(cause).__module__.startswith(("sqlite3", "aiosqlite")):
         return any(word in str(cause).lower() for word in _LATER_WORDS)
-    return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return any(cls.__name__ in ("OperationalError", "InterfaceError") for cls in type(error).__mro__)

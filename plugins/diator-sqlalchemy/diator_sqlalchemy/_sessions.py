@@ -27,15 +27,15 @@ def engine_of(session: AnySession) -> Engine | AsyncEngine:
     """Return the engine of a session. Raises `StoreError` if it has none of its own."""
     if isinstance(session, (AsyncConnection, Connection)):
         return session.engine
-    bind = session.bind
+    bind: object = getattr(session, "bind", None)  # which an AsyncSession of SQLAlchemy 2.0 need not have
     if isinstance(bind, (AsyncConnection, Connection)):
         return bind.engine
-    if bind is None:
-        raise StoreError(
-            "the session has no engine of its own, only some for single classes; name that of the store: "
-            "SQLAlchemyStore(AsyncSession, engine=engine)"
-        )
-    return bind
+    if isinstance(bind, (AsyncEngine, Engine)):
+        return bind
+    raise StoreError(
+        "the session has no engine of its own, only some for single classes; name that of the store: "
+        "SQLAlchemyStore(AsyncSession, engine=engine)"
+    )
 
 
 async def run(session: AnySession, function: Callable[[Connection], T], *, flush: bool = False) -> T:

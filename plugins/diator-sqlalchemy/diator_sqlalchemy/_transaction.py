@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import SessionTransaction as SQLAlchemyTransaction
@@ -46,7 +47,7 @@ class JoinedTransaction:
             outbox = self._outbox(connection)
             try:
                 return outbox.record_handled(connection, subscription, message_id)
-            except Exception as error:
+            except SQLAlchemyError as error:
                 if not may_pass(error):
                     raise
                 text = f"the inbox could not record message {message_id}: another transaction was in the way"

@@ -10,7 +10,6 @@ from diator_conformance import StoreOptions, StoreSuite
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing import PostgresServer
 from diator_sqlalchemy.testing.places import Place, done
-from sqlalchemy import NullPool
 
 from diator.stores import Store
 
@@ -23,13 +22,17 @@ class SQLSuite(StoreSuite):
     where: ClassVar[str]
     folder = tempfile.TemporaryDirectory(prefix="diator-sql-")
     places: ClassVar[dict[str, Place]] = {}
+    engines: ClassVar[dict[str, Any]] = {}
 
     def make_store(self, space: str, wanted: StoreOptions) -> Store:
         if space not in self.places:
-            self.places[space] = Place(self.where, Path(self.folder.name))
-        place = self.places[space]
+            place = self.places[space] = Place(self.where, Path(self.folder.name))
+            self.engines[space] = place.engine()
         return SQLAlchemyStore(
-            place.session_type, engine=place.engine(), partitions=wanted.partitions, keep_inbox=wanted.keep_inbox
+            self.places[space].session_type,
+            engine=self.engines[space],
+            partitions=wanted.partitions,
+            keep_inbox=wanted.keep_inbox,
         )
 
     async def set_up(self, space: str) -> None:
@@ -40,9 +43,7 @@ class SQLSuite(StoreSuite):
         await self.places.pop(space).close()
 
     def session(self, space: str, store: Store) -> AbstractAsyncContextManager[Any]:
-        place = self.places[space]
-        # A case may go on in another event loop, which can't use connections of the first.
-        return place.session(place.engine(poolclass=NullPool))
+        return self.places[space].session(self.engines[space])
 
     async def commit(self, session: Any) -> None:
         await done(session.commit())
