@@ -31,13 +31,14 @@ class FollowUpSender:
     """
 
     keys: Collection[Key] = ()
-    begin = cancel = None
+    begin = None
     sees_deliveries = False
 
     def __init__(self, publisher: Publisher, subscription: str, outage: OutageTracker) -> None:
         self._publisher = publisher
         self._subscription = subscription
         self._outage = outage
+        self.cancel = publisher.cancel
 
     def prepare(self, cls: type[Event]) -> None:
         """Get ready for a class of events."""

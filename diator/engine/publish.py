@@ -10,7 +10,7 @@ from diator.engine.outbound import Outbound, SendingUnit
 from diator.engine.registrations import HandlerKind, Registration
 from diator.engine.unit import Delay, UnitOfWork
 from diator.errors import ConfigurationError, DiatorError, InvalidMessageError, LatePublishError, UndeclaredEventError
-from diator.messages import Event
+from diator.messages import DomainEvent, Event
 
 _NOTHING: Any = object()
 """Where ``publish`` was given no event. ``Any``: it stands for one."""
@@ -44,9 +44,10 @@ class PublishGuard:
 
         A bound method is the one callable with a state that the interpreter calls as fast as a function.
         """
-        self.publish.cancel = _cannot_cancel  # type: ignore[attr-defined]  # which a bound method has, too
         cancels = table.sender is not None and table.sender.cancel is not None
-        self.bind: Callable[[Any, UnitOfWork], Any] = CancellingPublish if cancels else MethodType
+        leaves = any(not issubclass(cls, DomainEvent) for cls in declared)
+        self.publish.cancel = self._nothing_to_cancel if cancels else _cannot_cancel  # type: ignore[attr-defined]  # which a bound method has, too
+        self.bind: Callable[[Any, UnitOfWork], Any] = CancellingPublish if cancels and leaves else MethodType
         """Binds it. ``Any``: type checkers have no type for a bound method that is made by hand."""
 
     def _publish(self) -> Callable[..., str | None]:
@@ -119,6 +120,13 @@ class PublishGuard:
         more = f"Publish[{' | '.join(map(format_hint, (*self._declared, cls)))}]"
         return f"{self._handler} published {format_hint(cls)}, but declares {declared}; hint its parameter as {more}"
 
+    def _nothing_to_cancel(self, _message_id: object) -> NoReturn:
+        """Stand for ``publish.cancel`` of a handler that publishes domain events only."""
+        fix = "declare the event that is cancelled, as in Publish[Reminder], or use `await app.cancel(id)`"
+        raise DiatorError(
+            f"{self._handler} called publish.cancel, but declares no event that goes over a broker; {fix}"
+        )
+
     def collect(self, raised: Iterable[Event] | None, unit: UnitOfWork) -> None:
         """Take over the ``events`` of a class handler."""
         for event in raised or ():
@@ -145,10 +153,8 @@ class CancellingPublish:
         unit = self._unit
         if unit.publisher is None:
             raise LatePublishError("publish.cancel was called after the handler had returned; call it before that")
-        if not isinstance(unit, SendingUnit) or unit.sender.cancel is None:
-            text = "publish.cancel was called in a unit of work that publishes no brokered events"
-            fix = "declare the event in the handler's hint, as in Publish[Reminder], or use `await app.cancel(id)`"
-            raise DiatorError(f"{text}, so it takes no part in the transaction; {fix}")
+        assert isinstance(unit, SendingUnit), "its handler declares an event that leaves"
+        assert unit.sender.cancel is not None, "the sender of the app can cancel"
         return await unit.sender.cancel(unit, message_id)
 
 

@@ -17,7 +17,9 @@ from diator import (
     Command,
     ConfigurationError,
     Diator,
+    DiatorError,
     EarlyCommitError,
+    LatePublishError,
     NotCommittedError,
     Publish,
 )
@@ -486,3 +488,30 @@ async def test_direct_publishing_in_a_handler_is_warned_of_once(shop: Shop, capl
         assert len(shop.stored) == 3
     (record,) = caplog.records
     assert "app.publish was called for shop.ordered while a message was being handled" in record.getMessage()
+
+
+async def test_cancelling_is_for_handlers_that_declare_an_event_that_leaves(shop: Shop) -> None:
+    @shop.app.command
+    async def cancel(command: Cancel, publish: Publish[Counted]) -> bool:
+        return await publish.cancel(command.message_id)
+
+    @shop.app.on_event
+    async def counted(event: Counted) -> None: ...
+
+    async with shop.app:
+        with pytest.raises(DiatorError, match=r"declares no event that goes over a broker; declare the event that is"):
+            await shop.app.send(Cancel("id"))
+
+
+async def test_cancelling_after_the_handler_has_returned_is_refused(shop: Shop) -> None:
+    kept: list[Publish[Ordered]] = []
+
+    @shop.app.command
+    async def order(command: Order, publish: Publish[Ordered]) -> str:
+        kept.append(publish)
+        return ""
+
+    async with shop.app:
+        await shop.app.send(Order())
+        with pytest.raises(LatePublishError, match=r"publish\.cancel was called after the handler had returned"):
+            await kept[0].cancel("id")

@@ -132,7 +132,8 @@ async def test_a_session_goes_without_the_store_and_delivers_at_once(tmp_path: P
         return first
 
     @shop.app.on_event
-    async def bill(event: Ordered) -> None:
+    async def bill(event: Ordered, publish: Publish[Billed]) -> None:
+        assert await publish.cancel(publish(Billed(event.number)))
         billed.append(event.number)
 
     async with shop.app.testing() as session:
