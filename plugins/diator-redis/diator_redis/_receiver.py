@@ -107,21 +107,23 @@ class StreamReceiver:
                 await self._restore()
                 return True
             self._answered = self._serial
-            wait, more, self._positions, entries = reply
-            self._next_change = wait / 1000 if wait >= 0 else None
-            found += self._deliveries(entries, token, expires)
+            wait, more, count = reply[:3]
+            self._next_change, self._positions = wait / 1000 if wait >= 0 else None, reply[3 : 3 + count]
+            found += self._deliveries(reply, 3 + count, token, expires)
             return bool(more)
 
     async def _run_claim(self, limit: int) -> Any:
         return await self._run(CLAIM, [self._serial, int(self._subscription.ordered), limit, self._answered])
 
-    def _deliveries(self, entries: Any, token: str, expires: float) -> Iterator[Delivery]:
-        for number, id_, failures, deliveries, queue, fields in entries:
+    def _deliveries(self, reply: list[Any], at: int, token: str, expires: float) -> Iterator[Delivery]:
+        while at < len(reply):
+            number, id_, failures, deliveries, queue, count = reply[at : at + 6]
+            fields, at = reply[at + 6 : at + 6 + count], at + 6 + count
             topic, error = self._streams[int(number) - 1].topic, None
-            if topic is not None and fields and fields[::2] in _USUAL:  # nearly all
-                body, key = fields[1], fields[3] if len(fields) == 4 else None
+            if topic is not None and fields[::2] in _USUAL:  # nearly all
+                body, key = fields[1], fields[3] if count == 4 else None
             else:
-                values = as_mapping(fields or ())
+                values = as_mapping(fields)
                 body, key, error = body_of(values), values.get(b"k"), find_read_error(values)
                 name = values.get(b"t") or self._subscription.topics[0].name.encode()
                 topic = topic or name.decode(errors="backslashreplace")

@@ -1,9 +1,10 @@
 -- Deliver what may be, and lease its queues; read more from the streams if too little is free.
 -- ARGV goes on: the serial number of this call, whether entries are ordered by key, how many (0: release all that the receiver owns),
 -- and the last call whose reply arrived: what was claimed after it is released.
--- Returns milliseconds until something changes by itself (-1: nothing does), whether there is more to read, positions if there is nothing
--- to deliver: what comes after them, in wakeup and in each stream, is new; and for each entry the number of its stream, id, failures,
--- deliveries, queue and fields (none: the entry was deleted).
+-- Returns milliseconds until something changes by itself (-1: nothing does), whether there is more to read, how many positions follow,
+-- and these, if there is nothing to deliver: what comes after them, in wakeup and in each stream, is new. Then for each entry the number
+-- of its stream, id, failures, deliveries, queue, how many fields and values follow (none: it was deleted), and these. It is flat, since
+-- Redis 6 sends each nested array as a packet of its own.
 
 local serial, is_ordered, limit, answered = ARGV[4], ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
 local READER = 'queues' -- the one consumer of all receivers: the queues have what is pending
@@ -77,9 +78,9 @@ end
 
 -- Delivering.
 
-local deliveries, leases, owned, states = {}, {}, {}, {}
+local reply, leases, owned, states = {0, 0, 0}, {}, {}, {}
 
--- Append an entry to the deliveries, if it may be delivered now.
+-- Append an entry to the reply, if it may be delivered now.
 local function append(ref, name)
   local entry, failures, count, when, _ = fresh[ref], 0, 0, 0, nil
   if not entry then
@@ -88,7 +89,10 @@ local function append(ref, name)
     entry = {id, number_of[stream] and fields_of(stream, id) or false, stream}
   end
   if not number_of[entry[3]] or when > now then return false end
-  deliveries[#deliveries + 1] = {number_of[entry[3]], entry[1], failures, count + 1, name, entry[2]}
+  local size, fields = #reply, entry[2] or {}
+  reply[size + 1], reply[size + 2], reply[size + 3] = number_of[entry[3]], entry[1], failures
+  reply[size + 4], reply[size + 5], reply[size + 6] = count + 1, name, #fields
+  for at = 1, #fields do reply[size + 6 + at] = fields[at] end
   states[#states + 1], states[#states + 2] = ref, state(token, failures, count + 1, 0)
   return true
 end
@@ -184,10 +188,10 @@ for _, set in ipairs({delayed, leased}) do
 end
 rings = rings and limit == 0 or room < limit and redis.call('EXISTS', free) == 1
 finish()
-local now_at = {}
 if room == limit then
   local last = redis.call('XREVRANGE', wakeup, '+', '-', 'COUNT', 1)
-  now_at[1] = last[1] and last[1][1] or '0-0'
-  for at = TOPICS, #KEYS do now_at[#now_at + 1] = redis.call('HGET', meta, KEYS[at]) or '0-0' end
+  reply[3], reply[4] = #KEYS - TOPICS + 2, last[1] and last[1][1] or '0-0'
+  for at = TOPICS, #KEYS do reply[#reply + 1] = redis.call('HGET', meta, KEYS[at]) or '0-0' end
 end
-return {math.floor(wait), more and 1 or 0, now_at, deliveries}
+reply[1], reply[2] = math.floor(wait), more and 1 or 0
+return reply

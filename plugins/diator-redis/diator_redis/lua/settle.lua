@@ -37,12 +37,12 @@ for nth, ref in ipairs(refs) do
   local stream = KEYS[at + TOPICS - 1]
   local holder, failures, deliveries = state_of(states[nth])
   local owner, left = string.match(owned[nth] or '', '^(.*) (%d+)$')
-  if not is_done[ref] and (owner ~= token or holder ~= token) then
+  if is_done[ref] or owner ~= token or holder ~= token then
     local pending = not states[nth] and redis.pcall('XPENDING', stream, group, id, id, 1)
     lost[#lost + 1] = pending and (pending.err or #pending > 0) and nth or -nth
   elseif outcome == 'renew' then
     redis.call('ZADD', leased, 'XX', number(now + lease), name)
-  elseif not is_done[ref] then
+  else
     is_done[ref] = true
     if not in_flight[name] then settled[#settled + 1] = {name, token} end
     in_flight[name] = (in_flight[name] or left) - 1
