@@ -12,11 +12,11 @@ that is checked when it is registered.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
 from typing_extensions import Concatenate, Unpack  # noqa: UP035 - that of typing takes no ellipsis on 3.10
 
-from diator.engine.decorator_checks import ensure_decorator
+from diator.engine.decorator_checks import ADD, ensure_decorator
 from diator.engine.hints import class_of, union_members
 from diator.engine.registrations import DeliveryGuarantee
 from diator.messages import Command, Event, Message, Query
@@ -69,20 +69,7 @@ class _Handler(Protocol[T_co, M_contra, R_co]):
     def handle(self) -> Callable[Concatenate[M_contra, ...], R_co]: ...
 
 
-class _Decorator:
-    """Registers what it decorates and gives it back unchanged; the overloads of the subclasses say so in types."""
-
-    def __init__(self, add: Callable[..., None], message: object = None, **options: object) -> None:
-        self._add = add
-        self._message = message
-        self._options = options
-
-    def _register(self, handler: Any) -> Any:
-        self._add(handler, self._message, **self._options)
-        return handler
-
-
-class HandlerOf(_Decorator, Generic[M, R]):
+class HandlerOf(Protocol[M, R]):
     """``@app.command(JoinMeeting)``: the message is known, so its parameter and its result are checked."""
 
     @overload
@@ -91,11 +78,9 @@ class HandlerOf(_Decorator, Generic[M, R]):
     def __call__(self, handler: Callable[Concatenate[M, P], Coro[R]], /) -> Callable[Concatenate[M, P], Coro[R]]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[M, P], R], /) -> Callable[Concatenate[M, P], R]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        return self._register(handler)
 
 
-class QueryHandlerOf(_Decorator, Generic[M, R]):
+class QueryHandlerOf(Protocol[M, R]):
     """``@app.query(FindMeeting)``: like `HandlerOf`, and the rows of a streaming handler are checked too."""
 
     @overload
@@ -108,33 +93,27 @@ class QueryHandlerOf(_Decorator, Generic[M, R]):
     ) -> Callable[Concatenate[M, P], AsyncIterator[R]]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[M, P], R], /) -> Callable[Concatenate[M, P], R]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        return self._register(handler)
 
 
-class CommandHandler(_Decorator):
+class CommandHandler(Protocol):
     """``@app.command(timeout=5)``: the message is taken from the hints of the handler."""
 
     @overload
     def __call__(self, handler: type[_Handler[T, C, Any]], /) -> type[T]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        return self._register(handler)
 
 
-class QueryHandler(_Decorator):
+class QueryHandler(Protocol):
     """``@app.query(timeout=5)``."""
 
     @overload
     def __call__(self, handler: type[_Handler[T, Q, Any]], /) -> type[T]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        return self._register(handler)
 
 
-class EventHandler(_Decorator):
+class EventHandler(Protocol):
     """``@app.on_event(thread=True)``."""
 
     @overload
@@ -145,8 +124,6 @@ class EventHandler(_Decorator):
     ) -> Callable[Concatenate[E, P], Coro[None]]: ...
     @overload
     def __call__(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        return self._register(handler)
 
 
 def _is_message(target: Any) -> bool:
@@ -157,12 +134,20 @@ def _is_message(target: Any) -> bool:
         return False
 
 
+def _decorator(owner: "Decorators", verb: str, target: Any, more: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Register what is decorated and give it back unchanged, or give what does: the overloads say which."""
+    ensure_decorator(owner, Decorators, verb, target, more, options)
+    is_message = target is None or _is_message(target)
+
+    def register(handler: Any) -> Any:
+        getattr(owner, ADD[verb])(handler, target if is_message else None, **options)
+        return handler
+
+    return register if is_message else register(target)
+
+
 class Decorators:
     """The decorators of a router, over its ``add_*`` methods."""
-
-    add_command: Callable[..., None]
-    add_query: Callable[..., None]
-    add_event_handler: Callable[..., None]
 
     @overload
     def command(  # type: ignore[overload-overlap]  # a class is also a callable; the first overload that fits wins
@@ -176,10 +161,7 @@ class Decorators:
     def command(self, *, timeout: float | None = ..., thread: bool = ...) -> CommandHandler: ...
     def command(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register the handler of a command: bare, with the command's class, or with options; see `add_command`."""
-        ensure_decorator(self, Decorators, "command", target, more, options)
-        if target is None or _is_message(target):
-            return HandlerOf[Any, Any](self.add_command, target, **options)
-        return CommandHandler(self.add_command, **options)(target)
+        return _decorator(self, "command", target, more, options)
 
     @overload
     def query(  # type: ignore[overload-overlap]  # as above
@@ -193,10 +175,7 @@ class Decorators:
     def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
     def query(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register the handler of a query: bare, with the query's class, or with options; see `add_query`."""
-        ensure_decorator(self, Decorators, "query", target, more, options)
-        if target is None or _is_message(target):
-            return HandlerOf[Any, Any](self.add_query, target, **options)
-        return QueryHandler(self.add_query, **options)(target)
+        return _decorator(self, "query", target, more, options)
 
     @overload
     def on_event(self, event: type[E], /, **options: Unpack[_EventOptions]) -> HandlerOf[E, None]: ...
@@ -212,7 +191,4 @@ class Decorators:
     def on_event(self, **options: Unpack[_EventOptions]) -> EventHandler: ...
     def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:
         """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
-        ensure_decorator(self, Decorators, "on_event", target, more, options)
-        if target is None or _is_message(target):
-            return HandlerOf[Any, Any](self.add_event_handler, target, **options)
-        return EventHandler(self.add_event_handler, **options)(target)
+        return _decorator(self, "on_event", target, more, options)

@@ -10,12 +10,13 @@ from diator.engine.hints import class_of, format_hint
 from diator.errors import ConfigurationError, Problem
 from diator.messages import Message
 
-_ADD = {
+ADD = {
     "command": "add_command",
     "query": "add_query",
     "on_event": "add_event_handler",
     "middleware": "add_middleware",
 }
+"""The method that each decorator calls."""
 
 
 def ensure_decorator(
@@ -47,7 +48,7 @@ def ensure_known_options(owner: Any, verb: str, options: Mapping[str, object]) -
     """Raise `ConfigurationError` for an option that ``@app.<verb>`` does not have. ``Any``: any app or router."""
     if not options:
         return
-    parameters = inspect.signature(getattr(owner, _ADD[verb])).parameters.values()
+    parameters = inspect.signature(getattr(owner, ADD[verb])).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for name in options:
         if name not in known:
