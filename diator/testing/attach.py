@@ -210,7 +210,7 @@ class _Replacing:
 
     @property
     def capabilities(self) -> ContainerCapability:
-        return self._inner.capabilities if self._inner else ContainerCapability(0)
+        return self._inner.capabilities if self._inner else ContainerCapability.REUSABLE
 
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
         return self._inner.qualifier(metadata) if self._inner else None
