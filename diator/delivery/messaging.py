@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from diator._hooks import HookDispatcher
 from diator._keys import Key
@@ -138,14 +138,19 @@ class Messaging:
             await self.outbox.stop_relay()
 
     async def close(self) -> None:
-        """Close the connections. A broker that takes too long is left behind: the program is about to end."""
-        seconds = self.defaults.publish_timeout
-        if self.outbox is not None:
-            await self.outbox.close()
+        """Close the connections. What takes too long is left behind: the program is about to end."""
         try:
-            await asyncio.wait_for(self._connection.close(), seconds)
+            if self.outbox is not None:
+                await self._in_time("store", self.outbox.close())
+        finally:
+            await self._in_time("broker", self._connection.close())
+
+    async def _in_time(self, what: str, closing: Coroutine[Any, Any, None]) -> None:
+        seconds = self.defaults.publish_timeout
+        try:
+            await asyncio.wait_for(closing, seconds)
         except asyncio.TimeoutError:
-            logger.warning("the broker has not closed its connection within %g s, and is left as it is", seconds)
+            logger.warning("the %s has not closed its connection within %g s, and is left as it is", what, seconds)
 
     def worker(
         self,

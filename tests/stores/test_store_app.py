@@ -1,14 +1,18 @@
 """An app with a store as a whole: its relay, its worker, its end, and its tests."""
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from diator import BrokerUnavailableError, Command, Hooks, Publish
 from diator._inspection import hooks_of
 from diator.hooks import Relayed, Stored
 from diator.testing import record
 from tests.stores.shop import Billed, Order, Ordered, Orders, Shop
+from tests.stores.sqlite_store import SQLiteStore
 
 
 class Lines(Hooks):
@@ -155,3 +159,23 @@ async def test_a_worker_in_this_process_has_its_relay_share_the_partitions(tmp_p
         async with shop.app.worker():
             await shop.until(lambda: shop.query(ranks) == [0])
         await shop.until(lambda: shop.query(ranks) == [1])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_store_that_does_not_close_keeps_neither_the_end_nor_the_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    async def aclose(self: SQLiteStore) -> None:
+        if fails:
+            raise RuntimeError
+        await asyncio.sleep(60)
+
+    shop = await made(tmp_path, publish_timeout=0.1)
+    with monkeypatch.context() as patched:
+        await shop.app.__aenter__()
+        patched.setattr(SQLiteStore, "aclose", aclose)
+        with pytest.raises(RuntimeError) if fails else nullcontext():
+            await shop.app.__aexit__(None, None, None)
+    await shop.store.aclose()
+    assert shop.broker.times["aclose"] == 1
+    assert fails or "the store has not closed its connection within 0.1 s" in caplog.text
