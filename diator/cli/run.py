@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,7 @@ from diator.cli.arguments import AppArgument, exit_usage_error, plugin_text, pro
 from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
 from diator.cli.logs import Level, set_up
+from diator.cli.reload import run_reloading
 from diator.cli.service import Service
 from diator.cli.tables import new_table, print_tables
 from diator.delivery.catalog import ConsumerConfig
@@ -42,6 +44,9 @@ HealthOption = Annotated[
     ),
 ]
 HandledOption = Annotated[bool, typer.Option(help="Log a line for each message that was handled.")]
+ReloadOption = Annotated[
+    bool, typer.Option("--reload", help="Start again when a Python file below the current directory changes.")
+]
 LevelOption = Annotated[Level, typer.Option("--log-level", help="How much is logged.")]
 
 
@@ -54,6 +59,7 @@ def run(
     json_logs: JsonLogsOption = False,
     log_level: LevelOption = Level.INFO,
     log_handled: HandledOption = True,
+    reload: ReloadOption = False,
 ) -> None:
     """Run a worker: handle the notification and ECST events that come over the broker of an app.
 
@@ -63,6 +69,8 @@ def run(
     The exit code is 0 after a signal, 1 where the app or its broker is not fit to run, 2 for a mistake in the command,
     3 where the app itself has broken down.
     """
+    if reload:
+        run_reloading(sys.argv[1:], grace)
     where = read_address(health)
     set_up(log_level, as_json=json_logs, handled=log_handled)
 

@@ -469,3 +469,28 @@ def test_what_is_no_address_is_a_usage_error(tmp_path: Path, text: str) -> None:
     done = run_script(tmp_path, SCRIPT, "run", "meetings:app", "--health", text)
     assert done.code == 2
     assert "--health" in done.stderr
+
+
+# Reloading
+
+
+def test_a_changed_file_starts_the_worker_again(tmp_path: Path) -> None:
+    write(tmp_path, QUICK)
+    with running(tmp_path, "--reload") as worker:
+        worker.wait_for("handled 1")
+        write(tmp_path, QUICK.replace("handled", "handled anew"))
+        worker.wait_for("meetings.py: starting again")
+        worker.wait_for("handled anew 1")
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 0
+    assert len([line for line in worker.err if line.endswith("INFO diator: stopped")]) == 2
+
+
+def test_without_watchfiles_it_says_what_to_install(tmp_path: Path) -> None:
+    write(tmp_path, QUICK)
+    (tmp_path / "watchfiles.py").write_text("raise ImportError('not installed')")
+    done = run_script(tmp_path, SCRIPT, "run", "meetings:app", "--reload", PYTHONPATH=str(tmp_path))
+    assert (done.code, done.stderr) == (
+        2,
+        'Error: --reload needs watchfiles; install it: pip install "diator[reload]"\n',
+    )
