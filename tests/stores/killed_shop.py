@@ -210,7 +210,8 @@ def may_fail() -> None:
 
 
 async def main(broker: str, address: str, role: str) -> None:
-    vars(relay).update(LEASE=LEASE, _THIRD=LEASE / 3)  # or a killed process would hold things up for too long
+    for name, seconds in {"LEASE": LEASE, "_THIRD": LEASE / 3}.items():
+        setattr(relay, name, seconds)  # or a killed process would hold things up for too long
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     app = make_app(broker, database_of(address))

@@ -89,22 +89,22 @@ class SQLiteTransaction:
     """What a store does in the transaction of one unit of work."""
 
     def __init__(self, store: "SQLiteStore", session: SQLiteSession, *, own: bool) -> None:
-        self._store, self._session, self._own = store, session, own
+        self.store, self.session, self._own = store, session, own
         self._may_commit = not own
         self.committed = self.rolled_back = False
 
     async def record_handled(self, subscription: str, message_id: str, /) -> bool:
-        await self._store.begin(self._session)
-        values = (subscription, message_id, self._store.clock())
-        return self._session.execute("INSERT OR IGNORE INTO diator_inbox VALUES (?, ?, ?)", values).rowcount == 1
+        await self.store.begin(self.session)
+        values = (subscription, message_id, self.store.clock())
+        return self.session.execute("INSERT OR IGNORE INTO diator_inbox VALUES (?, ?, ?)", values).rowcount == 1
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
-        await self._store.begin(self._session)
-        self._store.insert(self._session, messages)
+        await self.store.begin(self.session)
+        self.store.insert(self.session, messages)
 
     async def cancel(self, message_id: str, /) -> bool:
-        await self._store.begin(self._session)
-        return _cancel(self._session, message_id)
+        await self.store.begin(self.session)
+        return _cancel(self.session, message_id)
 
     def complete(self) -> None:
         self._may_commit = True
@@ -145,7 +145,7 @@ class SQLiteStore:
 
     async def open(self, app: str, container: Container | None = None, /) -> None:
         self._app = app
-        await self._connected()
+        await self.connected()
 
     async def aclose(self) -> None:
         if self._connection is not None:
@@ -265,7 +265,7 @@ class SQLiteStore:
         query = "SELECT partition, position, id, topic, key, body, written FROM diator_outbox WHERE due IS NULL "
         query += f"AND partition IN ({current}) AND (topic, ifnull(key, x'')) NOT IN ({_WAITING})"
         values = (*tokens, json.dumps(list(without)), limit)
-        connection = await self._connected()
+        connection = await self.connected()
         with self._translated():
             rows = connection.execute(f"{query} ORDER BY position LIMIT ?", values).fetchall()
         return [StoredMessage._make((*found, _moment(written))) for *found, written in rows]
@@ -337,7 +337,7 @@ class SQLiteStore:
     async def dead_letters(self, *, after: str | None = None, limit: int = 100) -> Sequence[OutboxDeadLetter]:
         query = "SELECT id, topic, key, body, error, dead_lettered FROM diator_dead_letters WHERE number > "
         query += "coalesce((SELECT number FROM diator_dead_letters WHERE id = ?), 0) ORDER BY number LIMIT ?"
-        connection = await self._connected()
+        connection = await self.connected()
         with self._translated():
             rows = connection.execute(query, (after, limit)).fetchall()
         return [OutboxDeadLetter._make((*found, _moment(seconds))) for *found, seconds in rows]
@@ -368,7 +368,7 @@ class SQLiteStore:
 
     # Connections of its own
 
-    async def _connected(self) -> SQLiteSession:
+    async def connected(self) -> SQLiteSession:
         if self._connection is None:
             with self._translated():
                 connection = self.connect()
@@ -396,7 +396,7 @@ class SQLiteStore:
             raise StoreError(f"{text}; give each app a file of its own")
 
     async def _do(self, work: Callable[[sqlite3.Connection], T], connection: SQLiteSession | None = None) -> T:
-        connection = connection or await self._connected()
+        connection = connection or await self.connected()
         with self._translated():
             await self.begin(connection)
             with connection:
@@ -411,7 +411,7 @@ class SQLiteStore:
             raise (StoreUnavailableError if later else StoreError)(f"{self.path}: {error}") from error
 
 
-_WAITING = "SELECT value ->> 0, ifnull(value ->> 1, x'') FROM json_each(?)"
+_WAITING = "SELECT json_extract(value, '$[0]'), ifnull(json_extract(value, '$[1]'), x'') FROM json_each(?)"
 _FREE = "UPDATE diator_partitions SET holder = NULL, until = 0, token = token + 1 WHERE "
 _NAMES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'diator_%' ORDER BY name"
 
