@@ -556,8 +556,8 @@ WORKER = (
         "worker",
         "ready-in-outage",
         "a worker is ready though its broker is away",
-        " and not self._outage.is_active)",
-        ")",
+        " and not self._outage.is_active\n",
+        "\n",
         (*_OUTAGE, "tests/delivery/test_worker.py"),
     ),
     _bug(
