@@ -614,3 +614,116 @@ async def test_hooks_get_the_rows_and_the_age_of_the_oldest(bench: Bench) -> Non
         await bench.until(lambda: len(bench.published) == 2)
     assert [[row.id for row in details.rows] for details in told] == [["0", "1"]]
     assert 100 <= told[0].oldest < 110
+
+
+# Wake-ups between processes
+
+
+class Line(FaultyStore):
+    """The database notifies: each store hears all others of its list."""
+
+    def __init__(self, path: Path, listeners: "list[Callable[[Collection[int]], None]]") -> None:
+        super().__init__(path)
+        self.listeners = listeners
+        self.notified: list[set[int]] = []
+        self.lost: asyncio.Future[None] | None = None
+
+    async def notify(self, partitions: Collection[int], /) -> None:
+        await self._maybe("notify")
+        self.notified.append(set(partitions))
+        for heard in tuple(self.listeners):
+            heard(partitions)
+
+    @asynccontextmanager
+    async def listen(self, heard: Callable[[Collection[int]], None], /) -> AsyncGenerator[None, None]:
+        await self._maybe("listen")
+        self.listeners.append(heard)
+        task = asyncio.current_task()
+        assert task is not None
+        self.lost = asyncio.get_running_loop().create_future()
+        self.lost.add_done_callback(lambda _: task.cancel())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.lost.done():
+                raise
+            raise StoreUnavailableError("the connection was lost") from None
+        finally:
+            self.listeners.remove(heard)
+            self.lost.cancel()
+
+
+async def two(bench: Bench) -> tuple[Bench, Bench]:
+    """Two processes that hear each other."""
+    listeners: list[Callable[[Collection[int]], None]] = []
+    found = Bench(Path(str(bench.store.path))), Bench(Path(str(bench.store.path)))
+    for one in found:
+        one.store = Line(Path(str(bench.store.path)), listeners)
+        await one.store.open("shop")
+    return found
+
+
+@with_bench
+async def test_relays_of_other_processes_are_woken(bench: Bench) -> None:
+    web, worker = await two(bench)
+    async with worker.relaying(workers=1), web.relaying() as relay:
+        await asyncio.sleep(0.3)
+        await web.store.write([message("a")])
+        relay.notify(all_partitions)
+        assert await bench.until(lambda: bool(worker.published)) < 0.01
+    for one in (web, worker):
+        await one.store.aclose()
+
+
+@with_bench
+async def test_many_commits_notify_seldom(bench: Bench) -> None:
+    web, worker = await two(bench)
+    async with worker.relaying(workers=1), web.relaying() as relay:
+        await asyncio.sleep(0.3)
+        for number in range(100):
+            relay.notify([number % 4])
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert isinstance(web.store, Line)
+        assert len(web.store.notified) < 10
+        assert set().union(*web.store.notified[1:]) == {0, 1, 2, 3}
+    for one in (web, worker):
+        await one.store.aclose()
+
+
+def test_wake_ups_that_fail_are_logged_once_and_cost_a_second(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @with_bench
+    async def failing(bench: Bench) -> None:
+        web, worker = await two(bench)
+        web.store.broken["notify"] = StoreUnavailableError("no route")
+        async with worker.relaying(workers=1), web.relaying() as relay:
+            await asyncio.sleep(0.3)
+            for number in range(3):
+                await web.store.write([message("a")])
+                relay.notify(all_partitions)
+                await bench.until(lambda number=number: len(worker.published) > number, within=1.1)  # type: ignore[misc]
+        for one in (web, worker):
+            await one.store.aclose()
+
+    failing(tmp_path)
+    assert logged(caplog) == [
+        "the store can't notify (StoreUnavailableError: no route); relays look for new rows each second until it can"
+    ]
+
+
+@with_bench
+async def test_a_relay_listens_again_when_the_connection_was_lost(bench: Bench) -> None:
+    web, worker = await two(bench)
+    assert isinstance(worker.store, Line)
+    async with worker.relaying(workers=1), web.relaying() as relay:
+        await asyncio.sleep(0.3)
+        assert worker.store.lost is not None
+        worker.store.lost.cancel()
+        await asyncio.sleep(0.5)
+        assert len(worker.store.listeners) == 2
+        await web.store.write([message("a")])
+        relay.notify(all_partitions)
+        assert await bench.until(lambda: bool(worker.published)) < 0.01
+    assert worker.store.listeners == []
+    for one in (web, worker):
+        await one.store.aclose()
