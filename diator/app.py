@@ -129,8 +129,9 @@ class Diator(Lifecycle, ReadinessChecks):
     ) -> "Session":
         """Test the app with a worker: ``async with app.testing() as session``, then ``await session.settled()``.
 
-        Brokered events go over a new broker in memory, or over ``broker``: an address, an object, or ``"keep"`` for the
-        app's own, where no other worker may then handle the same subscriptions. The app is started, unless it runs.
+        Brokered events go over a new broker in memory, or over ``broker``: an address, an object, the open session of
+        another app, or ``"keep"`` for the app's own, where no other worker may then handle the same subscriptions. The
+        app is started, unless it runs.
         ``replace`` maps what handlers ask for to what they get instead. Retries come at once, unless ``delays``.
         With ``faults``, messages come twice or late, or the broker is away; see `diator.testing.Faults`. Events pass by
         the app's store, without outbox and inbox, unless ``store`` is ``"keep"``.

@@ -53,8 +53,15 @@ class ActivityTracker(Hooks):
 
     def consumes(self, consumed: Iterable["ConsumerConfig"], *, deduplicates: bool) -> None:
         """Learn who gets what over the broker, and whether that drops a message with an id that it had already."""
-        self._consumed = {one.name: one for one in consumed}
+        self._consumed.update((one.name, one) for one in consumed)
         self._deduplicates = deduplicates
+
+    def forget(self, consumed: Iterable["ConsumerConfig"]) -> None:
+        """Expect nothing more for subscriptions whose session has ended."""
+        gone = {one.name for one in consumed}
+        self._consumed = {name: one for name, one in self._consumed.items() if name not in gone}
+        self._on_the_way = Counter({way: count for way, count in self._on_the_way.items() if way[1] not in gone})
+        self._wake()
 
     # What the app does
 

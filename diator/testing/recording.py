@@ -58,6 +58,7 @@ class Recording:
     def __init__(self, app: Diator, watcher: RecordingHooks) -> None:
         self._app = app
         self._watcher = watcher
+        watcher.apps.append(app)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -90,7 +91,11 @@ class Recording:
     def _messages(self, what: Any) -> Messages[Any]:
         # Any: which messages these are follows from what was done with them.
         entries = self.entries
-        handlers = (*self._app.requests.values(), *chain.from_iterable(self._app.events.values()))
+        handlers = [
+            handler
+            for app in self._watcher.apps
+            for handler in (*app.requests.values(), *chain.from_iterable(app.events.values()))
+        ]
         return Messages(what, [e for e in entries if e.kind == what and not _stayed(e)], entries, handlers)
 
     def __str__(self) -> str:

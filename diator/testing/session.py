@@ -13,7 +13,7 @@ from diator._inspection import messaging_of
 from diator._misuse import AsyncOnly
 from diator.app import Diator
 from diator.engine.stream import Stream
-from diator.errors import NotRunningError
+from diator.errors import ConfigurationError, NotRunningError, Problem
 from diator.messages import Event, Query, Request
 from diator.options import FLAG, SECONDS, Rule, is_a, one_of, optional, require
 from diator.sender import Sender
@@ -41,8 +41,17 @@ def session(
     """Make a session; see ``app.testing``."""
     require("app.testing", _RULES, {"delays": delays, "faults": faults, "store": store})
     injection, keeps = None if faults is None else Injection(faults), store is not None
+    if isinstance(broker, Session) and faults is not None:
+        raise ConfigurationError([_FAULTS_OF_ANOTHER])
     options = SessionOptions(broker, delays, injection, keeps_store=keeps, relays=keeps)
     return Session(app, options, replacements("app.testing", replace))
+
+
+_FAULTS_OF_ANOTHER = Problem(
+    "session-option",
+    "app.testing got faults, and the session of another app as its broker",
+    "give the faults to the session that has the broker; they concern the deliveries of both",
+)
 
 
 _RULES = {
@@ -57,13 +66,17 @@ class Session(AsyncOnly, Recording):
 
     It has what a record has, of everything that the app itself has begun in the block, called from anywhere. Messages
     that others have put on the broker are handled, but neither shown nor waited for. Leaving the block cancels what
-    still runs.
+    still runs. Sessions that share a broker share one record, of all that their apps do, and wait for all of it.
     """
 
     _how = "async with app.testing() as session"
 
     def __init__(self, app: Diator, stage: SessionOptions, replace: Mapping[Any, object]) -> None:
-        super().__init__(app, RecordingHooks())
+        watcher, other = RecordingHooks(), stage.broker
+        if isinstance(other, Session):
+            messaging = messaging_of(other._entered())
+            watcher, stage = other._watcher, stage._replace(broker=messaging and messaging.broker)
+        super().__init__(app, watcher)
         self._stage = stage
         self._replace = replace
         self._stack: AsyncExitStack | None = None
@@ -148,7 +161,8 @@ class Session(AsyncOnly, Recording):
             stack.enter_context(attached(self._app, self._watcher, self._replace, self._stage))
             await start(self._app, stack)
             if messaging_of(self._app) is not None:
-                await stack.enter_async_context(self._app.worker(grace=0.0))
+                worker = await stack.enter_async_context(self._app.worker(grace=0.0))
+                stack.callback(self._watcher.activity.forget, worker.consumed)
             self._stack = stack.pop_all()
         self._is_open = True
         return self

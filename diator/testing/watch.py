@@ -7,6 +7,7 @@ from contextvars import ContextVar, Token
 from functools import partial
 from types import TracebackType
 
+from diator.app import Diator
 from diator.brokers.envelope import OutgoingMessage
 from diator.engine.events import is_brokered
 from diator.engine.registrations import HandlerKind, Registration
@@ -56,6 +57,8 @@ class RecordingHooks(Hooks):
     needs_context = False
 
     def __init__(self) -> None:
+        self.apps: list[Diator] = []
+        """The apps that it watches: several if their sessions share a broker."""
         self.entries: list[Entry] = []
         self.activity = ActivityTracker(self.entries)
         """What goes over the broker, and what is under way."""
