@@ -68,7 +68,7 @@ async def test_one_session_waits_for_what_both_apps_do_and_shows_it() -> None:
         "          published Mailed(order_id=1)",
         "            handled by note",
     ]
-    assert [entry.message.order_id for entry in web.handled.of(Placed, by="mail").entries] == [1, 2]
+    assert [entry.message.order_id for entry in web.handled.of(Placed).entries] == [1, 2]
 
 
 async def test_a_failure_in_the_other_app_is_told() -> None:
