@@ -38,17 +38,20 @@ class Database:
         """Look at what is committed now: with a snapshot, MySQL would lock the gaps between the rows, too."""
         self.engine.dialect.set_isolation_level(connection, "READ COMMITTED")
 
-    async def run(self, function: Callable[[Connection], T], *, writes: bool = True) -> T:
-        """Run a function in a transaction of its own. Raises `StoreError`."""
+    async def run(self, function: Callable[[Connection], T], *, single: bool = False) -> T:
+        """Run a function in a transaction of its own. Raises `StoreError`.
+
+        ``single`` functions need none: they execute one statement, or only read.
+        """
         with translated():
             if self.asynchronous is None:
-                return await in_thread(self._run, function, writes)
+                return await in_thread(self._run, function, single)
             async with self.asynchronous.connect() as connection:
-                return await connection.run_sync(_transact, function, writes)
+                return await connection.run_sync(_transact, function, single)
 
-    def _run(self, function: Callable[[Connection], T], writes: bool) -> T:
+    def _run(self, function: Callable[[Connection], T], single: bool) -> T:
         with self.engine.connect() as connection:
-            return _transact(connection, function, writes)
+            return _transact(connection, function, single)
 
     @contextlib.asynccontextmanager
     async def driver_connection(self) -> AsyncGenerator[Any]:
@@ -78,9 +81,11 @@ class Database:
             await self.asynchronous.dispose()
 
 
-def _transact(connection: Connection, function: Callable[[Connection], T], writes: bool) -> T:
+def _transact(connection: Connection, function: Callable[[Connection], T], single: bool) -> T:
+    if single and connection.dialect.name == "postgresql":  # where it saves two of three round trips
+        connection.execution_options(isolation_level="AUTOCOMMIT")
     with connection.begin():
-        if connection.dialect.name == "sqlite" and writes:
+        if connection.dialect.name == "sqlite" and not single:
             _begin_writing(connection)
         return function(connection)
 

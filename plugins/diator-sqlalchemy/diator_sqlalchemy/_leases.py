@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select, tuple_, update
+from sqlalchemy import Connection, Select, delete, select, tuple_, update
 
 from diator_sqlalchemy._statements import Clock, insert_missing, one_of
 from diator_sqlalchemy._tables import StoreTables
@@ -16,13 +16,16 @@ class _Partition(NamedTuple):
     expires: int
 
 
-def current(connection: Connection, tables: StoreTables, held: Mapping[int, int], *, lock: bool) -> Collection[int]:
-    """Return those of the partitions whose token is still the current one. ``lock`` keeps it so till the commit."""
+def current(tables: StoreTables, held: Mapping[int, int]) -> Select[int]:
+    """Return the statement that finds those of the partitions whose token is still the current one."""
     table = tables.partitions
-    found = select(table.c.partition).where(tuple_(table.c.partition, table.c.token).in_(list(held.items())))
-    if lock:
-        found = found.order_by(table.c.partition).with_for_update()
-    return connection.scalars(found).all() if held else ()
+    return select(table.c.partition).where(tuple_(table.c.partition, table.c.token).in_(list(held.items())))
+
+
+def lock_current(connection: Connection, tables: StoreTables, held: Mapping[int, int]) -> Collection[int]:
+    """Find them, and keep their tokens current until the commit."""
+    found = current(tables, held).order_by(tables.partitions.c.partition)
+    return connection.scalars(found.with_for_update()).all()
 
 
 def lease(connection: Connection, tables: StoreTables, relay: str, seconds: float, rank: int) -> Mapping[int, int]:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, ins
 from diator.brokers import OutgoingMessage
 from diator.errors import StoreError
 from diator.stores import StoredMessage, partition_of
-from diator_sqlalchemy._leases import current
+from diator_sqlalchemy._leases import current, lock_current
 from diator_sqlalchemy._statements import Clock, Inserts, Row, family, insert_missing, lock_keys, one_of
 from diator_sqlalchemy._tables import MAX_KEY, MAX_NAME, StoreTables, microseconds, moment
 
@@ -70,27 +70,22 @@ class Outbox:
     ) -> Sequence[StoredMessage]:
         """Select the first rows of the partitions that are held, in order."""
         table = self.tables.outbox
-        partitions = current(connection, self.tables, held, lock=False)
-        if not partitions:
-            return ()
         columns = [table.c[name] for name in ("partition", "position", "id", "topic", "key", "body", "written_at")]
-        found = select(*columns).where(one_of(connection, table.c.partition, partitions), *_without(table, without))
+        found = select(*columns).where(table.c.partition.in_(current(self.tables, held)), *_without(table, without))
         rows = connection.execute(found.order_by(table.c.position).limit(limit))
         return [_stored(row) for row in rows]
 
     def delete(self, connection: Connection, held: Mapping[int, int], rows: Sequence[StoredMessage]) -> int:
         """Delete rows of partitions that are held."""
         table = self.tables.outbox
-        partitions = current(connection, self.tables, held, lock=False)
-        positions = [row.position for row in rows if row.partition in partitions]
-        if not positions:
-            return 0
-        return connection.execute(delete(table).where(one_of(connection, table.c.position, positions))).rowcount
+        theirs = one_of(connection, table.c.position, [row.position for row in rows])
+        still = table.c.partition.in_(current(self.tables, held))
+        return connection.execute(delete(table).where(theirs, still)).rowcount
 
     def reject(self, connection: Connection, held: Mapping[int, int], row: StoredMessage, error: str) -> None:
         """Move a row to the dead letters."""
         tables = self.tables
-        if row.partition in current(connection, tables, held, lock=True):
+        if row.partition in lock_current(connection, tables, held):
             noted: dict[str, ColumnElement[Any]] = {
                 "error": literal(error.replace("\0", "\\0")),
                 "dead_lettered_at": Clock(),
@@ -100,18 +95,14 @@ class Outbox:
     def next_due(self, connection: Connection, held: Mapping[int, int]) -> float | None:
         """Return the seconds until a row is due, 0 if one is."""
         table = self.tables.delayed
-        partitions = current(connection, self.tables, held, lock=False)
-        if not partitions:
-            return None
-        ours = one_of(connection, table.c.partition, partitions)
+        ours = table.c.partition.in_(current(self.tables, held))
         row = connection.execute(select(func.min(table.c.due), Clock()).where(ours)).one()
         return None if row[0] is None else max(0.0, (row[0] - row[1]) / 1_000_000)
 
     def promote(self, connection: Connection, held: Mapping[int, int]) -> float | None:
         """Move rows that are due to the outbox."""
         table = self.tables.delayed
-        partitions = current(connection, self.tables, held, lock=True)
-        ours = one_of(connection, table.c.partition, partitions)
+        ours = one_of(connection, table.c.partition, lock_current(connection, self.tables, held))
         order = (table.c.due, table.c.position)
         due = select(table.c.position).where(ours, table.c.due <= Clock()).order_by(*order).limit(_MAX_DUE)
         positions = connection.scalars(due.with_for_update()).all()

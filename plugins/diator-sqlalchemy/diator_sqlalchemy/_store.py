@@ -207,11 +207,11 @@ class SQLAlchemyStore:
         if found != expected.database_id:
             raise StoreError(f"the session leads to another database than the store: its {table} is another one")
 
-    async def _run(self, function: Callable[[Connection, Outbox], T], *, writes: bool = True) -> T:
+    async def _run(self, function: Callable[[Connection, Outbox], T], *, single: bool = False) -> T:
         """Run a function on one of the store's own connections."""
         outbox = (await self._connect()).outbox
         database = await self._find_database()
-        return await database.run(lambda connection: function(connection, outbox), writes=writes)
+        return await database.run(lambda connection: function(connection, outbox), single=single)
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
         """Write rows in a transaction of its own."""
@@ -219,7 +219,7 @@ class SQLAlchemyStore:
 
     async def cancel(self, message_id: str, /) -> bool:
         """Delete a delayed message in a transaction of its own."""
-        return await self._run(lambda connection, outbox: outbox.cancel(connection, message_id))
+        return await self._run(lambda connection, outbox: outbox.cancel(connection, message_id), single=True)
 
     async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
         """Take or renew a relay's share."""
@@ -231,7 +231,7 @@ class SQLAlchemyStore:
 
     async def promote(self, held: Mapping[int, int], /) -> float | None:
         """Make rows that are due ready."""
-        wait = await self._run(lambda connection, outbox: outbox.next_due(connection, held), writes=False)
+        wait = await self._run(lambda connection, outbox: outbox.next_due(connection, held), single=True)
         if wait is None or wait > 0:  # the usual case, which locks nothing
             return wait
         return await self._run(lambda connection, outbox: outbox.promote(connection, held))
@@ -240,11 +240,11 @@ class SQLAlchemyStore:
         self, held: Mapping[int, int], limit: int, /, *, without: Collection[tuple[str, str | None]] = ()
     ) -> Sequence[StoredMessage]:
         """Read rows that are ready."""
-        return await self._run(lambda connection, outbox: outbox.read(connection, held, limit, without), writes=False)
+        return await self._run(lambda connection, outbox: outbox.read(connection, held, limit, without), single=True)
 
     async def delete(self, held: Mapping[int, int], rows: Sequence[StoredMessage], /) -> int:
         """Delete rows that were published."""
-        return await self._run(lambda connection, outbox: outbox.delete(connection, held, rows))
+        return await self._run(lambda connection, outbox: outbox.delete(connection, held, rows), single=True)
 
     async def reject(self, held: Mapping[int, int], row: StoredMessage, error: str, /) -> None:
         """Make a row a dead letter."""
@@ -257,7 +257,7 @@ class SQLAlchemyStore:
     async def notify(self, partitions: Collection[int], /) -> None:
         """Tell all relays that these partitions have new rows, on PostgreSQL."""
         channel = (await self._connect()).channel
-        await self._run(lambda connection, _: notify(connection, channel, partitions))
+        await self._run(lambda connection, _: notify(connection, channel, partitions), single=True)
 
     @asynccontextmanager
     async def listen(self, heard: Callable[[Collection[int]], None], /) -> AsyncGenerator[None]:
@@ -268,12 +268,12 @@ class SQLAlchemyStore:
 
     async def status(self) -> StoreStatus:
         """Tell how the outbox and the inbox stand."""
-        return await self._run(lambda connection, outbox: status(connection, outbox.tables), writes=False)
+        return await self._run(lambda connection, outbox: status(connection, outbox.tables), single=True)
 
     async def dead_letters(self, *, after: str | None = None, limit: int = 100) -> Sequence[OutboxDeadLetter]:
         """Return the next page of dead letters."""
         return await self._run(
-            lambda connection, outbox: dead_letters(connection, outbox.tables, after, limit), writes=False
+            lambda connection, outbox: dead_letters(connection, outbox.tables, after, limit), single=True
         )
 
     async def replay(self, ids: Collection[str], /) -> Collection[str]:
