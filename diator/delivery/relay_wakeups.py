@@ -14,7 +14,7 @@ logger = logging.getLogger("diator")
 _PAUSE = 0.02
 """Seconds between two notifications: one for each commit would cost a sixth of its speed."""
 _TIMEOUT = 1.0
-"""Seconds that a notification may take at the end."""
+"""Seconds that a call may take at the end."""
 
 
 class Notifier:
@@ -38,7 +38,7 @@ class Notifier:
         if task is not None:
             await asyncio.wait([task], timeout=_TIMEOUT)
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=_TIMEOUT)
         self._waiting.clear()
 
     async def _run(self) -> None:
@@ -72,10 +72,10 @@ class Listener:
         self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
-        """End."""
+        """End. A connection that takes longer than a second to close is left behind."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_TIMEOUT)
             self._task = None
 
     async def _run(self) -> None:

@@ -649,6 +649,7 @@ class Line(FaultyStore):
                 raise
             raise StoreUnavailableError("the connection was lost") from None
         finally:
+            await asyncio.sleep(self.slow.get("close", 0.0))
             self.listeners.remove(heard)
             self.lost.cancel()
 
@@ -725,5 +726,21 @@ async def test_a_relay_listens_again_when_the_connection_was_lost(bench: Bench) 
         relay.notify(all_partitions)
         assert await bench.until(lambda: bool(worker.published)) < 0.01
     assert worker.store.listeners == []
+    for one in (web, worker):
+        await one.store.aclose()
+
+
+@with_bench
+async def test_the_end_does_not_wait_for_a_connection_that_does_not_close(bench: Bench) -> None:
+    web, worker = await two(bench)
+    assert isinstance(worker.store, Line)
+    worker.store.slow["close"] = 60.0
+    relay = worker.relay()
+    await relay.start()
+    await asyncio.sleep(0.3)
+    began = asyncio.get_running_loop().time()
+    await relay.stop()
+    assert asyncio.get_running_loop().time() - began < 3
+    await asyncio.sleep(60)  # it is left behind, and nothing else
     for one in (web, worker):
         await one.store.aclose()
