@@ -1,22 +1,24 @@
 """The broker on Redis Streams. See `RedisBroker`."""
 
+import secrets
 from collections.abc import Collection, Sequence
 from functools import partial
 
 from redis.asyncio import Redis
 
 from diator.brokers.address import Parse, a_number, a_whole_number, or_none
-from diator.brokers.port import BrokerCapability, DeadLetter, Subscription, Topic
-from diator.errors import BrokerError
+from diator.brokers.port import BrokerCapability, DeadLetter, Subscription, SubscriptionStatus, Topic
 from diator.options import COUNT, POSITIVE, TEXT, Rule, optional, require
-from diator_redis._client import Client, as_mapping
-from diator_redis._dead_letters import as_dead_letter, is_id
-from diator_redis._keys import KeyNames
+from diator_redis._client import Client
+from diator_redis._dead_letters import DeadLetters
+from diator_redis._keys import Keys
 from diator_redis._publisher import Commands
+from diator_redis._queues import Queues
 from diator_redis._receiver import StreamReceiver
-from diator_redis._scripts import REPLAY
+from diator_redis._server import ServerBroker
 from diator_redis._settings import split
-from diator_redis._subscriptions import StreamSubscriptions
+from diator_redis._streams import Streams
+from diator_redis._subscriptions import Subscriptions
 from diator_redis._topics import Topics
 
 _OPTIONS: dict[str, tuple[Parse, Rule]] = {
@@ -28,23 +30,23 @@ _OPTIONS: dict[str, tuple[Parse, Rule]] = {
     "timeout": (a_number, POSITIVE),
 }
 SETTINGS: dict[str, Parse] = {name: parse for name, (parse, _) in _OPTIONS.items()}
-"""The settings of an address, and how each is read."""
+"""What an address may say of the broker, and how it is read."""
 
 _LATER = BrokerCapability.DELAYED_RETRY | BrokerCapability.SCHEDULES | BrokerCapability.DEAD_LETTERS
 
 
-class RedisBroker(StreamSubscriptions):
+class RedisBroker(ServerBroker):
     """Events in Redis Streams: durable, acknowledged, ordered by key.
 
     Args:
         url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, also one of a
             Sentinel. A client stays open when the broker closes.
-        prefix: The beginning of the name of each key.
-        lease: Seconds for which a delivery belongs to its receiver, unless it is renewed.
-        max_length: Entries beyond which a stream loses those that all its subscriptions have settled; ``None``: never.
-        max_age: Seconds after which entries that all subscriptions have settled are removed; ``None``: never.
-        abandoned_after: Seconds after which a backlog that no worker reads is logged.
-        timeout: Seconds that Redis may take to answer before it counts as unavailable.
+        prefix: How the name of each key begins.
+        lease: For how many seconds a delivery is its receiver's own before it must be renewed.
+        max_length: Beyond so many entries a stream loses what all its subscriptions have settled; ``None``: never.
+        max_age: After so many seconds entries go that all subscriptions have settled; ``None``: never.
+        abandoned_after: A backlog that nobody has read for so many seconds is reported.
+        timeout: How many seconds Redis may take to answer before it counts as away.
     """
 
     capabilities = (
@@ -74,13 +76,13 @@ class RedisBroker(StreamSubscriptions):
         super().__init__(url_or_client, timeout, SETTINGS)
         self.lease = lease
         """Seconds for which a delivery belongs to its receiver."""
-        self._keys = KeyNames(prefix)
+        self._keys = Keys(prefix)
         self._limits = (max_length, max_age, abandoned_after)
         self._known: set[str] = set()
 
     @classmethod
     def from_url(cls, url: str) -> "RedisBroker":
-        """Create a broker from an address whose query may have the settings: ``redis://host:6379/0?lease=60``."""
+        """Make a broker from an address whose query may have the settings: ``redis://host:6379/0?lease=60``."""
         bare, settings = split(url, SETTINGS)
         return cls(bare, **settings)
 
@@ -89,6 +91,7 @@ class RedisBroker(StreamSubscriptions):
 
     def _open(self, client: Client) -> Commands:
         self._topics = Topics(client, self._keys, self.lease, self._limits)
+        self._subscriptions = Subscriptions(client, self._keys)
         return self._topics.commands
 
     async def _greet(self, client: Client) -> None:
@@ -101,28 +104,52 @@ class RedisBroker(StreamSubscriptions):
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
-        await self._opened().greet()  # the server may have been unavailable when `connect` asked
+        await self._opened().greet()  # the server may have been away when `connect` asked
         created: list[str] = []
         for subscription in subscriptions:
             self._known.update(topic.name for topic in subscription.topics)
-            created += await self._create(subscription)
+            created += await self._subscriptions.create(subscription)
         return created
+
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return the topics among these without a subscription. Raises `~diator.BrokerError`."""
+        self._opened()
+        return await self._subscriptions.unsubscribed(topics)
+
+    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        """Tell how subscriptions stand. Raises `~diator.BrokerError`."""
+        self._opened()
+        return [await self._subscriptions.status(subscription) for subscription in subscriptions]
+
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        """Return the status of every subscription under the prefix except these. Raises `~diator.BrokerError`."""
+        self._opened()
+        return await self._subscriptions.others(used)
+
+    async def remove_subscription(self, name: str, /) -> bool:
+        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+
+        Raises `~diator.BrokerError`.
+        """
+        self._opened()
+        return await self._subscriptions.remove(name)
 
     async def subscribe(self, subscription: Subscription, /) -> StreamReceiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
         client = self._opened()
         self._known.update(topic.name for topic in subscription.topics)
         self._topics.read(subscription)
-        restore = partial(self._restore, subscription)
-        access = (client, self._keys, subscription, self.lease)
-        receiver = StreamReceiver(*access, restore, self._receivers.discard)
+        access = (client, self._keys, subscription, secrets.token_hex(8), self.lease)
+        source = Queues(*access) if subscription.ordered else Streams(*access, self._topics.expect)
+        restore = partial(self._subscriptions.restore, subscription)
+        receiver = StreamReceiver(source, restore, self._receivers.discard)
         self._receivers.add(receiver)
         return receiver
 
     async def trim(self) -> None:
         """Trim the streams of all topics that were applied or subscribed to here, now. Raises `~diator.BrokerError`.
 
-        Workers and publishers do it regularly.
+        Workers and publishers do it by themselves now and then.
         """
         self._opened()
         for name in sorted(self._known):
@@ -134,19 +161,17 @@ class RedisBroker(StreamSubscriptions):
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:
         """Return a page of the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
-        if after is not None and not is_id(after):
-            raise BrokerError(f"{after!r} is not the id of a dead letter; pass one that a page contained")
-        start = b"-" if after is None else b"(" + after.encode()
-        stream = self._keys.dead(subscription.name)
-        page = await self._opened().call(b"XRANGE", stream, start, b"+", b"COUNT", limit)
-        return [as_dead_letter(subscription.name, id_.decode(), as_mapping(fields)) for id_, fields in page]
+        return await self._letters(subscription).page(after, limit)
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Deliver dead letters again; return the ids of those that were still there. Raises `~diator.BrokerError`."""
-        client, keys = self._opened(), [self._keys.dead(subscription.name), self._keys.replayed(subscription.name)]
-        return [one for one in ids if is_id(one) and await client.run(REPLAY, keys, [one])]
+        letters = self._letters(subscription)
+        return [one for one in ids if await letters.replay(one)]
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
-        client, stream = self._opened(), self._keys.dead(subscription.name)
-        return [one for one in ids if is_id(one) and await client.call(b"XDEL", stream, one)]
+        letters = self._letters(subscription)
+        return [one for one in ids if await letters.purge(one)]
+
+    def _letters(self, subscription: Subscription) -> DeadLetters:
+        return DeadLetters(self._opened(), self._keys, subscription)

@@ -34,7 +34,7 @@ class PubSubReceiver:
         self._timeout, self._name, self._channels, self._closed = client.timeout, name, channels, closed
         self._client: Any = Redis(connection_pool=client.pool)
         self._pubsub: Any = None
-        self._received: list[Delivery] = []
+        self._taken: list[Delivery] = []
         self._reading: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost_at: float | None = None
@@ -42,8 +42,8 @@ class PubSubReceiver:
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         """Wait for messages, and return at most ``limit`` of them. Raises `~diator.BrokerError`."""
         while not self._end.done():
-            if self._received:
-                found, self._received = self._received[:limit], self._received[limit:]
+            if self._taken:
+                found, self._taken = self._taken[:limit], self._taken[limit:]
                 return found
             reading = self._reading = self._reading or asyncio.ensure_future(self._read(limit))
             await asyncio.wait({reading, self._end}, return_when=asyncio.FIRST_COMPLETED)
@@ -57,7 +57,7 @@ class PubSubReceiver:
         for delivery, outcome in settlements:
             if not isinstance(outcome, Ack):
                 word = type(outcome).__name__
-                logger.warning("Lost a message of %r from %r: Pub/Sub has no %s", self._name, delivery.topic, word)
+                logger.warning("%s: a message from %s is lost: Pub/Sub has no %s", self._name, delivery.topic, word)
         return ()
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:  # noqa: ARG002
@@ -95,18 +95,14 @@ class PubSubReceiver:
         if self._lost_at is not None:
             gap = asyncio.get_running_loop().time() - self._lost_at
             self._lost_at = None
-            logger.warning(
-                "Subscription %r did not listen for %.1f s: what was published during that time is lost to it",
-                self._name,
-                gap,
-            )
+            logger.warning("%s did not listen for %.1f s: what was published meanwhile is lost to it", self._name, gap)
 
     async def _read(self, limit: int) -> None:
         if self._pubsub is None:
             await self.open()
         try:
             await self._wait()
-            while len(self._received) < limit and await self._next(0.0):
+            while len(self._taken) < limit and await self._next(0.0):
                 pass
         except FAILURES as error:
             self._lost_at = asyncio.get_running_loop().time()
@@ -116,7 +112,7 @@ class PubSubReceiver:
     async def _wait(self) -> None:
         """Wait for one message that concerns this subscription. A silent server is asked whether it is there."""
         asked = False
-        while not self._received:
+        while not self._taken:
             if await self._next(self._timeout):
                 asked = False
             elif asked:
@@ -130,7 +126,7 @@ class PubSubReceiver:
         message = await self._pubsub.get_message(timeout=timeout)
         if message is not None and message["type"] in ("message", "pmessage"):
             delivery = self._channels.read(_as_bytes(message["channel"]), _as_bytes(message["data"]))
-            self._received += [] if delivery is None else [delivery]
+            self._taken += [] if delivery is None else [delivery]
         return message is not None
 
     async def _drop(self) -> None:

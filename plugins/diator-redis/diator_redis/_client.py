@@ -19,7 +19,7 @@ from diator_redis._errors import NO_CLUSTER, POOL_IS_EMPTY, is_breaking, is_repl
 from diator_redis._scripts import TEXTS, Argument, Command, Script
 
 
-class ExchangeError(Exception):
+class Lost(Exception):  # noqa: N818 - stands for a reply
     """What a command has instead of a reply: why, and whether it may have reached the server."""
 
     def __init__(self, error: BaseException, *, sent: bool) -> None:
@@ -36,17 +36,15 @@ class Client:
         """Seconds that the server has to answer."""
 
     async def send(self, *commands: Command, wait: float = 0.0) -> list[Any]:
-        """Return what became of each command: its reply, an error of the server, or an `ExchangeError`.
+        """Return what became of each command: its reply, an error of the server, or `Lost`.
 
         ``wait``: seconds for which the server may keep them waiting on purpose.
         """
-        if not commands:
-            return []
         exchange = _Exchange(self.pool, commands)
         try:
             await _within(self.timeout + wait, exchange.run())
         except (redis_errors.RedisError, OSError, asyncio.TimeoutError, EOFError) as error:
-            lost = ExchangeError(self._reason(error, exchange), sent=exchange.is_sent)
+            lost = Lost(self._reason(error, exchange), sent=exchange.is_sent)
             exchange.replies += [lost] * (len(commands) - len(exchange.replies))
         for at, reply in enumerate(exchange.replies):
             if isinstance(reply, redis_errors.NoScriptError) and commands[at][0] == b"EVALSHA":
@@ -83,12 +81,12 @@ class Client:
     async def aclose(self) -> None:
         """Close the connections."""
         if self._owned:
-            with contextlib.suppress(Exception):  # the server may be unavailable
+            with contextlib.suppress(Exception):  # a server that is away can't be told
                 await self.pool.aclose()
 
 
 class _Exchange:
-    """Commands that are written together, and the replies that have arrived."""
+    """Commands that are written together, and the replies that have come."""
 
     def __init__(self, pool: Any, commands: Sequence[Command]) -> None:
         self._pool, self._commands = pool, commands
@@ -130,7 +128,7 @@ else:
 def checked(reply: Any) -> Any:
     """Return a reply. Raises `~diator.BrokerError` for one that is an error."""
     if isinstance(reply, Exception):
-        error = reply.error if isinstance(reply, ExchangeError) else reply
+        error = reply.error if isinstance(reply, Lost) else reply
         raise translate(error) from error
     return reply
 

@@ -34,13 +34,13 @@ POOL_IS_EMPTY = ("Too many connections", "No connection available")
 _IN_CLUSTER = (redis_errors.AskError, redis_errors.TryAgainError, redis_errors.ClusterCrossSlotError)
 _CLUSTER = (*_IN_CLUSTER, redis_errors.ClusterDownError, redis_errors.RedisClusterException)
 _NOT_ALLOWED = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
-_REJECTIONS = (redis_errors.ResponseError, redis_errors.BusyLoadingError, *_NOT_ALLOWED)
+_REFUSALS = (redis_errors.ResponseError, redis_errors.BusyLoadingError, *_NOT_ALLOWED)
 NO_CLUSTER = (
     "Redis Cluster is not supported: RedisBroker needs all keys on one server; use a single Redis, or one behind "
     "Sentinel (RedisPubSubBroker works with the address of one node)"
 )
 _MORE_CONNECTIONS = (
-    "the client's connection pool has no free connection; raise max_connections: it must cover all the connections "
+    "the client's connection pool has no free connection; give it more: max_connections must cover all the connections "
     "listed under 'Connections' in the README of diator-redis"
 )
 
@@ -77,7 +77,7 @@ def _origin_of(error: BaseException) -> BaseException | None:
 
 
 def _is_of_cluster(error: BaseException) -> bool:
-    """Return whether it is an error that only a node of a Redis Cluster replies with."""
+    """Return whether it is what a node of a cluster says to a client that takes it for a server of its own."""
     if isinstance(error, redis_errors.MasterDownError):  # a replica says it too, and redis-py counts it as one
         return False
     by_text = isinstance(error, redis_errors.ResponseError) and _CLUSTER_REPLY.search(str(error)) is not None
@@ -92,10 +92,10 @@ def _is_pool_empty(error: BaseException) -> bool:
 
 def is_reply(error: BaseException) -> bool:
     """Return whether the server has rejected a command with this error, and so did not carry it out."""
-    return isinstance(error, _REJECTIONS) or _TOO_MANY_CLIENTS in str(error)
+    return isinstance(error, _REFUSALS) or _TOO_MANY_CLIENTS in str(error)
 
 
 def is_breaking(reply: object) -> bool:
-    """Return whether a reply means that another server may be the right one, so that the connection is closed."""
+    """Return whether a reply means that another server may be the right one, so that the connection is given up."""
     broken = isinstance(reply, (redis_errors.ReadOnlyError, redis_errors.ConnectionError))
     return broken or (isinstance(reply, Exception) and _READ_ONLY_REPLY.search(str(reply)) is not None)

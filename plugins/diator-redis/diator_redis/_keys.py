@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from diator.brokers.port import Subscription
 
 
-class StreamSource(NamedTuple):
+class Stream(NamedTuple):
     """A stream that a subscription reads."""
 
     name: bytes
@@ -14,21 +14,7 @@ class StreamSource(NamedTuple):
     """``None``: it belongs to the subscription, its entries have their topic, and are deleted when they are settled."""
 
 
-class QueueKeys(NamedTuple):
-    """What a subscription has beside its streams, in the order of the scripts (subscription.lua)."""
-
-    queue: bytes
-    free: bytes
-    delayed: bytes
-    leased: bytes
-    owners: bytes
-    entries: bytes
-    meta: bytes
-    wakeup: bytes
-    dead: bytes
-
-
-class KeyNames:
+class Keys:
     """The names, under one prefix."""
 
     def __init__(self, prefix: str) -> None:
@@ -43,7 +29,7 @@ class KeyNames:
         return f"{self._prefix.translate(_NO_PATTERN)}:{{*}}:{kind}".encode()
 
     def key_queues(self, subscription: str) -> bytes:
-        """Return a pattern that the queues of keys match, each of which is a key by itself."""
+        """Return a pattern that the queues of keys match, each of which is a key of its own."""
         return self._of(subscription, "queue:").decode().translate(_NO_PATTERN).encode() + b"*"
 
     def owner(self, key: bytes, kind: str) -> str | None:
@@ -56,26 +42,35 @@ class KeyNames:
         """Return the stream, and of messages that are scheduled a sorted set, by their milliseconds, and a hash."""
         return [self._of(topic, kind) for kind in ("events", "due", "scheduled")]
 
-    def streams(self, subscription: Subscription) -> list[StreamSource]:
+    def streams(self, subscription: Subscription) -> list[Stream]:
         """Return the streams that a subscription reads: those of its topics, and its own."""
-        found = [StreamSource(self.events(topic.name), topic.name) for topic in subscription.topics]
-        return [*found, StreamSource(self.replayed(subscription.name), None)]
+        found = [Stream(self.events(topic.name), topic.name) for topic in subscription.topics]
+        return [*found, Stream(self.again(subscription.name), None)]
 
-    def replayed(self, subscription: str) -> bytes:
-        """A stream: dead letters that were replayed."""
-        return self._of(subscription, "replayed")
+    def again(self, subscription: str) -> bytes:
+        """A stream: what comes again, such as dead letters that were replayed."""
+        return self._of(subscription, "again")
 
     def dead(self, subscription: str) -> bytes:
         """A stream: the dead letters."""
         return self._of(subscription, "dead")
 
-    def queues(self, subscription: str) -> QueueKeys:
-        """Return what a subscription has beside its streams."""
-        return QueueKeys(*(self._of(subscription, name) for name in QueueKeys._fields))
+    def retries(self, subscription: str) -> list[bytes]:
+        """Return the stream of a subscription, and of retries that wait a sorted set and a hash, as `topic` does."""
+        return [self._of(subscription, kind) for kind in ("again", "retries-due", "retries")]
+
+    def meta(self, subscription: str) -> bytes:
+        """A hash: the clock, and how far the queues were read."""
+        return self._of(subscription, "meta")
+
+    def queues(self, subscription: str) -> list[bytes]:
+        """What a subscription has beside its streams, in the order of the scripts (queues.lua)."""
+        names = ("queue", "free", "later", "held", "holds", "out", "counts", "meta", "bell", "dead")
+        return [self._of(subscription, name) for name in names]
 
     def subscription(self, subscription: str) -> list[bytes]:
         """Return what a subscription has beside the groups on its topics and the queues of keys."""
-        return [self.replayed(subscription), *self.queues(subscription)]
+        return [*dict.fromkeys([*self.retries(subscription), *self.queues(subscription)])]
 
     def _of(self, name: str, kind: str) -> bytes:
         return f"{self._prefix}:{{{_quoted(name)}}}:{kind}".encode()

@@ -1,7 +1,7 @@
-"""Publishing: messages of calls that arrive during an exchange are sent together with the next one.
+"""Publishing: messages of calls that come while an exchange is under way leave together with the next one.
 
-Each call learns of its own messages only. The server replies to each command, so it is known what was not
-stored if a reply arrives.
+Each call learns of its own messages only. The server replies to each command, so it is known what was not stored as
+long as a reply comes.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 from diator.brokers.envelope import OutgoingMessage
-from diator.errors import NotPublishedError
-from diator_redis._client import Client, ExchangeError
+from diator.errors import BrokerUnavailableError, NotPublishedError
+from diator_redis._client import Client, Lost
 from diator_redis._errors import translate
 from diator_redis._scripts import Command
 
@@ -32,14 +32,21 @@ class Publisher:
         self._client, self._commands = client, commands
         self._waiting: deque[_Call] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def publish(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:
-        """Store messages, or raise `~diator.NotPublishedError` after ``timeout`` seconds."""
+        """Store messages, or raise `~diator.NotPublishedError` after so many seconds."""
+        if self._is_closed:
+            raise NotPublishedError(messages) from BrokerUnavailableError("the broker was closed")
         call = _Call(messages)
         self._waiting.append(call)
-        self._task = self._task or asyncio.get_running_loop().create_task(self._drain())
-        await asyncio.wait({call.done}, timeout=timeout)
-        call.give_up(redis_errors.TimeoutError("not published in time"))
+        loop = asyncio.get_running_loop()
+        self._task = self._task or loop.create_task(self._drain())
+        alarm = loop.call_later(timeout, call.give_up)
+        try:
+            await call.done
+        finally:
+            alarm.cancel()
         if call.cause is not None:
             failure = translate(call.cause)
             if failure is not call.cause:
@@ -47,7 +54,10 @@ class Publisher:
             raise NotPublishedError(call.unsent, call.unknown) from failure
 
     async def aclose(self) -> None:
-        """Wait until all calls are answered, each of which ends within its time."""
+        """Reject what waits, and wait for what is under way."""
+        self._is_closed = True
+        for call in self._waiting:
+            call.give_up(BrokerUnavailableError("the broker was closed"))
         if self._task is not None:
             await asyncio.wait({self._task})
 
@@ -57,7 +67,7 @@ class Publisher:
                 try:
                     for batch in _batches([(call, message) for call in calls for message in call.messages]):
                         await self._send(batch)
-                except Exception as error:  # noqa: BLE001 - reported to the callers
+                except Exception as error:  # noqa: BLE001 - told to the callers
                     for call in calls:
                         call.give_up(error)
                 for call in calls:
@@ -76,13 +86,13 @@ class Publisher:
                 yield call
 
     async def _send(self, batch: Sequence["_Item"]) -> None:
-        # What follows a failure of its own call is not sent, or it would overtake.
+        # What follows a failure of its own call stays, or it would overtake.
         for call, message in batch:
             if call.cause is not None:
                 call.fail(message, call.cause, sent=False)
         batch = [item for item in batch if item[0].cause is None]
         commands = list(self._commands([message for _, message in batch]))
-        replies = await self._client.send(*(command for _, command in commands))
+        replies = await self._client.send(*(command for _, command in commands)) if commands else []
         for (locations, _), reply in zip(commands, replies, strict=True):
             for number, error, sent in _failures(reply, len(locations)):
                 call, message = batch[locations[number]]
@@ -107,8 +117,9 @@ class _Call:
             (self.unknown if sent else self.unsent).append(message)
             self.cause = self.cause or cause
 
-    def give_up(self, cause: BaseException) -> None:
-        """Answer the caller, whatever becomes of the messages later."""
+    def give_up(self, cause: BaseException | None = None) -> None:
+        """Answer the caller now, by default as its time is over, whatever becomes of the messages later."""
+        cause = cause or redis_errors.TimeoutError("not published in time")
         known = {*map(id, self.unsent), *map(id, self.unknown)}
         for message in self.messages:
             if id(message) not in known:
@@ -116,7 +127,6 @@ class _Call:
         self.end()
 
     def end(self) -> None:
-        """Answer the caller: all messages that did not fail are stored."""
         if not self.done.done():
             self.done.set_result(None)
 
@@ -127,7 +137,7 @@ _Item = tuple[_Call, OutgoingMessage]
 def _failures(reply: Any, count: int) -> Iterator[tuple[int, BaseException, bool]]:
     """Return which messages of a command were not stored, why, and whether they may have been."""
     if isinstance(reply, Exception):
-        error, sent = (reply.error, reply.sent) if isinstance(reply, ExchangeError) else (reply, False)
+        error, sent = (reply.error, reply.sent) if isinstance(reply, Lost) else (reply, False)
         yield from ((number, error, sent) for number in range(count))
     elif not isinstance(reply, (bytes, int)):  # of a script: each message that it could not store, with the error
         for number, text in reply:

@@ -26,4 +26,5 @@ class Script:
 
 
 PUBLISH, MOVE, TRIM, REPLAY, BACKLOG = map(Script, ("publish", "move", "trim", "replay", "backlog"))
-CLAIM, SETTLE = (Script("subscription", name) for name in ("claim", "settle"))
+TAKE, SETTLE, LEAVE = (Script("queues", f"queue_{name}") for name in ("take", "settle", "leave"))
+SETTLE_STREAMS, RETURN = (Script("streams", f"stream_{name}") for name in ("settle", "return"))

@@ -12,7 +12,7 @@ from diator.brokers.envelope import OutgoingMessage
 from diator.errors import BrokerError, NotPublishedError
 from diator_redis._client import Client
 from diator_redis._publisher import Commands, Publisher
-from diator_redis._settings import address_of, connect_to, ensure_client, pool_of
+from diator_redis._settings import check_client, connect_to, pool_of, shown
 
 
 class ServerBroker(ABC):
@@ -24,19 +24,19 @@ class ServerBroker(ABC):
         if isinstance(url_or_client, str):
             pool_of(url_or_client, timeout, settings)
         else:
-            ensure_client(url_or_client)
+            check_client(url_or_client)
         self._address, self._timeout, self._settings = url_or_client, timeout, settings
         self._client: Client | None = None
         self._receivers: set[Any] = set()
 
     @abstractmethod
     def _open(self, client: Client) -> Commands:
-        """Prepare, and return how messages are stored."""
+        """Get ready, and return how messages are stored."""
 
     @property
     def address(self) -> str | None:
         """The server's address in telemetry."""
-        return address_of(self._address)
+        return shown(self._address)
 
     async def connect(self) -> None:
         """Open, and ensure that the server answers. Raises `~diator.BrokerError`."""
@@ -59,7 +59,7 @@ class ServerBroker(ABC):
         await client.aclose()
 
     async def _close(self) -> None:  # noqa: B027 - optional
-        """End what ``_open`` has started."""
+        """End what ``_open`` has begun."""
 
     def _opened(self) -> Client:
         if self._client is None:

@@ -25,7 +25,7 @@ def split(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]
 
 
 def _read(url: str, settings: Mapping[str, Parse]) -> Address:
-    """Take an address apart, and reject what redis-py would misread."""
+    """Take an address apart, and reject what redis-py would read as another one than was meant."""
     is_socket = url.lower().startswith("unix:")
     write = f"write {_SOCKET}, with three slashes" if is_socket else f"write {_SERVER}"
     address = read_address(url, settings, _SOCKET if is_socket else _SERVER, leave_rest=True)
@@ -52,7 +52,7 @@ def _read(url: str, settings: Mapping[str, Parse]) -> Address:
 
 
 def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:
-    """Create the pool of connections for an address. Raises `~diator.ConfigurationError` for what is unknown."""
+    """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for what is unknown."""
     known = ", ".join(sorted(settings))
     _read(url, {})
     # A Client has a timer of its own, for all commands of an exchange.
@@ -61,23 +61,23 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
     try:
         make: Any = ConnectionPool
         pool: Any = make.from_url(url, **defaults)
-        pool.make_connection()  # rejects unknown settings; it opens nothing
+        pool.make_connection()  # refuses unknown settings; it opens nothing
     except (ValueError, TypeError, redis_errors.RedisError) as error:
         raise bad_address(
-            f"the broker's address is invalid: {error}",
+            f"the broker's address can't be used: {error}",
             f"write redis://host:6379/0, then ? and settings: {known}, and those of redis-py",
         ) from error
     found: ConnectionPool = pool
     return found
 
 
-def address_of(address: "str | Redis") -> str | None:
+def shown(address: "str | Redis") -> str | None:
     """Return the address of the server for telemetry: without user, password and settings. A Sentinel has none."""
     if isinstance(address, str):
         parts = urlsplit(address)
         return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
-    options = address.connection_pool.connection_kwargs
-    return f"{options['host']}:{options.get('port', 6379)}" if "host" in options else options.get("path")
+    given = address.connection_pool.connection_kwargs
+    return f"{given['host']}:{given.get('port', 6379)}" if "host" in given else given.get("path")
 
 
 def connect_to(address: "str | Redis", timeout: float, settings: Mapping[str, Any]) -> Client:
@@ -87,13 +87,13 @@ def connect_to(address: "str | Redis", timeout: float, settings: Mapping[str, An
     return Client(address.connection_pool, timeout)
 
 
-def ensure_client(client: object) -> Redis:
-    """Reject what is not a client of redis-py for asyncio. Raises `~diator.ConfigurationError`."""
+def check_client(client: object) -> Redis:
+    """Refuse what is no client of redis-py for asyncio. Raises `~diator.ConfigurationError`."""
     if isinstance(client, RedisCluster):
         raise bad_address(f"{client!r} is a client of a Redis Cluster", NO_CLUSTER)
     if not isinstance(client, Redis):
         raise bad_address(
             f"{client!r} is neither an address nor a client of redis.asyncio",
-            "pass an address such as 'redis://localhost:6379', or a redis.asyncio.Redis (one of a Sentinel too)",
+            "give an address such as 'redis://localhost:6379', or a redis.asyncio.Redis (one of a Sentinel too)",
         )
     return client

@@ -1,105 +1,106 @@
 """What must exist at the server: for each subscription a consumer group on each of its streams."""
 
 import logging
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from diator.brokers.port import Subscription, SubscriptionStatus, Topic
-from diator_redis._client import as_mapping, checked
-from diator_redis._keys import KeyNames, StreamSource
+from diator_redis._client import Client, as_mapping, checked
+from diator_redis._keys import Keys, Stream
 from diator_redis._scripts import BACKLOG
-from diator_redis._server import ServerBroker
 
 logger = logging.getLogger("diator.redis")
 
 SCANNED = 1_000
-"""Keys that the server looks at in one call, since it serves no other client until then."""
+"""Keys that the server looks at in one call, since it serves no other client meanwhile."""
 
 
-class StreamSubscriptions(ServerBroker):
-    """The part of a broker that creates, inspects and removes subscriptions."""
+class Subscriptions:
+    """Creates subscriptions at the server, and counts what they have there."""
 
-    _keys: KeyNames
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client, self._keys = client, keys
 
-    async def _create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
+    async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
         """Create the groups that are missing, to read what comes after ``position``, and return their names."""
         group = group_of(subscription)
-        # A server without memory rejects even the creation of a group that exists, and its workers must make room.
-        streams = self._keys.streams(subscription)
-        groups = await self._groups(stream.name for stream in streams)
-        missing = [stream for stream, names in zip(streams, groups, strict=True) if group not in names]
+        # A server without memory refuses to create even what is there, and its workers must start to make room.
+        missing = await self._streams_without(group, self._keys.streams(subscription))
         commands = [
             (b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.topic is None else position, b"MKSTREAM")
             for stream in missing
         ]
         created: list[str] = []
-        for stream, reply in zip(missing, await self._opened().send(*commands), strict=True):
+        for stream, reply in zip(missing, await self._client.send(*commands) if commands else (), strict=True):
             if not str(reply).startswith("BUSYGROUP"):
                 checked(reply)
-                created.append(_describe(subscription, stream))
+                created.append(_in_words(subscription, stream))
         return created
+
+    async def _streams_without(self, group: bytes, streams: list[Stream]) -> list[Stream]:
+        groups = await self._groups(stream.name for stream in streams)
+        return [stream for stream, names in zip(streams, groups, strict=True) if group not in names]
 
     async def _groups(self, streams: Iterable[bytes]) -> list[set[bytes]]:
         """Return the names of the groups that each stream has."""
-        replies = await self._opened().send(*((b"XINFO", b"GROUPS", stream) for stream in streams))
+        commands = [(b"XINFO", b"GROUPS", stream) for stream in streams]
+        replies: list[Any] = await self._client.send(*commands) if commands else []
         groups = [() if "no such key" in str(reply) else checked(reply) for reply in replies]
         return [{as_mapping(group)[b"name"] for group in some} for some in groups]
 
-    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
-        """Return the topics among these without a subscription. Raises `~diator.BrokerError`."""
+    async def unsubscribed(self, topics: Iterable[str]) -> list[str]:
+        """Return those topics that no group reads."""
         names = list(topics)
         groups = await self._groups(map(self._keys.events, names))
         return [name for name, some in zip(names, groups, strict=True) if not some]
 
-    async def _restore(self, subscription: Subscription) -> None:
+    async def restore(self, subscription: Subscription) -> None:
         """Create again what was deleted, and report it; what is in the streams now is delivered."""
-        created = await self._create(subscription, b"0")
+        created = await self.create(subscription, b"0")
         if created:
             logger.warning(
-                "Created subscription %r again, which was gone from Redis (a flush, or a failover that lost writes): "
-                "messages not handled by then are lost, those in its streams now are delivered, maybe again: %s",
+                "subscription %r was gone from Redis (a flush, or a failover that lost writes) and was created again: "
+                "what had not been handled then is lost, what is there now is delivered, maybe once more: %s",
                 subscription.name,
                 "; ".join(created),
             )
 
-    async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Return the status of subscriptions. Raises `~diator.BrokerError`."""
-        return [await self._status(subscription) for subscription in subscriptions]
+    async def status(self, subscription: Subscription) -> SubscriptionStatus:
+        """Return the status of a subscription, without changing anything.
 
-    async def _status(self, subscription: Subscription) -> SubscriptionStatus:
-        streams, group = self._keys.streams(subscription), group_of(subscription)
-        backlogs = [await self._backlog(stream.name, group) for stream in streams]
-        missing = [_describe(subscription, one) for one, found in zip(streams, backlogs, strict=True) if not found]
-        dead = await self._opened().call(b"XLEN", self._keys.dead(subscription.name))
-        found = [backlog for backlog in backlogs if backlog]
-        count = sum(number for number, _ in found) if found else None
-        oldest = max((age / 1000 for _, age in found if age >= 0), default=None)
-        return SubscriptionStatus(subscription.name, bool(found), count, dead, tuple(missing), oldest)
+        A retry counts as a new message from when it is due: Redis does not know how old it is.
+        """
+        streams = self._keys.streams(subscription)
+        backlogs = [await self._backlog(stream.name, group_of(subscription)) for stream in streams]
+        missing = [_in_words(subscription, one) for one, found in zip(streams, backlogs, strict=True) if found is None]
+        dead = await self._client.call(b"XLEN", self._keys.dead(subscription.name))
+        exists = len(missing) < len(streams)
+        delayed = await self._client.call(b"ZCARD", self._keys.retries(subscription.name)[1])
+        waiting = delayed + sum(found[0] for found in backlogs if found) if exists else None
+        oldest = max((found[1] / 1000 for found in backlogs if found and found[1] >= 0), default=None)
+        return SubscriptionStatus(subscription.name, exists, waiting, dead, tuple(missing), oldest)
 
-    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Return the status of every subscription under the prefix except these. Raises `~diator.BrokerError`."""
-        names = {*await self._names("replayed")} - {one.name for one in used}
-        topics = await self._groups_by_name() if names else {}
+    async def others(self, used: Iterable[Subscription]) -> list[SubscriptionStatus]:
+        """Return the status of every subscription under the prefix except these."""
+        names = {*await self._names("again")} - {one.name for one in used}
+        topics = await self._topics() if names else {}
         # Its keys are what makes it a subscription: other programs may have groups on the streams of topics.
         found = [Subscription(name, tuple(map(_topic, topics.get(name, ())))) for name in sorted(names)]
-        return [(await self._status(one))._replace(exists=True, missing=()) for one in found]
+        return [(await self.status(one))._replace(exists=True, missing=()) for one in found]
 
-    async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
-
-        Raises `~diator.BrokerError`.
-        """
-        if name not in await self._names("replayed"):
+    async def remove(self, name: str) -> bool:
+        """Delete a subscription with all that it has; return false if there is none of this name."""
+        if name not in await self._names("again"):
             return False
-        one = Subscription(name, tuple(map(_topic, (await self._groups_by_name()).get(name, ()))))
+        one = Subscription(name, tuple(map(_topic, (await self._topics()).get(name, ()))))
         # These keys last and together: while something is left of it, it is found.
         for topic in one.topics:
-            await self._opened().call(b"XGROUP", b"DESTROY", self._keys.events(topic.name), group_of(one))
+            await self._client.call(b"XGROUP", b"DESTROY", self._keys.events(topic.name), group_of(one))
         async for keys in self._scan(self._keys.key_queues(name)):
-            await self._opened().call(b"UNLINK", *keys)
-        return bool(await self._opened().call(b"UNLINK", *self._keys.subscription(name)))
+            await self._client.call(b"UNLINK", *keys)
+        return bool(await self._client.call(b"UNLINK", *self._keys.subscription(name)))
 
-    async def _groups_by_name(self) -> dict[str, list[str]]:
+    async def _topics(self) -> dict[str, list[str]]:
         """Return the topics that each group reads."""
         names = await self._names("events")
         found: dict[str, list[str]] = {}
@@ -110,30 +111,34 @@ class StreamSubscriptions(ServerBroker):
 
     async def _names(self, kind: str) -> list[str]:
         """Return the topics or subscriptions that have a key of this kind."""
-        found = [self._keys.owner(key, kind) async for keys in self._scan(self._keys.all_of(kind)) for key in keys]
-        return [name for name in dict.fromkeys(found) if name is not None]
+        found: dict[str, None] = {}
+        async for keys in self._scan(self._keys.all_of(kind)):
+            owners = [self._keys.owner(key, kind) for key in keys]
+            found.update((name, None) for name in owners if name is not None)
+        return list(found)
 
     async def _scan(self, pattern: bytes) -> AsyncGenerator[Sequence[bytes], None]:
         """Return the keys that match, some at a time and some of them more than once."""
         cursor: Any = 0
         while cursor is not None:
-            cursor, keys = await self._opened().call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCANNED)
+            cursor, keys = await self._client.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCANNED)
             cursor = int(cursor) or None
             if keys:
                 yield keys
 
     async def _backlog(self, stream: bytes, group: bytes) -> tuple[int, int] | None:
-        """Count what is pending and unread, and return the age of the oldest in milliseconds (-1: nothing is).
+        """Count what is pending and unread, and return the age of the oldest in milliseconds (-1: there is none).
 
         ``None``: no such group. In steps, as a script holds up all others.
         """
         count, position, oldest = 0, b"", -1
-        while reply := await self._opened().run(BACKLOG, [stream], [group, position]):
-            number, position, age = reply
-            count, oldest = count + number, max(oldest, age)
+        while True:
+            reply: Any = await self._client.run(BACKLOG, [stream], [group, position])
+            if reply is None:
+                return None
+            count, position, oldest = count + int(reply[0]), bytes(reply[1]), max(oldest, int(reply[2]))
             if not position:
                 return count, oldest
-        return None
 
 
 def _topic(name: str) -> Topic:
@@ -145,5 +150,5 @@ def group_of(subscription: Subscription) -> bytes:
     return subscription.name.encode("utf-8", "surrogatepass")
 
 
-def _describe(subscription: Subscription, stream: StreamSource) -> str:
+def _in_words(subscription: Subscription, stream: Stream) -> str:
     return f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}"

@@ -1,8 +1,8 @@
-"""The streams of topics: what is published is appended, now or when it is due, and what is not needed is trimmed.
+"""The streams of topics: what is published is appended, at once or when it is due, and what is not needed is trimmed.
 
 Scheduled messages are kept beside the stream until they are due. Each process that has published some, and each
 worker, appends those that are due to the topics that it knows. A script does both, so a message is appended once.
-Workers trim regularly, and publishers after many messages, since a topic may have no workers.
+Trimming is done by workers now and then, and by publishers after many messages, since a topic may have no workers.
 """
 
 import asyncio
@@ -17,39 +17,34 @@ from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_redis._client import Client
-from diator_redis._keys import KeyNames
+from diator_redis._keeper import Keeper
+from diator_redis._keys import Keys
 from diator_redis._scripts import MOVE, PUBLISH, TRIM, Argument, Command
 
 logger = logging.getLogger("diator.redis")
 
 MAX_MOVED = 100
 """Messages that one script moves at most, since a script blocks the server."""
-_UPKEEP_FAILED = (
-    "The upkeep of Redis failed, so scheduled messages are not delivered, nor streams trimmed; it is retried, and this "
-    "is logged once"
-)
 TRIM_PERIOD = 20.0
 TRIM_MESSAGES = 1_000
 """Seconds of a worker, and messages of a publisher, after which a stream is trimmed."""
 
 
 class Topics:
-    """What this process does for the topics that it publishes to or reads, in a task that starts when it is needed."""
+    """What this process does for the topics that it publishes to or reads."""
 
-    def __init__(self, client: Client, keys: KeyNames, lease: float, limits: Sequence[float | None]) -> None:
-        self._client, self._keys = client, keys
+    def __init__(self, client: Client, keys: Keys, lease: float, limits: Sequence[float | None]) -> None:
+        self._client, self._keys, self._lease = client, keys, lease
         max_length, *seconds = limits
         self._limits = [-1 if one is None else int(one) for one in (max_length, *(s and s * 1000 for s in seconds))]
         self._published: Counter[str] = Counter()
         self._trim_at: dict[str, float] = {}
-        """When each topic that is kept up is to be trimmed, on the loop's clock."""
+        """When each topic that is looked after is to be trimmed, on the loop's clock."""
         self._read: set[str] = set()
+        self._retries: set[str] = set()
+        """Subscriptions whose retries may wait."""
         self._reported: set[tuple[str, bytes]] = set()
-        self._period = min(max(lease / 10, 0.05), 3.0)
-        self._next = math.inf
-        self._earlier = asyncio.Event()
-        self._upkeep: asyncio.Task[None] | None = None
-        self._is_closed = False
+        self._keeper: Keeper | None = None
 
     # Publishing.
 
@@ -62,7 +57,7 @@ class Topics:
             self._published[topic] += len(places)
             if self._published[topic] >= TRIM_MESSAGES:
                 self._published[topic], self._trim_at[topic] = 0, 0.0
-                self.keep_up(topic, 0.0)
+                self.look_after(topic, 0.0)
             yield places, self._command(topic, [messages[place] for place in places])
 
     def _command(self, topic: str, messages: Sequence[OutgoingMessage]) -> Command:
@@ -81,67 +76,49 @@ class Topics:
         delay = (due - datetime.now(timezone.utc)).total_seconds()
         if delay <= 0:
             return b""
-        self.keep_up(topic, delay)
+        self.look_after(topic, delay)
         return b"%.3f" % (due.timestamp() * 1000)
 
     # Upkeep.
 
     def read(self, subscription: Subscription) -> None:
-        """Keep up the topics of a subscription that a worker reads."""
-        for topic in subscription.topics:
-            self._read.add(topic.name)
-            self._trim_at.setdefault(topic.name, 0.0)
-            self.keep_up(topic.name, 0.0)
+        """Look after a subscription that a worker reads, and its topics."""
+        self._retries.add(subscription.name)
+        topics = [topic.name for topic in subscription.topics]
+        self._read.update(topics)
+        for topic in topics:
+            self._trim_at.setdefault(topic, 0.0)
+            self.look_after(topic, 0.0)
 
-    def keep_up(self, topic: str, delay: float) -> None:
-        """Keep up a topic from now on, for which something is due after this many seconds."""
+    def look_after(self, topic: str, delay: float) -> None:
+        """Look after a topic from now on, which may have something due in so many seconds."""
         self._trim_at.setdefault(topic, math.inf)
-        self._expect(delay)
-        if self._upkeep is None:
-            self._upkeep = asyncio.get_running_loop().create_task(self._run())
+        if self._keeper is None:
+            self._keeper = Keeper(self._keep, min(max(self._lease / 10, 0.05), 3.0))
+        self.expect(delay)
 
-    def _expect(self, delay: float) -> None:
-        due = asyncio.get_running_loop().time() + delay
-        if due < self._next:
-            self._next = due
-            self._earlier.set()
+    def expect(self, delay: float) -> None:
+        """Append what is due after this many seconds, at the latest."""
+        if self._keeper is not None:
+            self._keeper.expect(delay)
 
-    async def _run(self) -> None:
-        loop, reported = asyncio.get_running_loop(), ""
-        while not self._is_closed:
-            self._next = loop.time() + self._period
-            try:
-                self._expect(await self._keep())
-                reported = ""
-            except BrokerUnavailableError as error:  # receivers meet the same outage and raise it
-                logger.debug("The upkeep of Redis failed: %s", error)
-            except Exception as error:
-                if reported != (reported := repr(error)):
-                    logger.exception(_UPKEEP_FAILED)
-            await self._sleep()
-
-    async def _sleep(self) -> None:
-        loop = asyncio.get_running_loop()
-        while not self._is_closed and (remaining := self._next - loop.time()) > 0:
-            self._earlier.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._earlier.wait(), remaining)
-
-    async def _keep(self) -> float:
+    async def _keep(self) -> float | None:
         """Return the seconds until the next message is due. A topic that fails does not stop the others."""
         waits: list[float] = []
         failure: BrokerError | None = None
-        for topic in sorted(self._trim_at):
+        subscriptions = [(self._keys.retries(name), None) for name in sorted(self._retries)]
+        for keys, topic in [*((self._keys.topic(one), one) for one in sorted(self._trim_at)), *subscriptions]:
             try:
-                waits += await self._move(self._keys.topic(topic))
-                await self._trim_in_time(topic)
+                waits += await self._move(keys)
+                if topic is not None:
+                    await self._trim_in_time(topic)
             except BrokerUnavailableError:
                 raise
             except BrokerError as error:
                 failure = failure or error
         if failure is not None:
             raise failure
-        return min(waits, default=math.inf)
+        return min(waits, default=None)
 
     async def _move(self, keys: Sequence[bytes]) -> list[float]:
         moved, wait = MAX_MOVED, -1
@@ -164,7 +141,7 @@ class Topics:
                 self._reported.add((topic, group))
                 names = (self._keys.events(topic).decode(), group.decode(errors="backslashreplace"))
                 logger.warning(
-                    "Subscription %r is no longer read: its oldest message in stream %r has waited %.0f s, and the "
+                    "subscription %r is not read any more: its oldest message in stream %r waits for %.0f s, and the "
                     "stream can't be trimmed until it is read; if no app needs the subscription, remove it with: "
                     "diator subscriptions remove module:app; if it is a group of another program, with: "
                     "redis-cli XGROUP DESTROY '%s' '%s'",
@@ -172,9 +149,6 @@ class Topics:
                 )
 
     async def aclose(self) -> None:
-        """End, even in the middle of a call."""
-        self._is_closed = True  # a cancel alone may be swallowed: by asyncio.wait_for before Python 3.12
-        self._earlier.set()
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.gather(self._upkeep, return_exceptions=True)
+        """End."""
+        if self._keeper is not None:
+            await self._keeper.aclose()

@@ -261,12 +261,12 @@ async def test_the_leases_of_the_dead_end_though_the_clock_went_back(
         await dead.settle([(held[0], RetryAfter(0.2))])
         hour = 3_600_000
         client.hincrby(f"{state}:meta", "wall", hour)
-        for name in ("leased", "delayed"):
+        for name in ("held", "later", "due"):
             for key in client.zrange(f"{state}:{name}", 0, -1):
                 client.zincrby(f"{state}:{name}", hour, key)
-        for ref, entry in client.hgetall(f"{state}:entries").items():
-            *counts, due = entry.split()
-            client.hset(f"{state}:entries", ref, b"%b %b %b %d" % (*counts, int(due) + hour))
+        for ref, counts in client.hgetall(f"{state}:counts").items():
+            failures, deliveries, due = counts.split()
+            client.hset(f"{state}:counts", ref, b"%b %b %d" % (failures, deliveries, int(due) + hour))
         assert sorted(numbers(await take(await broker.subscribe(subscription), 2))) == [1, 2]
 
 

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from diator_redis import RedisBroker, RedisPubSubBroker
 from diator_redis._client import as_mapping
-from diator_redis._dead_letters import body_of, find_read_error
-from diator_redis._keys import KeyNames
+from diator_redis._entries import body_of, damage_of
+from diator_redis._keys import Keys
 from diator_redis.testing import RedisServer
 from hypothesis import strategies
 from redis.asyncio import Redis
@@ -91,13 +91,14 @@ async def connected(broker: RedisBroker, *subscriptions: Subscription) -> AsyncG
     | strategies.lists(
         strategies.sampled_from([b"e", b"k", b"f", b"d", b"n", b"x"]) | strategies.binary(max_size=5), max_size=9
     ),
+    own=strategies.booleans(),
 )
-def test_any_fields_have_a_body_or_are_damaged(fields: list[bytes] | None) -> None:
+def test_any_fields_have_a_body_or_are_damaged(fields: list[bytes] | None, own: bool) -> None:
     """With their event, or with what is wrong with them."""
     values = as_mapping(fields or [])
     assert isinstance(body_of(values), bytes)
     if b"e" not in values:
-        assert find_read_error(values)
+        assert damage_of(values, own)
 
 
 @pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
@@ -119,7 +120,7 @@ async def test_entries_by_hand_are_handed_out(
     """Wherever they stand, and whatever becomes of them; what comes after them is not held up."""
     async with connected(RedisBroker(server.url, lease=1.0), subscription) as broker:
         receiver = await broker.subscribe(subscription)
-        for stream in ("{orders}:events", "{orders}:events", f"{{{subscription.name}}}:replayed"):
+        for stream in ("{orders}:events", "{orders}:events", f"{{{subscription.name}}}:again"):
             await client.xadd(f"diator:{stream}", fields)
         for outcome in (RetryAfter(0.0), RELEASE, MoveToDeadLetters("undecodable")):
             came: list[Delivery] = []
@@ -219,7 +220,7 @@ async def test_what_was_settled_leaves_nothing_behind(
         left = await sizes(client)
         assert left.pop("events") == 13
         assert left.pop("meta", 0) < 10
-        assert left.pop("wakeup", 0) <= 10
+        assert left.pop("bell", 0) <= 10
         assert not left
         assert (await client.xpending("diator:{orders}:events", subscription.name))["pending"] == 0
 
@@ -231,14 +232,15 @@ async def test_what_was_settled_leaves_nothing_behind(
 async def test_an_outcome_that_is_reported_again_changes_nothing(
     server: RedisServer, client: Any, subscription: Subscription, outcome: Outcome
 ) -> None:
-    """As a worker does that was cut off before it was answered."""
+    """As a worker does that was cut off before it was answered. With order it may be told as lost."""
     async with connected(RedisBroker(server.url), subscription) as broker:
         await broker.publish([message(at, "a") for at in range(3)], timeout=5)
         receiver = await broker.subscribe(subscription)
         (delivery,) = await asyncio.wait_for(receiver.receive(1), 5)
         assert not await receiver.renew([delivery])
         for _ in range(2):
-            assert not await receiver.settle([(delivery, outcome)])
+            lost = await receiver.settle([(delivery, outcome)])
+            assert subscription.ordered or not lost
         rest = await settle_all(receiver, 3 if isinstance(outcome, RetryAfter) else 2)
         assert {*numbers(rest)} >= {1, 2}
         dead = [letter async for letter in dead_letters_of(broker, subscription)]
@@ -365,9 +367,9 @@ async def until(happened: Callable[[], bool]) -> None:
 
 
 def test_keys_of_a_topic_or_a_subscription_are_in_one_slot() -> None:
-    keys = KeyNames("diator")
+    keys = Keys("diator")
     assert all(b"{a}" in name for name in keys.topic("a"))
-    assert all(b"{sub}" in name for name in (keys.replayed("sub"), keys.dead("sub"), *keys.queues("sub")))
+    assert all(b"{sub}" in name for name in (keys.again("sub"), keys.dead("sub"), *keys.queues("sub")))
     assert keys.events("{x}:y%") == b"diator:{%7Bx%7D%3Ay%25}:events"
     assert keys.dead("b:c") != keys.dead("b%3Ac")
 

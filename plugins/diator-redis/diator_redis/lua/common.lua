@@ -8,13 +8,13 @@ local function milliseconds()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Replaces an entry that was deleted before it was settled: it becomes a dead letter.
+-- Replaces an entry that was deleted while a worker had it, or while it waited: it becomes a dead letter.
 local DELETED = {'x', 'its entry was deleted from the stream'}
 
--- At full memory Redis rejects what may need more, unless the script has written before. Settling is what makes room.
+-- At full memory Redis refuses what may need more, unless the script has written before. Settling is what makes room.
 local function allow_growth(sorted_set) redis.call('ZREM', sorted_set, '') end
 
--- The fields of one entry, or nil if it was deleted.
+-- The fields of one entry, or nil where somebody deleted it.
 local function fields_of(stream, id)
   local found = redis.call('XRANGE', stream, id, id)
   return found[1] and found[1][2]
@@ -24,20 +24,6 @@ local function field(fields, name)
   for i = 1, #fields, 2 do
     if fields[i] == name then return fields[i + 1] end
   end
-end
-
--- The group of a stream, or nil.
-local function group_of(stream, name)
-  if redis.call('EXISTS', stream) == 0 then return nil end
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    if field(group, 'name') == name then return group end
-  end
-end
-
--- The id of the oldest entry that a group has not settled, or nil.
-local function oldest_of(stream, group)
-  local unread = redis.call('XRANGE', stream, '(' .. field(group, 'last-delivered-id'), '+', 'COUNT', 1)[1]
-  return redis.call('XPENDING', stream, field(group, 'name'))[2] or (unread and unread[1])
 end
 
 -- The same fields as those of a dead letter. Lua can't pass on entries of thousands of fields, which only a person can have written.

@@ -1,6 +1,6 @@
 -- Append scheduled messages that are due to the stream of their topic.
 -- KEYS: events, due (names by the millisecond when they are due), scheduled (the fields of each).  ARGV: at most how many.
--- Returns: how many there were, milliseconds until the next is due (-1: none).
+-- Gives: how many there were, milliseconds until the next is due (-1: none).
 
 local events, due, scheduled = KEYS[1], KEYS[2], KEYS[3]
 if redis.call('EXISTS', due) == 0 then return {0, -1} end

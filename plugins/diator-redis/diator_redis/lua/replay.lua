@@ -1,4 +1,4 @@
--- Deliver a dead letter again, as new. Returns 0 if it is gone.
+-- Hand a dead letter out again, as new. Gives 0 where it is gone.
 -- KEYS: dead, the stream that it goes to.  ARGV: its id.
 
 local fields = fields_of(KEYS[1], ARGV[1])

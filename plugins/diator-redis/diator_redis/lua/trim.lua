@@ -1,6 +1,6 @@
 -- Remove old entries of a stream that no group needs any more, and find groups that are not read.
 -- KEYS: the stream.  ARGV: the length and the age in milliseconds beyond which entries go (-1: none), the age in milliseconds of
--- a backlog that is not read. Returns for each such group its name and how old its backlog is.
+-- a backlog that is not read. Gives for each such group its name and how old its backlog is.
 
 local stream, length, age, patience = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if redis.call('EXISTS', stream) == 0 then return {} end
@@ -20,7 +20,9 @@ local function is_read(group)
 end
 
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  local name, oldest = field(group, 'name'), oldest_of(stream, group)
+  local name, position = field(group, 'name'), field(group, 'last-delivered-id')
+  local unread = redis.call('XRANGE', stream, '(' .. position, '+', 'COUNT', 1)[1]
+  local oldest = redis.call('XPENDING', stream, name)[2] or (unread and unread[1])
   if oldest then
     if not floor or before(oldest, floor) then floor = oldest end
     local backlog = now - string.match(oldest, '^%d+')

@@ -1,0 +1,264 @@
+-- Deliver what may be, and lease its keys; read more from the streams where too little is free.
+-- ARGV goes on: a token for the leases, how many entries, then tokens whose reply was lost: what they stand for is released.
+-- Gives milliseconds until something changes by itself (-1: nothing does), whether there is more to read, and how many positions
+-- follow. These are given where there is nothing to deliver: what comes after them, in the bell and in each stream, is new.
+-- Then for each entry: the number of its stream, id, failures, deliveries, key, and the number of its fields before the fields
+-- themselves (-1: the entry was deleted).
+
+local token, limit = ARGV[4], tonumber(ARGV[5])
+local PAGES, LEAST = 3, 20 -- so often, and so many entries, are read at a time
+local OWN = KEYS[#KEYS]
+local more, room, number_of, fresh, positions, is_marked = false, limit, {}, {}, {}, false
+for i = 11, #KEYS do number_of[KEYS[i]] = i - 10 end
+
+-- Queues.
+
+-- The key of an entry: in its field k, or within the event, where another program wrote it. What has none is alone.
+local function key_of(ref, fields)
+  local key, event = field(fields, 'k'), field(fields, 'e')
+  if not key and event and string.find(event, '"partitionkey"', 1, true) then
+    local is_json, found = pcall(cjson.decode, event)
+    key = is_json and type(found) == 'table' and type(found.partitionkey) == 'string' and found.partitionkey
+  end
+  return key and 'k' .. key or 'r' .. ref
+end
+
+-- Put entries in the queues of their keys. Gives the keys of which nothing was there, in order, and the entries by their keys.
+local function put(refs, keys)
+  local by_key, order, new = {}, {}, {}
+  for at, ref in ipairs(refs) do
+    local some = by_key[keys[at]]
+    if not some then
+      some = {}
+      by_key[keys[at]] = some
+      order[#order + 1] = keys[at]
+    end
+    some[#some + 1] = ref
+  end
+  for _, key in ipairs(order) do
+    if redis.call('RPUSH', queue(key), unpack(by_key[key])) == #by_key[key] then new[#new + 1] = key end
+  end
+  return new, by_key
+end
+
+local function set_free(keys, from)
+  local freed = {}
+  for at = from or 1, #keys do
+    turn = turn + 1
+    freed[#freed + 1], freed[#freed + 2] = number(turn), keys[at]
+  end
+  call_with({'ZADD', free, 'NX'}, freed)
+end
+
+-- Put pending entries in their queues, which is needed only where a script ended half-way, or the queues were deleted.
+local function recover(stream)
+  local last = redis.call('HGET', meta, stream)
+  local pending = redis.call('XPENDING', stream, group, last and '(' .. last or '-', '+', 1000)
+  for _, entry in ipairs(pending) do
+    local ref = stream .. '/' .. entry[1]
+    local key = key_of(ref, fields_of(stream, entry[1]) or {})
+    if not redis.call('LPOS', queue(key), ref, 'RANK', -1, 'MAXLEN', 1000) then redis.call('RPUSH', queue(key), ref) end
+    if not redis.call('ZSCORE', held, key) and not redis.call('ZSCORE', later, key) then set_free({key}) end
+    redis.call('HSET', meta, stream, entry[1])
+  end
+  if not last and #pending == 0 then
+    for _, about_group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+      if field(about_group, 'name') == group then
+        redis.call('HSET', meta, stream, field(about_group, 'last-delivered-id'))
+      end
+    end
+  end
+  return #pending < 1000
+end
+
+local function is_recovered()
+  if is_clean == '1' then return true end
+  local all = true
+  for i = 11, #KEYS do all = recover(KEYS[i]) and all end
+  if all then
+    redis.call('HSET', meta, 'clean', 1)
+    is_clean = '1'
+  end
+  return all
+end
+
+-- Delivering.
+
+local given, gone, leases, new_holds, taken = {0, 0, 0}, {}, {}, {}, {}
+local expires = number(now + lease)
+
+-- Append an entry to what is given, if it may be delivered now.
+local function give(ref, key)
+  local entry, failures, deliveries, due = fresh[ref], 0, 0, 0
+  local stream, id, fields
+  if entry then
+    stream, id, fields = entry[3], entry[1], entry[2]
+  else
+    stream, id = parts(ref)
+    failures, deliveries, due = counts_of(ref)
+  end
+  if not number_of[stream] or due > now then return false end
+  fields = fields or fields_of(stream, id)
+  local size = #given
+  given[size + 1], given[size + 2], given[size + 3] = number_of[stream], id, failures
+  given[size + 4], given[size + 5], given[size + 6] = deliveries, key, fields and #fields or -1
+  for i = 1, fields and #fields or 0 do given[size + 6 + i] = fields[i] end
+  taken[#taken + 1], taken[#taken + 2] = ref, token
+  return true
+end
+
+-- Lease a key with the first of its entries, at most so many. Gives whether there was one.
+local function deliver(key, refs, most)
+  local many = 0
+  while many < #refs and many < most and give(refs[many + 1], key) do many = many + 1 end
+  if many == 0 then return false end
+  leases[#leases + 1], leases[#leases + 2] = expires, key
+  new_holds[#new_holds + 1], new_holds[#new_holds + 2] = key, token .. ' ' .. many .. ' ' .. many
+  room = room - many
+  return true
+end
+
+-- How many entries of a key are delivered at most, where so many keys wait.
+local function share(keys) return math.max(1, math.floor(room / keys)) end
+
+local function note_leases()
+  call_with({'ZADD', held}, leases)
+  call_with({'HSET', holds}, new_holds)
+  call_with({'HSET', out}, taken)
+  call_with({'ZREM', free}, gone)
+  gone, leases, new_holds, taken = {}, {}, {}, {}
+end
+
+local function deliver_what_is_free()
+  local keys = redis.call('ZRANGE', free, 0, room - 1)
+  for at, key in ipairs(keys) do
+    local most = share(#keys - at + 1)
+    if not deliver(key, redis.call('LRANGE', queue(key), 0, most - 1), most) then
+      -- a worker that has more topics may take it; the others look again
+      redis.call('ZADD', later, number(now + 1000), key)
+    end
+    gone[#gone + 1] = key
+  end
+  note_leases()
+end
+
+-- Deliver what was just read, of keys of which nothing was there; they wait in their turn where there is no room.
+local function deliver_new(keys, by_key)
+  local at = 1
+  while at <= #keys and room > 0 do
+    deliver(keys[at], by_key[keys[at]], share(#keys - at + 1))
+    at = at + 1
+  end
+  set_free(keys, at)
+end
+
+-- Reading.
+
+local refs, keys = {}, {} -- what was read, and is not in its queues yet
+
+-- Read a page of each stream; gives how many entries there were, and the streams that may have more. Until the script ends, the
+-- queues are marked as not clean: where it fails, the next one looks which of these entries are in them.
+local function read(names, page)
+  local command, number_read, full = {'XREADGROUP', 'GROUP', group, READER, 'COUNT', page, 'STREAMS'}, 0, {}
+  for _, name in ipairs(names) do command[#command + 1] = name end
+  for _ in ipairs(names) do command[#command + 1] = '>' end
+  local reply = redis.call(unpack(command)) or {}
+  if #reply > 0 and not is_marked then
+    redis.call('HSET', meta, 'clean', 0)
+    is_marked = true
+  end
+  for _, found in ipairs(reply) do
+    local stream, entries = found[1], found[2]
+    for _, entry in ipairs(entries) do
+      local ref = stream .. '/' .. entry[1]
+      entry[2], entry[3] = entry[2] or {}, stream
+      number_read = number_read + 1
+      refs[#refs + 1], keys[#refs + 1], fresh[ref] = ref, key_of(ref, entry[2]), entry
+    end
+    positions[stream] = entries[#entries][1]
+    if #entries == page then full[#full + 1] = stream end
+  end
+  return number_read, full
+end
+
+-- Read replayed entries, only those behind which nothing waits in the streams that may have more: they come last.
+local function read_replayed(names, page)
+  if redis.call('XLEN', OWN) == 0 then return false end
+  local before
+  for _, name in ipairs(names) do
+    local time = tonumber(string.match(positions[name], '^%d+'))
+    before = math.min(before or time, time)
+  end
+  local last = positions[OWN] or redis.call('HGET', meta, OWN)
+  local found = redis.call('XRANGE', OWN, last and '(' .. last or '-', before and number(before - 1) or '+', 'COUNT', page)
+  if #found > 0 then read({OWN}, #found) end
+  return #found == page
+end
+
+-- Read about so many entries. Entries of keys that are held or wait are read as well, so it may have to be done again.
+local function read_about(wanted)
+  local names, page, most = {}, math.ceil(wanted / math.max(1, #KEYS - 11)), wanted
+  for i = 11, #KEYS - 1 do names[#names + 1] = KEYS[i] end
+  while wanted > 0 and #names > 0 do
+    local full = {}
+    for from = 1, #names, 1000 do
+      local number_read, some = read({unpack(names, from, math.min(from + 999, #names))}, page)
+      wanted = wanted - number_read
+      for _, name in ipairs(some) do full[#full + 1] = name end
+    end
+    names = full
+    page = math.ceil(math.max(wanted, 1) / math.max(#names, 1))
+  end
+  more = read_replayed(names, most) or #names > 0
+  deliver_new(put(refs, keys))
+  refs, keys = {}, {}
+end
+
+local function all_under(tokens)
+  local found, all = {}, #tokens > 0 and redis.call('HGETALL', holds) or {}
+  for at = 1, #all, 2 do
+    for _, one in ipairs(tokens) do
+      if string.match(all[at + 1], '^(.*) %d+ %d+$') == one then found[#found + 1] = all[at] end
+    end
+  end
+  return found
+end
+
+take_back(all_under({unpack(ARGV, 6)}), false)
+take_back(redis.call('ZRANGEBYSCORE', held, '-inf', number(now), 'LIMIT', 0, 1000), true)
+local due = redis.call('ZRANGEBYSCORE', later, '-inf', number(now), 'LIMIT', 0, 1000)
+let_go(due)
+call_with({'ZREM', later}, due)
+
+deliver_what_is_free()
+if room > 0 then
+  more = not is_recovered()
+  deliver_what_is_free()
+  for _ = 1, more and 0 or PAGES do
+    if room <= 0 then break end
+    read_about(math.max(room, LEAST))
+    if not more then break end
+  end
+  note_leases()
+end
+if is_marked then
+  about = {'clean', 1}
+  for stream, position in pairs(positions) do
+    about[#about + 1], about[#about + 2] = stream, position
+  end
+end
+
+local wait = -1
+for _, set in ipairs({later, held}) do
+  local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
+  if first and (wait < 0 or first - now < wait) then wait = math.max(1, first - now) end
+end
+rings = room < limit and redis.call('EXISTS', free) == 1
+finish()
+if room == limit then
+  local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)
+  given[4] = last[1] and last[1][1] or '0-0'
+  for i = 11, #KEYS do given[#given + 1] = redis.call('HGET', meta, KEYS[i]) or '0-0' end
+end
+given[1], given[2], given[3] = math.floor(wait), more and 1 or 0, room == limit and #KEYS - 9 or 0
+return given

@@ -1,0 +1,48 @@
+-- Deliver again what a consumer has, as if it had not been delivered; or, without a consumer, what was held past its lease.
+-- ARGV goes on: milliseconds of a lease, at most how many of each stream, milliseconds after which an idle consumer is forgotten.
+-- Gives how many there were of the stream that had most.
+
+local lease, limit, patience = ARGV[FIRST], ARGV[FIRST + 1], tonumber(ARGV[FIRST + 2])
+local now, most = milliseconds(), 0
+
+-- The clock of the server may go back, and leases and delays would last as long as the jump. So leases begin anew.
+local function begin_anew(stream)
+  local from, pending = '-', nil
+  repeat
+    pending = redis.call('XPENDING', stream, group, from, '+', 1000)
+    for _, entry in ipairs(pending) do
+      if fields_of(stream, entry[1]) then redis.call('XCLAIM', stream, group, entry[2], 0, entry[1], 'IDLE', 0, 'JUSTID') end
+      from = '(' .. entry[1]
+    end
+  until #pending < 1000
+end
+
+local jump = tonumber(redis.call('HGET', meta, 'wall') or 0) - now
+redis.call('HSET', meta, 'wall', string.format('%.0f', now))
+if jump > 1000 then
+  local delayed = redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
+  for i = 1, #delayed, 2 do redis.call('ZADD', due, string.format('%.0f', delayed[i + 1] - jump), delayed[i]) end
+  for at = 1, OWN do begin_anew(KEYS[at + 5]) end
+end
+
+for at = 1, OWN do
+  local stream, is_expired = KEYS[at + 5], consumer == ''
+  local pending
+  if is_expired then
+    pending = redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', limit)
+  else
+    pending = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
+  end
+  for _, entry in ipairs(pending) do
+    redis.call('XADD', again, '*', unpack(counted(at, entry[1], 0, is_expired and entry[4] or 0)))
+    remove(at, entry[1])
+  end
+  most = math.max(most, #pending)
+  for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local name = field(other, 'name')
+    if field(other, 'pending') == 0 and (name == consumer or field(other, 'idle') > patience) then
+      redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
+    end
+  end
+end
+return most
