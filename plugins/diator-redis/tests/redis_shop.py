@@ -173,7 +173,8 @@ async def send(events: Sequence[Event]) -> None:
         except PublishError as error:
             again = {*error.unsent, *error.unknown}
             note("unpublished", len(error.unsent), len(error.unknown))
-            events = [event for event in events if event in again]  # in order
+            left: list[Event] = [event for event in events if event in again]  # in order
+            events = left
             await asyncio.sleep(0.1)
         else:
             return

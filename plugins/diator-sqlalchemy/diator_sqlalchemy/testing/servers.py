@@ -8,6 +8,7 @@
         server.kill()
 """
 
+import abc
 import contextlib
 import os
 import pwd
@@ -34,7 +35,7 @@ _START_TIMEOUT = 60.0
 _MARIADB_PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/opt/mariadb/bin")
 
 
-class DatabaseServer:
+class DatabaseServer(abc.ABC):
     """A server of one's own in a temporary folder, reached through a socket there."""
 
     _socket: str
@@ -50,28 +51,39 @@ class DatabaseServer:
             self.close()
             raise
 
+    @abc.abstractmethod
     def _prepare(self) -> tuple[list[str], str | None]:
         """Make its folder; return the command that starts it, and the user that it runs as if that is another one."""
-        raise NotImplementedError
 
     def start(self) -> None:
-        """Start it, and wait until it accepts connections."""
-        with Path(self._folder, "log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - a program that was found
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=self._user, start_new_session=True
-            )
+        """Start it, and wait until it accepts connections.
+
+        It is started again if it ends: after a kill, PostgreSQL refuses to start until the system has freed what the
+        old processes shared.
+        """
         ends = time.monotonic() + _START_TIMEOUT
+        self._process = self._launch()
         while not self._accepts():
-            if self._process.poll() is not None or time.monotonic() > ends:
+            if time.monotonic() > ends:
                 raise RuntimeError(f"{self._command[0]} did not start: {self.log()[-2000:]}")
+            if self._process.poll() is not None:
+                time.sleep(0.5)
+                self._process = self._launch()
             time.sleep(0.02)
 
-    def _accepts(self) -> bool:
-        raise NotImplementedError
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        with Path(self._folder, "log").open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - a program that was found
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=self._user, start_new_session=True
+            )
 
+    @abc.abstractmethod
+    def _accepts(self) -> bool:
+        """Whether it accepts connections."""
+
+    @abc.abstractmethod
     def url(self, driver: str, database: str = "", /) -> str:
         """Return the address of a database, by default that of the system, for a driver of SQLAlchemy."""
-        raise NotImplementedError
 
     def _connects(self, greeting: bytes = b"") -> bytes:
         """Connect to its socket, say something, and return what it answers."""
