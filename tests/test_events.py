@@ -210,6 +210,43 @@ async def test_publishing_after_the_handler_has_returned_is_refused() -> None:
             kept[0](Happened())
 
 
+async def test_a_task_left_over_from_an_earlier_run_of_the_same_handler_is_refused() -> None:
+    app, refused = Diator(), list[LatePublishError]()
+    tasks, second_runs = list["asyncio.Task[None]"](), asyncio.Event()
+
+    @app.command
+    async def go(command: Go, publish: Publish[Happened]) -> None:
+        publish(Happened("first"))
+        publish(Happened("second"))
+
+    @app.on_event
+    async def on(event: Happened, publish: Publish[Other]) -> None:
+        publish(Other())  # so that its class has been accepted, when the task publishes another
+        if event.name == "first":
+            tasks.append(asyncio.ensure_future(linger(publish)))
+        else:
+            second_runs.set()
+            await asyncio.wait(tasks)
+
+    async def linger(publish: Publish[Other]) -> None:
+        await second_runs.wait()
+        try:
+            publish(Other())
+        except LatePublishError as error:
+            refused.append(error)
+
+    handled = list[Other]()
+
+    @app.on_event
+    async def other(event: Other) -> None:
+        handled.append(event)
+
+    async with app:
+        await app.send(Go())
+    assert len(refused) == 1
+    assert len(handled) == 2
+
+
 async def test_a_brokered_event_behind_a_wide_declaration_is_refused_before_anything_is_handled() -> None:
     app, seen = Diator(), list[Any]()
 

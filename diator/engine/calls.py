@@ -116,14 +116,12 @@ def _function_call(function: Function, supplies: tuple[ArgumentSource, ...], rul
     if rule and supplies == (_PUBLISH,):  # there is nothing to wait for: no coroutine but the handler's own
 
         def publishing(message: Any, unit: UnitOfWork) -> Any:
-            unit.publisher = rule
-            return function(message, rule.bind(rule.publish, unit))
+            return function(message, rule.begin(unit))
 
         return publishing
 
     async def call(message: Any, unit: UnitOfWork) -> Any:
-        unit.publisher = rule
-        publish = rule.bind(rule.publish, unit) if rule else None
+        publish = rule.begin(unit) if rule else None
         return await function(message, *await _arguments(supplies, unit, publish))
 
     return call
@@ -139,8 +137,7 @@ def _class_call(
     key, collects, run = wired.key, wired.has_events, _runner(wired, threads)
 
     async def call(message: Any, unit: UnitOfWork) -> Any:
-        unit.publisher = rule
-        publish = rule.bind(rule.publish, unit) if rule else None
+        publish = rule.begin(unit) if rule else None
         if key is None:
             instance = build(*await _arguments(constructor, unit, publish))
         else:
@@ -148,7 +145,7 @@ def _class_call(
         handle = with_keywords(instance.handle, wired.arguments) if keywords else instance.handle
         result = await run(handle, (message, *await _arguments(supplies, unit, publish)))
         if collects and rule:
-            rule.collect(instance.events, unit)
+            rule.collect(instance.events, unit.run)
         return result
 
     return call

@@ -1,19 +1,23 @@
 """Domain events inside a unit of work: who may publish which, and which handlers run for a class of events."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from types import MethodType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diator._locations import caller, location_in_frame
 from diator.engine.hints import format_hint
 from diator.engine.outbound import EventPublisher
-from diator.engine.unit import UnitCall, UnitOfWork
+from diator.engine.unit import CLOSED, NO_RUN, HandlerRun, UnitCall, UnitOfWork
 from diator.errors import (
     ConfigurationError,
     DiatorError,
     Problem,
 )
 from diator.messages import BROKERED_KINDS, DomainEvent, Event, Message
+
+if TYPE_CHECKING:
+    from diator.engine.publish import PublishGuard
 
 # Any: results of handlers of events are not looked at.
 Step = Callable[..., Coroutine[Any, Any, Any]]
@@ -67,7 +71,7 @@ def with_events(call: UnitCall, steps: Mapping[type, tuple[tuple[Step, ...], boo
     async def work(message: Any, unit: UnitOfWork) -> Any:
         try:
             result = await call(message, unit)
-            unit.publisher = None
+            unit.run.allowed = CLOSED
             for event in unit.events:  # the list grows: what these handlers publish joins its end
                 handlers, in_unit = steps[type(event)]
                 if not in_unit:
@@ -76,14 +80,39 @@ def with_events(call: UnitCall, steps: Mapping[type, tuple[tuple[Step, ...], boo
                     continue
                 for handler in handlers:
                     await handler(event, unit)
-                    unit.publisher = None
+                    unit.run.allowed = CLOSED
                     if unit.failure is not None:  # a middleware of events can't undo that one has failed
                         raise suppressed_failure(event, unit.failure)
             return result
         finally:
-            unit.publisher = None
+            unit.run.allowed = CLOSED
+            unit.run = NO_RUN  # a run refers to its unit
 
     return work
+
+
+def publish_then_handle(
+    function: Callable[..., Awaitable[Any]], guard: "PublishGuard", table: DomainEventTable
+) -> Callable[[Any], Coroutine[Any, Any, Any]]:
+    """Compile the plan of a handler that needs `Publish` alone, for events whose handlers need nothing but the event.
+
+    No handler, middleware or scope has a use for a unit of work, so there is none: only the run of the handler.
+    """
+    publish, steps = guard.publish, table.steps
+
+    async def plan(message: Any) -> Any:
+        run = HandlerRun()
+        run.allowed, run.events = guard.allowed, []
+        try:
+            result = await function(message, MethodType(publish, run))
+        finally:
+            run.allowed = CLOSED
+        for event in run.events:
+            for handler in steps[type(event)][0]:
+                await handler(event)
+        return result
+
+    return plan
 
 
 def only_events(table: DomainEventTable) -> Callable[[Iterable[Event]], Coroutine[Any, Any, None]]:

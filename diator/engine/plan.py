@@ -8,7 +8,8 @@ A plan is made of the parts that its message uses, and of no others. From the ou
 4. middlewares that do ask it for something (`compile_layer`);
 5. the handler (`compile_call`), and its domain events, first in first out (`with_events`).
 
-A handler that needs none of this is its own plan: ``send`` then returns the coroutine of the handler itself.
+A handler that needs none of this is its own plan: ``send`` then returns the coroutine of the handler itself. One that
+only publishes needs no unit of work either, if no handler of its events does (`publish_then_handle`).
 """
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
@@ -21,6 +22,7 @@ from diator.context import child_context, current_context
 from diator.engine.calls import (
     Call,
     Wrapper,
+    awaited_function,
     compile_call,
     compile_direct,
     compile_layer,
@@ -32,6 +34,7 @@ from diator.engine.events import (
     DomainEventTable,
     collect_events,
     only_events,
+    publish_then_handle,
     suppressed_failure,
     with_events,
 )
@@ -50,8 +53,8 @@ from diator.engine.publish import PublishGuard
 from diator.engine.registrations import Registration
 from diator.engine.resources import ContainerScopes
 from diator.engine.unit import NO_VALUES, Delay, UnitCall, UnitOfWork, opening
-from diator.engine.wiring import WiredCallable
-from diator.messages import Event, Message
+from diator.engine.wiring import Source, WiredCallable
+from diator.messages import DomainEvent, Event, Message
 from diator.middleware import TimeoutMiddleware
 
 if TYPE_CHECKING:
@@ -168,8 +171,8 @@ class Compiler:
         if self._wrapping and not delivered:
             links.append(partial(_wrapped, self._wrapping, "stream" if wired.streams else "send"))
         sends = sender is not None and ((delivered and sender.sees_deliveries) or self._sends(wired, following))
-        direct = compile_direct(wired, self._resources.threads)
-        if direct and not (inner or self._sees_handlers or sends):
+        direct = None if inner or self._sees_handlers or sends else self._without_unit(registration, wired, following)
+        if direct:
             return Plan(None, direct, links, needs)
         call = self._call(registration, wired, delivered=delivered)
         if sender is not None and sends:
@@ -182,6 +185,18 @@ class Compiler:
             return self._sending_plan(work, links, needs, sender)
         unit = None if inner or self._sees_handlers or self._brought else compile_immediate_unit(wired, self._resources)
         return Plan(work, unit or self._resources.unit(work, bool(needs.keys)), links, needs)
+
+    def _without_unit(self, registration: Registration, wired: WiredCallable, following: Reachable) -> Call | None:
+        """Compile the plan of a handler that needs no unit of work; none for others."""
+        threads = self._resources.threads
+        only_publishes = [argument.source for argument in wired.arguments] == [Source.PUBLISH]
+        if not only_publishes or isinstance(wired.target, type) or wired.streams:
+            return compile_direct(wired, threads)
+        stays = not following.layers and all(issubclass(cls, DomainEvent) for cls in wired.publishes)
+        if not stays or not all(compile_direct(handler, threads) for handler in following.handlers):
+            return None
+        guard = PublishGuard(registration, wired.publishes, self._table, self._collected, without_unit=True)
+        return publish_then_handle(awaited_function(wired, threads), guard, self._table)
 
     def _sends(self, wired: WiredCallable, following: Reachable) -> bool:
         """Whether brokered events may leave because of a handler; `Event` itself means any."""

@@ -8,7 +8,7 @@ from diator.engine.events import DomainEventTable, is_brokered, needs_store
 from diator.engine.hints import format_hint
 from diator.engine.outbound import Outbound, SendingUnit
 from diator.engine.registrations import HandlerKind, Registration
-from diator.engine.unit import Delay, UnitOfWork
+from diator.engine.unit import CLOSED, Delay, HandlerRun, UnitOfWork
 from diator.errors import ConfigurationError, DiatorError, InvalidMessageError, LatePublishError, UndeclaredEventError
 from diator.messages import DomainEvent, Event
 
@@ -23,7 +23,10 @@ Collect = Callable[[Event, Registration, "Outbound | None", "Delay | None", "Map
 class PublishGuard:
     """What one handler may publish."""
 
-    __slots__ = ("_brokered", "_collected", "_declared", "_handler", "_table", "allowed", "bind", "publish")
+    __slots__ = (
+        *("_brokered", "_collected", "_declared", "_handler", "_known", "_table", "_without_unit"),
+        *("allowed", "bind", "publish"),
+    )
 
     def __init__(
         self,
@@ -31,30 +34,39 @@ class PublishGuard:
         declared: tuple[type[Event], ...],
         table: DomainEventTable,
         collected: "Collect | None" = None,
+        *,
+        without_unit: bool = False,
     ) -> None:
+        self._without_unit = without_unit
         self._collected = collected
         self._handler = handler
         self._declared = declared
         self._table = table
-        self.allowed: set[type] = set()
-        """The classes of domain events that were accepted before."""
+        self._known: set[type] = set()
+        """The classes of domain events that were let through before."""
+        self.allowed = self._known if collected is None else set[type]()
+        """Those that need no other look; where hooks see each event, none."""
         self._brokered: set[type] = set()
         self.publish = self._publish()
-        """`Publish` as a function of the unit of work and the event, to be bound for each message.
+        """`Publish` as a function of the run and the event, to be bound for each run.
 
         A bound method is the one callable with a state that the interpreter calls as fast as a function.
         """
         cancels = table.sender is not None and table.sender.cancel is not None
         leaves = any(not issubclass(cls, DomainEvent) for cls in declared)
         self.publish.cancel = self._nothing_to_cancel if cancels else _cannot_cancel  # type: ignore[attr-defined]  # which a bound method has, too
-        self.bind: Callable[[Any, UnitOfWork], Any] = CancellingPublish if cancels and leaves else MethodType
+        self.bind: Callable[[Any, HandlerRun], Any] = CancellingPublish if cancels and leaves else MethodType
         """Binds it. ``Any``: type checkers have no type for a bound method that is made by hand."""
 
-    def _publish(self) -> Callable[..., str | None]:
-        known = self.allowed if self._collected is None else frozenset[type]()
+    def begin(self, unit: UnitOfWork) -> Any:
+        """Begin a run of the handler in a unit of work, and return its `Publish`."""
+        run = unit.run = HandlerRun()
+        run.allowed, run.events, run.unit = self.allowed, unit.events, unit
+        return self.bind(self.publish, run)
 
+    def _publish(self) -> Callable[..., str | None]:
         def publish(
-            unit: UnitOfWork,
+            run: HandlerRun,
             event: Event = _NOTHING,
             /,
             *more: Event,
@@ -63,32 +75,32 @@ class PublishGuard:
         ) -> str | None:
             if more or event is _NOTHING:
                 raise TypeError(_one_by_one(len(more) + (event is not _NOTHING)))
-            if type(event) not in known or unit.publisher is not self or after is not None or headers is not None:
-                return self._take(unit, event, after, headers)
-            unit.events.append(event)
+            if type(event) not in run.allowed or after is not None or headers is not None:
+                return self._take(run, event, after, headers)
+            run.events.append(event)
             return None
 
         publish.__qualname__ = "publish"  # what Python says of keywords
         return publish
 
     def _take(
-        self, unit: UnitOfWork, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None
+        self, run: HandlerRun, event: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None
     ) -> str | None:
-        if unit.publisher is not self:
+        if run.allowed is CLOSED:
             raise LatePublishError(_too_late(event))
         outbound: Outbound | None = None
         if self._is_brokered(event):
-            outbound = unit.collect(event, after, headers)
+            outbound = run.unit.collect(event, after, headers)
         else:
             ensure_may_wait(event, after, headers)
-            unit.events.append(event)
+            run.events.append(event)
         if self._collected is not None:
             self._collected(event, self._handler, outbound, after, headers)
         return None if outbound is None else outbound.id
 
     def _is_brokered(self, event: Event) -> bool:
         cls = type(event)
-        if cls not in self._brokered and cls not in self.allowed:
+        if cls not in self._brokered and cls not in self._known:
             self.prepare(event)
         return cls in self._brokered
 
@@ -108,7 +120,12 @@ class PublishGuard:
         if not isinstance(event, self._declared):
             raise UndeclaredEventError(self._undeclared(cls))
         self._table.prepare(cls)
-        (self._brokered if cls in self._table.brokered else self.allowed).add(cls)
+        if self._without_unit and self._table.steps.get(cls, ((), True))[1]:
+            text = (
+                f"{format_hint(cls)} was defined after the app started, and reaches handlers that need a unit of work"
+            )
+            raise DiatorError(f"{text}; import the module of every event before the app starts")
+        (self._brokered if cls in self._table.brokered else self._known).add(cls)
 
     def _undeclared(self, cls: type[Event]) -> str:
         if self._handler.kind is HandlerKind.QUERY:
@@ -127,32 +144,32 @@ class PublishGuard:
             f"{self._handler} called publish.cancel, but declares no event that goes over a broker; {fix}"
         )
 
-    def collect(self, raised: Iterable[Event] | None, unit: UnitOfWork) -> None:
+    def collect(self, raised: Iterable[Event] | None, run: HandlerRun) -> None:
         """Take over the ``events`` of a class handler."""
         for event in raised or ():
-            self._take(unit, event)
+            self._take(run, event)
 
 
 class CancellingPublish:
     """`Publish` in an app with a store: it can cancel, too."""
 
-    __slots__ = ("_publish", "_unit")
+    __slots__ = ("_publish", "_run")
 
-    def __init__(self, publish: Callable[..., str | None], unit: UnitOfWork) -> None:
+    def __init__(self, publish: Callable[..., str | None], run: HandlerRun) -> None:
         self._publish = publish
-        self._unit = unit
+        self._run = run
 
     def __call__(
         self, *events: Event, after: Delay | None = None, headers: Mapping[str, str] | None = None
     ) -> str | None:
         """Collect one event."""
-        return self._publish(self._unit, *events, after=after, headers=headers)
+        return self._publish(self._run, *events, after=after, headers=headers)
 
     async def cancel(self, message_id: str, /) -> bool:
         """Cancel a delayed event in the transaction of the unit of work."""
-        unit = self._unit
-        if unit.publisher is None:
+        if self._run.allowed is CLOSED:
             raise LatePublishError("publish.cancel was called after the handler had returned; call it before that")
+        unit = self._run.unit
         assert isinstance(unit, SendingUnit), "its handler declares an event that leaves"
         assert unit.sender.cancel is not None, "the sender of the app can cancel"
         return await unit.sender.cancel(unit, message_id)

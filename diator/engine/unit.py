@@ -28,27 +28,49 @@ Delay = float | timedelta
 """The time before an event is delivered: seconds, or a timedelta."""
 
 
+CLOSED: frozenset[type] = frozenset()
+"""What a handler may publish once it has returned. It is compared by identity: the classes of others are sets."""
+
+
+class HandlerRun:
+    """One run of a handler that may publish: open until the handler has returned."""
+
+    __slots__ = ("allowed", "events", "unit")
+
+    allowed: set[type] | frozenset[type]
+    """The classes of domain events that are accepted without another look; `CLOSED` after the end."""
+    events: list[Event]
+    """Where domain events go: those of the unit of work."""
+    unit: "UnitOfWork"
+    """Takes brokered events; not set in a plan without a unit of work."""
+
+
+NO_RUN = HandlerRun()
+"""What a unit has in the place of one, so that it need not ask."""
+
+
 class UnitOfWork:
     """One unit of work: ``UnitOfWork().begin(...)``, which takes two thirds of the time that ``__init__`` would."""
 
-    __slots__ = ("events", "failure", "provided", "publisher", "resolve", "resolver")
+    __slots__ = ("events", "failure", "provided", "resolve", "resolver", "run")
 
     events: list[Event]
     """The domain events of this unit, a list that grows while it is walked."""
     provided: Mapping[Key, object]
-    publisher: object
-    """The guard of the handler that runs and may publish; none between handlers."""
     failure: BaseException | None
     """What was raised inside, whether or not a middleware has let it through."""
     resolve: Resolve
     resolver: Resolver | None
     """The open scope, for the functions that resolve a key without awaiting; None without a scope."""
+    run: HandlerRun
+    """The last run of a handler that may publish. Between handlers it is closed."""
 
     def begin(self, resolve: Resolve, provided: Mapping[Key, object]) -> Self:
         """Begin without events; dependencies come from the values of the sender, then from ``resolve``."""
         self.events = []
         self.provided = provided
-        self.publisher = self.failure = self.resolver = None
+        self.failure = self.resolver = None
+        self.run = NO_RUN
         self.resolve = _overlay(resolve, provided) if provided else resolve
         return self
 
