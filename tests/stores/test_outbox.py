@@ -515,3 +515,21 @@ async def test_cancelling_after_the_handler_has_returned_is_refused(shop: Shop) 
         await shop.app.send(Order())
         with pytest.raises(LatePublishError, match=r"publish\.cancel was called after the handler had returned"):
             await kept[0].cancel("id")
+
+
+async def test_cancelling_with_the_publish_of_an_earlier_handler_of_the_unit_is_refused(shop: Shop) -> None:
+    kept: list[Publish[Ordered | Counted]] = []
+
+    @shop.app.command
+    async def order(command: Order, publish: Publish[Ordered | Counted]) -> str:
+        kept.append(publish)
+        publish(Counted(1))
+        return ""
+
+    @shop.app.on_event
+    async def counted(event: Counted, publish: Publish[Billed]) -> None:
+        await kept[0].cancel("id")
+
+    async with shop.app:
+        with pytest.raises(LatePublishError, match=r"publish\.cancel was called after the handler had returned"):
+            await shop.app.send(Order())
