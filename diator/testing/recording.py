@@ -57,13 +57,14 @@ class Recording:
 
     def __init__(self, app: Diator, watcher: RecordingHooks) -> None:
         self._app = app
-        self._watcher = watcher
+        self.recorder = watcher
+        """The hooks that record; sessions that share a broker share them."""
         watcher.apps.append(app)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Everything, in the order in which it began."""
-        return tuple(self._watcher.entries)
+        return tuple(self.recorder.entries)
 
     @property
     def sent(self) -> Messages[Request[Any]]:
@@ -93,7 +94,7 @@ class Recording:
         entries = self.entries
         handlers = [
             handler
-            for app in self._watcher.apps
+            for app in self.recorder.apps
             for handler in (*app.requests.values(), *chain.from_iterable(app.events.values()))
         ]
         return Messages(what, [e for e in entries if e.kind == what and not _stayed(e)], entries, handlers)
@@ -115,7 +116,7 @@ class Record(Recording):
         self._stack = AsyncExitStack()
 
     def __enter__(self) -> Self:
-        attachment = attached(self._app, self._watcher, self._replace)
+        attachment = attached(self._app, self.recorder, self._replace)
         attachment.__enter__()
         self._attached = attachment
         return self

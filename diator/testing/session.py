@@ -54,6 +54,8 @@ _FAULTS_OF_ANOTHER = Problem(
 )
 
 
+_NOT_OPEN = "the session is not open; use it inside its block: async with app.testing() as session"
+
 _RULES = {
     "delays": FLAG,
     "faults": optional(Rule(is_a(Faults), "an instance of diator.testing.Faults")),
@@ -74,19 +76,23 @@ class Session(AsyncOnly, Recording):
     def __init__(self, app: Diator, stage: SessionOptions, replace: Mapping[Any, object]) -> None:
         watcher, other = RecordingHooks(), stage.broker
         if isinstance(other, Session):
-            messaging = messaging_of(other._entered())
-            watcher, stage = other._watcher, stage._replace(broker=messaging and messaging.broker)
+            if not other.is_open:
+                raise NotRunningError(_NOT_OPEN)
+            watcher = other.recorder
+            messaging = messaging_of(watcher.apps[0])
+            stage = stage._replace(broker=messaging and messaging.broker)
         super().__init__(app, watcher)
         self._stage = stage
         self._replace = replace
         self._stack: AsyncExitStack | None = None
-        self._is_open = False
+        self.is_open = False
+        """Whether the block is running."""
         self._told = 0
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Everything, in the order in which it began."""
-        return tuple(filter(is_own, self._watcher.entries))
+        return tuple(filter(is_own, self.recorder.entries))
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -123,10 +129,8 @@ class Session(AsyncOnly, Recording):
         return self._app.using(provide=provide, headers=headers, correlation_id=correlation_id)
 
     def _entered(self) -> Diator:
-        if not self._is_open:
-            raise NotRunningError(
-                "the session is not open; use it inside its block: async with app.testing() as session"
-            )
+        if not self.is_open:
+            raise NotRunningError(_NOT_OPEN)
         return self._app
 
     async def settled(self, timeout: float = 10.0, *, allow_failures: bool = False) -> None:
@@ -138,9 +142,9 @@ class Session(AsyncOnly, Recording):
         __tracebackhide__ = True
         given = {"timeout": timeout, "allow_failures": allow_failures}
         require("session.settled", {"timeout": SECONDS, "allow_failures": FLAG}, given)
-        if not self._is_open:
+        if not self.is_open:
             raise NotRunningError("session.settled() was called outside of its block; wait inside: async with session")
-        activity = self._watcher.activity
+        activity = self.recorder.activity
         in_time = await activity.idle(timeout)
         failed, self._told = activity.failed[self._told :], len(activity.failed)
         if allow_failures and in_time:
@@ -158,13 +162,13 @@ class Session(AsyncOnly, Recording):
             raise NotRunningError("a session can be entered once; call app.testing() again")
         self._stack = AsyncExitStack()
         async with AsyncExitStack() as stack:
-            stack.enter_context(attached(self._app, self._watcher, self._replace, self._stage))
+            stack.enter_context(attached(self._app, self.recorder, self._replace, self._stage))
             await start(self._app, stack)
             if messaging_of(self._app) is not None:
                 worker = await stack.enter_async_context(self._app.worker(grace=0.0))
-                stack.callback(self._watcher.activity.forget, worker.consumed)
+                stack.callback(self.recorder.activity.forget, worker.consumed)
             self._stack = stack.pop_all()
-        self._is_open = True
+        self.is_open = True
         return self
 
     async def __aexit__(
@@ -175,7 +179,7 @@ class Session(AsyncOnly, Recording):
         With faults, an error of the block gets a note of those that were injected; what is raised after the block finds
         them in the log. Raises `DiatorError` if a part of a plan did not happen.
         """
-        self._is_open = False
+        self.is_open = False
         assert self._stack is not None
         await self._stack.__aexit__(kind, error, traceback)
         if self._stage.injection is not None:
