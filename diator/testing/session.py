@@ -85,7 +85,7 @@ class Session(AsyncOnly, Recording):
         self._stage = stage
         self._replace = replace
         self._stack: AsyncExitStack | None = None
-        self.is_open = False
+        self.is_open: bool = False
         """Whether the block is running."""
         self._told = 0
 
