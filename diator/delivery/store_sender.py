@@ -66,7 +66,7 @@ class StoreSender:
         Raises `ReleasedError` if the inbox can't be used now: the message is delivered again, and nothing is counted.
         """
         transaction = await self._join(unit)
-        if self._inbox is None or await self._record(transaction, self._inbox, unit.context.message_id):
+        if self._inbox is None or await self._record(transaction, self._inbox, _identity()):
             return True
         transaction.complete()
         unit.transaction = None  # nothing was recorded, so nothing has to be committed
@@ -105,7 +105,7 @@ class StoreSender:
                 return
             transaction = await self._join(unit)
         elif self._inbox is not None and transaction.rolled_back:
-            await self._record_again(transaction, self._inbox, unit.context.message_id)
+            await self._record_again(transaction, self._inbox, _identity())
         if unit.outbound:
             await transaction.write([one.message for one in unit.outbound])
         transaction.complete()
@@ -139,6 +139,17 @@ class StoreSender:
                 return True
         assert unit.transaction is not None, "the unit has begun"
         return await unit.transaction.cancel(message_id)
+
+
+def _identity() -> str:
+    """What tells the message that is being handled from all others.
+
+    Ids that Diator makes are unique; those of other programs are so together with their source, see
+    https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#id.
+    """
+    envelope = current_job.get().envelope
+    assert envelope is not None, "a message that is handled has been read"
+    return f"{envelope.id} {envelope.source}" if envelope.diatorkind is None else envelope.id
 
 
 def _changing_session(key: Key) -> Problem:

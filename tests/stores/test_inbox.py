@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from diator import CallNext, Diator, NotificationEvent, Publish, Reject, Retry, StoreUnavailableError
 from diator._inspection import inspect_app, messaging_of
-from diator.brokers import MemoryBroker, OutgoingMessage
+from diator.brokers import Envelope, MemoryBroker, OutgoingMessage
 from tests.brokered import Flaky
 from tests.stores.shop import Billed, Counted, Ordered, Orders, Shop
 from tests.stores.sqlite_store import SQLiteSession, SQLiteTransaction
@@ -89,6 +90,22 @@ async def test_a_message_that_comes_again_is_acknowledged_without_a_run(shop: Sh
         assert [details.repeated for details in shop.watch.of("handled")] == [False, True]
         await other.publish(Ordered(8))
         assert shop.orders == [7, 8]
+
+
+async def test_messages_of_one_id_from_two_sources_are_two_messages(shop: Shop) -> None:
+    """Ids of CloudEvents are unique for their source only; other programs may count from 1."""
+
+    @shop.app.on_event
+    async def bill(event: Ordered, orders: Orders) -> None:
+        await orders.add(event.number)
+
+    async with working(shop) as other:
+        for number, source in enumerate(("/billing", "/crm", "/billing"), 1):
+            data = msgspec.Raw(msgspec.json.encode({"number": number}))
+            envelope = Envelope(specversion="1.0", id="17", source=source, type="shop.ordered", data=data)
+            await shop.broker.publish([OutgoingMessage("shop.ordered", envelope)], timeout=1.0)
+            await other.settled(number)
+    assert shop.orders == [1, 2]
 
 
 async def test_each_subscription_has_its_own_inbox(shop: Shop) -> None:
