@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from diator._headers import sealed_headers
 from diator._locations import caller, location_in_frame
@@ -108,6 +108,7 @@ NAMES = (
 
 _FAILED = "the hook %s failed"
 
+H = TypeVar("H", bound=Hooks)
 # Any: each method takes details of its own.
 Method = Callable[[Any], Any]
 
@@ -175,9 +176,9 @@ class HookDispatcher:
         for name, methods in self._methods.items():
             self._methods[name] = [method for method in methods if getattr(method, "__self__", None) is not hook]
 
-    def has_instance(self, cls: type[Hooks]) -> bool:
-        """Whether one of the hooks is of a class."""
-        return any(isinstance(hook, cls) for hook in self._hooks)
+    def find(self, cls: type[H]) -> H | None:
+        """Return the first hook that is of a class."""
+        return next((hook for hook in self._hooks if isinstance(hook, cls)), None)
 
     @property
     def is_compiled(self) -> bool:

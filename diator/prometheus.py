@@ -5,7 +5,7 @@ as a web application, passes ``Diator(..., hooks=[PrometheusMetrics()])``, and s
 ``prometheus_client`` says.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -54,6 +54,18 @@ class PrometheusMetrics(Hooks):
             "diator_published", "Messages that the broker was asked to take.", ("topic",), registry=registry
         )
         self._publish_errors = Counter("diator_publish_errors", "Attempts to publish that failed.", registry=registry)
+
+    def start_at_zero(self, subscription: str, types: Iterable[str]) -> None:
+        """Show a subscription before anything happens, so that the first dead letter is an increase.
+
+        ``types`` are the wire names of its events. ``diator run`` does it by itself.
+        """
+        self._in_flight.labels(subscription)
+        self._lease_losses.labels(subscription)
+        self._dead_lettered.labels(subscription, _UNKNOWN)
+        for name in types:
+            for metric in (self._handled, self._failed, self._retried, self._dead_lettered, self._seconds):
+                metric.labels(subscription, name)
 
     @contextmanager
     def publishing(self, details: Publishing, /) -> Generator[None]:

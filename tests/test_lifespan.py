@@ -152,6 +152,7 @@ async def test_a_worker_pauses_while_a_check_fails_and_counts_no_failures() -> N
         is_up = False
         await asyncio.sleep(2)
         assert not worker.is_ready
+        assert worker.not_ready_reasons == ["meetings.send is paused"]
         await app.publish(Joined(2))
         await asyncio.sleep(60)
         assert handled == [1]

@@ -1,6 +1,7 @@
 """From the name of an app to its store: what the commands for its outbox share. None of them runs the app."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
@@ -45,6 +46,8 @@ class AppStore:
         return self._run(opened)
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        logging.getLogger("diator.stores").setLevel(logging.ERROR)  # the start of the app warns, not each command
+
         async def closed() -> T:
             try:
                 return await work()

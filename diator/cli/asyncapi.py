@@ -18,7 +18,7 @@ CheckOption = Annotated[
     typer.Option(
         "--check",
         metavar="OLD",
-        help="Print nothing but what has changed incompatibly since this document, and exit with 1 if anything has.",
+        help="Print only what has changed incompatibly since this document; exit with 1 if anything has.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")]
@@ -38,14 +38,16 @@ def asyncapi(
         end_with_problems(problems)
     messaging = messaging_of(app)
     if messaging is None:
-        exit_error(f"{app!r} has no message broker, so nothing goes over one")
+        exit_error(f'{app!r} has no message broker, so nothing goes over one; give it one, such as broker="memory://"')
     described = document(app.name or "diator", api_version, messaging.broker, messaging.catalog)
     if check is None:
         typer.echo(_written(described, as_json=as_json), nl=False)
         return
     changes = list(incompatible_changes(_read(check), described))
-    for change in changes:
-        typer.echo(change)
+    if as_json:
+        typer.echo(json.dumps(changes, indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(changes or ["no incompatible changes"]))
     if changes:
         raise typer.Exit(1)
 

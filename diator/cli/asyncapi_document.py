@@ -76,7 +76,7 @@ def _receive(one: ConsumerConfig, topic: str) -> tuple[str, Document]:
             "subscription": one.name,
             "ordered": one.subscription.ordered,
             "attempts": one.retry.attempts,
-            "timeout": one.timeout,
+            "timeout": float(one.timeout),
         },
     }
 

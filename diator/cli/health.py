@@ -85,7 +85,7 @@ class HealthServer:
         if request[0] != "GET":
             return _failure(HTTPStatus.METHOD_NOT_ALLOWED)
         route = self._routes.get(request[1].partition("?")[0])
-        return await route() if route else _failure(HTTPStatus.NOT_FOUND)
+        return await route() if route else _failure(HTTPStatus.NOT_FOUND, paths=list(self._routes))
 
 
 def json_answer(status: HTTPStatus, body: Mapping[str, object]) -> Answer:
@@ -93,8 +93,8 @@ def json_answer(status: HTTPStatus, body: Mapping[str, object]) -> Answer:
     return Answer(status, json.dumps(body).encode() + b"\n", "application/json")
 
 
-def _failure(status: HTTPStatus) -> Answer:
-    return json_answer(status, {"error": status.phrase})
+def _failure(status: HTTPStatus, **more: object) -> Answer:
+    return json_answer(status, {"error": status.phrase, **more})
 
 
 def _written(answer: Answer) -> bytes:

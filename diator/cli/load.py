@@ -82,7 +82,9 @@ def _find(module: ModuleType, path: Iterable[str], target: str) -> object:
             close = apps or get_close_matches(name, dir(found))
             what = f"module {module.__name__!r}" if found is module else repr(found)
             advice = "name the variable that holds the app"
-            raise LoadError(_with_close(f"{target!r}: {what} has no {name!r}", close, advice)) from None
+            file = f" ({module.__name__} is {module.__file__})" if found is module and module.__file__ else ""
+            text = _with_close(f"{target!r}: {what} has no {name!r}", close, advice)
+            raise LoadError(text + file) from None
     return found
 
 

@@ -31,8 +31,9 @@ class MetricsEndpoint:
         self._app = app
         self._looked = -_MAX_AGE
         hooks = hooks_of(app)
-        if not hooks.has_instance(PrometheusMetrics):
-            hooks.add(PrometheusMetrics())
+        counts = hooks.find(PrometheusMetrics)
+        if counts is None:
+            hooks.add(counts := PrometheusMetrics())
         labels = ("subscription",)
         self._up = Gauge("diator_broker_up", "Whether the broker answered the last look at it.")
         self._waiting = Gauge("diator_waiting", "Messages that are not settled.", labels)
@@ -42,6 +43,8 @@ class MetricsEndpoint:
         )
 
         messaging = messaging_of(app)
+        for one in messaging.catalog.configs if messaging is not None and messaging.has_catalog else ():
+            counts.start_at_zero(one.name, {event.contract.name for event in one.entries.values()})
         store: Any = (
             None if messaging is None or messaging.outbox is None else messaging.outbox.store
         )  # Any: both protocols

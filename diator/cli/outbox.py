@@ -108,7 +108,8 @@ def _touch(verb: str, past: str, target: str, ids: Sequence[str] | None, *, ever
         print_tables(_table(found), otherwise="")
         typer.confirm(f"{verb.capitalize()} {count(len(found), 'dead letter')} of the outbox?", abort=True)
     done = store.operate(lambda operating: _apply(operating, verb, [one.id for one in found])) if found else ()
-    typer.echo(f"{past} {count(len(done), 'dead letter')}.")
+    if done or not ids:
+        typer.echo(f"{past} {count(len(done), 'dead letter')}.")
     _report_missing(ids or [one.id for one in found], done)
 
 

@@ -34,7 +34,7 @@ ConcurrencyOption = Annotated[
     typer.Option(min=1, help="Messages that each handler takes at a time, in place of what the app says."),
 ]
 GraceOption = Annotated[
-    float, typer.Option(min=0.0, metavar="SECONDS", help="What runs may take so long to finish after a signal.")
+    float, typer.Option(min=0.0, metavar="SECONDS", help="How long running handlers may take to finish after a signal.")
 ]
 JsonLogsOption = Annotated[bool, typer.Option("--json-logs", help="Log JSON to stderr, one object for each line.")]
 HealthOption = Annotated[
@@ -63,8 +63,8 @@ def run(
 ) -> None:
     """Run a worker: handle the notification and ECST events that come over the broker of an app.
 
-    SIGTERM or SIGINT ends it: it takes no more messages, what runs may finish within the grace time, and the rest is
-    given back to the broker. A second signal cancels what runs at once, a third one ends the process on the spot.
+    SIGTERM or SIGINT ends it: it receives no more messages, running handlers have the grace time to finish, and the
+    rest is released. A second signal cancels them at once, a third one ends the process on the spot.
 
     The exit code is 0 after a signal, 1 where the app or its broker is not fit to run, 2 for a mistake in the command,
     3 where the app itself has broken down.

@@ -76,7 +76,7 @@ class Service:
             assert self._main is not None
             self._main.cancel()
         elif number == 1:
-            text = "%s: taking no more messages; what runs may finish within %g s, a second signal cancels it"
+            text = "%s: receiving no more messages; running handlers have %g s to finish; a second signal cancels them"
             logger.info(text, received.name, self._grace)
             worker.stop()
         else:

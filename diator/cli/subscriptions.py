@@ -56,7 +56,8 @@ def list_(target: AppArgument, everything: ListAllOption = False, as_json: JsonO
     if any(status.missing for _, status in found.used):
         typer.echo(f"some of it does not exist yet; create it with: diator subscriptions apply {target}", err=True)
     if others:
-        typer.echo(_how_to_remove(others, target), err=True)
+        foreign = any(not _is_named_after(broker.app_name, one.name) for one in others)
+        typer.echo(_how_to_remove(others, target, foreign=foreign), err=True)
     if found.failure is not None:
         typer.echo(f"subscriptions that no handler uses are not shown: {found.failure}", err=True)
 
@@ -118,10 +119,15 @@ def _confirm(status: SubscriptionStatus) -> None:
     typer.confirm(printable(text), abort=True)
 
 
-def _how_to_remove(others: Sequence[SubscriptionStatus], target: str) -> str:
+def _how_to_remove(others: Sequence[SubscriptionStatus], target: str, *, foreign: bool) -> str:
     text = f"no handler of the app uses {count(len(others), 'subscription')}; if no other app does, remove"
     name = others[0].name if len(others) == 1 else "NAME"
-    return printable(f"{text} {'it' if len(others) == 1 else 'each'} with: diator subscriptions remove {target} {name}")
+    command = f"diator subscriptions remove {target} {name}"
+    if not foreign:
+        return printable(f"{text} {'it' if len(others) == 1 else 'each'} with: {command}")
+    if len(others) == 1:
+        return printable(f"{text} it with: {command} --all")
+    return printable(f"{text} each with: {command}, and --all where NAME does not begin with the name of this app")
 
 
 def _print(used: Sequence[tuple[ConsumerConfig, SubscriptionStatus]], others: Sequence[SubscriptionStatus]) -> None:

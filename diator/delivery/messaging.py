@@ -123,8 +123,9 @@ class Messaging:
         try:
             await self._connection.open(self.defaults.publish_timeout)
         except BrokerUnavailableError as error:
-            text = "the broker can't be reached (%s); the app starts without it, and publishing fails until it recovers"
-            logger.warning(text, described(error))
+            meanwhile = "publishing fails" if self.outbox is None else "events wait in the outbox"
+            text = "the broker can't be reached (%s); the app starts without it, and %s until it recovers"
+            logger.warning(text, described(error), meanwhile)
 
     async def cancel(self, message_id: str) -> bool:
         """Cancel a delayed event; see ``app.cancel``."""

@@ -22,8 +22,14 @@ class Pause:
         self._passing = asyncio.Event()
         self.halted = asyncio.Event()
         """Set when the worker is paused next, or stops; each pause has an event of its own."""
+        self._failing: list[str] = []
         if not checks:
             self._passing.set()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the last look found a check that fails."""
+        return bool(self._failing)
 
     def stop(self) -> None:
         """Note that the worker stops."""
@@ -36,16 +42,15 @@ class Pause:
 
     async def run(self) -> None:
         """Run the checks until the worker stops."""
-        told: list[str] = []
         while self._checks and not self._stopping.is_set():
             failing = await failures(self._checks)
             if self._stopping.is_set():
                 return
-            if failing and failing != told:
+            if failing and failing != self._failing:
                 logger.warning("the worker pauses: %s", "; ".join(failing))
-            elif told and not failing:
+            elif self._failing and not failing:
                 logger.warning("the readiness checks pass again; the worker goes on")
-            told = failing
+            self._failing = failing
             if failing:
                 self._passing.clear()
                 self.halted.set()

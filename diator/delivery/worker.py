@@ -111,11 +111,8 @@ class Worker(AsyncOnly):
     @property
     def not_ready_reasons(self) -> list[str]:
         """What keeps it from being ready, in words."""
-        idle = {
-            consumer.name: [f"{consumer.name} receives nothing"]
-            for consumer in self.consumers
-            if not consumer.is_receiving
-        }
+        why = "is paused" if self._pause is not None and self._pause.is_active else "receives no messages"
+        idle = {consumer.name: [f"{consumer.name} {why}"] for consumer in self.consumers if not consumer.is_receiving}
         names = [ITSELF, *(consumer.name for consumer in self.consumers)]
         found = [text for name in names for text in self._outage.failures(name) or idle.get(name, [])]
         return [*found, *self._relay_failures]
@@ -126,7 +123,7 @@ class Worker(AsyncOnly):
         return [] if relay is None else relay.failures
 
     def stop(self) -> None:
-        """Take no more messages; what runs may finish within the grace time."""
+        """Take no more messages; running handlers have the grace time to finish."""
         assert self._stopping is not None, "a worker is stopped after it was entered"
         if not self._stopping.is_set():
             self._until = asyncio.get_running_loop().time() + self._grace

@@ -233,9 +233,10 @@ class OperatesStore(Protocol):
     """Optional: what ``diator outbox`` shows and does. Each method raises `~diator.StoreError`."""
 
     async def create(self, app: str, container: Container, /) -> Sequence[str]:
-        """Create or upgrade the tables, and name what was done; nothing that exists is changed twice.
+        """Create or upgrade the tables, and name what was created, such as ``table diator_outbox``.
 
-        Called instead of ``open``, which rejects tables that are missing; ``aclose`` follows.
+        Nothing that exists is changed twice. Called instead of ``open``, which rejects tables that are missing;
+        ``aclose`` follows.
         """
         ...
 

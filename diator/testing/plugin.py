@@ -23,6 +23,8 @@ from diator.testing.unsettled import UnsettledError
 class Recorder:
     """The type of the fixture ``record``: call it like `diator.testing.record`."""
 
+    __test__ = False
+
     def __init__(self) -> None:
         self.records: list[Record] = []
         """Those that this test has made."""
@@ -36,6 +38,8 @@ class Recorder:
 
 class Tester:
     """The type of the fixture ``testing``: ``testing(app)`` is what ``app.testing()`` is."""
+
+    __test__ = False  # the name looks like a test class to pytest
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []

@@ -40,6 +40,9 @@ def session(
 ) -> "Session":
     """Make a session; see ``app.testing``."""
     require("app.testing", _RULES, {"delays": delays, "faults": faults, "store": store})
+    if isinstance(broker, Diator):
+        text = f"app.testing got the app {broker!r} as its broker"
+        raise ConfigurationError([Problem("session-option", text, _SESSION_OF_ANOTHER)])
     injection, keeps = None if faults is None else Injection(faults), store is not None
     if isinstance(broker, Session) and faults is not None:
         raise ConfigurationError([_FAULTS_OF_ANOTHER])
@@ -47,6 +50,9 @@ def session(
     return Session(app, options, replacements("app.testing", replace))
 
 
+_SESSION_OF_ANOTHER = (
+    "give the open session of that app: async with web.testing() as session, worker.testing(broker=session)"
+)
 _FAULTS_OF_ANOTHER = Problem(
     "session-option",
     "app.testing got faults, and the session of another app as its broker",

@@ -81,6 +81,7 @@ def test_a_missing_attribute_is_answered_with_close_names(tmp_path: Path) -> Non
     write(tmp_path, APP)
     text = refusal(tmp_path, "meetings:ap")
     assert "'meetings:ap': module 'meetings' has no 'ap'; did you mean 'app'?" in text
+    assert f"(meetings is {tmp_path}/meetings.py)" in text
 
 
 def test_a_missing_attribute_is_answered_with_close_names_where_no_app_is_there(tmp_path: Path) -> None:

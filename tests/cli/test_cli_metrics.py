@@ -107,6 +107,7 @@ def test_a_broker_that_is_away_does_not_fail_a_scrape(tmp_path: Path) -> None:
     with running(tmp_path, "--health", "127.0.0.1:0") as worker:
         found = scraped(int(worker.wait_for("answering probes on").rpartition(" ")[2]))
     assert found["diator_broker_up", ""] == 0
+    assert found["diator_dead_lettered_total", "meetings.note,meetings.joined"] == 0  # so that the first is an increase
     assert not [name for name, _ in found if name == "diator_waiting"]
 
 

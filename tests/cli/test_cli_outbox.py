@@ -156,6 +156,9 @@ def test_dead_letters_are_deleted(folder: Path) -> None:
     ids = reject(folder, 2)
     done = outbox(folder, "purge", "--id", ids[0], "--yes")
     assert (done.code, done.stdout) == (0, "Purged 1 dead letter.\n")
+    done = outbox(folder, "purge", "--id", ids[0], "--yes")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == f"Error: no dead letter of the outbox has the id {ids[0]!r}\n"
     assert (status(folder)["waiting"], status(folder)["dead_letters"]) == (0, 1)
 
 

@@ -63,7 +63,7 @@ def test_it_tells_what_it_consumes_and_ends_well_after_a_signal(tmp_path: Path, 
     cells = [cell.strip() for cell in worker.out[3].split("  ") if cell.strip()]
     assert cells == ["meetings.note", "meetings.joined", "meetings.joined", "10", "1 attempt", "300 s", "none"]
     assert "only this process can publish to it" in worker.wait_for("in the memory of this process")
-    assert signal.Signals(number).name in worker.wait_for("taking no more messages")
+    assert signal.Signals(number).name in worker.wait_for("receiving no more messages")
     assert worker.err[-1].endswith("INFO diator: stopped")
 
 
@@ -94,7 +94,7 @@ def test_a_second_signal_cancels_at_once(tmp_path: Path) -> None:
     with running(tmp_path, "--grace", "60", NAP="60") as worker:
         worker.wait_for("began")
         worker.signal(signal.SIGTERM)
-        worker.wait_for("taking no more messages")
+        worker.wait_for("receiving no more messages")
         worker.signal(signal.SIGINT)
         assert worker.ended() == 0
     assert "SIGINT again" in worker.wait_for("is cancelled and released")
@@ -284,7 +284,7 @@ def test_probes_are_answered(tmp_path: Path) -> None:
         assert get(port, "/healthz") == (200, {"alive": True})
         assert get(port, "/readyz") == (200, {"ready": True, "reasons": []})
         assert get(port, "/readyz?verbose=1")[0] == 200
-        assert get(port, "/elsewhere") == (404, {"error": "Not Found"})
+        assert get(port, "/elsewhere") == (404, {"error": "Not Found", "paths": ["/healthz", "/readyz", "/metrics"]})
         assert get(port, "/healthz", "POST") == (405, {"error": "Method Not Allowed"})
         assert _raw(port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         assert _raw(port, b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 10_000).startswith(b"HTTP/1.1 431 ")
@@ -340,7 +340,7 @@ def test_while_it_stops_it_is_not_ready(tmp_path: Path) -> None:
         port = port_of(worker)
         worker.wait_for("began")
         worker.signal(signal.SIGTERM)
-        worker.wait_for("taking no more messages")
+        worker.wait_for("receiving no more messages")
         assert get(port, "/readyz") == (503, {"ready": False, "reasons": ["it is stopping"]})
         assert get(port, "/healthz")[0] == 200
 

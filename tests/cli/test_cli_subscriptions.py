@@ -111,6 +111,13 @@ def test_list_all_shows_those_of_other_apps_too(tmp_path: Path, unused: HeldBrok
     """One whose name has more dots may be of an app whose name has one."""
     document = json.loads(run(tmp_path, "subscriptions", "list", "meetings:app", "--all", "--json").stdout)
     assert {one["subscription"] for one in document["others"]} == {"meetings.mail", "meetings.eu.mail", "billing.note"}
+    done = run(tmp_path, "subscriptions", "list", "meetings:app", "--all")
+    how = "diator subscriptions remove meetings:app NAME, and --all where NAME does not begin with the name of this app"
+    assert how in done.stderr
+    for name in ("meetings.mail", "meetings.eu.mail"):
+        run(tmp_path, "subscriptions", "remove", "meetings:app", name, "--all", "--yes")
+    done = run(tmp_path, "subscriptions", "list", "meetings:app", "--all")
+    assert done.stderr.endswith("remove it with: diator subscriptions remove meetings:app billing.note --all\n")
 
 
 def test_remove_deletes_a_subscription_and_no_other(tmp_path: Path, unused: HeldBroker) -> None:

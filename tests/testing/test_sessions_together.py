@@ -106,3 +106,9 @@ async def test_the_other_session_must_be_open_and_have_the_faults() -> None:
     async with web:
         with pytest.raises(ConfigurationError, match="give the faults to the session that has the broker"):
             shop.mailer.testing(broker=web, faults=Faults(seed=1))
+
+
+async def test_an_app_in_place_of_its_session_is_an_error_that_names_the_session() -> None:
+    shop = Shop()
+    with pytest.raises(ConfigurationError, match=r"(?s)got the app .*worker\.testing\(broker=session\)"):
+        shop.mailer.testing(broker=shop.web)

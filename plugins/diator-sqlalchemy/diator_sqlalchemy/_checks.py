@@ -2,10 +2,12 @@
 
 import logging
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Table, inspect, select, text
+from sqlalchemy import Connection, Dialect, Engine, StaticPool, Table, inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.type_api import TypeEngine
 
 from diator.errors import StoreError
@@ -25,6 +27,20 @@ def is_autocommit(options: Mapping[str, Any], dialect: Dialect) -> bool:
     """
     level: object = options.get("isolation_level") or getattr(dialect, "_on_connect_isolation_level", None)
     return level == "AUTOCOMMIT"
+
+
+IN_MEMORY = "a database of SQLite in memory belongs to one connection, and the relay needs one of its own"
+USE_A_FILE = "use a file: sqlite+aiosqlite:///shop.db"
+
+
+def is_in_memory(engine: Engine | AsyncEngine) -> bool:
+    """Tell, without I/O, whether an engine is of SQLite in memory. A pool of many connections may have a file."""
+    database = engine.url.database
+    return (
+        engine.dialect.name == "sqlite"
+        and isinstance(engine.pool, StaticPool)
+        and (not database or ":memory:" in database or engine.url.query.get("mode") == "memory")
+    )
 
 
 def can_lock_keys(connection: Connection) -> bool:
@@ -51,7 +67,7 @@ def create_tables(connection: Connection, tables: StoreTables) -> Sequence[str]:
     missing = _missing(connection, tables)
     for table in missing:
         table.create(connection)
-    return [f"created table {table.fullname}" for table in missing]
+    return [f"table {table.fullname}" for table in missing]
 
 
 def check_tables(connection: Connection, tables: StoreTables) -> None:
@@ -111,13 +127,13 @@ def claim(connection: Connection, tables: StoreTables, app: str, partitions: int
 
 def check_sqlite(connection: Connection) -> None:
     """Raise `StoreError` for a database in memory, and log what makes writers fail instead of wait."""
-    if not connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar():
-        text = "a database of SQLite in memory belongs to one connection, and the relay needs one of its own"
-        raise StoreError(f"{text}; use a file: sqlite+aiosqlite:///shop.db")
+    file = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar()
+    if not file:
+        raise StoreError(f"{IN_MEMORY}; {USE_A_FILE}")
     mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
     if mode != "wal":
         text = "The SQLite database is in journal_mode=%s, where readers and writers block each other"
-        _log.warning(f"{text}; run once: PRAGMA journal_mode=WAL", mode)
+        _log.warning(f'{text}; run once: sqlite3 %s "PRAGMA journal_mode=WAL"', mode, shlex.quote(str(file)))
     if not connection.exec_driver_sql("PRAGMA busy_timeout").scalar():
         text = "The SQLite connections have no busy timeout, so units fail while another one writes"
         _log.warning(f"{text}; set one: connect_args={{'timeout': 5}}")

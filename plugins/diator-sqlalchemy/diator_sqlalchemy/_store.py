@@ -16,6 +16,8 @@ from diator.containers import Container, key_of
 from diator.errors import StoreError
 from diator.stores import OutboxDeadLetter, StoredMessage, StoreStatus
 from diator_sqlalchemy._checks import (
+    IN_MEMORY,
+    USE_A_FILE,
     can_lock_keys,
     check_sqlite,
     check_tables,
@@ -23,6 +25,7 @@ from diator_sqlalchemy._checks import (
     create_tables,
     default_schema,
     is_autocommit,
+    is_in_memory,
 )
 from diator_sqlalchemy._database import Database, translated
 from diator_sqlalchemy._leases import lease, release
@@ -109,6 +112,8 @@ class SQLAlchemyStore:
         if isinstance(self._engine, (Engine, AsyncEngine)):
             if is_autocommit(self._engine.get_execution_options(), self._engine.dialect):
                 yield ValidationIssue("the engine of the store is in AUTOCOMMIT mode", "leave isolation_level out")
+            if is_in_memory(self._engine):
+                yield ValidationIssue(IN_MEMORY, USE_A_FILE)
         elif self._engine is not None and not container.can_resolve(key_of(self._engine, container.qualifier)):
             yield ValidationIssue(
                 f"the container has no provider for {self._engine!r}, which is the engine of the store",

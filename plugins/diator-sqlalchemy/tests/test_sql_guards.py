@@ -183,8 +183,11 @@ def test_options_are_checked(options: dict[str, Any], text: str | None) -> None:
 async def test_sqlite_in_memory_is_rejected(tmp_path: Path) -> None:
     engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
     store = SQLAlchemyStore(AsyncSession, engine=engine)
+    container = SessionContainer(Place("sqlite-aiosqlite-AsyncSession", tmp_path), engine)
+    (issue,) = store.validate(container, "shop")
+    assert "in memory belongs to one connection" in issue.text
     with pytest.raises(StoreError, match=r"in memory belongs to one connection.*use a file"):
-        await store.create("shop", SessionContainer(Place("sqlite-aiosqlite-AsyncSession", tmp_path), engine))
+        await store.create("shop", container)
     await store.aclose()
     await engine.dispose()
 
@@ -199,6 +202,7 @@ async def test_sqlite_that_does_not_wait_is_warned_of(tmp_path: Path, caplog: py
         "The SQLite database is in journal_mode=delete, where readers and writers block each other",
         "The SQLite connections have no busy timeout, so units fail while another one writes",
     ]
+    assert f'run once: sqlite3 {tmp_path}/shop.db "PRAGMA journal_mode=WAL"' in caplog.text
     await store.aclose()
     await engine.dispose()
 
