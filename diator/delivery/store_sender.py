@@ -6,11 +6,12 @@ first: a row says that this subscription has handled the message, and commits wi
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from diator._keys import Key
 from diator.brokers.envelope import OutgoingMessage
 from diator.delivery.catalog import ConsumerConfig
+from diator.delivery.error_texts import described
 from diator.delivery.follow_up import FollowUpSender, ReleasedError
 from diator.delivery.publisher import Publisher
 from diator.delivery.relay_failures import Trouble
@@ -65,7 +66,12 @@ class StoreSender:
 
         Raises `ReleasedError` if the inbox can't be used now: the message is delivered again, and nothing is counted.
         """
-        transaction = await self._join(unit)
+        try:
+            transaction = await self._join(unit)
+        except Exception as error:  # a provider may connect at once
+            if self._inbox is None or not self._outbox.store.is_temporary(error):
+                raise
+            await self._release(StoreUnavailableError(f"its session can't be opened: {described(error)}"), error)
         if self._inbox is None or await self._record(transaction, self._inbox, _identity()):
             return True
         transaction.complete()
@@ -77,11 +83,14 @@ class StoreSender:
         try:
             is_new = await transaction.record_handled(subscription, message_id)
         except StoreUnavailableError as error:
-            self._trouble.begin(error)
-            await asyncio.sleep(_PAUSE)  # it is delivered again at once
-            raise ReleasedError from error
+            await self._release(error, error)
         self._trouble.end()
         return is_new
+
+    async def _release(self, trouble: StoreUnavailableError, cause: Exception) -> NoReturn:
+        self._trouble.begin(trouble)
+        await asyncio.sleep(_PAUSE)  # it is delivered again at once
+        raise ReleasedError from cause
 
     async def _join(self, unit: SendingUnit) -> Transaction:
         key = self._outbox.session

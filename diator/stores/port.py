@@ -22,7 +22,9 @@ hold what is left if those are gone. The database's clock counts, not the relays
 
 *Errors* of the driver become `~diator.StoreError`, raised ``from`` the original, or `~diator.StoreUnavailableError` if
 trying again later can help. In a unit of work the driver's own errors reach the caller unchanged, as those of the
-handler's statements do. Any other error counts as a fault of the store, and as permanent.
+handler's statements do; but where ``record_handled`` can't connect or run now, it raises
+`~diator.StoreUnavailableError`, and the message waits. Any other error counts as a fault of the store, and as
+permanent.
 """
 
 import zlib
@@ -166,6 +168,13 @@ class Store(Protocol):
         """Take part in the transaction of a unit of work, without I/O.
 
         ``own`` is false if the sender brought the session, and so makes the commit. ``Any``: see `session`.
+        """
+        ...
+
+    def is_temporary(self, error: BaseException, /) -> bool:
+        """Tell whether an error means that trying again later can help: the database is away, or its pool used up.
+
+        Asked about errors of code that provides the session, which may connect at once.
         """
         ...
 

@@ -407,8 +407,11 @@ class SQLiteStore:
         try:
             yield
         except sqlite3.Error as error:
-            later = isinstance(error, sqlite3.OperationalError) and any(word in str(error).lower() for word in _LATER)
-            raise (StoreUnavailableError if later else StoreError)(f"{self.path}: {error}") from error
+            kind = StoreUnavailableError if self.is_temporary(error) else StoreError
+            raise kind(f"{self.path}: {error}") from error
+
+    def is_temporary(self, error: BaseException, /) -> bool:
+        return isinstance(error, sqlite3.OperationalError) and any(word in str(error).lower() for word in _LATER)
 
 
 _WAITING = "SELECT json_extract(value, '$[0]'), ifnull(json_extract(value, '$[1]'), x'') FROM json_each(?)"

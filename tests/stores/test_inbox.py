@@ -1,6 +1,7 @@
 """The inbox: a message that a handler has handled is acknowledged without running it again."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -392,3 +393,42 @@ async def test_an_inbox_that_can_not_be_used_now_counts_no_failure(
         assert shop.orders == [7]
         assert (len(tries), outcomes(shop)) == (3, ["Ack"])
     assert caplog.text.count("trying again until it can") == 1
+
+
+async def test_a_session_that_can_not_be_opened_now_counts_no_failure(
+    shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code that provides it may connect at once."""
+    connect, tries = shop.store.connect, list[int]()
+
+    def unavailable() -> SQLiteSession:
+        tries.append(1)
+        if len(tries) < 3:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect()
+
+    monkeypatch.setattr("diator.delivery.store_sender._PAUSE", 0.01)
+
+    @shop.app.on_event(retry=Retry(attempts=1))
+    async def bill(event: Ordered, orders: Orders) -> None:
+        await orders.add(event.number)
+
+    async with working(shop) as other:
+        monkeypatch.setattr(shop.store, "connect", unavailable)
+        await other.publish(Ordered(7))
+        assert shop.orders == [7]
+        assert (len(tries), outcomes(shop)) == (3, ["Ack"])
+    assert caplog.text.count("its session can't be opened: OperationalError: unable to open") == 1
+
+
+async def test_a_session_whose_provider_is_broken_counts_a_failure(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> SQLiteSession:
+        raise BrokenError
+
+    @shop.app.on_event(retry=Retry(attempts=1))
+    async def bill(event: Ordered, orders: Orders) -> None: ...
+
+    async with working(shop) as other:
+        monkeypatch.setattr(shop.store, "connect", broken)
+        await other.publish(Ordered(7))
+        assert outcomes(shop) == ["MoveToDeadLetters"]

@@ -1,5 +1,6 @@
 """The store's own connections, apart from those that handlers use, and what the errors of drivers mean."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
@@ -101,12 +102,21 @@ def translated() -> Generator[None]:
     """Raise the errors of drivers as `StoreError`."""
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
-        raise store_error(error) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _DRIVERS:
+        if not is_of_database(error):
             raise
-        raise store_error(error) from error  # SQLAlchemy passes on what happens while it connects
+        raise store_error(error) from error
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Tell whether an error is of SQLAlchemy or its driver, whose own are passed on while it connects."""
+    known = isinstance(error, (SQLAlchemyError, OSError, asyncio.TimeoutError))
+    return known or type(error).__module__.partition(".")[0] in _DRIVERS
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Tell whether an error is of the database, and may pass."""
+    return is_of_database(error) and may_pass(error)
 
 
 def store_error(error: BaseException) -> StoreError:
@@ -123,7 +133,7 @@ def _short(error: BaseException) -> str:
 
 def may_pass(error: BaseException) -> bool:
     """Tell whether the same may work later: the database is away, full, or another transaction was in the way."""
-    if isinstance(error, (OSError, PoolTimeoutError)):
+    if isinstance(error, (OSError, PoolTimeoutError, asyncio.TimeoutError)):  # one of the latter in Python 3.10 alone
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
     state: object = getattr(cause, "sqlstate", None)

@@ -27,7 +27,7 @@ from diator_sqlalchemy._checks import (
     is_autocommit,
     is_in_memory,
 )
-from diator_sqlalchemy._database import Database, translated
+from diator_sqlalchemy._database import Database, is_temporary, translated
 from diator_sqlalchemy._leases import lease, release
 from diator_sqlalchemy._operations import dead_letters, purge, status
 from diator_sqlalchemy._outbox import Outbox
@@ -211,6 +211,10 @@ class SQLAlchemyStore:
             raise StoreError(f"the session leads to another database than the store: it has no {table}") from error
         if found != expected.database_id:
             raise StoreError(f"the session leads to another database than the store: its {table} is another one")
+
+    def is_temporary(self, error: BaseException, /) -> bool:
+        """Tell whether trying again later can help."""
+        return is_temporary(error)
 
     async def _run(self, function: Callable[[Connection, Outbox], T], *, single: bool = False) -> T:
         """Run a function on one of the store's own connections."""

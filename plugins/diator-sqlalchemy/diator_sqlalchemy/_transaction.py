@@ -4,14 +4,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import SessionTransaction as SQLAlchemyTransaction
 
 from diator.brokers import OutgoingMessage
-from diator.errors import EarlyCommitError, StoreError, StoreUnavailableError
-from diator_sqlalchemy._database import may_pass
+from diator.errors import EarlyCommitError, StoreError
+from diator_sqlalchemy._database import is_temporary, store_error
 from diator_sqlalchemy._outbox import Outbox
 from diator_sqlalchemy._sessions import AnySession, run
 
@@ -42,18 +41,15 @@ class JoinedTransaction:
     async def record_handled(self, subscription: str, message_id: str, /) -> bool:
         """Record that a subscription handles a message."""
         await self._connected()
-
-        def record(connection: Connection) -> bool:
-            outbox = self._outbox(connection)
-            try:
-                return outbox.record_handled(connection, subscription, message_id)
-            except SQLAlchemyError as error:
-                if not may_pass(error):
-                    raise
-                text = f"the inbox could not record message {message_id}: another transaction was in the way"
-                raise StoreUnavailableError(f"{text} ({error})") from error
-
-        return await run(self._session, record)
+        try:
+            return await run(
+                self._session,
+                lambda connection: self._outbox(connection).record_handled(connection, subscription, message_id),
+            )
+        except Exception as error:
+            if not is_temporary(error):
+                raise
+            raise store_error(error) from error
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
         """Write rows to the outbox."""

@@ -1,5 +1,6 @@
 """What can't be atomic is an error that says what to do, and tables that do not fit are named."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing.places import Place, SessionContainer, message
-from sqlalchemy import StaticPool, text
+from sqlalchemy import AsyncAdaptedQueuePool, StaticPool, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from diator import EarlyCommitError, StoreError, StoreUnavailableError
@@ -215,3 +216,33 @@ async def test_lost_connections_are_no_permanent_error(place: Place, store: SQLA
     with pytest.raises(StoreUnavailableError):
         await store.write([message("a")])
     await store.write([message("a")])
+
+
+async def test_inbox_is_unavailable_while_its_session_can_not_connect(
+    place: Place, store: SQLAlchemyStore, tmp_path: Path
+) -> None:
+    nowhere = (
+        create_async_engine("postgresql+asyncpg://postgres@127.0.0.1:1/shop")
+        if place.database == "postgresql"
+        else create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/missing/shop.db")
+    )
+    async with AsyncSession(nowhere) as session:
+        with pytest.raises(StoreUnavailableError) as raised:
+            await store.join(session, own=True).record_handled("shop.bill", "4711")
+    assert "4711" not in str(raised.value)  # an outage is logged once, whatever messages wait
+    await nowhere.dispose()
+
+
+async def test_inbox_is_unavailable_while_the_pool_is_used_up(place: Place, store: SQLAlchemyStore) -> None:
+    engine = place.engine(poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    async with engine.connect(), AsyncSession(engine) as session:
+        with pytest.raises(StoreUnavailableError, match="QueuePool limit"):
+            await store.join(session, own=True).record_handled("shop.bill", "1")
+    async with AsyncSession(engine) as session:
+        assert await store.join(session, own=True).record_handled("shop.bill", "1")
+
+
+async def test_errors_of_the_session_that_may_pass_are_known(store: SQLAlchemyStore) -> None:
+    assert store.is_temporary(ConnectionRefusedError())
+    assert store.is_temporary(asyncio.TimeoutError())
+    assert not store.is_temporary(ValueError())
