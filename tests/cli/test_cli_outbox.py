@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from diator.stores import Store
-from tests.cli.prompt import Outcome, run, write
+from tests.cli.prompt import Outcome, run, run_script, write
 from tests.cli.workers import running
 from tests.stores.shop import Ordered, Shop
 
@@ -183,7 +184,7 @@ def test_an_app_without_a_store_is_told_how_to_get_one(tmp_path: Path, command: 
     done = outbox(tmp_path, command)
     assert (done.code, done.stdout) == (1, "")
     assert "error: <Diator 'shop'> has no store, so it has no outbox [no-store]\n    -> pass one:" in done.stderr
-    done = run(tmp_path, "relay", "shop:app")
+    done = run_script(tmp_path, sys.executable, "-m", "diator", "relay", "shop:app")
     assert (done.code, done.stdout) == (1, "")
     assert "[no-store]" in done.stderr
 
@@ -216,7 +217,7 @@ def test_a_relay_publishes_what_others_have_stored(folder: Path) -> None:
 
 
 def test_missing_tables_are_no_breakdown_of_the_app(folder: Path) -> None:
-    done = run(folder, "relay", "shop:app")
+    done = run_script(folder, sys.executable, "-m", "diator", "relay", "shop:app")
     assert (done.code, done.stdout) == (1, "")
     assert "the store of shop:app can't be used: StoreError:" in done.stderr
     assert "diator outbox create shop:app" in done.stderr

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_executor = ThreadPoolExecutor(10_000, "diator-sqlalchemy")
+_executor = ThreadPoolExecutor(10_000, "sqlalchemy-store")
 """With a limit that is never reached: one that waits for a row may wait for a unit that needs a thread to commit."""
 
 
