@@ -56,9 +56,8 @@ class Trouble:
     def end(self) -> None:
         """Record a success."""
         if self._since is not None:
-            logger.warning(
-                "%s: that works again after %.1f s", self._text, asyncio.get_running_loop().time() - self._since
-            )
+            text = self._text.replace("can't", "can")
+            logger.warning("%s again, after %.1f s", text, asyncio.get_running_loop().time() - self._since)
             self._since = None
             self._logged.clear()
 
