@@ -107,8 +107,17 @@ def test_a_broker_that_is_away_does_not_fail_a_scrape(tmp_path: Path) -> None:
     with running(tmp_path, "--health", "127.0.0.1:0") as worker:
         found = scraped(int(worker.wait_for("answering probes on").rpartition(" ")[2]))
     assert found["diator_broker_up", ""] == 0
-    assert found["diator_dead_lettered_total", "meetings.note,meetings.joined"] == 0  # so that the first is an increase
     assert not [name for name, _ in found if name == "diator_waiting"]
+
+
+def test_counters_begin_at_zero_so_that_the_first_dead_letter_is_an_increase(tmp_path: Path) -> None:
+    never = '@contract("meetings.left")\n@dataclass\nclass Left(NotificationEvent): ...\n'
+    write(tmp_path, f"{APP}\n{never}\n@app.on_event\nasync def wave(event: Left) -> None: ...\n")
+    with running(tmp_path, "--health", "127.0.0.1:0") as worker:
+        found = scraped(int(worker.wait_for("answering probes on").rpartition(" ")[2]))
+    names = ["handled_total", "failed_total", "retried_total", "dead_lettered_total", "handler_duration_seconds_count"]
+    assert [found[f"diator_{name}", "meetings.wave,meetings.left"] for name in names] == [0] * 5
+    assert found["diator_lease_losses_total", "meetings.wave"] == 0
 
 
 def test_without_prometheus_client_the_answer_says_what_to_install(tmp_path: Path) -> None:
