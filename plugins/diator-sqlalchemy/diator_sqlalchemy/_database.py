@@ -87,14 +87,14 @@ def _transact(connection: Connection, function: Callable[[Connection], T], singl
         connection.execution_options(isolation_level="AUTOCOMMIT")
     with connection.begin():
         if connection.dialect.name == "sqlite" and not single:
-            _begin_writing(connection)
+            begin(connection, "BEGIN IMMEDIATE")  # a transaction that has read can't wait for the writer's lock
         return function(connection)
 
 
-def _begin_writing(connection: Connection) -> None:
-    """Take the writer's lock of SQLite, for which a transaction that has read can't wait."""
+def begin(connection: Connection, statement: str = "BEGIN") -> None:
+    """Begin a transaction of SQLite, whose driver does so before the first change alone."""
     if not getattr(connection.connection.driver_connection, "in_transaction", True):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(statement)
 
 
 @contextlib.contextmanager

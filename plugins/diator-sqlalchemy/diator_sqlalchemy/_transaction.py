@@ -1,23 +1,28 @@
 """The store's part in the transaction of a unit of work, and the guards against one that is not atomic."""
 
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import SessionTransaction as SQLAlchemyTransaction
 
 from diator.brokers import OutgoingMessage
-from diator.errors import EarlyCommitError, StoreError
-from diator_sqlalchemy._database import is_temporary, store_error
+from diator.errors import EarlyCommitError, NotCommittedError, StoreError
+from diator_sqlalchemy._database import begin, is_temporary, store_error
 from diator_sqlalchemy._outbox import Outbox
 from diator_sqlalchemy._sessions import AnySession, run
 
 T = TypeVar("T")
 
 _JOINED = "diator_sqlalchemy.transaction"
-"""Where a session keeps the transaction that the store has joined."""
+"""Where a session and its connection keep the transaction that the store has joined."""
+_FAILED = "diator_sqlalchemy.failed"
+"""Where a connection keeps that a statement of it has failed."""
 
 
 class JoinedTransaction:
@@ -35,6 +40,10 @@ class JoinedTransaction:
         self._may_commit = not own
         self._completed = self._lost = False
         self.committed = self.rolled_back = self.ended = False
+        self.uses_connection = isinstance(session, (AsyncConnection, Connection))
+        sync = session.sync_session if isinstance(session, AsyncSession) else session
+        self.has_connection = own and not isinstance(getattr(sync, "bind", None), Connection)
+        """Whether connections are the unit's own: a session may be given one whose commit is left to others."""
         if own:  # another sender's session may have units of its own
             _observe(session, self)
 
@@ -44,7 +53,7 @@ class JoinedTransaction:
         try:
             return await run(
                 self._session,
-                lambda connection: self._outbox(connection).record_handled(connection, subscription, message_id),
+                lambda connection: self._on(connection).record_handled(connection, subscription, message_id),
             )
         except Exception as error:
             if not is_temporary(error):
@@ -54,12 +63,17 @@ class JoinedTransaction:
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
         """Write rows to the outbox."""
         await self._connected()
-        await run(self._session, lambda connection: self._outbox(connection).write(connection, messages), flush=True)
+        await run(self._session, lambda connection: self._on(connection).write(connection, messages), flush=True)
 
     async def cancel(self, message_id: str, /) -> bool:
         """Delete a delayed message."""
         await self._connected()
-        return await run(self._session, lambda connection: self._outbox(connection).cancel(connection, message_id))
+        return await run(self._session, lambda connection: self._on(connection).cancel(connection, message_id))
+
+    def _on(self, connection: Connection) -> Outbox:
+        if self.has_connection:  # for a session that had begun before
+            _watch(connection, self)
+        return self._outbox(connection)
 
     def complete(self) -> None:
         """Allow the commit."""
@@ -97,23 +111,74 @@ def _observe(session: AnySession, transaction: JoinedTransaction) -> None:
         connection = session.sync_connection if isinstance(session, AsyncConnection) else session
         if connection is None:
             raise StoreError("the connection that the container gave is not open; open it: async with engine.connect()")
+        _watch(connection, transaction)
 
-        def on_commit(connection: Connection) -> None:
-            try:
-                transaction.on_commit()
-            except EarlyCommitError:
-                # SQLAlchemy would return the connection to its pool with the transaction open.
-                connection.dialect.do_rollback(connection.connection)
-                transaction.on_end(committed=False)
-                raise
-            transaction.on_end(committed=True)
 
-        event.listen(connection, "commit", on_commit)
+_watched = weakref.WeakSet[Engine]()
 
-        def on_rollback(_connection: Connection) -> None:
-            transaction.on_end(committed=False)
 
-        event.listen(connection, "rollback", on_rollback)
+def _watch(connection: Connection, transaction: JoinedTransaction) -> None:
+    """Have a transaction told what happens on a connection, however the session is committed."""
+    vars(connection)[_JOINED] = transaction
+    if connection.engine not in _watched:  # a listener for each connection would cost more than what a unit does
+        _watched.add(connection.engine)
+        event.listen(connection.engine, "commit", _on_commit)
+        event.listen(connection.engine, "rollback", _on_rollback)
+        event.listen(connection.engine, "savepoint", _on_savepoint)
+        event.listen(connection.engine, "handle_error", _on_error)
+
+
+def _on_commit(connection: Connection) -> None:
+    transaction: JoinedTransaction | None = vars(connection).get(_JOINED)
+    if transaction is None:
+        return
+    try:
+        transaction.on_commit()
+        _ensure_not_aborted(connection)
+    except Exception:
+        # SQLAlchemy would return the connection to its pool with the transaction open.
+        if not connection.invalidated:
+            connection.dialect.do_rollback(connection.connection)
+        transaction.on_end(committed=False)
+        raise
+    if transaction.uses_connection:
+        transaction.on_end(committed=True)
+
+
+def _ensure_not_aborted(connection: Connection) -> None:
+    """Raise if PostgreSQL would answer a commit with a rollback, of which its drivers say nothing."""
+    if vars(connection).pop(_FAILED, False) and connection.dialect.name == "postgresql":
+        try:
+            connection.exec_driver_sql("SELECT 1")
+        except DBAPIError as error:
+            raise NotCommittedError(
+                f"a statement has failed in the transaction, so nothing of it can be committed ({error.orig}); let the "
+                "error of the statement pass on, or run what may fail in a savepoint: begin_nested()"
+            ) from error
+
+
+def _on_rollback(connection: Connection) -> None:
+    vars(connection).pop(_FAILED, None)
+    transaction: JoinedTransaction | None = vars(connection).get(_JOINED)
+    if transaction is not None and transaction.uses_connection:
+        transaction.on_end(committed=False)
+
+
+def _on_savepoint(connection: Connection, _name: str) -> None:
+    """Begin where the driver would not: a savepoint of SQLite outside a transaction commits when it is released."""
+    if _JOINED in vars(connection) and connection.dialect.name == "sqlite":
+        begin(connection)
+
+
+def _on_error(context: ExceptionContext) -> None:
+    if context.connection is not None:
+        vars(context.connection)[_FAILED] = True
+
+
+def _after_begin(session: Session, _transaction: SQLAlchemyTransaction, connection: Connection) -> None:
+    joined: JoinedTransaction | None = session.info.get(_JOINED)
+    if joined is not None and joined.has_connection:
+        _watch(connection, joined)
 
 
 def _before_commit(session: Session) -> None:
@@ -139,6 +204,7 @@ def _after_transaction_end(session: Session, ended: SQLAlchemyTransaction) -> No
 
 
 # For all sessions of the process, once: a listener for each unit would cost more than what the unit does.
+event.listen(Session, "after_begin", _after_begin)
 event.listen(Session, "before_commit", _before_commit)
 event.listen(Session, "after_commit", _after_commit)
 event.listen(Session, "after_transaction_end", _after_transaction_end)

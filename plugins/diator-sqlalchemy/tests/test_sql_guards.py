@@ -10,9 +10,10 @@ import pytest
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing.places import Place, SessionContainer, message
 from sqlalchemy import AsyncAdaptedQueuePool, StaticPool, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
-from diator import EarlyCommitError, StoreError, StoreUnavailableError
+from diator import EarlyCommitError, NotCommittedError, StoreError, StoreUnavailableError
 
 
 @pytest.fixture(params=["sqlite-aiosqlite", "postgresql-asyncpg"])
@@ -139,6 +140,68 @@ async def test_commit_in_a_context_manager_of_the_session_raises(store: SQLAlche
             async with session.begin():
                 await session.execute(text("SELECT 1"))
         assert not transaction.committed
+
+
+async def test_commit_with_an_open_savepoint_raises_and_commits_nothing(store: SQLAlchemyStore, engine: Any) -> None:
+    async with AsyncSession(engine) as session:
+        transaction = store.join(session, own=True)
+        with pytest.raises(EarlyCommitError):
+            async with session.begin():
+                await session.execute(text("INSERT INTO diator_inbox VALUES ('shop.bill', '1', 0)"))
+                await session.begin_nested()
+        assert not transaction.committed
+    async with AsyncSession(engine) as session:
+        assert await store.join(session, own=True).record_handled("shop.bill", "1")
+
+
+async def test_session_on_a_connection_of_others_leaves_its_commit_to_them(store: SQLAlchemyStore, engine: Any) -> None:
+    """As in tests that roll everything back at their end."""
+    async with engine.connect() as connection:
+        await connection.begin()
+        async with AsyncSession(connection, join_transaction_mode="rollback_only") as session:
+            transaction = store.join(session, own=True)
+            await transaction.write([message("a")])
+            transaction.complete()
+            await session.commit()
+            assert transaction.committed
+            transaction.fail()
+        await connection.commit()
+
+
+@pytest.mark.parametrize("kind", [AsyncSession, AsyncConnection])
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_transaction_that_postgresql_has_aborted_is_not_committed(
+    tmp_path: Path, driver: str, kind: type[AsyncSession | AsyncConnection]
+) -> None:
+    """It answers the commit with a rollback, and its drivers say nothing."""
+    place = Place(f"postgresql-{driver}-{kind.__name__}", tmp_path)
+    await place.create()
+    engine = place.engine()
+    store = SQLAlchemyStore(kind, engine=engine)
+    await store.create("shop", SessionContainer(place, engine))
+    wrong = text("INSERT INTO missing VALUES (1)")
+
+    async with place.session(engine) as session:
+        transaction = store.join(session, own=True)
+        assert await transaction.record_handled("shop.bill", "1")
+        with pytest.raises(ProgrammingError):
+            await session.execute(wrong)
+        transaction.complete()
+        with pytest.raises(NotCommittedError, match=r"is aborted.*run what may fail in a savepoint"):
+            await session.commit()
+        assert not transaction.committed
+
+    async with place.session(engine) as session:
+        transaction = store.join(session, own=True)
+        assert await transaction.record_handled("shop.bill", "1")
+        with pytest.raises(ProgrammingError):
+            async with session.begin_nested():
+                await session.execute(wrong)
+        transaction.complete()
+        await session.commit()
+        assert transaction.committed
+    await store.aclose()
+    await place.close()
 
 
 async def test_rows_that_were_rolled_back_do_not_count_as_committed(store: SQLAlchemyStore, engine: Any) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing.places import PLACES, Place, SessionContainer, done, message
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from diator import EarlyCommitError, StoreError
 
@@ -79,6 +82,34 @@ async def test_commit_before_the_events_are_written_raises_and_commits_nothing(
             pass
         with pytest.raises(EarlyCommitError, match="before the events of its unit of work are written"):
             await done(session.commit())
+        assert not transaction.committed
+    async with place.session(engine) as session:
+        assert await store.join(session, own=True).record_handled("shop.bill", "1")
+
+
+async def test_savepoint_before_all_else_is_rolled_back_with_the_unit(
+    place: Place, store: SQLAlchemyStore, engine: Any
+) -> None:
+    """The driver of SQLite begins no transaction for it."""
+    async with place.session(engine) as session:
+        store.join(session, own=True)
+        async with savepoint(session):
+            await done(session.execute(text("INSERT INTO diator_inbox VALUES ('shop.bill', '1', 0)")))
+        await done(session.rollback())
+    async with place.session(engine) as session:
+        assert await store.join(session, own=True).record_handled("shop.bill", "1")
+
+
+async def test_commit_of_the_connection_of_a_session_is_early_too(
+    place: Place, store: SQLAlchemyStore, engine: Any
+) -> None:
+    async with place.session(engine) as session:
+        transaction = store.join(session, own=True)
+        assert await transaction.record_handled("shop.bill", "1")
+        is_session = place.session_type in (AsyncSession, Session)
+        connection = await done(session.connection()) if is_session else session
+        with pytest.raises(EarlyCommitError):
+            await done(connection.commit())
         assert not transaction.committed
     async with place.session(engine) as session:
         assert await store.join(session, own=True).record_handled("shop.bill", "1")
