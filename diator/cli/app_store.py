@@ -16,6 +16,8 @@ from diator.stores.port import OperatesStore, Store
 
 T = TypeVar("T")
 
+_store_logger = logging.getLogger("diator.stores")
+
 
 class AppStore:
     """An app whose store is to be worked at; ends with exit code 1 where it has none."""
@@ -46,8 +48,6 @@ class AppStore:
         return self._run(opened)
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        logging.getLogger("diator.stores").setLevel(logging.ERROR)  # the start of the app warns, not each command
-
         async def closed() -> T:
             try:
                 return await work()
@@ -55,12 +55,16 @@ class AppStore:
                 await self._store.aclose()
                 await self._container.aclose()
 
+        level = _store_logger.level
+        _store_logger.setLevel(logging.ERROR)  # the start of the app warns of its database, not each command
         try:
             return asyncio.run(closed())
         except ConfigurationError as error:  # such as a library that connecting needs
             end_with_problems(error.problems)
         except StoreError as error:
             exit_error(plugin_text(error, self._name))
+        finally:
+            _store_logger.setLevel(level)
 
 
 def store_of(app: Diator) -> Store:

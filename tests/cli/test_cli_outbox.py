@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import urllib.request
@@ -16,6 +17,7 @@ from diator.stores import Store
 from tests.cli.prompt import Outcome, run, run_script, write
 from tests.cli.workers import running
 from tests.stores.shop import Ordered, Shop
+from tests.stores.sqlite_store import SQLiteStore
 
 ROOT = Path(__file__).parents[2]
 APP = """
@@ -94,6 +96,27 @@ def test_tables_are_created_once(folder: Path) -> None:
     assert "created diator_outbox\n" in done.stdout
     done = outbox(folder, "create")
     assert (done.code, done.stdout, done.stderr) == (0, "Nothing was missing.\n", "")
+
+
+def test_the_commands_leave_warnings_of_the_database_to_the_start_of_the_app(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox(folder, "create")
+    opened = SQLiteStore.open
+
+    async def warning(store: SQLiteStore, app: str, container: Any, /) -> None:
+        logging.getLogger("diator.stores").warning("set WAL once")
+        await opened(store, app, container)
+
+    monkeypatch.setattr(SQLiteStore, "open", warning)
+    assert outbox(folder, "status").code == 0
+    assert caplog.text == ""
+    with_shop(folder, _nothing)
+    assert "set WAL once" in caplog.text
+
+
+async def _nothing(shop: Shop) -> None:
+    pass
 
 
 def test_the_status_shows_what_waits_and_who_relays(folder: Path) -> None:

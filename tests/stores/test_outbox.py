@@ -163,6 +163,14 @@ async def test_a_unit_that_may_publish_and_does_not_commits_its_data(shop: Shop)
         assert (shop.orders, shop.stored) == ([3], [])
 
 
+async def test_a_broker_that_is_away_at_the_start_leaves_events_in_the_outbox(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.broker.broken["connect"] = lambda: BrokerUnavailableError("away")
+    async with shop.app:
+        assert "the app starts without it, and events wait in the outbox until it recovers" in caplog.text
+
+
 async def test_a_broker_that_is_away_fails_no_command(shop: Shop) -> None:
     shop.broker.broken["publish"] = lambda: BrokerUnavailableError("away")
     taking_orders(shop)

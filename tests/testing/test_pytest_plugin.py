@@ -49,10 +49,11 @@ async def refuse(event: Left) -> None:
 TESTS = """
 from asyncio import run
 
+from diator.testing.plugin import Recorder, Tester
 from meetings import Join, Joined, Left, app, sending
 
 
-def test_passes(record):
+def test_passes(record: Recorder):
     async def main():
         async with record(app) as seen:
             await app.send(Join(1))
@@ -113,6 +114,7 @@ def test_a_test_that_fails_shows_its_record_once_whatever_has_failed_it(tmp_path
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["diator.testing.plugin"]\n')
     output = run_pytest(tmp_path)
     assert "4 failed, 1 passed" in output
+    assert "PytestCollectionWarning" not in output
     assert "<Record of <Diator 'meetings'>: 4 entries>" in output
     section = "\n  sent Join(user=22)\n    handled by join\n      published Joined(user=22)\n        handled by count\n"
     assert output.count(section) == 1
