@@ -14,6 +14,11 @@ from diator.errors import StoreError
 from diator_sqlalchemy._statements import family, insert_missing
 from diator_sqlalchemy._tables import VERSION, StoreTables
 
+AUTOCOMMIT = (
+    "the engine of the session is in AUTOCOMMIT mode, so data and events would not commit together; "
+    "leave isolation_level and autocommit out, or set another"
+)
+
 _log = logging.getLogger("diator.stores")
 
 _SUPPORTED = ("postgresql", "mysql", "sqlite")
@@ -41,6 +46,20 @@ def is_in_memory(engine: Engine | AsyncEngine) -> bool:
         and isinstance(engine.pool, StaticPool)
         and (not database or ":memory:" in database or engine.url.query.get("mode") == "memory")
     )
+
+
+# Any: drivers have types of their own.
+def commits_each_statement(driver: Any) -> bool:
+    """Tell whether a connection of the driver was set to do so, which SQLAlchemy does not know.
+
+    One of SQLite may have begun in spite of that, by a listener.
+    """
+    if hasattr(driver, "in_transaction"):
+        asks_for_it = getattr(driver, "autocommit", None) is True or getattr(driver, "isolation_level", "") is None
+        return asks_for_it and not driver.in_transaction
+    if hasattr(driver, "get_autocommit"):  # of MySQL
+        return bool(driver.get_autocommit())
+    return getattr(driver, "autocommit", None) is True
 
 
 def can_lock_keys(connection: Connection) -> bool:

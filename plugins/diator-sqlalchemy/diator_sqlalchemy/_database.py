@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from diator.errors import StoreError, StoreUnavailableError
+from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement
 from diator_sqlalchemy._threads import in_thread
 
 T = TypeVar("T")
@@ -35,8 +36,13 @@ class Database:
             event.listen(self.engine, "connect", self._on_connect)
 
     # Any: drivers have types of their own.
-    def _on_connect(self, connection: Any, _record: object) -> None:
-        """Look at what is committed now: with a snapshot, MySQL would lock the gaps between the rows, too."""
+    def _on_connect(self, connection: Any, record: Any) -> None:
+        """Reject a driver that commits each statement: so do those of handlers. Look at what is committed now.
+
+        With a snapshot, MySQL would lock the gaps between the rows, too.
+        """
+        if commits_each_statement(record.driver_connection):
+            raise StoreError(AUTOCOMMIT)
         self.engine.dialect.set_isolation_level(connection, "READ COMMITTED")
 
     async def run(self, function: Callable[[Connection], T], *, single: bool = False) -> T:
@@ -56,22 +62,28 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def driver_connection(self) -> AsyncGenerator[Any]:
-        """Open a connection of the driver, and close it afterwards. ``Any``: each driver has its own."""
+        """Open a connection of the driver that takes no place in the pool, and close it afterwards.
+
+        ``Any``: each driver has its own.
+        """
         if self.asynchronous is None:
             with translated():
                 plain = await in_thread(self.engine.connect)
+            driver = plain.connection.driver_connection
+            plain.detach()
             try:
-                yield plain.connection.driver_connection
+                yield driver
             finally:
-                plain.invalidate()
-                plain.close()
+                _terminate(plain)
             return
         with translated():
             connection = await self.asynchronous.connect()
+        driver = (await connection.get_raw_connection()).driver_connection
+        await connection.run_sync(Connection.detach)
         try:
-            yield (await connection.get_raw_connection()).driver_connection
+            yield driver
         finally:
-            await connection.invalidate()
+            await connection.run_sync(_terminate)
             await connection.close()
 
     async def aclose(self) -> None:
@@ -89,6 +101,16 @@ def _transact(connection: Connection, function: Callable[[Connection], T], singl
         if connection.dialect.name == "sqlite" and not single:
             begin(connection, "BEGIN IMMEDIATE")  # a transaction that has read can't wait for the writer's lock
         return function(connection)
+
+
+def _terminate(connection: Connection) -> None:
+    """Close a connection that is not of the pool any more, as far as it can be closed."""
+    driver = connection.connection.dbapi_connection
+    connection.invalidate()
+    connection.close()
+    if driver is not None:
+        with contextlib.suppress(Exception):  # it may be lost
+            connection.dialect.do_terminate(driver)
 
 
 def begin(connection: Connection, statement: str = "BEGIN") -> None:

@@ -14,14 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from diator.brokers import OutgoingMessage, ValidationIssue
 from diator.containers import Container, key_of
 from diator.errors import StoreError
+from diator.options import FLAG, TEXT, Rule, is_count, optional, require
 from diator.stores import OutboxDeadLetter, StoredMessage, StoreStatus
 from diator_sqlalchemy._checks import (
+    AUTOCOMMIT,
     IN_MEMORY,
     USE_A_FILE,
     can_lock_keys,
     check_sqlite,
     check_tables,
     claim,
+    commits_each_statement,
     create_tables,
     default_schema,
     is_autocommit,
@@ -39,10 +42,24 @@ from diator_sqlalchemy._wakeups import listen, notify
 T = TypeVar("T")
 
 _MAX_PARTITIONS = 1_000
-_AUTOCOMMIT = (
-    "the engine of the session is in AUTOCOMMIT mode, so data and events would not commit together; "
-    "leave isolation_level out, or set another"
-)
+
+
+# Any: callers may be unchecked.
+def _is_partitions(value: Any) -> bool:
+    return is_count(value) and value <= _MAX_PARTITIONS
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, timedelta) and value > timedelta(0)
+
+
+_RULES = {
+    "schema": optional(TEXT),
+    "prefix": TEXT,
+    "partitions": Rule(_is_partitions, f"a whole number from 1 to {_MAX_PARTITIONS:,}"),
+    "key_lock": FLAG,
+    "keep_inbox": Rule(_is_time, "a timedelta longer than 0"),
+}
 
 
 class _Connected(NamedTuple):
@@ -80,10 +97,8 @@ class SQLAlchemyStore:
         key_lock: bool = False,
         keep_inbox: timedelta = timedelta(days=30),
     ) -> None:
-        if not 1 <= partitions <= _MAX_PARTITIONS:
-            raise ValueError(f"partitions={partitions!r} is invalid: expected a number from 1 to {_MAX_PARTITIONS:,}")
-        if keep_inbox <= timedelta(0):
-            raise ValueError(f"keep_inbox={keep_inbox!r} is invalid: expected a time longer than 0")
+        given = {"partitions": partitions, "key_lock": key_lock, "keep_inbox": keep_inbox}
+        require("SQLAlchemyStore", _RULES, {"schema": schema, "prefix": prefix, **given})
         self._session, self._engine = session, engine
         self._schema, self._prefix = schema, prefix
         self._partitions, self._key_lock, self._keep_inbox = partitions, key_lock, keep_inbox
@@ -196,7 +211,7 @@ class SQLAlchemyStore:
         """Return what writes through the connection of a unit. Raises `StoreError` if it leads elsewhere."""
         assert self._connected is not None
         if is_autocommit(connection.get_execution_options(), connection.dialect):
-            raise StoreError(_AUTOCOMMIT)
+            raise StoreError(AUTOCOMMIT)
         pool = connection.engine.pool  # the engine may be one for this call, made by execution_options
         if pool not in self._verified:
             self._verify(connection, self._connected)
@@ -204,6 +219,8 @@ class SQLAlchemyStore:
         return self._connected.outbox
 
     def _verify(self, connection: Connection, expected: _Connected) -> None:
+        if commits_each_statement(connection.connection.driver_connection):
+            raise StoreError(AUTOCOMMIT)
         table = expected.outbox.tables.store
         try:
             found = connection.scalar(select(table.c.database_id))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing.places import Place, SessionContainer, message
-from sqlalchemy import AsyncAdaptedQueuePool, StaticPool, text
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, StaticPool, event, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
-from diator import EarlyCommitError, NotCommittedError, StoreError, StoreUnavailableError
+from diator import ConfigurationError, EarlyCommitError, NotCommittedError, StoreError, StoreUnavailableError
 
 
 @pytest.fixture(params=["sqlite-aiosqlite", "postgresql-asyncpg"])
@@ -235,13 +235,57 @@ async def test_store_that_is_not_open_says_so() -> None:
         await SQLAlchemyStore(AsyncSession).write([message()])
 
 
-@pytest.mark.parametrize(("options", "text"), [({"partitions": 0}, "partitions=0 is invalid"), ({"prefix": ""}, None)])
-def test_options_are_checked(options: dict[str, Any], text: str | None) -> None:
-    if text is None:
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"partitions": 0}, "SQLAlchemyStore got partitions=0; expected a whole number from 1 to 1,000"),
+        ({"partitions": "4"}, "SQLAlchemyStore got partitions='4'; expected a whole number from 1 to 1,000"),
+        ({"keep_inbox": 30}, "SQLAlchemyStore got keep_inbox=30; expected a timedelta longer than 0"),
+        ({"key_lock": 1}, "SQLAlchemyStore got key_lock=1; expected True or False"),
+        ({"prefix": None}, "SQLAlchemyStore got prefix=None; expected a text"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
         SQLAlchemyStore(AsyncSession, **options)
-    else:
-        with pytest.raises(ValueError, match=text):
-            SQLAlchemyStore(AsyncSession, **options)
+
+
+def test_prefix_may_be_empty() -> None:
+    SQLAlchemyStore(AsyncSession, prefix="")
+
+
+def begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def set_autocommit(connection: Any, _record: object) -> None:
+    connection.autocommit = True
+
+
+async def test_driver_that_commits_each_statement_is_rejected(
+    place: Place, store: SQLAlchemyStore, tmp_path: Path
+) -> None:
+    """Where SQLAlchemy does not know."""
+    if place.database == "sqlite":
+        engine = place.engine(connect_args={"isolation_level": None})
+        async with AsyncSession(engine) as session:
+            with pytest.raises(StoreError, match="AUTOCOMMIT mode"):
+                await write(store, session)
+        event.listen(engine.sync_engine, "begin", begin)
+        async with AsyncSession(engine) as session:
+            await write(store, session)
+        return
+    other = Place("postgresql-psycopg-AsyncSession", tmp_path)
+    other.name = place.name
+    engine = other.engine()
+    event.listen(engine.sync_engine, "connect", set_autocommit)
+    async with AsyncSession(engine) as session:
+        with pytest.raises(StoreError, match="AUTOCOMMIT mode"):
+            await write(store, session)
+    with pytest.raises(StoreError, match="AUTOCOMMIT mode") as raised:
+        await open_again(place, engine)
+    assert not isinstance(raised.value, StoreUnavailableError)
+    await other.close()
 
 
 async def test_sqlite_in_memory_is_rejected(tmp_path: Path) -> None:

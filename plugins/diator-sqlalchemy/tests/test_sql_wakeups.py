@@ -66,6 +66,23 @@ async def test_block_ends_with_an_error_if_the_connection_is_lost(place: Place, 
         assert await asyncio.wait_for(ear.heard.get(), 10) == [5]
 
 
+async def test_pool_of_one_connection_is_enough_to_listen_and_work(place: Place) -> None:
+    engine = place.engine(pool_size=1, max_overflow=0, pool_timeout=1)
+    store = SQLAlchemyStore(place.session_type, engine=engine)
+    await store.create("shop", SessionContainer(place, engine))
+    found = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    async with store.listen(Ear()):
+        assert len(await store.lease("relay", seconds=30, rank=0)) == 16
+        assert await place.execute(found) == [(1,)]
+    for _ in range(100):  # the server notices a moment later that it was closed
+        if await place.execute(found) == [(0,)]:
+            break
+        await asyncio.sleep(0.05)
+    else:
+        raise AssertionError("the connection that listened is still open")
+    await store.aclose()
+
+
 async def test_cancel_from_outside_passes_through(stores: list[SQLAlchemyStore]) -> None:
     opened = asyncio.Event()
 
