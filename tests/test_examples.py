@@ -41,7 +41,7 @@ def logged_of(*arguments: str) -> list[str]:
 
 def run_example(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-W", "error", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=cwd)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=cwd)
 
 
 def test_the_readme_lists_every_example_in_reading_order() -> None:
@@ -368,6 +368,10 @@ def test_service_bus_keeps_the_order_of_a_key_and_the_dead_letters(monkeypatch: 
         "queue diator-example.bank.mail: 0 wait, 1 dead letters",
         "bank.mail: a dead letter: diator.errors.Reject: bob has no address",
     ]
+
+
+def test_an_application_that_is_killed_loses_no_order_and_bills_none_twice() -> None:
+    assert output_of("15_outbox_survives_kill.py").splitlines() == ["killed 2 times", "30 orders were billed once"]
 
 
 def test_one_trace_goes_from_the_request_to_the_statement_in_another_process() -> None:
