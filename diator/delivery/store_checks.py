@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from diator._keys import Key
-from diator.containers.port import Container, ContainerCapability, Lifetime
+from diator.containers.port import Container, ContainerCapability, InspectableContainer, Lifetime
 from diator.engine.check import CheckResult, factory_location
 from diator.engine.hints import key_of
 from diator.errors import ConfigurationError, Problem
@@ -29,8 +29,21 @@ def store_problems(store: Store, checked: CheckResult, app: str | None) -> Itera
         yield Problem("unnamed-app", text, 'name the app: Diator("meetings", store=...)')
     session = key_of(store.session, container)
     yield from _session_problems(session, checked, container)
+    if store.is_blocking:
+        yield from _blocking_handlers(session, checked, container)
     for issue in store.validate(container, app or "unnamed"):
         yield Problem("store", issue.text, issue.fix)
+
+
+def _blocking_handlers(session: Key, checked: CheckResult, container: Container) -> Iterator[Problem]:
+    """Warn of handlers that wait for locks in the event loop, which those that hold them need for their commit."""
+    for record, wired in checked.handlers.items():
+        keys = list(wired.keys)
+        uses = session in keys or (isinstance(container, InspectableContainer) and container.reaches(keys, session))
+        if keys and uses and not wired.thread:
+            text = f"{record.title} uses {session}, whose statements block the event loop; two that lock the same row"
+            fix = "add thread=True" if wired.call_kind == "sync" else "write it with plain `def`, and add thread=True"
+            yield record.problem("blocking-session", f"{text} can wait for each other forever", fix, "warning")
 
 
 def _session_problems(session: Key, checked: CheckResult, container: Container) -> Iterator[Problem]:

@@ -145,6 +145,11 @@ class Store(Protocol):
         """The number of partitions, fixed when the tables are created."""
         ...
 
+    @property
+    def is_blocking(self) -> bool:
+        """Whether statements of the session block the thread in which they run: the check warns of handlers then."""
+        ...
+
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
         """Find what can't work, such as an engine in AUTOCOMMIT mode. No I/O, and no factory runs.
 

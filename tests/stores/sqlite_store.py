@@ -410,6 +410,10 @@ class SQLiteStore:
             kind = StoreUnavailableError if self.is_temporary(error) else StoreError
             raise kind(f"{self.path}: {error}") from error
 
+    @property
+    def is_blocking(self) -> bool:
+        return False  # it waits for locks in `begin`, which does not block
+
     def is_temporary(self, error: BaseException, /) -> bool:
         return isinstance(error, sqlite3.OperationalError) and any(word in str(error).lower() for word in _LATER)
 

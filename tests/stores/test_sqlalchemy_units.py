@@ -343,6 +343,28 @@ async def test_a_sync_session_and_handler_commit_with_their_events(bench: Make, 
         assert shop.stored == 2
 
 
+async def test_handlers_that_block_the_event_loop_are_named_at_startup(bench: Make) -> None:
+    shop = bench(sync=True)
+
+    @shop.app.command
+    def order(command: Order, session: Session) -> None: ...
+
+    @shop.app.on_event
+    async def bill(event: Ordered, session: Session) -> None: ...
+
+    @shop.app.on_event(thread=True)
+    def ship(event: Ordered, session: Session) -> None: ...
+
+    @shop.app.on_event(once=False)
+    def mail(event: Ordered) -> None: ...
+
+    found = {problem.fix: problem for problem in shop.app.check()}
+    assert {(problem.code, problem.severity) for problem in found.values()} == {("blocking-session", "warning")}
+    assert list(found) == ["add thread=True", "write it with plain `def`, and add thread=True"]
+    assert "order uses Session, whose statements block the event loop" in found["add thread=True"].text
+    assert not list(bench(sync=False).app.check())
+
+
 async def test_commands_that_overlap_keep_their_own_transactions(bench: Make) -> None:
     shop = bench()
 

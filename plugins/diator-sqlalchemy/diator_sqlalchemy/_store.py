@@ -5,11 +5,12 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
 from sqlalchemy import Connection, Engine, MetaData, Pool, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session
 
 from diator.brokers import OutgoingMessage, ValidationIssue
 from diator.containers import Container, key_of
@@ -118,6 +119,12 @@ class SQLAlchemyStore:
     def partitions(self) -> int:
         """The number of partitions."""
         return self._partitions
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether it is a session of a driver that blocks."""
+        hint = get_args(self._session)[0] if get_origin(self._session) is Annotated else self._session
+        return isinstance(hint, type) and issubclass(hint, (Session, Connection))
 
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
         """Find what can't work, without I/O."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from diator_sqlalchemy import SQLAlchemyStore
@@ -12,6 +12,7 @@ from diator_sqlalchemy.testing.places import Place, SessionContainer, message
 from sqlalchemy import AsyncAdaptedQueuePool, Connection, StaticPool, event, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
 from diator import ConfigurationError, EarlyCommitError, NotCommittedError, StoreError, StoreUnavailableError
 
@@ -286,6 +287,14 @@ async def test_driver_that_commits_each_statement_is_rejected(
         await open_again(place, engine)
     assert not isinstance(raised.value, StoreUnavailableError)
     await other.close()
+
+
+@pytest.mark.parametrize(
+    ("session", "blocks"),
+    [(Session, True), (Connection, True), (Annotated[Session, "shop"], True), (AsyncSession, False)],
+)
+def test_sessions_that_block_the_event_loop_are_known(session: Any, blocks: bool) -> None:
+    assert SQLAlchemyStore(session).is_blocking is blocks
 
 
 async def test_sqlite_in_memory_is_rejected(tmp_path: Path) -> None:
