@@ -42,6 +42,7 @@ class Database:
         With a snapshot, MySQL would lock the gaps between the rows, too.
         """
         if commits_each_statement(record.driver_connection):
+            self.engine.dialect.do_terminate(connection)  # which SQLAlchemy 2.0 would leave open
             raise StoreError(AUTOCOMMIT)
         self.engine.dialect.set_isolation_level(connection, "READ COMMITTED")
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import SessionTransaction as SQLAlchemyTransaction
 
 from diator.brokers import OutgoingMessage
 from diator.errors import EarlyCommitError, NotCommittedError, StoreError
+from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement
 from diator_sqlalchemy._database import begin, is_temporary, store_error
 from diator_sqlalchemy._outbox import Outbox
 from diator_sqlalchemy._sessions import AnySession, run
@@ -178,6 +179,8 @@ def _on_error(context: ExceptionContext) -> None:
 def _after_begin(session: Session, _transaction: SQLAlchemyTransaction, connection: Connection) -> None:
     joined: JoinedTransaction | None = session.info.get(_JOINED)
     if joined is not None and joined.has_connection:
+        if connection.engine not in _watched and commits_each_statement(connection.connection.driver_connection):
+            raise StoreError(AUTOCOMMIT)
         _watch(connection, joined)
 
 

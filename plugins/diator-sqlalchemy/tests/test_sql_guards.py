@@ -272,6 +272,10 @@ async def test_driver_that_commits_each_statement_is_rejected(
         async with AsyncSession(engine) as session:
             with pytest.raises(StoreError, match="AUTOCOMMIT mode"):
                 await write(store, session)
+        async with AsyncSession(engine) as session:  # before the handler's first statement
+            store.join(session, own=True)
+            with pytest.raises(StoreError, match="AUTOCOMMIT mode"):
+                await session.execute(text("SELECT 1"))
         event.listen(engine.sync_engine, "begin", begin)
         async with AsyncSession(engine) as session:
             await write(store, session)
