@@ -93,7 +93,7 @@ class Removing(BrokerSuiteBase):
         assert len(await self.letters(broker, kept)) == 1
         await broker.publish(messages(1, self.topic(), first=9), timeout=self.receive_timeout)
         receiver = await broker.subscribe(kept)
-        assert numbers(await self.take(receiver, 4)) == [1, 2, 3, 9]
+        assert sorted(numbers(await self.take(receiver, 4))) == [1, 2, 3, 9]
 
         await broker.apply([old], self.topics_of(old))
         await broker.publish(messages(1, self.topic("bills"), first=10), timeout=self.receive_timeout)

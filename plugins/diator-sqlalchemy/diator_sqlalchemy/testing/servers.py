@@ -196,7 +196,9 @@ class MariaDBServer(DatabaseServer):
         shutil.chown(self._folder, user)
         own = [f"--datadir={self._folder}/data", f"--user={user}"]
         install = ["mariadb-install-db", "--no-defaults", *own, "--auth-root-authentication-method=normal"]
-        subprocess.run([*install, "--skip-test-db"], check=True, capture_output=True)  # noqa: S603 - see start
+        done = subprocess.run([*install, "--skip-test-db"], check=False, capture_output=True, text=True)  # noqa: S603 - see start
+        if done.returncode:
+            raise RuntimeError(f"mariadb-install-db made no data folder: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         names = [f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid", "--skip-networking"]
         return [program, "--no-defaults", *own, *names], None
 
