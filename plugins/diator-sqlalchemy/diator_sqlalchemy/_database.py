@@ -154,6 +154,10 @@ def _short(error: BaseException) -> str:
     return str(cause).strip()
 
 
+_LATER_CLASSES = ("OperationalError", "InterfaceError", "InternalClientError")
+"""The last is asyncpg's, of a connection that the server closes while it is used."""
+
+
 def may_pass(error: BaseException) -> bool:
     """Tell whether the same may work later: the database is away, full, or another transaction was in the way."""
     if isinstance(error, (OSError, PoolTimeoutError, asyncio.TimeoutError)):  # one of the latter in Python 3.10 alone
@@ -169,4 +173,4 @@ def may_pass(error: BaseException) -> bool:
         return any(word in str(cause).lower() for word in _LATER_WORDS)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return any(cls.__name__ in ("OperationalError", "InterfaceError") for cls in type(error).__mro__)
+    return any(cls.__name__ in _LATER_CLASSES for cls in type(error).__mro__)
