@@ -131,4 +131,4 @@ class Lifecycle(AsyncOnly, Router):
             raise NotRunningError(text)
         if self._state == "has ended" and not self._parts.is_reusable:
             text = f"{self!r} can't be started again: its container was closed when it ended, and can't be reopened"
-            raise NotRunningError(f"{text}; make the app and its container anew")
+            raise NotRunningError(f"{text}; create a new app with a new container")

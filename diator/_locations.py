@@ -20,11 +20,20 @@ class SourceLocation(NamedTuple):
 
 
 def caller() -> FrameType:
-    """The frame outside of Diator that is being executed. Not to be kept: it holds every local of its function."""
+    """The frame outside of Diator and its plugins that is being executed.
+
+    Not to be kept: it holds every local of its function.
+    """
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's own way reads source files
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "diator":
+    while frame.f_back and _is_ours(frame):
         frame = frame.f_back
     return frame
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether a frame runs code of Diator or of a plugin, whose packages are named ``diator_redis`` and the like."""
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package == "diator" or package.startswith("diator_")
 
 
 def location_in_frame(frame: FrameType) -> SourceLocation:

@@ -194,7 +194,7 @@ async def test_a_container_that_cannot_be_reopened_refuses_a_second_start() -> N
     app = Diator(container=Once())
     async with app:
         pass
-    with pytest.raises(NotRunningError, match="make the app and its container anew"):
+    with pytest.raises(NotRunningError, match="create a new app with a new container"):
         await app.__aenter__()
 
 

@@ -142,7 +142,7 @@ class ReceiverLoop:
     async def _close(self) -> None:
         """Close the receiver, which releases what could not be settled."""
         if not self._settlement.is_done:
-            logger.warning("%s: the last outcomes were not taken down; those messages come again", self._name)
+            logger.warning("%s: the last outcomes were not recorded; those messages are redelivered", self._name)
         text = "%s did not end cleanly (%s); its messages are redelivered when their lease expires"
         try:
             await asyncio.wait_for(self.receiver.aclose(), _CLOSE_TIMEOUT)

@@ -85,7 +85,7 @@ class Listener:
                 async with self._store.listen(self._heard):
                     backoff.reset()
                     reason = ""
-                    self._heard(self._all)  # what was written before nobody has heard
+                    self._heard(self._all)  # what was written before it listened
                     await asyncio.get_running_loop().create_future()
             except Exception as error:  # noqa: BLE001 - the relay looks for itself; the error is logged
                 reason = _log_once("listen", error, reason)

@@ -194,5 +194,5 @@ def _one_by_one(count: int) -> str:
 
 
 def _too_late(event: Event) -> str:
-    text = f"{type(event).__qualname__} was published after the handler had returned; nobody would handle it"
+    text = f"{type(event).__qualname__} was published after the handler had returned; no handler would get it"
     return f"{text}; publish before the return, and await what the handler starts"

@@ -271,7 +271,7 @@ class ActivityTracker(Hooks):
 
 
 def _nothing(*_: object) -> None:
-    """Nobody listens."""
+    """Do nothing: there is no listener."""
 
 
 def is_own(entry: Entry) -> bool:

@@ -19,7 +19,7 @@ async def minimize(test: Test, *, faults: Faults | None = None, runs: int = 100)
 
     The test gets a `Faults`, which it passes on: ``app.testing(faults=faults)``. It runs once without faults, then with
     those of ``faults`` and of the seeds after it, in half of the ``runs``; once it has failed, with fewer and fewer. It
-    has to begin anew each time, in a database that is empty, for example. A test that never fails is printed as such.
+    has to start from the same state each time, such as an empty database. A test that never fails is printed as such.
 
     Raises `AssertionError` from the error of the last run, with the plan that repeats it; also if the test fails
     without faults, if none were injected, and if it does not fail again with the same ones.

@@ -338,7 +338,7 @@ async def test_outcomes_that_a_worker_could_not_settle_at_its_end_are_logged(cap
         await bench.publish(1)
         await bench.begin(1)
         bench.broker.break_down("settle")
-    assert "the last outcomes were not taken down" in caplog.text
+    assert "the last outcomes were not recorded" in caplog.text
 
 
 # --------------------------------------------------------------------------------------------------------- the start

@@ -27,10 +27,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from diator import DomainEvent, Event, Hooks
 from diator.hooks import Collected, Handling, Publishing, Sending
 from diator.messages import contract_of
+from diator.options import FLAG, one_of, require
 from diator_opentelemetry import _names as names
 
 _DISTRIBUTION = "diator-opentelemetry"
 _trace_context = TraceContextTextMapPropagator()
+_OPTIONS = {"traces": one_of("child", "link"), "requests": FLAG}
 
 
 class OpenTelemetry(Hooks):
@@ -45,7 +47,7 @@ class OpenTelemetry(Hooks):
     and each handler of a domain event.
 
     The providers are the global ones unless given. Without an SDK nothing is recorded, and the trace context of the
-    caller travels on.
+    caller travels on. Raises `~diator.ConfigurationError` for a wrong option.
     """
 
     needs_context = False
@@ -58,8 +60,7 @@ class OpenTelemetry(Hooks):
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        if traces not in ("child", "link"):
-            raise ValueError(f'OpenTelemetry got traces={traces!r}; expected "child" or "link"')
+        require("OpenTelemetry", _OPTIONS, {"traces": traces, "requests": requests})
         self._links_only = traces == "link"
         self._requests = requests
         release = version(_DISTRIBUTION)

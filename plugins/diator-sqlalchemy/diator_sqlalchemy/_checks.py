@@ -137,7 +137,7 @@ def claim(connection: Connection, tables: StoreTables, app: str, partitions: int
         raise StoreError(f'{text}; give this app tables of its own: SQLAlchemyStore(..., prefix="{app}_")')
     if count != partitions:
         text = f"{table.fullname} was created with partitions={count}, and the app says partitions={partitions}"
-        raise StoreError(f"{text}; set partitions={count}, or empty the outbox and create the tables anew")
+        raise StoreError(f"{text}; set partitions={count}, or empty the outbox and create the tables again")
     there = set(connection.scalars(select(tables.partitions.c.partition)))
     for number in set(range(partitions)) - there:
         insert_missing(connection, tables.partitions, partition=number, token=0, expires=0)
