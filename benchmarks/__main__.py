@@ -13,7 +13,7 @@ from benchmarks.race import faster, race, standings
 from benchmarks.report import Row, costs
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "performance.md"
 TEXT = """\
 # Results
 

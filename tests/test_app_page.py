@@ -5,7 +5,7 @@ from pathlib import Path
 import diator
 from diator import Diator, Sender
 
-PAGE = (Path(__file__).parents[1] / "docs" / "app.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "app.md").read_text()
 
 
 def test_the_page_names_every_public_method_of_the_app() -> None:

@@ -17,7 +17,7 @@ from diator_conformance import ContainerSuite, Feature
 from diator import Diator
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "containers.md"
+PAGE = ROOT / "docs" / "reference" / "containers.md"
 
 ROWS = {
     Feature.SCOPED: "one object for each unit of work",

@@ -1,12 +1,12 @@
-"""The page on guarantees is made of what brokers declare, and each of its lines names tests that there are.
+"""The page on guarantees is made of what brokers declare, and contributors have a list of tests for each of its lines.
 
-``python -m tests.test_guarantees_page`` writes the table anew.
+``python -m tests.test_guarantees_page`` writes both again.
 """
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from diator_azure_servicebus import ServiceBusBroker
 from diator_conformance import BrokerSuite
 from diator_redis import RedisBroker, RedisPubSubBroker
@@ -14,7 +14,8 @@ from diator_redis import RedisBroker, RedisPubSubBroker
 from diator.brokers import Broker, BrokerCapability, MemoryBroker
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "guarantees.md"
+PAGE = ROOT / "docs" / "explanation" / "guarantees.md"
+TESTS_PAGE = ROOT / "docs" / "contributing" / "guarantee-tests.md"
 BEGIN, END = "<!-- written by python -m tests.test_guarantees_page -->", "<!-- end -->"
 
 BROKERS: dict[str, Broker] = {
@@ -178,20 +179,16 @@ def proofs() -> str:
     return "\n".join(f"- **{line.promise}**: {', '.join(f'`{name}`' for name in line.proof)}" for line in LINES)
 
 
-def written() -> str:
-    return f"{BEGIN}\n\n{table()}\n\n{END}"
+GENERATED = {PAGE: table, TESTS_PAGE: proofs}
 
 
-def proven() -> str:
-    return f"{BEGIN}\n\n{proofs()}\n\n{END}"
+def part_of(page: Path) -> str:
+    return page.read_text().partition(BEGIN)[2].partition(END)[0].strip()
 
 
-def parts(page: str) -> list[str]:
-    return re.findall(f"{re.escape(BEGIN)}.*?{re.escape(END)}", page, re.DOTALL)
-
-
-def test_the_page_shows_what_brokers_declare() -> None:
-    assert parts(PAGE.read_text()) == [written(), proven()], "run python -m tests.test_guarantees_page"
+@pytest.mark.parametrize("page", GENERATED, ids=lambda page: page.stem)
+def test_the_pages_show_what_brokers_declare(page: Path) -> None:
+    assert part_of(page) == GENERATED[page](), "run python -m tests.test_guarantees_page"
 
 
 def test_each_promise_names_tests_that_there_are() -> None:
@@ -207,5 +204,6 @@ def test_every_capability_has_a_line() -> None:
 
 
 if __name__ == "__main__":
-    fresh = iter((written(), proven()))
-    PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: next(fresh), PAGE.read_text(), flags=re.DOTALL))
+    for page, generate in GENERATED.items():
+        before, _, rest = page.read_text().partition(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n\n{generate()}\n\n{END}{rest.partition(END)[2]}")

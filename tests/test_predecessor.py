@@ -23,7 +23,7 @@ from diator import (
     Query,
 )
 
-PAGE = Path(__file__).parent.parent / "docs" / "migrating.md"
+PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "migrate-from-0.1.md"
 
 PUBLIC_NAMES = {
     "diator": ["__version__"],

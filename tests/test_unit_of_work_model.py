@@ -1,7 +1,7 @@
 """Random programs of handlers, events, middlewares, failures and cancels, against a model of the rules.
 
 The model is the other half of this module: a few dozen lines of ordinary, synchronous code that say what
-``docs/unit-of-work.md`` says. Both write a journal, and both journals and outcomes must be the same.
+``docs/explanation/unit-of-work.md`` says. Both write a journal, and both journals and outcomes must be the same.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What an app consists of, as plain records: what ``diator show`` and ``diator graph`` draw.
 
 Messages, handlers and middlewares are named ``module.QualifiedName``. The names of the fields are those of the JSON
-that ``diator show --json`` prints, so they are public: docs/command-line.md lists them.
+that ``diator show --json`` prints, so they are public: docs/reference/command-line.md lists them.
 """
 
 from dataclasses import dataclass

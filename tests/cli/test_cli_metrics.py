@@ -18,7 +18,8 @@ from diator.prometheus import PrometheusMetrics
 from tests.cli.prompt import write
 from tests.cli.workers import get, running
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+ROOT = Path(__file__).parents[2]
+HOW_TO = ROOT / "docs" / "how-to"
 
 APP = '''
 import asyncio, os
@@ -159,11 +160,11 @@ async def test_the_hook_counts_in_a_registry_of_ones_own() -> None:
 @pytest.fixture(scope="module")
 def documented() -> set[str]:
     """The metrics in the table of the page."""
-    return set(re.findall(r"^\| `(diator_\w+)` \|", (DOCS / "operations.md").read_text(), re.MULTILINE))
+    return set(re.findall(r"^\| `(diator_\w+)` \|", (HOW_TO / "operations.md").read_text(), re.MULTILINE))
 
 
 def test_the_page_lists_every_metric(documented: set[str]) -> None:
-    source = "".join((DOCS.parent / "diator" / path).read_text() for path in ("prometheus.py", "cli/metrics.py"))
+    source = "".join((ROOT / "diator" / path).read_text() for path in ("prometheus.py", "cli/metrics.py"))
     made = {
         f"{name}_total" if kind == "Counter" else name
         for kind, name in re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(diator_\w+)\"", source)
@@ -172,7 +173,7 @@ def test_the_page_lists_every_metric(documented: set[str]) -> None:
 
 
 def test_the_dashboard_uses_metrics_that_exist(documented: set[str]) -> None:
-    dashboard: dict[str, Any] = json.loads((DOCS / "grafana" / "diator-workers.json").read_text())
+    dashboard: dict[str, Any] = json.loads((HOW_TO / "grafana" / "diator-workers.json").read_text())
     panels = dashboard["panels"]
     used = [re.findall(r"diator_\w+", target["expr"]) for panel in panels for target in panel["targets"]]
     assert all(used)
@@ -182,7 +183,7 @@ def test_the_dashboard_uses_metrics_that_exist(documented: set[str]) -> None:
 
 
 def test_the_alarms_use_metrics_that_exist(documented: set[str]) -> None:
-    alarms = (DOCS / "operations.md").read_text().partition("## Alarms")[2]
+    alarms = (HOW_TO / "operations.md").read_text().partition("## Alarms")[2]
     names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"diator_\w+", alarms)}
     assert names
     assert names <= documented

@@ -1,4 +1,4 @@
-"""docs/command-line.md shows what the commands really print."""
+"""docs/reference/command-line.md shows what the commands really print."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ from diator.cli.description import (
 from tests.cli.prompt import run
 from tests.cli.workers import running
 
-PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [text.partition("\n") for language, text in BLOCKS if language == "console"]
 

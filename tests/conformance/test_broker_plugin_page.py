@@ -8,7 +8,7 @@ from pathlib import Path
 from diator.brokers.find import GROUP
 from diator.brokers.port import BrokerCapability
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-a-broker-plugin.md"
+PAGE = Path(__file__).parents[2] / "docs" / "plugin-authors" / "writing-a-broker-plugin.md"
 
 SHORTER = """
 TestFileBroker.max_examples = 4

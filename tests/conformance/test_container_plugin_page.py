@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diator.containers.find import GROUP
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-a-container-plugin.md"
+PAGE = Path(__file__).parents[2] / "docs" / "plugin-authors" / "writing-a-container-plugin.md"
 
 
 def blocks(language: str) -> list[str]:
