@@ -2,10 +2,13 @@
 
 `join_meeting` says by its hints which command it handles and what it needs. The container gives it the `MeetingApi`.
 `JoinMeeting` is a msgspec struct, which can be read from JSON; a dataclass, an attrs class or a pydantic model is a
-message just as well. The commands come from a file, one JSON object a line. A bad line is reported and skipped, the
-others are done::
+message just as well. The commands come from a file, one JSON object a line::
 
     python examples/01_commands.py examples/meetings.jsonl
+
+A bad line is reported and skipped, the others are handled. This file has some, so the exit code is 1::
+
+    python examples/01_commands.py examples/meetings-with-bad-lines.jsonl
 
 The exit code is 0 if every line was good, 1 if one was not, 2 if there is no such file.
 """

@@ -25,7 +25,7 @@ def requests(tmp_path: Path) -> Path:
     return tmp_path / "requests.jsonl"
 
 
-def test_the_file_that_comes_with_it_is_done_except_for_its_bad_lines() -> None:
+def test_the_file_that_comes_with_it_ends_with_0() -> None:
     done = run("meetings.jsonl", cwd=EXAMPLES)
     assert done.stdout.splitlines() == [
         "user 7 joined meeting 1",
@@ -33,12 +33,23 @@ def test_the_file_that_comes_with_it_is_done_except_for_its_bad_lines() -> None:
         "user 8 was warned for being late",
         "user 12 joined meeting 2",
     ]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_file_with_bad_lines_is_done_except_for_these_and_ends_with_1() -> None:
+    done = run("meetings-with-bad-lines.jsonl", cwd=EXAMPLES)
+    assert done.stdout.splitlines() == [
+        "user 7 joined meeting 1",
+        "user 8 joined meeting 1",
+        "user 8 was warned for being late",
+        "user 12 joined meeting 2",
+    ]
     assert done.stderr.splitlines() == [
-        "meetings.jsonl:3: Expected `int`, got `str` - at `$.user_id`",
-        "meetings.jsonl:4: Object missing required field `user_id`",
-        "meetings.jsonl:5: Object contains unknown field `is_lat`",
-        "meetings.jsonl:6: empty line",
-        "meetings.jsonl:7: JSON is malformed: invalid character (byte 0)",
+        "meetings-with-bad-lines.jsonl:3: Expected `int`, got `str` - at `$.user_id`",
+        "meetings-with-bad-lines.jsonl:4: Object missing required field `user_id`",
+        "meetings-with-bad-lines.jsonl:5: Object contains unknown field `is_lat`",
+        "meetings-with-bad-lines.jsonl:6: empty line",
+        "meetings-with-bad-lines.jsonl:7: JSON is malformed: invalid character (byte 0)",
     ]
     assert done.returncode == 1
 
