@@ -10,7 +10,6 @@ from diator.app import Diator
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
 from diator.engine.registry import Registry
-from diator.readiness import ReadinessCheck
 from diator.router import Router
 
 if TYPE_CHECKING:
@@ -30,11 +29,6 @@ def parts_of(app: Diator) -> Parts:
 def hooks_of(app: Diator) -> HookDispatcher:
     """Return what calls the hooks of an app."""
     return app._parts.hooks
-
-
-def readiness_of(app: Diator) -> list[ReadinessCheck]:
-    """Return the readiness checks of an app."""
-    return app._readiness
 
 
 def is_running(app: Diator) -> bool:

@@ -90,3 +90,10 @@ class ReadinessChecks:
             return function
 
         return register if check is None else register(check)
+
+    async def not_ready_reasons(self) -> list[str]:
+        """Run the readiness checks at the same time; return what to say of those that fail. Empty if all pass.
+
+        For a health route of a web application. What a worker knows is in its own ``not_ready_reasons``.
+        """
+        return await failures(self._readiness)

@@ -132,6 +132,28 @@ def test_a_check_takes_no_parameters_and_is_async() -> None:
 
 
 @in_virtual_time
+async def test_reasons_for_not_being_ready_are_those_of_failing_and_slow_checks() -> None:
+    app = Diator()
+    assert await app.not_ready_reasons() == []
+
+    @app.readiness
+    async def cache() -> None: ...
+
+    @app.readiness
+    async def database() -> None:
+        raise ConnectionError("refused")
+
+    @app.readiness(name="mail-server")
+    async def mail() -> None:
+        await asyncio.sleep(60)
+
+    assert await app.not_ready_reasons() == [
+        "the readiness check database fails (ConnectionError: refused)",
+        "the readiness check mail-server fails (no answer within 3 s)",
+    ]
+
+
+@in_virtual_time
 async def test_a_worker_pauses_while_a_check_fails_and_counts_no_failures() -> None:
     app = Diator("meetings", broker="memory://", retry=Retry(attempts=1))
     is_up, handled = True, list[int]()

@@ -9,13 +9,12 @@ from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
 from types import FrameType
 
-from diator._inspection import messaging_of, readiness_of
+from diator._inspection import messaging_of
 from diator.app import Diator
 from diator.brokers.memory import MemoryBroker
 from diator.cli.health import Address, Answer, HealthServer, json_answer
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.worker import Worker
-from diator.readiness import failures
 
 logger = logging.getLogger("diator")
 
@@ -84,7 +83,7 @@ class Service:
             worker.cancel()
 
     async def _is_ready(self) -> Answer:
-        return readiness([*self._reasons(), *await failures(readiness_of(self._app))])
+        return readiness([*self._reasons(), *await self._app.not_ready_reasons()])
 
     def _reasons(self) -> list[str]:
         """Why it is not ready; nothing where it is."""
