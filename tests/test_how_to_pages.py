@@ -60,18 +60,8 @@ def commands(text: str) -> Iterator[list[str]]:
     """Each call of `diator` on a page: at a prompt, in a unit, as a list in a manifest, or quoted in a sentence."""
     for line in re.findall(r"(?:^\$ (?:uv run )?|^ExecStart=\S*/|`)diator ([^`\n]*)", text, re.MULTILINE):
         yield line.partition("#")[0].split()
-    for block in blocks(text, "yaml"):
-        for found in lists_of_words(yaml.safe_load(block)):
-            if found[0] == "diator":
-                yield found[1:]
-
-
-def lists_of_words(value: Any) -> Iterator[list[str]]:
-    inner: Any
-    for inner in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
-        yield from lists_of_words(inner)
-    if isinstance(value, dict) and "command" in value:
-        yield value["command"]
+    for listed in re.findall(r"command: (\[diator, .*\])$", text, re.MULTILINE):
+        yield yaml.safe_load(listed)[1:]
 
 
 def problem_of(words: list[str]) -> str | None:
