@@ -43,7 +43,9 @@ class PrometheusMetrics(Hooks):
             registry=registry,
             buckets=_SECONDS,
         )
-        self._in_flight = Gauge("diator_in_flight", "Handlers that run.", ("subscription",), registry=registry)
+        self._in_flight = Gauge(
+            "diator_in_flight", "Handlers that run.", ("subscription",), registry=registry, multiprocess_mode="livesum"
+        )
         self._lease_losses = Counter(
             "diator_lease_losses",
             "Outcomes that were discarded: the lease was lost.",

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import NamedTuple
 
 from diator.errors import ConfigurationError, Problem
@@ -46,8 +47,10 @@ class HealthServer:
         self._routes = routes
         self._open = 0
 
-    async def start(self, where: Address) -> asyncio.Server:
-        """Listen. Raises `ConfigurationError` where that is not possible."""
+    async def start(self, where: "Address | Path") -> asyncio.Server:
+        """Listen, at a path on a Unix socket. Raises `ConfigurationError` where that is not possible."""
+        if isinstance(where, Path):
+            return await asyncio.start_unix_server(self._serve, where, limit=_MAX_REQUEST_BYTES)
         try:
             return await asyncio.start_server(self._serve, where.host, where.port, limit=_MAX_REQUEST_BYTES)
         except OSError as error:
@@ -86,6 +89,20 @@ class HealthServer:
             return _failure(HTTPStatus.METHOD_NOT_ALLOWED)
         route = self._routes.get(request[1].partition("?")[0])
         return await route() if route else _failure(HTTPStatus.NOT_FOUND, paths=list(self._routes))
+
+
+async def ask(socket: Path, route: str) -> Answer:
+    """Ask a `HealthServer` that listens on a Unix socket. Raises `OSError` if it does not, or ends meanwhile."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    try:
+        writer.write(f"GET {route} HTTP/1.1\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    if not head:
+        raise ConnectionResetError("it has closed the connection without an answer")
+    status, content_type, *_ = head.decode().split("\r\n")
+    return Answer(HTTPStatus(int(status.split(" ")[1])), body, content_type.partition(": ")[2])
 
 
 def json_answer(status: HTTPStatus, body: Mapping[str, object]) -> Answer:

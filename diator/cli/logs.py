@@ -28,16 +28,19 @@ class Level(str, enum.Enum):
     CRITICAL = "critical"
 
 
-def set_up(level: Level, *, as_json: bool, handled: bool) -> None:
+def set_up(level: Level, *, as_json: bool, handled: bool, worker: int | None = None) -> None:
     """Log to stderr, warnings and what threads raise included; drivers of brokers from WARNING up, unless debugging.
 
-    ``handled`` says whether there is a line for each message that was handled.
+    ``handled`` says whether there is a line for each message that was handled, ``worker`` which of several this is.
     """
     handler = logging.StreamHandler(sys.stderr)
+    which = "" if worker is None else f"[worker {worker}] "
     handler.setFormatter(
-        JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        JsonLines() if as_json else logging.Formatter(f"%(asctime)s %(levelname)s {which}%(name)s: %(message)s")
     )
     handler.addFilter(ContextFilter())
+    if worker is not None:
+        handler.addFilter(partial(_mark, worker))
     logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
     if level is Level.INFO:
         for name in _DRIVERS:
@@ -46,6 +49,11 @@ def set_up(level: Level, *, as_json: bool, handled: bool) -> None:
         logging.getLogger("diator.handled").setLevel(logging.WARNING)
     logging.captureWarnings(True)
     threading.excepthook = _log_of_thread
+
+
+def _mark(worker: int, record: logging.LogRecord) -> bool:
+    record.diator_worker = worker
+    return True
 
 
 def _log_of_thread(raised: threading.ExceptHookArgs) -> None:

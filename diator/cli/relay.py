@@ -14,7 +14,7 @@ from diator.cli.health import Address, Answer
 from diator.cli.load import load
 from diator.cli.logs import Level, set_up
 from diator.cli.run import HealthOption, JsonLogsOption, LevelOption, read_address, run_or_exit
-from diator.cli.service import listen, metrics_route, readiness, signals
+from diator.cli.service import listen, readiness, routes_of, signals
 from diator.delivery.outbox import Outbox
 from diator.errors import ConfigurationError
 
@@ -55,7 +55,7 @@ class RelayService:
         store_of(app)  # raises if there is none
         self._app = app
         self._health = health
-        self._metrics = None if health is None else metrics_route(app)
+        self._routes = {} if health is None else routes_of(app, self._is_ready)
         self._has_started = False
 
     async def run(self) -> None:
@@ -69,7 +69,7 @@ class RelayService:
         self._outbox.relay_here()
         with signals(on_signal):
             async with AsyncExitStack() as stack:
-                await listen(stack, self._health, self._is_ready, self._metrics)
+                await listen(stack, self._health, self._routes)
                 await stack.enter_async_context(self._app)
                 self._has_started = True
                 logger.info("the relay has started; end it with SIGTERM or SIGINT")

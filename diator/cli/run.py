@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -15,11 +15,14 @@ from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
 from diator.cli.logs import Level, set_up
 from diator.cli.reload import run_reloading
-from diator.cli.service import Service
+from diator.cli.service import Service, is_in_process
 from diator.cli.tables import new_table, print_tables
+from diator.cli.workers import Supervisor, WorkerProcess, end_with_parent
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import select
 from diator.errors import BrokerError, ConfigurationError, Problem, StoreError
+
+T = TypeVar("T")
 
 logger = logging.getLogger("diator")
 
@@ -47,6 +50,8 @@ HandledOption = Annotated[bool, typer.Option(help="Log a line for each message t
 ReloadOption = Annotated[
     bool, typer.Option("--reload", help="Start again when a Python file below the current directory changes.")
 ]
+WorkersOption = Annotated[int, typer.Option(min=1, metavar="N", help="Processes to run; one that ends is replaced.")]
+AsWorkerOption = Annotated[WorkerProcess | None, typer.Option(hidden=True, parser=WorkerProcess.read)]
 LevelOption = Annotated[Level, typer.Option("--log-level", help="How much is logged.")]
 
 
@@ -60,6 +65,8 @@ def run(
     log_level: LevelOption = Level.INFO,
     log_handled: HandledOption = True,
     reload: ReloadOption = False,
+    workers: WorkersOption = 1,
+    as_worker: AsWorkerOption = None,
 ) -> None:
     """Run a worker: handle the notification and ECST events that come over the broker of an app.
 
@@ -69,24 +76,44 @@ def run(
     The exit code is 0 after a signal, 1 where the app or its broker is not fit to run, 2 for a mistake in the command,
     3 where the app itself has broken down.
     """
+    _ensure_possible(workers, reload=reload)
     if reload:
         run_reloading(sys.argv[1:], grace)
+    if as_worker is not None:
+        end_with_parent(grace)
     where = read_address(health)
-    set_up(log_level, as_json=json_logs, handled=log_handled)
+    set_up(log_level, as_json=json_logs, handled=log_handled, worker=as_worker and as_worker.number)
 
-    def serve() -> None:
+    def serve() -> int:
         app = load(target)
         _require_work(app, only or ())
-        service = Service(app, only or None, concurrency=concurrency, grace=grace, health=where)
-        asyncio.run(service.run(_announce_json if json_logs else _announce))
+        if workers > 1 and as_worker is None:
+            _require_other_processes(app)
+            return asyncio.run(Supervisor(sys.argv[2:], workers, grace=grace, health=where).run())
+        probes = where if where is None or as_worker is None else as_worker.socket
+        service = Service(app, only or None, concurrency=concurrency, grace=grace, health=probes)
+        if as_worker is None or as_worker.number == 1:
+            service.announce = _announce_json if json_logs else _announce
+        asyncio.run(service.run())
+        return 0
 
-    run_or_exit(serve, target, as_json=json_logs)
+    raise typer.Exit(run_or_exit(serve, target, as_json=json_logs))
 
 
-def run_or_exit(serve: Callable[[], None], target: str, *, as_json: bool) -> None:
+def _ensure_possible(workers: int, *, reload: bool) -> None:
+    """End with exit code 2 where several workers are not possible."""
+    if workers == 1:
+        return
+    if reload:
+        exit_usage_error("--reload is for one worker; leave out --workers, or --reload")
+    if sys.platform == "win32":
+        exit_usage_error("--workers needs signals that Windows does not have; start diator run as often as you need it")
+
+
+def run_or_exit(serve: Callable[[], T], target: str, *, as_json: bool) -> T:
     """Run something; end with the exit code of what it raises, and say why."""
     try:
-        serve()
+        return serve()
     except LoadError as error:
         _end(2, str(error), as_json)
     except ConfigurationError as error:
@@ -118,6 +145,13 @@ def _require_work(app: Diator, only: Sequence[str]) -> None:
         text = f"{app!r} handles no events that come over a broker, so a worker has nothing to do"
         raise ConfigurationError([Problem("nothing-to-do", text, _HANDLE)])
     select(operations.consumed, only)
+
+
+def _require_other_processes(app: Diator) -> None:
+    """Raise `ConfigurationError` if no other process could reach the broker of the app."""
+    if is_in_process(app):
+        text = f"the broker of {app!r} is in the memory of one process, so several workers can't share its messages"
+        raise ConfigurationError([Problem("workers", text, "leave out --workers, or use a broker such as redis://")])
 
 
 _HANDLE = "register a handler of a NotificationEvent or an ECSTEvent with @app.on_event, or include its router"

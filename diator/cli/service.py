@@ -4,14 +4,15 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
+from pathlib import Path
 from types import FrameType
 
 from diator._inspection import messaging_of
 from diator.app import Diator
-from diator.brokers.memory import MemoryBroker
+from diator.brokers.port import BrokerCapability
 from diator.cli.health import Address, Answer, HealthServer, json_answer
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.worker import Worker
@@ -26,35 +27,44 @@ class Service:
     """Runs the worker of an app until a signal ends it."""
 
     def __init__(
-        self, app: Diator, only: Sequence[str] | None, *, concurrency: int | None, grace: float, health: Address | None
+        self,
+        app: Diator,
+        only: Sequence[str] | None,
+        *,
+        concurrency: int | None,
+        grace: float,
+        health: Address | Path | None,
     ) -> None:
         self._app = app
         self._only = only
         self._concurrency = concurrency
         self._grace = grace
         self._health = health
-        self._metrics = None if health is None else metrics_route(app)
+        self._routes = {} if health is None else routes_of(app, self._is_ready)
+        self.announce: Announce | None = None
+        """Tells what is consumed."""
         self._worker: Worker | None = None
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
 
-    async def run(self, announce: Announce) -> None:
+    async def run(self) -> None:
         """Run. Raises what starting and ending raise: `ConfigurationError`, `BrokerError`, and what the app does."""
         self._main = asyncio.current_task()
         with signals(self._on_signal):
             try:
                 async with AsyncExitStack() as stack:
-                    await listen(stack, self._health, self._is_ready, self._metrics)
+                    await listen(stack, self._health, self._routes)
                     await stack.enter_async_context(self._app)
-                    await self._work(announce)
+                    await self._work()
             except asyncio.CancelledError:
                 if not self._stopping:
                     raise
         logger.info("stopped")
 
-    async def _work(self, announce: Announce) -> None:
+    async def _work(self) -> None:
         worker = self._app.worker(subscriptions=self._only, concurrency=self._concurrency, grace=self._grace)
-        announce(worker.consumed)
+        if self.announce is not None:
+            self.announce(worker.consumed)
         self._warn_of_memory()
         async with worker:
             self._worker = worker
@@ -62,8 +72,7 @@ class Service:
             await worker.wait()
 
     def _warn_of_memory(self) -> None:
-        brokerage = messaging_of(self._app)
-        if brokerage is not None and isinstance(brokerage.broker, MemoryBroker):
+        if is_in_process(self._app):
             text = "the broker is in the memory of this process: only this process can publish to it, and what it holds"
             logger.warning("%s ends with the process; use a broker such as redis:// to reach other processes", text)
 
@@ -95,20 +104,34 @@ class Service:
         return worker.not_ready_reasons
 
 
-async def listen(
-    stack: AsyncExitStack,
-    health: Address | None,
-    is_ready: Callable[[], Awaitable[Answer]],
-    metrics: Callable[[], Awaitable[Answer]] | None,
-) -> None:
+def is_in_process(app: Diator) -> bool:
+    """Whether the broker of an app exists in this process only: it keeps nothing longer, and there is no server."""
+    messaging = messaging_of(app)
+    if messaging is None:
+        return False
+    broker = messaging.broker
+    return BrokerCapability.DURABLE not in broker.capabilities and broker.address is None
+
+
+Routes = Mapping[str, Callable[[], Awaitable[Answer]]]
+
+
+async def listen(stack: AsyncExitStack, health: Address | Path | None, routes: Routes) -> None:
     """Answer probes and scrapes until the stack closes, if there is an address to do it at."""
-    if health is None or metrics is None:
+    if health is None:
         return
-    server = await HealthServer({"/healthz": _is_alive, "/readyz": is_ready, "/metrics": metrics}).start(health)
+    server = await HealthServer(routes).start(health)
     stack.callback(server.close)
+    if isinstance(health, Path):
+        return
     for socket in server.sockets:
         host, port, *_ = socket.getsockname()
         logger.info("answering probes on %s, port %s", host, port, extra={"host": host, "port": port})
+
+
+def routes_of(app: Diator, is_ready: Callable[[], Awaitable[Answer]]) -> Routes:
+    """Return what answers probes and scrapes for a process that runs an app."""
+    return {"/healthz": _is_alive, "/readyz": is_ready, "/metrics": metrics_route(app)}
 
 
 def readiness(reasons: Sequence[str]) -> Answer:
