@@ -55,7 +55,7 @@ class RelayService:
         store_of(app)  # raises if there is none
         self._app = app
         self._health = health
-        self._routes = {} if health is None else routes_of(app, self._is_ready)
+        self._routes = None if health is None else routes_of(app, self._is_ready)
         self._has_started = False
 
     async def run(self) -> None:

@@ -40,7 +40,7 @@ class Service:
         self._concurrency = concurrency
         self._grace = grace
         self._health = health
-        self._routes = {} if health is None else routes_of(app, self._is_ready)
+        self._routes = None if health is None else routes_of(app, self._is_ready)
         self.announce: Announce | None = None
         """Tells what is consumed."""
         self._worker: Worker | None = None
@@ -116,9 +116,9 @@ def is_in_process(app: Diator) -> bool:
 Routes = Mapping[str, Callable[[], Awaitable[Answer]]]
 
 
-async def listen(stack: AsyncExitStack, health: Address | Path | None, routes: Routes) -> None:
+async def listen(stack: AsyncExitStack, health: Address | Path | None, routes: Routes | None) -> None:
     """Answer probes and scrapes until the stack closes, if there is an address to do it at."""
-    if health is None:
+    if health is None or routes is None:
         return
     server = await HealthServer(routes).start(health)
     stack.callback(server.close)

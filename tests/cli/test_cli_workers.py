@@ -97,7 +97,7 @@ def started(parent: WorkerProcess, *, times: int = 2) -> None:
 
 
 def until(holds: Callable[[], bool], parent: WorkerProcess) -> None:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < ends, (parent.out, parent.err)
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 @dataclass
