@@ -6,6 +6,7 @@ from diator._keys import Key
 from diator.containers.port import Container, ContainerCapability, InspectableContainer, Lifetime
 from diator.engine.check import CheckResult, factory_location
 from diator.engine.hints import key_of
+from diator.engine.registrations import HandlerKind
 from diator.errors import ConfigurationError, Problem
 from diator.stores.port import Store
 
@@ -36,14 +37,19 @@ def store_problems(store: Store, checked: CheckResult, app: str | None) -> Itera
 
 
 def _blocking_handlers(session: Key, checked: CheckResult, container: Container) -> Iterator[Problem]:
-    """Warn of handlers that wait for locks in the event loop, which those that hold them need for their commit."""
+    """Reject handlers that wait for locks in the event loop, which those that hold them need for their commit."""
     for record, wired in checked.handlers.items():
         keys = list(wired.keys)
         uses = session in keys or (isinstance(container, InspectableContainer) and container.reaches(keys, session))
-        if keys and uses and not wired.thread:
-            text = f"{record.title} uses {session}, whose statements block the event loop; two that lock the same row"
-            fix = "add thread=True" if wired.call_kind == "sync" else "write it with plain `def`, and add thread=True"
-            yield record.problem("blocking-session", f"{text} can wait for each other forever", fix, "warning")
+        if not keys or not uses or wired.thread:
+            continue
+        fix = "add thread=True" if wired.call_kind == "sync" else "write it with plain `def`, and add thread=True"
+        text = f"{record.title} uses {session}, whose statements block the event loop"
+        if record.kind is HandlerKind.QUERY:  # which waits for no lock, unless it takes one
+            yield record.problem("blocking-session", text, fix, "warning")
+        else:
+            text = f"{text}: one that waits for a row that another unit of work has locked would wait forever"
+            yield record.problem("blocking-session", text, f"{fix}, or use a session of asyncio")
 
 
 def _session_problems(session: Key, checked: CheckResult, container: Container) -> Iterator[Problem]:

@@ -115,7 +115,7 @@ class StoreSender:
             transaction = await self._join(unit)
         elif self._inbox is not None and transaction.rolled_back:
             await self._record_again(transaction, self._inbox, _identity())
-        if unit.outbound:
+        if unit.outbound or self._outbox.store.is_blocking:
             await transaction.write([one.message for one in unit.outbound])
         transaction.complete()
 

@@ -112,7 +112,11 @@ class Transaction(Protocol):
         ...
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
-        """Write rows to the outbox, in order, in one statement."""
+        """Write rows to the outbox, in order, in one statement.
+
+        Called without any if the store ``is_blocking``: what the session itself writes at its commit, it writes here,
+        where waiting for a lock does not stop the event loop.
+        """
         ...
 
     async def cancel(self, message_id: str, /) -> bool:
@@ -147,7 +151,7 @@ class Store(Protocol):
 
     @property
     def is_blocking(self) -> bool:
-        """Whether statements of the session block the thread in which they run: the check warns of handlers then."""
+        """Whether statements of the session block the thread in which they run: handlers need ``thread=True`` then."""
         ...
 
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:

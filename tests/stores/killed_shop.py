@@ -29,10 +29,15 @@ from tests.stores.sqlite_store import SQLiteSession, SQLiteStore
 KEYS = 20
 LEASE = 6.0
 TABLES = {
-    "orders": "CREATE TABLE orders (number INTEGER NOT NULL, key INTEGER NOT NULL, n INTEGER NOT NULL)",
-    "counters": "CREATE TABLE counters (key INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
-    "bills": "CREATE TABLE bills ({id}, key INTEGER NOT NULL, n INTEGER NOT NULL)",
-    "shipments": "CREATE TABLE shipments ({id}, key INTEGER NOT NULL, n INTEGER NOT NULL)",
+    "orders": "CREATE TABLE orders (number INTEGER NOT NULL, customer INTEGER NOT NULL, n INTEGER NOT NULL)",
+    "counters": "CREATE TABLE counters (customer INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
+    "bills": "CREATE TABLE bills ({id}, customer INTEGER NOT NULL, n INTEGER NOT NULL)",
+    "shipments": "CREATE TABLE shipments ({id}, customer INTEGER NOT NULL, n INTEGER NOT NULL)",
+}
+IDS = {
+    "sqlite": "id INTEGER PRIMARY KEY AUTOINCREMENT",
+    "postgresql": "id BIGSERIAL PRIMARY KEY",
+    "mysql": "id BIGINT PRIMARY KEY AUTO_INCREMENT",
 }
 
 
@@ -87,7 +92,7 @@ class SQLiteDatabase:
         await self.store.create("shop")
         connection = sqlite3.connect(self.path)
         for table in TABLES.values():
-            connection.execute(table.format(id="id INTEGER PRIMARY KEY AUTOINCREMENT"))
+            connection.execute(table.format(id=IDS["sqlite"]))
         connection.executemany("INSERT INTO counters VALUES (?, 0)", [(key,) for key in range(KEYS)])
         connection.commit()
         connection.close()
@@ -100,11 +105,12 @@ class SQLiteDatabase:
             connection.close()
 
 
-class PostgresDatabase:
-    """A server, through SQLAlchemy and asyncpg."""
+class SQLAlchemyDatabase:
+    """A server or a file, through SQLAlchemy and a driver for asyncio."""
 
     def __init__(self, url: str) -> None:
-        self.engine = engine = create_async_engine(url, pool_pre_ping=True, pool_size=20)
+        options: dict[str, Any] = {} if url.startswith("sqlite") else {"pool_pre_ping": True, "pool_size": 20}
+        self.engine = engine = create_async_engine(url, **options)
         self.store = SQLAlchemyStore(AsyncSession, engine=engine)
 
         async def session() -> AsyncGenerator[AsyncSession, BaseException | None]:
@@ -115,14 +121,19 @@ class PostgresDatabase:
 
         self.provider = Provider(scope=Scope.REQUEST)
         self.provider.provide(session, provides=AsyncSession)
-        self.provider.provide(PostgresRows, provides=Rows)
+        self.provider.provide(SQLAlchemyRows, provides=Rows)
 
     async def create(self) -> None:
+        kind = self.engine.dialect.name
+        if kind == "sqlite":
+            async with self.engine.connect() as connection:
+                await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         await self.store.create("shop", make_async_container(self.provider))  # type: ignore[arg-type]
         async with self.engine.begin() as connection:
             for table in TABLES.values():
-                await connection.execute(text(table.format(id="id BIGSERIAL PRIMARY KEY")))
-            await connection.execute(text(f"INSERT INTO counters SELECT i, 0 FROM generate_series(0, {KEYS - 1}) i"))
+                await connection.execute(text(table.format(id=IDS[kind])))
+            for key in range(KEYS):
+                await connection.execute(text("INSERT INTO counters VALUES (:key, 0)"), {"key": key})
         await self.store.aclose()
         await self.engine.dispose()
 
@@ -133,7 +144,7 @@ class PostgresDatabase:
         return found
 
 
-class PostgresRows:
+class SQLAlchemyRows:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
@@ -166,7 +177,7 @@ class Billed(NotificationEvent):
 
 
 def database_of(address: str) -> Any:
-    return PostgresDatabase(address) if "://" in address else SQLiteDatabase(address)
+    return SQLAlchemyDatabase(address) if "://" in address else SQLiteDatabase(address)
 
 
 def make_app(broker: str, database: Any) -> Diator:
@@ -182,20 +193,21 @@ def make_app(broker: str, database: Any) -> Diator:
 
     @app.command
     async def place(command: PlaceOrder, rows: Rows, publish: Publish[Placed]) -> None:
-        ((n,),) = await rows.run("UPDATE counters SET n = n + 1 WHERE key = ? RETURNING n", command.key)
+        await rows.run("UPDATE counters SET n = n + 1 WHERE customer = ?", command.key)
+        ((n,),) = await rows.run("SELECT n FROM counters WHERE customer = ?", command.key)
         await rows.run("INSERT INTO orders VALUES (?, ?, ?)", command.number, command.key, n)
         publish(Placed(command.key, n))
         may_fail()
 
     @app.on_event(ordered=True)
     async def bill(event: Placed, rows: Rows, publish: Publish[Billed]) -> None:
-        await rows.run("INSERT INTO bills (key, n) VALUES (?, ?)", event.key, event.n)
+        await rows.run("INSERT INTO bills (customer, n) VALUES (?, ?)", event.key, event.n)
         publish(Billed(event.key, event.n))
         may_fail()
 
     @app.on_event(ordered=True)
     async def ship(event: Billed, rows: Rows) -> None:
-        await rows.run("INSERT INTO shipments (key, n) VALUES (?, ?)", event.key, event.n)
+        await rows.run("INSERT INTO shipments (customer, n) VALUES (?, ?)", event.key, event.n)
         may_fail()
 
     return app

@@ -1,37 +1,42 @@
 """Proof with real processes that write, relay and handle: they are killed and stopped while orders flow.
 
-Each order has a bill, and each bill a shipment, made by handlers over a broker. Afterwards the tables must agree:
-nothing lost, nothing that was not committed, nothing twice, each key in order. ``DIATOR_KILLS`` says how often a
-process is killed or stopped, ``DIATOR_SEED`` chooses the moments once more; ``pytest -s`` prints what was counted.
+Each order has a bill, and each bill a shipment, made by handlers over a broker, which is killed now and then like the
+server of the database. Afterwards the tables must agree: nothing lost, nothing that was not committed, nothing twice,
+each key in order. ``DIATOR_KILLS`` and ``DIATOR_ORDERS`` say how many kills and orders there are at least (an order is
+three units of work), ``DIATOR_SEED`` chooses the moments once more; ``pytest -s`` prints what was counted.
 """
 
 import asyncio
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from diator_redis.testing import RedisServer
-from diator_sqlalchemy.testing import PostgresServer
+from diator_sqlalchemy.testing import REQUIRED_VARIABLE, DatabaseServer, MariaDBServer, PostgresServer
 
 from tests.stores.killed_shop import LEASE, database_of
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
 KILLS = int(os.environ.get("DIATOR_KILLS", "3"))
+ORDERS = int(os.environ.get("DIATOR_ORDERS", "0"))
 SEED = int(os.environ.get("DIATOR_SEED", "0")) or random.randrange(1, 10**6)
 ROLES = ["writes handles", "writes handles", "writes", "handles"]
 ROOT = Path(__file__).parents[2]
 SETTLED = 120.0
-"""Seconds within which all is handled when nothing is killed any more, on a machine that has much else to do."""
+"""Seconds in which at least one order is shipped, on a machine that has much else to do."""
 
 
 class Processes:
@@ -88,37 +93,69 @@ def query(address: str, sql: str) -> Sequence[Any]:
     return found
 
 
-def prove(folder: Path, address: str, disturb: Callable[[random.Random], None] = lambda _: None) -> None:
+def prove(folder: Path, address: str, database: DatabaseServer | None = None) -> None:
+    """Disturb all that takes part while orders flow, then compare the tables."""
     say(f"\nDIATOR_SEED={SEED}")
-    chance, counts = random.Random(SEED), Counter[str]()
+    counts = Counter[str]()
     asyncio.run(database_of(address).create())
-    with RedisServer() as server, processes(folder, server.url, address) as running:
-        wait_for(lambda: query(address, "SELECT count(*) FROM shipments")[0][0] > 20, SETTLED)
-        for number in range(KILLS):
-            time.sleep(chance.uniform(0.3, 1.5))
-            which = chance.randrange(len(ROLES))
-            if chance.random() < 0.25:
-                running.stop(which, chance.choice([0.5, LEASE * 1.3]))
-                counts["stopped"] += 1
-            else:
-                running.kill(which)
-                counts["killed"] += 1
-            if number % 5 == 1:
-                disturb(chance)
+    with RedisServer(durable=True) as broker, processes(folder, broker.url, address) as running:
+        ensure_grows(folder, address, 20)
+        for kind, action in disturbances(running, broker, database):
+            action()
+            counts[kind] += 1
+            if counts.total() >= KILLS and count_of(address, "orders") >= ORDERS:
+                break
         time.sleep(1)
         running.end_writers()
-        orders = query(address, "SELECT key, n FROM orders")
-
-        def is_settled() -> bool:
-            return bool(query(address, f"SELECT count(*) >= {len(orders)} FROM shipments")[0][0])
-
-        if not wait_for(is_settled, SETTLED):
-            say((folder / "log").read_text()[-4000:] + (folder / "errors").read_text()[-2000:])
+        orders = query(address, "SELECT customer, n FROM orders")
+        ensure_grows(folder, address, len(orders))
         time.sleep(2)  # for what comes twice
-    say(f"{len(orders)} orders, {dict(counts)}")
+    say(f"{len(orders)} orders, {3 * len(orders)} units, {dict(counts)}")
     for table in ("bills", "shipments"):
-        found = query(address, f"SELECT key, n FROM {table} ORDER BY id")
+        found = query(address, f"SELECT customer, n FROM {table} ORDER BY id")
         check(table, orders, found)
+
+
+def disturbances(
+    running: Processes, broker: RedisServer, database: DatabaseServer | None
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield what goes wrong next, and how often it may: mostly processes die or freeze, now and then a server."""
+    chance = random.Random(SEED)
+    for number in count():
+        time.sleep(chance.uniform(0.3, 1.5))
+        process, away = chance.randrange(len(ROLES)), chance.choice([0.0, 1.0, LEASE * 1.3])
+        if number % 5 == 1 and database is not None:
+            yield "database killed", partial(take_away, database, away)
+        elif number % 5 == 2:
+            yield "broker killed", partial(take_away, broker, away)
+        elif chance.random() < 0.25:
+            yield "process frozen", partial(running.stop, process, away)
+        else:
+            yield "process killed", partial(running.kill, process)
+
+
+def take_away(server: RedisServer | DatabaseServer, seconds: float) -> None:
+    """Kill a server, and start it again with the data that it has."""
+    server.kill()
+    time.sleep(seconds)
+    server.start()
+
+
+def count_of(address: str, table: str) -> int:
+    found: int = query(address, f"SELECT count(*) FROM {table}")[0][0]
+    return found
+
+
+def ensure_grows(folder: Path, address: str, wanted: int) -> None:
+    """Wait until so many shipments are there; fail if for a long time none is added."""
+    before, ends = 0, time.monotonic() + SETTLED
+    while (shipments := count_of(address, "shipments")) < wanted:
+        if shipments > before:
+            before, ends = shipments, time.monotonic() + SETTLED
+        if time.monotonic() > ends:
+            say((folder / "log").read_text()[-4000:] + (folder / "errors").read_text()[-2000:])
+            return  # the comparison says what is missing
+        time.sleep(0.5)
 
 
 def check(table: str, orders: Sequence[tuple[int, int]], found: Sequence[tuple[int, int]]) -> None:
@@ -139,20 +176,18 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def wait_for(met: Callable[[], bool], seconds: float) -> bool:
-    ends = time.monotonic() + seconds
-    while not met():
-        if time.monotonic() > ends:
-            return False
-        time.sleep(0.2)
-    return True
-
-
-def test_processes_that_are_killed_lose_nothing_on_sqlite(tmp_path: Path) -> None:
-    prove(tmp_path, str(tmp_path / "shop.db"))
+@pytest.mark.parametrize("driver", ["", "sqlite+aiosqlite:///"], ids=["sqlite3", "aiosqlite"])
+def test_processes_that_are_killed_lose_nothing_on_sqlite(driver: str, tmp_path: Path) -> None:
+    prove(tmp_path, f"{driver}{tmp_path}/shop.db")
 
 
 def test_processes_that_are_killed_lose_nothing_on_postgresql(tmp_path: Path) -> None:
     with PostgresServer() as server:
-        # The server is killed, too: it finds again what it has committed.
-        prove(tmp_path, server.url("asyncpg", "postgres"), lambda _: server.restart())
+        prove(tmp_path, server.url("asyncpg", "postgres"), server)
+
+
+def test_processes_that_are_killed_lose_nothing_on_mariadb(tmp_path: Path) -> None:
+    if shutil.which("mariadbd") is None and not os.environ.get(REQUIRED_VARIABLE):
+        pytest.skip("mariadbd is not installed")
+    with MariaDBServer() as server:
+        prove(tmp_path, server.url("asyncmy", "mysql"), server)

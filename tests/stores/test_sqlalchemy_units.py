@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from diator import (
     NotCommittedError,
     NotificationEvent,
     Publish,
+    Query,
     Retry,
     contract,
 )
@@ -47,6 +50,10 @@ add_tables(Base.metadata)
 @dataclass(frozen=True)
 class Order(Command[None]):
     number: int = 7
+
+
+@dataclass(frozen=True)
+class CountOrders(Query[int]): ...
 
 
 @contract("shop.ordered", key="number")
@@ -322,11 +329,10 @@ async def test_a_commit_that_fails_for_a_deferred_constraint_stores_nothing(benc
         assert (shop.column("SELECT count(*) FROM lines"), shop.stored) == ([0], 0)
 
 
-@pytest.mark.parametrize("thread", [False, True])
-async def test_a_sync_session_and_handler_commit_with_their_events(bench: Make, thread: bool) -> None:
+async def test_a_sync_session_and_handler_commit_with_their_events(bench: Make) -> None:
     shop = bench(sync=True)
 
-    @shop.app.command(thread=thread)
+    @shop.app.command(thread=True)
     def order(command: Order, session: Session, publish: Publish[Ordered]) -> None:
         session.add(Row(number=command.number))
         publish(Ordered(command.number))
@@ -343,7 +349,7 @@ async def test_a_sync_session_and_handler_commit_with_their_events(bench: Make, 
         assert shop.stored == 2
 
 
-async def test_handlers_that_block_the_event_loop_are_named_at_startup(bench: Make) -> None:
+async def test_handlers_that_block_the_event_loop_are_rejected_at_startup(bench: Make) -> None:
     shop = bench(sync=True)
 
     @shop.app.command
@@ -352,17 +358,50 @@ async def test_handlers_that_block_the_event_loop_are_named_at_startup(bench: Ma
     @shop.app.on_event
     async def bill(event: Ordered, session: Session) -> None: ...
 
+    @shop.app.query
+    def count(query: CountOrders, session: Session) -> int:
+        return 0
+
     @shop.app.on_event(thread=True)
     def ship(event: Ordered, session: Session) -> None: ...
 
     @shop.app.on_event(once=False)
     def mail(event: Ordered) -> None: ...
 
-    found = {problem.fix: problem for problem in shop.app.check()}
-    assert {(problem.code, problem.severity) for problem in found.values()} == {("blocking-session", "warning")}
-    assert list(found) == ["add thread=True", "write it with plain `def`, and add thread=True"]
-    assert "order uses Session, whose statements block the event loop" in found["add thread=True"].text
+    found = {problem.text.split()[2]: problem for problem in shop.app.check()}
+    assert {name: (problem.code, problem.severity, problem.fix) for name, problem in found.items()} == {
+        "order": ("blocking-session", "error", "add thread=True, or use a session of asyncio"),
+        "bill": (
+            "blocking-session",
+            "error",
+            "write it with plain `def`, and add thread=True, or use a session of asyncio",
+        ),
+        "count": ("blocking-session", "warning", "add thread=True"),
+    }
+    text = "order uses Session, whose statements block the event loop: one that waits for a row that another unit"
+    assert text in found["order"].text
     assert not list(bench(sync=False).app.check())
+
+
+async def test_commit_of_a_sync_session_waits_for_locks_outside_the_event_loop(bench: Make) -> None:
+    shop, first_has_lock, second_has_run = bench(sync=True), threading.Event(), threading.Event()
+
+    @shop.app.command(thread=True)
+    def order(command: Order, session: Session, publish: Publish[Ordered]) -> None:
+        session.add(Row(number=command.number))
+        if command.number == 1:
+            session.flush()
+            first_has_lock.set()
+            assert second_has_run.wait(10)
+            time.sleep(0.2)
+        else:
+            second_has_run.set()  # what it has added is written at the end
+
+    async with shop.app:
+        first = asyncio.ensure_future(shop.app.send(Order(1)))
+        await asyncio.to_thread(first_has_lock.wait)
+        await asyncio.gather(first, shop.app.send(Order(2)))
+        assert shop.orders == [1, 2]
 
 
 async def test_commands_that_overlap_keep_their_own_transactions(bench: Make) -> None:

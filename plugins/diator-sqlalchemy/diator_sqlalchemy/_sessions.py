@@ -51,3 +51,8 @@ async def run(session: AnySession, function: Callable[[Connection], T], *, flush
     if isinstance(session, (AsyncSession, AsyncConnection)):
         return await session.run_sync(on_connection)
     return await in_thread(on_connection, session)  # it may wait for a unit that needs the event loop to commit
+
+
+def has_pending(session: AnySession) -> bool:
+    """Tell whether a session has objects that it would write at its commit."""
+    return isinstance(session, (AsyncSession, Session)) and bool(session.new or session.dirty or session.deleted)

@@ -16,7 +16,7 @@ from diator.errors import EarlyCommitError, NotCommittedError, StoreError
 from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement
 from diator_sqlalchemy._database import begin, is_temporary, store_error
 from diator_sqlalchemy._outbox import Outbox
-from diator_sqlalchemy._sessions import AnySession, run
+from diator_sqlalchemy._sessions import AnySession, has_pending, run
 
 T = TypeVar("T")
 
@@ -62,7 +62,9 @@ class JoinedTransaction:
             raise store_error(error) from error
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
-        """Write rows to the outbox."""
+        """Write rows to the outbox, and before them what the session has not written yet."""
+        if not messages and not has_pending(self._session):
+            return
         await self._connected()
         await run(self._session, lambda connection: self._on(connection).write(connection, messages), flush=True)
 
