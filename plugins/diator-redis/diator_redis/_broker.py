@@ -11,12 +11,12 @@ from diator.brokers.port import BrokerCapability, DeadLetter, Subscription, Subs
 from diator.options import COUNT, POSITIVE, TEXT, Rule, optional, require
 from diator_redis._client import Client
 from diator_redis._dead_letters import DeadLetters
-from diator_redis._keys import Keys
+from diator_redis._keys import KeyNames
 from diator_redis._publisher import Commands
 from diator_redis._queues import Queues
 from diator_redis._receiver import StreamReceiver
 from diator_redis._server import ServerBroker
-from diator_redis._settings import split
+from diator_redis._settings import split_settings
 from diator_redis._streams import Streams
 from diator_redis._subscriptions import Subscriptions
 from diator_redis._topics import Topics
@@ -30,7 +30,7 @@ _OPTIONS: dict[str, tuple[Parse, Rule]] = {
     "timeout": (a_number, POSITIVE),
 }
 SETTINGS: dict[str, Parse] = {name: parse for name, (parse, _) in _OPTIONS.items()}
-"""What an address may say of the broker, and how it is read."""
+"""The settings that an address may contain, and how each is parsed."""
 
 _LATER = BrokerCapability.DELAYED_RETRY | BrokerCapability.SCHEDULES | BrokerCapability.DEAD_LETTERS
 
@@ -41,12 +41,13 @@ class RedisBroker(ServerBroker):
     Args:
         url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, also one of a
             Sentinel. A client stays open when the broker closes.
-        prefix: How the name of each key begins.
-        lease: For how many seconds a delivery is its receiver's own before it must be renewed.
-        max_length: Beyond so many entries a stream loses what all its subscriptions have settled; ``None``: never.
-        max_age: After so many seconds entries go that all subscriptions have settled; ``None``: never.
-        abandoned_after: A backlog that nobody has read for so many seconds is reported.
-        timeout: How many seconds Redis may take to answer before it counts as away.
+        prefix: The prefix of all keys.
+        lease: Seconds until a delivery expires unless its receiver renews it.
+        max_length: Entries of a stream beyond which those that all subscriptions have settled are removed; ``None``:
+            never.
+        max_age: Seconds after which entries that all subscriptions have settled are removed; ``None``: never.
+        abandoned_after: Seconds without a worker after which a backlog is reported.
+        timeout: Seconds to wait for an answer before Redis counts as unavailable.
     """
 
     capabilities = (
@@ -76,14 +77,14 @@ class RedisBroker(ServerBroker):
         super().__init__(url_or_client, timeout, SETTINGS)
         self.lease = lease
         """Seconds for which a delivery belongs to its receiver."""
-        self._keys = Keys(prefix)
+        self._keys = KeyNames(prefix)
         self._limits = (max_length, max_age, abandoned_after)
         self._known: set[str] = set()
 
     @classmethod
     def from_url(cls, url: str) -> "RedisBroker":
         """Make a broker from an address whose query may have the settings: ``redis://host:6379/0?lease=60``."""
-        bare, settings = split(url, SETTINGS)
+        bare, settings = split_settings(url, SETTINGS)
         return cls(bare, **settings)
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class RedisBroker(ServerBroker):
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
-        await self._opened().greet()  # the server may have been away when `connect` asked
+        await self._opened().greet()  # the server may have been unavailable when `connect` asked
         created: list[str] = []
         for subscription in subscriptions:
             self._known.update(topic.name for topic in subscription.topics)
@@ -117,7 +118,7 @@ class RedisBroker(ServerBroker):
         return await self._subscriptions.unsubscribed(topics)
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Tell how subscriptions stand. Raises `~diator.BrokerError`."""
+        """Return the status of subscriptions. Raises `~diator.BrokerError`."""
         self._opened()
         return [await self._subscriptions.status(subscription) for subscription in subscriptions]
 
@@ -138,7 +139,7 @@ class RedisBroker(ServerBroker):
         """Open a receiver. Raises `~diator.BrokerError`."""
         client = self._opened()
         self._known.update(topic.name for topic in subscription.topics)
-        self._topics.read(subscription)
+        self._topics.add_subscription(subscription)
         access = (client, self._keys, subscription, secrets.token_hex(8), self.lease)
         source = Queues(*access) if subscription.ordered else Streams(*access, self._topics.expect)
         restore = partial(self._subscriptions.restore, subscription)
@@ -147,9 +148,9 @@ class RedisBroker(ServerBroker):
         return receiver
 
     async def trim(self) -> None:
-        """Trim the streams of all topics that were applied or subscribed to here, now. Raises `~diator.BrokerError`.
+        """Trim the streams of all topics that this broker has applied or subscribed to.
 
-        Workers and publishers do it by themselves now and then.
+        Workers and publishers trim periodically; call this only to trim immediately. Raises `~diator.BrokerError`.
         """
         self._opened()
         for name in sorted(self._known):
@@ -161,17 +162,17 @@ class RedisBroker(ServerBroker):
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:
         """Return a page of the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
-        return await self._letters(subscription).page(after, limit)
+        return await self._access(subscription).page(after, limit)
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Deliver dead letters again; return the ids of those that were still there. Raises `~diator.BrokerError`."""
-        letters = self._letters(subscription)
-        return [one for one in ids if await letters.replay(one)]
+        """Deliver dead letters again; return the ids of those that still existed. Raises `~diator.BrokerError`."""
+        dead_letters = self._access(subscription)
+        return [one for one in ids if await dead_letters.replay(one)]
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
-        letters = self._letters(subscription)
-        return [one for one in ids if await letters.purge(one)]
+        """Delete dead letters; return the ids of those that still existed. Raises `~diator.BrokerError`."""
+        dead_letters = self._access(subscription)
+        return [one for one in ids if await dead_letters.purge(one)]
 
-    def _letters(self, subscription: Subscription) -> DeadLetters:
+    def _access(self, subscription: Subscription) -> DeadLetters:
         return DeadLetters(self._opened(), self._keys, subscription)

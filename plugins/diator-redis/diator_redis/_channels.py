@@ -1,4 +1,4 @@
-"""Listening to channels of Pub/Sub."""
+"""Receiving from Pub/Sub channels."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ FAILURES = (redis_errors.RedisError, OSError, asyncio.TimeoutError)
 
 
 class Channels(NamedTuple):
-    """What a subscription listens to, and how it reads a message; ``None``: the message does not concern it."""
+    """The channels of a subscription, and how it reads a message; ``None``: the message is for another subscription."""
 
     names: Sequence[bytes]
     are_patterns: bool
@@ -34,7 +34,7 @@ class PubSubReceiver:
         self._timeout, self._name, self._channels, self._closed = client.timeout, name, channels, closed
         self._client: Any = Redis(connection_pool=client.pool)
         self._pubsub: Any = None
-        self._taken: list[Delivery] = []
+        self._received: list[Delivery] = []
         self._reading: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost_at: float | None = None
@@ -42,8 +42,8 @@ class PubSubReceiver:
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         """Wait for messages, and return at most ``limit`` of them. Raises `~diator.BrokerError`."""
         while not self._end.done():
-            if self._taken:
-                found, self._taken = self._taken[:limit], self._taken[limit:]
+            if self._received:
+                found, self._received = self._received[:limit], self._received[limit:]
                 return found
             reading = self._reading = self._reading or asyncio.ensure_future(self._read(limit))
             await asyncio.wait({reading, self._end}, return_when=asyncio.FIRST_COMPLETED)
@@ -61,7 +61,7 @@ class PubSubReceiver:
         return ()
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:  # noqa: ARG002
-        """Do nothing: no other receiver can get them."""
+        """Do nothing: there are no leases."""
         return ()
 
     async def aclose(self) -> None:
@@ -78,7 +78,7 @@ class PubSubReceiver:
     # Listening.
 
     async def open(self) -> None:
-        """Subscribe, and wait until the server has confirmed it. Raises `~diator.BrokerError`."""
+        """Subscribe, and wait for the confirmation of the server. Raises `~diator.BrokerError`."""
         try:
             await asyncio.wait_for(self._subscribe(), self._timeout)
         except FAILURES as error:
@@ -95,14 +95,18 @@ class PubSubReceiver:
         if self._lost_at is not None:
             gap = asyncio.get_running_loop().time() - self._lost_at
             self._lost_at = None
-            logger.warning("%s did not listen for %.1f s: what was published meanwhile is lost to it", self._name, gap)
+            logger.warning(
+                "%s did not listen for %.1f s: messages that were published during that time are lost to it",
+                self._name,
+                gap,
+            )
 
     async def _read(self, limit: int) -> None:
         if self._pubsub is None:
             await self.open()
         try:
             await self._wait()
-            while len(self._taken) < limit and await self._next(0.0):
+            while len(self._received) < limit and await self._next(0.0):
                 pass
         except FAILURES as error:
             self._lost_at = asyncio.get_running_loop().time()
@@ -110,23 +114,23 @@ class PubSubReceiver:
             raise translate(error) from error
 
     async def _wait(self) -> None:
-        """Wait for one message that concerns this subscription. A silent server is asked whether it is there."""
-        asked = False
-        while not self._taken:
+        """Wait for one message of this subscription. Ping a server that is silent for longer than the timeout."""
+        pinged = False
+        while not self._received:
             if await self._next(self._timeout):
-                asked = False
-            elif asked:
+                pinged = False
+            elif pinged:
                 raise redis_errors.TimeoutError("the server did not answer in time")
             else:
-                asked = True
+                pinged = True
                 await self._pubsub.ping()
 
     async def _next(self, timeout: float) -> bool:
-        """Take the next message; return whether there was one."""
+        """Read the next message; return whether there was one."""
         message = await self._pubsub.get_message(timeout=timeout)
         if message is not None and message["type"] in ("message", "pmessage"):
             delivery = self._channels.read(_as_bytes(message["channel"]), _as_bytes(message["data"]))
-            self._taken += [] if delivery is None else [delivery]
+            self._received += [] if delivery is None else [delivery]
         return message is not None
 
     async def _drop(self) -> None:

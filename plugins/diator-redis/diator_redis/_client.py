@@ -1,7 +1,7 @@
-"""Requests to Redis: the one place that sends commands over redis-py, whose types are partly ``Any``.
+"""Requests to Redis: the only module that sends commands over redis-py, whose types are partly ``Any``.
 
-Each exchange has a connection of a pool for itself. A client of redis-py repeats commands whose replies were lost,
-which would store messages twice, so its connections are used without one.
+Each exchange uses one connection of a pool exclusively. A client of redis-py repeats commands whose replies were lost,
+which would store messages twice, so this module uses connections directly.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from diator_redis._errors import NO_CLUSTER, POOL_IS_EMPTY, is_breaking, is_repl
 from diator_redis._scripts import TEXTS, Argument, Command, Script
 
 
-class Lost(Exception):  # noqa: N818 - stands for a reply
-    """What a command has instead of a reply: why, and whether it may have reached the server."""
+class Lost(Exception):  # noqa: N818 - takes the place of a reply
+    """Takes the place of a reply that did not arrive: why, and whether the server may have got the command."""
 
     def __init__(self, error: BaseException, *, sent: bool) -> None:
         super().__init__(error)
@@ -28,17 +28,17 @@ class Lost(Exception):  # noqa: N818 - stands for a reply
 
 
 class Client:
-    """Sends commands to one server, or to the master behind a Sentinel. An ``owned`` pool is closed with it."""
+    """Sends commands to one server, or to the master behind a Sentinel. It closes a pool that is ``owned``."""
 
     def __init__(self, pool: ConnectionPool, timeout: float, *, owned: bool = False) -> None:
         self.pool, self._owned = pool, owned
         self.timeout = timeout
-        """Seconds that the server has to answer."""
+        """Seconds to wait for an answer of the server."""
 
     async def send(self, *commands: Command, wait: float = 0.0) -> list[Any]:
-        """Return what became of each command: its reply, an error of the server, or `Lost`.
+        """Return the result of each command: its reply, an error of the server, or `Lost`.
 
-        ``wait``: seconds for which the server may keep them waiting on purpose.
+        ``wait``: seconds for which the commands themselves may block.
         """
         exchange = _Exchange(self.pool, commands)
         try:
@@ -56,7 +56,7 @@ class Client:
         pool: Any = self.pool
         if not isinstance(error, asyncio.TimeoutError):
             return error
-        if not exchange.is_sent and not pool.can_get_connection():  # one that waits for a free connection
+        if not exchange.is_sent and not pool.can_get_connection():  # all connections are in use
             return redis_errors.ConnectionError(f"{POOL_IS_EMPTY[1]} within {self.timeout:g} s")
         return redis_errors.TimeoutError("the server did not answer in time")
 
@@ -72,7 +72,7 @@ class Client:
         """Ensure that the server answers; return whether it is a node of a cluster. Raises `~diator.BrokerError`."""
         answer, about = await self.send((b"PING",), (b"HELLO",))
         checked(answer)
-        # An old server knows no HELLO.
+        # Servers before version 6 do not know HELLO.
         in_cluster = not isinstance(about, Exception) and as_mapping(about).get(b"mode") == b"cluster"
         if in_cluster and not is_cluster_fine:
             raise BrokerError(NO_CLUSTER)
@@ -81,12 +81,12 @@ class Client:
     async def aclose(self) -> None:
         """Close the connections."""
         if self._owned:
-            with contextlib.suppress(Exception):  # a server that is away can't be told
+            with contextlib.suppress(Exception):  # the server may be unavailable
                 await self.pool.aclose()
 
 
 class _Exchange:
-    """Commands that are written together, and the replies that have come."""
+    """Commands that are written together, and the replies that have arrived."""
 
     def __init__(self, pool: Any, commands: Sequence[Command]) -> None:
         self._pool, self._commands = pool, commands
@@ -94,11 +94,11 @@ class _Exchange:
         self.is_sent = False
 
     async def run(self) -> None:
-        # redis-py before 5.3 wants the name of a command.
+        # redis-py before 5.3 requires the name of a command.
         connection = await self._pool.get_connection()
         is_whole = False
         try:
-            # Newer pools return connections that the server has closed: a push of the server looks the same to them.
+            # Newer pools return connections that the server has closed: this looks like a push message to them.
             if await getattr(connection, "can_read", connection.can_read_destructive)():
                 await connection.disconnect(nowait=True)
                 await connection.connect()
@@ -114,7 +114,7 @@ class _Exchange:
             await self._pool.release(connection)
 
 
-if sys.version_info >= (3, 11):  # where `asyncio.wait_for` takes a task for each call, until 3.12
+if sys.version_info >= (3, 11):  # before 3.12 `asyncio.wait_for` creates a task for each call
 
     async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
         async with asyncio.timeout(seconds):
@@ -134,14 +134,14 @@ def checked(reply: Any) -> Any:
 
 
 def as_mapping(reply: Any) -> dict[bytes, Any]:
-    """Return names and values, which RESP2 writes as a list, by their names: the first of equal ones."""
+    """Return a mapping, which RESP2 writes as a list of names and values; the first of equal names counts."""
     if hasattr(reply, "items"):
         return dict(reply)
     return dict(zip(reply[-2::-2], reply[::-2], strict=False))
 
 
 def _packed(command: Command) -> bytes:
-    """Return a command as it travels; redis-py takes several times as long, which is most of what a message costs."""
+    """Return a command in the wire format. redis-py takes several times as long, most of the time of a message."""
     parts = [b"*%d\r\n" % len(command)]
     for argument in command:
         value = argument if isinstance(argument, bytes) else str(argument).encode()

@@ -9,36 +9,36 @@ from diator.brokers.port import DeadLetter, MoveToDeadLetters, Subscription
 from diator.errors import BrokerError
 from diator_redis._client import Client, as_mapping
 from diator_redis._entries import as_count, body_of
-from diator_redis._keys import Keys
+from diator_redis._keys import KeyNames
 from diator_redis._scripts import REPLAY
 
-_NOT_OF_EVENT = (b"w", b"t", b"f", b"d")
+_OWN_FIELDS = (b"w", b"t", b"f", b"d")
 
 _reasons = msgspec.json.Decoder(MoveToDeadLetters)
 _encoder = msgspec.json.Encoder()
 
 
 def encode_reason(outcome: MoveToDeadLetters) -> bytes:
-    """Write why a message became a dead letter."""
+    """Return the reason why a message became a dead letter as JSON."""
     return _encoder.encode(outcome)
 
 
 class DeadLetters:
     """The dead letters of one subscription."""
 
-    def __init__(self, client: Client, keys: Keys, subscription: Subscription) -> None:
+    def __init__(self, client: Client, keys: KeyNames, subscription: Subscription) -> None:
         self._client, self._name = client, subscription.name
-        self._dead, self._again = keys.dead(subscription.name), keys.again(subscription.name)
+        self._dead_letters, self._redelivery = keys.dead_letters(subscription.name), keys.redelivery(subscription.name)
 
     async def page(self, after: str | None, limit: int) -> list[DeadLetter]:
-        """Return at most ``limit``, in the order in which they became dead letters, behind the one with this id."""
+        """Return at most ``limit``, oldest first, after the one with this id."""
         if after is not None and not _is_id(after):
-            raise BrokerError(f"{after!r} is not the id of a dead letter; expected one that a page has had")
+            raise BrokerError(f"{after!r} is not the id of a dead letter; expected the id of one that a page contained")
         start = b"-" if after is None else b"(" + after.encode()
-        page = await self._client.call(b"XRANGE", self._dead, start, b"+", b"COUNT", limit)
-        return [self._letter(id_.decode(), as_mapping(fields)) for id_, fields in page]
+        page = await self._client.call(b"XRANGE", self._dead_letters, start, b"+", b"COUNT", limit)
+        return [self._dead_letter(id_.decode(), as_mapping(fields)) for id_, fields in page]
 
-    def _letter(self, id_: str, fields: dict[bytes, bytes]) -> DeadLetter:
+    def _dead_letter(self, id_: str, fields: dict[bytes, bytes]) -> DeadLetter:
         milliseconds = int(id_.partition("-")[0])
         return DeadLetter(
             id=id_,
@@ -48,16 +48,16 @@ class DeadLetters:
             dead_lettered_at=datetime.fromtimestamp(min(milliseconds / 1000, 253402300799), timezone.utc),
             deliveries=as_count(fields.get(b"d", b"0")),
             headers={},
-            body=body_of({name: value for name, value in fields.items() if name not in _NOT_OF_EVENT}),
+            body=body_of({name: value for name, value in fields.items() if name not in _OWN_FIELDS}),
         )
 
     async def replay(self, id_: str) -> bool:
-        """Deliver one again; false if it is gone. Raises `~diator.BrokerError`."""
-        return _is_id(id_) and bool(await self._client.run(REPLAY, [self._dead, self._again], [id_]))
+        """Deliver one again; false if it no longer exists. Raises `~diator.BrokerError`."""
+        return _is_id(id_) and bool(await self._client.run(REPLAY, [self._dead_letters, self._redelivery], [id_]))
 
     async def purge(self, id_: str) -> bool:
-        """Delete one permanently; false if it is gone. Raises `~diator.BrokerError`."""
-        return _is_id(id_) and bool(await self._client.call(b"XDEL", self._dead, id_))
+        """Delete one permanently; false if it no longer exists. Raises `~diator.BrokerError`."""
+        return _is_id(id_) and bool(await self._client.call(b"XDEL", self._dead_letters, id_))
 
 
 def _is_id(text: str) -> bool:

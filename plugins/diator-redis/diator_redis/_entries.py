@@ -1,18 +1,18 @@
-"""The fields of entries in streams: any bytes at all may be in them.
+"""The fields of entries in streams. Other programs may write any bytes.
 
-``e`` is the event and ``k`` its key; dead letters have ``w``, their reason, and ``d``, their deliveries, besides.
-``x`` says what is wrong with an entry that could not be kept as it was.
+``e`` is the event and ``k`` its key; dead letters also have ``w``, their reason, and ``d``, their delivery count.
+``x`` says what is wrong with an entry that could not be stored unchanged.
 """
 
 
 def body_of(values: dict[bytes, bytes]) -> bytes:
-    """Return the event; of an entry that has none all its fields."""
+    """Return the event, or all fields of an entry that has none."""
     body = values.get(b"e")
     return b"\n".join(b"%b=%b" % pair for pair in values.items()) if body is None else body
 
 
-def damage_of(values: dict[bytes, bytes], own: bool) -> str | None:
-    """Return what is wrong with the fields of an entry; ``own``: it was written by a script for this subscription."""
+def find_read_error(values: dict[bytes, bytes], own: bool) -> str | None:
+    """Return what is wrong with the fields of an entry; ``own``: a script of this subscription wrote it."""
     if own and b"x" in values:
         return values[b"x"].decode(errors="backslashreplace") or "it is damaged"
     if not values:

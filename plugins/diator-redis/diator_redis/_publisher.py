@@ -1,7 +1,7 @@
-"""Publishing: messages of calls that come while an exchange is under way leave together with the next one.
+"""Publishing: messages that are published during an exchange with the server are sent together in the next one.
 
-Each call learns of its own messages only. The server replies to each command, so it is known what was not stored as
-long as a reply comes.
+Each call gets the outcome of its own messages only. The server replies to each command, so it is known which messages
+were not stored, unless the reply is lost.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from diator_redis._scripts import Command
 
 MAX_MESSAGES = 500
 MAX_BYTES = 4_000_000
-"""What one exchange carries at most; a single message may have more."""
+"""Limits of one exchange; a single message may be larger."""
 
 Commands = Callable[[Sequence[OutgoingMessage]], Iterable[tuple[Sequence[int], Command]]]
 """Returns commands that store messages, each with the positions of its messages."""
 
 
 class Publisher:
-    """Sends the messages of all callers, one exchange after the other."""
+    """Sends the messages of all callers, one exchange after another."""
 
     def __init__(self, client: Client, commands: Commands) -> None:
         self._client, self._commands = client, commands
@@ -35,7 +35,7 @@ class Publisher:
         self._is_closed = False
 
     async def publish(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:
-        """Store messages, or raise `~diator.NotPublishedError` after so many seconds."""
+        """Store messages within ``timeout`` seconds. Raises `~diator.NotPublishedError`."""
         if self._is_closed:
             raise NotPublishedError(messages) from BrokerUnavailableError("the broker was closed")
         call = _Call(messages)
@@ -54,7 +54,7 @@ class Publisher:
             raise NotPublishedError(call.unsent, call.unknown) from failure
 
     async def aclose(self) -> None:
-        """Reject what waits, and wait for what is under way."""
+        """Reject messages that were not sent yet, and wait for the current exchange."""
         self._is_closed = True
         for call in self._waiting:
             call.give_up(BrokerUnavailableError("the broker was closed"))
@@ -67,12 +67,12 @@ class Publisher:
                 try:
                     for batch in _batches([(call, message) for call in calls for message in call.messages]):
                         await self._send(batch)
-                except Exception as error:  # noqa: BLE001 - told to the callers
+                except Exception as error:  # noqa: BLE001 - raised to the callers
                     for call in calls:
                         call.give_up(error)
                 for call in calls:
                     call.end()
-                await asyncio.sleep(0)  # a caller that was just answered often has the next message
+                await asyncio.sleep(0)  # a caller whose call has just returned often publishes again
         finally:
             self._task = None
 
@@ -86,7 +86,7 @@ class Publisher:
                 yield call
 
     async def _send(self, batch: Sequence["_Item"]) -> None:
-        # What follows a failure of its own call stays, or it would overtake.
+        # Messages behind a failed one of the same call are not sent: they would overtake it.
         for call, message in batch:
             if call.cause is not None:
                 call.fail(message, call.cause, sent=False)
@@ -100,7 +100,7 @@ class Publisher:
 
 
 class _Call:
-    """The messages of one caller, and what became of them."""
+    """The messages of one caller, and their outcomes."""
 
     __slots__ = ("cause", "done", "is_started", "messages", "unknown", "unsent")
 
@@ -118,7 +118,7 @@ class _Call:
             self.cause = self.cause or cause
 
     def give_up(self, cause: BaseException | None = None) -> None:
-        """Answer the caller now, by default as its time is over, whatever becomes of the messages later."""
+        """End the call now, by default because of its timeout; what happens to the messages later is ignored."""
         cause = cause or redis_errors.TimeoutError("not published in time")
         known = {*map(id, self.unsent), *map(id, self.unknown)}
         for message in self.messages:
@@ -135,11 +135,11 @@ _Item = tuple[_Call, OutgoingMessage]
 
 
 def _failures(reply: Any, count: int) -> Iterator[tuple[int, BaseException, bool]]:
-    """Return which messages of a command were not stored, why, and whether they may have been."""
+    """Yield the position of each message of a command that failed, its error, and whether it may have been stored."""
     if isinstance(reply, Exception):
         error, sent = (reply.error, reply.sent) if isinstance(reply, Lost) else (reply, False)
         yield from ((number, error, sent) for number in range(count))
-    elif not isinstance(reply, (bytes, int)):  # of a script: each message that it could not store, with the error
+    elif not isinstance(reply, (bytes, int)):  # a script returns the failed messages, each with its error
         for number, text in reply:
             yield number, redis_errors.ResponseError(text.decode(errors="backslashreplace")), False
 

@@ -9,13 +9,13 @@ from diator.brokers.address import Parse, a_flag, a_number
 from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import BrokerCapability, Delivery, Subscription, SubscriptionStatus, Topic
 from diator.options import POSITIVE, TEXT, one_of, require
-from diator_redis import _predecessor
+from diator_redis import _legacy
 from diator_redis._channels import Channels, PubSubReceiver
 from diator_redis._client import Client, as_mapping, checked
 from diator_redis._publisher import Commands
 from diator_redis._scripts import Command
 from diator_redis._server import ServerBroker
-from diator_redis._settings import split
+from diator_redis._settings import split_settings
 
 Wire = Literal["cloudevents", "diator-0.1"]
 
@@ -28,17 +28,17 @@ _OPTIONS = {"prefix": TEXT, "wire": one_of(*get_args(Wire)), "channel_prefix": T
 class RedisPubSubBroker(ServerBroker):
     """Events by Redis Pub/Sub: at most once, to every worker that listens at that moment.
 
-    Nothing is stored: what nobody hears is lost, a failure is not retried, and several workers of one subscription each
-    get every message. `RedisBroker` has none of these limits.
+    Nothing is stored: a message without a listener is lost, a failure is not retried, and each worker of a subscription
+    gets every message. `RedisBroker` has none of these limits.
 
     Args:
         url_or_client: An address (``redis://``, ``rediss://``, ``unix://``) or a `redis.asyncio.Redis`, which stays
             open.
-        prefix: How the name of each channel begins.
-        wire: ``"diator-0.1"`` writes and reads what diator 0.1 did, so that its publishers and subscribers keep
-            working.
-        channel_prefix: How the channels of diator 0.1 begin.
-        timeout: How many seconds Redis may take to answer before it counts as away.
+        prefix: The prefix of all channels.
+        wire: ``"diator-0.1"`` writes and reads the format of diator 0.1, so that its publishers and subscribers
+            keep working.
+        channel_prefix: The prefix of the channels of diator 0.1.
+        timeout: Seconds to wait for an answer before Redis counts as unavailable.
     """
 
     capabilities = BrokerCapability(0)
@@ -64,7 +64,7 @@ class RedisPubSubBroker(ServerBroker):
     @classmethod
     def from_url(cls, url: str) -> "RedisPubSubBroker":
         """Make a broker from an address: ``redis+pubsub://host:6379/0?wire=diator-0.1``; ``tls=true`` for TLS."""
-        bare, settings = split(url, SETTINGS)
+        bare, settings = split_settings(url, SETTINGS)
         scheme = "rediss" if settings.pop("tls", False) else "redis"
         return cls(f"{scheme}://{bare.partition('://')[2]}", **settings)
 
@@ -79,7 +79,7 @@ class RedisPubSubBroker(ServerBroker):
     def _commands(self, messages: Sequence[OutgoingMessage]) -> Iterator[tuple[Sequence[int], Command]]:
         for location, message in enumerate(messages):
             if self._wire == "diator-0.1":
-                channel, body = _predecessor.write(self._channel_prefix, message)
+                channel, body = _legacy.write(self._channel_prefix, message)
             else:
                 channel, body = self._channel(message.topic), message.structured
             yield [location], (b"PUBLISH", channel.encode(), body)
@@ -90,7 +90,7 @@ class RedisPubSubBroker(ServerBroker):
     # Subscriptions.
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
-        """Note that they are known; there is nothing to create, as a channel exists while somebody listens."""
+        """Record the subscriptions. There is nothing to create: a channel exists while a client listens."""
         self._applied.update(subscription.name for subscription in subscriptions)
         return ()
 
@@ -98,23 +98,23 @@ class RedisPubSubBroker(ServerBroker):
         """Return the topics among these without a listener now. Raises `~diator.BrokerError`."""
         client, names = self._opened(), list(topics)
         if self._wire == "diator-0.1" or await client.greet(is_cluster_fine=True):
-            return ()  # who listens to patterns, or at another node of a cluster, is not known by channel
+            return ()  # NUMSUB does not count listeners to patterns or at other nodes
         channels = [self._channel(name).encode() for name in names]
         counts, patterns = await client.send((b"PUBSUB", b"NUMSUB", *channels), (b"PUBSUB", b"NUMPAT"))
         if checked(patterns):
             return ()
-        heard = as_mapping(checked(counts))
-        return [name for name, channel in zip(names, channels, strict=True) if not heard.get(channel)]
+        listeners = as_mapping(checked(counts))
+        return [name for name, channel in zip(names, channels, strict=True) if not listeners.get(channel)]
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Tell which were applied here: the server knows none."""
+        """Return which subscriptions were applied here: the server does not store any."""
         return [
             SubscriptionStatus(subscription.name, exists=subscription.name in self._applied)
             for subscription in subscriptions
         ]
 
     async def subscribe(self, subscription: Subscription, /) -> PubSubReceiver:
-        """Begin to listen. Raises `~diator.BrokerError`."""
+        """Start listening. Raises `~diator.BrokerError`."""
         channels = self._channels(subscription)
         receiver = PubSubReceiver(self._opened(), subscription.name, channels, self._receivers.discard)
         await receiver.open()
@@ -123,7 +123,7 @@ class RedisPubSubBroker(ServerBroker):
 
     def _channels(self, subscription: Subscription) -> Channels:
         if self._wire == "diator-0.1":
-            return _predecessor.channels(self._channel_prefix, subscription)
+            return _legacy.channels(self._channel_prefix, subscription)
         topics = {self._channel(topic.name).encode(): topic.name for topic in subscription.topics}
 
         def read(channel: bytes, body: bytes) -> Delivery:

@@ -1,9 +1,9 @@
-"""The queues of an ordered subscription, in Redis: what is read from its streams goes into a queue for each key.
+"""The queues of an ordered subscription, in Redis: entries that are read from its streams go into a queue for each key.
 
-A worker leases keys, and with them the first entries of their queues; until then no other worker gets anything of them.
-An entry without a key is alone in its queue. All that says so is in Redis, and each change of it is one script, so that
-a worker which dies leaves nothing behind but its leases, and one that was stopped past its lease can change nothing
-when it wakes up. Waiting is done with XREAD, which takes nothing.
+A worker leases keys, and with them the first entries of their queues. While a lease lasts, no other worker gets entries
+of that key. An entry without a key has a queue of its own. All state is in Redis, and one script makes each change:
+a worker that dies leaves only its leases behind, and one that was stopped past its lease can no longer settle anything.
+Workers wait with XREAD, which delivers nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 from diator.brokers.port import Ack, Delivery, Outcome, Release, RetryAfter, Subscription
 from diator_redis._client import Client, as_mapping
 from diator_redis._dead_letters import encode_reason
-from diator_redis._entries import body_of, damage_of
-from diator_redis._keys import Keys
-from diator_redis._scripts import LEAVE, SETTLE, TAKE, Argument, Script
+from diator_redis._entries import body_of, find_read_error
+from diator_redis._keys import KeyNames
+from diator_redis._scripts import CLAIM, RELEASE_ALL, SETTLE, Argument, Script
 
-LONGEST = 500
+MAX_BATCH = 500
 """Entries that one script delivers at most, since a script blocks the server."""
-MOST_UNANSWERED = 20
-"""Lost replies that are asked about; entries of others are redelivered when their lease expires."""
+MAX_UNANSWERED = 20
+"""Lost replies whose leases the next call ends; the leases of earlier ones expire."""
 
 _USUAL = ([b"e"], [b"e", b"k"])
-"""The names of the fields that Diator writes to the stream of a topic."""
+"""Names of the fields that Diator writes to the stream of a topic."""
 
 
-class Hold(NamedTuple):
+class OrderedReceipt(NamedTuple):
     """What identifies a delivery: its entry, its queue, and the lease under which it was delivered."""
 
     number: int
@@ -37,7 +37,7 @@ class Hold(NamedTuple):
 class Queues:
     """One worker's access to the queues of a subscription."""
 
-    def __init__(self, client: Client, keys: Keys, subscription: Subscription, consumer: str, lease: float) -> None:
+    def __init__(self, client: Client, keys: KeyNames, subscription: Subscription, consumer: str, lease: float) -> None:
         self._client, self._subscription = client, subscription
         self._consumer, self._lease = consumer, lease
         self._streams = keys.streams(subscription)
@@ -45,20 +45,20 @@ class Queues:
         self._names = keys.queues(subscription.name)
         self._serial = 0
         self._unanswered: list[str] = []
-        """Tokens whose reply was lost: entries may have been delivered under them."""
+        """Tokens whose reply was lost: they may have leases."""
         self._positions: list[bytes] = []
-        """After which ids something is new, in the bell and in the streams."""
+        """The last known ids in the wakeup stream and in the streams: entries behind them are new."""
         self._next_change: float | None = None
         self._topics: list[Argument] = [topic.name.encode() for topic in subscription.topics]
 
     # Reading.
 
-    async def take(self, limit: int, found: list[Delivery]) -> bool:
+    async def claim(self, limit: int, found: list[Delivery]) -> bool:
         """Append at most this many deliveries; return whether to call again immediately."""
         self._serial += 1
         token = f"{self._consumer}#{self._serial}"
-        unanswered, self._unanswered = self._unanswered, [*self._unanswered[-MOST_UNANSWERED:], token]
-        reply = await self._run(TAKE, [token, min(limit, LONGEST), *unanswered])
+        unanswered, self._unanswered = self._unanswered, [*self._unanswered[-MAX_UNANSWERED:], token]
+        reply = await self._run(CLAIM, [token, min(limit, MAX_BATCH), *unanswered])
         self._unanswered = []
         wait, more, count = reply[:3]
         self._next_change = wait / 1000 if wait >= 0 else None
@@ -71,12 +71,12 @@ class Queues:
             number, id_, failures, deliveries, queue, count = reply[at : at + 6]
             begin, at = at + 6, at + 6 + max(count, 0)
             topic, fields = self._streams[int(number) - 1].topic, reply[begin:at]
-            damage: str | None = None
-            if topic is not None and fields[::2] in _USUAL:  # nearly all
+            read_error: str | None = None
+            if topic is not None and fields[::2] in _USUAL:  # the usual case
                 body, key = fields[1], fields[3] if count == 4 else None
             else:
                 values = as_mapping(fields)
-                body, key, damage = body_of(values), values.get(b"k"), damage_of(values, topic is None)
+                body, key, read_error = body_of(values), values.get(b"k"), find_read_error(values, topic is None)
                 topic = self._topic_of(values) if topic is None else topic
             yield Delivery(
                 topic,
@@ -84,16 +84,16 @@ class Queues:
                 key=None if key is None else key.decode(errors="surrogateescape"),
                 failures=failures,
                 deliveries=deliveries + 1,
-                read_error=damage,
-                receipt=Hold(number, id_, queue, token),
+                read_error=read_error,
+                receipt=OrderedReceipt(number, id_, queue, token),
             )
 
     def _topic_of(self, fields: dict[bytes, bytes]) -> str:
         return fields[b"t"].decode(errors="backslashreplace") if b"t" in fields else self._subscription.topics[0].name
 
-    async def wait(self, longest: float) -> None:
-        """Wait until there may be something to take, or the time is over."""
-        seconds = max(0.001, min(one for one in (longest, self._lease / 3, self._next_change) if one is not None))
+    async def wait(self, max_wait: float) -> None:
+        """Wait until there may be new messages, at most this many seconds."""
+        seconds = max(0.001, min(one for one in (max_wait, self._lease / 3, self._next_change) if one is not None))
         names = [self._names[8], *self._stream_names]
         head = (b"XREAD", b"COUNT", 1, b"BLOCK", max(1, int(seconds * 1000)), b"STREAMS")
         await self._client.call(*head, *names, *self._positions, wait=seconds)
@@ -104,14 +104,14 @@ class Queues:
         """Settle, or renew the leases of those without an outcome; return the deliveries whose lease was lost."""
         arguments = [*self._topics]
         for delivery, outcome in settlements:
-            hold: Hold = delivery.receipt
-            arguments += (hold.queue, hold.number, hold.id, hold.token, *as_arguments(outcome))
+            receipt: OrderedReceipt = delivery.receipt
+            arguments += (receipt.queue, receipt.number, receipt.id, receipt.token, *as_arguments(outcome))
         lost: Sequence[int] = await self._run(SETTLE, arguments) if settlements else ()
         return [settlements[number][0] for number in lost]
 
-    async def leave(self) -> None:
-        """Release everything as if it had not been delivered."""
-        await self._run(LEAVE, [])
+    async def release_all(self) -> None:
+        """Release all entries of this worker; their delivery does not count."""
+        await self._run(RELEASE_ALL, [])
 
     async def _run(self, script: Script, arguments: Sequence[Argument]) -> Any:
         names = [*self._names, *self._stream_names]
@@ -130,4 +130,4 @@ def as_arguments(outcome: Outcome | None) -> tuple[Argument, Argument]:
         return "release", ""
     if isinstance(outcome, RetryAfter):
         return "retry", max(0, int(outcome.delay * 1000))
-    return "park", encode_reason(outcome)
+    return "dead_letter", encode_reason(outcome)

@@ -18,7 +18,7 @@ MAX_WAIT = 5.0
 
 
 class StreamReceiver:
-    """The receiver of one subscription. ``restore`` creates what someone has deleted at the server."""
+    """The receiver of one subscription. ``restore`` creates groups that were deleted at the server."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class StreamReceiver:
         closed: Callable[["StreamReceiver"], None],
     ) -> None:
         self._source, self._restore, self._closed = source, restore, closed
-        self._taking = asyncio.Lock()
+        self._claiming = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -36,9 +36,9 @@ class StreamReceiver:
         found: list[Delivery] = []
         while not self._end.done():
             try:
-                has_more = await shielded(self._take(limit, found))
+                has_more = await shielded(self._claim(limit, found))
             except asyncio.CancelledError:
-                with contextlib.suppress(BrokerError):  # then they are redelivered after their lease
+                with contextlib.suppress(BrokerError):  # then they are redelivered when their leases expire
                     await shielded(self._source.settle([(delivery, RELEASE) for delivery in found]))
                 raise
             if found:
@@ -47,12 +47,12 @@ class StreamReceiver:
                 await self._wait()
         return ()
 
-    async def _take(self, limit: int, found: list[Delivery]) -> bool:
-        async with self._taking:
+    async def _claim(self, limit: int, found: list[Delivery]) -> bool:
+        async with self._claiming:
             if self._end.done():
                 return False
             try:
-                return await self._source.take(limit, found)
+                return await self._source.claim(limit, found)
             except BrokerError as error:
                 if "NOGROUP" not in str(error):
                     raise
@@ -60,7 +60,7 @@ class StreamReceiver:
             return True
 
     async def _wait(self) -> None:
-        """Wait in a task: a cancel of `receive` does not cut its connection, and the next call waits on."""
+        """Wait in a task: cancelling `receive` does not cut its connection, and the next call continues."""
         waiting = self._waiting = self._waiting or asyncio.ensure_future(self._source.wait(MAX_WAIT))
         await asyncio.wait({waiting, self._end}, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done() and not self._end.done():
@@ -68,15 +68,15 @@ class StreamReceiver:
             waiting.result()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Settle many; return those whose lease was lost. Raises `~diator.BrokerError`."""
+        """Settle deliveries; return those whose lease was lost. Raises `~diator.BrokerError`."""
         return await self._source.settle(settlements)
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
-        """Renew leases; return those that were lost already. Raises `~diator.BrokerError`."""
+        """Renew leases; return the deliveries whose lease was lost. Raises `~diator.BrokerError`."""
         return await self._source.settle([(delivery, None) for delivery in deliveries])
 
     async def aclose(self) -> None:
-        """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""
+        """Release unsettled messages and close. Idempotent; does not raise if the broker is unavailable."""
         if self._end.done():
             return
         self._end.set_result(None)
@@ -84,8 +84,10 @@ class StreamReceiver:
             self._waiting.cancel()
             await asyncio.gather(self._waiting, return_exceptions=True)
         try:
-            async with self._taking:
-                await self._source.leave()
+            async with self._claiming:
+                await self._source.release_all()
         except BrokerError as error:
-            logger.warning("unsettled messages could not be released and are redelivered after their lease: %s", error)
+            logger.warning(
+                "unsettled messages could not be released and are redelivered when their leases expire: %s", error
+            )
         self._closed(self)

@@ -1,4 +1,4 @@
-"""The Lua scripts: each move between two structures is one of them, so that no crash can come between."""
+"""The Lua scripts: one script makes each change of several keys, so a crash cannot leave it half done."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ Argument = bytes | str | int | float
 Command = Sequence[Argument]
 
 TEXTS: dict[Argument, bytes] = {}
-"""Scripts by the hashes that a server knows them under."""
+"""Scripts by their SHA-1 hashes, which EVALSHA takes."""
 
 
 class Script:
-    """One script, of one or several files."""
+    """One script, made of one or several files."""
 
     def __init__(self, *names: str) -> None:
         folder = files("diator_redis") / "lua"
@@ -25,6 +25,6 @@ class Script:
         return (b"EVALSHA", self._sha, len(keys), *keys, *arguments)
 
 
-PUBLISH, MOVE, TRIM, REPLAY, BACKLOG = map(Script, ("publish", "move", "trim", "replay", "backlog"))
-TAKE, SETTLE, LEAVE = (Script("queues", f"queue_{name}") for name in ("take", "settle", "leave"))
-SETTLE_STREAMS, RETURN = (Script("streams", f"stream_{name}") for name in ("settle", "return"))
+PUBLISH, DELIVER_DUE, TRIM, REPLAY, BACKLOG = map(Script, ("publish", "deliver_due", "trim", "replay", "backlog"))
+CLAIM, SETTLE, RELEASE_ALL = (Script("queues", f"queue_{name}") for name in ("claim", "settle", "release"))
+SETTLE_STREAMS, REDELIVER = (Script("streams", f"stream_{name}") for name in ("settle", "redeliver"))

@@ -1,4 +1,4 @@
-"""What both brokers do in the same way: connect, publish and close."""
+"""What both brokers have in common: connecting, publishing and closing."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from diator.brokers.envelope import OutgoingMessage
 from diator.errors import BrokerError, NotPublishedError
 from diator_redis._client import Client
 from diator_redis._publisher import Commands, Publisher
-from diator_redis._settings import check_client, connect_to, pool_of, shown
+from diator_redis._settings import check_client, connect_to, pool_of, telemetry_address
 
 
 class ServerBroker(ABC):
@@ -31,12 +31,12 @@ class ServerBroker(ABC):
 
     @abstractmethod
     def _open(self, client: Client) -> Commands:
-        """Get ready, and return how messages are stored."""
+        """Prepare for a new connection, and return the function that makes commands of messages."""
 
     @property
     def address(self) -> str | None:
         """The server's address in telemetry."""
-        return shown(self._address)
+        return telemetry_address(self._address)
 
     async def connect(self) -> None:
         """Open, and ensure that the server answers. Raises `~diator.BrokerError`."""
@@ -49,7 +49,7 @@ class ServerBroker(ABC):
         await client.call(b"PING")
 
     async def aclose(self) -> None:
-        """Close all that was opened."""
+        """Close receivers and connections."""
         if self._client is None:
             return
         await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
@@ -59,7 +59,7 @@ class ServerBroker(ABC):
         await client.aclose()
 
     async def _close(self) -> None:  # noqa: B027 - optional
-        """End what ``_open`` has begun."""
+        """Close what ``_open`` has created."""
 
     def _opened(self) -> Client:
         if self._client is None:

@@ -1,4 +1,4 @@
-"""Addresses: a plugin's own settings are taken off the query, the rest goes to redis-py."""
+"""Addresses: the broker reads its own settings from the query and passes the rest to redis-py."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _SERVER = "redis://localhost:6379/0"
 _SOCKET = "unix:///run/redis.sock"
 
 
-def split(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]:
+def split_settings(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]:
     """Return an address without the settings in its query, and these. Raises `~diator.ConfigurationError`."""
     address = _read(url, settings)
     parts = address.parts
@@ -25,7 +25,7 @@ def split(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]
 
 
 def _read(url: str, settings: Mapping[str, Parse]) -> Address:
-    """Take an address apart, and reject what redis-py would read as another one than was meant."""
+    """Parse an address, and reject what redis-py would read differently than it was meant."""
     is_socket = url.lower().startswith("unix:")
     write = f"write {_SOCKET}, with three slashes" if is_socket else f"write {_SERVER}"
     address = read_address(url, settings, _SOCKET if is_socket else _SERVER, leave_rest=True)
@@ -52,16 +52,16 @@ def _read(url: str, settings: Mapping[str, Parse]) -> Address:
 
 
 def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:
-    """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for what is unknown."""
+    """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for unknown settings."""
     known = ", ".join(sorted(settings))
     _read(url, {})
-    # A Client has a timer of its own, for all commands of an exchange.
+    # A Client has its own timer for all commands of an exchange.
     defaults: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": timeout, "max_connections": 2**31}
     defaults |= {} if url.startswith("unix") else {"socket_keepalive": True}
     try:
         make: Any = ConnectionPool
         pool: Any = make.from_url(url, **defaults)
-        pool.make_connection()  # refuses unknown settings; it opens nothing
+        pool.make_connection()  # rejects unknown settings; opens nothing
     except (ValueError, TypeError, redis_errors.RedisError) as error:
         raise bad_address(
             f"the broker's address can't be used: {error}",
@@ -71,7 +71,7 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
     return found
 
 
-def shown(address: "str | Redis") -> str | None:
+def telemetry_address(address: "str | Redis") -> str | None:
     """Return the address of the server for telemetry: without user, password and settings. A Sentinel has none."""
     if isinstance(address, str):
         parts = urlsplit(address)
@@ -88,7 +88,7 @@ def connect_to(address: "str | Redis", timeout: float, settings: Mapping[str, An
 
 
 def check_client(client: object) -> Redis:
-    """Refuse what is no client of redis-py for asyncio. Raises `~diator.ConfigurationError`."""
+    """Ensure that it is a client of redis-py for asyncio. Raises `~diator.ConfigurationError`."""
     if isinstance(client, RedisCluster):
         raise bad_address(f"{client!r} is a client of a Redis Cluster", NO_CLUSTER)
     if not isinstance(client, Redis):

@@ -1,8 +1,8 @@
-"""The streams of a subscription without order, which its workers read themselves, each as a consumer of the group.
+"""The streams of a subscription without order: its workers read them directly, each as a consumer of the group.
 
-What a worker has is pending for it in the streams. What comes again is appended to the subscription's own stream in
-one script, under a new id, so that a worker which was stopped past its lease can change nothing when it wakes up.
-Waiting is done with XREAD, which takes nothing.
+The messages of a worker are pending for it in the streams. A script that redelivers one appends it to the
+subscription's own stream under a new id, so a worker that was stopped past its lease can no longer settle it.
+Workers wait with XREAD, which delivers nothing.
 """
 
 import asyncio
@@ -12,21 +12,21 @@ from typing import Any
 from diator.brokers.port import Ack, Delivery, Outcome, RetryAfter, Subscription
 from diator.errors import BrokerError
 from diator_redis._client import Client, as_mapping, checked
-from diator_redis._entries import as_count, body_of, damage_of
-from diator_redis._keys import Keys
+from diator_redis._entries import as_count, body_of, find_read_error
+from diator_redis._keys import KeyNames
 from diator_redis._queues import as_arguments
-from diator_redis._scripts import RETURN, SETTLE_STREAMS, Argument, Command, Script
+from diator_redis._scripts import REDELIVER, SETTLE_STREAMS, Argument, Command, Script
 
 BATCH = 100
-"""Entries of a stream that one script delivers again at most, since a script blocks the server."""
-FORGET = 3_600_000
-"""After so many milliseconds a consumer that has nothing and does nothing is forgotten."""
-FRESH = 0.7
-"""For so large a part of its lease an entry is its worker's for certain, whatever the clocks say."""
+"""Entries of a stream that one script redelivers at most, since a script blocks the server."""
+IDLE_CONSUMER_MS = 3_600_000
+"""Milliseconds after which an idle consumer without pending entries is deleted."""
+MIN_LEASE_SHARE = 0.7
+"""The share of its lease for which a worker certainly holds an entry, even if clocks differ."""
 
 
 class Receipt:
-    """What identifies a delivery: its stream and its id; and until when it is certainly its worker's."""
+    """What identifies a delivery: its stream and its id; and until when its worker certainly holds it."""
 
     __slots__ = ("expires", "id", "number")
 
@@ -35,12 +35,12 @@ class Receipt:
 
 
 class Streams:
-    """One worker's access to the streams of a subscription. ``expect`` is told in how many seconds a retry is due."""
+    """One worker's access to the streams of a subscription. ``expect`` gets the seconds until a retry is due."""
 
     def __init__(
         self,
         client: Client,
-        keys: Keys,
+        keys: KeyNames,
         subscription: Subscription,
         consumer: str,
         lease: float,
@@ -51,32 +51,36 @@ class Streams:
         self._group = subscription.name.encode("utf-8", "surrogatepass")
         self._streams = keys.streams(subscription)
         self._names = [stream.name for stream in self._streams]
-        self._own = [*keys.retries(subscription.name), keys.dead(subscription.name), keys.meta(subscription.name)]
+        self._own = [
+            *keys.retries(subscription.name),
+            keys.dead_letters(subscription.name),
+            keys.meta(subscription.name),
+        ]
         self._topics: list[Argument] = [topic.name.encode() for topic in subscription.topics]
         self._loop = asyncio.get_running_loop()
         self._period = min(max(lease / 10, 0.05), 3.0)
-        self._return_at = self._loop.time()
-        """When to look for what others hold past their leases."""
+        self._redeliver_at = self._loop.time()
+        """When to look for expired leases next."""
         self._last = [b"0"] * len(self._names)
-        """The last entry of each stream that arrived: what is pending for this worker behind it was in a lost reply."""
+        """The last entry of each stream that arrived. Later ones pending for this worker were in a lost reply."""
         self._positions = list(self._last)
-        """How far all workers have read, as far as this one knows."""
+        """How far the workers have read, as last observed."""
         self._is_behind = True
         """Whether other workers may have read further."""
         self._is_unanswered = False
-        """Whether a reply was lost, in which there may have been entries."""
+        """Whether a reply was lost that may have contained entries."""
         self._full: list[int] = []
-        """Streams that had as much as was asked for."""
+        """Streams that had as many entries as were requested."""
         self._turn = 0
-        self._has_left = False
+        self._is_released = False
 
     # Reading.
 
-    async def take(self, limit: int, found: list[Delivery]) -> bool:
+    async def claim(self, limit: int, found: list[Delivery]) -> bool:
         """Append at most this many deliveries; return whether to call again immediately."""
-        if self._loop.time() >= self._return_at:
-            self._return_at, self._is_behind = self._loop.time() + self._period, True
-            await self._return("")
+        if self._loop.time() >= self._redeliver_at:
+            self._redeliver_at, self._is_behind = self._loop.time() + self._period, True
+            await self._redeliver("")
         if self._is_unanswered:
             for some in self._in_turn(limit):
                 await self._read(some, limit, found, [self._last[at] for at in some])
@@ -90,12 +94,12 @@ class Streams:
         return False
 
     def _first(self, limit: int) -> list[list[int]]:
-        """Return the streams to read first: mostly those that had much, since each one has its share of the limit."""
+        """Return the streams to read first: mostly those with many entries, since all streams share the limit."""
         self._turn += 1
         return [self._full[:limit]] if self._full and self._turn % 4 else []
 
     def _in_turn(self, limit: int) -> Iterator[list[int]]:
-        """Return all streams, as many together as the limit allows, each time from another one on."""
+        """Return all streams, as many together as the limit allows, each time starting with another one."""
         first = self._turn // 4 % len(self._names)
         order = [*range(first, len(self._names)), *range(first)]
         for at in range(0, len(order), limit):
@@ -104,7 +108,7 @@ class Streams:
     async def _read(self, some: Sequence[int], limit: int, found: list[Delivery], after: Sequence[bytes]) -> None:
         size = limit // len(some)
         head = (b"XREADGROUP", b"GROUP", self._group, self._consumer, b"COUNT", size, b"STREAMS")
-        expires = self._loop.time() + self._lease * FRESH
+        expires = self._loop.time() + self._lease * MIN_LEASE_SHARE
         is_unanswered, self._is_unanswered = self._is_unanswered, True
         reply: Any = await self._client.call(*head, *(self._names[at] for at in some), *after)
         self._is_unanswered = is_unanswered
@@ -119,7 +123,7 @@ class Streams:
 
     def _delivery(self, at: int, id_: bytes, fields: Any, expires: float) -> Delivery:
         topic, receipt = self._streams[at].topic, Receipt(at + 1, id_, expires)
-        if topic is not None and fields and len(fields) == 2 and fields[0] == b"e":  # the usual one
+        if topic is not None and fields and len(fields) == 2 and fields[0] == b"e":  # the usual case
             return Delivery(topic, fields[1], receipt=receipt)
         values = as_mapping(fields or ())
         name, failures, deliveries = (values.pop(one, b"") if topic is None else b"" for one in (b"t", b"f", b"d"))
@@ -130,21 +134,21 @@ class Streams:
             key=None if key is None else key.decode(errors="surrogateescape"),
             failures=as_count(failures),
             deliveries=as_count(deliveries) + 1,
-            read_error=damage_of(values, topic is None),
+            read_error=find_read_error(values, topic is None),
             receipt=receipt,
         )
 
-    async def wait(self, longest: float) -> None:
-        """Wait until there may be something to take, or the time is over."""
+    async def wait(self, max_wait: float) -> None:
+        """Wait until there may be new messages, at most this many seconds."""
         if self._is_behind and not await self._catch_up():
-            return  # a group was deleted, which `take` reports
-        seconds = max(0.001, min(longest, self._return_at - self._loop.time()))
+            return  # a group was deleted, which `claim` reports
+        seconds = max(0.001, min(max_wait, self._redeliver_at - self._loop.time()))
         head = (b"XREAD", b"COUNT", 1, b"BLOCK", max(1, int(seconds * 1000)), b"STREAMS")
         reply = await self._client.call(*head, *self._names, *self._positions, wait=seconds)
-        self._is_behind = reply is not None  # unless it is this worker that gets what is new
+        self._is_behind = reply is not None  # unless this worker gets the new entries itself
 
     async def _catch_up(self) -> bool:
-        """Note how far all workers have read; return whether all groups are there."""
+        """Record how far the workers have read; return whether all groups exist."""
         positions: list[bytes] = []
         for reply in await self._client.send(*((b"XINFO", b"GROUPS", name) for name in self._names)):
             groups = [] if "no such key" in str(reply) else [as_mapping(group) for group in checked(reply)]
@@ -158,10 +162,10 @@ class Streams:
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome | None]]) -> list[Delivery]:
         """Settle, or renew the leases of those without an outcome; return the deliveries whose lease was lost."""
         deliveries = [delivery for delivery, _ in settlements]
-        if self._has_left or not settlements:
+        if self._is_released or not settlements:
             return deliveries
         before = self._loop.time()
-        # What is certainly this worker's, and is not pending, it has settled before, and did not hear that.
+        # If this worker certainly holds an entry that is not pending, it has settled it before, and the reply was lost.
         if all(isinstance(outcome, Ack) and before < one.receipt.expires for one, outcome in settlements):
             await self._acknowledge(deliveries)
             return []
@@ -173,10 +177,10 @@ class Streams:
         except BrokerError as error:
             if "NOGROUP" not in str(error):
                 raise
-            return deliveries  # a flush took them
+            return deliveries  # a flush deleted them
         for number, (delivery, outcome) in enumerate(settlements):
             if outcome is None and number not in lost:
-                delivery.receipt.expires = before + self._lease * FRESH
+                delivery.receipt.expires = before + self._lease * MIN_LEASE_SHARE
             elif outcome is not None and before < delivery.receipt.expires:
                 lost.discard(number)
             if isinstance(outcome, RetryAfter):
@@ -195,17 +199,17 @@ class Streams:
         for reply in await self._client.send(*commands):
             checked(reply)
 
-    async def leave(self) -> None:
-        """Release everything as if it had not been delivered."""
-        self._has_left = True
+    async def release_all(self) -> None:
+        """Release all entries of this worker; their delivery does not count."""
+        self._is_released = True
         try:
-            await self._return(self._consumer)
+            await self._redeliver(self._consumer)
         except BrokerError as error:
             if "NOGROUP" not in str(error):
                 raise
 
-    async def _return(self, consumer: str) -> None:
-        while await self._run(RETURN, consumer, [int(self._lease * 1000), BATCH, FORGET]) >= BATCH:
+    async def _redeliver(self, consumer: str) -> None:
+        while await self._run(REDELIVER, consumer, [int(self._lease * 1000), BATCH, IDLE_CONSUMER_MS]) >= BATCH:
             pass
 
     async def _run(self, script: Script, consumer: str, arguments: Sequence[Argument]) -> Any:

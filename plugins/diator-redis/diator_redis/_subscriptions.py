@@ -6,25 +6,25 @@ from typing import Any
 
 from diator.brokers.port import Subscription, SubscriptionStatus, Topic
 from diator_redis._client import Client, as_mapping, checked
-from diator_redis._keys import Keys, Stream
+from diator_redis._keys import KeyNames, Stream
 from diator_redis._scripts import BACKLOG
 
 logger = logging.getLogger("diator.redis")
 
 SCANNED = 1_000
-"""Keys that the server looks at in one call, since it serves no other client meanwhile."""
+"""KeyNames that the server looks at in one call, since it serves no other client during a call."""
 
 
 class Subscriptions:
-    """Creates subscriptions at the server, and counts what they have there."""
+    """Creates, inspects and removes subscriptions at the server."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: KeyNames) -> None:
         self._client, self._keys = client, keys
 
     async def create(self, subscription: Subscription, position: bytes = b"$") -> list[str]:
-        """Create the groups that are missing, to read what comes after ``position``, and return their names."""
+        """Create missing groups, which read entries after ``position``, and return their names."""
         group = group_of(subscription)
-        # A server without memory refuses to create even what is there, and its workers must start to make room.
+        # A server whose memory is full rejects XGROUP CREATE even for existing groups, but workers must start.
         missing = await self._streams_without(group, self._keys.streams(subscription))
         commands = [
             (b"XGROUP", b"CREATE", stream.name, group, b"0" if stream.topic is None else position, b"MKSTREAM")
@@ -34,7 +34,7 @@ class Subscriptions:
         for stream, reply in zip(missing, await self._client.send(*commands) if commands else (), strict=True):
             if not str(reply).startswith("BUSYGROUP"):
                 checked(reply)
-                created.append(_in_words(subscription, stream))
+                created.append(_describe(subscription, stream))
         return created
 
     async def _streams_without(self, group: bytes, streams: list[Stream]) -> list[Stream]:
@@ -55,12 +55,12 @@ class Subscriptions:
         return [name for name, some in zip(names, groups, strict=True) if not some]
 
     async def restore(self, subscription: Subscription) -> None:
-        """Create again what was deleted, and report it; what is in the streams now is delivered."""
+        """Create deleted groups again, and log it; the entries that are in the streams now are delivered."""
         created = await self.create(subscription, b"0")
         if created:
             logger.warning(
-                "subscription %r was gone from Redis (a flush, or a failover that lost writes) and was created again: "
-                "what had not been handled then is lost, what is there now is delivered, maybe once more: %s",
+                "subscription %r was missing in Redis (a flush, or a failover that lost writes) and was created again: "
+                "unhandled messages of that time are lost, present ones are delivered, some perhaps again: %s",
                 subscription.name,
                 "; ".join(created),
             )
@@ -72,8 +72,8 @@ class Subscriptions:
         """
         streams = self._keys.streams(subscription)
         backlogs = [await self._backlog(stream.name, group_of(subscription)) for stream in streams]
-        missing = [_in_words(subscription, one) for one, found in zip(streams, backlogs, strict=True) if found is None]
-        dead = await self._client.call(b"XLEN", self._keys.dead(subscription.name))
+        missing = [_describe(subscription, one) for one, found in zip(streams, backlogs, strict=True) if found is None]
+        dead = await self._client.call(b"XLEN", self._keys.dead_letters(subscription.name))
         exists = len(missing) < len(streams)
         delayed = await self._client.call(b"ZCARD", self._keys.retries(subscription.name)[1])
         waiting = delayed + sum(found[0] for found in backlogs if found) if exists else None
@@ -82,18 +82,18 @@ class Subscriptions:
 
     async def others(self, used: Iterable[Subscription]) -> list[SubscriptionStatus]:
         """Return the status of every subscription under the prefix except these."""
-        names = {*await self._names("again")} - {one.name for one in used}
+        names = {*await self._names("redelivery")} - {one.name for one in used}
         topics = await self._topics() if names else {}
-        # Its keys are what makes it a subscription: other programs may have groups on the streams of topics.
+        # Only its own keys make it a subscription: other programs may have groups on the streams of topics.
         found = [Subscription(name, tuple(map(_topic, topics.get(name, ())))) for name in sorted(names)]
         return [(await self.status(one))._replace(exists=True, missing=()) for one in found]
 
     async def remove(self, name: str) -> bool:
-        """Delete a subscription with all that it has; return false if there is none of this name."""
-        if name not in await self._names("again"):
+        """Delete a subscription with its messages and dead letters; return false if it does not exist."""
+        if name not in await self._names("redelivery"):
             return False
         one = Subscription(name, tuple(map(_topic, (await self._topics()).get(name, ()))))
-        # These keys last and together: while something is left of it, it is found.
+        # Its own keys last and together: until then `others` still finds it.
         for topic in one.topics:
             await self._client.call(b"XGROUP", b"DESTROY", self._keys.events(topic.name), group_of(one))
         async for keys in self._scan(self._keys.key_queues(name)):
@@ -129,7 +129,7 @@ class Subscriptions:
     async def _backlog(self, stream: bytes, group: bytes) -> tuple[int, int] | None:
         """Count what is pending and unread, and return the age of the oldest in milliseconds (-1: there is none).
 
-        ``None``: no such group. In steps, as a script holds up all others.
+        ``None``: no such group. In steps, since a script blocks the server.
         """
         count, position, oldest = 0, b"", -1
         while True:
@@ -150,5 +150,5 @@ def group_of(subscription: Subscription) -> bytes:
     return subscription.name.encode("utf-8", "surrogatepass")
 
 
-def _in_words(subscription: Subscription, stream: Stream) -> str:
+def _describe(subscription: Subscription, stream: Stream) -> str:
     return f"group {subscription.name} on {stream.name.decode(errors='backslashreplace')}"

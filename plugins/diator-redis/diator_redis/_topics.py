@@ -1,8 +1,8 @@
-"""The streams of topics: what is published is appended, at once or when it is due, and what is not needed is trimmed.
+"""The streams of topics: publishing, immediately or at a given time, and trimming.
 
-Scheduled messages are kept beside the stream until they are due. Each process that has published some, and each
-worker, appends those that are due to the topics that it knows. A script does both, so a message is appended once.
-Trimming is done by workers now and then, and by publishers after many messages, since a topic may have no workers.
+Scheduled messages are stored beside the stream until they are due. Each process that has scheduled some, and each
+worker, appends the due messages of the topics that it knows. One script removes and appends, so a message is appended
+once. Workers trim periodically, publishers after many messages, since a topic may have no workers.
 """
 
 import asyncio
@@ -17,34 +17,34 @@ from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_redis._client import Client
-from diator_redis._keeper import Keeper
-from diator_redis._keys import Keys
-from diator_redis._scripts import MOVE, PUBLISH, TRIM, Argument, Command
+from diator_redis._keys import KeyNames
+from diator_redis._periodic_task import PeriodicTask
+from diator_redis._scripts import DELIVER_DUE, PUBLISH, TRIM, Argument, Command
 
 logger = logging.getLogger("diator.redis")
 
-MAX_MOVED = 100
+MAX_DUE = 100
 """Messages that one script moves at most, since a script blocks the server."""
 TRIM_PERIOD = 20.0
 TRIM_MESSAGES = 1_000
-"""Seconds of a worker, and messages of a publisher, after which a stream is trimmed."""
+"""A worker trims a stream after this many seconds, a publisher after this many messages."""
 
 
 class Topics:
-    """What this process does for the topics that it publishes to or reads."""
+    """The topics that this process publishes to or reads."""
 
-    def __init__(self, client: Client, keys: Keys, lease: float, limits: Sequence[float | None]) -> None:
+    def __init__(self, client: Client, keys: KeyNames, lease: float, limits: Sequence[float | None]) -> None:
         self._client, self._keys, self._lease = client, keys, lease
         max_length, *seconds = limits
         self._limits = [-1 if one is None else int(one) for one in (max_length, *(s and s * 1000 for s in seconds))]
         self._published: Counter[str] = Counter()
         self._trim_at: dict[str, float] = {}
-        """When each topic that is looked after is to be trimmed, on the loop's clock."""
+        """When to trim each topic next, on the loop's clock."""
         self._read: set[str] = set()
         self._retries: set[str] = set()
-        """Subscriptions whose retries may wait."""
+        """Subscriptions that may have delayed retries."""
         self._reported: set[tuple[str, bytes]] = set()
-        self._keeper: Keeper | None = None
+        self._maintenance: PeriodicTask | None = None
 
     # Publishing.
 
@@ -57,7 +57,7 @@ class Topics:
             self._published[topic] += len(places)
             if self._published[topic] >= TRIM_MESSAGES:
                 self._published[topic], self._trim_at[topic] = 0, 0.0
-                self.look_after(topic, 0.0)
+                self.maintain(topic, 0.0)
             yield places, self._command(topic, [messages[place] for place in places])
 
     def _command(self, topic: str, messages: Sequence[OutgoingMessage]) -> Command:
@@ -76,33 +76,33 @@ class Topics:
         delay = (due - datetime.now(timezone.utc)).total_seconds()
         if delay <= 0:
             return b""
-        self.look_after(topic, delay)
+        self.maintain(topic, delay)
         return b"%.3f" % (due.timestamp() * 1000)
 
-    # Upkeep.
+    # Maintenance.
 
-    def read(self, subscription: Subscription) -> None:
-        """Look after a subscription that a worker reads, and its topics."""
+    def add_subscription(self, subscription: Subscription) -> None:
+        """Maintain a subscription that a worker reads, and its topics."""
         self._retries.add(subscription.name)
         topics = [topic.name for topic in subscription.topics]
         self._read.update(topics)
         for topic in topics:
             self._trim_at.setdefault(topic, 0.0)
-            self.look_after(topic, 0.0)
+            self.maintain(topic, 0.0)
 
-    def look_after(self, topic: str, delay: float) -> None:
-        """Look after a topic from now on, which may have something due in so many seconds."""
+    def maintain(self, topic: str, delay: float) -> None:
+        """Maintain a topic from now on; its next message may be due in this many seconds."""
         self._trim_at.setdefault(topic, math.inf)
-        if self._keeper is None:
-            self._keeper = Keeper(self._keep, min(max(self._lease / 10, 0.05), 3.0))
+        if self._maintenance is None:
+            self._maintenance = PeriodicTask(self._maintain, min(max(self._lease / 10, 0.05), 3.0))
         self.expect(delay)
 
     def expect(self, delay: float) -> None:
-        """Append what is due after this many seconds, at the latest."""
-        if self._keeper is not None:
-            self._keeper.expect(delay)
+        """Append due messages after this many seconds at the latest."""
+        if self._maintenance is not None:
+            self._maintenance.expect(delay)
 
-    async def _keep(self) -> float | None:
+    async def _maintain(self) -> float | None:
         """Return the seconds until the next message is due. A topic that fails does not stop the others."""
         waits: list[float] = []
         failure: BrokerError | None = None
@@ -121,16 +121,16 @@ class Topics:
         return min(waits, default=None)
 
     async def _move(self, keys: Sequence[bytes]) -> list[float]:
-        moved, wait = MAX_MOVED, -1
-        while moved >= MAX_MOVED:
-            moved, wait = await self._client.run(MOVE, keys, [MAX_MOVED])
+        moved, wait = MAX_DUE, -1
+        while moved >= MAX_DUE:
+            moved, wait = await self._client.run(DELIVER_DUE, keys, [MAX_DUE])
         return [wait / 1000] if wait >= 0 else []
 
     async def _trim_in_time(self, topic: str) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._trim_at[topic]:
             self._trim_at[topic] = now + TRIM_PERIOD if topic in self._read else math.inf
-            # A process that may only publish leaves it to the workers.
+            # A process without the permission to trim leaves it to the workers.
             with contextlib.suppress(*(() if topic in self._read else (BrokerError,))):
                 await self.trim(topic)
 
@@ -141,7 +141,7 @@ class Topics:
                 self._reported.add((topic, group))
                 names = (self._keys.events(topic).decode(), group.decode(errors="backslashreplace"))
                 logger.warning(
-                    "subscription %r is not read any more: its oldest message in stream %r waits for %.0f s, and the "
+                    "subscription %r has no worker: its oldest message in stream %r has waited for %.0f s, and the "
                     "stream can't be trimmed until it is read; if no app needs the subscription, remove it with: "
                     "diator subscriptions remove module:app; if it is a group of another program, with: "
                     "redis-cli XGROUP DESTROY '%s' '%s'",
@@ -149,6 +149,6 @@ class Topics:
                 )
 
     async def aclose(self) -> None:
-        """End."""
-        if self._keeper is not None:
-            await self._keeper.aclose()
+        """Stop the maintenance."""
+        if self._maintenance is not None:
+            await self._maintenance.aclose()

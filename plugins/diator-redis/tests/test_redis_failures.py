@@ -376,7 +376,7 @@ async def test_a_flush_creates_the_groups_again(
             await receiver.settle([(held[0], RetryAfter(0.0))])
             await broker.publish([message(2, "a"), message(3)], timeout=5)
             assert sorted(numbers(await take(receiver, 2))) == [2, 3]
-        assert "was gone from Redis" in caplog.text
+        assert "was missing in Redis" in caplog.text
 
 
 @pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])

@@ -261,7 +261,7 @@ async def test_the_leases_of_the_dead_end_though_the_clock_went_back(
         await dead.settle([(held[0], RetryAfter(0.2))])
         hour = 3_600_000
         client.hincrby(f"{state}:meta", "wall", hour)
-        for name in ("held", "later", "due"):
+        for name in ("leases", "delayed"):
             for key in client.zrange(f"{state}:{name}", 0, -1):
                 client.zincrby(f"{state}:{name}", hour, key)
         for ref, counts in client.hgetall(f"{state}:counts").items():

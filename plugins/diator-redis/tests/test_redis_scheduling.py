@@ -146,7 +146,7 @@ async def test_scheduled_messages_survive_their_publisher(server: RedisServer, c
 
 
 async def test_the_publisher_moves_what_is_due_while_no_worker_runs(server: RedisServer, client: Any) -> None:
-    """Promptly, though its upkeep is far away."""
+    """Promptly, though the maintenance is far away."""
     async with connected(server, PLAIN, lease=300.0) as broker:
         await broker.publish([message(0, 0.0)], timeout=5)
         await broker.publish([message(1, 30.0)], timeout=5)
@@ -257,4 +257,4 @@ async def test_an_app_publishes_with_a_delay(server: RedisServer, client: Any) -
         await asyncio.wait_for(done.wait(), 10)
     assert [n for n, _ in came] == [3, 2, 1]
     assert came[1][1] - began >= 0.3
-    assert 0.6 <= came[2][1] - began < 2.5, "it is not left to the upkeep, which comes every three seconds"
+    assert 0.6 <= came[2][1] - began < 2.5, "it is not left to the maintenance, which comes every three seconds"

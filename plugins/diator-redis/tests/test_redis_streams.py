@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from diator_redis import RedisBroker, RedisPubSubBroker
 from diator_redis._client import as_mapping
-from diator_redis._entries import body_of, damage_of
-from diator_redis._keys import Keys
+from diator_redis._entries import body_of, find_read_error
+from diator_redis._keys import KeyNames
 from diator_redis.testing import RedisServer
 from hypothesis import strategies
 from redis.asyncio import Redis
@@ -98,7 +98,7 @@ def test_any_fields_have_a_body_or_are_damaged(fields: list[bytes] | None, own: 
     values = as_mapping(fields or [])
     assert isinstance(body_of(values), bytes)
     if b"e" not in values:
-        assert damage_of(values, own)
+        assert find_read_error(values, own)
 
 
 @pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
@@ -120,7 +120,7 @@ async def test_entries_by_hand_are_handed_out(
     """Wherever they stand, and whatever becomes of them; what comes after them is not held up."""
     async with connected(RedisBroker(server.url, lease=1.0), subscription) as broker:
         receiver = await broker.subscribe(subscription)
-        for stream in ("{orders}:events", "{orders}:events", f"{{{subscription.name}}}:again"):
+        for stream in ("{orders}:events", "{orders}:events", f"{{{subscription.name}}}:redelivery"):
             await client.xadd(f"diator:{stream}", fields)
         for outcome in (RetryAfter(0.0), RELEASE, MoveToDeadLetters("undecodable")):
             came: list[Delivery] = []
@@ -220,7 +220,7 @@ async def test_what_was_settled_leaves_nothing_behind(
         left = await sizes(client)
         assert left.pop("events") == 13
         assert left.pop("meta", 0) < 10
-        assert left.pop("bell", 0) <= 10
+        assert left.pop("wakeup", 0) <= 10
         assert not left
         assert (await client.xpending("diator:{orders}:events", subscription.name))["pending"] == 0
 
@@ -367,11 +367,11 @@ async def until(happened: Callable[[], bool]) -> None:
 
 
 def test_keys_of_a_topic_or_a_subscription_are_in_one_slot() -> None:
-    keys = Keys("diator")
+    keys = KeyNames("diator")
     assert all(b"{a}" in name for name in keys.topic("a"))
-    assert all(b"{sub}" in name for name in (keys.again("sub"), keys.dead("sub"), *keys.queues("sub")))
+    assert all(b"{sub}" in name for name in (keys.redelivery("sub"), keys.dead_letters("sub"), *keys.queues("sub")))
     assert keys.events("{x}:y%") == b"diator:{%7Bx%7D%3Ay%25}:events"
-    assert keys.dead("b:c") != keys.dead("b%3Ac")
+    assert keys.dead_letters("b:c") != keys.dead_letters("b%3Ac")
 
 
 # Settings.

@@ -545,18 +545,21 @@ class Shop:
             await broker.aclose()
 
 
+_STATE = ("queue", "free", "delayed", "leases", "holders", "in-flight", "counts", "retries")
+
+
 async def leftovers(client: Any) -> AsyncIterator[str]:
     """Look into Redis for what nobody will ever handle."""
     for name in await client.keys("*"):
         if await client.type(name) != "stream":
-            kinds = [f"}}:{one}" for one in ("queue", "free", "later", "held", "holds", "out", "counts")]
+            kinds = [f"}}:{one}" for one in _STATE]
             if any(kind in name for kind in kinds):
                 yield f"{name} is not empty"
-        elif not name.endswith("}:dead"):
+        elif not name.endswith("}:dead-letters"):
             for group in await client.xinfo_groups(name):
                 if group["pending"]:
                     yield f"{name}: {group}"
-            if name.endswith("}:again") and await client.xlen(name):
+            if name.endswith("}:redelivery") and await client.xlen(name):
                 yield f"{name} holds messages"
 
 

@@ -1,7 +1,7 @@
--- Count what a group has pending and unread, a thousand entries at a time.
--- KEYS: the stream.  ARGV: the group, where to go on (empty: begin, with what is pending).
--- Gives: how many, where to go on (empty: at the end), and at first the age of the oldest in milliseconds (-1: there is none).
--- Nothing if there is no such group.
+-- Count the pending and unread entries of a group, a thousand at a time.
+-- KEYS: the stream.  ARGV: the group, the position to continue at (empty: start, with the pending entries).
+-- Returns the count, the position to continue at (empty: finished), and in the first call the age of the oldest entry in milliseconds
+-- (-1: there is none). Returns nothing if the group does not exist.
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local position, number = ARGV[2], 0

@@ -1,5 +1,5 @@
--- What several scripts share. The fields of an entry: e the event, k its key; of dead letters also t the topic, w the reason,
--- f failures, d deliveries.
+-- Functions that several scripts use. The fields of an entry: e is the event, k its key. Dead letters also have t, the topic, w, the
+-- reason, f, the failure count, and d, the delivery count.
 
 local unpack = unpack or table.unpack
 
@@ -8,13 +8,13 @@ local function milliseconds()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Replaces an entry that was deleted while a worker had it, or while it waited: it becomes a dead letter.
+-- Stands for an entry that was deleted from its stream before it was settled: it becomes a dead letter.
 local DELETED = {'x', 'its entry was deleted from the stream'}
 
--- At full memory Redis refuses what may need more, unless the script has written before. Settling is what makes room.
+-- If its memory is full, Redis rejects commands that may need more, unless the script has written before. Settling frees memory.
 local function allow_growth(sorted_set) redis.call('ZREM', sorted_set, '') end
 
--- The fields of one entry, or nil where somebody deleted it.
+-- The fields of one entry, or nil if it was deleted.
 local function fields_of(stream, id)
   local found = redis.call('XRANGE', stream, id, id)
   return found[1] and found[1][2]
@@ -26,7 +26,7 @@ local function field(fields, name)
   end
 end
 
--- The same fields as those of a dead letter. Lua can't pass on entries of thousands of fields, which only a person can have written.
+-- The fields of an entry with these counts. Lua cannot pass on thousands of fields, which only another program can have written.
 local function with_counts(fields, failures, deliveries)
   local new, many = {}, #fields > 2000
   if many then new = {'x', 'it has ' .. #fields / 2 .. ' fields'} end

@@ -1,11 +1,11 @@
--- Append messages of one topic, or keep them until they are due: all in order, or the texts of what went wrong.
+-- Append messages of one topic in order, or store them until they are due. Returns the number and the error of each that failed.
 -- KEYS: the topic's stream, due, scheduled.  ARGV: for each message its body, its key (empty: none), and the millisecond when
 -- it is due (empty: now).
 
 local events, due, scheduled = KEYS[1], KEYS[2], KEYS[3]
 local failed, name = {}, nil
 
--- Names are times, so that of messages that are due at the same moment the first to be published is the first to be delivered.
+-- Names are times: of messages that are due at the same moment, the one that was published first is delivered first.
 local function schedule(fields, when)
   if not name then
     local time = redis.call('TIME')

@@ -1,17 +1,17 @@
--- Settle entries, or renew their leases, each only by the lease under which it was delivered. Gives the numbers of those that are not
--- held by it.
+-- Settle entries or renew their leases, each only under the lease with which it was delivered. Returns the numbers of the entries
+-- whose lease was lost.
 -- ARGV goes on with the topic of each stream but the last, which is the subscription's own; then six for each entry: key, number of
--- its stream, id, token, outcome, its argument.
+-- its stream, id, token, outcome, argument of the outcome.
 
 local OWN = #KEYS - 10
 local FIRST = 3 + OWN
 local lost, keys, returned, removed, settled, finished, by_stream = {}, {}, {}, {}, {}, {}, {}
 
-local function park(ref, at, id, reason)
+local function dead_letter(ref, at, id, reason)
   local failures, deliveries = counts_of(ref)
   local fields = fields_of(KEYS[at + 10], id) or DELETED
   local topic = tonumber(at) == OWN and field(fields, 't') or ARGV[3 + math.min(at, OWN - 1)]
-  redis.call('XADD', dead, '*', 'w', reason, 't', topic, unpack(with_counts(fields, failures, deliveries + 1)))
+  redis.call('XADD', dead_letters, '*', 'w', reason, 't', topic, unpack(with_counts(fields, failures, deliveries + 1)))
 end
 
 local function settle(key, ref, at, id, outcome, argument)
@@ -22,7 +22,7 @@ local function settle(key, ref, at, id, outcome, argument)
     local failures, deliveries = counts_of(ref)
     set_counts(ref, failures + 1, deliveries + 1, now + argument)
   elseif outcome ~= 'release' then
-    if outcome == 'park' then park(ref, at, id, argument) end
+    if outcome == 'dead_letter' then dead_letter(ref, at, id, argument) end
     removed[key] = removed[key] or {}
     removed[key][#removed[key] + 1] = ref
     finished[#finished + 1] = ref
@@ -33,23 +33,23 @@ end
 
 local is_done, refs = {}, {}
 for i = FIRST, #ARGV, 6 do refs[#refs + 1] = KEYS[ARGV[i + 1] + 10] .. '/' .. ARGV[i + 2] end
-local tokens = values_of(out, refs)
+local tokens = values_of(in_flight, refs)
 for nth, ref in ipairs(refs) do
   local key, at, id, token, outcome, argument = unpack(ARGV, FIRST + (nth - 1) * 6, FIRST + nth * 6 - 1)
   if not is_done[ref] and tokens[nth] ~= token then
     lost[#lost + 1] = nth - 1
   elseif outcome == 'renew' then
-    redis.call('ZADD', held, 'XX', number(now + lease), key)
+    redis.call('ZADD', leases, 'XX', number(now + lease), key)
   elseif not is_done[ref] then
     is_done[ref] = true
     settle(key, ref, at, id, outcome, argument)
   end
 end
 
--- What becomes of the queues: often all that was delivered of a key is done, and nothing else is there.
+-- Update the queues. Often all delivered entries of a key are settled, and its queue is empty.
 local heads, empty = {}, {}
-local function remove(key, gone, many)
-  if #gone == many then
+local function remove(key, done, many)
+  if #done == many then
     heads[key] = redis.call('LINDEX', queue(key), many)
     if heads[key] then
       redis.call('LTRIM', queue(key), many, -1)
@@ -57,29 +57,29 @@ local function remove(key, gone, many)
       empty[#empty + 1] = queue(key)
     end
   else
-    for _, ref in ipairs(gone) do redis.call('LREM', queue(key), 1, ref) end
+    for _, ref in ipairs(done) do redis.call('LREM', queue(key), 1, ref) end
   end
 end
 
-local all_back, some_back = {}, {}
-local in_force = values_of(holds, keys)
+local released, still_leased = {}, {}
+local current = values_of(holders, keys)
 for at, key in ipairs(keys) do
-  local token, many, left = string.match(in_force[at] or '', '^(.*) (%d+) (%d+)$')
+  local token, many, left = string.match(current[at] or '', '^(.*) (%d+) (%d+)$')
   if removed[key] then remove(key, removed[key], tonumber(many)) end
   if token and left - returned[key] > 0 then
-    some_back[#some_back + 1], some_back[#some_back + 2] = key, token .. ' ' .. many .. ' ' .. number(left - returned[key])
+    still_leased[#still_leased + 1], still_leased[#still_leased + 2] = key, token .. ' ' .. many .. ' ' .. number(left - returned[key])
   else
-    all_back[#all_back + 1] = key
+    released[#released + 1] = key
   end
 end
 call_with({'DEL'}, empty)
-call_with({'HSET', holds}, some_back)
-call_with({'HDEL', out}, settled)
+call_with({'HSET', holders}, still_leased)
+call_with({'HDEL', in_flight}, settled)
 if has_counts then call_with({'HDEL', counts}, finished) end
 for at, ids in pairs(by_stream) do
   call_with({'XACK', KEYS[at + 10], group}, ids)
   if tonumber(at) == OWN then call_with({'XDEL', KEYS[at + 10]}, ids) end
 end
-let_go(all_back, heads)
+release_keys(released, heads)
 finish()
 return lost

@@ -1,5 +1,5 @@
--- Hand a dead letter out again, as new. Gives 0 where it is gone.
--- KEYS: dead, the stream that it goes to.  ARGV: its id.
+-- Deliver a dead letter again as a new message. Returns 0 if it no longer exists.
+-- KEYS: the dead letters, the stream to append to.  ARGV: the id of the dead letter.
 
 local fields = fields_of(KEYS[1], ARGV[1])
 if not fields then return 0 end

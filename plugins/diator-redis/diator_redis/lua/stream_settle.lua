@@ -1,5 +1,5 @@
--- Settle entries, or renew their leases, each only while it is this consumer's. Gives the numbers of those that are not.
--- ARGV goes on with four for each entry: number of its stream, id, outcome, its argument.
+-- Settle entries or renew their leases, each only while this consumer holds it. Returns the numbers of the entries that it does not
+-- hold. ARGV goes on with four arguments for each entry: number of its stream, id, outcome, its argument.
 
 local function settle(at, id, outcome, argument)
   if outcome == 'retry' and tonumber(argument) > 0 then
@@ -7,11 +7,11 @@ local function settle(at, id, outcome, argument)
     redis.call('HSET', scheduled, name, cmsgpack.pack(counted(at, id, 1, 1)))
     redis.call('ZADD', due, milliseconds() + argument, name)
   elseif outcome == 'retry' then
-    redis.call('XADD', again, '*', unpack(counted(at, id, 1, 1)))
+    redis.call('XADD', redelivery, '*', unpack(counted(at, id, 1, 1)))
   elseif outcome == 'release' then
-    redis.call('XADD', again, '*', unpack(counted(at, id, 0, 0)))
-  elseif outcome == 'park' then
-    redis.call('XADD', dead, '*', 'w', argument, unpack(counted(at, id, 0, 1)))
+    redis.call('XADD', redelivery, '*', unpack(counted(at, id, 0, 0)))
+  elseif outcome == 'dead_letter' then
+    redis.call('XADD', dead_letters, '*', 'w', argument, unpack(counted(at, id, 0, 1)))
   end
   remove(at, id)
 end
@@ -24,7 +24,7 @@ for i = FIRST, #ARGV, 4 do
     lost[#lost + 1] = (i - FIRST) / 4
   elseif outcome ~= 'renew' then
     settle(at, id, outcome, argument)
-  elseif fields_of(stream, id) then -- Redis 7 forgets what is claimed after its entry was deleted
+  elseif fields_of(stream, id) then -- Redis 7 drops a pending entry that is claimed after it was deleted
     redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
   end
 end

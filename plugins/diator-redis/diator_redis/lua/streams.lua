@@ -1,16 +1,16 @@
--- What the workers of a subscription without order share: they read its streams themselves, each as a consumer of the group.
--- KEYS: again (the subscription's own stream), due and scheduled (retries that wait), dead, meta, then the streams, of which the last
--- is again.  ARGV: group, consumer, the topic of each stream but the last, then what the script takes.
--- What comes again is appended to the own stream with its counts, under a new id: who had it can change nothing any more.
+-- What the scripts of a subscription without order share. Its workers read its streams themselves, each as a consumer of the group.
+-- KEYS: redelivery (the subscription's own stream), due and scheduled (delayed retries), dead letters, meta, then the streams, of
+-- which the last is redelivery.  ARGV: group, consumer, the topic of each stream but the last, then the arguments of the script.
+-- An entry to be redelivered is appended to the own stream with its counts, under a new id: the former worker can no longer settle it.
 
-local again, due, scheduled, dead, meta = unpack(KEYS, 1, 5)
+local redelivery, due, scheduled, dead_letters, meta = unpack(KEYS, 1, 5)
 local group, consumer = ARGV[1], ARGV[2]
 local OWN = #KEYS - 5
 local FIRST = OWN + 2
 
 allow_growth(due)
 
--- The fields of an entry with its topic, and counts that are higher by so many.
+-- The fields of an entry with its topic, and its counts increased by these numbers.
 local function counted(at, id, failures, deliveries)
   local fields, is_own = fields_of(KEYS[at + 5], id) or DELETED, at == OWN
   local function count(name)

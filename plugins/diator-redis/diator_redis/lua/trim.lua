@@ -1,8 +1,8 @@
--- Remove old entries of a stream that no group needs any more, and find groups that are not read.
--- KEYS: the stream.  ARGV: the length and the age in milliseconds beyond which entries go (-1: none), the age in milliseconds of
--- a backlog that is not read. Gives for each such group its name and how old its backlog is.
+-- Remove old entries that every group has settled, and find groups without workers.
+-- KEYS: the stream.  ARGV: the length and the age in milliseconds beyond which entries are removed (-1: never), and the age in
+-- milliseconds from which a backlog without a worker counts as abandoned. Returns name and age of backlog of each such group.
 
-local stream, length, age, patience = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local stream, length, age, idle_limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if redis.call('EXISTS', stream) == 0 then return {} end
 local now, abandoned, floor = milliseconds(), {}, nil
 
@@ -15,7 +15,7 @@ end
 
 local function is_read(group)
   for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-    if field(consumer, 'idle') < patience then return true end
+    if field(consumer, 'idle') < idle_limit then return true end
   end
 end
 
@@ -26,7 +26,7 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   if oldest then
     if not floor or before(oldest, floor) then floor = oldest end
     local backlog = now - string.match(oldest, '^%d+')
-    if backlog > patience and not is_read(name) then abandoned[#abandoned + 1] = {name, tostring(backlog)} end
+    if backlog > idle_limit and not is_read(name) then abandoned[#abandoned + 1] = {name, tostring(backlog)} end
   end
 end
 

@@ -1,6 +1,6 @@
--- Append scheduled messages that are due to the stream of their topic.
--- KEYS: events, due (names by the millisecond when they are due), scheduled (the fields of each).  ARGV: at most how many.
--- Gives: how many there were, milliseconds until the next is due (-1: none).
+-- Append messages that are due to a stream: scheduled ones to that of their topic, retries to that of their subscription.
+-- KEYS: the stream, due (names by the millisecond when they are due), scheduled (the fields of each).  ARGV: at most how many.
+-- Returns how many were due, and milliseconds until the next is (-1: there is none).
 
 local events, due, scheduled = KEYS[1], KEYS[2], KEYS[3]
 if redis.call('EXISTS', due) == 0 then return {0, -1} end

@@ -1,12 +1,12 @@
--- Deliver again what a consumer has, as if it had not been delivered; or, without a consumer, what was held past its lease.
--- ARGV goes on: milliseconds of a lease, at most how many of each stream, milliseconds after which an idle consumer is forgotten.
--- Gives how many there were of the stream that had most.
+-- Redeliver all entries that a consumer holds, without counting their delivery; or, without a consumer, those whose lease has expired.
+-- ARGV goes on: milliseconds of a lease, at most how many of each stream, milliseconds after which an idle consumer is deleted.
+-- Returns the largest number of entries that one stream had.
 
-local lease, limit, patience = ARGV[FIRST], ARGV[FIRST + 1], tonumber(ARGV[FIRST + 2])
+local lease, limit, idle_limit = ARGV[FIRST], ARGV[FIRST + 1], tonumber(ARGV[FIRST + 2])
 local now, most = milliseconds(), 0
 
--- The clock of the server may go back, and leases and delays would last as long as the jump. So leases begin anew.
-local function begin_anew(stream)
+-- If the server's clock goes back, leases and delays would last as long as the jump. So all leases start again.
+local function restart_leases(stream)
   local from, pending = '-', nil
   repeat
     pending = redis.call('XPENDING', stream, group, from, '+', 1000)
@@ -22,7 +22,7 @@ redis.call('HSET', meta, 'wall', string.format('%.0f', now))
 if jump > 1000 then
   local delayed = redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
   for i = 1, #delayed, 2 do redis.call('ZADD', due, string.format('%.0f', delayed[i + 1] - jump), delayed[i]) end
-  for at = 1, OWN do begin_anew(KEYS[at + 5]) end
+  for at = 1, OWN do restart_leases(KEYS[at + 5]) end
 end
 
 for at = 1, OWN do
@@ -34,13 +34,13 @@ for at = 1, OWN do
     pending = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
   end
   for _, entry in ipairs(pending) do
-    redis.call('XADD', again, '*', unpack(counted(at, entry[1], 0, is_expired and entry[4] or 0)))
+    redis.call('XADD', redelivery, '*', unpack(counted(at, entry[1], 0, is_expired and entry[4] or 0)))
     remove(at, entry[1])
   end
   most = math.max(most, #pending)
   for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
     local name = field(other, 'name')
-    if field(other, 'pending') == 0 and (name == consumer or field(other, 'idle') > patience) then
+    if field(other, 'pending') == 0 and (name == consumer or field(other, 'idle') > idle_limit) then
       redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
     end
   end

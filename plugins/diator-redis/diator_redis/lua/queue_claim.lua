@@ -1,19 +1,19 @@
--- Deliver what may be, and lease its keys; read more from the streams where too little is free.
--- ARGV goes on: a token for the leases, how many entries, then tokens whose reply was lost: what they stand for is released.
--- Gives milliseconds until something changes by itself (-1: nothing does), whether there is more to read, and how many positions
--- follow. These are given where there is nothing to deliver: what comes after them, in the bell and in each stream, is new.
+-- Lease free keys and deliver their first entries; if too few are free, read more from the streams.
+-- ARGV goes on: a token for the new leases, how many entries to deliver, then tokens whose reply was lost: their leases end.
+-- Returns milliseconds until a retry is due or a lease expires (-1: neither), whether there is more to read, and how many positions
+-- follow. Positions come only if nothing is delivered: entries behind them, in the wakeup stream and in each stream, are new.
 -- Then for each entry: the number of its stream, id, failures, deliveries, key, and the number of its fields before the fields
 -- themselves (-1: the entry was deleted).
 
 local token, limit = ARGV[4], tonumber(ARGV[5])
-local PAGES, LEAST = 3, 20 -- so often, and so many entries, are read at a time
+local PAGES, LEAST = 3, 20 -- how often to read in one call, and at least how many entries each time
 local OWN = KEYS[#KEYS]
 local more, room, number_of, fresh, positions, is_marked = false, limit, {}, {}, {}, false
 for i = 11, #KEYS do number_of[KEYS[i]] = i - 10 end
 
 -- Queues.
 
--- The key of an entry: in its field k, or within the event, where another program wrote it. What has none is alone.
+-- The key of an entry: its field k or, if another program wrote it, in the event. An entry without a key has a queue of its own.
 local function key_of(ref, fields)
   local key, event = field(fields, 'k'), field(fields, 'e')
   if not key and event and string.find(event, '"partitionkey"', 1, true) then
@@ -23,7 +23,7 @@ local function key_of(ref, fields)
   return key and 'k' .. key or 'r' .. ref
 end
 
--- Put entries in the queues of their keys. Gives the keys of which nothing was there, in order, and the entries by their keys.
+-- Put entries into the queues of their keys. Returns the keys whose queues were empty, in order, and the entries by key.
 local function put(refs, keys)
   local by_key, order, new = {}, {}, {}
   for at, ref in ipairs(refs) do
@@ -50,7 +50,7 @@ local function set_free(keys, from)
   call_with({'ZADD', free, 'NX'}, freed)
 end
 
--- Put pending entries in their queues, which is needed only where a script ended half-way, or the queues were deleted.
+-- Put pending entries into their queues. Needed only if a script ended halfway or the queues were deleted.
 local function recover(stream)
   local last = redis.call('HGET', meta, stream)
   local pending = redis.call('XPENDING', stream, group, last and '(' .. last or '-', '+', 1000)
@@ -58,7 +58,7 @@ local function recover(stream)
     local ref = stream .. '/' .. entry[1]
     local key = key_of(ref, fields_of(stream, entry[1]) or {})
     if not redis.call('LPOS', queue(key), ref, 'RANK', -1, 'MAXLEN', 1000) then redis.call('RPUSH', queue(key), ref) end
-    if not redis.call('ZSCORE', held, key) and not redis.call('ZSCORE', later, key) then set_free({key}) end
+    if not redis.call('ZSCORE', leases, key) and not redis.call('ZSCORE', delayed, key) then set_free({key}) end
     redis.call('HSET', meta, stream, entry[1])
   end
   if not last and #pending == 0 then
@@ -84,11 +84,11 @@ end
 
 -- Delivering.
 
-local given, gone, leases, new_holds, taken = {0, 0, 0}, {}, {}, {}, {}
+local reply, leased, new_leases, new_holders, new_in_flight = {0, 0, 0}, {}, {}, {}, {}
 local expires = number(now + lease)
 
--- Append an entry to what is given, if it may be delivered now.
-local function give(ref, key)
+-- Append an entry to the reply if it can be delivered now.
+local function add_to_reply(ref, key)
   local entry, failures, deliveries, due = fresh[ref], 0, 0, 0
   local stream, id, fields
   if entry then
@@ -99,50 +99,50 @@ local function give(ref, key)
   end
   if not number_of[stream] or due > now then return false end
   fields = fields or fields_of(stream, id)
-  local size = #given
-  given[size + 1], given[size + 2], given[size + 3] = number_of[stream], id, failures
-  given[size + 4], given[size + 5], given[size + 6] = deliveries, key, fields and #fields or -1
-  for i = 1, fields and #fields or 0 do given[size + 6 + i] = fields[i] end
-  taken[#taken + 1], taken[#taken + 2] = ref, token
+  local size = #reply
+  reply[size + 1], reply[size + 2], reply[size + 3] = number_of[stream], id, failures
+  reply[size + 4], reply[size + 5], reply[size + 6] = deliveries, key, fields and #fields or -1
+  for i = 1, fields and #fields or 0 do reply[size + 6 + i] = fields[i] end
+  new_in_flight[#new_in_flight + 1], new_in_flight[#new_in_flight + 2] = ref, token
   return true
 end
 
--- Lease a key with the first of its entries, at most so many. Gives whether there was one.
-local function deliver(key, refs, most)
+-- Lease a key and deliver its first entries, at most `max`. Returns whether there was one.
+local function deliver(key, refs, max)
   local many = 0
-  while many < #refs and many < most and give(refs[many + 1], key) do many = many + 1 end
+  while many < #refs and many < max and add_to_reply(refs[many + 1], key) do many = many + 1 end
   if many == 0 then return false end
-  leases[#leases + 1], leases[#leases + 2] = expires, key
-  new_holds[#new_holds + 1], new_holds[#new_holds + 2] = key, token .. ' ' .. many .. ' ' .. many
+  new_leases[#new_leases + 1], new_leases[#new_leases + 2] = expires, key
+  new_holders[#new_holders + 1], new_holders[#new_holders + 2] = key, token .. ' ' .. many .. ' ' .. many
   room = room - many
   return true
 end
 
--- How many entries of a key are delivered at most, where so many keys wait.
+-- How many entries of a key to deliver at most if this many keys wait.
 local function share(keys) return math.max(1, math.floor(room / keys)) end
 
 local function note_leases()
-  call_with({'ZADD', held}, leases)
-  call_with({'HSET', holds}, new_holds)
-  call_with({'HSET', out}, taken)
-  call_with({'ZREM', free}, gone)
-  gone, leases, new_holds, taken = {}, {}, {}, {}
+  call_with({'ZADD', leases}, new_leases)
+  call_with({'HSET', holders}, new_holders)
+  call_with({'HSET', in_flight}, new_in_flight)
+  call_with({'ZREM', free}, leased)
+  leased, new_leases, new_holders, new_in_flight = {}, {}, {}, {}
 end
 
 local function deliver_what_is_free()
   local keys = redis.call('ZRANGE', free, 0, room - 1)
   for at, key in ipairs(keys) do
-    local most = share(#keys - at + 1)
-    if not deliver(key, redis.call('LRANGE', queue(key), 0, most - 1), most) then
-      -- a worker that has more topics may take it; the others look again
-      redis.call('ZADD', later, number(now + 1000), key)
+    local max = share(#keys - at + 1)
+    if not deliver(key, redis.call('LRANGE', queue(key), 0, max - 1), max) then
+      -- a worker with more topics may deliver it; the others look again later
+      redis.call('ZADD', delayed, number(now + 1000), key)
     end
-    gone[#gone + 1] = key
+    leased[#leased + 1] = key
   end
   note_leases()
 end
 
--- Deliver what was just read, of keys of which nothing was there; they wait in their turn where there is no room.
+-- Deliver entries that were just read and whose queues were empty. Keys that do not fit wait for their turn.
 local function deliver_new(keys, by_key)
   local at = 1
   while at <= #keys and room > 0 do
@@ -154,7 +154,7 @@ end
 
 -- Reading.
 
-local refs, keys = {}, {} -- what was read, and is not in its queues yet
+local refs, keys = {}, {} -- entries that were read and are not in their queues yet
 
 -- Read a page of each stream; gives how many entries there were, and the streams that may have more. Until the script ends, the
 -- queues are marked as not clean: where it fails, the next one looks which of these entries are in them.
@@ -181,7 +181,7 @@ local function read(names, page)
   return number_read, full
 end
 
--- Read replayed entries, only those behind which nothing waits in the streams that may have more: they come last.
+-- Read the subscription's own stream, but only entries older than what may still be unread in the streams of topics: these go first.
 local function read_replayed(names, page)
   if redis.call('XLEN', OWN) == 0 then return false end
   local before
@@ -195,9 +195,9 @@ local function read_replayed(names, page)
   return #found == page
 end
 
--- Read about so many entries. Entries of keys that are held or wait are read as well, so it may have to be done again.
+-- Read about `wanted` entries. Some may belong to keys that are leased or delayed, so the caller may have to read again.
 local function read_about(wanted)
-  local names, page, most = {}, math.ceil(wanted / math.max(1, #KEYS - 11)), wanted
+  local names, page, max = {}, math.ceil(wanted / math.max(1, #KEYS - 11)), wanted
   for i = 11, #KEYS - 1 do names[#names + 1] = KEYS[i] end
   while wanted > 0 and #names > 0 do
     local full = {}
@@ -209,13 +209,13 @@ local function read_about(wanted)
     names = full
     page = math.ceil(math.max(wanted, 1) / math.max(#names, 1))
   end
-  more = read_replayed(names, most) or #names > 0
+  more = read_replayed(names, max) or #names > 0
   deliver_new(put(refs, keys))
   refs, keys = {}, {}
 end
 
 local function all_under(tokens)
-  local found, all = {}, #tokens > 0 and redis.call('HGETALL', holds) or {}
+  local found, all = {}, #tokens > 0 and redis.call('HGETALL', holders) or {}
   for at = 1, #all, 2 do
     for _, one in ipairs(tokens) do
       if string.match(all[at + 1], '^(.*) %d+ %d+$') == one then found[#found + 1] = all[at] end
@@ -224,11 +224,11 @@ local function all_under(tokens)
   return found
 end
 
-take_back(all_under({unpack(ARGV, 6)}), false)
-take_back(redis.call('ZRANGEBYSCORE', held, '-inf', number(now), 'LIMIT', 0, 1000), true)
-local due = redis.call('ZRANGEBYSCORE', later, '-inf', number(now), 'LIMIT', 0, 1000)
-let_go(due)
-call_with({'ZREM', later}, due)
+end_leases(all_under({unpack(ARGV, 6)}), false)
+end_leases(redis.call('ZRANGEBYSCORE', leases, '-inf', number(now), 'LIMIT', 0, 1000), true)
+local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', number(now), 'LIMIT', 0, 1000)
+release_keys(due)
+call_with({'ZREM', delayed}, due)
 
 deliver_what_is_free()
 if room > 0 then
@@ -249,16 +249,16 @@ if is_marked then
 end
 
 local wait = -1
-for _, set in ipairs({later, held}) do
+for _, set in ipairs({delayed, leases}) do
   local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
   if first and (wait < 0 or first - now < wait) then wait = math.max(1, first - now) end
 end
-rings = room < limit and redis.call('EXISTS', free) == 1
+wakes = room < limit and redis.call('EXISTS', free) == 1
 finish()
 if room == limit then
-  local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)
-  given[4] = last[1] and last[1][1] or '0-0'
-  for i = 11, #KEYS do given[#given + 1] = redis.call('HGET', meta, KEYS[i]) or '0-0' end
+  local last = redis.call('XREVRANGE', wakeup, '+', '-', 'COUNT', 1)
+  reply[4] = last[1] and last[1][1] or '0-0'
+  for i = 11, #KEYS do reply[#reply + 1] = redis.call('HGET', meta, KEYS[i]) or '0-0' end
 end
-given[1], given[2], given[3] = math.floor(wait), more and 1 or 0, room == limit and #KEYS - 9 or 0
-return given
+reply[1], reply[2], reply[3] = math.floor(wait), more and 1 or 0, room == limit and #KEYS - 9 or 0
+return reply

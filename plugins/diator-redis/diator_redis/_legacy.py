@@ -36,7 +36,7 @@ def write(prefix: str, message: OutgoingMessage) -> tuple[str, bytes]:
     """Return the channel and the body of a message as diator 0.1 wrote it."""
     envelope, data = message.envelope, _anything.decode(message.data)
     type_ = TYPES.get(envelope.diatorkind or "", "notification_event")
-    # In UTC, without saying so.
+    # In UTC, without an offset.
     time = (envelope.time or datetime.now(timezone.utc)).astimezone(timezone.utc).replace(tzinfo=None)
     payload: dict[str, Any] = {"event_id": envelope.id, "event_timestamp": time.isoformat()}
     payload |= data if isinstance(data, dict) else {"data": data}
@@ -44,7 +44,7 @@ def write(prefix: str, message: OutgoingMessage) -> tuple[str, bytes]:
 
 
 def channels(prefix: str, subscription: Subscription) -> Channels:
-    """Return all channels of diator 0.1; messages that the subscription has no topic for do not concern it."""
+    """Return all channels of diator 0.1; messages without a topic of the subscription are skipped."""
     topics = {name: topic.name for topic in subscription.topics for name in topic.types}
 
     def read(_: bytes, body: bytes) -> Delivery | None:
