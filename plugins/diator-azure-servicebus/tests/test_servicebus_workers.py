@@ -184,7 +184,7 @@ def compare(found: list[Note], letters: list[OpenedDeadLetter]) -> None:
     assert dead == sorted((name, number) for name in ("shop.book", "shop.mail") for number in range(7, COUNT, 50))
     assert {letter.dead.failure.reason for letter in letters} == {"exhausted after 3 attempts"}
     assert {letter.dead.failure.error for letter in letters} == {"builtins.ValueError: there is no such customer"}
-    assert all("Traceback" in letter.dead.failure.traceback for letter in letters)
+    assert all("Traceback" in (letter.dead.failure.traceback or "") for letter in letters)
 
 
 async def until(check: Any) -> None:
