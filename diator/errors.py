@@ -25,7 +25,7 @@
         ├── DependencyNotFoundError       no provider                                         (also a LookupError)
         ├── DependencyCycleError          needs itself
         ├── LifetimeMismatchError         an object would outlive what it needs
-        ├── UnsupportedRegistrationError  the container holds what this plugin cannot honour
+        ├── UnsupportedRegistrationError  the container holds what this plugin cannot honor
         └── ScopeClosedError              resolved from a scope that was left
 
 Errors of handlers, middlewares and factories are never wrapped: they reach the caller as they were raised.
@@ -291,7 +291,7 @@ class LifetimeMismatchError(ContainerError):
 
 
 class UnsupportedRegistrationError(ContainerError):
-    """The container holds a registration that the plugin cannot honour; ``fix`` says what to do instead."""
+    """The container holds a registration that the plugin cannot honor; ``fix`` says what to do instead."""
 
     def __init__(self, key: Key, reason: str, fix: str) -> None:
         super().__init__(key, reason, fix)

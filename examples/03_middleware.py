@@ -2,7 +2,7 @@
 
 The hint of its first parameter says which messages a middleware wraps: any command, any query, an event, one class.
 A middleware runs outside the unit of work: each time `try_again` calls `call_next`, a new one starts. There it may ask
-for singletons of the container and, as `authorise` does, for values of the sender. One that needs what a handler needs,
+for singletons of the container and, as `authorize` does, for values of the sender. One that needs what a handler needs,
 such as the session of the unit, says `@app.middleware(inside=True)`, and calls `call_next` once.
 """
 
@@ -46,7 +46,7 @@ async def try_again(command: Command[Any], call_next: CallNext) -> Any:
 
 
 @app.middleware
-async def authorise(command: EndMeeting, call_next: CallNext[EndMeeting, str], user: User) -> str:
+async def authorize(command: EndMeeting, call_next: CallNext[EndMeeting, str], user: User) -> str:
     if not user.is_host:
         raise PermissionError(f"{user.name} is not the host of meeting {command.meeting_id}")
     return await call_next(command)

@@ -103,7 +103,7 @@ LINES = (
         BrokerCapability.DUPLICATE_DETECTION,
         "the second is dropped",
         "delivered twice",
-        ("test_a_duplicate_is_dropped", "test_duplicate_detection_recognises_the_follow_ups_of_a_second_run"),
+        ("test_a_duplicate_is_dropped", "test_duplicate_detection_recognizes_the_follow_ups_of_a_second_run"),
     ),
     Line(
         "an event is published with `after=`",

@@ -373,7 +373,7 @@ async def test_a_brokered_event_that_no_hint_announces_fails_the_command_inside_
         assert database.execute("select * from joined").fetchall() == []
 
 
-async def test_a_field_that_could_not_be_serialised_failed_after_the_command_had_taken_effect() -> None:
+async def test_a_field_that_could_not_be_serialized_failed_after_the_command_had_taken_effect() -> None:
     class Seat:
         pass
 
@@ -387,13 +387,13 @@ async def test_a_field_that_could_not_be_serialised_failed_after_the_command_had
     async def take(command: JoinMeeting, publish: Publish[Taken]) -> str:
         raise AssertionError("the app must not start")
 
-    with pytest.raises(ConfigurationError, match=r"Taken can't be serialised: .*Taken.seat is Seat") as caught:
+    with pytest.raises(ConfigurationError, match=r"Taken can't be serialized: .*Taken.seat is Seat") as caught:
         async with app:
             await app.send(JoinMeeting())
     assert [problem.code for problem in caught.value.problems] == ["not-serializable"]
 
 
-async def test_sets_and_bytes_could_not_be_serialised() -> None:
+async def test_sets_and_bytes_could_not_be_serialized() -> None:
     @dataclass(frozen=True)
     class Taken(NotificationEvent):
         seats: set[int]

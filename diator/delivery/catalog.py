@@ -100,13 +100,13 @@ def build_catalog(
 def describe_event(cls: type[Event], hint: Any = None) -> EventType:
     """Describe a class of events, with the type arguments of ``hint``.
 
-    Raises `ConfigurationError` where it can't be serialised.
+    Raises `ConfigurationError` where it can't be serialized.
     """
     # Any: `Paid[Money]` is no class.
     try:
         codec = codec_of(with_defaults(hint or cls))
     except UnserialisableError as error:
-        text = f"{format_hint(hint or cls)} can't be serialised: {error.what}"
+        text = f"{format_hint(hint or cls)} can't be serialized: {error.what}"
         raise ConfigurationError([Problem("not-serializable", text, error.fix)]) from error
     except Exception as error:
         text = f"{format_hint(cls)} can't be inspected ({in_words(error)})"

@@ -73,7 +73,7 @@ class Publisher:
     def prepare(self, cls: type[Event]) -> None:
         """Get ready for a class of events.
 
-        Raises `ConfigurationError` where it can't be serialised, and where a handler of this app would miss it: its
+        Raises `ConfigurationError` where it can't be serialized, and where a handler of this app would miss it: its
         subscription was made of the classes that were defined at the start.
         """
         if cls in self._entries:

@@ -48,7 +48,7 @@ class DomainEventTable:
     def prepare(self, cls: type[Event]) -> None:
         """Work out the handlers of a class of events.
 
-        Raises `ConfigurationError` for one that needs a broker where there is none, or that can't be serialised.
+        Raises `ConfigurationError` for one that needs a broker where there is none, or that can't be serialized.
         """
         if cls in self.steps:
             return

@@ -41,7 +41,7 @@ def test_exit_codes_reach_the_shell(tmp_path: Path) -> None:
     assert run_script(tmp_path, SCRIPT, "check", "elsewhere:app").code == 2
 
 
-def test_piped_output_has_no_colour_codes_and_does_not_depend_on_the_width(tmp_path: Path) -> None:
+def test_piped_output_has_no_color_codes_and_does_not_depend_on_the_width(tmp_path: Path) -> None:
     write(tmp_path, APP)
     narrow = run_script(tmp_path, SCRIPT, "show", "meetings:app", COLUMNS="20", TERM="xterm-256color")
     wide = run_script(tmp_path, SCRIPT, "show", "meetings:app", COLUMNS="200", TERM="dumb")

@@ -180,7 +180,7 @@ def test_what_only_a_sender_brings_is_refused() -> None:
 
 @pytest.mark.parametrize("event", [HasStrange, NoData])
 @pytest.mark.parametrize("how", ["handled", "published by a handler", "declared"])
-def test_events_that_can_not_be_serialised_are_refused_with_the_line(event: Any, how: str) -> None:
+def test_events_that_can_not_be_serialized_are_refused_with_the_line(event: Any, how: str) -> None:
     app = Diator("meetings", broker=Flaky())
     if how == "handled":
 

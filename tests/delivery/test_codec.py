@@ -555,12 +555,12 @@ class Mile(BaseModel):
     length: int
 
 
-class Kilometre(BaseModel):
+class Kilometer(BaseModel):
     length: int
 
 
 class Lookalikes(BaseModel, ECSTEvent):
-    distance: list[Mile | Kilometre]
+    distance: list[Mile | Kilometer]
 
 
 class DayOrText(BaseModel, ECSTEvent):
@@ -750,7 +750,7 @@ REFUSED: list[tuple[Any, str]] = [
     (EnumKeys, r"EnumKeys.seats can be {<Level.LOW: 1>: 1}, which can't be read"),
     (TupleEnum, "TupleEnum.size can be <Size.SMALL: (1, 2)>, which can't be read"),
     (EnumLiteral, "EnumLiteral.level can be <Level.LOW: 1>, which can't"),
-    (Lookalikes, "Lookalikes.distance is Kilometre(length=7), and arrives as Mile(length=7)"),
+    (Lookalikes, "Lookalikes.distance is Kilometer(length=7), and arrives as Mile(length=7)"),
     (DayOrText, "DayOrText.value is '2026-01-02', and arrives as datetime.date"),
     (FirstThatFits, "FirstThatFits.value is Long(number=7, more=7), and arrives as Short(number=7)"),
     (ListOrTuple, "ListOrTuple.value is (7, 8), and arrives as [7, 8]"),

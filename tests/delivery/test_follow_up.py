@@ -118,7 +118,7 @@ async def test_ids_differ_between_messages_subscriptions_and_numbers() -> None:
 
 
 @in_virtual_time
-async def test_duplicate_detection_recognises_the_follow_ups_of_a_second_run() -> None:
+async def test_duplicate_detection_recognizes_the_follow_ups_of_a_second_run() -> None:
     bench = Bench(Flaky(MemoryBroker(duplicate_window=1000)))
     async with bench.app:
         worker = await bench.app.worker().__aenter__()

@@ -297,9 +297,9 @@ def test_models_that_can_not_read_what_they_write_are_refused_at_the_start() -> 
     told = [problem.text for problem in app.check() if problem.code == "not-serializable"]
     alike = "is SecretStr('**********'), and arrives as another that looks the same"
     assert told == [
-        "Renamed can't be serialised: Renamed can't be read as it is written: user_id: Field required",
-        "ReadAs can't be serialised: ReadAs can't be read as it is written: userId: Field required",
-        f"Secret can't be serialised: Secret.password {alike}",
+        "Renamed can't be serialized: Renamed can't be read as it is written: user_id: Field required",
+        "ReadAs can't be serialized: ReadAs can't be read as it is written: userId: Field required",
+        f"Secret can't be serialized: Secret.password {alike}",
     ]
 
 

@@ -791,7 +791,7 @@ async def test_a_handler_that_waits_for_nothing_leaves_room_for_others() -> None
 
     longest = 0.0
 
-    async def neighbour() -> None:
+    async def neighbor() -> None:
         nonlocal longest
         while len(watch.of("settled")) < 200:
             before = loop.time()
@@ -800,7 +800,7 @@ async def test_a_handler_that_waits_for_nothing_leaves_room_for_others() -> None
 
     async with app, app.worker():
         await app.publish(*(Joined(number) for number in range(200)))
-        await neighbour()
+        await neighbor()
     assert 0 < longest < 0.02
 
 

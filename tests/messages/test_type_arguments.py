@@ -1,4 +1,4 @@
-"""Type arguments of generic messages: honoured, or refused at the start where an object can't tell them."""
+"""Type arguments of generic messages: honored, or refused at the start where an object can't tell them."""
 
 import datetime as dt
 from collections.abc import Sequence

@@ -108,7 +108,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("url", "told"),
         [
-            ("azure-servicebus://shop?colour=red", "unknown setting 'colour'"),
+            ("azure-servicebus://shop?color=red", "unknown setting 'color'"),
             ("azure-servicebus://shop?lease=soon", "lease='soon'"),
             ("azure-servicebus://shop?sessions=perhaps", "sessions='perhaps'"),
             ("azure-servicebus://shop?lease=301", "lease=301.0"),

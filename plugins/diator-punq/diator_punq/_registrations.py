@@ -1,4 +1,4 @@
-"""What a punq container holds, and which of it punq cannot honour. All that is private to punq is read here."""
+"""What a punq container holds, and which of it punq cannot honor. All that is private to punq is read here."""
 
 import contextlib
 import inspect

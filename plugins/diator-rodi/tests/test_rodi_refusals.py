@@ -343,7 +343,7 @@ def test_a_default_is_refused_where_rodi_needs_a_provider_for_it(cls: type, name
     assert "a factory function that leaves it out" in error.fix
 
 
-class Labelled:
+class Labeled:
     label: str
     unit: ClassVar[str]
     size: int = 3
@@ -353,11 +353,11 @@ class Labelled:
         self.label = "now"
 
 
-class OnlyLabelled:
+class OnlyLabeled:
     label: str
 
 
-@pytest.mark.parametrize("cls", [Labelled, OnlyLabelled])
+@pytest.mark.parametrize("cls", [Labeled, OnlyLabeled])
 def test_a_class_level_annotation_is_refused_where_rodi_has_nothing_for_it(cls: type) -> None:
     error = refusal(rodi.Container().add_scoped(Clock).add_scoped(cls), cls)
     assert error.reason == "rodi needs a provider of str for the class-level annotation 'label'"

@@ -826,7 +826,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("word", "text"),
         [
-            ("q,colour=red", "'q' has no option 'colour'; there are: dead-letter-expired"),
+            ("q,color=red", "'q' has no option 'color'; there are: dead-letter-expired"),
             (",lock=1", "',lock=1' has no name"),
             ("q,lock=PT1M", "option 'lock' of 'q' is 'PT1M': a number of seconds is expected, such as 60"),
             ("q,lock=-1", "option 'lock' of 'q' is '-1'"),
@@ -859,7 +859,7 @@ class TestCommandLine:
             (["--queue", "a", "--queue", "a"], 2, "the namespace has an entity 'a' already"),
             (["--queue", "a,lock=PT1M"], 2, "option 'lock' of 'a' is 'PT1M'"),
             (["--queue", "a,forward=nope"], 2, "'a' can't forward: The messaging entity 'nope' could not be found"),
-            (["--colour", "red"], 2, "unrecognized arguments: --colour red"),
+            (["--color", "red"], 2, "unrecognized arguments: --color red"),
         ],
     )
     def test_a_mistake_is_one_line(
