@@ -51,7 +51,7 @@ def collect_pages(target: Path) -> None:
         place = page.relative_to(target).as_posix()
         page.write_text(site_page(page.read_text(encoding="utf-8"), place), encoding="utf-8")
     write_reference(target / "reference" / "api")
-    shutil.copytree(ROOT / "website" / "assets", target / "assets")
+    shutil.copytree(ROOT / "website" / "assets", target / "assets", dirs_exist_ok=True)
 
 
 def navigation(pages: Path) -> str:
