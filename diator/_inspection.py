@@ -2,6 +2,7 @@
 
 # pyright: reportPrivateUsage=false
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from diator._hooks import HookDispatcher
@@ -10,6 +11,7 @@ from diator.app import Diator
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch
 from diator.engine.registry import Registry
+from diator.engine.resources import ContainerScopes
 from diator.router import Router
 
 if TYPE_CHECKING:
@@ -56,3 +58,14 @@ def exchange(app: Diator, parts: Parts, dispatch: Dispatch | None) -> tuple[Part
     if is_running(app):
         app._use(dispatch or app._compiled())
     return former
+
+
+def exchange_scopes(app: Diator, scopes: ContainerScopes) -> Callable[[], None]:
+    """Have an app that does not run open and close another container; return what gives it its own back."""
+    former = app._scopes, app._state
+    app._scopes, app._state = scopes, "has not been started"
+
+    def undo() -> None:
+        app._scopes, app._state = former
+
+    return undo

@@ -122,6 +122,7 @@ class Diator(Lifecycle, ReadinessChecks):
         self,
         *,
         broker: object | None = None,
+        container: object | None = None,
         replace: Mapping[Any, object] | None = None,
         delays: bool = False,
         faults: "Faults | None" = None,
@@ -131,7 +132,8 @@ class Diator(Lifecycle, ReadinessChecks):
 
         Brokered events go over a new broker in memory, or over ``broker``: an address, an object, the open session of
         another app, or ``"keep"`` for the app's own, where no other worker may then handle the same subscriptions. The
-        app is started, unless it runs.
+        app is started, unless it runs. ``container`` is used, and closed at the end, in place of the app's own, which
+        is neither opened nor closed; the app must not run then.
         ``replace`` maps what handlers ask for to what they get instead. Retries come at once, unless ``delays``.
         With ``faults``, messages come twice or late, or the broker is away; see `diator.testing.Faults`. Events pass by
         the app's store, without outbox and inbox, unless ``store`` is ``"keep"``.
@@ -140,7 +142,9 @@ class Diator(Lifecycle, ReadinessChecks):
         """
         # By name: nothing here depends on it. Any: a key of `replace` is a hint (see Router.provides).
         make: Callable[..., Session] = import_module("diator.testing.session").session
-        return make(self, broker=broker, replace=replace, delays=delays, faults=faults, store=store)
+        return make(
+            self, broker=broker, container=container, replace=replace, delays=delays, faults=faults, store=store
+        )
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:

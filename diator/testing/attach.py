@@ -14,10 +14,20 @@ from weakref import WeakSet
 
 from typing_extensions import is_protocol
 
-from diator._inspection import exchange, hooks_of, inspect_app, is_running, messaging_of, parts_of, registry_of
+from diator._inspection import (
+    exchange,
+    exchange_scopes,
+    hooks_of,
+    inspect_app,
+    is_running,
+    messaging_of,
+    parts_of,
+    registry_of,
+)
 from diator._keys import Key
 from diator._parts import Parts
 from diator.app import Diator
+from diator.containers.find import find_container
 from diator.containers.port import Container, ContainerCapability, Lifetime, Resolver, Scope, ValidationResult
 from diator.delivery.messaging import Messaging
 from diator.engine.check import CheckResult
@@ -43,11 +53,13 @@ def attached(
     # Any: a key of `replace` is a hint (see Router.provides).
     if app in _watched:
         raise DiatorError(f"{app!r} is being recorded already; use that record, or end it first")
-    replaced = {key_of(hint, parts_of(app).container): given for hint, given in replace.items()}
-    parts = _parts(app, watcher, stage, replaced)
-    checked = _checked(app, parts, replaced)
+    own = _own_parts(app, stage.container)
+    replaced = {key_of(hint, own.container): given for hint, given in replace.items()}
+    parts = _parts(app, own, watcher, stage, replaced)
+    checked = _checked(app, own, parts, replaced)
     registry, closed = registry_of(app), registry_of(app).closed
     former = _exchanged(app, watcher, parts, checked)
+    undo = _no_change if stage.container is None else exchange_scopes(app, own.scopes)
     registry.freeze(f"{app!r} is being recorded")
     _watched.add(app)
 
@@ -56,11 +68,28 @@ def attached(
         registry.closed = closed
         _unhook(app, watcher)
         exchange(app, *former)
+        undo()
 
     # No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
     stack = ExitStack()
     stack.callback(detach)
     return stack
+
+
+def _no_change() -> None:
+    """The app has kept its own container."""
+
+
+def _own_parts(app: Diator, container: object | None) -> Parts:
+    """Return the parts of an app, with the container of the test, if it has one."""
+    own = parts_of(app)
+    if container is None:
+        return own
+    if is_running(app):
+        text = f"app.testing got a container, but {app!r} runs already, and has opened its own"
+        raise ConfigurationError([Problem("session-option", text, "let the session start the app, or use replace=")])
+    found = find_container(container)
+    return own._replace(container=found, scopes=ContainerScopes(found))
 
 
 def _exchanged(
@@ -91,8 +120,9 @@ async def start(app: Diator, stack: AsyncExitStack) -> None:
         stack.push_async_callback(broker.close)
 
 
-def _parts(app: Diator, watcher: RecordingHooks, stage: SessionOptions, replaced: Mapping[Key, object]) -> Parts:
-    own = parts_of(app)
+def _parts(
+    app: Diator, own: Parts, watcher: RecordingHooks, stage: SessionOptions, replaced: Mapping[Key, object]
+) -> Parts:
     given = None
     if own.container or replaced:
         given = _Replacing(own.container, replaced, registry_of(app).provided)
@@ -128,10 +158,10 @@ def _ensure_store(app: Diator, own: Messaging | None) -> None:
     raise ConfigurationError([Problem("no-store", text, fix)])
 
 
-def _checked(app: Diator, parts: Parts, replaced: Mapping[Key, object]) -> CheckResult:
+def _checked(app: Diator, own: Parts, parts: Parts, replaced: Mapping[Key, object]) -> CheckResult:
     checked = inspect_app(app, parts)
     problems = [_with_advice(problem) for problem in checked.problems if problem.severity == "error"]
-    problems.extend(_refused(app, checked, replaced))
+    problems.extend(_refused(app, own.container, checked, replaced))
     if problems:
         raise ConfigurationError(problems)
     return checked
@@ -143,7 +173,9 @@ def _with_advice(problem: Problem) -> Problem:
     return dataclasses.replace(problem, fix=f"{problem.fix}; or replace it for the test: record(replace=...)")
 
 
-def _refused(app: Diator, checked: CheckResult, replaced: Mapping[Key, object]) -> Iterator[Problem]:
+def _refused(
+    app: Diator, container: Container | None, checked: CheckResult, replaced: Mapping[Key, object]
+) -> Iterator[Problem]:
     """A replacement that no handler would get is an error."""
     wired = (*checked.handlers.values(), *checked.layers.values())
     asked = {key for one in wired for key in one.keys} | registry_of(app).provided.keys()
@@ -154,7 +186,7 @@ def _refused(app: Diator, checked: CheckResult, replaced: Mapping[Key, object]) 
             yield Problem("replacement", text, f"give an instance: replace={{{key}: {given.__qualname__}(...)}}")
         if key not in asked:
             text = f"no handler and no middleware of {app!r} asks for {key}, which record was to replace"
-            yield Problem("replacement", text, _instead(parts_of(app).container, key, names))
+            yield Problem("replacement", text, _instead(container, key, names))
 
 
 def _may_be_class(hint: Any) -> bool:

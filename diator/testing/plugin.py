@@ -50,6 +50,7 @@ class Tester:
         app: Diator,
         *,
         broker: object | None = None,
+        container: object | None = None,
         replace: Mapping[Any, object] | None = None,
         delays: bool = False,
         faults: Faults | None = None,
@@ -57,7 +58,9 @@ class Tester:
     ) -> Session:
         """Test an app with a worker; see ``app.testing``."""
         # Any: a key of `replace` is a hint (see Router.provides).
-        made = session(app, broker=broker, replace=replace, delays=delays, faults=faults, store=store)
+        made = session(
+            app, broker=broker, container=container, replace=replace, delays=delays, faults=faults, store=store
+        )
         self.sessions.append(made)
         return made
 

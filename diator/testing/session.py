@@ -33,6 +33,7 @@ def session(
     app: Diator,
     *,
     broker: object | None = None,
+    container: object | None = None,
     replace: Mapping[Any, object] | None = None,
     delays: bool = False,
     faults: Faults | None = None,
@@ -46,7 +47,7 @@ def session(
     injection, keeps = None if faults is None else Injection(faults), store is not None
     if isinstance(broker, Session) and faults is not None:
         raise ConfigurationError([_FAULTS_OF_ANOTHER])
-    options = SessionOptions(broker, delays, injection, keeps_store=keeps, relays=keeps)
+    options = SessionOptions(broker, delays, injection, keeps_store=keeps, relays=keeps, container=container)
     return Session(app, options, replacements("app.testing", replace))
 
 

@@ -40,6 +40,8 @@ class SessionOptions(NamedTuple):
     """Whether events pass through the store of the app."""
     relays: bool = False
     """Whether the session itself publishes what is stored, to its broker."""
+    container: object | None = None
+    """The container in place of the app's own."""
 
 
 AS_IT_IS = SessionOptions("keep", delays=True, keeps_store=True)
