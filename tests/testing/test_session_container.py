@@ -132,7 +132,9 @@ async def test_what_the_container_of_the_test_lacks_is_an_error_at_its_start() -
 
 async def test_an_app_that_runs_keeps_the_container_that_it_has_opened() -> None:
     async with (app := app_in(in_punq(Database("real")))):
-        with pytest.raises(ConfigurationError, match=r"app\.testing got a container, but <Diator 'rooms'> runs already"):
+        with pytest.raises(
+            ConfigurationError, match=r"app\.testing got a container, but <Diator 'rooms'> runs already"
+        ):
             async with app.testing(container=in_punq(Database("fake"))):
                 pass
         assert await app.send(Book("8")) == "real"
