@@ -1,19 +1,31 @@
 """The how-to pages: what is not Python in them is checked here; their Python blocks run as all do."""
 
+import asyncio
 import configparser
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from diator_redis.testing import RedisServer
+from redis.asyncio import Redis
 
+from diator import Context, Diator, NotificationEvent, Reject, Retry, contract
 from diator.cli.program import program
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("*.md"))
-DEPLOY = next(page for page in PAGES if page.name == "deploy-workers.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs" / "how-to"
+PAGES = sorted(DOCS.glob("*.md"))
+DEPLOY = (DOCS / "deploy-workers.md").read_text()
+
+
+@contract("shop.ordered", key="number")
+@dataclass(frozen=True)
+class Ordered(NotificationEvent):
+    number: int
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -80,3 +92,45 @@ def test_a_command_that_does_not_exist_is_found() -> None:
     (run,) = commands("text\n\n$ diator run shop:app --forever\n")
     assert problem_of(run) == "there is no option ['--forever']"
     assert problem_of(["walk", "shop:app"]) == "there is no command walk"
+
+
+@pytest.mark.once
+async def test_redis_with_the_configuration_of_its_page_serves_an_app_and_the_command_line() -> None:
+    """Its user may do all that apps, workers and the command line do, and what it says of `INFO` is there."""
+    text = (DOCS / "redis-in-production.md").read_text()
+    conf, acl = (block.splitlines()[1:] for block in blocks(text, "text"))
+    options: dict[str, Any] = {
+        name.replace("-", "_"): value for name, value in (line.split() for line in conf) if name != "aclfile"
+    }
+    with RedisServer(**options) as server:
+        client: Any = Redis  # the types of redis-py are partly unknown
+        admin = client.from_url(server.url)
+        for line in reversed(acl):  # the default user goes last: it is this one
+            await admin.execute_command("ACL", "SETUSER", *line.split()[1:])
+        user = server.url.replace("redis://", "redis://shop:secret@")
+        app = Diator("shop", broker=f"{user}?lease=5", retry=Retry(attempts=2, delay=0.1))
+        handled = asyncio.Event()
+
+        @app.on_event(subscription="shop.bill")
+        async def bill(event: Ordered, context: Context) -> None:
+            if event.number == 13:
+                raise Reject("bad luck")
+            if context.attempt == 1:
+                raise ValueError("again")
+            handled.set()
+
+        async with app, app.worker():
+            await app.publish(Ordered(13), Ordered(1))
+            await app.publish(Ordered(2), after=0.1)
+            await asyncio.wait_for(handled.wait(), 20)
+        async with app.operations() as operations:
+            ((_, status),) = await operations.status()
+            assert status.dead_letters == 1
+            letters = [letter async for letter in operations.dead_letters()]
+            assert await operations.replay(letters[0])
+        async with Diator("shop", broker=user).operations() as operations:
+            assert await operations.remove_subscription("shop.bill")
+        told = await admin.info()
+        assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"\|([^|]*)of `INFO`", text)))) <= told.keys()
+        assert (told["maxmemory_policy"], told["aof_enabled"]) == ("noeviction", 1)
+        await admin.aclose()
