@@ -9,6 +9,7 @@ from diator.cli.asyncapi import asyncapi
 from diator.cli.check import check
 from diator.cli.dead_letters import dead_letters
 from diator.cli.graph import graph
+from diator.cli.new import new
 from diator.cli.outbox import outbox
 from diator.cli.relay import relay
 from diator.cli.run import run
@@ -16,7 +17,7 @@ from diator.cli.show import show
 from diator.cli.subscriptions import subscriptions
 
 program = typer.Typer(
-    help="Look at a Diator app, run its workers, and tend its subscriptions and dead letters.",
+    help="Start a project, inspect a Diator app, run its workers, and manage its subscriptions and dead letters.",
     no_args_is_help=True,
     # Our tracebacks are for us; those of a user's code are printed by `arguments`.
     pretty_exceptions_enable=False,
@@ -39,6 +40,7 @@ def options(
     """Take the options of the program itself."""
 
 
+program.command()(new)
 program.command()(check)
 program.command()(show)
 program.command()(graph)
