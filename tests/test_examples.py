@@ -383,3 +383,18 @@ def test_one_trace_goes_from_the_request_to_the_statement_in_another_process() -
         "worker        INSERT",
         "web       send meetings.user-joined",
     ]
+
+
+def test_a_worker_waits_for_its_mail_server_and_counts_what_it_does() -> None:
+    labels = '{subscription="shop.confirm",type="shop.order-placed"}'
+    assert output_of("18_operating_a_worker.py").splitlines() == [
+        "503; shop.confirm is paused; the readiness check mail-server fails",
+        "3 orders are placed, and wait",
+        "the mail server is up, and gets 3 mails, such as: thank you for order 1",
+        "200 ready",
+        f"diator_dead_lettered_total{labels} 0.0",
+        f"diator_handled_total{labels} 3.0",
+        "shop_mails_total 3.0",
+        "worker: the last message is settled",
+        "it ended with 0",
+    ]
