@@ -172,13 +172,13 @@ class NotPublishedError(BrokerError):
 
     def __str__(self) -> str:
         counts = (
-            (len(self.unsent), "{} were not published"),
-            (len(self.unknown), "{} may have been"),
-            (len(self.rejected), "{} were rejected for what they are"),
+            (len(self.unsent), "{} not published"),
+            (len(self.unknown), "{} with an unknown outcome"),
+            (len(self.rejected), "{} rejected permanently"),
         )
         told = ", ".join(text.format(number) for number, text in counts if number)
         cause = self.__cause__
-        return f"of the messages, {told}" + (f": {str(cause) or type(cause).__name__}" if cause else "")
+        return f"messages: {told}" + (f": {str(cause) or type(cause).__name__}" if cause else "")
 
 
 class PublishError(DiatorError):
@@ -195,19 +195,30 @@ class PublishError(DiatorError):
         self.unsent, self.unknown, self.reason, self.permanent = tuple(unsent), tuple(unknown), reason, refused
 
     def __str__(self) -> str:
-        counts = ((len(self.unsent), "{} did not leave"), (len(self.unknown), "of {} nobody knows"))
-        told = ", ".join(text.format(number) for number, text in counts if number)
         names = ", ".join(dict.fromkeys(type(event).__qualname__ for event in (*self.unsent, *self.unknown)))
         reason = self.reason.rstrip(" .;:") or "the broker gave no reason"
-        return f"events were not published ({names}): {told}: {reason}; what was committed stands: {self._fix}"
+        return f"{self._counted} ({names}): {reason}; committed changes remain; {self._fix}"
+
+    @property
+    def _counted(self) -> str:
+        unsent = f"could not publish {_events(self.unsent)}"
+        if not self.unknown:
+            return unsent
+        if not self.unsent:
+            return f"the outcome of {_events(self.unknown)} is unknown"
+        return f"{unsent}, the outcome of {len(self.unknown)} is unknown"
 
     @property
     def _fix(self) -> str:
         if self.permanent:
-            return "mend the cause first, the broker would refuse them again"
+            return "fix the cause first: the broker would reject them again"
         if self.unsent:
-            return "publish those in `unsent` again when the broker is back"
-        return "those in `unknown` may have arrived, and would arrive twice if they were published again"
+            return "publish the events in `unsent` again when the broker is available"
+        return "the events in `unknown` may have arrived: published again, they may be handled twice"
+
+
+def _events(events: "Sequence[Event]") -> str:
+    return f"{len(events)} event{'' if len(events) == 1 else 's'}"
 
 
 class UnreadableMessageError(DiatorError):

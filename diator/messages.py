@@ -159,7 +159,9 @@ def _misfits(event: object, terms: Contract) -> Iterator[_Wrong]:
         text = f"@contract({terms.name!r}) is put on {event!r}, which never leaves the process"
         yield text, "make it a NotificationEvent or an ECSTEvent, or drop the contract"
     elif terms.key is not None and terms.key not in (fields := _fields(event)):
-        text = f"@contract({terms.name!r}): {event.__qualname__} is keyed by {terms.key!r}, which is no field of it"
+        text = (
+            f"@contract({terms.name!r}): {event.__qualname__} is keyed by {terms.key!r}, which is not one of its fields"
+        )
         yield text, f"name one of: {', '.join(fields) or '(it has no fields)'}"
 
 

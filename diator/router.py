@@ -126,7 +126,7 @@ class Router(NamedOtherwise, Decorators):
         location = location_in_frame(caller())
         require("include", {"prefix": _PREFIX}, {"prefix": prefix})
         if not hasattr(router, "_registry"):
-            text = f"include got {router!r}, which is no router"
+            text = f"include got {router!r}, which is not a router"
             raise ConfigurationError(
                 [Problem("router", text, "pass the Router itself, such as module.router", location)]
             )
@@ -139,7 +139,7 @@ class Router(NamedOtherwise, Decorators):
         for event in events:
             cls = class_of(event)
             if cls is None or not issubclass(cls, Event):
-                text = f"app.publishes got {event!r}, which is no class of events"
+                text = f"app.publishes got {event!r}, which is not an event class"
                 raise ConfigurationError([Problem("publish-hint", text, "pass classes of events", location)])
             self._registry.declared_events.setdefault(cls, location)
             self._registry.published_as.setdefault(event, location)

@@ -84,8 +84,8 @@ def make_app(doing: Callable[[Any], object] = lambda publish: None) -> Diator:
         ([], "publish got 0 events"),
         ([[Joined()]], r"for event in events: publish\(event\)"),
         ([Joined], r"publish an instance: Joined\(\.\.\.\)"),
-        ([None], "None, which is no event"),
-        ([Find()], "which is no event"),
+        ([None], "None, which is not an event"),
+        ([Find()], "which is not an event"),
     ],
     ids=str,
 )
@@ -348,7 +348,7 @@ DECORATORS: list[tuple[Callable[[Any], object], str]] = [
     (lambda app: app.command(app.command(join)), "has a second handler"),
     (lambda app: app.query(join), "use @app.command"),
     (lambda app: app.middleware(inner=True), "inner=True, which is not an option.*options are: inside"),
-    (lambda app: app.include(Router), "which is no router"),
+    (lambda app: app.include(Router), "which is not a router"),
 ]
 
 

@@ -303,7 +303,7 @@ def test_a_middleware_with_its_parameters_swapped_is_refused() -> None:
     app.add_middleware(swapped)
     (problem,) = app.check()
     assert (problem.code, problem.severity) == ("middleware", "error")
-    assert "takes call_next first" in problem.text
+    assert "takes call_next as its first parameter" in problem.text
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])

@@ -119,7 +119,7 @@ def test_an_outer_middleware_can_not_have_what_lives_in_a_unit_of_work(container
 
     (problem,) = [problem for problem in app.check() if problem.severity == "error"]
     assert problem.code == "outer-middleware"
-    assert "carried runs outside the unit of work, where it can't have Cart" in problem.text
+    assert "carried runs outside the unit of work, so it can't use Cart" in problem.text
     assert "@app.middleware(inside=True)" in problem.fix
     assert problem.location is not None
     assert problem.location.file.endswith("test_middleware_position.py")

@@ -327,14 +327,14 @@ def test_routers_do_not_include_themselves_or_each_other() -> None:
 
 @pytest.mark.parametrize("thing", [pytest, "router", None, join])
 def test_only_routers_are_included(thing: Any) -> None:
-    with pytest.raises(ConfigurationError, match="which is no router"):
+    with pytest.raises(ConfigurationError, match="which is not a router"):
         Diator().include(thing)
 
 
 def test_only_classes_of_events_are_declared_as_published() -> None:
     things: tuple[Any, ...] = (Joined(), Join, "Joined", Joined | Left, None)
     for thing in things:
-        with pytest.raises(ConfigurationError, match="which is no class of events") as caught:
+        with pytest.raises(ConfigurationError, match="which is not an event class") as caught:
             Diator().publishes(thing)
         assert refused(caught).location is not None
 
@@ -368,7 +368,7 @@ def test_a_handler_of_a_request_that_is_no_class_is_refused() -> None:
         app.add_command(join, declared)
         problem = only(app)
         assert problem.code == "message-hint"
-        assert f"join is registered for {declared!r}, which is no class of command" in problem.text
+        assert f"join is registered for {declared!r}, which is not a command class" in problem.text
 
 
 def test_a_builtin_is_refused_with_a_reason() -> None:
@@ -383,7 +383,7 @@ def test_a_builtin_is_refused_with_a_reason() -> None:
     [
         ("add_command", Find, "which is a query", "use @app.query"),
         ("add_command", Joined, "which is an event", "use @app.on_event"),
-        ("add_command", Dep, "Dep, which is no message", "derive Dep from Command"),
+        ("add_command", Dep, "Dep, which is not a message", "derive Dep from Command"),
         ("add_query", Join, "which is a command", "use @app.command"),
         ("add_event_handler", Join, "which is a command", "use @app.command"),
         ("add_command", Command, "takes Command itself", "one command"),
@@ -392,7 +392,7 @@ def test_a_builtin_is_refused_with_a_reason() -> None:
         ("add_command", Message, "takes message: Message", ""),
         ("add_event_handler", Event, "takes Event: domain events run in process", "take only domain events"),
         ("add_event_handler", Joined | Told, "takes Joined, Told: domain events run", "take only domain events"),
-        ("add_event_handler", Joined | None, "None, which is no message", ""),
+        ("add_event_handler", Joined | None, "None, which is not a message", ""),
         ("add_command", Join | Leave, "expected one class of command", "a handler for each"),
     ],
 )
@@ -419,7 +419,7 @@ def test_a_handler_that_takes_another_message_than_it_is_registered_for_is_refus
     problem = only(app)
     assert problem.code == "message-hint"
     assert "join_too is registered for Leave, but takes command: Join" in problem.text
-    assert "hint the first parameter as Leave" in problem.fix
+    assert "annotate the first parameter with Leave" in problem.fix
     assert problem.location == at("join too")
 
 
@@ -454,9 +454,9 @@ def test_ways_of_running_that_can_not_be_are_refused() -> None:
         yield
 
     cases: list[tuple[Callable[[Diator], None], str, str]] = [
-        (lambda app: app.add_command(coroutine, thread=True), "registered with thread=True", "plain `def`"),
-        (lambda app: app.add_query(rows, thread=True), "registered with thread=True", "plain `def`"),
-        (lambda app: app.add_query(rows, timeout=1), "is streamed and has a timeout", "around the block"),
+        (lambda app: app.add_command(coroutine, thread=True), "but thread=True is for sync functions", "plain `def`"),
+        (lambda app: app.add_query(rows, thread=True), "but thread=True is for sync functions", "plain `def`"),
+        (lambda app: app.add_query(rows, timeout=1), "has a timeout, but is streamed", "around the block"),
         (lambda app: app.add_query(generator), "is a generator function", "for app.stream"),
         (lambda app: app.add_command(rows_of_a_command), "only a query can be streamed", "make it a query"),
         (lambda app: app.add_event_handler(rows_of_an_event), "only a query can be streamed", "make it a query"),
@@ -574,7 +574,7 @@ def test_a_result_that_is_surely_wrong_is_refused_at_its_line(promised: Any, ret
     problem = only(app)
     assert problem.code == "return-type"
     assert "handler returns " in problem.text
-    assert "but Ask promises " in problem.text
+    assert "but Ask declares the result " in problem.text
     assert problem.location == at("wrong result")
 
 
@@ -624,7 +624,7 @@ def test_what_a_sync_handler_returns_to_be_awaited_is_looked_through() -> None:
     assert app.check() == []
     app = Diator()
     app.add_command(wrong)
-    assert "wrong returns str, but Join promises int" in only(app).text
+    assert "wrong returns str, but Join declares the result int" in only(app).text
 
 
 def test_an_event_handler_that_returns_something_is_refused() -> None:
@@ -647,7 +647,7 @@ def test_the_rows_of_a_stream_are_checked() -> None:
     assert app.check() == []
     app = Diator()
     app.add_query(wrong)
-    assert "wrong returns int, but Find promises str" in only(app).text
+    assert "wrong returns int, but Find declares the result str" in only(app).text
 
 
 results = Diator()
@@ -690,7 +690,7 @@ def test_a_dependency_without_a_container_names_what_to_install() -> None:
 
     ((code, text, fix, location),) = problems(app)
     assert (code, location) == ("missing-dependency", at("asks"))
-    assert "asks asks for dep: Dep, but the app has no container" in text
+    assert "asks needs dep: Dep, but the app has no container" in text
     assert 'pip install "diator[punq]"' in fix
 
 
@@ -702,7 +702,7 @@ def test_a_dependency_that_the_container_lacks_names_the_parameter() -> None:
 
     ((code, text, fix, location),) = problems(app)
     assert (code, location) == ("missing-dependency", at("asks too"))
-    assert "asks asks for dep: Dep, which the container has no provider for" in text
+    assert "asks needs dep: Dep, but the container has no provider for it" in text
     assert "register Dep with the container" in fix
 
 
@@ -767,7 +767,7 @@ def test_publish_has_to_say_which_events() -> None:
         app.add_command(handler)
         ((code, text, fix, location),) = [found for found in problems(app) if found[0] != "unhandled-event"]
         assert code == "publish-hint"
-        assert "handler asks for publish: " in text
+        assert "handler needs publish: " in text
         assert "Publish[UserJoined | UserWarned]" in fix
         assert location is not None
 
@@ -856,9 +856,14 @@ def test_middlewares_that_can_not_work_are_refused() -> None:
         ("text", "middleware", "does not take a message and what to call next", "async def"),
         (too_short, "middleware", "too_short does not take a message and what to call next", "async def"),
         (plain, "middleware", "plain is sync", "`async def`"),
-        (of_no_message, "middleware", "takes message: Dep, which is no message", "hint Message"),
-        (publishing, "middleware", "publishing asks for Publish", "publish from a handler"),
-        (asking, "missing-dependency", "asking asks for dep: Dep, but the app has no container", "pip install"),
+        (
+            of_no_message,
+            "middleware",
+            "takes message: Dep as its first parameter, which is not a message",
+            "annotate it with Message",
+        ),
+        (publishing, "middleware", "publishing needs Publish", "publish from a handler"),
+        (asking, "missing-dependency", "asking needs dep: Dep, but the app has no container", "pip install"),
     ):
         app = Diator()
         app.add_middleware(middleware)

@@ -1,8 +1,8 @@
 """The tutorial, as a reader follows it: from an empty folder, page after page, with every file saved and command run.
 
-A block with a title is a file, or a change of one; ``<!-- undo FILE -->`` takes the last change back. A ``console`` block has
-commands after ``$`` and what they print, where ``...`` stands for any lines. With a title it is another terminal, in which
-a command keeps running until ``^C``; what it prints is compared without regard to order.
+A block with a title is a file, or a change of one; ``<!-- undo FILE -->`` takes the last change back. A ``console``
+block has commands after ``$`` and what they print, where ``...`` stands for any lines. With a title it is another
+terminal, in which a command keeps running until ``^C``; what it prints is compared without regard to order.
 """
 
 import difflib
@@ -30,6 +30,7 @@ VARIABLE = {
     r"\b[0-9a-f]{32}\b": "TRACE",
     r"\b\d{13}-\d+\b": "ENTRY",
     r"\bin [\d.e-]+ ?s\b": "in SECONDS",
+    r"\bfor [\d.]+ s\b": "for SECONDS",
     r"localhost:\d+": "localhost:PORT",
 }
 

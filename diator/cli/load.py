@@ -93,7 +93,7 @@ def _made_by(found: object, target: str) -> Diator:
     if isinstance(found, Router):
         raise LoadError(f"{target!r} is a router; name the app that includes it")
     if isinstance(found, type) or not callable(found):
-        raise LoadError(f"{target!r} is {found!r}, which is no Diator; name an app, or a function that makes one")
+        raise LoadError(f"{target!r} is {found!r}, which is not a Diator; name an app, or a function that makes one")
     if inspect.iscoroutinefunction(found):
         raise LoadError(f"{target!r} is an async function; name an app, or a plain function that makes one")
     try:
@@ -102,7 +102,7 @@ def _made_by(found: object, target: str) -> Diator:
         raise LoadError(f"{target!r} can't be called without arguments ({error}); name an app") from None
     made = _run(found, f"{target!r} raised")
     if not isinstance(made, Diator):
-        raise LoadError(f"{target!r} gave {made!r}, which is no Diator; let it return the app")
+        raise LoadError(f"{target!r} gave {made!r}, which is not a Diator; let it return the app")
     return made
 
 

@@ -256,7 +256,7 @@ class _CatalogBuilder:
             self._add(
                 registration,
                 "missing-key",
-                f"{registration.name} asks for ordered=True, but no event of it has a key",
+                f"{registration.name} sets ordered=True, but none of its events has a key",
                 'name the field that orders them: @contract("...", key="meeting_id")',
             )
         if not self._classes(registration):
@@ -280,7 +280,7 @@ class _CatalogBuilder:
         said = registration.options.once
         if self.session is None:
             if said:
-                text = f"{registration.name} asks for once=True, but the app has no store, which remembers its messages"
+                text = f"{registration.name} sets once=True, but the app has no store to record handled messages in"
                 fix = 'give it one: Diator("meetings", store=...), or drop once=True and make the handler idempotent'
                 self._add(registration, "no-store", text, fix)
             return False

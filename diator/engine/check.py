@@ -178,7 +178,7 @@ def _container(
     found = _validated(container, asked, registry.provided)
     for error in found.errors:
         asker = asked.get(requested_key(error))
-        needs = "" if asker is None else f"{asker.name} can't be given what it asks for: "
+        needs = "" if asker is None else f"the container can't provide what {asker.name} needs: "
         yield _container_problem(container, error, error.path[-1] if _is_own(error) else None, asker, needs)
     for error in found.warnings:
         yield _container_problem(container, error, getattr(error, "key", None), asked.get(requested_key(error)), None)

@@ -58,12 +58,12 @@ def _message(registration: Registration) -> Problem | None:
         return None  # not resolved yet; the start tries again, and reports it
     kind = registration.kind
     if first.name == "self" and first.hint is EMPTY:
-        text = f"{registration.title} takes 'self': it is registered inside of its class"
+        text = f"{registration.title} takes 'self': it is registered inside its class"
         return registration.problem(
             "invalid-handler", text, "register the method of an object: app.add_command(service.method)"
         )
     if registration.declared is None and first.hint is EMPTY:
-        text = f"{registration.title} takes {first.name!r}, which has no hint"
+        text = f"{registration.title} takes {first.name!r}, which has no type hint"
         how = f"{first.name}: My{kind.value.title()}"
         if registration.name == "<lambda>":  # which can't have hints
             how = f"{kind.decorator.lstrip('@')}(My{kind.value.title()})(lambda ...)"
@@ -71,10 +71,9 @@ def _message(registration: Registration) -> Problem | None:
     hint = registration.message_hint
     if len(classes) < len(union_members(hint)):
         source = f"takes {first}" if registration.declared is None else f"is registered for {hint!r}"
-        text = f"{registration.title} {source}, which is no class of {kind.value}"
-        return registration.problem(
-            "message-hint", text, f"name a class of {kind.value}: {first.name}: My{kind.value.title()}"
-        )
+        article = "an" if kind is HandlerKind.EVENT else "a"
+        text = f"{registration.title} {source}, which is not {article} {kind.value} class"
+        return registration.problem("message-hint", text, f"annotate the message: {first.name}: My{kind.value.title()}")
     if len(classes) != 1 and kind is not HandlerKind.EVENT:
         text = f"{registration.title} takes {first}; expected one class of {kind.value}"
         return registration.problem("message-hint", text, "write a handler for each")
@@ -87,13 +86,13 @@ def _wrong_kind(registration: Registration, got: type, parameter: str) -> Proble
     real = next((name for base, name in _KINDS if issubclass(got, base)), None)
     text = (
         f"{kind.decorator} handler {registration.name} takes {parameter}: {format_hint(got)}, which is "
-        f"{real or 'no message'}"
+        f"{real or 'not a message'}"
     )
     decorators = {"a command": "@app.command", "a query": "@app.query", "an event": "@app.on_event"}
     fix = (
         f"use {decorators[real]}"
         if real
-        else f"derive {format_hint(got)} from {format_hint(kind.base)}, or hint the first parameter"
+        else f"derive {format_hint(got)} from {format_hint(kind.base)}, or annotate the first parameter with one"
     )
     return registration.problem("message-kind", text, fix)
 
@@ -102,7 +101,9 @@ def _base_or_mixed(registration: Registration, classes: tuple[type[Message], ...
     if registration.kind is not HandlerKind.EVENT:
         if classes[0].__module__ == Message.__module__:
             text = f"{registration.title} takes {format_hint(classes[0])} itself"
-            return registration.problem("message-kind", text, f"hint the class of one {registration.kind.value}")
+            return registration.problem(
+                "message-kind", text, f"annotate it with the class of one {registration.kind.value}"
+            )
         return None
     in_process = [issubclass(cls, DomainEvent) for cls in classes]
     brokered = [issubclass(cls, BROKERED_KINDS) for cls in classes]
@@ -130,18 +131,18 @@ def _way_of_running(registration: Registration) -> Iterator[Problem]:
             "make it `async def` with `yield`, for app.stream",
         )
     if registration.kind is not HandlerKind.QUERY and signature.is_stream:
-        text = f"{registration.title} gives its result in pieces; only a query can be streamed"
+        text = f"{registration.title} yields its result in parts, but only a query can be streamed"
         yield registration.problem("invalid-handler", text, "return the result, or make it a query")
     if registration.thread and signature.call_kind != "sync":
-        text = f"{registration.title} is an {signature.call_kind} function and registered with thread=True"
+        text = f"{registration.title} is an {signature.call_kind} function, but thread=True is for sync functions"
         yield registration.problem("invalid-handler", text, "drop thread=True, or write it with plain `def`")
     if registration.timeout is not None and _blocks(registration):
-        text = f"{registration.title} has a timeout, but blocks the event loop, so nothing can end it"
+        text = f"{registration.title} has a timeout, but blocks the event loop, so it can't be interrupted"
         yield registration.problem("invalid-handler", text, "write it with `async def`, or add thread=True")
     if registration.timeout is not None and signature.is_stream:
         yield registration.problem(
             "invalid-handler",
-            f"{registration.title} is streamed and has a timeout",
+            f"{registration.title} has a timeout, but is streamed",
             "limit the time around the block that reads it",
         )
 
@@ -200,7 +201,7 @@ def _parameter_fits(registration: Registration) -> Iterator[Problem]:
     for cls in classes_in(registration.declared):
         if not issubclass(cls, accepted):
             text = f"{registration.name} is registered for {format_hint(cls)}, but takes {first}"
-            yield registration.problem("message-hint", text, f"hint the first parameter as {format_hint(cls)}")
+            yield registration.problem("message-hint", text, f"annotate the first parameter with {format_hint(cls)}")
 
 
 def _result_fits(registration: Registration) -> Iterator[Problem]:
@@ -215,15 +216,17 @@ def _result_fits(registration: Registration) -> Iterator[Problem]:
         except Exception:  # noqa: BLE001 - a string in Command["..."] is code of the user's: anything may come out
             return  # only a type checker can resolve it
     if not is_assignable(returns, expected):
-        promised = (
-            "an event handler returns None"
-            if registration.kind is HandlerKind.EVENT
-            else (f"{format_hint(registration.message_hint)} promises {format_hint(expected)}")
-        )
-        text = f"{registration.name} returns {format_hint(returns)}, but {promised}"
-        yield registration.problem(
-            "return-type", text, "correct the result of the handler, or what its message promises"
-        )
+        yield _wrong_result(registration, format_hint(returns), format_hint(expected))
+
+
+def _wrong_result(registration: Registration, returned: str, expected: str) -> Problem:
+    message, base = format_hint(registration.message_hint), registration.kind.base.__name__
+    if registration.kind is HandlerKind.EVENT:
+        declared, fix = "an event handler returns None", "annotate it with -> None, and return nothing"
+    else:
+        declared = f"{message} declares the result {expected}"
+        fix = f"return {expected}, or declare the other result: class {message}({base}[{returned}])"
+    return registration.problem("return-type", f"{registration.name} returns {returned}, but {declared}", fix)
 
 
 def _blocks(registration: Registration) -> bool:

@@ -98,7 +98,7 @@ def worker_problems(
 def _needs_a_sender(one: Running, key: Key, asked: Key) -> Problem:
     needs = "" if asked == key else f", which needs {key}"
     where = "" if one.record is one.root else f", and runs for {one.root.name} too"
-    text = f"{one.record.name} asks for {asked}{needs}{where}: only senders provide {key}"
+    text = f"{one.record.name} needs {asked}{needs}{where}: only senders provide {key}"
     fix = f"register {key} with the container, or put the data that is needed into the event"
     if isinstance(one.record, MiddlewareRegistration):
         fix = f"{fix}, or let the middleware wrap requests only: annotate its message as Command[Any] or Query[Any]"
@@ -123,8 +123,8 @@ class _Opaque:
         """Say so."""
         provided = ", ".join(map(str, self._brought))
         text = (
-            f"{one.record.name} asks for {asked} in a worker, and the container can't tell whether that "
-            f"needs {provided}"
+            f"{one.record.name} needs {asked} in a worker, and the container can't tell whether that "
+            f"depends on {provided}"
         )
         text = f"{text}, which only senders provide; a brokered event has no sender"
         fix = f"ensure with a test that it does not: publish the event of {one.root.name}"

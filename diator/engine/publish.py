@@ -113,7 +113,7 @@ class PublishGuard:
             )
             raise InvalidMessageError(text)
         if not isinstance(event, Event):
-            text = f"{self._handler.name} published {event!r}, which is no event"
+            text = f"{self._handler.name} published {event!r}, which is not an event"
             many = isinstance(event, (list, tuple, set, frozenset))
             raise InvalidMessageError(f"{text}; publish each: for event in events: publish(event)" if many else text)
         cls = type(event)
@@ -130,8 +130,8 @@ class PublishGuard:
     def _undeclared(self, cls: type[Event]) -> str:
         if self._handler.kind is HandlerKind.QUERY:
             return (
-                f"{self._handler} published {format_hint(cls)}; a query changes nothing, so nothing happens: "
-                f"make it a command"
+                f"{self._handler} published {format_hint(cls)}; a query changes nothing, "
+                f"so it has no events to publish: make it a command"
             )
         declared = " | ".join(map(format_hint, self._declared)) or "nothing"
         more = f"Publish[{' | '.join(map(format_hint, (*self._declared, cls)))}]"

@@ -142,19 +142,22 @@ class WiringBuilder:
             self.problems.append(shape)
             return WiredCallable(layer.target, layer.signature.call_kind)
         if any(_is_publish(parameter) for parameter in layer.signature.parameters):
-            text = f"{layer.title} asks for Publish; a middleware raises no events"
+            text = f"{layer.title} needs Publish, but a middleware publishes no events"
             self._add(layer, "middleware", text, "publish from a handler")
         first = layer.signature.parameters[0]
         if first.name == "call_next" and first.hint is EMPTY:
-            text = f"{layer.title} takes call_next first; expected the message"
+            text = f"{layer.title} takes call_next as its first parameter; expected the message"
             self._add(layer, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
         if isinstance(first.hint, Unresolved):
             return WiredCallable(layer.target, layer.signature.call_kind)  # reported where it was read
         wraps = _wrapped(first)
         if not wraps:
-            text = f"{layer.title} takes {first}, which is no message"
+            text = f"{layer.title} takes {first} as its first parameter, which is not a message"
             self._add(
-                layer, "middleware", text, "hint Message, Command[Any], Query[Any], an event, or one class of yours"
+                layer,
+                "middleware",
+                text,
+                "annotate it with Message, Command[Any], Query[Any], an event or one of your messages",
             )
         for cls, hint in spelled_out(first.hint).items():
             if issubclass(cls, DomainEvent):
@@ -176,9 +179,9 @@ class WiringBuilder:
                 continue
             lifetime = self.container.lifetime(argument.key)
             if lifetime is not Lifetime.SINGLETON:
-                text = f"{layer.title} runs outside the unit of work, where it can't have {argument.key}"
+                text = f"{layer.title} runs outside the unit of work, so it can't use {argument.key}"
                 fix = "run it inside: @app.middleware(inside=True) or app.add_middleware(..., inside=True)"
-                text = f"{text}, which the container makes anew for each scope or request ({lifetime.value})"
+                text = f"{text}, which the container creates for each scope or call ({lifetime.value})"
                 self._add(layer, "outer-middleware", text, f"{fix}; there it calls call_next once")
 
     def _arguments(self, record: Record, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
@@ -195,8 +198,10 @@ class WiringBuilder:
             return None  # reported where it was read
         if parameter.hint is EMPTY:
             if default is EMPTY:
-                text = f"{record.name} has the parameter {name!r}, which has no hint"
-                self._add(record, "unhinted-parameter", text, "hint what it needs, or give it a default")
+                text = f"{record.name} has the parameter {name!r} without a type hint"
+                self._add(
+                    record, "unhinted-parameter", text, "annotate it with the type that it needs, or give it a default"
+                )
             return Argument(name, keyword, Source.DEFAULT, default=default)
         source = self._own_source(parameter)
         if source is not None:
@@ -215,8 +220,8 @@ class WiringBuilder:
     def _key(self, record: Record, parameter: Parameter) -> Key | None:
         hint, _ = injection_target(parameter.hint)
         if len(union_members(hint)) != 1:
-            text = f"{record.name} asks for {parameter}, a choice that no container can make"
-            self._add(record, "union-dependency", text, "ask for one type, or for one with `| None` and a default")
+            text = f"{record.name} needs {parameter}, and a container can't choose between types"
+            self._add(record, "union-dependency", text, "annotate one type, or one type with `| None` and a default")
             return None
         return key_of(parameter.hint, self.container)
 
@@ -234,13 +239,13 @@ class WiringBuilder:
 
     def _missing(self, record: Record, parameter: Parameter, key: Key) -> None:
         if self.container is None:
-            text = f"{record.name} asks for {parameter}, but the app has no container"
-            fix = 'install one and pass it: pip install "diator[punq]", then Diator(container=punq.Container())'
+            text = f"{record.name} needs {parameter}, but the app has no container"
+            fix = 'pass one: Diator(container=punq.Container()), after pip install "diator[punq]"'
         else:
-            text = f"{record.name} asks for {parameter}, which the container has no provider for"
+            text = f"{record.name} needs {parameter}, but the container has no provider for it"
             fix = (
                 f"register {key} with the container, give the parameter a default,"
-                f" or declare that senders bring it: app.provides({key})"
+                f" or declare that senders provide it: app.provides({key})"
             )
         self._add(record, "missing-dependency", text, fix)
 
@@ -252,7 +257,7 @@ class WiringBuilder:
             for cls in self._declared(registration, parameter)
         ]
         if declared and registration.kind is HandlerKind.QUERY:
-            text = f"{registration.title} asks for Publish; a query changes nothing, so nothing happens"
+            text = f"{registration.title} needs Publish, but a query changes nothing, so it has no events to publish"
             self._add(registration, "query-publishes", text, "make it a command, or drop the parameter")
         if registration.kind is not HandlerKind.QUERY and registration.signature.events is not EMPTY:
             declared += _event_classes(registration.signature.events) or [Event]
@@ -263,7 +268,7 @@ class WiringBuilder:
         classes = [class_of(member) for hint in events_hint for member in union_members(unalias(hint))]
         events = [cls for cls in classes if cls is not None and issubclass(cls, Event)]
         if not events or len(events) != len(classes):
-            text = f"{registration.name} asks for {parameter}, which does not say which events it publishes"
+            text = f"{registration.name} needs {parameter}, which does not name the events that it publishes"
             self._add(registration, "publish-hint", text, "name them: Publish[UserJoined | UserWarned]")
         return events
 

@@ -185,7 +185,7 @@ def _refused(
             text = f"the replacement for {key} is the class {given.__qualname__}; expected an object"
             yield Problem("replacement", text, f"give an instance: replace={{{key}: {given.__qualname__}(...)}}")
         if key not in asked:
-            text = f"no handler and no middleware of {app!r} asks for {key}, which record was to replace"
+            text = f"replace has {key}, but no handler and no middleware of {app!r} needs it"
             yield Problem("replacement", text, _instead(container, key, names))
 
 

@@ -125,7 +125,7 @@ class FakePublish(Messages[Event]):
     ) -> str:
         """Take an event, and return an id. Raises `~diator.InvalidMessageError` for what is no event."""
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are not all typed
-            raise InvalidMessageError(f"published {event!r}, which is no event; expected an instance of Event")
+            raise InvalidMessageError(f"published {event!r}, which is not an event; expected an instance of Event")
         self._taken.append(Entry("published", event, done=True, after=after, headers=headers))
         return new_id()
 

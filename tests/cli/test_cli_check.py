@@ -23,7 +23,7 @@ app = Diator()
 async def join(command: Join, api: Api) -> None: ...
 """
 
-INSTALL = 'install one and pass it: pip install "diator[punq]", then Diator(container=punq.Container())'
+INSTALL = 'pass one: Diator(container=punq.Container()), after pip install "diator[punq]"'
 
 UNHANDLED = """
 @dataclass
@@ -51,7 +51,7 @@ def test_an_error_is_told_with_its_place_and_its_remedy_and_fails_the_check(tmp_
     done = run(tmp_path, "check", "meetings:app")
     assert done.code == 1
     assert done.stdout == (
-        "meetings.py:8: error: join asks for api: Api, but the app has no container [missing-dependency]\n"
+        "meetings.py:8: error: join needs api: Api, but the app has no container [missing-dependency]\n"
         f"    -> {INSTALL}\n"
         "checked 1 request, no events, 1 handler, no subscriptions, no middlewares\n"
         "meetings:app: 1 error, no warnings\n"
@@ -206,7 +206,7 @@ def test_json_holds_every_problem_field_by_field(tmp_path: Path) -> None:
             {
                 "severity": "error",
                 "code": "missing-dependency",
-                "text": "join asks for api: Api, but the app has no container",
+                "text": "join needs api: Api, but the app has no container",
                 "fix": INSTALL,
                 "file": "meetings.py",
                 "line": 8,

@@ -407,7 +407,7 @@ def test_an_app_with_errors_is_listed_and_nothing_of_it_is_changed(tmp_path: Pat
     assert done.stderr.startswith("1 problem; see: diator check meetings:app\n")
     refused = letters(tmp_path, "replay", "--yes")
     assert (refused.code, broker.tried) == (1, [])
-    assert "lost asks for missing: int" in refused.stderr
+    assert "lost needs missing: int" in refused.stderr
 
 
 def test_note_and_mail_are_what_the_app_calls_them(tmp_path: Path, broker: HeldBroker) -> None:

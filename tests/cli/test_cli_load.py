@@ -101,12 +101,12 @@ def test_a_missing_attribute_of_an_attribute_names_what_lacks_it(tmp_path: Path)
 
 def test_what_is_no_app_is_refused(tmp_path: Path) -> None:
     write(tmp_path, APP)
-    assert "'meetings:other' is 3, which is no Diator" in refusal(tmp_path, "meetings:other")
+    assert "'meetings:other' is 3, which is not a Diator" in refusal(tmp_path, "meetings:other")
 
 
 def test_a_class_is_not_taken_for_a_function_that_makes_an_app(tmp_path: Path) -> None:
     write(tmp_path, APP)
-    assert "which is no Diator; name an app" in refusal(tmp_path, "meetings:Diator")
+    assert "which is not a Diator; name an app" in refusal(tmp_path, "meetings:Diator")
 
 
 def test_a_router_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_router_is_refused_by_its_name(tmp_path: Path) -> None:
 
 def test_a_function_that_gives_something_else_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "def make(): return 3\n")
-    assert "'meetings:make' gave 3, which is no Diator" in refusal(tmp_path, "meetings:make")
+    assert "'meetings:make' gave 3, which is not a Diator" in refusal(tmp_path, "meetings:make")
 
 
 def test_a_function_that_needs_arguments_is_refused_uncalled(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_property_that_raises_is_shown_and_not_a_crash(tmp_path: Path) -> None
 def test_a_handler_of_no_message_is_told_with_its_place_and_remedy(tmp_path: Path, command: str) -> None:
     write(tmp_path, "app = Diator()\n@app.command\nasync def join(command: int) -> None: ...\n")
     text = refusal(tmp_path, "meetings:app", command)
-    assert "takes command: int, which is no message [message-kind]" in text
+    assert "takes command: int, which is not a message [message-kind]" in text
     assert f"at {tmp_path / 'meetings.py'}:5" in text
 
 

@@ -427,7 +427,7 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
     [
         ("app = Diator()\n", 1, "<Diator> has no message broker"),
         ('app = Diator("x", broker="memory://")\n', 1, "handles no events that come over a broker"),
-        (QUICK + "@app.on_event\nasync def bad(event: Joined, x: int) -> None: ...\n", 1, "bad asks for x: int"),
+        (QUICK + "@app.on_event\nasync def bad(event: Joined, x: int) -> None: ...\n", 1, "bad needs x: int"),
         ('app = Diator("x", broker="smoke://")\n', 1, "no broker plugin for 'smoke'"),
         ("raise OSError('no file')\n", 2, "OSError: no file"),
         (

@@ -230,7 +230,7 @@ def test_what_nobody_could_consume_is_not_created(tmp_path: Path, broker: HeldBr
     write(tmp_path, APP + "@app.on_event\nasync def lost(event: Joined, missing: int) -> None: ...\n")
     done = run(tmp_path, "subscriptions", "apply", "meetings:app")
     assert (done.code, done.stdout) == (1, "")
-    assert "lost asks for missing: int" in done.stderr
+    assert "lost needs missing: int" in done.stderr
     assert run(tmp_path, "subscriptions", "list", "meetings:app").code == 0
 
 

@@ -165,7 +165,7 @@ def test_order_without_a_key_is_refused() -> None:
     @app.on_event(ordered=True)
     async def joined(event: Joined) -> None: ...
 
-    assert "no event of it has a key" in only(app, "missing-key").text
+    assert "none of its events has a key" in only(app, "missing-key").text
 
 
 def test_what_only_a_sender_brings_is_refused() -> None:

@@ -230,7 +230,7 @@ async def test_headers_that_are_no_texts_are_refused_where_they_are_given() -> N
 
 
 @in_virtual_time
-async def test_publish_error_tells_what_did_not_leave_and_what_nobody_knows_and_the_command_stands() -> None:
+async def test_publish_error_counts_unsent_and_unknown_events_and_says_that_changes_remain() -> None:
     bench = Bench()
 
     async def part(messages: Sequence[OutgoingMessage]) -> None:
@@ -244,10 +244,10 @@ async def test_publish_error_tells_what_did_not_leave_and_what_nobody_knows_and_
     assert error.unknown == (Joined("b"),)
     assert error.unsent == (Sent("a"), Sent("of a domain event"))
     text = str(error)
-    assert "2 did not leave, of 1 nobody knows" in text
+    assert "could not publish 2 events, the outcome of 1 is unknown" in text
     assert "Sent, Joined" in text
     assert "away" in text
-    assert "what was committed stands" in text
+    assert "committed changes remain" in text
     assert "scope 1 closes" in bench.journal.lines
     assert isinstance(error.__cause__, NotPublishedError)
     assert isinstance(error.__cause__.__cause__, BrokerUnavailableError)
@@ -260,20 +260,20 @@ async def test_publish_error_tells_what_did_not_leave_and_what_nobody_knows_and_
         (
             False,
             BrokerUnavailableError("amqp:socket-error."),
-            "(Sent): 1 did not leave: amqp:socket-error",
-            "publish those in `unsent` again when the broker is back",
+            "could not publish 1 event (Sent): amqp:socket-error",
+            "publish the events in `unsent` again when the broker is available",
         ),
         (
             True,
             BrokerUnavailableError("cut off"),
-            "(Sent): of 1 nobody knows: cut off",
-            "those in `unknown` may have arrived, and would arrive twice if they were published again",
+            "the outcome of 1 event is unknown (Sent): cut off",
+            "the events in `unknown` may have arrived: published again, they may be handled twice",
         ),
         (
             False,
             BrokerError("there is no topic 'sent'"),
-            "(Sent): 1 did not leave: there is no topic 'sent'",
-            "mend the cause first, the broker would refuse them again",
+            "could not publish 1 event (Sent): there is no topic 'sent'",
+            "fix the cause first: the broker would reject them again",
         ),
     ],
     ids=["away", "cut off", "refused"],
@@ -292,10 +292,10 @@ async def test_publish_error_says_what_to_do_about_its_cause_and_nothing_of_none
     async with bench.app, bench.app.worker():
         with pytest.raises(PublishError) as caught:
             await bench.app.publish(Sent("a"))
-    assert str(caught.value) == f"events were not published {why}; what was committed stands: {fix}"
+    assert str(caught.value) == f"{why}; committed changes remain; {fix}"
     assert caught.value.permanent is not isinstance(cause, BrokerUnavailableError)
-    count = "1 may have been" if unknown else "1 were not published"
-    assert str(caught.value.__cause__) == f"of the messages, {count}: {cause}"
+    count = "1 with an unknown outcome" if unknown else "1 not published"
+    assert str(caught.value.__cause__) == f"messages: {count}: {cause}"
 
 
 @in_virtual_time
@@ -305,7 +305,7 @@ async def test_a_fault_of_a_plugin_is_no_outage_and_what_became_of_the_events_is
     async with bench.app, bench.app.worker():
         for publishing in (bench.app.publish(Sent("a")), bench.app.send(Join(("a",)))):
             with pytest.raises(
-                PublishError, match=r"ZeroDivisionError: a bug.*the broker would refuse them again"
+                PublishError, match=r"ZeroDivisionError: a bug.*the broker would reject them again"
             ) as caught:
                 await publishing
             assert caught.value.unsent == ()

@@ -190,8 +190,8 @@ FAILING: dict[str, list[tuple[str, str, str]]] = {
     ],
     "no_generic": [("unresolved-hint", "dep: Dep[int] (TypeError", "correct the hint")],
     "missing_attribute": [("unresolved-hint", "dep: elsewhere.Nothing (AttributeError", "correct the hint")],
-    "unhinted": [("unhinted-parameter", "dep, which has no hint", "or give it a default")],
-    "choice": [("union-dependency", "Dep | Second, a choice that no container can make", "one type")],
+    "unhinted": [("unhinted-parameter", "dep without a type hint", "or give it a default")],
+    "choice": [("union-dependency", "Dep | Second, and a container cant choose between types", "one type")],
     "none_without_default": [("missing-dependency", "dep: Later | None", "give the parameter a default")],
     "unknown": [
         ("missing-dependency", "dep: Later", "register Later with the container"),
@@ -201,10 +201,10 @@ FAILING: dict[str, list[tuple[str, str, str]]] = {
     "no_message": [("message-hint", "no positional parameter for the message", "query: MyQuery")],
     "message_by_keyword": [("message-hint", "no positional parameter for the message", "query: MyQuery")],
     "only_stars": [("message-hint", "no positional parameter for the message", "query: MyQuery")],
-    "unhinted_message": [("message-hint", "ask, which has no hint", "ask: MyQuery")],
+    "unhinted_message": [("message-hint", "ask, which has no type hint", "ask: MyQuery")],
     "message_for_the_checker_only": [("unresolved-hint", "ask: OnlyForTheChecker (NameError", "at run time")],
     "wrong_kind": [("message-kind", "takes other: Other, which is a command", "use @app.command")],
-    "no_class": [("message-hint", "ask: ~C, which is no class of query", "ask: MyQuery")],
+    "no_class": [("message-hint", "ask: ~C, which is not a query class", "ask: MyQuery")],
     "generator": [("invalid-handler", "is a generator function", "`async def` with `yield`")],
 }
 
@@ -242,7 +242,7 @@ def test_hints_of_a_constructor_that_can_not_be_resolved_are_named_too(shapes: A
 def test_type_variables_that_nobody_fills_are_no_key(shapes: Any) -> None:
     (problem,) = problems_with(shapes, "GenericClass")
     assert problem.code == "missing-dependency"
-    assert "GenericClass asks for repo: " in problem.text
+    assert "GenericClass needs repo: " in problem.text
     assert "Repo[~T]" in problem.text
 
 

@@ -149,7 +149,7 @@ def test_a_handler_of_a_brokered_event() -> None:
     @app.on_event
     async def told(event: Told, tenant: Tenant) -> None: ...
 
-    assert only(app).text.startswith("told asks for Tenant: only")
+    assert only(app).text.startswith("told needs Tenant: only")
 
 
 def test_the_constructor_of_a_class_handler() -> None:
@@ -160,7 +160,7 @@ def test_the_constructor_of_a_class_handler() -> None:
         def __init__(self, tenant: Tenant) -> None: ...
         async def handle(self, event: Told) -> None: ...
 
-    assert only(app).text.startswith("Tell asks for Tenant")
+    assert only(app).text.startswith("Tell needs Tenant")
 
 
 @pytest.mark.parametrize("hint", [Message, NotificationEvent, Told])
@@ -176,7 +176,7 @@ def test_a_middleware_around_it(hint: Any) -> None:
     check_tenant.__annotations__["message"] = hint
     app.add_middleware(check_tenant)
     problem = only(app)
-    assert problem.text.startswith("check_tenant asks for Tenant, and runs for told too")
+    assert problem.text.startswith("check_tenant needs Tenant, and runs for told too")
     assert "annotate its message as Command[Any] or Query[Any]" in problem.fix
 
 
@@ -190,7 +190,7 @@ def test_a_middleware_of_an_included_router() -> None:
     async def told(event: Told) -> None: ...
 
     app.include(router)
-    assert only(app).text.startswith("check_tenant asks for Tenant")
+    assert only(app).text.startswith("check_tenant needs Tenant")
 
 
 def test_a_handler_of_a_domain_event_that_it_publishes_however_far_away() -> None:
@@ -211,7 +211,7 @@ def test_a_handler_of_a_domain_event_that_it_publishes_however_far_away() -> Non
 
         async def handle(self, event: Heard) -> None: ...
 
-    assert only(app).text.startswith("repeated asks for Tenant, and runs for told too")
+    assert only(app).text.startswith("repeated needs Tenant, and runs for told too")
 
 
 def test_a_middleware_around_a_domain_event_that_it_publishes() -> None:
@@ -226,7 +226,7 @@ def test_a_middleware_around_a_domain_event_that_it_publishes() -> None:
     @app.middleware
     async def around(event: DomainEvent, call_next: CallNext, tenant: Tenant) -> Any: ...
 
-    assert only(app).text.startswith("around asks for Tenant, and runs for told too")
+    assert only(app).text.startswith("around needs Tenant, and runs for told too")
 
 
 def test_what_is_only_sent_or_has_a_default_may_ask_for_it() -> None:
@@ -262,7 +262,7 @@ def test_a_service_of_the_container_however_deep(container: Callable[[], object]
 
     told.__annotations__["needed"] = service
     app.add_event_handler(told)
-    assert only(app).text.startswith(f"told asks for {service.__qualname__}, which needs Tenant: only")
+    assert only(app).text.startswith(f"told needs {service.__qualname__}, which needs Tenant: only")
 
 
 @pytest.mark.parametrize("container", KNOWING)
@@ -274,7 +274,7 @@ def test_a_service_that_the_constructor_of_a_class_handler_takes(container: Call
         def __init__(self, service: Service) -> None: ...
         async def handle(self, event: Told) -> None: ...
 
-    assert only(app).text.startswith("Tell asks for Service, which needs Tenant")
+    assert only(app).text.startswith("Tell needs Service, which needs Tenant")
 
 
 @pytest.mark.parametrize("container", KNOWING)
@@ -291,8 +291,8 @@ def test_a_service_that_a_middleware_or_a_domain_event_needs(container: Callable
     async def around(message: NotificationEvent, call_next: CallNext, repo: Repo) -> Any: ...
 
     assert {problem.text.partition(", and runs for told too")[0] for problem in app.check()} == {
-        "around asks for Repo, which needs Tenant",
-        "heard asks for Service, which needs Tenant",
+        "around needs Repo, which needs Tenant",
+        "heard needs Service, which needs Tenant",
     }
 
 
@@ -332,8 +332,8 @@ def test_a_container_that_can_not_tell_is_warned_of() -> None:
 
     assert all(problem.severity == "warning" for problem in app.check())
     (warning,) = [problem for problem in app.check() if problem.code == "missing-dependency"]
-    assert warning.text.startswith("told asks for Repo")
-    assert "can't tell whether that needs Tenant, which only senders provide" in warning.text
+    assert warning.text.startswith("told needs Repo")
+    assert "can't tell whether that depends on Tenant, which only senders provide" in warning.text
     assert warning.location is not None
 
 

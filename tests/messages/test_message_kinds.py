@@ -54,7 +54,7 @@ def test_the_promised_result_is_known_of_every_kind(kind: type[Command[Meeting]]
     (problem,) = app.check()
     assert problem.code == "return-type"
     assert "wrong returns str" in problem.text
-    assert f"{kind.__name__} promises Meeting" in problem.text
+    assert f"{kind.__name__} declares the result Meeting" in problem.text
 
 
 @every_kind
@@ -109,11 +109,11 @@ def test_the_promised_result_of_a_generic_message_is_its_argument(generic: Any) 
     assert app.check() == []
     app = Diator()
     app.add_query(wrong, generic[Meeting])
-    assert re.search(r"wrong returns str, but .* promises Meeting", app.check()[0].text)
+    assert re.search(r"wrong returns str, but .* declares the result Meeting", app.check()[0].text)
 
 
 @every_generic
-def test_a_generic_message_without_argument_promises_nothing(generic: Any) -> None:
+def test_a_generic_message_without_argument_declares_no_result(generic: Any) -> None:
     async def handler(query: Any) -> str: ...  # type: ignore[empty-body]
 
     app = Diator()
@@ -129,7 +129,7 @@ def test_an_argument_goes_through_a_subclass(generic: Any) -> None:
 
     app = Diator()
     app.add_query(wrong, OfMeeting)
-    assert "wrong returns str, but OfMeeting promises Meeting" in app.check()[0].text
+    assert "wrong returns str, but OfMeeting declares the result Meeting" in app.check()[0].text
 
 
 @pytest.mark.parametrize("generic", [kind for kind in kinds.GENERICS if kind is not kinds.PydanticGeneric])

@@ -357,7 +357,7 @@ def test_once_without_a_store_is_a_problem() -> None:
 
     (problem,) = app.check()
     assert problem.code == "no-store"
-    assert "bill asks for once=True, but the app has no store" in problem.text
+    assert "bill sets once=True, but the app has no store" in problem.text
 
 
 def test_once_of_a_handler_of_domain_events_is_a_problem() -> None:

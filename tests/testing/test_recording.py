@@ -551,7 +551,7 @@ async def test_an_app_that_is_wrong_is_refused_as_at_its_start_and_left_alone() 
     @app.command
     async def handler(command: Greet, missing: Log) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"(?s)asks for missing: Log.* or replace it for the test"):
+    with pytest.raises(ConfigurationError, match=r"(?s)needs missing: Log.* or replace it for the test"):
         async with record(app):
             pass
     app.add_query(users)
