@@ -91,7 +91,7 @@ def _escaped(letter: str) -> str:
 
 def count(number: int, noun: str) -> str:
     """Count in words: ``1 error``, ``2 errors``, ``no errors``."""
-    return f"{number or 'no'} {noun if number == 1 else _plural(noun)}"
+    return f"{format(number, ',') if number else 'no'} {noun if number == 1 else _plural(noun)}"
 
 
 def _plural(noun: str) -> str:

@@ -12,6 +12,7 @@ from diator.cli.arguments import AppArgument, JsonOption, YesOption, count, ensu
 from diator.cli.tables import new_table, print_tables
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations
+from diator.delivery.subscription_creation import group_created
 from diator.engine.registrations import name_of
 from diator.errors import BrokerError
 
@@ -28,6 +29,12 @@ RemoveAnyOption = Annotated[
 ]
 
 
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also print the names that the broker has for the parts of each.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also delete messages and dead letters that it has.")]
+
+
 class Found(NamedTuple):
     """What a broker has."""
 
@@ -39,8 +46,13 @@ class Found(NamedTuple):
 
 
 @subscriptions.command("list")
-def list_(target: AppArgument, everything: ListAllOption = False, as_json: JsonOption = False) -> None:
-    """List the subscriptions of an app and their status at the broker.
+def list_(
+    target: AppArgument,
+    everything: ListAllOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the subscriptions of an app and their status at the broker, one on each line.
 
     Includes subscriptions named after the app that no handler uses any longer, if the broker can list them.
     The exit code is 0 also if some are missing, 1 if the broker does not answer or the app has none.
@@ -52,7 +64,7 @@ def list_(target: AppArgument, everything: ListAllOption = False, as_json: JsonO
         used, unused = [_document(*one) for one in found.used], [_counts(one) for one in others]
         typer.echo(json.dumps({"app": target, "subscriptions": used, "others": unused}, indent=2))
     else:
-        _print(found.used, others)
+        _print(found.used, others, verbose=verbose)
     if any(status.missing for _, status in found.used):
         typer.echo(f"some of it does not exist yet; create it with: diator subscriptions apply {target}", err=True)
     if others:
@@ -63,37 +75,64 @@ def list_(target: AppArgument, everything: ListAllOption = False, as_json: JsonO
 
 
 @subscriptions.command("apply")
-def apply(target: AppArgument) -> None:
+def apply(target: AppArgument, verbose: VerboseOption = False) -> None:
     """Create the subscriptions that are missing, and print what was created. What is there is not changed."""
-    created = AppBroker(target, changing=True).operate(Operations.apply)
-    for name in created:
+    broker = AppBroker(target, changing=True)
+    created = group_created(broker.operate(Operations.apply), broker.subscription_names)
+    for name, parts in created.items():
         typer.echo(f"created {name}")
+        for part in parts if verbose else ():
+            typer.echo(f"    {part}")
     if not created:
         typer.echo("Nothing was missing.")
 
 
 @subscriptions.command("remove")
 def remove(
-    target: AppArgument, name: NameArgument, everything: RemoveAnyOption = False, yes: YesOption = False
+    target: AppArgument,
+    name: NameArgument,
+    everything: RemoveAnyOption = False,
+    force: ForceOption = False,
+    yes: YesOption = False,
 ) -> None:
-    """Remove a subscription that no handler of the app uses, with its messages and dead letters.
+    """Remove a subscription that no handler of the app uses. One that has messages or dead letters needs --force.
 
     Stop the workers that still have it first: one that runs may create it again.
-    The exit code is 1 if a handler uses it, or the broker does not have it.
+    The exit code is 1 if a handler uses it, if something waits in it, or if the broker does not have it.
     """
     ensure_can_ask("remove", yes=yes)
     broker = AppBroker(target, changing=True)
     if not (everything or _is_named_after(broker.app_name, name) or name in broker.subscription_names):
         text = f"{name!r} is not named after the app, so a handler of another app may use it; if none does, add --all"
         exit_error(printable(text))
-    others = () if yes else broker.operate(Operations.other_subscriptions)
-    for status in others:
-        if status.name == name:
-            _confirm(status)
-    asked = yes or name in {*broker.subscription_names, *(status.name for status in others)}
-    if not asked or not broker.operate(lambda operations: operations.remove_subscription(name)):
-        exit_error(printable(f"the broker has no subscription {name!r}; see: diator subscriptions list {target}"))
+    if name not in broker.subscription_names:  # what a handler uses is refused below, with its line
+        _ensure_may_go(_status_of(broker, target, name), force=force, yes=yes)
+    if not broker.operate(lambda operations: operations.remove_subscription(name)):
+        exit_error(printable(_no_such(target, name)))
     typer.echo(printable(f"Removed {name}."))
+
+
+def _status_of(broker: AppBroker, target: str, name: str) -> SubscriptionStatus:
+    found = {status.name: status for status in broker.operate(Operations.other_subscriptions)}
+    if name not in found:
+        exit_error(printable(_no_such(target, name)))
+    return found[name]
+
+
+def _no_such(target: str, name: str) -> str:
+    return f"the broker has no subscription {name!r}; see: diator subscriptions list {target}"
+
+
+def _ensure_may_go(status: SubscriptionStatus, *, force: bool, yes: bool) -> None:
+    """End with exit code 1 if something would be lost that was not asked for, or the answer is no."""
+    waiting = ((status.backlog, "message"), (status.dead_letters, "dead letter"))
+    lost = " and ".join(count(number, noun) for number, noun in waiting if number)
+    if lost and not force:
+        exit_error(printable(f"{status.name} has {lost}; to delete them too, add --force"))
+    if not yes:
+        messages, letters = _waiting(status)
+        text = f"Remove {status.name} with its messages ({messages}) and dead letters ({letters})?"
+        typer.confirm(printable(text), abort=True)
 
 
 async def _find(operations: Operations, *, everything: bool) -> Found:
@@ -113,12 +152,6 @@ def _is_named_after(app: str | None, subscription: str) -> bool:
     return app is not None and subscription.rpartition(".")[0] == app
 
 
-def _confirm(status: SubscriptionStatus) -> None:
-    messages, letters = _number(status.backlog), _number(status.dead_letters)
-    text = f"Remove {status.name} with its messages ({messages}) and dead letters ({letters})?"
-    typer.confirm(printable(text), abort=True)
-
-
 def _how_to_remove(others: Sequence[SubscriptionStatus], target: str, *, foreign: bool) -> str:
     text = f"no handler of the app uses {count(len(others), 'subscription')}; if no other app does, remove"
     name = others[0].name if len(others) == 1 else "NAME"
@@ -130,23 +163,23 @@ def _how_to_remove(others: Sequence[SubscriptionStatus], target: str, *, foreign
     return printable(f"{text} each with: {command}, and --all where NAME does not begin with the name of this app")
 
 
-def _print(used: Sequence[tuple[ConsumerConfig, SubscriptionStatus]], others: Sequence[SubscriptionStatus]) -> None:
-    table = new_table("Subscription", "Handler", "Topics", "Exists", "Backlog", "Dead letters", "Missing")
+def _print(
+    used: Sequence[tuple[ConsumerConfig, SubscriptionStatus]], others: Sequence[SubscriptionStatus], *, verbose: bool
+) -> None:
+    more = ("Missing",) if verbose else ()
+    table = new_table("Subscription", "Handler", "Topics", "Exists", "Backlog", "Dead letters", *more)
     for one, status in used:
-        table.add_row(
-            one.name,
-            name_of(one.registration.target),
-            "\n".join(topic.name for topic in one.subscription.topics),
-            "yes" if status.exists else "no",
-            _number(status.backlog),
-            _number(status.dead_letters),
-            "\n".join(status.missing),
-        )
+        exists = "no" if not status.exists else "in part" if status.missing else "yes"
+        topics = ", ".join(topic.name for topic in one.subscription.topics)
+        missing = ["\n".join(status.missing)] if verbose else ()
+        table.add_row(one.name, name_of(one.registration.target), topics, exists, *_waiting(status), *missing)
     for status in others:
-        table.add_row(
-            printable(status.name), "(none)", "", "yes", _number(status.backlog), _number(status.dead_letters)
-        )
+        table.add_row(printable(status.name), "(none)", "", "yes", *_waiting(status))
     print_tables(table, otherwise="The app has no subscriptions.")
+
+
+def _waiting(status: SubscriptionStatus) -> tuple[str, str]:
+    return _number(status.backlog), _number(status.dead_letters)
 
 
 def _number(number: int | None) -> str:

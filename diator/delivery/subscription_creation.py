@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker, Subscription, Topic
@@ -61,8 +61,10 @@ class Creation:
         except BrokerUnavailableError as error:
             self._outage.record_failure(CREATE, ITSELF, error)
             return False
-        for name in created:
+        for name, parts in group_created(created, [one.name for one in self._subscriptions]).items():
             logger.info("created %s", name)
+            for part in parts:
+                logger.debug("created %s", part)
         self._end(created=True)
         self._outage.record_success(CREATE, ITSELF)
         return True
@@ -85,6 +87,19 @@ class Creation:
         self._pending.discard(self)
         if not self.ended.done():
             self.ended.set_result(created)
+
+
+def group_created(created: Sequence[str], subscriptions: Iterable[str]) -> dict[str, list[str]]:
+    """Return what a broker has created for each subscription; what is for none of them, such as a topic, has no parts.
+
+    The parts are the broker's own names, which contain that of the subscription.
+    """
+    longest_first = sorted(subscriptions, key=len, reverse=True)
+    groups: dict[str, list[str]] = {}
+    for part in created:
+        name = next((f"subscription {one}" for one in longest_first if one in part), None)
+        groups.setdefault(name or part, []).extend([part] if name else [])
+    return groups
 
 
 async def wait_until_created(pending: set[Creation], messages: Sequence[OutgoingMessage], timeout: float) -> float:

@@ -30,23 +30,46 @@ def test_what_is_missing_is_listed_and_what_to_do_about_it(tmp_path: Path, broke
     assert done.code == 0
     assert done.stdout.splitlines()[1].split("  ")[0] == " Subscription"
     lines = [[cell.strip() for cell in row] for row in rows(done.stdout)]
+    assert lines == [
+        ["meetings.note", "note", "joined", "no", "?", "?"],
+        ["meetings.mail", "mail", "joined", "no", "?", "?"],
+    ]
+    assert done.stderr == "some of it does not exist yet; create it with: diator subscriptions apply meetings:app\n"
+
+
+def test_what_is_missing_is_listed_by_its_names_at_the_broker_if_asked_for(tmp_path: Path, broker: HeldBroker) -> None:
+    done = run(tmp_path, "subscriptions", "list", "meetings:app", "-v")
+    lines = [[cell.strip() for cell in row] for row in rows(done.stdout)]
     assert lines[0] == ["meetings.note", "note", "joined", "no", "?", "?", "meetings.note"]
     assert lines[1] == ["joined -> meetings.note"]
     assert lines[2][:2] == ["meetings.mail", "mail"]
-    assert done.stderr == "some of it does not exist yet; create it with: diator subscriptions apply meetings:app\n"
+
+
+def test_a_subscription_that_lacks_a_part_exists_in_part(tmp_path: Path, broker: HeldBroker) -> None:
+    run(tmp_path, "subscriptions", "apply", "meetings:app")
+    write(tmp_path, APP.replace("@app.on_event\nasync def note(event: Joined)", LEFT, 1))
+    done = run(tmp_path, "subscriptions", "list", "meetings:app")
+    assert [cell.strip() for cell in rows(done.stdout)[0]][:4] == ["meetings.note", "note", "joined, left", "in part"]
 
 
 def test_apply_creates_what_is_missing_once(tmp_path: Path, broker: HeldBroker) -> None:
     done = run(tmp_path, "subscriptions", "apply", "meetings:app")
     assert (done.code, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
-        "created meetings.note",
-        "created joined -> meetings.note",
-        "created meetings.mail",
-        "created joined -> meetings.mail",
-    ]
+    assert done.stdout == "created subscription meetings.note\ncreated subscription meetings.mail\n"
     again = run(tmp_path, "subscriptions", "apply", "meetings:app")
     assert (again.code, again.stdout) == (0, "Nothing was missing.\n")
+
+
+def test_apply_names_the_parts_if_asked_for(tmp_path: Path, broker: HeldBroker) -> None:
+    done = run(tmp_path, "subscriptions", "apply", "meetings:app", "--verbose")
+    assert done.stdout.splitlines() == [
+        "created subscription meetings.note",
+        "    meetings.note",
+        "    joined -> meetings.note",
+        "created subscription meetings.mail",
+        "    meetings.mail",
+        "    joined -> meetings.mail",
+    ]
 
 
 def test_the_list_counts_what_waits_and_what_is_dead(tmp_path: Path, broker: HeldBroker) -> None:
@@ -67,6 +90,13 @@ def test_the_list_counts_what_waits_and_what_is_dead(tmp_path: Path, broker: Hel
     assert (mail["backlog"], mail["dead_letters"]) == (2, 0)
 
 
+LEFT = """
+@contract("left")
+@dataclass(frozen=True)
+class Left(NotificationEvent):
+    number: int
+@app.on_event
+async def note(event: Joined | Left)"""
 WITHOUT_MAIL = APP.replace("@app.on_event\nasync def mail", "async def mail")
 
 
@@ -115,14 +145,23 @@ def test_list_all_shows_those_of_other_apps_too(tmp_path: Path, unused: HeldBrok
     how = "diator subscriptions remove meetings:app NAME, and --all where NAME does not begin with the name of this app"
     assert how in done.stderr
     for name in ("meetings.mail", "meetings.eu.mail"):
-        run(tmp_path, "subscriptions", "remove", "meetings:app", name, "--all", "--yes")
+        run(tmp_path, "subscriptions", "remove", "meetings:app", name, "--all", "--yes", "--force")
     done = run(tmp_path, "subscriptions", "list", "meetings:app", "--all")
     assert done.stderr.endswith("remove it with: diator subscriptions remove meetings:app billing.note --all\n")
 
 
+def test_remove_needs_force_while_something_waits(tmp_path: Path, unused: HeldBroker) -> None:
+    done = run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", "--yes")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == ("Error: meetings.mail has 1 message and 1 dead letter; to delete them too, add --force\n")
+    assert "meetings.mail" in names(unused)
+    done = run(tmp_path, "subscriptions", "remove", "meetings:app", "billing.note", "--yes", "--all")
+    assert (done.code, done.stdout) == (0, "Removed billing.note.\n")  # nothing waits in it
+
+
 def test_remove_deletes_a_subscription_and_no_other(tmp_path: Path, unused: HeldBroker) -> None:
     before = names(unused)
-    done = run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", "--yes")
+    done = run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", "--yes", "--force")
     assert (done.code, done.stdout, done.stderr) == (0, "Removed meetings.mail.\n", "")
     assert names(unused) == before - {"meetings.mail"}
     again = run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", "--yes")
@@ -135,11 +174,11 @@ def test_remove_asks_first(tmp_path: Path, unused: HeldBroker, monkeypatch: pyte
     assert done.code == 2
     assert "add --yes" in done.stderr
     monkeypatch.setattr("diator.cli.subscriptions.ensure_can_ask", _there_is_a_terminal)
-    done = run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", text="n\n")
+    done = run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", "--force", text="n\n")
     assert done.code == 1
     assert "Remove meetings.mail with its messages (1) and dead letters (1)? [y/N]" in done.stdout
     assert "meetings.mail" in names(unused)
-    assert run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", text="y\n").code == 0
+    assert run(tmp_path, "subscriptions", "remove", "meetings:app", "meetings.mail", "--force", text="y\n").code == 0
     assert "meetings.mail" not in names(unused)
 
 
@@ -195,7 +234,7 @@ def test_a_broker_without_the_right_to_list_shows_those_of_the_app(tmp_path: Pat
         broker.failing["other_subscriptions"] = error
         done = run(tmp_path, "subscriptions", "list", "meetings:app")
         assert done.code == 0
-        assert [row[0].strip() for row in rows(done.stdout)][::2] == ["meetings.note", "meetings.mail"]
+        assert [row[0].strip() for row in rows(done.stdout)] == ["meetings.note", "meetings.mail"]
     assert "subscriptions that no handler uses are not shown: no right to list" in done.stderr
     done = run(tmp_path, "subscriptions", "list", "meetings:app", "--all")
     assert (done.code, done.stdout, done.stderr) == (1, "", "Error: BrokerError: no right to list\n")

@@ -16,6 +16,7 @@ from diator import (
     PublishError,
     contract,
 )
+from diator.delivery.subscription_creation import group_created
 from tests.brokered import Flaky
 from tests.virtual_time import in_virtual_time
 
@@ -275,3 +276,21 @@ async def test_an_attempt_that_is_not_answered_is_made_again(caplog: pytest.LogC
         assert "no answer within 2 s" in caplog.text
         await shop.app.publish(Joined(1))
         await shop.handle([1])
+
+
+async def test_each_subscription_that_is_created_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "diator")
+    shop = Shop()
+    async with shop.app, shop.app.worker():
+        pass
+    lines = [message for message in caplog.messages if message.startswith("created")]
+    assert lines == ["created subscription joined", "created subscription greeted"]
+
+
+def test_what_is_created_counts_for_the_subscription_with_the_longest_name() -> None:
+    created = ["queue shop.bill", "queue shop.billing", "topic joined", "joined -> shop.billing"]
+    assert group_created(created, ["shop.bill", "shop.billing"]) == {
+        "subscription shop.bill": ["queue shop.bill"],
+        "subscription shop.billing": ["queue shop.billing", "joined -> shop.billing"],
+        "topic joined": [],
+    }
