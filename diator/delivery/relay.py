@@ -211,10 +211,13 @@ class Relay:
             deleted = await answer_of(self._store.expire(_EXPIRE_BATCH))
             self._expire_at = now + (_POLL if deleted == _EXPIRE_BATCH else _EXPIRE_EVERY)
 
-    async def _release(self) -> None:
+    async def _release(self, *, again: bool = True) -> None:
+        """Release the partitions; a second time if another transaction was in the way, or the disk was slow."""
         try:
             await answer_of(self._store.release(self.name))
         except Exception as error:  # noqa: BLE001 - as above
+            if again:
+                return await self._release(again=False)
             text = "the relay could not release its partitions of the outbox (%s): their rows wait %g s for another one"
             logger.warning(text, described(error), LEASE)
 

@@ -65,6 +65,10 @@ class FaultyStore(SQLiteStore):
         await self._maybe("delete")
         return await super().delete(held, rows)
 
+    async def release(self, relay: str, /) -> None:
+        await self._maybe("release")
+        await super().release(relay)
+
 
 class Bench:
     def __init__(self, path: Path) -> None:
@@ -482,6 +486,18 @@ async def test_relays_share_the_partitions_and_take_over_what_is_released(bench:
             assert not set(first.held) & set(second.held)
         await asyncio.sleep(LEASE / 3 + 0.1)
         assert len(first.held) == 4
+
+
+@with_bench
+async def test_release_that_fails_once_is_tried_again(bench: Bench) -> None:
+    class Once(dict[str, BaseException]):
+        def get(self, call: str, default: Any = None, /) -> Any:
+            return self.pop(call, default)
+
+    async with bench.relaying():
+        bench.store.broken = Once(release=StoreUnavailableError("locked"))
+    async with bench.relaying() as relay:
+        assert len(relay.held) == 4
 
 
 @with_bench

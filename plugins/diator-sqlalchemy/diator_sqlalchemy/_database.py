@@ -32,6 +32,7 @@ class Database:
         source = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
         self.engine = Engine(source.pool.recreate(), source.dialect, source.url, hide_parameters=source.hide_parameters)
         self.asynchronous = AsyncEngine(self.engine) if isinstance(engine, AsyncEngine) else None
+        roll_back_when_cancelled(self.engine)
         if source.dialect.name != "sqlite":
             event.listen(self.engine, "connect", self._on_connect)
 
@@ -112,6 +113,22 @@ def _terminate(connection: Connection) -> None:
     if driver is not None:
         with contextlib.suppress(Exception):  # it may be lost
             connection.dialect.do_terminate(driver)
+
+
+def roll_back_when_cancelled(engine: Engine) -> None:
+    """Have connections of SQLite roll back before SQLAlchemy closes them because a statement was cancelled.
+
+    The driver's cursor lives on in the traceback, and SQLite ends the transaction of a connection that is closed only
+    with its last statement: until the garbage collection, no other connection could write.
+    """
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.pool, "invalidate", _roll_back)  # which engines with other options share
+
+
+# Any: drivers have types of their own.
+def _roll_back(connection: Any, _record: object, _error: BaseException | None) -> None:
+    with contextlib.suppress(Exception, asyncio.CancelledError):  # of another cancel: the first one is raised
+        connection.rollback()
 
 
 def begin(connection: Connection, statement: str = "BEGIN") -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import SessionTransaction as SQLAlchemyTransaction
 from diator.brokers import OutgoingMessage
 from diator.errors import EarlyCommitError, NotCommittedError, StoreError
 from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement
-from diator_sqlalchemy._database import begin, is_temporary, store_error
+from diator_sqlalchemy._database import begin, is_temporary, roll_back_when_cancelled, store_error
 from diator_sqlalchemy._outbox import Outbox
 from diator_sqlalchemy._sessions import AnySession, has_pending, run
 
@@ -129,6 +129,7 @@ def _watch(connection: Connection, transaction: JoinedTransaction) -> None:
         event.listen(connection.engine, "rollback", _on_rollback)
         event.listen(connection.engine, "savepoint", _on_savepoint)
         event.listen(connection.engine, "handle_error", _on_error)
+        roll_back_when_cancelled(connection.engine)
 
 
 def _on_commit(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """The store on each database, and through each kind of session: what the port promises, in a few scenes."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -170,3 +171,35 @@ async def test_three_hundred_rows_are_written_at_once(store: SQLAlchemyStore) ->
     rows = await store.read(held, 1_000)
     assert [row.id for row in rows] == [one.id for one in messages]
     assert await store.delete(held, rows) == 300
+
+
+async def test_cancelled_statement_of_a_unit_leaves_nothing_locked(place: Place, store: SQLAlchemyStore) -> None:
+    """SQLite ends the transaction of a closed connection with its last cursor, which the traceback has."""
+    if not place.is_async:
+        pytest.skip("what blocks can't be cancelled")
+    engine, began = place.engine(), asyncio.Event()
+
+    async def unit() -> None:
+        async with place.session(engine) as session:
+            await store.join(session, own=True).record_handled("shop.bill", "1")
+            if place.database == "sqlite":
+                connection = await (await session.connection()).get_raw_connection()
+                await connection.driver_connection.create_function("sleep", 1, time.sleep)
+            began.set()
+            await session.execute(text(f"SELECT {SLEEP[place.database]}(2) UNION ALL SELECT NULL"))
+
+    await store.write([message("a")])
+    task = asyncio.ensure_future(unit())
+    await began.wait()
+    await asyncio.sleep(0.5)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
+    async with place.session(place.engine()) as session:
+        transaction = store.join(session, own=True)
+        # MySQL goes on with a statement whose client has left.
+        assert await asyncio.wait_for(transaction.record_handled("shop.bill", "1"), 10)
+    del task  # which has the traceback
+
+
+SLEEP = {"sqlite": "sleep", "postgresql": "pg_sleep", "mysql": "sleep"}
