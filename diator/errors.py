@@ -47,9 +47,13 @@ if TYPE_CHECKING:
     from diator.messages import Event
 
 
+PROBLEMS_PAGE = "https://github.com/akhundMurad/diator/tree/main/docs/reference/problems.md"
+"""The page of the documentation that explains every code of a problem."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that stands wrong in an app, with the place and the way out."""
+    """One mistake in an app, with its location and its fix."""
 
     code: str
     """A short, stable name for this kind of problem, for searching and for filtering."""
@@ -61,6 +65,11 @@ class Problem:
     """Where the offender was registered or defined, if it stands in a file."""
     severity: Literal["error", "warning"] = "error"
     """An error stops the start; a warning is logged."""
+
+    @property
+    def url(self) -> str:
+        """The address of the explanation of ``code``, with an example."""
+        return f"{PROBLEMS_PAGE}#{self.code}"
 
     def __str__(self) -> str:
         where = f"\n    at {self.location}" if self.location else ""

@@ -8,7 +8,7 @@ import typer
 
 from diator._inspection import inspect_app
 from diator.app import Diator
-from diator.cli.arguments import count, load_or_exit, plugin_text, problem_text
+from diator.cli.arguments import codes_text, count, load_or_exit, plugin_text, problem_text
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations, select
 from diator.errors import BrokerError, ConfigurationError, Problem
@@ -72,6 +72,7 @@ def end_with_problems(problems: Iterable[Problem]) -> NoReturn:
     """End with exit code 1 and these problems on stderr."""
     for problem in problems:
         typer.echo(problem_text(problem), err=True)
+    typer.echo(codes_text(), err=True)
     raise typer.Exit(1)
 
 

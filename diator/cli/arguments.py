@@ -9,7 +9,7 @@ import typer
 from diator.app import Diator
 from diator.cli.description import RetryPolicy
 from diator.cli.load import LoadError, load
-from diator.errors import BrokerError, ConfigurationError, Problem, StoreError
+from diator.errors import PROBLEMS_PAGE, BrokerError, ConfigurationError, Problem, StoreError
 from diator.retry import Retry
 
 AppArgument = Annotated[
@@ -65,6 +65,11 @@ def problem_text(problem: Problem) -> str:
     """A problem with its place and its fix."""
     where = f"{short_path(problem.location.file)}:{problem.location.line}: " if problem.location else ""
     return f"{where}{problem.severity}: {problem.text} [{problem.code}]\n    -> {problem.fix}"
+
+
+def codes_text() -> str:
+    """Where to read what the codes of problems mean; the last line of a list of problems."""
+    return f"what each [code] means: {PROBLEMS_PAGE}"
 
 
 def plugin_text(error: BrokerError | StoreError, target: str) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from diator._inspection import inspect_app, messaging_of
 from diator.app import Diator
-from diator.cli.arguments import AppArgument, JsonOption, count, load_or_exit, problem_text, short_path
+from diator.cli.arguments import AppArgument, JsonOption, codes_text, count, load_or_exit, problem_text, short_path
 from diator.cli.routers import never_included
 from diator.engine.check import CheckResult
 from diator.engine.registrations import HandlerKind
@@ -41,6 +41,8 @@ def check(target: AppArgument, as_json: JsonOption = False, strict: StrictOption
     else:
         for problem in problems:
             typer.echo(problem_text(problem))
+        if problems:
+            typer.echo(codes_text())
         if found is not None:
             typer.echo(f"checked {', '.join(count(number, noun[:-1]) for noun, number in found.items())}")
         if without_inbox:
@@ -98,6 +100,7 @@ def _document(
             {
                 "severity": problem.severity,
                 "code": problem.code,
+                "url": problem.url,
                 "text": problem.text,
                 "fix": problem.fix,
                 "file": short_path(problem.location.file) if problem.location else None,

@@ -10,7 +10,7 @@ import typer
 
 from diator.app import Diator
 from diator.cli.app_broker import errors_of
-from diator.cli.arguments import AppArgument, exit_usage_error, plugin_text, problem_text, retry_text
+from diator.cli.arguments import AppArgument, codes_text, exit_usage_error, plugin_text, problem_text, retry_text
 from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
 from diator.cli.logs import Level, set_up
@@ -200,8 +200,10 @@ def _end_with_problems(problems: Sequence[Problem], as_json: bool) -> NoReturn:
     for problem in problems:
         if as_json:
             location = str(problem.location) if problem.location else None
-            extra = {"code": problem.code, "fix": problem.fix, "place": location}
+            extra = {"code": problem.code, "url": problem.url, "fix": problem.fix, "place": location}
             logger.critical("%s", problem.text, extra=extra)
         else:
             typer.echo(problem_text(problem), err=True)
+    if not as_json:
+        typer.echo(codes_text(), err=True)
     raise typer.Exit(1)

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from diator.errors import PROBLEMS_PAGE
 from tests.cli.prompt import run, write
 
 CLEAN = """
@@ -53,6 +54,7 @@ def test_an_error_is_told_with_its_place_and_its_remedy_and_fails_the_check(tmp_
     assert done.stdout == (
         "meetings.py:8: error: join needs api: Api, but the app has no container [missing-dependency]\n"
         f"    -> {INSTALL}\n"
+        f"what each [code] means: {PROBLEMS_PAGE}\n"
         "checked 1 request, no events, 1 handler, no subscriptions, no middlewares\n"
         "meetings:app: 1 error, no warnings\n"
     )
@@ -206,6 +208,7 @@ def test_json_holds_every_problem_field_by_field(tmp_path: Path) -> None:
             {
                 "severity": "error",
                 "code": "missing-dependency",
+                "url": f"{PROBLEMS_PAGE}#missing-dependency",
                 "text": "join needs api: Api, but the app has no container",
                 "fix": INSTALL,
                 "file": "meetings.py",

@@ -15,7 +15,7 @@ import pytest
 
 from diator import Diator, NotificationEvent, Retry, contract
 from diator.brokers import MemoryBroker, MoveToDeadLetters
-from diator.errors import BrokerError, BrokerUnavailableError, Problem
+from diator.errors import PROBLEMS_PAGE, BrokerError, BrokerUnavailableError, Problem
 from tests.cli.held import APP, MAIL, NOTE, HeldBroker, held
 from tests.cli.prompt import Outcome, run, write
 
@@ -374,7 +374,8 @@ def test_what_connecting_lacks_is_told_as_a_problem(
     broker.unfit = Problem("broker", "the broker needs a library", "install it")
     done = run(tmp_path, *command, "meetings:app")
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr == "error: the broker needs a library [broker]\n    -> install it\n"
+    problem = "error: the broker needs a library [broker]\n    -> install it\n"
+    assert done.stderr == f"{problem}what each [code] means: {PROBLEMS_PAGE}\n"
 
 
 def test_an_app_without_a_broker_is_an_error(tmp_path: Path) -> None:

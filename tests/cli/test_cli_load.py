@@ -17,6 +17,7 @@ class Settings:
 NOTHING = """\
 warning: the app has no handlers [no-handlers]
     -> import the modules that register them, and include their routers
+what each [code] means: https://github.com/akhundMurad/diator/tree/main/docs/reference/problems.md
 checked no requests, no events, no handlers, no subscriptions, no middlewares
 meetings:make: no errors, 1 warning
 """
