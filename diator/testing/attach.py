@@ -65,7 +65,8 @@ def attached(
 
     def detach() -> None:
         _watched.discard(app)
-        registry.closed = closed
+        if closed is not None or not is_running(app):  # an app that was started meanwhile takes no more handlers
+            registry.closed = closed
         _unhook(app, watcher)
         exchange(app, *former)
         undo()

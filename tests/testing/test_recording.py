@@ -476,6 +476,8 @@ async def test_an_app_started_inside_a_plain_with_and_not_ended_there_runs_on_wi
     with record(app) as seen:
         await app.__aenter__()
         await app.send(Join(1))
+    with pytest.raises(ConfigurationError, match="users was registered too late: <Diator 'meetings'> has been started"):
+        app.add_query(users)
     await app.send(Join(2))
     await app.__aexit__(None, None, None)
     assert seen.sent == [Join(1), Greet(1)]
