@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,7 +26,7 @@ import pytest
 from diator_redis.testing import RedisServer
 from diator_sqlalchemy.testing import REQUIRED_VARIABLE, DatabaseServer, MariaDBServer, PostgresServer
 
-from tests.stores.killed_shop import LEASE, database_of
+from tests.stores.killed_shop import LEASE, database_of, make_app
 
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
@@ -98,7 +98,9 @@ def prove(folder: Path, address: str, database: DatabaseServer | None = None) ->
     say(f"\nDIATOR_SEED={SEED}")
     counts = Counter[str]()
     asyncio.run(database_of(address).create())
-    with RedisServer(durable=True) as broker, processes(folder, broker.url, address) as running:
+    with RedisServer(durable=True) as broker, ExitStack() as stack:
+        asyncio.run(create_subscriptions(broker.url, address))
+        running = stack.enter_context(processes(folder, broker.url, address))
         ensure_grows(folder, address, 20)
         for kind, action in disturbances(running, broker, database):
             action()
@@ -114,6 +116,12 @@ def prove(folder: Path, address: str, database: DatabaseServer | None = None) ->
     for table in ("bills", "shipments"):
         found = query(address, f"SELECT customer, n FROM {table} ORDER BY id")
         check(table, orders, found)
+
+
+async def create_subscriptions(broker: str, address: str) -> None:
+    """Create them before a process writes: what is published without a subscription is dropped, by design."""
+    async with make_app(broker, database_of(address)).operations() as operations:
+        await operations.apply()
 
 
 def disturbances(
