@@ -77,8 +77,8 @@ class OutcomeReporter:
             if job.delivery.topic in self._config.shared_topics:
                 logger.info("%s; they are acknowledged", text)
             else:
-                renamed = "If its event was called so before, say that in its @contract"
-                logger.warning("%s; they are acknowledged, and gone. %s: aliases=(%r,)", text, renamed, name)
+                renamed = "if that is a former name of its event, add it to its @contract"
+                logger.warning("%s; they are acknowledged and dropped; %s: aliases=(%r,)", text, renamed, name)
         return ACK
 
     # What a run becomes
