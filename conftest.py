@@ -4,8 +4,10 @@ The blocks of a page run from top to bottom as one module. The suite runs in two
 named on the command line run in one, where ``-s`` and a debugger work.
 """
 
+import asyncio
 import os
 import sys
+from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -13,6 +15,9 @@ from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+if loop := os.environ.get("DIATOR_TEST_LOOP"):  # such as uvloop: the module of another event loop
+    asyncio.set_event_loop_policy(import_module(loop).EventLoopPolicy())
 
 
 def run_block(example: Example) -> None:

@@ -159,8 +159,20 @@ class Decorators:
     def command(self, handler: Callable[Concatenate[C, P], R], /) -> Callable[Concatenate[C, P], R]: ...
     @overload
     def command(self, *, timeout: float | None = ..., thread: bool = ...) -> CommandHandler: ...
-    def command(self, target: Any = None, *more: Any, **options: Any) -> Any:
-        """Register the handler of a command: bare, with the command's class, or with options; see `add_command`."""
+    def command(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417 - see the overloads
+        """Register the one handler of a command: ``@app.command`` above a function or a class with ``handle``.
+
+        The first parameter is the command, the others are dependencies; the function is returned unchanged::
+
+            @app.command
+            async def join_meeting(command: JoinMeeting, meetings: Meetings, publish: Publish[UserJoined]) -> int: ...
+
+        ``@app.command(JoinMeeting)`` lets type checkers compare the result with that of the command.
+
+        Args:
+            timeout: Seconds after which the unit of work is cancelled and ``TimeoutError`` raised.
+            thread: Whether a sync handler runs in a thread; otherwise it blocks the event loop.
+        """
         return _decorator(self, "command", target, more, options)
 
     @overload
@@ -173,8 +185,18 @@ class Decorators:
     def query(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
     @overload
     def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
-    def query(self, target: Any = None, *more: Any, **options: Any) -> Any:
-        """Register the handler of a query: bare, with the query's class, or with options; see `add_query`."""
+    def query(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417
+        """Register the one handler of a query: ``@app.query``, as `command` does for commands.
+
+        An async generator is read row by row, with ``async with app.stream(query) as rows``::
+
+            @app.query
+            async def find_meeting(query: FindMeeting, meetings: Meetings) -> Meeting | None: ...
+
+        Args:
+            timeout: Seconds after which the unit of work is cancelled and ``TimeoutError`` raised.
+            thread: Whether a sync handler runs in a thread; otherwise it blocks the event loop.
+        """
         return _decorator(self, "query", target, more, options)
 
     @overload
@@ -189,6 +211,27 @@ class Decorators:
     def on_event(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
     @overload
     def on_event(self, **options: Unpack[_EventOptions]) -> EventHandler: ...
-    def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:
-        """Register a handler of events: bare, with the event's class, or with options; see `add_event_handler`."""
+    def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417
+        """Register a handler of an event, of a union of events, or of a base class of events: ``@app.on_event``.
+
+        The first parameter is the event, the others are dependencies; the function is returned unchanged::
+
+            @app.on_event(subscription="meetings.send-welcome", retry=Retry(attempts=3))
+            async def send_welcome(event: UserJoined, mailer: Mailer) -> None: ...
+
+        Handlers of domain events run in the unit of work that published the event. Each handler of a notification or
+        ECST event is a subscription at the broker, with retries and dead letters of its own.
+
+        Args:
+            thread: Whether a sync handler runs in a thread; otherwise it blocks the event loop.
+            subscription: The name of the subscription, ``{app}.{handler}`` by default. Messages that wait under an old
+                name stay there after a change.
+            retry: How often the handler is tried, and after what delays.
+            concurrency: How many messages the handler runs for at the same time in one worker.
+            timeout: Seconds after which one run is cancelled and counts as failed.
+            ordered: False gives up the order by key.
+            delivery: ``"at-most-once"`` accepts a broker that may lose messages.
+            once: Whether the inbox of the app's store skips messages that were handled before. By default it does for
+                handlers that use the session of the store.
+        """
         return _decorator(self, "on_event", target, more, options)

@@ -32,26 +32,33 @@ R = TypeVar("R")
 class Diator(Lifecycle, ReadinessChecks):
     """A CQRS application: handlers register on it, and messages are sent through it while it runs.
 
-    ``name`` tells apps apart, and begins the names of its subscriptions. ``container`` builds the dependencies of
-    handlers: a container of a library that has a plugin, such as ``punq.Container()``, or any object that implements
-    the port ``diator.containers.Container``. It is closed when the app ends.
+    For example::
 
-    ``broker`` carries notification and ECST events: an address, such as ``"redis://localhost:6379"`` or
-    ``"memory://"``, or an object that implements ``diator.brokers.Broker``. Publishing may take ``publish_timeout``
-    seconds. For handlers of such events, unless they say otherwise: ``retry`` says how often and after what delays they
-    are tried again, ``concurrency`` how many messages each handles at a time in one worker, ``event_timeout`` after how
-    many seconds one is cancelled, ``max_deliveries`` after how many deliveries without an outcome a message is parked,
-    since it may kill its worker. ``hooks`` wrap and observe what happens.
+        app = Diator("meetings", container=container, broker="redis://localhost:6379")
 
-    ``store`` makes one transaction of what a handler changes and what it publishes, in the app's own database, and
-    keeps a handler from running again for a message that it has handled: an object that implements
-    ``diator.stores.Store``, such as ``SQLAlchemyStore(AsyncSession)``. Each process of the app publishes what is
-    stored, unless ``relay`` is false; ``diator relay module:app`` does nothing else.
+        async with app:
+            await app.send(JoinMeeting("ann"))
 
-    ``lifespan`` is an async context manager that gets the app, as in Starlette: it is entered when the app has started,
-    and left before it ends, so that ``app.send`` works in both of its halves. The worker runs inside of it.
+    It belongs to one event loop at a time, and may be entered again later.
 
-    An app runs inside ``async with app``. It belongs to one event loop at a time, and may be entered again later.
+    Args:
+        name: Tells apps apart, and begins the names of its subscriptions. Needed with a broker.
+        container: Builds the dependencies of handlers: a container of a library that has a plugin, such as
+            ``punq.Container()``, or a `diator.containers.Container`. It is closed when the app ends.
+        broker: Carries notification and ECST events: an address, such as ``"redis://localhost:6379"`` or
+            ``"memory://"``, or a `diator.brokers.Broker`.
+        retry: How often handlers of brokered events are tried, and after what delays.
+        concurrency: How many messages each of these handlers runs for at the same time in one worker.
+        event_timeout: Seconds after which a run of such a handler is cancelled and counts as failed.
+        max_deliveries: After how many deliveries without an outcome a message becomes a dead letter, since it may kill
+            its worker.
+        publish_timeout: Seconds that publishing to the broker may take.
+        hooks: Wrap and observe sending, handling and publishing, such as ``OpenTelemetry()``.
+        store: Writes events in the transaction of the data, and remembers what was handled, in the app's own
+            database: a `diator.stores.Store`, such as ``SQLAlchemyStore(AsyncSession)``.
+        relay: Whether this process publishes what is in the store; if false, ``diator relay module:app`` has to.
+        lifespan: An async context manager that gets the app, as in Starlette. It is entered when the app has started,
+            and left before it ends, so ``app.send`` works in both halves. The worker runs inside it.
     """
 
     def __init__(

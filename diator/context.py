@@ -39,26 +39,26 @@ NO_HEADERS: Mapping[str, str] = Headers()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Ids and headers of the message that is being handled. Handlers and middlewares get it by asking for it.
+    """Ids and headers of the message that is being handled: a handler gets it as a parameter, ``context: Context``.
 
     It is plain data: it can be copied, compared, pickled and turned into a dict. A domain event has the context of the
-    command that raised it.
+    command that published it.
     """
 
     message_id: str
     """Identifies this message."""
     correlation_id: str
-    """The same for everything that one outer message caused."""
+    """The same for everything that one outermost message caused, also in other processes."""
     causation_id: str | None = None
     """The id of the message whose handling sent this one; none for the outermost."""
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     """What the sender attached with ``app.using(headers=...)``."""
     attempt: int = 1
-    """Which try this is, from 1; above 1 for a brokered event whose handler has failed before."""
+    """Which attempt this is, from 1; above 1 for a brokered event whose handler has failed before."""
     published_at: "datetime | None" = None
-    """When a brokered event was published; none for what is sent in process."""
+    """When a brokered event was published; none for requests and domain events."""
     subscription: str | None = None
-    """The subscription of the brokered event that led here; none outside of a worker."""
+    """The subscription that delivered the brokered event; none outside a worker."""
 
     def __post_init__(self) -> None:
         """Keep the headers in a form that can't be changed."""
@@ -71,9 +71,18 @@ TRACE = ("traceparent", "tracestate")
 
 
 class Publish(Protocol[E_contra]):
-    """Collects the events of a handler that declares them: ``publish: Publish[UserJoined | UserWarned]``.
+    """Publishes the events that a handler declares: ``publish: Publish[UserJoined | UserWarned]``.
 
-    They are handled after the handler has returned. In a test use `diator.testing.FakePublish`.
+    For example::
+
+        @app.command
+        async def join(command: Join, publish: Publish[UserJoined]) -> None:
+            publish(UserJoined(command.user))  # not awaited
+
+    Domain events are handled after the handler has returned, in its unit of work. Notification and ECST events are
+    sent to the broker once the unit of work has completed, or commit with it if the app has a store.
+    ``publish(event, after=60)`` delays a brokered event; ``headers=`` travel with it. In a test, pass a
+    `diator.testing.FakePublish`.
     """
 
     @overload

@@ -34,7 +34,15 @@ class Request(Message, Generic[R_co]):
 
 
 class Command(Request[R_co]):
-    """A wish to change something, handled by exactly one handler: ``class JoinMeeting(Command[None])``."""
+    """A request to change something, handled by exactly one handler: ``class JoinMeeting(Command[int])``.
+
+    The type argument is what ``await app.send(...)`` returns. The class is a dataclass, an attrs class, a pydantic
+    model or a msgspec struct::
+
+        @dataclass(frozen=True)
+        class JoinMeeting(Command[int]):
+            user: str
+    """
 
     __slots__ = ()
 
@@ -45,9 +53,9 @@ class Command(Request[R_co]):
 
 
 class Query(Request[R_co]):
-    """A question that changes nothing, answered by exactly one handler: ``class FindMeeting(Query[Meeting | None])``.
+    """A request that changes nothing, handled by exactly one handler: ``class FindMeeting(Query[Meeting | None])``.
 
-    For ``app.stream``, ``R`` is the type of one row.
+    The type argument is what ``await app.send(...)`` returns, or the type of one row for ``app.stream``.
     """
 
     __slots__ = ()
@@ -65,19 +73,28 @@ class Event(Message):
 
 
 class DomainEvent(Event):
-    """Handled in process, inside the unit of work of the command that raised it."""
+    """An event that is handled in process, inside the unit of work of the command that published it.
+
+    It may have any number of handlers. An error in one of them fails the command.
+    """
 
     __slots__ = ()
 
 
 class NotificationEvent(Event):
-    """Goes to the message broker and carries ids only."""
+    """An event that is published to the message broker and carries ids only: what happened, and to what.
+
+    Each handler, here or in another app, has a subscription of its own. ``@contract`` sets its name on the wire.
+    """
 
     __slots__ = ()
 
 
 class ECSTEvent(Event):
-    """Goes to the message broker and carries the state (event-carried state transfer)."""
+    """An event that is published to the message broker and carries the state (event-carried state transfer).
+
+    Its handlers need not ask the publisher for anything. ``@contract`` sets its name on the wire.
+    """
 
     __slots__ = ()
 

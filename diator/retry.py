@@ -11,13 +11,19 @@ from diator.options import SECONDS, Rule, is_count, is_iterable, is_number, requ
 class Retry:
     """A policy for brokered events: ``Retry(attempts=5, delay=1.0, never=(ValidationError,))``.
 
-    A handler is tried at most ``attempts`` times. The first retry waits ``delay`` seconds, each later one ``factor``
-    times as long; each wait is shortened or lengthened at random by up to ``jitter`` of itself, so that many failures
-    at once do not come back at once, and none is longer than ``max_delay`` seconds. After an error of a class in
-    ``never`` there is no retry, also where it stands in an `ExceptionGroup`. Then the message is parked as a dead
-    letter.
+    After the last attempt, and after an error that is never retried, the message becomes a dead letter. A handler may
+    also raise `RetryLater` to name the delay, or `Reject` to dead-letter the message at once.
 
-    Raises `ConfigurationError` for numbers that make no sense.
+    Args:
+        attempts: How often a handler is tried at most, the first attempt included.
+        delay: Seconds before the first retry.
+        factor: How many times as long each later retry waits.
+        max_delay: The longest delay in seconds.
+        jitter: The share by which each delay is shortened or lengthened at random, so that messages that failed
+            together are not all retried at the same moment.
+        never: Classes of errors that are not retried, also inside an `ExceptionGroup`.
+
+    Raises `ConfigurationError` for numbers out of range.
     """
 
     attempts: int

@@ -91,7 +91,19 @@ class Router(NamedOtherwise, Decorators):
     @overload
     def middleware(self, /, *, inside: bool = False) -> Callable[[T], T]: ...
     def middleware(self, middleware: Any = None, /, *, inside: bool = False, **options: object) -> Any:
-        """Register a middleware: ``@app.middleware`` or ``@app.middleware(inside=True)``; see `add_middleware`."""
+        """Register a middleware: an async callable around the messages that its first hint names.
+
+        For example::
+
+            @app.middleware
+            async def measure(message: Command[Any], call_next: CallNext) -> Any:
+                with timer():
+                    return await call_next(message)
+
+        It wraps the handlers that run inside, and the middlewares registered later. See `add_middleware`.
+
+        With ``inside=True`` it runs inside the unit of work, where it may use dependencies as a handler does.
+        """
         # Any: the overloads say what is returned. Other options are unknown ones.
         ensure_known_options(self, "middleware", options)
         if middleware is None:
