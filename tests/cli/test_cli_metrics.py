@@ -20,6 +20,7 @@ from tests.cli.workers import get, running
 
 ROOT = Path(__file__).parents[2]
 HOW_TO = ROOT / "docs" / "how-to"
+REFERENCE = ROOT / "docs" / "reference"
 
 APP = '''
 import asyncio, os
@@ -160,7 +161,7 @@ async def test_the_hook_counts_in_a_registry_of_ones_own() -> None:
 @pytest.fixture(scope="module")
 def documented() -> set[str]:
     """The metrics in the table of the page."""
-    return set(re.findall(r"^\| `(diator_\w+)` \|", (HOW_TO / "operations.md").read_text(), re.MULTILINE))
+    return set(re.findall(r"^\| `(diator_\w+)` \|", (REFERENCE / "metrics.md").read_text(), re.MULTILINE))
 
 
 def test_the_page_lists_every_metric(documented: set[str]) -> None:
