@@ -398,3 +398,12 @@ def test_a_worker_waits_for_its_mail_server_and_counts_what_it_does() -> None:
         "worker: the last message is settled",
         "it ended with 0",
     ]
+
+
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("[0-9][0-9]_*.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_app_of_an_example_passes_its_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    apps = [value for value in vars(load(name, monkeypatch)).values() if isinstance(value, Diator)]
+    assert [(app, problem) for app in apps for problem in app.check()] == []
