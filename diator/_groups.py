@@ -21,5 +21,5 @@ def members(error: BaseException) -> list[BaseException]:
     try:
         found: Iterable[object] = getattr(error, "exceptions", ())
         return [member for member in found if issubclass(type(member), BaseException)]  # type: ignore[misc]
-    except Exception:  # noqa: BLE001 - classes of errors can do anything, and this must not come back for ever
+    except Exception:  # noqa: BLE001 - classes of errors can do anything, and this must not call itself forever
         return []

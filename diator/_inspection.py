@@ -44,7 +44,7 @@ def registry_of(router: Router) -> Registry:
 
 
 def messaging_of(app: Diator) -> "Messaging | None":
-    """Return what an app has to do with its broker. Its catalog is drawn up by a check, or at the start."""
+    """Return the messaging of an app. Its catalog is built by a check, or at startup."""
     return app._parts.messaging
 
 

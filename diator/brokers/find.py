@@ -67,7 +67,7 @@ def find_broker(given: object) -> Broker:
 
 
 _MANY = 8
-"""Who lacks so many methods was not meant to be a broker."""
+"""An object that lacks this many methods was not meant to be a broker."""
 
 
 def _missing(given: object) -> list[str]:

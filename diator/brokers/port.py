@@ -107,7 +107,7 @@ class Subscription(NamedTuple):
     max_delay: float = 0.0
     """The longest delay of a retry, in seconds."""
     max_deliveries: int = 5
-    """Beyond so many deliveries without an outcome the engine parks a message."""
+    """The engine dead-letters a message after this many deliveries without an outcome."""
 
 
 class Delivery:
@@ -239,7 +239,7 @@ class Receiver(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Give back what was not settled, and end. Idempotent; never raises for a broker that is away."""
+        """Release unsettled messages and close. Idempotent; does not raise if the broker is unavailable."""
         ...
 
 

@@ -62,7 +62,7 @@ class ContainerCapability(enum.Flag):
 class ValidationResult(NamedTuple):
     """What ``validate`` found: errors, which stop the start, and warnings, which are logged.
 
-    A warning is for what cannot be known at the start, or is seldom meant.
+    Report a warning for what startup cannot know, or what is rarely intended.
     """
 
     errors: Sequence[ContainerError] = ()

@@ -83,7 +83,7 @@ class Catalog(NamedTuple):
     """What it publishes, as far as its hints and ``app.publishes`` say."""
     handled: Mapping[Any, Registration]
     """What handlers name, each with the first of its handlers; subscriptions are of these classes and of their
-    subclasses, as far as they were defined at the start. ``Any``: `Paid[Money]` is no class."""
+    subclasses, as far as they were defined at startup. ``Any``: `Paid[Money]` is not a class."""
     problems: tuple[Problem, ...]
 
 

@@ -82,7 +82,7 @@ def _does(work: Callable[..., Any], *arguments: Any) -> bool:
 _REMEDY = (
     "give the field a type that JSON can carry (text, numbers, dates, UUID, Decimal, enums, collections, data classes),"
     " and have it read as it is written: look at the validators, serialisers and `__post_init__` of its class, at"
-    " aliases, excluded and private fields, and at defaults that are made anew; a union of classes needs a tag"
+    " aliases, excluded and private fields, and at default factories; a union of classes needs a tag"
 )
 
 

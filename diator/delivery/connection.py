@@ -20,7 +20,7 @@ _MARGIN = 0.2
 
 
 class Connection:
-    """Opens a broker for its first user, closes it after its last, and does for every plugin what all would have to."""
+    """Opens a broker for its first user and closes it after its last, so that no plugin has to count its users."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -32,7 +32,7 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self, timeout: float) -> None:
-        """Open the broker for one more user, within so many seconds.
+        """Open the broker for one more user, within this many seconds.
 
         Raises `BrokerUnavailableError` if the broker is unavailable; the user counts then too, and must call `close`.
         Raises `BrokerError` for what is permanent, which leaves nothing open.
@@ -118,7 +118,7 @@ class Connection:
 
 
 class _TimeLimit:
-    """Cancels the task after so many seconds. Much cheaper than a task of its own for each publish."""
+    """Cancels the task after this many seconds. Much cheaper than a task of its own for each publish."""
 
     __slots__ = ("_seconds", "_task", "_timer", "is_over")
 

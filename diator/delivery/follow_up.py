@@ -27,7 +27,7 @@ class FollowUpSender:
     """The `diator.engine.outbound.EventSender` of one subscription.
 
     Ids derive from what was delivered, so that those of a second run are the same, and duplicate detection can tell. A
-    broker that is away is an outage, not a failure of the handler: only the sending is tried again.
+    unavailable broker is an outage, not a failure of the handler: only sending is retried.
     """
 
     keys: Collection[Key] = ()
@@ -63,7 +63,7 @@ class FollowUpSender:
     async def send(self, unit: SendingUnit) -> None:
         """Hand what is outbound to the broker, for as long as it takes.
 
-        Raises `PublishError` if the broker refuses it for good, `SendingEndedError` if the lease is lost.
+        Raises `PublishError` if the broker rejects it permanently, `SendingEndedError` if the lease is lost.
         """
         current_job.get().deadline = NEVER  # the handler has succeeded
         backoff = Backoff()

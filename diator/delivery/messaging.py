@@ -64,7 +64,7 @@ class Messaging:
     @property
     def catalog(self) -> Catalog:
         """What the app publishes and handles; after `open`."""
-        assert self._catalog is not None, "opened at the start of the app"
+        assert self._catalog is not None, "opened when the app starts"
         return self._catalog
 
     def add_broker_problems(self, checked: CheckResult, name: str | None) -> CheckResult:

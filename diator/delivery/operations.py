@@ -26,7 +26,7 @@ from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationErro
 T = TypeVar("T")
 
 _MANY_ANSWERS = 12
-"""Timeouts that a call may take which looks at everything at the broker: two minutes in all, by default."""
+"""Timeouts that a call may take that inspects everything at the broker: by default two minutes in total."""
 
 
 class OpenedDeadLetter(NamedTuple):
@@ -73,7 +73,7 @@ ALL = DeadLetterFilter()
 class Operations(AsyncOnly):
     """The broker of one app, opened with ``async with``; ``timeout`` is what one answer of it may take, in seconds.
 
-    Raises `BrokerUnavailableError` where it is away, and `BrokerError` for what it refuses.
+    Raises `BrokerUnavailableError` if it is unavailable, and `BrokerError` for what it rejects.
     """
 
     _how = "async with app.operations() as operations"
@@ -105,7 +105,7 @@ class Operations(AsyncOnly):
         await self._in_time("aclose", self._connection.close())
 
     async def status(self) -> Sequence[tuple[ConsumerConfig, SubscriptionStatus]]:
-        """Tell how each subscription stands."""
+        """Return the status of each subscription."""
         found = await self._in_time("status", self._broker.status([one.subscription for one in self.consumed]))
         of = {status.name: status for status in found}
         return [(one, of[one.name]) for one in self.consumed]
@@ -156,7 +156,7 @@ class Operations(AsyncOnly):
         return bool(await self._in_time("replay", replayed))
 
     async def purge(self, letter: OpenedDeadLetter) -> bool:
-        """Delete one for good; false where it is gone."""
+        """Delete one permanently; false if it no longer exists."""
         return bool(await self._in_time("purge", self._keeper.purge(letter.consumed.subscription, [letter.dead.id])))
 
     @property

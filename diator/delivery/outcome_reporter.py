@@ -38,7 +38,7 @@ _MAX_UNHANDLED = 100
 
 _HANDLED = "%s handled %s, attempt %d, in %.3g s"
 _MAX_DELAY = 365 * 24 * 3600.0
-"""Seconds that a retry may wait: an outcome with a time that a broker can't write down would come back for ever."""
+"""Maximum seconds of a retry: a broker could not store a later time, and would redeliver the message forever."""
 
 
 class OutcomeReporter:

@@ -74,7 +74,7 @@ class Publisher:
         """Get ready for a class of events.
 
         Raises `ConfigurationError` where it can't be serialized, and where a handler of this app would miss it: its
-        subscription was made of the classes that were defined at the start.
+        subscription was made of the classes that were defined at startup.
         """
         if cls in self._entries:
             return
@@ -185,7 +185,7 @@ class Publisher:
             await self._unsubscribed.look(messages)
 
     async def relay(self, messages: Sequence[OutgoingMessage], timeout: float) -> None:
-        """Hand stored messages to the broker within so many seconds. Raises `NotPublishedError`."""
+        """Publish stored messages within this many seconds. Raises `NotPublishedError`."""
         began = time.monotonic()
         with self.hooks.wrap("publishing", Publishing(messages, None, self.broker)):
             await self._connection.publish(messages, timeout, wait_for_room=True)

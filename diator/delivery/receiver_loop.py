@@ -161,7 +161,7 @@ async def _cancelled(tasks: "Iterable[asyncio.Future[Any]]") -> None:
     await asyncio.wait(tasks)  # unlike `gather`, it ends at once if it is cancelled itself
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # or asyncio would report it once more
+            task.exception()  # or asyncio would report it a second time
 
 
 def _raise_first(*tasks: "asyncio.Future[Any]") -> None:
@@ -169,5 +169,5 @@ def _raise_first(*tasks: "asyncio.Future[Any]") -> None:
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             if isinstance(error, Exception):
                 raise error
-            # As it is, asyncio would end the loop with it once more, or nothing would start the consumer again.
+            # Otherwise asyncio would end the loop with it, or nothing would start the consumer again.
             raise RuntimeError(f"a task was ended by {type(error).__qualname__}") from error

@@ -15,7 +15,7 @@ logger = logging.getLogger("diator")
 _FIRST_DELAY, _MAX_DELAY = 0.1, 5.0
 """Seconds until rows that could not be published are tried again."""
 _MAX_KEYS = 5000
-"""Keys that are left out of one read at most: they are values of a query, of which databases take so many."""
+"""Keys that one read leaves out at most: they are parameters of a query, whose number databases limit."""
 _MAX_REASONS = 10
 """How many reasons are logged in one outage; there are errors that say something else each time."""
 
@@ -85,7 +85,7 @@ class FailingKeys:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether there are so many that nothing more is tried until all are."""
+        """Whether so many keys fail that nothing else is tried until they are retried."""
         return len(self._keys) >= _MAX_KEYS
 
     def add(

@@ -20,7 +20,7 @@ T = TypeVar("T")
 logger = logging.getLogger("diator")
 
 Publish = Callable[[Sequence[OutgoingMessage], float], Awaitable[None]]
-"""Publishes messages within so many seconds. Raises `NotPublishedError`."""
+"""Publishes messages within this many seconds. Raises `NotPublishedError`."""
 Held = Mapping[int, int]
 """The tokens of the partitions that a relay holds."""
 

@@ -65,7 +65,7 @@ class SettlementBatcher:
             self._wake.set()
 
     def end(self) -> None:
-        """Let `run` return when it has settled what waits, or the broker could not once more."""
+        """Let `run` return after it has settled the waiting messages, or the broker has failed once more."""
         self._ending.set()
         self._wake.set()
 

@@ -27,8 +27,8 @@ from diator.readiness import ReadinessCheck
 class Worker(AsyncOnly):
     """Handles the brokered events of an app: ``async with app.worker()``. Made by ``app.worker(...)``.
 
-    Entering creates the subscriptions that are missing and starts to receive; where the broker is away it goes on
-    trying. Leaving stops receiving, lets handlers finish within the grace time, and gives back the rest.
+    Entering creates the subscriptions that are missing and starts to receive; if the broker is unavailable it keeps
+    retrying. Leaving stops receiving, lets handlers finish within the grace time, and releases the other messages.
     """
 
     _how = "async with app.worker()"
@@ -63,7 +63,7 @@ class Worker(AsyncOnly):
         self._creation: Creation | None = None
 
     async def __aenter__(self) -> Self:
-        """Start. Raises `BrokerError` where the broker refuses the subscriptions for good."""
+        """Start. Raises `BrokerError` if the broker rejects the subscriptions permanently."""
         if self._stopping is not None:
             raise NotRunningError("a worker can be entered once; call app.worker() again")
         self._stopping = asyncio.Event()
@@ -88,7 +88,7 @@ class Worker(AsyncOnly):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop, and wait until everything has ended or was given back; a cancel meanwhile ends the grace time."""
+        """Stop, and wait until every message is handled or released. Cancelling this call ends the grace time."""
         self.stop()
         try:
             await self.wait()
@@ -134,7 +134,7 @@ class Worker(AsyncOnly):
                 self._creation.give_up()
 
     def cancel(self) -> None:
-        """Take no more messages, and cancel what runs: it is given back."""
+        """Stop receiving and cancel running handlers; their messages are released."""
         self.stop()
         self._until = asyncio.get_running_loop().time()
 

@@ -15,7 +15,7 @@ NOT_SPELLED: Mapping[type, Any] = MappingProxyType({})
 
 
 class Requirements:
-    """What a set of handlers and middlewares asks for in all."""
+    """The requirements of a set of handlers and middlewares."""
 
     __slots__ = ("context", "keys", "required")
 

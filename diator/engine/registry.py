@@ -19,9 +19,9 @@ from diator.messages import Event, Message
 class Registry:
     """Handlers and middlewares in the order of registration, each with what its hints say.
 
-    A handler is read when it is registered, where the names of its hints are known. Hints that can't be resolved there
-    (forward references) are read once more by `settle`, which judges all handlers, so that all that is wrong is told at
-    once, each with its line. Options that are wrong, and what is registered too late, are refused at that very line.
+    A handler is read when it is registered, since the names of its hints are known there. Hints that can't be resolved
+    then (forward references) are read again by `resolve_pending`, which checks all handlers and reports all problems
+    together, each with its line. Wrong options, and registrations that are too late, are rejected immediately.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Registry:
         self.unclear.discard(registration)
 
     def freeze(self, reason: str) -> None:
-        """Take nothing more, and let go of the names that hints were looked up in."""
+        """Reject further registrations, and drop the references to the namespaces of hints."""
         self.closed = reason
         self._names.clear()
 

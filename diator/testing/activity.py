@@ -145,7 +145,7 @@ class ActivityTracker(Hooks):
         return way in self._on_the_way
 
     def expect_again(self, way: DeliveryKey) -> None:
-        """Expect a message once more: it is acknowledged, and will be delivered again all the same."""
+        """Expect another delivery of a message: it is acknowledged, and is redelivered regardless."""
         self._on_the_way[way] += 1
 
     # What its worker does

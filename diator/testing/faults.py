@@ -33,11 +33,11 @@ _LINE = re.compile(r"(duplicate|crash|late): \S+ #[1-9]\d* at \S+|outage: \S+ #[
 class Faults:
     """What may happen to messages outside of tests, and happens in a session: ``app.testing(faults=Faults(seed=1))``.
 
-    - ``duplicates``: the share of deliveries that come once more after they were acknowledged, as if published twice.
+    - ``duplicates``: the share of messages that are redelivered after they were acknowledged, as if published twice.
     - ``crashes``: the share of deliveries that are handled, with all that follows, and never acknowledged, as if the
       process had died in between: they are delivered again at once, with a higher delivery count.
     - ``reorder``: whether some deliveries come after all others that wait. What is ordered by key stays in order.
-    - ``broker_outages``: the share of messages at which the broker is away: publishing the message, and the next
+    - ``broker_outages``: the share of messages at which the broker is unavailable: publishing the message, and the next
       receiving and settling of each subscription, raise `~diator.BrokerUnavailableError` once.
 
     Each share is a number from 0 to 1. No message has the same fault twice at one subscription. The same ``seed`` gives

@@ -83,7 +83,7 @@ class FaultyBroker:
     async def publish(
         self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
     ) -> None:
-        """Store messages, unless the broker is away."""
+        """Store messages, unless the broker is unavailable."""
         self._late.published(messages)
         outages = (self._injection.fault("outage", message.id) for message in messages)
         outage = next(filter(None, outages), None)

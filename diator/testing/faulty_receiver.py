@@ -1,6 +1,6 @@
-"""A receiver with faults, around the receiver of another broker: deliveries come again, or late.
+"""A receiver with faults, around the receiver of another broker: messages are redelivered, or delivered late.
 
-A fault needs no message of its own. What is to come again is handed out again instead of being acknowledged, so that
+A fault needs no message of its own. A message to redeliver is delivered again instead of being acknowledged, so that
 the inner broker still has it, and records what becomes of it in the end.
 """
 
@@ -21,12 +21,12 @@ class _Block(NamedTuple):
     """A delivery with a fault to come, and those of its key that wait behind it."""
 
     first: list[Delivery]
-    """The delivery; another object when it comes again."""
+    """The delivery; another object when it is redelivered."""
     behind: list[Delivery]
 
 
 class FaultyReceiver:
-    """A receiver whose deliveries come again, or late.
+    """A receiver that redelivers messages, or delivers them late.
 
     In an ordered subscription one with a fault blocks its key until it has ended.
     """
@@ -58,7 +58,7 @@ class FaultyReceiver:
         late.receivers.append(self)
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
-        """Wait for deliveries of the inner receiver, or such that come again."""
+        """Wait for deliveries of the inner receiver, or redeliveries."""
         while not self._is_closed:
             self._fail_once("receive")
             if self._ready:
@@ -109,7 +109,7 @@ class FaultyReceiver:
         self._wake_up()
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Settle many, but for those that come again."""
+        """Settle deliveries, except those that are redelivered."""
         self._fail_once("settle")
         again = self._redeliveries(settlements)
         passed = [one for one in settlements if id(one[0]) not in again]
@@ -127,7 +127,7 @@ class FaultyReceiver:
         return lost
 
     def _redeliveries(self, settlements: Sequence[Settlement]) -> dict[int, Fault]:
-        """By the ids of acknowledged deliveries that come again, their faults."""
+        """The faults of acknowledged deliveries that are redelivered, by id."""
         found: dict[int, Fault] = {}
         for delivery, outcome in settlements:
             fault = self._comes_again(delivery) if isinstance(outcome, Ack) else None
@@ -143,7 +143,7 @@ class FaultyReceiver:
         return [delivery for delivery in lost if delivery in deliveries]
 
     async def aclose(self) -> None:
-        """End; the inner receiver gives back what was not settled."""
+        """Close; the inner receiver releases unsettled messages."""
         self._is_closed = True
         self._late.remove(self._late.of(self))
         with suppress(ValueError):
@@ -175,7 +175,7 @@ class FaultyReceiver:
         return self._injection.fault(kind, *way) if self._late.activity.expects(way) else None
 
     def _comes_again(self, delivery: Delivery) -> Fault | None:
-        """The fault by which a delivery comes again after it was handled."""
+        """The fault by which a message is redelivered after it was handled."""
         if not self._acknowledged:
             return None
         # Where one delivery is all that is allowed, a crash makes a dead letter, whatever the handler does.
@@ -217,7 +217,7 @@ class FaultyReceiver:
                 self._arrived(behind)
 
     def _take_back(self, delivery: Delivery) -> list[Delivery]:
-        """Give what is here of the key of a delivery that comes again from the inner broker, as they come after it."""
+        """Return the deliveries here that have the key of a redelivery of the inner broker, as they follow it."""
         key = self._key_of(delivery)
         if key is None:
             return []

@@ -85,5 +85,5 @@ class LateDeliveries:
 
 
 def away(line: str) -> BrokerUnavailableError:
-    """The error of a broker that is away because of a fault."""
-    return BrokerUnavailableError(f"the broker is away, as a fault of the test: {line}")
+    """The error of a broker that is unavailable because of a fault."""
+    return BrokerUnavailableError(f"the broker is unavailable, as a fault of the test: {line}")

@@ -129,7 +129,7 @@ class _Trials:
         return (await self.run(Faults(plan=plan))).error is not None
 
     async def fail_with(self, plan: Sequence[str], found: _Run) -> None:
-        """Run once more, to be seen, and raise `AssertionError`."""
+        """Run again with output, and raise `AssertionError`."""
         run = await self.run(Faults(plan=plan))
         shown = [{**found.injected, **run.injected}[line] for line in plan]
         limit = "" if self._count <= self._limit else " (fewer may do, but that would take more runs)"

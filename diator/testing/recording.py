@@ -86,7 +86,7 @@ class Recording:
 
     @property
     def dead_letters(self) -> Messages[Event]:
-        """Brokered events that a handler has failed on for good, once for each such handler."""
+        """Brokered events on which a handler has failed permanently, once for each such handler."""
         return self._messages("dead-lettered")
 
     def _messages(self, what: Any) -> Messages[Any]:

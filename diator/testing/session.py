@@ -144,7 +144,7 @@ class Session(AsyncOnly, Recording):
         """Wait until all that the app has begun has ended, here and over the broker, retries and follow-ups included.
 
         Raises `UnsettledError` where that takes longer than ``timeout`` seconds and, when all has ended, where a
-        handler has failed for good, unless ``allow_failures``. A failure is told once: the next call tells of new ones.
+        handler has failed permanently, unless ``allow_failures``. Each failure is reported once.
         """
         __tracebackhide__ = True
         given = {"timeout": timeout, "allow_failures": allow_failures}

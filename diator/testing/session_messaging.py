@@ -1,4 +1,4 @@
-"""The twin: what an app has to do with its broker, once more for a test, and maybe with another broker."""
+"""The messaging of an app in a test, which may use another broker."""
 
 from collections.abc import Mapping
 from dataclasses import fields

@@ -16,7 +16,7 @@ _MAX_LINES = 20
 
 
 class UnsettledError(AssertionError):
-    """A handler has failed for good, or something was not done in time. Shows what happened, by what caused it."""
+    """A handler has failed permanently, or was not done in time. Shows what happened, by cause."""
 
     def __init__(self, seen: Recording, failed: Sequence[Entry], unfinished: Sequence[str], seconds: float) -> None:
         super().__init__(seen, failed, unfinished, seconds)
@@ -48,7 +48,7 @@ UnsettledError.__module__ = "diator.testing"  # reports begin with the whole nam
 def _failure(letter: Entry) -> str:
     assert letter.by is not None
     assert letter.why is not None
-    return f"{letter.by.name} has failed for good on {short_repr(letter.message)}: {letter.why.reason}"
+    return f"{letter.by.name} has failed permanently on {short_repr(letter.message)}: {letter.why.reason}"
 
 
 def _cut(lines: Sequence[str]) -> Iterator[str]:

@@ -124,7 +124,7 @@ def test_a_test_that_fails_shows_its_record_once_whatever_has_failed_it(tmp_path
     assert "<Session of <Diator 'sending'>: 2 entries>" in output
     assert output.count("\n  published Left(user=55)\n    handled by refuse\n") == 1
     assert output.count("  published Left(user=66)\n") == 1
-    assert "diator.testing.UnsettledError: refuse has failed for good on Left(user=66): rejected: unknown" in output
+    assert "diator.testing.UnsettledError: refuse has failed permanently on Left(user=66): rejected: unknown" in output
 
 
 @pytest.mark.once

@@ -354,7 +354,7 @@ async def test_a_handler_that_fails_for_good_fails_settled_with_the_tree() -> No
     assert (
         str(error)
         == f"""\
-broken has failed for good on UserJoined(user=1): exhausted after 2 attempts
+broken has failed permanently on UserJoined(user=1): exhausted after 2 attempts
 what happened:
   sent Join(user=1), returned 'welcome'
     handled by join
@@ -386,7 +386,7 @@ async def test_failures_may_be_what_a_test_is_about() -> None:
         await session.settled()
         await session.send(Join(2))
         error = await failing(session)
-    assert str(error).startswith("refuse has failed for good on UserJoined(user=2): rejected: banned\nwhat happened:\n")
+    assert str(error).startswith("refuse has failed permanently on UserJoined(user=2): rejected: banned\nwhat happened:\n")
     assert len(error.failed) == 1
     assert session.dead_letters.of(UserJoined, by=refuse) == [UserJoined(1), UserJoined(2)]
     session.dead_letters.none(by=mail)
@@ -418,7 +418,7 @@ async def test_many_failures_are_all_told_and_cut_where_nobody_would_read_them()
         await session.publish(*(UserJoined(user) for user in range(30)))
         error = await failing(session)
     lines = str(error).splitlines()
-    assert lines[19].startswith("broken has failed for good on UserJoined(")
+    assert lines[19].startswith("broken has failed permanently on UserJoined(")
     assert lines[20:22] == ["... and 10 more", "what happened:"]
     assert len(error.failed) == 30
 
@@ -539,7 +539,7 @@ async def test_what_can_not_be_read_is_a_dead_letter_of_the_handler_that_has_not
         event, readings = Strict(3), 1
         await session.publish(event)
         error = await failing(session)
-    assert str(error).startswith("read has failed for good on ")
+    assert str(error).startswith("read has failed permanently on ")
     assert "undecodable: the data of Strict does not fit" in str(error)
     assert "\n    dead-lettered for read: undecodable" in str(error)
     session.handled.none()

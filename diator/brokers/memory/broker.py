@@ -187,7 +187,7 @@ class MemoryBroker:
         return [one for one in ids if queue is not None and queue.replay(one)]
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Delete dead letters for good."""
+        """Delete dead letters permanently."""
         queue = self._queues.get(subscription.name)
         return [one for one in ids if queue is not None and queue.dead_letters.pop(one, None) is not None]
 

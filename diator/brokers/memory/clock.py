@@ -1,4 +1,4 @@
-"""The time that the broker goes by, and one timer for everything that waits for a time."""
+"""The clock of the broker, and one timer for everything that waits for a time."""
 
 import asyncio
 from collections.abc import Callable

@@ -42,7 +42,7 @@ class KeyQueue:
         """Whether it stands in the queue to be served."""
 
     def take(self, limit: int) -> Iterator[QueuedMessage]:
-        """Hand out at most so many, up to one that waits for a time."""
+        """Deliver at most this many messages, up to one that waits for a time."""
         while limit and self.waiting and not self.waiting[0].delayed:
             self.in_flight += 1
             limit -= 1
@@ -110,7 +110,7 @@ class Queue:
             self._offer(key_queue)
 
     def take(self, limit: int) -> list[QueuedMessage]:
-        """Hand out at most so many messages; keys share in them."""
+        """Deliver at most this many messages; keys share the limit."""
         taken: list[QueuedMessage] = []
         while self._ready and len(taken) < limit:
             first = self._ready.popleft()

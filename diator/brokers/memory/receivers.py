@@ -22,7 +22,7 @@ class Lease:
 
 
 class MemoryReceiver:
-    """A receiver on a queue, with leases of so many seconds."""
+    """A receiver on a queue, with leases of this many seconds."""
 
     def __init__(self, queue: Queue, clock: Clock, lease: float, receivers: "dict[MemoryReceiver, None]") -> None:
         self._queue = queue
