@@ -227,7 +227,7 @@ async def test_a_broker_that_is_away_fails_the_command_after_it_was_handled() ->
     shop = Shop()
     async with shop.app.testing(faults=Faults(plan=["outage: shop.paid #2"])) as session:
         await session.send(Pay((1,)))
-        with pytest.raises(PublishError, match=r"the broker is unavailable, as a fault of the test: outage: shop\.paid #2"):
+        with pytest.raises(PublishError, match=r"the broker is unavailable, as a fault of the test: .* shop\.paid #2"):
             await session.send(Pay((2, 3)))
         await session.send(Pay((4,)))
         await session.settled()

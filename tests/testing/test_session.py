@@ -386,7 +386,7 @@ async def test_failures_may_be_what_a_test_is_about() -> None:
         await session.settled()
         await session.send(Join(2))
         error = await failing(session)
-    assert str(error).startswith("refuse has failed permanently on UserJoined(user=2): rejected: banned\nwhat happened:\n")
+    assert str(error).startswith("refuse has failed permanently on UserJoined(user=2): rejected: banned\nwhat")
     assert len(error.failed) == 1
     assert session.dead_letters.of(UserJoined, by=refuse) == [UserJoined(1), UserJoined(2)]
     session.dead_letters.none(by=mail)
