@@ -16,12 +16,12 @@ AppArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODULE:APP",
-        help="The app, such as meetings.application:app, or a function that makes it. "
-        "Modules are looked for in the current directory too.",
+        help="The app, such as meetings.app:app, or a function that returns it. "
+        "Modules in the current directory are found too.",
         show_default=False,
     ),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for tools.")]
 
 

@@ -18,11 +18,11 @@ CheckOption = Annotated[
     typer.Option(
         "--check",
         metavar="OLD",
-        help="Print only what has changed incompatibly since this document; exit with 1 if anything has.",
+        help="Print only the incompatible changes since this document, and exit with 1 if there are any.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")]
-VersionOption = Annotated[str, typer.Option("--api-version", metavar="VERSION", help="The version of this API.")]
+VersionOption = Annotated[str, typer.Option("--api-version", metavar="VERSION", help="The version of the document.")]
 
 
 def asyncapi(
@@ -30,8 +30,8 @@ def asyncapi(
 ) -> None:
     """Describe what an app sends and receives over its broker, as an AsyncAPI 3.1 document.
 
-    Messages have the JSON schemas of the events as they stand on the wire. What the app sends is read from the hints
-    of its handlers and from app.publishes, what it receives from its subscriptions; nothing runs.
+    Messages have the JSON schemas of the events on the wire. What the app sends is read from the type hints of its
+    handlers and from app.publishes, what it receives from its subscriptions. No handler runs.
     """
     app = open_app(target)
     if problems := errors_of(app):

@@ -17,13 +17,13 @@ from diator.errors import ConfigurationError, Problem
 Counts = dict[str, int]
 """How many of each were checked."""
 
-StrictOption = Annotated[bool, typer.Option("--strict", help="Let warnings fail the check too.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")]
 
 
 def check(target: AppArgument, as_json: JsonOption = False, strict: StrictOption = False) -> None:
-    """Check an app as its start does, and print every problem with its place and its fix.
+    """Check an app as startup does, and print every problem with its location and its fix.
 
-    The exit code is 0 where the app can start, 1 where it can't, 2 where it could not be loaded.
+    The exit code is 0 if the app can start, 1 if it can't, 2 if it could not be loaded.
     """
     found: Counts | None = None
     without_inbox: list[str] = []

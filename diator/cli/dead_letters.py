@@ -31,7 +31,9 @@ dead_letters = typer.Typer(
     help="Read, replay and purge the dead letters of an app. The app is not started.", no_args_is_help=True
 )
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only list what would be touched.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="List the dead letters that would be affected, and change nothing.")
+]
 
 _MAX_LISTED = 100
 _MAX_SHOWN = 10
@@ -54,7 +56,7 @@ def list_(
 ) -> None:
     """List dead letters, subscription by subscription, the oldest first.
 
-    The exit code is 1 where an --id or --message-id is not there.
+    The exit code is 1 if an --id or --message-id was not found.
     """
     wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
     chosen = select(AppBroker(target, changing=False), subscription, wanted, limit)
@@ -82,9 +84,9 @@ def show(
     limit: LimitOption = _MAX_SHOWN,
     as_json: JsonOption = False,
 ) -> None:
-    """Show everything of dead letters: error and traceback, headers and body.
+    """Show dead letters in full: error and traceback, headers and body.
 
-    The exit code is 1 where none fits.
+    The exit code is 1 if no dead letter matches.
     """
     wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
     chosen = select(AppBroker(target, changing=False), subscription, wanted, limit)
@@ -112,9 +114,9 @@ def replay(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Have dead letters delivered again, each to its own subscription only, as new.
+    """Redeliver dead letters, each to its own subscription only, as new messages.
 
-    The exit code is 1 where one could not be replayed; the others are all the same.
+    The exit code is 1 if one could not be replayed; the others are replayed regardless.
     """
     wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
     _touch(_REPLAY, target, subscription, wanted, limit, yes=yes, dry_run=dry_run)
@@ -133,9 +135,9 @@ def purge(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Delete dead letters for good.
+    """Delete dead letters permanently.
 
-    The exit code is 1 where one could not be deleted; the others are all the same.
+    The exit code is 1 if one could not be deleted; the others are deleted regardless.
     """
     wanted = DeadLetterFilter(ids or (), message_id or (), older_than, newer_than, error)
     _touch(_PURGE, target, subscription, wanted, limit, yes=yes, dry_run=dry_run)

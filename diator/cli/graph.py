@@ -21,9 +21,9 @@ _ANY = f"{Event.__module__}.{Event.__qualname__}"
 
 
 def graph(target: AppArgument) -> None:
-    """Draw commands, queries, their handlers, and the events that these may publish, as Mermaid text.
+    """Draw commands, queries, their handlers and the events that they publish, as Mermaid text.
 
-    The flow is read from the type hints; nothing runs.
+    The flow is read from the type hints. No handler runs.
     """
     typer.echo("\n".join(flowchart(describe(open_app(target)))))
 

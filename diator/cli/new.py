@@ -19,10 +19,15 @@ NameArgument = Annotated[
 ]
 ContainerOption = Annotated[
     ContainerName | None,
-    typer.Option(help="The container that builds the dependencies of handlers; none by default.", show_default=False),
+    typer.Option(
+        metavar="NAME", help=f"The container: {', '.join(['none', *CONTAINERS])}; none by default.", show_default=False
+    ),
 ]
 BrokerOption = Annotated[
-    BrokerName | None, typer.Option(help="The message broker; memory by default.", show_default=False)
+    BrokerName | None,
+    typer.Option(
+        metavar="NAME", help=f"The message broker: {', '.join(BROKERS)}; memory by default.", show_default=False
+    ),
 ]
 
 

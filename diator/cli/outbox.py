@@ -22,11 +22,13 @@ from diator.cli.dead_letter_views import body_text, first_line
 from diator.cli.tables import new_table, print_tables
 from diator.stores.port import OperatesStore, OutboxDeadLetter, StoreStatus
 
-outbox = typer.Typer(help="Look after the outbox of an app with a store. The app is not started.", no_args_is_help=True)
+outbox = typer.Typer(help="Manage the outbox of an app with a store. The app is not started.", no_args_is_help=True)
 
-LimitOption = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="At most so many, the oldest first.")]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=1, metavar="N", help="The maximum number of dead letters, the oldest first.")
+]
 IdOption = Annotated[
-    list[str] | None, typer.Option("--id", help="The message with this id, as `dead-letters` shows it. Repeatable.")
+    list[str] | None, typer.Option("--id", help="The id of a dead letter, as `dead-letters` shows it. Repeatable.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All dead letters of the outbox.")]
 
@@ -35,7 +37,7 @@ _PAGE = 100
 
 @outbox.command("create")
 def create(target: AppArgument) -> None:
-    """Create or upgrade the tables of the store. What is there already is not changed."""
+    """Create or upgrade the tables of the store. Existing rows are not changed."""
     created = AppStore(target).create()
     for name in created:
         typer.echo(f"created {name}")
@@ -45,7 +47,7 @@ def create(target: AppArgument) -> None:
 
 @outbox.command("status")
 def status(target: AppArgument, as_json: JsonOption = False) -> None:
-    """Show what waits in the outbox, which relays hold its partitions, and the age of the oldest event."""
+    """Show the backlog of the outbox, the relays that hold its partitions, and the age of the oldest event."""
     found = AppStore(target).operate(lambda store: store.status())
     if as_json:
         typer.echo(json.dumps({"app": target, **_document(found)}, indent=2))
@@ -65,9 +67,9 @@ def status(target: AppArgument, as_json: JsonOption = False) -> None:
 def dead_letters(
     target: AppArgument, ids: IdOption = None, limit: LimitOption = _PAGE, as_json: JsonOption = False
 ) -> None:
-    """List the events that the broker rejects for what they are, with the reason.
+    """List the events that the broker rejected permanently, with the reason.
 
-    With --json, their bodies too. The exit code is 1 where an --id is not there.
+    With --json, their bodies too. The exit code is 1 if an --id was not found.
     """
     found = AppStore(target).operate(lambda store: _read(store, ids, None if ids else limit + 1))
     if as_json:
@@ -82,9 +84,9 @@ def dead_letters(
 
 @outbox.command("replay")
 def replay(target: AppArgument, ids: IdOption = None, everything: AllOption = False, yes: YesOption = False) -> None:
-    """Put dead letters back into the outbox, behind what waits there: a relay publishes them.
+    """Put dead letters back into the outbox, behind its backlog; a relay publishes them.
 
-    The exit code is 1 where one is not there; the others are put back all the same.
+    The exit code is 1 if one was not found; the others are put back regardless.
     """
     _touch("replay", "Replayed", target, ids, everything=everything, yes=yes)
 
@@ -93,7 +95,7 @@ def replay(target: AppArgument, ids: IdOption = None, everything: AllOption = Fa
 def purge(target: AppArgument, ids: IdOption = None, everything: AllOption = False, yes: YesOption = False) -> None:
     """Delete dead letters of the outbox: these events are never published.
 
-    The exit code is 1 where one is not there; the others are deleted all the same.
+    The exit code is 1 if one was not found; the others are deleted regardless.
     """
     _touch("purge", "Purged", target, ids, everything=everything, yes=yes)
 

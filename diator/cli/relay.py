@@ -27,13 +27,13 @@ def relay(
     json_logs: JsonLogsOption = False,
     log_level: LevelOption = Level.INFO,
 ) -> None:
-    """Run a relay: publish what the app has stored in its outbox. It handles nothing.
+    """Run a relay, which publishes the events in the outbox of an app. It runs no handlers.
 
-    Each process of an app relays by itself, unless it is made with Diator(..., relay=False); then run at least one of
-    these, and two so that one can end. SIGTERM or SIGINT ends it: it publishes what is there, for 5 seconds at most.
+    Each process of an app runs a relay itself, unless the app is made with Diator(..., relay=False). Then run at least
+    one of these, or two for redundancy. SIGTERM or SIGINT shuts it down: it publishes the backlog for up to 5 seconds.
 
-    The exit code is 0 after a signal, 1 where the app, its store or its broker is not fit to run, 2 for a mistake in
-    the command, 3 where the app itself has broken down.
+    The exit code is 0 after a signal, 1 if the app, its store or its broker can't start, 2 for a mistake in the
+    command, 3 if the app itself failed.
     """
     where = read_address(health)
     set_up(log_level, as_json=json_logs, handled=False)

@@ -29,30 +29,38 @@ logger = logging.getLogger("diator")
 SubscriptionOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--subscription", metavar="SUBSCRIPTION", help="Consume this subscription; may be given more than once."
+        "--subscription",
+        metavar="SUBSCRIPTION",
+        help="The name of a subscription to consume; all by default. Repeatable.",
     ),
 ]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Messages that each handler takes at a time, in place of what the app says."),
+    typer.Option(
+        min=1, help="The number of messages that each handler runs for at a time; as the app says by default."
+    ),
 ]
 GraceOption = Annotated[
-    float, typer.Option(min=0.0, metavar="SECONDS", help="How long running handlers may take to finish after a signal.")
+    float,
+    typer.Option(min=0.0, metavar="SECONDS", help="The seconds that running handlers have to finish after a signal."),
 ]
-JsonLogsOption = Annotated[bool, typer.Option("--json-logs", help="Log JSON to stderr, one object for each line.")]
+JsonLogsOption = Annotated[bool, typer.Option("--json-logs", help="Log JSON to stderr, one object on each line.")]
 HealthOption = Annotated[
     str | None,
     typer.Option(
-        metavar="[HOST:]PORT", help="Answer GET /healthz, /readyz and /metrics there; without a host on all interfaces."
+        metavar="[HOST:]PORT",
+        help="The address that answers GET /healthz, /readyz and /metrics; all interfaces without a host.",
     ),
 ]
-HandledOption = Annotated[bool, typer.Option(help="Log a line for each message that was handled.")]
+HandledOption = Annotated[bool, typer.Option(help="Log a line for each handled message.")]
 ReloadOption = Annotated[
-    bool, typer.Option("--reload", help="Start again when a Python file below the current directory changes.")
+    bool, typer.Option("--reload", help="Restart when a Python file below the current directory changes.")
 ]
-WorkersOption = Annotated[int, typer.Option(min=1, metavar="N", help="Processes to run; one that ends is replaced.")]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="The number of processes; one that ends is replaced.")
+]
 AsWorkerOption = Annotated[WorkerProcess | None, typer.Option(hidden=True, parser=WorkerProcess.read)]
-LevelOption = Annotated[Level, typer.Option("--log-level", help="How much is logged.")]
+LevelOption = Annotated[Level, typer.Option("--log-level", help="The lowest level that is logged.")]
 
 
 def run(
@@ -68,13 +76,13 @@ def run(
     workers: WorkersOption = 1,
     as_worker: AsWorkerOption = None,
 ) -> None:
-    """Run a worker: handle the notification and ECST events that come over the broker of an app.
+    """Run a worker, which handles the notification and ECST events of an app.
 
-    SIGTERM or SIGINT ends it: it receives no more messages, running handlers have the grace time to finish, and the
-    rest is released. A second signal cancels them at once, a third one ends the process on the spot.
+    SIGTERM or SIGINT shuts it down: it receives no more messages, running handlers have the grace period to finish,
+    and other messages are released. A second signal cancels the handlers, a third one ends the process immediately.
 
-    The exit code is 0 after a signal, 1 where the app or its broker is not fit to run, 2 for a mistake in the command,
-    3 where the app itself has broken down.
+    The exit code is 0 after a signal, 1 if the app or its broker can't start, 2 for a mistake in the command, 3 if the
+    app itself failed.
     """
     _ensure_possible(workers, reload=reload)
     if reload:

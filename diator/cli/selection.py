@@ -15,17 +15,15 @@ from diator.errors import BrokerError
 
 SubscriptionOption = Annotated[
     list[str] | None,
-    typer.Option("--subscription", "-s", metavar="NAME", help="Of this subscription; may be given more than once."),
+    typer.Option("--subscription", "-s", metavar="NAME", help="The subscription of the dead letters. Repeatable."),
 ]
 IdOption = Annotated[
-    list[str] | None, typer.Option("--id", help="With this id, as `list` shows it; may be given more than once.")
+    list[str] | None, typer.Option("--id", help="The id of a dead letter, as `list` shows it. Repeatable.")
 ]
-MessageIdOption = Annotated[
-    list[str] | None, typer.Option("--message-id", help="Of the event with this id; may be given more than once.")
-]
+MessageIdOption = Annotated[list[str] | None, typer.Option("--message-id", help="The id of the event. Repeatable.")]
 ErrorOption = Annotated[
     str | None,
-    typer.Option("--error", metavar="TEXT", help="With this in the exception's class or text, or the reason."),
+    typer.Option("--error", metavar="TEXT", help="A part of the exception's class or text, or of the reason."),
 ]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -47,14 +45,19 @@ def age(text: str) -> timedelta:
 
 OlderOption = Annotated[
     timedelta | None,
-    typer.Option("--older-than", metavar="AGE", parser=age, help="DeadLettered longer ago than 30m, 2h, 7d ..."),
+    typer.Option(
+        "--older-than", metavar="AGE", parser=age, help="The minimum age since dead-lettering, such as 30m, 2h or 7d."
+    ),
 ]
 NewerOption = Annotated[
     timedelta | None,
-    typer.Option("--newer-than", metavar="AGE", parser=age, help="DeadLettered less long ago than that."),
+    typer.Option(
+        "--newer-than", metavar="AGE", parser=age, help="The maximum age since dead-lettering, such as 30m, 2h or 7d."
+    ),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many, the oldest first.")
+    int | None,
+    typer.Option("--limit", min=1, metavar="N", help="The maximum number of dead letters, the oldest first."),
 ]
 
 

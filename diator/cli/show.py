@@ -27,7 +27,7 @@ Row = tuple[str, str, str, str]
 
 
 def show(target: AppArgument, as_json: JsonOption = False) -> None:
-    """Show every command, query and event with its pipeline: middlewares, handlers, what they need and publish."""
+    """Show the pipeline of each command, query and event: middlewares, handlers, their dependencies and events."""
     description = describe(open_app(target))
     if as_json:
         typer.echo(json.dumps(_document(target, description), indent=2))

@@ -25,14 +25,14 @@ NameArgument = Annotated[
 ]
 ListAllOption = Annotated[bool, typer.Option("--all", help="Also list the subscriptions of other apps.")]
 RemoveAnyOption = Annotated[
-    bool, typer.Option("--all", help="Also accept a name that does not begin with the name of the app.")
+    bool, typer.Option("--all", help="Accept a name that does not begin with the name of the app.")
 ]
 
 
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Also print the names that the broker has for the parts of each.")
+    bool, typer.Option("--verbose", "-v", help="Print the names of the broker's entities of each too.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Also delete messages and dead letters that it has.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Delete its messages and dead letters too.")]
 
 
 class Found(NamedTuple):
@@ -52,10 +52,10 @@ def list_(
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the subscriptions of an app and their status at the broker, one on each line.
+    """List the subscriptions of an app and their status at the broker.
 
-    Includes subscriptions named after the app that no handler uses any longer, if the broker can list them.
-    The exit code is 0 also if some are missing, 1 if the broker does not answer or the app has none.
+    Subscriptions of the app that no handler uses are included if the broker can list them.
+    The exit code is 1 if the broker does not answer or the app has no broker. Missing subscriptions do not change it.
     """
     broker = AppBroker(target, changing=False)
     found = broker.operate(lambda operations: _find(operations, everything=everything))
@@ -76,7 +76,7 @@ def list_(
 
 @subscriptions.command("apply")
 def apply(target: AppArgument, verbose: VerboseOption = False) -> None:
-    """Create the subscriptions that are missing, and print what was created. What is there is not changed."""
+    """Create the missing subscriptions, and print them. Existing ones are not changed."""
     broker = AppBroker(target, changing=True)
     created = group_created(broker.operate(Operations.apply), broker.subscription_names)
     for name, parts in created.items():
@@ -95,10 +95,10 @@ def remove(
     force: ForceOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Remove a subscription that no handler of the app uses. One that has messages or dead letters needs --force.
+    """Remove a subscription that no handler uses. With messages or dead letters in it, this needs --force.
 
-    Stop the workers that still have it first: one that runs may create it again.
-    The exit code is 1 if a handler uses it, if something waits in it, or if the broker does not have it.
+    First stop workers that still use it: one that starts creates it again.
+    The exit code is 1 if a handler uses it, if it holds messages, or if it does not exist.
     """
     ensure_can_ask("remove", yes=yes)
     broker = AppBroker(target, changing=True)
