@@ -104,6 +104,35 @@ def test_a_command_that_does_not_exist_is_found() -> None:
     assert problem_of(["walk", "shop:app"]) == "there is no command walk"
 
 
+async def do_all_that_apps_workers_and_operators_do(url: str) -> None:
+    """Publish, also with a key and later; handle, retry, dead-letter, replay, list and remove."""
+    app = Diator("shop", broker=url, retry=Retry(attempts=2, delay=0.1))
+    handled = set[int]()
+    done = asyncio.Event()
+
+    @app.on_event(subscription="shop.bill")
+    async def bill(event: Ordered, context: Context) -> None:
+        if event.number == 13:
+            raise Reject("bad luck")
+        if context.attempt == 1:
+            raise ValueError("again")
+        handled.add(event.number)
+        if handled == {1, 2}:
+            done.set()
+
+    async with app, app.worker():
+        await app.publish(Ordered(13), Ordered(1))
+        await app.publish(Ordered(2), after=0.1)
+        await asyncio.wait_for(done.wait(), 30)
+    async with app.operations() as operations:
+        ((_, status),) = await operations.status()
+        assert status.dead_letters == 1
+        letters = [letter async for letter in operations.dead_letters()]
+        assert await operations.replay(letters[0])
+    async with Diator("shop", broker=url).operations() as operations:
+        assert await operations.remove_subscription("shop.bill")
+
+
 @pytest.mark.once
 async def test_redis_with_the_configuration_of_its_page_serves_an_app_and_the_command_line() -> None:
     """Its user may do all that apps, workers and the command line do, and what it says of `INFO` is there."""
@@ -117,29 +146,7 @@ async def test_redis_with_the_configuration_of_its_page_serves_an_app_and_the_co
         admin = client.from_url(server.url)
         for line in reversed(acl):  # the default user goes last: it is this one
             await admin.execute_command("ACL", "SETUSER", *line.split()[1:])
-        user = server.url.replace("redis://", "redis://shop:secret@")
-        app = Diator("shop", broker=f"{user}?lease=5", retry=Retry(attempts=2, delay=0.1))
-        handled = asyncio.Event()
-
-        @app.on_event(subscription="shop.bill")
-        async def bill(event: Ordered, context: Context) -> None:
-            if event.number == 13:
-                raise Reject("bad luck")
-            if context.attempt == 1:
-                raise ValueError("again")
-            handled.set()
-
-        async with app, app.worker():
-            await app.publish(Ordered(13), Ordered(1))
-            await app.publish(Ordered(2), after=0.1)
-            await asyncio.wait_for(handled.wait(), 20)
-        async with app.operations() as operations:
-            ((_, status),) = await operations.status()
-            assert status.dead_letters == 1
-            letters = [letter async for letter in operations.dead_letters()]
-            assert await operations.replay(letters[0])
-        async with Diator("shop", broker=user).operations() as operations:
-            assert await operations.remove_subscription("shop.bill")
+        await do_all_that_apps_workers_and_operators_do(server.url.replace("redis://", "redis://shop:secret@"))
         told = await admin.info()
         assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"\|([^|]*)of `INFO`", text)))) <= told.keys()
         assert (told["maxmemory_policy"], told["aof_enabled"]) == ("noeviction", 1)
