@@ -130,7 +130,7 @@ async def do_all_that_apps_workers_and_operators_do(url: str) -> None:
         letters = [letter async for letter in operations.dead_letters()]
         assert await operations.replay(letters[0])
     async with Diator("shop", broker=url).operations() as operations:
-        assert await operations.remove_subscription("shop.bill")
+        assert not operations.can_list or await operations.remove_subscription("shop.bill")
 
 
 @pytest.mark.once
