@@ -650,7 +650,7 @@ async def test_dependencies_can_be_replaced_for_handlers_of_brokered_events() ->
         await session.send(Join(1))
         await session.settled()
     assert got == ["replaced"]
-    with pytest.raises(ConfigurationError, match="needs int, which"):
+    with pytest.raises(ConfigurationError, match="replace has int, but no handler"):
         async with app.testing(replace={str: "replaced", int: 3}):
             pass
     with pytest.raises(TypeError, match=r"app\.testing got replace='x'"):
