@@ -18,6 +18,7 @@ import dishka
 import httpx
 import punq
 import pytest
+from diator_rabbitmq.testing import MISSING, is_missing
 from diator_redis.testing import RedisServer
 
 from diator import Diator
@@ -368,6 +369,20 @@ def test_service_bus_keeps_the_order_of_a_key_and_the_dead_letters(monkeypatch: 
         "queue diator-example.bank.mail: 0 wait, 1 dead letters",
         "bank.mail: a dead letter: diator.errors.Reject: bob has no address",
     ]
+
+
+@pytest.mark.skipif(is_missing(), reason=MISSING)
+@pytest.mark.once
+def test_rabbitmq_keeps_the_order_of_a_key_and_the_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+    told = logged_of("19_rabbitmq.py")
+    assert [line for line in told if line.startswith("book: ann")] == [
+        "book: ann +50 fails once, and what follows of ann waits",
+        "book: ann +50",
+        "book: ann -20",
+    ]
+    assert {"book: bob +10", "mail: ann +50", "mail: ann -20"} < set(told)
+    assert told[-1] == "bank.mail: a dead letter: diator.errors.Reject: bob has no address"
 
 
 def test_an_application_that_is_killed_loses_no_order_and_bills_none_twice() -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from diator_azure_servicebus import ServiceBusBroker
 from diator_conformance import BrokerSuite
+from diator_rabbitmq import RabbitBroker
 from diator_redis import RedisBroker, RedisPubSubBroker
 
 from diator.brokers import Broker, BrokerCapability, MemoryBroker
@@ -23,6 +24,7 @@ BROKERS: dict[str, Broker] = {
     "Redis Streams": RedisBroker(),
     "Redis Pub/Sub": RedisPubSubBroker(),
     "Azure Service Bus": ServiceBusBroker("Endpoint=sb://localhost;SharedAccessKeyName=a;SharedAccessKey=b"),
+    "RabbitMQ": RabbitBroker(),
 }
 
 

@@ -21,10 +21,15 @@ KNOWN = {
     "unix": "redis",
     "redis+pubsub": "redis",
     "azure-servicebus": "azure",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
 }
 """Schemes of plugins of ours, and the extra that installs each."""
 
 _MEANT = {
+    "rabbit": "amqp",
+    "rabbitmq": "amqp",
+    "amqp+ssl": "amqps",
     "asb": "azure-servicebus",
     "azure": "azure-servicebus",
     "sb": "azure-servicebus",

@@ -1,0 +1,237 @@
+"""One connection to the server: whoever finds it lost opens another one.
+
+Not one that reconnects by itself: what was on its way would be lost without a sign, and settlements of a connection
+that is gone would be sent to the next one.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from ssl import SSLContext
+from typing import Any, NamedTuple, TypeVar
+
+import aiormq
+from aiormq import exceptions as amqp
+from aiormq.abc import AbstractChannel
+from pamqp.commands import Basic
+
+from diator.errors import BrokerError, BrokerUnavailableError
+from diator_rabbitmq._errors import translate
+
+T = TypeVar("T")
+
+
+_MAX_CHANNELS = 65_535
+
+
+class Put(NamedTuple):
+    """A message to be stored."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Basic.Properties
+
+
+class Link:
+    """A connection, with a channel on which messages are stored."""
+
+    def __init__(self, connection: Any, timeout: float) -> None:
+        self._connection, self.timeout = connection, timeout
+        self._publishing: AbstractChannel | None = None
+        self._opening = asyncio.Lock()
+        self.known: set[str] = set()
+        """Exchanges and queues that were declared, as long as nothing says that they are gone."""
+        self.declared: dict[str, float] = {}
+        """When queues that expire were declared, in time of the event loop."""
+        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Of what only one task of this connection may do at a time."""
+        self._is_lost = False
+        self._number = 0
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._when_lost: list[Callable[[], None]] = []
+        connection.closing.add_done_callback(self._on_closed)
+
+    @classmethod
+    async def open(cls, urls: Sequence[str], context: SSLContext | None, timeout: float) -> "Link":
+        """Connect to the first server that answers. Raises `~diator.BrokerError`."""
+        failures: list[BrokerError] = []
+        for url in urls:
+            make: Any = aiormq.Connection
+            connection = make(url, context=context)
+            try:
+                await answer(connection.connect(), timeout)
+                return cls(connection, timeout)
+            except BrokerError as error:
+                failures.append(error)
+        raise next((one for one in failures if isinstance(one, BrokerUnavailableError)), failures[0])
+
+    def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
+        if not closing.cancelled():
+            closing.exception()  # which is told by those who wait
+        self._lose()
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        callbacks, self._when_lost = self._when_lost, []
+        for call in callbacks:
+            call()
+
+    def when_lost(self, call: Callable[[], None]) -> None:
+        """Have something called once the connection is lost."""
+        self._when_lost.append(call)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the connection is there, as far as is known."""
+        return not self._is_lost and self._connection.is_opened
+
+    async def call(self, work: Awaitable[T]) -> T:
+        """Wait for an answer of the server. Raises `~diator.BrokerError`; without an answer the connection is lost."""
+        try:
+            return await answer(work, self.timeout)
+        except BrokerUnavailableError as error:
+            if isinstance(error.__cause__, asyncio.TimeoutError):
+                self._lose()
+            raise
+
+    async def channel(self, *, confirms: bool = False) -> AbstractChannel:
+        """Open a channel. Raises `~diator.BrokerError`."""
+        if not self.is_alive:
+            raise BrokerUnavailableError("RabbitMQ: the connection was lost")
+        opened: Awaitable[AbstractChannel] = self._connection.channel(self._next_number(), publisher_confirms=confirms)
+        return await self.call(opened)
+
+    def _next_number(self) -> int:
+        """Return a number for a channel: the client would take one again before the server has let go of it."""
+        tune = self._connection.connection_tune
+        while True:
+            self._number = self._number % (tune.channel_max or _MAX_CHANNELS) + 1
+            if self._number not in self._connection.channels:
+                return self._number
+
+    @asynccontextmanager
+    async def own_channel(self) -> AsyncGenerator[AbstractChannel, None]:
+        """Open a channel for something that may fail, which closes it."""
+        channel = await self.channel()
+        try:
+            yield channel
+        finally:
+            await self.close_channel(channel)
+
+    async def close_channel(self, channel: AbstractChannel) -> None:
+        """Close a channel: what was taken on it and not acknowledged goes back."""
+        if self.is_alive and not channel.is_closed:
+            with suppress(BrokerError):
+                await self.call(channel.close())
+
+    def close_soon(self, channel: AbstractChannel) -> None:
+        """Close a channel from within one of its callbacks."""
+        task = asyncio.ensure_future(self.close_channel(channel))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def synchronize(self, channel: AbstractChannel) -> None:
+        """Wait until the server has read all that was sent on a channel. Raises `~diator.BrokerError`."""
+        await self.call(channel.basic_qos(prefetch_count=0))
+
+    async def put(self, messages: Sequence[Put], timeout: float | None = None) -> list[BaseException | None]:
+        """Store messages, in order; return for each ``None``, or why it was not confirmed."""
+        channel: Any = await self._publishing_channel()
+        sending: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(
+                channel.basic_publish(
+                    one.body, exchange=one.exchange, routing_key=one.routing_key, properties=one.properties, wait=False
+                )
+            )
+            for one in messages
+        ]
+        try:
+            _, late = await asyncio.wait(sending, timeout=self.timeout if timeout is None else timeout)
+        finally:
+            for one in sending:
+                one.cancel()  # those that are not done
+        found = [asyncio.TimeoutError("no confirmation came") if one in late else failure_of(one) for one in sending]
+        if any(isinstance(error, amqp.ChannelNotFoundEntity) for error in found):
+            self.known.clear()
+        return found
+
+    async def store(self, messages: Sequence[Put]) -> None:
+        """Store messages, in order. Raises `~diator.BrokerError` if one was not confirmed."""
+        if messages:
+            for error in await self.put(messages):
+                if error is not None:
+                    raise translate(error) from error
+
+    async def _publishing_channel(self) -> AbstractChannel:
+        async with self._opening:
+            if self._publishing is None or self._publishing.is_closed:
+                self._publishing = await self.channel(confirms=True)
+            return self._publishing
+
+    async def aclose(self) -> None:
+        """Close the connection, which may be lost."""
+        self._lose()
+        with suppress(BrokerError):
+            await answer(self._connection.close(), self.timeout)
+
+
+async def answer(work: Awaitable[T], timeout: float) -> T:
+    """Wait for an answer. Raises `~diator.BrokerError`, also where the client reports a lost connection as a cancel."""
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait([task], timeout=timeout)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        text = f"RabbitMQ: no answer within {timeout:g} s"
+        raise BrokerUnavailableError(text) from asyncio.TimeoutError()
+    error = failure_of(task)
+    if error is not None:
+        raise translate(error) from error
+    return task.result()
+
+
+def failure_of(task: "asyncio.Future[Any]") -> BaseException | None:
+    """Return why a task has failed."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+class Links:
+    """The connection of a broker for one purpose, opened anew when it was lost."""
+
+    def __init__(self, urls: Sequence[str], context: SSLContext | None, timeout: float) -> None:
+        self._urls, self._context, self._timeout = urls, context, timeout
+        self._lock = asyncio.Lock()
+        self._link: Link | None = None
+        self._is_closed = False
+        self._closing: set[asyncio.Future[None]] = set()
+
+    async def get(self) -> Link:
+        """Return a connection that is alive, as far as is known. Raises `~diator.BrokerError`."""
+        if self._link is not None and self._link.is_alive:
+            return self._link
+        async with self._lock:
+            if self._is_closed:
+                raise BrokerError("the broker is not connected: call connect() first")
+            if self._link is None or not self._link.is_alive:
+                if self._link is not None:
+                    task = asyncio.ensure_future(self._link.aclose())
+                    self._closing.add(task)
+                    task.add_done_callback(self._closing.discard)
+                    self._link = None
+                self._link = await Link.open(self._urls, self._context, self._timeout)
+            return self._link
+
+    async def aclose(self) -> None:
+        """Close it, for good."""
+        self._is_closed = True
+        async with self._lock:
+            link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
+        if self._closing:
+            await asyncio.wait(self._closing)

@@ -1,0 +1,247 @@
+"""What the suite does not ask: addresses, users, virtual hosts, TLS, several servers, a server that says nothing."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from diator_conformance.brokers.messages import messages, numbers
+from diator_rabbitmq import RabbitBroker
+from diator_rabbitmq.testing import MISSING, Proxy, RabbitServer, is_missing, shared_server
+
+from diator import ConfigurationError, Diator
+from diator.brokers import ACK, MoveToDeadLetters, RetryAfter, Subscription, Topic
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+
+needs_server = pytest.mark.skipif(is_missing(), reason=MISSING)
+TOPIC = Topic("orders", True, ("thing.happened",))
+PLAIN = Subscription("bill", (TOPIC,))
+ORDERED = Subscription("ship", (TOPIC,), ordered=True)
+
+
+def prefix() -> str:
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+async def works(broker: RabbitBroker) -> None:
+    """See that a message goes through it."""
+    await broker.connect()
+    try:
+        await broker.apply([PLAIN])
+        receiver = await broker.subscribe(PLAIN)
+        await broker.publish(messages(1, TOPIC), timeout=30)
+        taken = await asyncio.wait_for(receiver.receive(1), 30)
+        assert numbers(taken) == [0]
+        await receiver.settle([(taken[0], ACK)])
+    finally:
+        await broker.aclose()
+
+
+@pytest.mark.parametrize(
+    ("address", "part"),
+    [
+        ("amqp://user:SECRET@", "no host"),
+        ("amqp://user:SECRET@host:0", "port"),
+        ("amqp://user:SECRET@host:70000", "port"),
+        ("amqp://user:SEC#RET@host", "%23 for #"),
+        ("amqp://user:SECRET@host/a/b", "%2F"),
+        ("amqp://user:SECRET@one,two:x/shop", "port"),
+        ("amqp://user:SECRET@one,/shop", "no host"),
+        ("amqp://user:SECRET@host?heartbeet=5", "unknown setting 'heartbeet'"),
+        ("amqp://user:SECRET@host?heartbeat=0", "heartbeat"),
+        ("amqp://user:SECRET@host?prefix=a:b", "prefix"),
+        ("amqp://user:SECRET@host?timeout=never", "timeout"),
+        ("amqp://user:SECRET@host?cacertfile=ca.pem", "amqps"),
+        ("amqps://user:SECRET@host?cacertfile=/no/such/ca.pem", "No such file"),
+        (f"amqp://user:SECRET@host/{'v' * 128}", "too long"),
+    ],
+)
+def test_a_wrong_address_is_rejected_without_its_password(address: str, part: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Diator("shop", broker=address)
+    text = " ".join(f"{one.text} {one.fix}" for one in raised.value.problems)
+    assert part in text
+    assert "SECRET" not in text
+
+
+def test_a_broker_shows_its_server_and_no_password() -> None:
+    broker = RabbitBroker.from_url("amqps://user:SECRET@one:5999,two/shop?prefix=staging&heartbeat=5")
+    assert repr(broker) == "<RabbitBroker one:5999 'staging'>"
+    assert broker.address == "one:5999"
+    assert RabbitBroker("amqp://[::1]").address == "::1:5672"
+
+
+def test_a_delay_that_is_too_long_is_rejected() -> None:
+    (issue,) = RabbitBroker().validate([PLAIN._replace(max_delay=5e6)], [])
+    assert issue.subscription == "bill"
+    assert "5e+06 s" in issue.text
+
+
+def hashed(password: str) -> str:
+    """A password as RabbitMQ stores it."""
+    salt = b"salt"
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+def openssl(*words: str) -> None:
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RabbitServer, Proxy, Path]]:
+    """A server with a user for one virtual host, and with TLS on a port of its own."""
+    folder = tmp_path_factory.mktemp("rabbit")
+    names = ("-addext", "subjectAltName=IP:127.0.0.1", "-subj", "/CN=localhost", "-days", "2", "-nodes")
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/ca.pem", *names)
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    own = {"configure": "^diator:", "write": r"^(diator:|amq\.default)", "read": "^diator:"}
+    users = {"shop@1": own, "nobody": None, "guest": everything}
+    definitions = {
+        "vhosts": [{"name": "/"}, {"name": "a/b"}],
+        "users": [{"name": name, "password_hash": hashed(f"p:{name}"), "tags": ""} for name in users],
+        "permissions": [{"user": name, "vhost": "a/b", **rights} for name, rights in users.items() if rights],
+    }
+    (folder / "definitions.json").write_text(json.dumps(definitions))
+    with Proxy(0) as reserved:
+        port = reserved.port
+    config = {"load_definitions": f"{folder}/definitions.json", "listeners.ssl.1": f"127.0.0.1:{port}"}
+    config |= {"ssl_options.certfile": f"{folder}/ca.pem", "ssl_options.keyfile": f"{folder}/key.pem"}
+    config |= {"ssl_options.cacertfile": f"{folder}/ca.pem", "ssl_options.verify": "verify_none"}
+    with RabbitServer(config) as server, Proxy(port) as tls:
+        yield server, tls, folder
+
+
+@needs_server
+@pytest.mark.once
+async def test_a_user_works_in_a_virtual_host_and_without_rights_to_anything_else(
+    secured: tuple[RabbitServer, Proxy, Path],
+) -> None:
+    server, _, _ = secured
+    await works(RabbitBroker(f"amqp://shop%401:p%3Ashop%401@127.0.0.1:{server.port}/a%2Fb"))
+
+
+@needs_server
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "who",
+    [
+        "nobody:p%3Anobody@127.0.0.1:{}/a%2Fb",
+        "shop%401:SECRET@127.0.0.1:{}/a%2Fb",
+        "shop%401:p%3Ashop%401@127.0.0.1:{}/no",
+    ],
+    ids=["no rights", "wrong password", "no such virtual host"],
+)
+async def test_who_may_not_connect_is_told_for_good(secured: tuple[RabbitServer, Proxy, Path], who: str) -> None:
+    server, _, _ = secured
+    broker = RabbitBroker("amqp://" + who.format(server.port))
+    with pytest.raises(BrokerError) as raised:
+        await broker.connect()
+    assert not isinstance(raised.value, BrokerUnavailableError)
+    assert "SECRET" not in str(raised.value)
+    await broker.aclose()
+
+
+@needs_server
+@pytest.mark.once
+async def test_tls_needs_a_certificate_that_is_trusted(secured: tuple[RabbitServer, Proxy, Path]) -> None:
+    _, tls, folder = secured
+    url = f"amqps://shop%401:p%3Ashop%401@127.0.0.1:{tls.port}/a%2Fb"
+    await works(
+        RabbitBroker.from_url(f"{url}?cacertfile={folder}/ca.pem&certfile={folder}/ca.pem&keyfile={folder}/key.pem")
+    )
+    stranger = RabbitBroker(url)
+    with pytest.raises(BrokerError, match="certificate") as raised:
+        await stranger.connect()
+    assert not isinstance(raised.value, BrokerUnavailableError)
+    await stranger.aclose()
+
+
+@needs_server
+async def test_the_first_server_that_answers_is_used() -> None:
+    port = shared_server().port
+    with Proxy(port) as closed:
+        away = closed.port
+    await works(RabbitBroker(f"amqp://guest:guest@127.0.0.1:{away},127.0.0.1:{port}", prefix=prefix()))
+
+
+@needs_server
+@pytest.mark.once
+async def test_a_server_that_says_nothing_is_away_in_time() -> None:
+    with RabbitServer() as server:
+        broker = RabbitBroker(server.url, timeout=1.0)
+        await broker.connect()
+        for subscription in (PLAIN, ORDERED):
+            await broker.apply([subscription])
+        receiver = await broker.subscribe(PLAIN)
+        await broker.publish(messages(1, TOPIC), timeout=30)
+        taken = await asyncio.wait_for(receiver.receive(1), 30)
+        server.pause()
+        await asyncio.sleep(0.5)  # on a busy machine it goes on for a while
+        with pytest.raises(NotPublishedError) as raised:
+            await asyncio.wait_for(broker.publish(messages(1, TOPIC, first=1), timeout=0.5), 10)
+        assert isinstance(raised.value.__cause__, BrokerUnavailableError)
+        with pytest.raises(BrokerUnavailableError):
+            await asyncio.wait_for(receiver.settle([(taken[0], ACK)]), 10)
+        await asyncio.wait_for(receiver.aclose(), 10)
+        server.resume()
+        await asyncio.wait_for(broker.aclose(), 30)
+
+
+@needs_server
+async def test_the_counts_of_a_retry_survive_its_owner_and_so_does_its_delay() -> None:
+    space = prefix()
+    proxy = Proxy(shared_server().port)
+    first, second = RabbitBroker(proxy.url, prefix=space), RabbitBroker(shared_server().url, prefix=space)
+    await first.connect()
+    await first.apply([ORDERED])
+    receiver = await first.subscribe(ORDERED)
+    await first.publish(messages(2, TOPIC, "a"), timeout=30)
+    for failures, delay in ((0, 0.0), (1, 1.5)):
+        taken = await asyncio.wait_for(receiver.receive(1), 30)
+        assert [(one.failures, one.deliveries) for one in taken] == [(failures, failures + 1)]
+        began = asyncio.get_running_loop().time()
+        await receiver.settle([(taken[0], RetryAfter(delay))])
+    proxy.close()  # as if its process had died
+    await second.connect()
+    taken = await asyncio.wait_for((await second.subscribe(ORDERED)).receive(5), 60)
+    assert asyncio.get_running_loop().time() - began > 1.4
+    assert (numbers(taken)[0], taken[0].failures, taken[0].deliveries) == (0, 2, 3)
+    for broker in (first, second):
+        await broker.aclose()
+
+
+@needs_server
+async def test_a_large_number_of_dead_letters_is_read_by_pages() -> None:
+    broker = RabbitBroker(shared_server().url, prefix=prefix())
+    await broker.connect()
+    await broker.apply([PLAIN])
+    receiver = await broker.subscribe(PLAIN)
+    await broker.publish(messages(450, TOPIC), timeout=30)
+    done = 0
+    while done < 450:
+        taken = await asyncio.wait_for(receiver.receive(100), 30)
+        await receiver.settle([(one, MoveToDeadLetters("rejected")) for one in taken])
+        done += len(taken)
+    first = await broker.dead_letters(PLAIN, limit=300)
+    rest = await broker.dead_letters(PLAIN, after=first[-1].id, limit=300)
+    assert len({one.id for one in (*first, *rest)}) == 450
+    assert len(await broker.purge(PLAIN, [one.id for one in first])) == 300
+    assert [one.id for one in await broker.dead_letters(PLAIN, limit=300)] == [one.id for one in rest]
+    await broker.aclose()
+
+
+@needs_server
+async def test_a_subscription_that_was_deleted_is_told_for_good() -> None:
+    broker = RabbitBroker(shared_server().url, prefix=prefix())
+    await broker.connect()
+    for subscription in (PLAIN, ORDERED):
+        receiver = await broker.subscribe(subscription)  # which was never applied
+        with pytest.raises(BrokerError, match="NOT_FOUND") as raised:
+            await asyncio.wait_for(receiver.receive(1), 30)
+        assert not isinstance(raised.value, BrokerUnavailableError)
+    await broker.aclose()
