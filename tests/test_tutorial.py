@@ -23,7 +23,7 @@ from diator_redis.testing import RedisServer
 FOLDER = Path(__file__).parent.parent / "docs" / "tutorial"
 PAGES = sorted(FOLDER.glob("[0-9]-*.md"))
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$|^<!-- undo (\S+) -->$', re.MULTILINE | re.DOTALL)
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 VARIABLE = {
     r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[,.]\d+)?(?:\+00:00)?": "TIME",
     r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b": "UUID",
