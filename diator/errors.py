@@ -137,8 +137,8 @@ class MessageTooLargeError(BrokerError):
         self.what, self.size, self.limit = what, size, limit
 
     def __str__(self) -> str:
-        text = f"{self.what} has {self.size:,} bytes, where the broker takes {self.limit:,}"
-        return f"{text}; carry less in it, such as an id to read the rest by"
+        text = f"{self.what} is {self.size:,} bytes; the broker accepts at most {self.limit:,}"
+        return f"{text}; send less data, such as an id to load the rest by"
 
 
 class StoreError(DiatorError):
@@ -329,7 +329,7 @@ class ScopeClosedError(ContainerError):
         self.key = key
 
     def __str__(self) -> str:
-        return f"{self.key} was resolved after its scope was left; resolve it before, or keep the object itself"
+        return f"{self.key} was resolved after its scope had closed; resolve it before, or keep the object itself"
 
 
 def _chain(path: Collection[Key]) -> str:

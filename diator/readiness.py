@@ -51,11 +51,11 @@ def ensure_options(name: object, pauses: object) -> None:
 def readiness_check(function: Any, name: str | None, pauses: bool) -> ReadinessCheck:
     """Make a check. ``Any``: callers may be unchecked.
 
-    Raises `ConfigurationError` for what is no async function, or takes parameters.
+    Raises `ConfigurationError` for what is not an async function, or takes parameters.
     """
     wrong: tuple[str, str] | None = None
     if not iscoroutinefunction(function):
-        wrong = "is no async function", "write async def; await asyncio.to_thread(...) for what blocks"
+        wrong = "is not an async function", "write async def; await asyncio.to_thread(...) for what blocks"
     elif any(one.default is Parameter.empty for one in signature(function).parameters.values()):
         fix = "let it take none; it can await app.send(...) with a query, whose handler gets its dependencies"
         wrong = "takes parameters", fix
@@ -81,7 +81,7 @@ class ReadinessChecks:
         With ``pauses=True``, workers also run it each second, and receive no messages while it fails, so that what
         comes meanwhile is not counted as failed. ``name`` is that of the function unless given.
 
-        Raises `ConfigurationError` for what is no async function or takes parameters, and for a wrong option.
+        Raises `ConfigurationError` for what is not an async function or takes parameters, and for a wrong option.
         """  # Any: what the overloads say
         ensure_options(name, pauses)
 

@@ -127,7 +127,7 @@ def test_a_check_takes_no_parameters_and_is_async() -> None:
 
     with pytest.raises(ConfigurationError, match=r"with_parameter, which takes parameters.*\n.*test_lifespan\.py"):
         app.readiness(with_parameter)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    with pytest.raises(ConfigurationError, match=re.escape("blocking, which is no async function")):
+    with pytest.raises(ConfigurationError, match=re.escape("blocking, which is not an async function")):
         app.readiness(blocking)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 

@@ -853,8 +853,8 @@ def test_middlewares_that_can_not_work_are_refused() -> None:
 
     for middleware, code, text, fix in (
         (Logging, "middleware", "got the class Logging", "add_middleware(Logging(...))"),
-        ("text", "middleware", "does not take a message and what to call next", "async def"),
-        (too_short, "middleware", "too_short does not take a message and what to call next", "async def"),
+        ("text", "middleware", "does not take a message and call_next", "async def"),
+        (too_short, "middleware", "too_short does not take a message and call_next", "async def"),
         (plain, "middleware", "plain is sync", "`async def`"),
         (
             of_no_message,

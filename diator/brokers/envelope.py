@@ -141,7 +141,7 @@ def parse_envelope(headers: Mapping[str, str], body: bytes) -> Envelope:
     try:
         return _from_headers(headers, body) if "specversion" in headers else _from_document(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UnreadableMessageError(f"it is no CloudEvent: {error}") from error
+        raise UnreadableMessageError(f"it is not a CloudEvent: {error}") from error
 
 
 def _from_document(body: bytes) -> Envelope:

@@ -66,7 +66,7 @@ def find_broker(given: object) -> Broker:
         return given
     missing = _missing(given)
     lacks = f": it lacks {', '.join(missing)}" if len(missing) < _MANY else ""
-    text = f"broker={_redact(repr(given))} is no broker{lacks}"
+    text = f"broker={_redact(repr(given))} is not a broker{lacks}"
     fix = "pass an address, such as 'redis://localhost:6379', or an object that implements diator.brokers.Broker"
     raise ConfigurationError([Problem("broker-plugin", text, fix)])
 

@@ -66,5 +66,5 @@ def _read(path: Path) -> Document:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         exit_usage_error(f"--check: {path} can't be read: {error}")
     if not isinstance(found, dict) or "asyncapi" not in found:
-        exit_usage_error(f"--check: {path} is no AsyncAPI document")
+        exit_usage_error(f"--check: {path} is not an AsyncAPI document")
     return cast("Document", found)

@@ -231,6 +231,6 @@ def _report(verb: _Verb, outcome: _Outcome) -> None:
         said = f"{type(error).__name__}: {error}".removesuffix(": ")
         typer.echo(printable(f"{letter.consumed.name}: {letter.dead.id} was not {verb.past}: {said}"), err=True)
     if outcome.untried:
-        typer.echo(f"The broker is away, so {_counted(outcome.untried)} were not tried.", err=True)
+        typer.echo(f"The broker is unavailable, so {_counted(outcome.untried)} were not tried.", err=True)
     if outcome.failed or outcome.untried:
         raise typer.Exit(1)

@@ -36,7 +36,9 @@ def address(text: str) -> Address:
     """Read ``HOST:PORT`` or ``PORT``. Raises `ValueError`."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) < 2**16) or (":" in host) != (host[:1] + host[-1:] == "[]"):
-        raise ValueError(f"{text!r} is no address; write a port, such as 8080, or HOST:PORT, such as 127.0.0.1:8080")
+        raise ValueError(
+            f"{text!r} is not an address; write a port, such as 8080, or HOST:PORT, such as 127.0.0.1:8080"
+        )
     return Address(host.strip("[]") or None, int(port))
 
 

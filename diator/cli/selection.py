@@ -35,7 +35,7 @@ def age(text: str) -> timedelta:
     parts = _AGE.findall(text)
     if not parts or "".join(map("".join, parts)) != text:
         raise typer.BadParameter(
-            f"{text!r} is no age; write a number with s, m, h, d or w behind it, such as 30m or 1d12h"
+            f"{text!r} is not an age; write a number with s, m, h, d or w behind it, such as 30m or 1d12h"
         )
     try:
         return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())

@@ -88,7 +88,7 @@ class Service:
             logger.info(text, received.name, self._grace)
             worker.stop()
         else:
-            logger.warning("%s again: what runs is cancelled and released", received.name)
+            logger.warning("%s again: running handlers are cancelled, and their messages released", received.name)
             worker.cancel()
 
     async def _is_ready(self) -> Answer:

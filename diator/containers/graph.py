@@ -235,7 +235,7 @@ class _Walk:
 def _absent(provider: Provider) -> Reason | None:
     if provider.absent or not is_placeholder(provider.factory):
         return provider.absent
-    return "has a factory that gives none", senders_provide(provider.key)
+    return "has a factory that returns none", senders_provide(provider.key)
 
 
 def senders_provide(key: Key) -> str:

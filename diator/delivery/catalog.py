@@ -339,7 +339,13 @@ class _CatalogBuilder:
                 text = (
                     f"{one.registration.name} accepts delivery='at-most-once', but this broker delivers at least once"
                 )
-                yield Problem("broker", text, "drop it: messages may come twice", one.registration.location, "warning")
+                yield Problem(
+                    "broker",
+                    text,
+                    "drop it: messages may be delivered more than once",
+                    one.registration.location,
+                    "warning",
+                )
 
     def _add(self, registration: Registration, code: str, text: str, fix: str) -> None:
         self.problems.append(Problem(code, text, fix, registration.location))

@@ -58,7 +58,7 @@ class Consumer:
                 self._state.outage.record_failure("be used", self.name, error)
                 await backoff.wait(stopping)
             except Exception:
-                logger.exception("the consumer of %s has failed; it starts again", self.name)
+                logger.exception("the consumer of %s has failed; restarting it", self.name)
                 await backoff.wait(stopping)
 
     async def _run_apart(self, stopping: asyncio.Event, grace: Callable[[], float]) -> None:

@@ -151,7 +151,9 @@ class Messaging:
         try:
             await asyncio.wait_for(closing, seconds)
         except asyncio.TimeoutError:
-            logger.warning("the %s has not closed its connection within %g s, and is left as it is", what, seconds)
+            logger.warning(
+                "the %s has not closed its connection within %g s, and is not waited for any longer", what, seconds
+            )
 
     def worker(
         self,

@@ -175,7 +175,9 @@ class Operations(AsyncOnly):
         broker = self._broker
         if isinstance(broker, KeepsDeadLetters) and BrokerCapability.DEAD_LETTERS in broker.capabilities:
             return broker
-        raise BrokerError(f"{type(broker).__name__} keeps no dead letters: what fails for good is logged")
+        raise BrokerError(
+            f"{type(broker).__name__} keeps no dead letters: messages that fail permanently are only logged"
+        )
 
     async def _in_time(self, call: str, answer: Awaitable[T], answers: int = 1) -> T:
         seconds = self._timeout * answers
@@ -207,7 +209,7 @@ def _no_subscription(name: str, known: list[str]) -> Problem:
 
 def _in_use(one: ConsumerConfig) -> Problem:
     text = f"subscription {one.name!r} is used by handler {name_of(one.registration.target)}"
-    fix = "remove the handler, or give it another subscription, and stop the workers that have it; then remove this one"
+    fix = "remove the handler or change its subscription, stop the workers of the old version, then remove this one"
     return Problem("subscription", text, fix, one.registration.location)
 
 

@@ -18,7 +18,7 @@ _FIRST, _LONGEST = 0.1, 5.0
 """Seconds between tries."""
 CREATE = "create subscriptions"
 """What fails before a worker has subscriptions; see `Creation`."""
-UNEXPECTED_CANCEL = "a call was cancelled, and nobody here has asked for that"
+UNEXPECTED_CANCEL = "a call was cancelled unexpectedly"
 """The reason reported for a driver that raises a cancel of its own."""
 _ALL_BACK = 2 * _LONGEST
 """Seconds in which all that was tried should work again when a broker is back."""
@@ -68,7 +68,7 @@ class OutageTracker:
         self._broken[operation, subject] = reason
         if reason not in self._told and len(self._told) < _MOST_REASONS:
             self._told.add(reason)
-            text = f"{_in_words(operation, subject, reason)}; trying again until it can"
+            text = f"{_in_words(operation, subject, reason)}; retrying until it can"
             if refused:  # such as a queue that is gone, which receives nothing that is published
                 logger.error("%s", text, exc_info=None if isinstance(error, BrokerError) else error)
             else:
@@ -95,7 +95,7 @@ class OutageTracker:
         if self._broken:
             self._has_recovered(subject)
         elif away:
-            logger.warning("the broker is back after %.1f s", seconds)
+            logger.warning("the broker has recovered after %.1f s", seconds)
         else:
             logger.warning("%s works again after %.1f s", subject, seconds)
 

@@ -71,9 +71,7 @@ class Outbox:
             try:
                 await self._open(app, container, timeout)
             except StoreUnavailableError as error:
-                text = (
-                    "the database of the store can't be reached (%s); the app starts, and needs it for what it handles"
-                )
+                text = "the database of the store can't be reached (%s); the app starts, and connects when it recovers"
                 logger.warning(text, described(error))
             except BaseException:
                 await self.store.aclose()
@@ -138,8 +136,8 @@ class Outbox:
 
 
 _IN_A_HANDLER = (
-    "app.publish was called for %s while a message was being handled: it has a transaction of its own, which takes a "
-    "second connection and stands even if the handler fails; ask for Publish[...] instead (logged once)"
+    "app.publish was called for %s inside a handler: it uses a second connection and a transaction of its own, so the "
+    "event is published even if the handler fails; use a parameter Publish[...] instead (logged once)"
 )
 
 

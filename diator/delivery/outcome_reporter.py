@@ -73,7 +73,7 @@ class OutcomeReporter:
         name = job.envelope.type
         if name not in self._unhandled and len(self._unhandled) < _MAX_UNHANDLED:
             self._unhandled.add(name)
-            text = f"{self._name} gets messages of type {name!r}, which its handler does not take"
+            text = f"{self._name} gets messages of type {name!r}, which its handler does not handle"
             if job.delivery.topic in self._config.shared_topics:
                 logger.info("%s; they are acknowledged", text)
             else:
@@ -106,7 +106,7 @@ class OutcomeReporter:
         if isinstance(outcome, MoveToDeadLetters):
             return self._dead_letter(job, outcome, error, seconds)
         assert isinstance(outcome, RetryAfter)
-        text, values = "%s (%s); again in %.3g s", (what, described(error), outcome.delay)
+        text, values = "%s (%s); retrying in %.3g s", (what, described(error), outcome.delay)
         _log(logging.WARNING, text, *values, error=error, fields=self._fields(job, "retried", seconds))
         if self._hooks.has_listener("retried"):
             self._hooks.emit("retried", Retried(self._name, job.context, outcome.delay, error, _type_of(job)))
@@ -135,7 +135,9 @@ class OutcomeReporter:
     def released(self, job: Job) -> None:
         """Report that a message is released, if it is lost by that."""
         if self._at_most_once:
-            text = "%s: message %s is lost: the worker ended before it was handled, and the broker takes nothing back"
+            text = (
+                "%s: message %s is lost: the worker ended before it was handled, and the broker does not redeliver it"
+            )
             name = job.message_id or "that was not read yet"
             logger.warning(text, self._name, name, extra=self._fields(job, "lost"))
 
@@ -146,9 +148,7 @@ class OutcomeReporter:
 
     def lease_lost(self, job: Job) -> None:
         """Report that the lease of a message was lost after its handler had started."""
-        text = (
-            "%s has lost the lease of message %s; another worker may handle it too, and its outcome here does not count"
-        )
+        text = "%s has lost the lease of message %s; another worker may handle it too, and this outcome is discarded"
         logger.warning(text, self._name, job.message_id, extra=self._fields(job, "lease-lost"))
 
     def settled(self, settled: Sequence[tuple[Job, Outcome]], lost: Container[int]) -> None:

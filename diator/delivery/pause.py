@@ -49,7 +49,7 @@ class Pause:
             if failing and failing != self._failing:
                 logger.warning("the worker pauses: %s", "; ".join(failing))
             elif self._failing and not failing:
-                logger.warning("the readiness checks pass again; the worker goes on")
+                logger.warning("the readiness checks pass again; the worker continues")
             self._failing = failing
             if failing:
                 self._passing.clear()

@@ -204,7 +204,7 @@ class Prefetcher:
             except BrokerError:
                 continue
             except Exception:
-                logger.exception("%s: asking whether the broker is back has failed", self._subscription.name)
+                logger.exception("%s: checking whether the broker has recovered failed", self._subscription.name)
                 return
             self._state.outage.record_success(_RECEIVE, self._subscription.name)
             return

@@ -89,7 +89,7 @@ def _headers_of(envelope: Envelope) -> Mapping[str, str]:
     try:
         headers = _headers.decode(envelope.diatorheaders) if envelope.diatorheaders is not None else {}
     except (msgspec.DecodeError, RecursionError) as error:
-        raise UnreadableMessageError(f"its diatorheaders are no JSON object of texts: {error}") from error
+        raise UnreadableMessageError(f"its diatorheaders are not a JSON object of texts: {error}") from error
     for name in ("traceparent", "tracestate"):
         value = getattr(envelope, name)
         if value is not None:

@@ -47,7 +47,7 @@ class Trouble:
         if reason in self._logged or len(self._logged) >= _MAX_REASONS:
             return
         self._logged.add(reason)
-        text = f"{self._text} ({reason}); {self._meanwhile}; trying again until it can"
+        text = f"{self._text} ({reason}); {self._meanwhile}; retrying until it can"
         if isinstance(error, self._temporary):
             logger.warning("%s", text)
         else:

@@ -67,4 +67,6 @@ def _session_problems(session: Key, checked: CheckResult, container: Container) 
         yield Problem("store-session", text, fix, location)
     else:
         for error in container.validate([session], checked.registry.provided.keys()).errors:
-            yield Problem("store-session", f"the store can't be given its session: {error}", fix, location)
+            yield Problem(
+                "store-session", f"the container can't provide the session of the store: {error}", fix, location
+            )

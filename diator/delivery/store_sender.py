@@ -122,8 +122,10 @@ class StoreSender:
     async def _record_again(self, transaction: Transaction, subscription: str, message_id: str) -> None:
         """Record what a rollback in the handler has undone with everything before it."""
         if not await transaction.record_handled(subscription, message_id):
-            text = f"{subscription} has handled message {message_id} in another worker, while this one rolled back"
-            raise StoreError(f"{text} its transaction and went on; what was done here is rolled back, too")
+            text = (
+                f"{subscription} has handled message {message_id} in another worker, after the handler here rolled back"
+            )
+            raise StoreError(f"{text} its transaction and continued; its changes are rolled back")
 
     async def send(self, unit: SendingUnit) -> None:
         """Report what is stored, and wake the relay.

@@ -31,7 +31,7 @@ class Struct:
         self.is_exact = exact_check(info)
         """Tells of most events that they need not be read again before they leave."""
         if isinstance(info, inspect.CustomType):
-            self.wrong = ["it is no dataclass, attrs class, msgspec struct or pydantic model"]
+            self.wrong = ["it is not a dataclass, attrs class, msgspec struct or pydantic model"]
         self.schema: dict[str, Any] | None = None
         with suppress(Exception):  # any error, such as of two classes with one name: there is no trial then
             self.schema = msgspec.json.schema(cls)
@@ -69,7 +69,7 @@ def _problems(info: Any, path: str, seen: set[int]) -> Iterator[str]:
             key: Any = info.key_type.type if isinstance(info.key_type, inspect.Metadata) else info.key_type
             kind = type(key).__name__.removesuffix("Type").lower()
             if kind in _NO_KEYS.split():
-                yield f"{path} has keys ({kind}) that JSON, where every key is a text, can't tell"
+                yield f"{path} has keys ({kind}) that JSON can't represent, since its keys are texts"
             yield from _problems(key, f"a key of {path}", seen)
             yield from _problems(info.value_type, path, seen)
         case _ if hasattr(info, "fields"):

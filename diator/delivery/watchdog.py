@@ -63,8 +63,8 @@ class Watchdog:
     def _tell(self, name: str | None, frame: FrameType | None) -> None:
         where = "".join(traceback.format_stack(frame, limit=12)) if frame else "(unknown)"
         logger.warning(
-            "%s blocks the event loop for over %.1f s: no other message is handled and no lease is renewed meanwhile;"
-            " await what takes long, or register it with thread=True. It is here:\n%s",
+            "%s blocks the event loop for over %.1f s: until it ends, no other message is handled and no lease is "
+            "renewed; await what takes long, or register it with thread=True; it is here:\n%s",
             name or "something",
             self._patience,
             where,

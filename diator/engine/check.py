@@ -247,13 +247,13 @@ def _fix(error: ContainerError) -> str:
         case DependencyNotFoundError() if is_own(error.key):
             own, service = format_hint(error.key.hint), error.path[-1] if error.path else "the service"
             return (
-                f"Diator gives it to handlers and middlewares only: take {own} as a parameter of the handler, and pass"
-                f" it to a method of {service}, or have that return the events or values that it needs it for"
+                f"Diator provides it to handlers and middlewares only: take {own} as a parameter of the handler, and "
+                f"pass it to a method of {service}, or have that return the events or values that it needs it for"
             )
         case DependencyNotFoundError():
             return f"register {error.key} with the container"
         case DependencyCycleError():
-            return "break the circle: let one of them take what it needs as an argument of a method"
+            return "break the cycle: pass what one of them needs to its method as an argument"
         case LifetimeMismatchError():
             return f"make {error.key} scoped, or {error.needs} a singleton"
         case _:

@@ -141,7 +141,7 @@ class Dispatch:
         decorator = "@app.query" if issubclass(cls, Query) else "@app.command"
         close = get_close_matches(format_hint(cls), known, n=1)
         guess = f"; did you mean {close[0]}?" if close else ""
-        text = f"no handler for {format_hint(cls)} (of {cls.__module__}) among {len(known)} requests{guess}"
+        text = f"no handler for {format_hint(cls)} of {cls.__module__}{guess}"
         return HandlerNotFoundError(
             f"{text}; register one with {decorator}, or include its router before the app starts"
         )

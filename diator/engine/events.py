@@ -158,11 +158,11 @@ def needs_broker(cls: type[Event], what: str) -> Problem:
         text = f"{format_hint(cls)} {what}, but the app has no message broker"
         fix = 'give it one, as in Diator("meetings", broker="redis://localhost:6379") or broker="memory://"'
         return Problem("no-broker", text, f"{fix}, or make the event a DomainEvent if it stays in this process")
-    text = f"{format_hint(cls)} {what}, and is none of the three kinds of events"
+    text = f"{format_hint(cls)} {what}, but is not a DomainEvent, NotificationEvent or ECSTEvent"
     return Problem("no-broker", text, "derive it from DomainEvent")
 
 
 def needs_store(text: str) -> Problem:
     """The problem of a call that only an app with a store can do."""
-    text = f"{text}, but the app has no store, so what was published has left"
+    text = f"{text}, but the app has no store, so published events are already at the broker"
     return Problem("no-store", text, 'pass one: Diator("meetings", broker=..., store=...)', location_in_frame(caller()))

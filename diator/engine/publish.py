@@ -135,7 +135,9 @@ class PublishGuard:
             )
         declared = " | ".join(map(format_hint, self._declared)) or "nothing"
         more = f"Publish[{' | '.join(map(format_hint, (*self._declared, cls)))}]"
-        return f"{self._handler} published {format_hint(cls)}, but declares {declared}; hint its parameter as {more}"
+        return (
+            f"{self._handler} published {format_hint(cls)}, but declares {declared}; annotate its parameter as {more}"
+        )
 
     def _nothing_to_cancel(self, _message_id: object) -> NoReturn:
         """Stand for ``publish.cancel`` of a handler that publishes domain events only."""

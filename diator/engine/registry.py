@@ -96,7 +96,7 @@ class Registry:
         """
         if not is_hint(hint):
             text = f"provides({hint!r}) is invalid: expected a type hint, such as a class"
-            fix = "declare the type that handlers ask for, app.provides(User); senders bring the value: app.using(...)"
+            fix = "declare the type that handlers need, app.provides(User); senders provide the value: app.using(...)"
             raise ConfigurationError([Problem("provide-hint", text, fix, location)])
         self.declared.append((hint, location))
         self.provided.setdefault(key_of(hint, self.container), location)
@@ -181,7 +181,7 @@ class Registry:
                     former = f"{format_hint(base)}, handled by {other.name} at {other.location}"
                     text = f"{format_hint(cls)}, handled by {registration.name}, derives from {former}"
                     yield Problem(
-                        "request-subclass", text, "give both a common base that no handler takes", registration.location
+                        "request-subclass", text, "give both a common base without a handler", registration.location
                     )
 
 

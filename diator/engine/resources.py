@@ -149,7 +149,9 @@ class ContainerScopes:
     async def wait(self) -> None:
         """Wait for the units of work that use the container. A cancel ends the waiting."""
         while self.under_way:
-            logger.info("the app ends; it waits for %d units of work before it closes its container", self.under_way)
+            logger.info(
+                "the app is ending: it waits for %d units of work before it closes its container", self.under_way
+            )
             self.all_ended = asyncio.get_running_loop().create_future()
             try:
                 await self.all_ended
@@ -228,7 +230,7 @@ async def _told(scope: Scope, error: BaseException) -> None:
 
 
 async def _without_a_scope(key: Key) -> Any:
-    text = f"{key} was asked for in a unit of work without a scope, because its event was defined after the app started"
+    text = f"{key} is needed in a unit of work without a scope, because its event was defined after the app started"
     raise DiatorError(f"{text}; import the module of every event before the app starts")
 
 
@@ -236,8 +238,8 @@ def _never(_key: Key) -> None:
     """Stand for a container that can't resolve without awaiting."""
 
 
-_TOO_LATE = "{what} after the app had ended; await what is sent inside of `async with app`"
+_TOO_LATE = "{what} after the app had ended; await each call inside `async with app`"
 
 
 async def _after_the_end(key: Key) -> Any:
-    raise NotRunningError(_TOO_LATE.format(what=f"{key} was asked for"))
+    raise NotRunningError(_TOO_LATE.format(what=f"{key} was resolved"))

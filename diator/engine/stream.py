@@ -35,9 +35,7 @@ class Rows(Generic[R_co]):
 
     async def __anext__(self) -> R_co:
         if not self._open:
-            raise NotRunningError(
-                "a row was asked for after its block had ended; read inside `async with app.stream(...)`"
-            )
+            raise NotRunningError("a row was read after its block had ended; read inside `async with app.stream(...)`")
         with _In(self._context):
             try:
                 return await anext(self._source)

@@ -148,7 +148,7 @@ class InnerCallNext:
     def ensure_awaited(self, message: Message) -> None:
         """Raise `CallNextError` where the middleware has returned before what it called."""
         if self._under_way:
-            text = f"a middleware returned while what it had called for {type(message).__qualname__} was still running"
+            text = f"a middleware returned while its call_next for {type(message).__qualname__} was still running"
             raise CallNextError(f"{text}; await call_next: the unit of work ends with the middleware")
 
 

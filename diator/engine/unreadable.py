@@ -20,7 +20,7 @@ def guarded(problems: Iterable[Problem], describe: Callable[[Exception], Problem
 def unreadable(record: Record, error: Exception) -> Problem:
     """The problem of a handler or middleware that raises an error where it is looked at."""
     text = f"{record.name} can't be inspected ({in_words(error)})"
-    fix = "correct its parameters, hints and message, so that inspecting them raises nothing"
+    fix = "correct its parameters, type hints and message, so that inspecting them raises no error"
     return record.problem("unreadable", text, fix)
 
 

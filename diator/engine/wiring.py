@@ -322,9 +322,9 @@ def _layer_shape(layer: MiddlewareRegistration) -> Problem | None:
         return layer.problem("middleware", text, fix)
     positional = [p for p in layer.signature.parameters if not p.keyword]
     if len(positional) < 2 or not callable(layer.target):
-        text = f"{layer.title} does not take a message and what to call next"
+        text = f"{layer.title} does not take a message and call_next"
         return layer.problem("middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
     if layer.signature.call_kind != "async":
-        text = f"{layer.title} is {layer.signature.call_kind}, so it can't wait for what it wraps"
+        text = f"{layer.title} is {layer.signature.call_kind}, so it can't await call_next"
         return layer.problem("middleware", text, "write it with `async def`, and `await call_next(message)`")
     return None

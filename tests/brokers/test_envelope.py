@@ -160,8 +160,8 @@ def test_extensions_may_have_any_of_the_simple_types() -> None:
         (document(data=None, data_base64=5), "its data_base64 is not valid base64"),
         (b" [" + document() + b"]", "it is a batch of events; expected one event"),
         (b"5", "Expected `object`, got `int`"),
-        (b"", "it is no CloudEvent"),
-        (b"\xef\xbb\xbf", "it is no CloudEvent"),
+        (b"", "it is not a CloudEvent"),
+        (b"\xef\xbb\xbf", "it is not a CloudEvent"),
     ],
 )
 def test_what_is_malformed_is_told_with_the_attribute_and_what_was_expected(body: bytes, told: str) -> None:
@@ -273,5 +273,5 @@ def test_stored_bytes_are_published_as_they_are() -> None:
 
 
 def test_bytes_that_are_no_event_cannot_be_published() -> None:
-    with pytest.raises(UnreadableMessageError, match="it is no CloudEvent"):
+    with pytest.raises(UnreadableMessageError, match="it is not a CloudEvent"):
         OutgoingMessage.from_bytes("sales", b"{}")

@@ -101,7 +101,7 @@ def test_json_has_what_the_table_has(tmp_path: Path, broker: HeldBroker) -> None
 
 def test_filters_choose_and_all_must_fit(tmp_path: Path, broker: HeldBroker) -> None:
     one, two = broker.park(1, 2)
-    broker.park(3, why=MoveToDeadLetters("undecodable: it is no CloudEvent", None, None, 0))
+    broker.park(3, why=MoveToDeadLetters("undecodable: it is not a CloudEvent", None, None, 0))
     broker.park(4, of=MAIL, why=MoveToDeadLetters("exhausted", "asyncpg.DeadlockError: a\nb", None, 3))
     broker.ages = {one: timedelta(hours=3)}
     assert message_ids(tmp_path, "--subscription", "meetings.mail") == ["event-4"]
@@ -325,7 +325,7 @@ def test_a_broker_that_goes_away_is_not_asked_for_each_of_many(tmp_path: Path, b
     broker.failing = dict.fromkeys(ids[1:], BrokerUnavailableError("connection lost"))
     done = letters(tmp_path, "purge", "--yes")
     assert (done.code, done.stdout) == (1, "Purged 1 dead letter of meetings.note.\n")
-    assert "The broker is away, so 2 dead letters of meetings.note were not tried." in done.stderr
+    assert "The broker is unavailable, so 2 dead letters of meetings.note were not tried." in done.stderr
     assert broker.tried == ids[:4]
 
 
@@ -397,7 +397,10 @@ def test_a_broker_that_keeps_none_says_so(tmp_path: Path) -> None:
     )
     done = letters(tmp_path, "list")
     assert done.code == 1
-    assert done.stderr == "Error: BrokerError: Lossy keeps no dead letters: what fails for good is logged\n"
+    assert (
+        done.stderr
+        == "Error: BrokerError: Lossy keeps no dead letters: messages that fail permanently are only logged\n"
+    )
 
 
 def test_an_app_with_errors_is_listed_and_nothing_of_it_is_changed(tmp_path: Path, broker: HeldBroker) -> None:

@@ -350,7 +350,7 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> Non
     (tmp_path / "away").touch()
     with running(tmp_path, "--health", "127.0.0.1:0") as worker:
         port = port_of(worker)
-        worker.wait_for("trying again until it can")
+        worker.wait_for("retrying until it can")
         status, body = get(port, "/readyz")
         assert (status, body["ready"]) == (503, False)
         away = "(BrokerUnavailableError: connection refused)"
@@ -361,7 +361,7 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> Non
         (tmp_path / "away").unlink()
         worker.wait_for("consuming meetings.note")
         worker.wait_for("handled 1")
-        worker.wait_for("the broker is back")
+        worker.wait_for("the broker has recovered")
         assert get(port, "/readyz")[0] == 200
         worker.signal(signal.SIGTERM)
         assert worker.ended() == 0
@@ -396,7 +396,7 @@ def test_a_broker_that_goes_away_later_is_waited_for_too(tmp_path: Path) -> None
         assert get(port, "/readyz") == (503, {"ready": False, "reasons": [why]})
         time.sleep(1)
         (tmp_path / "away").unlink()
-        worker.wait_for("the broker is back")
+        worker.wait_for("the broker has recovered")
         wait_until(lambda: get(port, "/readyz")[0] == 200)
         worker.signal(signal.SIGTERM)
         assert worker.ended() == 0

@@ -241,7 +241,7 @@ async def test_messages_that_are_too_large_are_rejected_and_not_the_others() -> 
     connection = connection_of(broker)
     small, large = message(1, TOPIC), message(2, TOPIC, data=b'"%s"' % (b"x" * 400))
     await connection.open(1)
-    with pytest.raises(NotPublishedError, match=r"1 not published, 1 rejected permanently.*carry less"):
+    with pytest.raises(NotPublishedError, match=r"1 not published, 1 rejected permanently.*send less"):
         await connection.publish([small, large], 1, wait_for_room=True)
     with pytest.raises(NotPublishedError) as caught:
         await connection.publish([large, small], 1, wait_for_room=True)

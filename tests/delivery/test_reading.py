@@ -118,7 +118,7 @@ async def test_a_type_that_nobody_takes_is_warned_of_once_with_the_remedy_for_a_
     assert bench.watch.outcomes() == ["Ack"] * 3
     (record,) = [record for record in caplog.records if "meetings.entered" in record.getMessage()]
     assert record.levelname == "WARNING"
-    assert "joined gets messages of type 'meetings.entered', which its handler does not take" in record.getMessage()
+    assert "joined gets messages of type 'meetings.entered', which its handler does not handle" in record.getMessage()
     assert "gone" in record.getMessage()
     assert "aliases=('meetings.entered',)" in record.getMessage()
 
@@ -139,7 +139,7 @@ async def test_type_without_a_handler_is_logged_once_though_its_consumer_starts_
             await asyncio.sleep(60)
         assert bench.watch.outcomes() == ["Ack"] * 4
         assert len(bench.watch.of("handled")) == 2
-    assert "starts again" in caplog.text
+    assert "restarting it" in caplog.text
     assert caplog.text.count("gets messages of type 'meetings.entered'") == 1
 
 

@@ -109,5 +109,5 @@ async def test_a_failure_without_a_text_is_told_by_its_class(caplog: pytest.LogC
         await app.publish(Joined())
         await asyncio.sleep(2)
         (letter,) = await letters(broker)
-    assert "(ValueError); again in" in told(caplog)
+    assert "(ValueError); retrying in" in told(caplog)
     assert letter.failure.error == "builtins.ValueError"

@@ -392,7 +392,7 @@ async def test_an_inbox_that_can_not_be_used_now_counts_no_failure(
         await other.publish(Ordered(7))
         assert shop.orders == [7]
         assert (len(tries), outcomes(shop)) == (3, ["Ack"])
-    assert caplog.text.count("trying again until it can") == 1
+    assert caplog.text.count("retrying until it can") == 1
 
 
 async def test_a_session_that_can_not_be_opened_now_counts_no_failure(

@@ -525,7 +525,7 @@ class Shop:
             self.dismiss(worker)
         letters = asyncio.run(self._leftovers_and_letters())
         log = (self.folder / "log").read_text()
-        for words in ("it starts again", "never retrieved", "never awaited", "broken down", "Unclosed"):
+        for words in ("restarting it", "never retrieved", "never awaited", "broken down", "Unclosed"):
             assert words not in log, log[max(0, log.index(words) - 3000) :][:6000]
         return Report(title, Evidence(self.folder), letters, self.deaths, self.poisoned, cuts)
 
