@@ -29,7 +29,7 @@ VARIABLE = {
     r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b": "UUID",
     r"\b[0-9a-f]{32}\b": "TRACE",
     r"\b\d{13}-\d+\b": "ENTRY",
-    r"\bin [\d.e-]+ ?s\b": "in SECONDS",
+    r"\bin [\d.e-]+ ?s\b(?: \(\d+:\d\d:\d\d\))?": "in SECONDS",
     r"\bfor [\d.]+ s\b": "for SECONDS",
     r"localhost:\d+": "localhost:PORT",
 }
