@@ -180,7 +180,7 @@ async def test_an_outage_while_follow_ups_are_sent_retries_only_the_sending(capl
     told = [text for text in told if "Noted" not in text]
     assert len(told) == 2, told
     assert "can't publish" in told[0]
-    assert "is back" in told[1]
+    assert "has recovered" in told[1]
 
 
 @in_virtual_time

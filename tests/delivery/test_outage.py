@@ -89,7 +89,7 @@ def test_an_outage_is_ridden_out(operation: str, seconds: float, caplog: pytest.
             assert not any(one.lease_lost for one in bench.watch.of("settled"))
         texts = told(caplog)
         assert sum("the broker can't" in text for text in texts) <= 1, texts
-        assert sum("is back" in text for text in texts) == sum("the broker can't" in text for text in texts)
+        assert sum("has recovered" in text for text in texts) == sum("the broker can't" in text for text in texts)
 
     scenario()
 
@@ -152,7 +152,7 @@ async def test_who_works_again_is_told_while_others_do_not(caplog: pytest.LogCap
         assert told(caplog)[2:] == [f"the broker works again for first; {still}"]
         broker.gone.clear()
         await asyncio.sleep(10)
-        assert "is back" in told(caplog)[-1]
+        assert "has recovered" in told(caplog)[-1]
 
 
 @in_virtual_time

@@ -119,7 +119,7 @@ async def test_a_type_that_nobody_takes_is_warned_of_once_with_the_remedy_for_a_
     (record,) = [record for record in caplog.records if "meetings.entered" in record.getMessage()]
     assert record.levelname == "WARNING"
     assert "joined gets messages of type 'meetings.entered', which its handler does not handle" in record.getMessage()
-    assert "gone" in record.getMessage()
+    assert "dropped" in record.getMessage()
     assert "aliases=('meetings.entered',)" in record.getMessage()
 
 
