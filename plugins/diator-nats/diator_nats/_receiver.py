@@ -1,0 +1,397 @@
+"""One worker's access to a subscription."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from diator.brokers import shielded
+from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, RetryAfter, Settlement, Subscription
+from diator.errors import BrokerError, BrokerUnavailableError
+from diator_nats._access import MAX_MESSAGE_BYTES, REASON_BYTES, Access, nanoseconds
+from diator_nats._connection import Connection, Record
+from diator_nats._dead_letters import pack
+from diator_nats._names import ALL, PARTITIONS, UNKEYED, decode, encode
+from diator_nats._notes import Notes
+from diator_nats._ownership import Lane, Ownership
+from diator_nats._pulling import Held, Puller
+from diator_nats._subscriptions import ACK_WAIT, Subscriptions
+
+logger = logging.getLogger("diator.nats")
+
+_FRESH = 0.7
+"""What was not returned by a call is returned by the next one, if so large a part of its lease is left."""
+_BOOST = (32, 512)
+_GRACE = ACK_WAIT - 1.0
+_WAITS = (0.1, 1.0)
+"""Seconds that a request waits at the server: at first, and at most if nothing comes. Closing waits for its end."""
+
+
+class _Change(NamedTuple):
+    """What is to become of a message: it comes again after some seconds, or not (``None``)."""
+
+    one: Held
+    failures: int
+    deliveries: int
+    wait: float | None
+    failure: MoveToDeadLetters | None = None
+
+
+class NatsReceiver:
+    """The receiver of one subscription."""
+
+    def __init__(
+        self,
+        access: Access,
+        subscriptions: Subscriptions,
+        subscription: Subscription,
+        lease: float,
+        closed: Callable[["NatsReceiver"], None],
+    ) -> None:
+        self._access, self._subscriptions, self._subscription = access, subscriptions, subscription
+        self._lease, self._closed = lease, closed
+        self._names, self._loop = access.names, asyncio.get_running_loop()
+        self._notes = Notes(access.names, subscription.name)
+        self._puller = Puller(
+            access.names.events, encode(subscription.name), lease * ACK_WAIT, min(_WAITS[1], lease / 5), self._arrived
+        )
+        self._owner = Ownership(access, subscription, lease, self._notes, self._puller.wake)
+        self._since: dict[str, int] = {}
+        self._ready: list[Held] = []
+        self._held: set[Held] = set()
+        self._first_wait = min(_WAITS[0], lease / 5)
+        self._longest_wait = min(_WAITS[1], lease / 5)
+        self._expires = self._first_wait
+        self._turn = 0
+        self._boost: dict[str, int] = {}
+        """How many to ask for in a partition where many wait for others of their key, so that they are soon passed."""
+        self._admitting, self._settling = asyncio.Lock(), asyncio.Lock()
+        self._is_closing, self._is_receiving = False, False
+        self._strays: asyncio.TimerHandle | None = None
+        self._returning: asyncio.Task[None] | None = None
+
+    # Receiving.
+
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        """Wait for messages, and return at most ``limit`` of them. Raises `~diator.BrokerError`."""
+        self._is_receiving = True
+        try:
+            while not self._is_closing:
+                found = await self._next(limit)
+                if found:
+                    return found
+        except BrokerUnavailableError:
+            if self._puller.is_rejected:
+                self._puller.is_rejected = False
+                await self._subscriptions.check(self._subscription, must_exist=True)
+            raise
+        finally:
+            self._is_receiving = False
+            self._arrived()
+        return ()
+
+    async def _next(self, limit: int) -> list[Delivery]:
+        connection = await shielded(self._prepare())
+        if self._puller.came:
+            await shielded(self._admit(connection))
+        if not self._ready:
+            for some in self._quick(limit):
+                await self._ask(some, limit, 0.0)
+                await self._puller.until_ended(some)
+                if self._puller.came:
+                    break
+            else:
+                await self._ask(self._parts(), limit, self._expires)
+                came = await self._puller.until_arrival(self._expires, lambda: self._is_closing)
+                self._expires = self._first_wait if came else min(2 * self._expires, self._longest_wait)
+        await shielded(self._admit(connection))
+        return self._hand_out(limit)
+
+    async def _ask(self, parts: Sequence[str], limit: int, expires: float) -> None:
+        if not self._is_closing:
+            share = max(1, limit // len(parts))
+            await shielded(self._puller.ask({part: max(share, self._boost.get(part, 0)) for part in parts}, expires))
+
+    async def _prepare(self) -> Connection:
+        connection = await self._access.connection()
+        await self._puller.attach(connection)
+        if self._subscription.ordered:
+            await self._owner.tend(connection, self._busy())
+            await self._look_after_a_loss()
+        return connection
+
+    async def _look_after_a_loss(self) -> None:
+        """Ask nothing of a partition until what was on its way when the connection was lost has expired."""
+        now, puller = self._loop.time(), self._puller
+        for part in [part for part, at in puller.doubtful.items() if now >= at]:
+            found = await self._subscriptions.info(self._subscription, part)
+            has_lost = (
+                found and found["num_ack_pending"] and found["delivered"]["consumer_seq"] > puller.counts.get(part, 0)
+            )
+            if has_lost and part in self._owner.mine:
+                self._owner.mine[part].stalled_until = now + self._lease * ACK_WAIT
+            puller.doubtful.pop(part, None)
+
+    def _busy(self) -> set[str]:
+        return {
+            *self._puller.open,
+            *self._puller.doubtful,
+            *(one.part for some in (self._held, self._ready, self._puller.came) for one in some),
+        }
+
+    def _parts(self) -> list[str]:
+        """Return what to ask, each time from another one on."""
+        if not self._subscription.ordered:
+            return [ALL]
+        parts = [UNKEYED, *(part for part in self._owner.may_ask() if part not in self._puller.doubtful)]
+        self._turn += 1
+        first = self._turn % len(parts)
+        return [*parts[first:], *parts[:first]]
+
+    def _quick(self, limit: int) -> Iterator[list[str]]:
+        """Return what to ask without waiting, where there is more than the limit allows to ask together."""
+        parts = self._parts()
+        if len(parts) > limit:
+            parts = [part for part in parts if part not in self._puller.open]
+            for at in range(0, len(parts), limit):
+                yield parts[at : at + limit]
+
+    def _hand_out(self, limit: int) -> list[Delivery]:
+        if self._is_closing or self._are_ready_late():
+            return []
+        found, self._ready = self._ready[:limit], self._ready[limit:]
+        self._held.update(found)
+        return [
+            Delivery(decode(one.topic), one.body, failures=one.failures, deliveries=one.deliveries, receipt=one)
+            for one in found
+        ]
+
+    def _are_ready_late(self) -> bool:
+        """Return whether the lease of one has lasted for long, or an earlier one of its key comes again by now."""
+        now = self._loop.time()
+        return any(one.until - now < self._lease * _FRESH or not self._is_next(one) for one in self._ready)
+
+    def _is_next(self, one: Held) -> bool:
+        lane = self._lane_of(one)
+        first = lane.first_away() if lane else None
+        return first is None or first > one.sequence
+
+    def _lane_of(self, one: Held) -> Lane | None:
+        owned = self._owner.own(one.part)
+        return owned.lanes.get(one.lane) if owned else None
+
+    async def _admit(self, connection: Connection) -> None:
+        """Count what came, and send back what must wait for another of its key."""
+        async with self._admitting:
+            now, found = self._loop.time(), self._puller.take()
+            for one in found:
+                if now >= one.until and (owned := self._owner.own(one.part)):  # it comes again, before later ones
+                    owned.lanes.setdefault(one.lane, Lane()).put_away(one.sequence, now + self._lease * _GRACE)
+            found = [one for one in found if now < one.until]
+            again = [one for one in found if one.number > 1]
+            dead = await self._notes.read(connection, again) if again else []
+            dead += [one for one in found if await self._is_older(one)]
+            if dead:
+                await connection.tell([(one.consumer, one.reply, b"+ACK") for one in dead])
+                found = [one for one in found if one not in dead]
+            blocked: list[_Change] = []
+            before = self._boost
+            self._boost = {}
+            for one in found:
+                wait = self._order(one) if one.part in PARTITIONS else None
+                if wait is None:
+                    self._ready.append(one)
+                    self._boost.pop(one.part, None)
+                else:
+                    blocked.append(_Change(one, one.failures, one.deliveries - 1, wait))
+                    self._boost[one.part] = min(max(_BOOST[0], 2 * before.get(one.part, 0)), _BOOST[1])
+            if blocked:
+                await self._write(connection, blocked)
+        if self._are_ready_late():
+            await self._return_ready()  # all: the later ones of a key must not be delivered without
+
+    async def _is_older(self, one: Held) -> bool:
+        """Return whether it was published before its topic was added to the subscription."""
+        if one.is_replay:
+            return False
+        if one.topic not in self._since:
+            self._since = {one.topic: 0} | await self._subscriptions.since(self._subscription, one.part) | self._since
+        return one.sequence <= self._since[one.topic]
+
+    def _order(self, one: Held) -> float | None:
+        """Return for how long one must wait for others of its key; else it is in its place."""
+        owned = self._owner.own(one.part)
+        if owned is None:
+            return 0.0  # asked for before the partition was left
+        lane = owned.lanes.setdefault(one.lane, Lane())
+        now = self._loop.time()
+        wait = lane.must_wait(one, now, self._is_valid)
+        if wait is not None:
+            lane.put_away(one.sequence, now + wait)
+            return wait
+        for sequence, other in lane.held.items():
+            other.is_lost |= sequence >= one.sequence
+        lane.held = {sequence: other for sequence, other in lane.held.items() if not other.is_lost}
+        lane.away.pop(one.sequence, None)
+        lane.held[one.sequence] = one
+        return None
+
+    # What came while nobody receives.
+
+    def _arrived(self) -> None:
+        is_waiting = bool(self._puller.came or self._ready) and not self._is_receiving
+        if is_waiting and self._strays is None and not self._is_closing:
+            self._strays = self._loop.call_later(self._longest_wait, self._return_strays)
+
+    def _return_strays(self) -> None:
+        self._strays = None
+        if not self._is_receiving and not self._is_closing:
+            self._returning = asyncio.ensure_future(self._return_all())
+
+    async def _return_all(self) -> None:
+        try:
+            await self._admit(await self._access.connection())
+            await self._return_ready()
+        except BrokerError as error:
+            logger.info("%s: messages could not be released: %s", self._subscription.name, error)
+
+    async def _return_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        now = self._loop.time()
+        changes = [_Change(one, one.failures, one.deliveries - 1, 0.0) for one in ready if self._is_valid(one, now)]
+        await self._write(await self._access.connection(), changes)
+
+    # Settling.
+
+    def _is_valid(self, one: Held, now: float) -> bool:
+        if one.is_settled or one.is_lost or now >= one.until:
+            return False
+        if one.part not in PARTITIONS:
+            return True
+        lane = self._lane_of(one)
+        if lane is None or lane.held.get(one.sequence) is not one:
+            return False
+        one.is_lost = any(now >= other.until for other in lane.held.values() if other.sequence < one.sequence)
+        return not one.is_lost
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        """Settle many; return those whose lease was lost. Raises `~diator.BrokerError`."""
+        return await shielded(self._settle(settlements))
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
+        async with self._settling:
+            now, lost, changes = self._loop.time(), list[Delivery](), list[_Change]()
+            deliveries: dict[Held, Delivery] = {}
+            for delivery, outcome in settlements:
+                one: Held = delivery.receipt
+                if self._is_valid(one, now):
+                    deliveries[one] = delivery
+                    changes.append(_change(one, outcome))
+                elif not one.is_settled:
+                    self._held.discard(one)
+                    lost.append(delivery)
+            late = await self._write(await self._access.connection(), changes) if changes else ()
+            return [*lost, *(deliveries[one] for one in late)]
+
+    async def _write(self, connection: Connection, changes: Sequence[_Change]) -> list[Held]:
+        """Store what is to be known of messages, then acknowledge them; return those that were lost meanwhile."""
+        records: list[Record] = []
+        now = self._loop.time()
+        for one, failures, deliveries, wait, failure in changes:
+            if wait is not None and (lane := self._lane_of(one)):  # from now on, though it is still to be written
+                lane.put_away(one.sequence, now + wait)
+            if failure is not None:
+                letter = pack(one.topic, one.lane, one.deliveries, failure, one.body, MAX_MESSAGE_BYTES + REASON_BYTES)
+                first = {"Nats-Expected-Last-Subject-Sequence": "0"}
+                records.append((self._names.dead(self._subscription.name, one.sequence), letter, first))
+            if wait is not None:
+                records.append(self._notes.write(one, failures, deliveries, wait))
+            elif one.is_noted:
+                records.append(self._notes.forget(one))
+        await connection.store(records)
+        now = self._loop.time()
+        late = [change.one for change in changes if change.one in self._held and not self._is_valid(change.one, now)]
+        told = sorted((change for change in changes if change.one not in late), key=lambda change: change.one.sequence)
+        try:
+            await connection.tell([(change.one.consumer, change.one.reply, _ack(change.wait)) for change in told])
+        except BrokerError:
+            for change in told:
+                change.one.is_lost |= change.wait is not None  # said twice, it would take it from another receiver
+            raise
+        for change in told:
+            self._settled(change)
+        for one in late:
+            self._held.discard(one)
+        return late
+
+    def _settled(self, change: _Change) -> None:
+        one = change.one
+        one.is_settled = one in self._held
+        one.is_lost = not one.is_settled
+        self._held.discard(one)
+        owned, lane = self._owner.own(one.part), self._lane_of(one)
+        if owned and lane and lane.held.get(one.sequence) is one:
+            del lane.held[one.sequence]
+            if change.wait is None:
+                lane.away.pop(one.sequence, None)
+            if not lane.held and not lane.away:
+                del owned.lanes[one.lane]
+
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
+        """Renew leases; return those that were lost already. Raises `~diator.BrokerError`."""
+        return await shielded(self._renew(deliveries))
+
+    async def _renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        connection = await self._access.connection()
+        if self._subscription.ordered and deliveries:
+            await self._owner.tend(connection, self._busy(), force=True)
+        now = self._loop.time()
+        valid: list[Held] = [one.receipt for one in deliveries if self._is_valid(one.receipt, now)]
+        await connection.tell([(one.consumer, one.reply, b"+WPI") for one in valid])
+        for one in valid:
+            one.until = now + self._lease * ACK_WAIT
+        return [one for one in deliveries if one.receipt not in valid and not one.receipt.is_settled]
+
+    async def aclose(self) -> None:
+        """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._puller.wake()
+            await shielded(self._close())
+            self._closed(self)
+
+    async def _close(self) -> None:
+        if self._strays is not None:
+            self._strays.cancel()
+        try:
+            await self._puller.until_ended()
+            if self._returning is not None:
+                await asyncio.wait([self._returning])
+            connection = await self._access.connection()
+            await self._admit(connection)
+            async with self._settling:
+                self._ready += self._held
+                self._held = set()
+                self._ready.sort(key=lambda one: one.sequence)
+                await self._return_ready()
+            if self._subscription.ordered:
+                await self._owner.leave(connection, self._puller.doubtful)
+            await self._puller.detach()
+        except BrokerError as error:
+            logger.warning("unsettled messages could not be released and are redelivered after their lease: %s", error)
+
+
+def _change(one: Held, outcome: object) -> _Change:
+    if isinstance(outcome, RetryAfter):
+        return _Change(one, one.failures + 1, one.deliveries, max(0.0, outcome.delay))
+    if isinstance(outcome, MoveToDeadLetters):
+        return _Change(one, 0, 0, None, outcome)
+    if isinstance(outcome, Ack):
+        return _Change(one, 0, 0, None)
+    return _Change(one, one.failures, one.deliveries - 1, 0.0)
+
+
+def _ack(wait: float | None) -> bytes:
+    if wait is None:
+        return b"+ACK"
+    return b'-NAK {"delay": %d}' % nanoseconds(wait) if wait else b"-NAK"

@@ -1,0 +1,86 @@
+"""Addresses, and what they say to nats-py."""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, unquote
+
+from diator.brokers.address import Address, Parse, bad_address, read_address
+from diator.errors import BrokerError
+
+EXAMPLE = "nats://localhost:4222"
+_PORT = 4222
+
+
+class Server(NamedTuple):
+    """Servers of one system, and who connects to them."""
+
+    hosts: tuple[str, ...]
+    """Each as ``host:port``."""
+    user: str | None
+    password: str | None
+    has_tls: bool
+
+    def __repr__(self) -> str:
+        return f"<Server {','.join(self.hosts)}>"
+
+
+def split(url: str, settings: Mapping[str, Parse]) -> tuple[str, dict[str, Any]]:
+    """Return an address without its settings, and these. Raises `~diator.ConfigurationError`."""
+    first, _ = _read(url, settings)
+    return url.partition("?")[0], dict(first.settings)
+
+
+def servers_of(url: str) -> Server:
+    """Take an address apart. Raises `~diator.ConfigurationError`."""
+    first, addresses = _read(url, {})
+    parts = [address.parts for address in addresses]
+    given = next((one for one in parts if one.username is not None), first.parts)
+    user = None if given.username is None else unquote(given.username)
+    password = None if given.password is None else unquote(given.password)
+    return Server(tuple(map(_host, parts)), user, password, first.parts.scheme == "tls")
+
+
+def _host(parts: SplitResult) -> str:
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{name}:{parts.port or _PORT}"
+
+
+def _read(url: str, settings: Mapping[str, Parse]) -> tuple[Address, list[Address]]:
+    """Read each of the servers that an address names, with commas between them."""
+    head, mark, query = url.partition("?")
+    scheme = head.partition("://")[0]
+    hosts = head.split(",")
+    if "," in query.partition("://")[0] and "://" in query:
+        raise bad_address(
+            "the broker's address names a server after its settings", f"write {EXAMPLE},nats://other?lease=60"
+        )
+    first = read_address(f"{hosts[0]}{mark}{query}", settings, EXAMPLE)
+    rest = [read_address(host if "://" in host else f"{scheme}://{host}", {}, EXAMPLE) for host in hosts[1:]]
+    for address in (first, *rest):
+        if not address.parts.hostname or address.parts.path.strip("/"):
+            raise address.refuse("has no host, or a path", f"write {EXAMPLE}, or several with commas between them")
+        if address.parts.scheme not in ("nats", "tls"):
+            raise address.refuse("has another scheme than nats:// and tls://", f"write {EXAMPLE}")
+    return first, [first, *rest]
+
+
+# Any: options of nats-py.
+def options_of(server: Server, tls_ca: str | None, credentials: str | None) -> dict[str, Any]:
+    """Return what nats-py needs to connect. Raises `~diator.BrokerError` for files that can't be used."""
+    scheme = "tls" if server.has_tls or tls_ca else "nats"
+    options: dict[str, Any] = {"servers": [f"{scheme}://{host}" for host in server.hosts]}
+    if server.password is not None:
+        options |= {"user": server.user, "password": server.password}
+    elif server.user is not None:
+        options["token"] = server.user
+    try:
+        if scheme == "tls":
+            options["tls"] = ssl.create_default_context(cafile=tls_ca)
+        if credentials is not None:
+            with Path(credentials).open("rb"):
+                options["user_credentials"] = credentials
+    except OSError as error:
+        raise BrokerError(f"a file for the connection to NATS can't be used: {error}") from error
+    return options
