@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from diator_azure_servicebus import ServiceBusBroker
 from diator_conformance import BrokerSuite
+from diator_nats import NatsBroker
 from diator_rabbitmq import RabbitBroker
 from diator_redis import RedisBroker, RedisPubSubBroker
 
@@ -23,6 +24,7 @@ BROKERS: dict[str, Broker] = {
     "memory": MemoryBroker(),
     "Redis Streams": RedisBroker(),
     "Redis Pub/Sub": RedisPubSubBroker(),
+    "NATS JetStream": NatsBroker(),
     "Azure Service Bus": ServiceBusBroker("Endpoint=sb://localhost;SharedAccessKeyName=a;SharedAccessKey=b"),
     "RabbitMQ": RabbitBroker(),
 }

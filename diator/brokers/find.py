@@ -21,6 +21,8 @@ KNOWN = {
     "unix": "redis",
     "redis+pubsub": "redis",
     "azure-servicebus": "azure",
+    "nats": "nats",
+    "tls": "nats",
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",
 }

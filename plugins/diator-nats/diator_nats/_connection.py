@@ -152,16 +152,16 @@ class Connection:
         self._handlers[token] = answered
         try:
             await self.client.publish(subject, body, f"{self._inbox}.{token}")
-            if not await asyncio.wait_for(end, self.timeout):
-                raise BrokerUnavailableError(_LOST)
+            await asyncio.wait([end], timeout=self.timeout)
         except FAILURES as error:
-            if isinstance(error, asyncio.TimeoutError):
-                if self._forbidden is not None:
-                    raise self._forbidden from error
-                self.abandon()
             raise translate(error) from error
         finally:
             del self._handlers[token]
+        if not end.done():
+            self.abandon()
+            raise self._forbidden or BrokerUnavailableError("NATS: the server did not answer in time")
+        if not end.result():
+            raise BrokerUnavailableError(_LOST)
         return found
 
     async def api(self, subject: str, **fields: Any) -> dict[str, Any]:

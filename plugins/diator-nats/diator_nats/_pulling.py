@@ -59,7 +59,7 @@ class Puller:
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._subscription: Subscription | None = None
-        self._bell = asyncio.Event()
+        self._ring: asyncio.Future[None] = self._loop.create_future()
         self._failure: BrokerError | None = None
         self.is_rejected = False
         """Whether the server has rejected a request, maybe as there is no such consumer."""
@@ -119,8 +119,9 @@ class Puller:
         return bool(self.came)
 
     async def _wait(self, end: float | None = None) -> None:
-        self._bell.clear()
-        await _within(self._bell, (self._ends if end is None else end) - self._loop.time())
+        seconds = (self._ends if end is None else end) - self._loop.time()
+        if seconds > 0:  # `asyncio.wait_for` may swallow a cancel
+            await asyncio.wait([self._ring], timeout=seconds)
         failure, self._failure = self._failure, None
         connection = self._connection
         if failure is None and connection is not None and self._loop.time() >= self._ends and self.open:
@@ -133,7 +134,8 @@ class Puller:
 
     def wake(self, *_: object) -> None:
         """Have those who wait look again."""
-        self._bell.set()
+        ring, self._ring = self._ring, self._loop.create_future()
+        ring.set_result(None)
 
     async def detach(self) -> None:
         """Listen no more, once all requests have ended."""
@@ -157,17 +159,9 @@ class Puller:
                 self.is_rejected = True
                 said = (msg.headers or {}).get("Description", "no server takes the request")
                 self._failure = BrokerUnavailableError(f"NATS: {said} ({status})")
-        self._bell.set()
+        self.wake()
 
     def take(self) -> list[Held]:
         """Return what came, in the order of the stream."""
         found, self.came = sorted(self.came, key=lambda one: one.sequence), []
         return found
-
-
-async def _within(bell: asyncio.Event, seconds: float) -> None:
-    if seconds > 0:
-        try:
-            await asyncio.wait_for(bell.wait(), seconds)
-        except asyncio.TimeoutError:
-            return

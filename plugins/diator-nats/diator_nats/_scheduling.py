@@ -31,8 +31,9 @@ class Mover:
 
     async def aclose(self) -> None:
         """Stop. What it has taken another one moves."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        while not self._task.done():  # until Python 3.12 asyncio may lose a cancel
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.1)
 
     async def _run(self) -> None:
         while True:
