@@ -2,7 +2,10 @@
 
 import asyncio
 import configparser
+import os
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from diator_rabbitmq import testing as rabbitmq
 from diator_redis.testing import RedisServer
 from redis.asyncio import Redis
 
@@ -151,3 +155,16 @@ async def test_redis_with_the_configuration_of_its_page_serves_an_app_and_the_co
         assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"\|([^|]*)of `INFO`", text)))) <= told.keys()
         assert (told["maxmemory_policy"], told["aof_enabled"]) == ("noeviction", 1)
         await admin.aclose()
+
+
+@pytest.mark.once
+@pytest.mark.skipif(rabbitmq.is_missing(), reason=rabbitmq.MISSING)
+def test_rabbitmq_with_the_configuration_and_the_user_of_its_page_serves_an_app_and_the_command_line() -> None:
+    text = (DOCS / "rabbitmq-in-production.md").read_text()
+    (conf,) = blocks(text, "text")
+    with rabbitmq.RabbitServer(dict(line.split(" = ") for line in conf.splitlines()[1:])) as server:
+        tool = str(Path(rabbitmq.find_server() or "").with_name("rabbitmqctl"))
+        environment = os.environ | server._environment()  # pyright: ignore[reportPrivateUsage]
+        for line in re.findall(r"^\$ rabbitmqctl (.*)$", text, re.MULTILINE):
+            subprocess.run([tool, *shlex.split(line)], env=environment, check=True, capture_output=True)
+        asyncio.run(do_all_that_apps_workers_and_operators_do(f"amqp://shop:secret@127.0.0.1:{server.port}/shop"))
