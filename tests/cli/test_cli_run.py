@@ -97,7 +97,7 @@ def test_a_second_signal_cancels_at_once(tmp_path: Path) -> None:
         worker.wait_for("receiving no more messages")
         worker.signal(signal.SIGINT)
         assert worker.ended() == 0
-    assert "SIGINT again" in worker.wait_for("is cancelled and released")
+    assert "SIGINT again" in worker.wait_for("are cancelled, and their messages released")
 
 
 def test_a_third_signal_ends_a_process_whose_event_loop_is_blocked(tmp_path: Path) -> None:
