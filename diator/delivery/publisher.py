@@ -113,7 +113,8 @@ class Publisher:
     def outbound(self, event: Event, event_id: str, after: Delay | None, headers: Mapping[str, str] | None) -> Outbound:
         """Make what a unit of work owns of an event. Raises as `collect` does."""
         sealed = None if headers is None else sealed_headers(headers, "publish")
-        return Outbound(event, event_id, None if after is None else self._seconds(after, event), sealed)
+        seconds = None if after is None else self._seconds(after, event)
+        return Outbound(event, event_id, seconds or None, sealed)  # after=0 is no delay: it stays in the order
 
     def _seconds(self, after: Delay, event: Event) -> float:
         require("publish", {"after": DELAY}, {"after": after})

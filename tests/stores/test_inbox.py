@@ -421,6 +421,21 @@ async def test_a_session_that_can_not_be_opened_now_counts_no_failure(
     assert caplog.text.count("its session can't be opened: OperationalError: unable to open") == 1
 
 
+async def test_outage_in_a_handler_without_an_inbox_counts_a_failure(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statements may fail after it has done other things, so its retry policy decides."""
+
+    @shop.app.on_event(once=False, retry=Retry(attempts=2, delay=0))
+    async def bill(event: Ordered, orders: Orders) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    async with working(shop) as other:
+        await other.publish(Ordered(7))
+        await other.settled(2)
+        assert outcomes(shop) == ["RetryAfter", "MoveToDeadLetters"]
+
+
 async def test_a_session_whose_provider_is_broken_counts_a_failure(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> SQLiteSession:
         raise BrokenError

@@ -2,8 +2,9 @@
 
 Each order has a bill, and each bill a shipment, made by handlers over a broker, which is killed now and then like the
 server of the database. Afterwards the tables must agree: nothing lost, nothing that was not committed, nothing twice,
-each key in order. ``DIATOR_KILLS`` and ``DIATOR_ORDERS`` say how many kills and orders there are at least (an order is
-three units of work), ``DIATOR_SEED`` chooses the moments once more; ``pytest -s`` prints what was counted.
+each key in order. ``DIATOR_KILLS`` says how often something is killed or frozen, ``DIATOR_ORDERS`` how many orders
+there are at least, of three units of work each; ``DIATOR_SEED`` chooses the moments once more; ``pytest -s`` prints
+the counts.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,10 @@ def prove(folder: Path, address: str, database: DatabaseServer | None = None) ->
         asyncio.run(create_subscriptions(broker.url, address))
         running = stack.enter_context(processes(folder, broker.url, address))
         ensure_grows(folder, address, 20)
-        for kind, action in disturbances(running, broker, database):
+        for kind, action in islice(disturbances(running, broker, database), KILLS):
             action()
             counts[kind] += 1
-            if counts.total() >= KILLS and count_of(address, "orders") >= ORDERS:
-                break
+            ensure_grows(folder, address, ORDERS * counts.total() // KILLS)
         time.sleep(1)
         running.end_writers()
         orders = query(address, "SELECT customer, n FROM orders")
@@ -127,7 +127,7 @@ async def create_subscriptions(broker: str, address: str) -> None:
 def disturbances(
     running: Processes, broker: RedisServer, database: DatabaseServer | None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield what goes wrong next, and how often it may: mostly processes die or freeze, now and then a server."""
+    """Yield what goes wrong next: mostly processes die or freeze, now and then a server."""
     chance = random.Random(SEED)
     for number in count():
         time.sleep(chance.uniform(0.3, 1.5))

@@ -393,6 +393,23 @@ async def test_any_broker_takes_a_delay_where_there_is_a_store(tmp_path: Path, a
         assert shop.query("SELECT count(*) FROM diator_outbox WHERE due > written + 59") == [1]
 
 
+@pytest.mark.parametrize("after", [0, 0.0, timedelta(0)])
+async def test_event_with_a_delay_of_nothing_keeps_its_place(tmp_path: Path, after: Any) -> None:
+    shop = await Shop(tmp_path, relay=False).create()
+
+    @shop.app.command
+    async def order(command: Order, publish: Publish[Ordered]) -> str:
+        first = publish(Ordered(command.number), after=after)
+        publish(Ordered(command.number))
+        return first
+
+    async with shop.app:
+        first = await shop.app.send(Order(1))
+        assert (shop.stored[0], len(shop.stored)) == (first, 2)
+        assert shop.query("SELECT count(*) FROM diator_outbox WHERE due IS NULL") == [2]
+        assert not await shop.app.cancel(first)
+
+
 def cancelling(shop: Shop) -> None:
     @shop.app.command
     async def cancel(command: Cancel, publish: Publish[Ordered]) -> bool:

@@ -33,6 +33,14 @@ class TestSQLiteStore(StoreSuite):
         session.execute("SAVEPOINT one")
         session.execute("RELEASE one")
 
+    async def change(self, session: SQLiteSession) -> None:
+        store = SQLiteStore(self._path(self.space))
+        await store.begin(session)
+        session.execute("UPDATE diator_partitions SET token = token")
+
+    async def misuse(self, session: SQLiteSession) -> None:
+        session.execute("SELECT nothing FROM nowhere")
+
     async def clean_up(self, space: str) -> None:
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):

@@ -1,6 +1,7 @@
 """The tables. Times are microseconds since 1970 by the clock of the database: the same type in each of them."""
 
 from datetime import datetime, timedelta, timezone
+from typing import TypeAlias
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table, Text
 from sqlalchemy.dialects import mysql
@@ -10,6 +11,7 @@ VERSION = 1
 MAX_NAME = 255
 MAX_KEY = 1_000
 _MYSQL = ("mysql", "mariadb")
+_Part: TypeAlias = Column[int] | Column[str] | Column[bytes] | Index
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -32,20 +34,8 @@ class StoreTables:
     """The tables of one store, in one `MetaData`."""
 
     def __init__(self, metadata: MetaData, schema: str | None, prefix: str) -> None:
-        def table(name: str, *columns: Column[int] | Column[str] | Column[bytes] | Index, ids: bool = False) -> Table:
-            return Table(prefix + name, metadata, *columns, schema=schema, sqlite_autoincrement=ids)
-
-        def message() -> tuple[Column[int] | Column[str] | Column[bytes], ...]:
-            return (
-                _position(),
-                Column("partition", SmallInteger, nullable=False),
-                Column("id", _text(MAX_NAME), nullable=False),
-                Column("topic", _text(MAX_NAME), nullable=False),
-                Column("key", _text(MAX_KEY)),
-                Column("body", _bytes(), nullable=False),
-            )
-
-        self.store = table(
+        self._metadata, self._schema, self._prefix = metadata, schema, prefix
+        self.store = self._table(
             "store",
             Column("number", SmallInteger, primary_key=True, autoincrement=False),
             Column("version", Integer, nullable=False),
@@ -53,49 +43,55 @@ class StoreTables:
             Column("database_id", _text(32), nullable=False),
             Column("partitions", SmallInteger, nullable=False),
         )
-        self.partitions = table(
+        self.partitions = self._table(
             "partitions",
             Column("partition", SmallInteger, primary_key=True, autoincrement=False),
             Column("token", BigInteger, nullable=False),
             Column("holder", _text(MAX_NAME)),
             Column("expires", BigInteger, nullable=False),
         )
-        self.relays = table(
+        self.relays = self._table(
             "relays",
             Column("relay", _text(MAX_NAME), primary_key=True),
             Column("rank", Integer, nullable=False),
             Column("expires", BigInteger, nullable=False),
         )
-        self.outbox = table(
-            "outbox",
-            *message(),
-            Column("written_at", BigInteger, nullable=False),
-            Index(f"ix_{prefix}outbox_partition", "partition", "position"),
-            ids=True,
-        )
-        self.delayed = table(
-            "delayed",
-            *message(),
-            Column("due", BigInteger, nullable=False),
-            Index(f"ix_{prefix}delayed_due", "partition", "due"),
-            Index(f"ix_{prefix}delayed_id", "id"),
-            ids=True,
-        )
-        self.dead_letters = table(
-            "dead_letters",
-            *message(),
-            Column("error", Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), *_MYSQL), nullable=False),
-            Column("dead_lettered_at", BigInteger, nullable=False),
-            Index(f"ix_{prefix}dead_letters_id", "id"),
-            ids=True,
-        )
-        self.inbox = table(
+        self.inbox = self._table(
             "inbox",
             Column("subscription", _text(MAX_NAME), primary_key=True),
             Column("message_id", _text(MAX_NAME), primary_key=True),
             Column("handled_at", BigInteger, nullable=False),
             Index(f"ix_{prefix}inbox_handled_at", "handled_at"),
         )
+        self.outbox, self.delayed, self.dead_letters = self._outbox(), self._delayed(), self._dead_letters()
+
+    def _outbox(self) -> Table:
+        index = Index(f"ix_{self._prefix}outbox_partition", "partition", "position")
+        return self._messages("outbox", Column("written_at", BigInteger, nullable=False), index)
+
+    def _delayed(self) -> Table:
+        by_time = Index(f"ix_{self._prefix}delayed_due", "partition", "due")
+        by_id = Index(f"ix_{self._prefix}delayed_id", "id")
+        return self._messages("delayed", Column("due", BigInteger, nullable=False), by_time, by_id)
+
+    def _dead_letters(self) -> Table:
+        error = Column("error", Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), *_MYSQL), nullable=False)
+        time = Column("dead_lettered_at", BigInteger, nullable=False)
+        return self._messages("dead_letters", error, time, Index(f"ix_{self._prefix}dead_letters_id", "id"))
+
+    def _messages(self, name: str, *more: _Part) -> Table:
+        message = (
+            _position(),
+            Column("partition", SmallInteger, nullable=False),
+            Column("id", _text(MAX_NAME), nullable=False),
+            Column("topic", _text(MAX_NAME), nullable=False),
+            Column("key", _text(MAX_KEY)),
+            Column("body", _bytes(), nullable=False),
+        )
+        return self._table(name, *message, *more, positions=True)
+
+    def _table(self, name: str, *parts: _Part, positions: bool = False) -> Table:
+        return Table(self._prefix + name, self._metadata, *parts, schema=self._schema, sqlite_autoincrement=positions)
 
     @property
     def all(self) -> tuple[Table, ...]:

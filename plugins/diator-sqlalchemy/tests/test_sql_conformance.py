@@ -10,6 +10,7 @@ from diator_conformance import StoreOptions, StoreSuite
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing import PostgresServer
 from diator_sqlalchemy.testing.places import Place, done
+from sqlalchemy import text
 
 from diator.stores import Store
 
@@ -54,6 +55,12 @@ class SQLSuite(StoreSuite):
     async def savepoint(self, session: Any) -> None:
         savepoint = await done(session.begin_nested())
         await done(savepoint.commit())
+
+    async def change(self, session: Any) -> None:
+        await done(session.execute(text("UPDATE diator_partitions SET token = token")))
+
+    async def misuse(self, session: Any) -> None:
+        await done(session.execute(text("SELECT nothing FROM nowhere")))
 
 
 class OnPostgreSQL(SQLSuite):

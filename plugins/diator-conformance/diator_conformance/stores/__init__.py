@@ -1,11 +1,12 @@
 """The suite for store plugins.
 
 In reading order: `bench` (what the author of a plugin writes, and how a case gets its store), then the cases:
-`lifecycle`, `units` (the transaction of a unit of work), `relays` (leases, reading, delayed rows, dead letters).
+`lifecycle` (and what a store says of itself), `units` (the transaction of a unit of work), `relays` (leases, reading,
+delayed rows, dead letters).
 """
 
 from diator_conformance.stores.bench import StoreOptions
-from diator_conformance.stores.lifecycle import Life, WakeUps
+from diator_conformance.stores.lifecycle import Claims, Life, WakeUps
 from diator_conformance.stores.relays import Delayed, Inbox, Leases, Reading, Rejecting, Status
 from diator_conformance.stores.units import Units
 
@@ -13,7 +14,7 @@ __all__ = ["StoreOptions", "StoreSuite"]
 
 
 # pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
-class StoreSuite(WakeUps, Status, Inbox, Rejecting, Delayed, Leases, Reading, Units, Life):
+class StoreSuite(WakeUps, Status, Inbox, Rejecting, Delayed, Leases, Reading, Units, Claims, Life):
     """What every store plugin must do. Subclass it as ``Test...``, and write the four methods that make a store usable.
 
     These are ``make_store``, ``session``, ``commit`` and ``rollback``.

@@ -107,6 +107,14 @@ class StoreSuiteBase:
         """Begin a savepoint and release it. Optional: without it, the case that needs it skips."""
         pytest.skip("the author has written no savepoint")
 
+    async def change(self, session: Any) -> None:  # noqa: ARG002 - for those who override it
+        """Run a statement as a handler does, which locks a row: two sessions wait for each other. Optional."""
+        pytest.skip("the author has written no change")
+
+    async def misuse(self, session: Any) -> None:  # noqa: ARG002 - for those who override it
+        """Run a statement that can never work, such as one of a table that does not exist. Optional."""
+        pytest.skip("the author has written no misuse")
+
     async def set_up(self, space: str) -> None:
         """Prepare an empty database, before the tables are created. Optional."""
 

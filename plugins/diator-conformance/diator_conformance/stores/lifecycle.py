@@ -1,6 +1,7 @@
 """Cases: opening and closing, wake-ups, and a database that is away."""
 
 import asyncio
+import time
 from collections.abc import Collection
 
 import pytest
@@ -100,6 +101,62 @@ class Life(StoreSuiteBase):
             assert len(held) == self.wanted.partitions
             await one.write([self.message("a")])
         assert len(await store.read(held, 10)) == 3
+
+
+class Claims(StoreSuiteBase):
+    """What a store says of its session and its errors is true."""
+
+    @case()
+    async def test_an_outage_is_temporary(self) -> None:
+        """Whatever the session raises then."""
+        store = await self.opened()
+        await self.stop_server()
+        try:
+            with pytest.raises(Exception) as raised:  # noqa: PT011 - the driver's own
+                async with self.session(self.space, store) as session:
+                    await self.change(session)
+            assert store.is_temporary(raised.value), f"{raised.value!r} counts as permanent"
+        finally:
+            await self.start_server()
+
+    @case()
+    async def test_a_programming_error_is_permanent(self) -> None:
+        """Trying again would never help: neither with a statement of the database, nor with other code."""
+        store = await self.opened()
+        for error in (RuntimeError("a bug"), TypeError("a bug"), AssertionError(), asyncio.CancelledError()):
+            assert not store.is_temporary(error), f"{error!r} counts as temporary"
+        async with self.session(self.space, store) as session:
+            with pytest.raises(Exception) as raised:  # noqa: PT011 - the driver's own
+                await self.misuse(session)
+            assert not store.is_temporary(raised.value), f"{raised.value!r} counts as temporary"
+
+    @case()
+    async def test_a_session_that_does_not_block_leaves_the_event_loop_running(self) -> None:
+        """While a statement of it waits for a lock, or those that hold it could not commit."""
+        store = await self.opened()
+        async with self.session(self.space, store) as first, self.session(self.space, store) as second:
+            await self.change(first)
+            if store.is_blocking:
+                with pytest.raises(StopIteration):  # it has no point at which the loop could go on
+                    self.commit(first).send(None)
+                return
+            began, waiting = time.monotonic(), asyncio.ensure_future(self.change(second))
+            await asyncio.wait([waiting], timeout=self.moment)
+            assert not waiting.done(), "two sessions have changed the same row"
+            assert time.monotonic() - began < self.moment + 1, "the event loop stood still: the store must say so"
+            await self.commit(first)
+            await waiting
+
+    @case()
+    async def test_writing_nothing_writes_nothing(self) -> None:
+        """It only has a session that blocks write what it holds back until its commit."""
+        store = await self.opened()
+        async with self.session(self.space, store) as session:
+            transaction = self.join(store, session)
+            await transaction.write([])
+            transaction.complete()
+            await self.commit(session)
+        assert await self.ids(store, await self.all_held(store)) == []
 
 
 class WakeUps(StoreSuiteBase):
