@@ -62,10 +62,11 @@ CONTAINERS: dict[ContainerName, ContainerSetUp] = {
     ),
 }
 
-BrokerName = Literal["memory", "redis", "rabbitmq", "azure"]
+BrokerName = Literal["memory", "redis", "nats", "rabbitmq", "azure"]
 BROKERS: dict[BrokerName, BrokerSetUp] = {
     "memory": BrokerSetUp("memory://", None),
     "redis": BrokerSetUp("redis://localhost:6379", "redis", "Redis at localhost:6379"),
+    "nats": BrokerSetUp("nats://localhost:4222", "nats", "NATS with JetStream at localhost:4222"),
     "rabbitmq": BrokerSetUp("amqp://guest:guest@localhost:5672", "rabbitmq", "RabbitMQ at localhost:5672"),
     "azure": BrokerSetUp(
         "azure-servicebus://?connection_string_env=SERVICEBUS_CONNECTION_STRING",
