@@ -2,10 +2,13 @@
 
 import asyncio
 import configparser
+import json
 import os
 import re
 import shlex
+import socket
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from diator_nats.testing import NatsServer
 from diator_rabbitmq import testing as rabbitmq
 from diator_redis.testing import RedisServer
 from redis.asyncio import Redis
@@ -168,3 +172,25 @@ def test_rabbitmq_with_the_configuration_and_the_user_of_its_page_serves_an_app_
         for line in re.findall(r"^\$ rabbitmqctl (.*)$", text, re.MULTILINE):
             subprocess.run([tool, *shlex.split(line)], env=environment, check=True, capture_output=True)
         asyncio.run(do_all_that_apps_workers_and_operators_do(f"amqp://shop:secret@127.0.0.1:{server.port}/shop"))
+
+
+@pytest.mark.once
+def test_nats_with_the_configuration_of_its_page_serves_an_app_and_the_command_line(tmp_path: Path) -> None:
+    text = (DOCS / "nats-in-production.md").read_text()
+    (conf,) = blocks(text, "text")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monitoring = f"127.0.0.1:{free.getsockname()[1]}"
+    for shown, used in {
+        "listen: 0.0.0.0:4222": "",
+        "127.0.0.1:8222": monitoring,
+        "/var/lib/nats": str(tmp_path),
+    }.items():
+        assert shown in conf
+        conf = conf.replace(shown, used)
+    with NatsServer(conf, jetstream=False) as server:
+        asyncio.run(do_all_that_apps_workers_and_operators_do(server.url.replace("nats://", "nats://shop:secret@")))
+        (health,) = re.findall(r"127\.0\.0\.1:8222(/healthz\S*)`", text)
+        assert b"ok" in urllib.request.urlopen(f"http://{monitoring}{health}").read()
+        told = json.load(urllib.request.urlopen(f"http://{monitoring}/jsz"))
+        assert told["storage"] < told["config"]["max_storage"]
