@@ -107,7 +107,7 @@ def _flow(event: EventDescription, description: Description) -> Iterator[Row]:
     """The steps of an event: who publishes it, and what runs for it."""
     names = description.names
     publishers = [*map(names.short, event.published_by), *(["app.publish"] if event.declared else [])]
-    yield "published", _KINDS[event.kind], f"by {', '.join(publishers)}" if publishers else "by nobody here", ""
+    yield "published", _KINDS[event.kind], f"by {', '.join(publishers)}" if publishers else "not by this app", ""
     if event.contract:
         yield "wire name", event.contract.name, _terms(event.contract), ""
         yield "topic", event.contract.topic, "", ""

@@ -93,7 +93,7 @@ class Supervisor:
             async with AsyncExitStack() as stack:
                 routes = {"/healthz": self._is_alive, "/readyz": self._is_ready, "/metrics": self._metrics}
                 await listen(stack, self._health, routes)
-                logger.info("starting %d workers; end them with SIGTERM or SIGINT", self._count)
+                logger.info("starting %d workers; stop them with SIGTERM or SIGINT", self._count)
                 running = [asyncio.ensure_future(child.run()) for child in self._children]
                 waiting = asyncio.ensure_future(stopping.wait())
                 await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)

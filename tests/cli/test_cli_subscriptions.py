@@ -34,7 +34,10 @@ def test_what_is_missing_is_listed_and_what_to_do_about_it(tmp_path: Path, broke
         ["meetings.note", "note", "joined", "no", "?", "?"],
         ["meetings.mail", "mail", "joined", "no", "?", "?"],
     ]
-    assert done.stderr == "some of it does not exist yet; create it with: diator subscriptions apply meetings:app\n"
+    assert (
+        done.stderr
+        == "some subscriptions do not exist yet; create them with: diator subscriptions apply meetings:app\n"
+    )
 
 
 def test_what_is_missing_is_listed_by_its_names_at_the_broker_if_asked_for(tmp_path: Path, broker: HeldBroker) -> None:
