@@ -66,7 +66,9 @@ def list_(
     else:
         _print(found.used, others, verbose=verbose)
     if any(status.missing for _, status in found.used):
-        typer.echo(f"some of it does not exist yet; create it with: diator subscriptions apply {target}", err=True)
+        typer.echo(
+            f"some subscriptions do not exist yet; create them with: diator subscriptions apply {target}", err=True
+        )
     if others:
         foreign = any(not _is_named_after(broker.app_name, one.name) for one in others)
         typer.echo(_how_to_remove(others, target, foreign=foreign), err=True)

@@ -144,7 +144,7 @@ def _all_have_handled(folder: Path, server: RedisServer, parent: WorkerProcess, 
 
 def test_a_ctrl_c_reaches_handlers_once_so_that_they_finish(tmp_path: Path, server: RedisServer) -> None:
     with workers(tmp_path, server, "--json-logs") as parent:
-        until(lambda: sum("has started; stop" in line for line in parent.err) == 2, parent)
+        until(lambda: sum("the worker has started" in line for line in parent.err) == 2, parent)
         assert os.getpgid(parent.process.pid) not in map(os.getpgid, pids(parent).values())
         parent.signal(signal.SIGINT)
         assert parent.ended() == 0
