@@ -414,7 +414,7 @@ async def test_the_connections_that_the_readme_asks_for_are_enough(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     page = (Path(__file__).parents[1] / "README.md").read_text()
-    assert re.search(r"4 for the app, and 6 for each\s+subscription", page)
+    assert re.search(r"4 connections for the app and 6 for each\s+subscription", page)
     client = redis_at(server.url, max_connections=4 + 6 + 6)
     app = Diator("app", broker=RedisBroker(client, lease=0.6), retry=Retry(attempts=2, delay=0.01))
     handled = list[int]()
