@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Tells apart two providers of one type: ``Annotated[Repository, Named("readonly")]``."""
+    """Distinguishes two providers of one type: ``Annotated[Repository, Named("readonly")]``."""
 
     name: Hashable
 

@@ -20,7 +20,7 @@ class SourceLocation(NamedTuple):
 
 
 def caller() -> FrameType:
-    """The frame outside of Diator and its plugins that is being executed.
+    """The frame outside Diator and its plugins that is being executed.
 
     Not to be kept: it holds every local of its function.
     """

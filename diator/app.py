@@ -104,7 +104,7 @@ class Diator(Lifecycle, ReadinessChecks):
         """Handle brokered events: ``async with app, app.worker(): ...``. ``diator run module:app`` does the same.
 
         ``subscriptions`` names those to consume; all by default. ``concurrency`` replaces what handlers and
-        app say. On leaving, handlers that run may take ``grace`` seconds; what is not done by then is given back.
+        app say. On leaving, handlers that run may take ``grace`` seconds; what is not done by then is released.
 
         Raises `ConfigurationError` without a broker, or for an unknown subscription.
         """
@@ -116,7 +116,7 @@ class Diator(Lifecycle, ReadinessChecks):
         )
 
     def operations(self) -> "Operations":
-        """Look after subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
+        """Manage subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
 
         The app need not run. Raises `ConfigurationError` without a broker.
         """
@@ -158,7 +158,7 @@ class Diator(Lifecycle, ReadinessChecks):
         """Have a command or a query handled, in a unit of work of its own, and give its result.
 
         Raises at once, before it is awaited: `InvalidMessageError` for what is no request, `HandlerNotFoundError`
-        where it has no handler, `NotRunningError` outside of ``async with app``, `NotProvidedError` where its handler
+        where it has no handler, `NotRunningError` outside ``async with app``, `NotProvidedError` where its handler
         needs ``app.using(provide=...)``. What handlers and middlewares raise reaches the caller unchanged.
         """
         # Any: of a coroutine, only what it returns matters to who awaits it.

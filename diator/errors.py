@@ -235,7 +235,7 @@ class UnreadableMessageError(DiatorError):
 
 
 class Reject(Exception):  # noqa: N818 - an order, not an error
-    """Raised by a handler of a brokered event: park the message at once, with this reason."""
+    """Raised by a handler of a brokered event: dead-letter the message at once, with this reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

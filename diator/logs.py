@@ -12,7 +12,7 @@ class ContextFilter(logging.Filter):
 
     Put it on a log handler, so that it sees the records of all loggers: ``handler.addFilter(ContextFilter())``. The
     fields are ``diator_message_id``, ``diator_correlation_id`` and ``diator_attempt``, and in a worker
-    ``diator_subscription``. A record that has one of them keeps it, and outside of a handler there are none. In process
+    ``diator_subscription``. A record that has one of them keeps it, and outside a handler there are none. In process
     a message has ids only if its handler, or a hook, asks for the context. ``diator run`` has the filter already.
     """
 

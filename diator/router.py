@@ -45,7 +45,7 @@ class Router(NamedOtherwise, Decorators):
         event loop, unless ``thread`` is true; a thread that has begun can't be stopped, and is waited for.
 
         What is wrong with it, such as a duplicate, a hint that is no command or a wrong result, is told by
-        ``app.check()`` and at the start, with all other problems and the line of each.
+        ``app.check()`` and at startup, with all other problems and the line of each.
 
         Raises `ConfigurationError` for a wrong option, and once the app has been started or the router is included.
         """

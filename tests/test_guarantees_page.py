@@ -54,7 +54,7 @@ LINES = (
         ),
     ),
     Line(
-        "each handler stands alone",
+        "each handler is independent",
         BrokerCapability.CONSUMER_GROUPS,
         "a subscription each, shared by its workers",
         "every worker gets every message",
@@ -67,8 +67,8 @@ LINES = (
     Line(
         "a handler fails",
         A,
-        "it alone is tried again",
-        "lost, with a line in the log",
+        "only its message is retried",
+        "its message is lost, with a line in the log",
         ("test_a_retry_comes_back_to_its_own_subscription_only", "test_failures_add_up"),
     ),
     Line(
@@ -122,15 +122,15 @@ LINES = (
     Line(
         "a worker crashes",
         A,
-        "delivered again when the lease ends",
-        "what it had is lost",
+        "its messages are redelivered when their leases expire",
+        "its messages are lost",
         ("test_what_is_not_settled_in_time_is_delivered_again", "test_a_worker_that_dies_loses_nothing"),
     ),
     Line(
-        "a message kills its workers",
+        "a message crashes its workers",
         A,
-        "a dead letter in the end, and nothing else with it",
-        "lost with the first",
+        "only it becomes a dead letter",
+        "it is lost in the first crash",
         (
             "test_a_message_that_kills_its_worker_becomes_a_dead_letter_in_the_end",
             "test_innocents_are_not_parked_with_the_killer",
@@ -139,8 +139,8 @@ LINES = (
     Line(
         "a worker is stopped",
         A,
-        "what is not done is given back at once",
-        "what it had is lost",
+        "unfinished messages are released at once",
+        "its messages are lost",
         (
             "test_a_receiver_that_is_closed_gives_back_at_once",
             "test_what_does_not_finish_in_time_is_given_back_without_an_attempt",
@@ -149,8 +149,8 @@ LINES = (
     Line(
         "the broker crashes",
         BrokerCapability.DURABLE,
-        "what it has stored is kept",
-        "what it had is lost",
+        "stored messages are kept",
+        "its messages are lost",
         ("test_what_is_stored_survives", "test_goes_on_by_itself_after_its_connections_broke"),
     ),
     Line(

@@ -41,7 +41,7 @@ async def close_in_reverse(
     """Close resources, the last one opened first, and empty the list. For plugins.
 
     Each is closed with the error that failed the unit of work or, where there is none, with the first one of closing:
-    so none commits after a failure, also where a resource swallows the error. All are closed, whatever one of them
+    so none commits after a failure, also where a resource swallows the error. All are closed, even if one of them
     raises.
 
     Raises the first error of closing, with the others among its causes; a cancellation comes before other errors.

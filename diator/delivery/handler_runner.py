@@ -80,7 +80,7 @@ class HandlerRunner:
             del failure  # its frames lead here, and they would keep each other alive
 
     async def _wrapped(self, hooks: HookDispatcher, call: Call, job: Job, event: Any) -> None:
-        """Call the handler inside of the hooks that wrap it."""
+        """Call the handler inside the hooks that wrap it."""
         details = Handling(event, self._config.registration, job.context, job.delivery, self._broker)
         with hooks.wrap("handling", details):
             details.result = await call(event)

@@ -85,7 +85,7 @@ class Outbox:
             raise StoreUnavailableError(f"no answer within {timeout:g} s") from error
 
     def relay_here(self) -> None:
-        """Have this process relay, whatever the app says, and come before processes without a worker."""
+        """Make this process relay, regardless of the app's setting, before processes without a worker."""
         self._relays = self._comes_first = True
         self._notifier = None
 

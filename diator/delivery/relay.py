@@ -4,7 +4,7 @@ Any number of relays share the partitions of the outbox by leases. A relay publi
 third of a lease, and deletes with the token of the partition. So a relay that was frozen may publish again what its
 successor has published, but never before it, and it deletes nothing of its successor's.
 
-Rows that the broker rejects for what they are become dead letters of the outbox. Whatever else fails is an outage: the
+Rows that the broker rejects for what they are become dead letters of the outbox. Any other failure is an outage: the
 rows wait, with those behind them of the same key, and other keys go on.
 """
 

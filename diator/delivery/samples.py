@@ -108,7 +108,7 @@ class _Maker:
 
 
 def _is_deep(above: tuple[str, ...]) -> bool:
-    """Whether a value stands inside of its like, or so far inside that optional parts are better left out."""
+    """Whether a value stands inside its like, or so far inside that optional parts are better left out."""
     return len(above) > 6 or len(set(above)) < len(above) - 1
 
 

@@ -38,7 +38,7 @@ R = TypeVar("R", Registration, MiddlewareRegistration)
 
 
 class CheckResult(NamedTuple):
-    """An app that was looked through: what is wrong with it, and what plans are compiled from."""
+    """An app that was inspected: what is wrong with it, and what plans are compiled from."""
 
     problems: tuple[Problem, ...]
     handlers: Mapping[Registration, WiredCallable]
@@ -60,7 +60,7 @@ class CheckResult(NamedTuple):
 def check_registry(
     registry: Registry, container: Container | None, app: object, has_broker: bool = False
 ) -> CheckResult:
-    """Look through everything that is registered. Runs no handler and no factory."""
+    """Inspect everything that is registered. Runs no handler and no factory."""
     problems = list(registry.resolve_pending())
     problems.extend(_guarded("requests", registry.subclassed()))
     wirer = WiringBuilder(app, container, registry.provided, problems)

@@ -33,7 +33,7 @@ class Entry(Generic[M_co]):
     """The message itself, not a copy."""
     by: Registration | None = None
     """The handler that did it: ran, or sent, or published; of a dead letter, the one whose it is. None where the test
-    did it, or code outside of handlers."""
+    did it, or code outside handlers."""
     cause: "Entry | None" = None
     """Of a handler's run, the entry of the message that it handles, or none where that came from elsewhere over the
     broker; of a message, the run that sent or published it; of a dead letter, the last run, or the message."""

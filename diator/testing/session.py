@@ -150,7 +150,7 @@ class Session(AsyncOnly, Recording):
         given = {"timeout": timeout, "allow_failures": allow_failures}
         require("session.settled", {"timeout": SECONDS, "allow_failures": FLAG}, given)
         if not self.is_open:
-            raise NotRunningError("session.settled() was called outside of its block; wait inside: async with session")
+            raise NotRunningError("session.settled() was called outside its block; wait inside: async with session")
         activity = self.recorder.activity
         in_time = await activity.idle(timeout)
         failed, self._told = activity.failed[self._told :], len(activity.failed)

@@ -73,7 +73,7 @@ class MemoryReceiver:
         return lost
 
     async def aclose(self) -> None:
-        """Give back what was not settled, and end."""
+        """Release what was not settled, and end."""
         self.close()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from diator_azure_servicebus._settings import Settings, Variable
 from diator_azure_servicebus._topology import ManagementTopology, ProbeTopology, Topology
 
 _RETRIES: dict[str, Any] = {"retry_total": 2, "retry_backoff_factor": 0.1, "retry_backoff_max": 5}
-"""Few and quick, to get over a connection that was cut: outages are ridden out by those who know of them."""
+"""Few and quick, to get over a connection that was cut: the callers that know of outages retry."""
 _DOMAIN = ".servicebus.windows.net"
 
 
@@ -65,7 +65,7 @@ class ClientFactory:
         return NamespaceClient(client, self._settings, owned=True, port=default_port(string))
 
     def topology(self, client: NamespaceClient) -> Topology:
-        """Make what looks after entities: over the management interface, where there is one and it may be used."""
+        """Make what manages entities: over the management interface, where there is one and it may be used."""
         string = self._string
         emulated = default_port(string) != default_port(None)
         if isinstance(self._given, ServiceBusClient) or emulated or not self._settings.manage:

@@ -120,7 +120,7 @@ def _encoded(payload: bytes, message_id: str, counts: Mapping[str, str], due: fl
 
 
 def _header(content: bytes) -> tuple[bytes, int | None]:
-    """Keep the durability, the priority and the life of a message, which begins anew; the latter in milliseconds."""
+    """Keep the durability, the priority and the life of a message, which begins again; the latter in milliseconds."""
     fields = items(content)[:3]
     life = number_of(fields[2]) if len(fields) > 2 else None
     if life is None or timedelta(milliseconds=life) >= _MAX_TTL:

@@ -118,7 +118,7 @@ def _topic_of(headers: Mapping[str, str], subscription: Subscription) -> str | N
 
 
 def text_of(value: object) -> str:
-    """Return the name or value of a property as a text, whatever it is: only `_needed` ones must be right."""
+    """Return the name or value of a property as a text, of any type: only `_needed` ones must be right."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return str(value).lower() if isinstance(value, bool) else str(value)

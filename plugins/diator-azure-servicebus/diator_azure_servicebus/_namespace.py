@@ -100,7 +100,7 @@ class NamespaceClient:
     def _receiving(self) -> dict[str, Any]:
         """Options of receivers.
 
-        What comes between two fetches is kept, not given back: so messages stay in order. There is no task that keeps
+        What comes between two fetches is kept, not released: so messages stay in order. There is no task that keeps
         the connection alive, for which closing would wait up to a second: locks are renewed, or a fetch runs. A
         settlement that is not confirmed is asked for again over the management node while the lock still holds.
         """

@@ -82,7 +82,7 @@ class Sender:
             raise sent.error
 
     async def aclose(self) -> None:
-        """Close, whatever happens."""
+        """Close, also after an error."""
         await quietly(self._sdk.close())
 
     async def _send_all(self) -> None:

@@ -56,7 +56,7 @@ class DiContainer(GraphContainer):
         return DiScope(self._wiring.unit, self._outer, self._plans, provided)
 
     async def aclose(self) -> None:
-        """Close the outer scopes. They are opened anew if the container is used again."""
+        """Close the outer scopes. They are opened again if the container is used again."""
         outer, self._outer = self._outer, None
         if outer is not None:
             await outer.stack.close(None)

@@ -1,7 +1,7 @@
 """Which provider di takes for a parameter. A key that Diator asks for is looked up as a parameter with that hint.
 
-Every parameter that is not bound gets something from di: an object of its hint, whatever that is. Here only what
-somebody has chosen counts: a bind, a `Marker` in the hint, an `Injectable` class, or a default.
+Every parameter that is not bound gets something from di: an object of its hint, of any kind. Here only what
+the application has chosen counts: a bind, a `Marker` in the hint, an `Injectable` class, or a default.
 """
 
 import inspect

@@ -54,7 +54,7 @@ class DishkaContainer(GraphContainer):
         return DishkaScope(self._container, self._graph, provided)
 
     async def aclose(self) -> None:
-        """Close the singletons. They are built anew if they are asked for again."""
+        """Close the singletons. They are built again if they are asked for again."""
         try:
             await close(self._container, None)
         finally:

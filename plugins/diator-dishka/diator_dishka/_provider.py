@@ -46,7 +46,7 @@ class DishkaProvider(Provider):
             fix = f"give it scope=Scope.REQUEST there, or drop app.provides({self.key})"
             self.hides = f"{reason} outlives the unit of work", fix
         elif not found.is_context and not found.factory.cache:
-            self.hides = f"{reason} is made or chosen anew each time", "drop cache=False there, or when="
+            self.hides = f"{reason} is made or chosen again each time", "drop cache=False there, or when="
 
     def needs(self) -> Iterator[Need]:
         for key in self._found.needs:

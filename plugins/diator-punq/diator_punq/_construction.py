@@ -28,7 +28,7 @@ from diator.containers import Key
 # Any, in this module: hints and builders are whatever a user registers.
 
 _MOST_LINES = 500
-"""What is registered with ``cache=False`` is built anew for each object that needs it, which makes long code."""
+"""What is registered with ``cache=False`` is built again for each object that needs it, which makes long code."""
 _MOST_TIMES = 4
 """How often a function is compiled for one hint: once, and again after later registrations."""
 
@@ -140,7 +140,7 @@ class _Way:
         return f"scope.provided[{self._name(key)}]"
 
     def _list(self, item: Any = punq.empty) -> str:
-        """Do what ``resolve_all`` does, which builds a singleton anew even if there is one."""
+        """Do what ``resolve_all`` does, which builds a singleton again even if there is one."""
         if item is punq.empty or item in self._provided:
             raise _NotFollowedError
         context = _Context({}, {})

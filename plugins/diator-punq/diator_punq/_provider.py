@@ -87,7 +87,7 @@ class PunqProvider(Provider):
 
     def refusals(self) -> Iterator[Reason]:
         if self._in_list and self.lifetime is Lifetime.SINGLETON and not is_instance(self._one):
-            reason = f"punq builds the singleton {self._one.builder!r} anew for each list"
+            reason = f"punq builds the singleton {self._one.builder!r} again for each list"
             yield reason, "make it first, and register it with instance=..., or as transient"
         yield from self._way.registrations.refusals(self._one)
 

@@ -44,7 +44,7 @@ def _of_function(function: Any) -> Iterator[Reason]:
             return
         may_be_scope = given != "the scope" or _is_scope(parameter.annotation)
         if parameter.kind not in _POSITIONAL or parameter.default is not _EMPTY or not may_be_scope:
-            reason = f"rodi passes {given} to a factory as {parameter.name!r}, whatever stands in its hint or default"
+            reason = f"rodi passes {given} to a factory as {parameter.name!r}, regardless of its hint and default"
             yield reason, "register a factory without parameters, or one that takes the scope: scope.get(...)"
 
 

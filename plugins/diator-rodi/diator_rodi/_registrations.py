@@ -38,7 +38,7 @@ class Registrations(dict[Any, Any]):
         return kept
 
     def needs(self, hint: Any) -> list[Any]:
-        """Return what rodi would look up to build this. Raises whatever rodi does when it can't read hints."""
+        """Return what rodi would look up to build this. Raises what rodi raises when it can't read hints."""
         looked_up = _Everything()
         context = _rodi.ResolutionContext()
         context.resolved = looked_up

@@ -24,7 +24,7 @@ from diator_svcs._scope import HIDDEN, SvcsScope
 class SvcsContainer(GraphContainer):
     """Serves what is in a `svcs.Registry`: each unit of work has a `svcs.Container` of its own.
 
-    The registry stays its owner's: whoever made it closes it.
+    The registry stays its owner's: the code that made it closes it.
     """
 
     capabilities = ~ContainerCapability.DEEP_VALIDATION

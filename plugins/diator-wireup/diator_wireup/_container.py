@@ -42,7 +42,7 @@ class WireupContainer(GraphContainer):
         return WireupScope(self._container, self._registrations, provided)
 
     async def aclose(self) -> None:
-        """Close the singletons. They are built anew if they are asked for again."""
+        """Close the singletons. They are built again if they are asked for again."""
         try:
             await close_in_reverse(self._registrations.singleton_resources, finish, None)
         finally:

@@ -115,7 +115,7 @@ class Registrations:
         return self._container._global_scope_exit_stack
 
     def forget_singletons(self) -> None:
-        """Have singletons built anew.
+        """Have singletons built again.
 
         wireup itself goes on giving out those that were closed, and their locks belong to the event loop that waited.
         """
