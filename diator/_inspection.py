@@ -34,7 +34,7 @@ def hooks_of(app: Diator) -> HookDispatcher:
 
 
 def is_running(app: Diator) -> bool:
-    """Whether an app is inside of its ``async with``."""
+    """Whether an app is inside its ``async with``."""
     return app._loop is not None
 
 

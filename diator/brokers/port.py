@@ -101,7 +101,7 @@ class Subscription(NamedTuple):
     name: str
     topics: tuple[Topic, ...]
     ordered: bool = False
-    """Whether messages of one key are handed out in order, one at a time."""
+    """Whether messages of one key are delivered in order, one at a time."""
     at_most_once: bool = False
     """Whether the handler accepts that messages get lost."""
     max_delay: float = 0.0
@@ -111,7 +111,7 @@ class Subscription(NamedTuple):
 
 
 class Delivery:
-    """One message as it is handed out, not yet understood by anybody."""
+    """One message as it is delivered, not yet read."""
 
     __slots__ = ("body", "deliveries", "failures", "headers", "key", "read_error", "receipt", "topic")
 
@@ -142,7 +142,7 @@ class Delivery:
         It may be higher by what was on its way when a receiver or a connection ended.
         """
         self.read_error = read_error
-        """What the broker could not make sense of; the engine parks it with this reason."""
+        """What the broker could not make sense of; the engine dead-letters it with this reason."""
         self.receipt = receipt
         """What the broker knows it by. ``Any``: it is the broker's own."""
 
@@ -157,7 +157,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give it back, as if it had not been handed out."""
+    """Return it unhandled, as if it had not been delivered."""
 
 
 class RetryAfter(NamedTuple):

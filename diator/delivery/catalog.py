@@ -1,4 +1,4 @@
-"""The catalog: what an app publishes and handles over its broker, looked through before the first message."""
+"""The catalog: what an app publishes and handles over its broker, inspected before the first message."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """Codecs: one event class to JSON and back, chosen and built when the app starts.
 
 Pydantic models are read and written by pydantic, everything else by msgspec. One question is asked of each: is an event
-that was written and read again what it was? At the start it is asked of events that are made up, and of parts of them
+that was written and read again what it was? At startup it is asked of events that are made up, and of parts of them
 (`structs`, `models`); what can't be carried is an error there. Before an event leaves it is asked of this event, so
 that what startup could not see fails its command, and never becomes other data or a dead letter for its handlers.
 """

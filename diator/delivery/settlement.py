@@ -65,7 +65,7 @@ class SettlementBatcher:
             self._wake.set()
 
     def end(self) -> None:
-        """Let `run` return after it has settled the waiting messages, or the broker has failed once more."""
+        """Let `run` return after it has settled the waiting messages, or the broker has failed again."""
         self._ending.set()
         self._wake.set()
 

@@ -1,7 +1,7 @@
 """Faults: what a session does to deliveries, and how that is drawn.
 
 A fault is one line of text that says all of it, such as ``crash: shop.paid #2 at shop.book``. Whether it happens
-depends on the seed and this line alone, so that it is the same in every run, whatever happens to other messages.
+depends on the seed and this line alone, so that it is the same in every run, regardless of other messages.
 """
 
 import logging
@@ -31,7 +31,7 @@ _LINE = re.compile(r"(duplicate|crash|late): \S+ #[1-9]\d* at \S+|outage: \S+ #[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What may happen to messages outside of tests, and happens in a session: ``app.testing(faults=Faults(seed=1))``.
+    """What may happen to messages outside tests, and happens in a session: ``app.testing(faults=Faults(seed=1))``.
 
     - ``duplicates``: the share of messages that are redelivered after they were acknowledged, as if published twice.
     - ``crashes``: the share of deliveries that are handled, with all that follows, and never acknowledged, as if the

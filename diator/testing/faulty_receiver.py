@@ -136,7 +136,7 @@ class FaultyReceiver:
         return found
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
-        """Renew leases, also of what is not handed out."""
+        """Renew leases, also of what is not delivered."""
         behind = (one for block in self._blocks.values() for one in block.behind)
         own = [*self._ready, *self._late.of(self), *behind]
         lost = await self._inner.renew([*deliveries, *own])

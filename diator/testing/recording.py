@@ -23,7 +23,7 @@ def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Reco
     ``async with record(app) as seen`` starts the app, or records one that runs. A plain ``with`` leaves starting to
     someone else, such as the lifespan of a web application. Either way the app is afterwards as it was before.
 
-    ``replace`` maps what handlers and middlewares ask for to the object that they get in its place, whatever the
+    ``replace`` maps what handlers and middlewares ask for to the object that they get in its place, with any
     container: ``replace={MeetingApi: FakeMeetingApi()}``. What the container builds by itself still gets what the
     container has.
 

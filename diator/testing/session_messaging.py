@@ -33,7 +33,7 @@ class SessionOptions(NamedTuple):
     broker: object | None = None
     """The broker in place of the app's own; ``None`` for a new one in memory, ``"keep"`` for the app's own."""
     delays: bool = False
-    """Whether retries and events with a delay wait as they do outside of tests."""
+    """Whether retries and events with a delay wait as they do outside tests."""
     injection: Injection | None = None
     """The faults of deliveries."""
     keeps_store: bool = False

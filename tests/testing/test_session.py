@@ -568,7 +568,7 @@ async def test_where_a_broker_delivers_at_most_once_one_failure_is_for_good() ->
 
 async def test_settled_is_for_inside_of_the_block() -> None:
     session = make_app().testing()
-    with pytest.raises(NotRunningError, match=r"settled\(\) was called outside of its block"):
+    with pytest.raises(NotRunningError, match=r"settled\(\) was called outside its block"):
         await session.settled()
     async with session:
         await session.settled()

@@ -66,7 +66,7 @@ class Names:
         return f"{self.prefix}.rp.{encode(subscription)}.{encode(topic)}.{lane}"
 
     def note(self, subscription: str, part: str, number: object) -> str:
-        """Return the subject of what is known of a message that comes again."""
+        """Return the subject of what is known of a message that is redelivered."""
         return f"{self.prefix}.st.note.{encode(subscription)}.{part}.{number}"
 
     def dead(self, subscription: str, number: object) -> str:

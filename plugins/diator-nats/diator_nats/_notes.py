@@ -1,4 +1,4 @@
-"""Notes: what the server does not know of a message that comes again. They are written before it is told to."""
+"""Notes: what the server does not know of a message that is redelivered. They are written before it is told to."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ class _Note(msgspec.Struct, array_like=True):
 
 
 class Known(NamedTuple):
-    """A message that comes again, in the order of its key."""
+    """A message that is redelivered, in the order of its key."""
 
     part: str
     lane: str
@@ -45,7 +45,7 @@ class Notes:
         self._names, self._name = names, subscription
 
     def write(self, one: Held, failures: int, deliveries: int, wait: float) -> Record:
-        """Return the record of a message that comes again after some seconds."""
+        """Return the record of a message that is redelivered after some seconds."""
         note = _Note(one.lane, failures, deliveries, one.number, time.time() + wait)
         return self._names.note(self._name, one.part, one.sequence), msgspec.json.encode(note), None
 

@@ -1,8 +1,8 @@
 """Which partitions of an ordered subscription are a receiver's own.
 
 For each partition there is a record in the stream of state, which its owner writes again and again, each time on the
-condition that it was the last to write it. A record that nobody has written for so long that all messages of its owner
-have expired is free. Receivers hear of each other by messages that are not stored, and each takes its share.
+condition that it was the last to write it. A record that has not been written for so long that all messages of its
+owner have expired is free. Receivers hear of each other by messages that are not stored, and each takes its share.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _BEAT = 0.4
 
 
 class Lane:
-    """What a receiver knows of the messages of a key: which it has, and which come again, from when."""
+    """What a receiver knows of the messages of a key: which it has, and which are redelivered, from when."""
 
     __slots__ = ("_order", "away", "held")
 
@@ -39,13 +39,13 @@ class Lane:
         self._order: list[int] = []
 
     def put_away(self, sequence: int, due: float) -> None:
-        """Note that a message comes again."""
+        """Note that a message is redelivered."""
         if sequence not in self.away:
             heappush(self._order, sequence)
         self.away[sequence] = due
 
     def first_away(self) -> int | None:
-        """Return the first of those that come again."""
+        """Return the first of those that are redelivered."""
         while self._order and self._order[0] not in self.away:
             heappop(self._order)
         return self._order[0] if self._order else None

@@ -28,7 +28,7 @@ _WAITS = (0.1, 1.0)
 
 
 class _Change(NamedTuple):
-    """What is to become of a message: it comes again after some seconds, or not (``None``)."""
+    """What is to become of a message: it is redelivered after some seconds, or not (``None``)."""
 
     one: Held
     failures: int
@@ -167,7 +167,7 @@ class NatsReceiver:
         ]
 
     def _are_ready_late(self) -> bool:
-        """Return whether the lease of one has lasted for long, or an earlier one of its key comes again by now."""
+        """Return whether the lease of one has lasted for long, or an earlier one of its key is redelivered by now."""
         now = self._loop.time()
         return any(one.until - now < self._lease * _FRESH or not self._is_next(one) for one in self._ready)
 
@@ -185,7 +185,7 @@ class NatsReceiver:
         async with self._admitting:
             now, found = self._loop.time(), self._puller.take()
             for one in found:
-                if now >= one.until and (owned := self._owner.own(one.part)):  # it comes again, before later ones
+                if now >= one.until and (owned := self._owner.own(one.part)):  # it is redelivered, before later ones
                     owned.lanes.setdefault(one.lane, Lane()).put_away(one.sequence, now + self._lease * _GRACE)
             found = [one for one in found if now < one.until]
             again = [one for one in found if one.number > 1]

@@ -1,4 +1,4 @@
-"""Dead letters: a queue that one process at a time looks through. What it does not remove goes back."""
+"""Dead letters: a queue that one process at a time reads. What it does not remove goes back."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence

@@ -1,4 +1,4 @@
-"""One connection to the server: whoever finds it lost opens another one.
+"""One connection to the server: the task that finds it lost opens another one.
 
 Not one that reconnects by itself: what was on its way would be lost without a sign, and settlements of a connection
 that is gone would be sent to the next one.
@@ -104,7 +104,7 @@ class Link:
         return await self.call(opened)
 
     def _next_number(self) -> int:
-        """Return a number for a channel: the client would take one again before the server has let go of it."""
+        """Return a number for a channel: the client would take one again before the server has released it."""
         tune = self._connection.connection_tune
         while True:
             self._number = self._number % (tune.channel_max or _MAX_CHANNELS) + 1
@@ -201,7 +201,7 @@ def failure_of(task: "asyncio.Future[Any]") -> BaseException | None:
 
 
 class Links:
-    """The connection of a broker for one purpose, opened anew when it was lost."""
+    """The connection of a broker for one purpose, opened again when it was lost."""
 
     def __init__(self, urls: Sequence[str], context: SSLContext | None, timeout: float) -> None:
         self._urls, self._context, self._timeout = urls, context, timeout
@@ -227,7 +227,7 @@ class Links:
             return self._link
 
     async def aclose(self) -> None:
-        """Close it, for good."""
+        """Close it permanently."""
         self._is_closed = True
         async with self._lock:
             link, self._link = self._link, None

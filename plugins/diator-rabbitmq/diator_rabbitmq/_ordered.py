@@ -32,7 +32,7 @@ class OrderedReceiver(RabbitReceiver):
         self._first = 0
         """The partition whose turn it is to be looked at first."""
         self._of: dict[Taken, Partition] = {}
-        """What is handed out, with its partition."""
+        """What is delivered, with its partition."""
         self._timer: asyncio.TimerHandle | None = None
         self._sharing: asyncio.Future[None] | None = None
         self._presence: AbstractChannel | None = None

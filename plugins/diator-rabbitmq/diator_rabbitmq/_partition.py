@@ -159,7 +159,7 @@ class Partition:
         self._consumer = str(answer.consumer_tag)
 
     def has_some(self, now: float) -> bool:
-        """Whether something may be handed out now."""
+        """Whether something may be delivered now."""
         lanes = self.lanes.values() if self.is_owned and not self.is_leaving else ()
         return any(not lane.out and lane.messages[0].due <= now for lane in lanes)
 
@@ -232,7 +232,7 @@ class Partition:
         return found, soon
 
     def put_back(self, one: Taken) -> None:
-        """Keep for the next call what was not handed out."""
+        """Keep for the next call what was not delivered."""
         self._end_of(one)
 
     def _end_of(self, one: Taken) -> Lane:
@@ -260,7 +260,7 @@ class Partition:
         return self._stored(["note", self._name(one), *note])
 
     def again(self, one: Taken, failures: int, deliveries: int, delay: float) -> None:
-        """Keep a message in its place, to be handed out again."""
+        """Keep a message in its place, to be delivered again."""
         lane = self._end_of(one)
         again = one.again(failures, deliveries + 1, time.time() + delay if delay else 0.0)
         lane.messages[lane.messages.index(one)] = again

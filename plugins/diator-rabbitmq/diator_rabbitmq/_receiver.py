@@ -72,15 +72,15 @@ class RabbitReceiver(ABC):
 
     @abstractmethod
     def _take(self, limit: int) -> list[Taken]:
-        """Take what may be handed out now."""
+        """Take what may be delivered now."""
 
     @abstractmethod
     async def _note_handed_out(self, found: Sequence[Taken]) -> None:
-        """Do what has to be done before messages are handed out."""
+        """Do what has to be done before messages are delivered."""
 
     @abstractmethod
     def _put_back(self, found: Sequence[Taken]) -> None:
-        """Keep for the next call what was not handed out."""
+        """Keep for the next call what was not delivered."""
 
     @abstractmethod
     async def _write(self, link: Link, changes: Sequence[Change]) -> None:
@@ -88,7 +88,7 @@ class RabbitReceiver(ABC):
 
     @abstractmethod
     async def _close(self, link: Link) -> None:
-        """Give back all that was not settled. Raises `~diator.BrokerError`."""
+        """Release all that was not settled. Raises `~diator.BrokerError`."""
 
     async def _opened(self) -> tuple[Link, bool]:
         """Return the connection, and whether it is a new one."""
@@ -139,7 +139,7 @@ class RabbitReceiver(ABC):
         return [one for one in deliveries if not self._holds(one.receipt) and not one.receipt.is_settled]
 
     async def aclose(self) -> None:
-        """Give back what was not settled, and end."""
+        """Release what was not settled, and end."""
         if not self._is_closed:
             self._is_closed = True
             self._bell.set()
@@ -154,10 +154,10 @@ class RabbitReceiver(ABC):
 
 
 class PlainReceiver(RabbitReceiver):
-    """Takes messages in any order. What is to come again is stored as a copy, which has the counts.
+    """Takes messages in any order. What is to be redelivered is stored as a copy, which has the counts.
 
     It reads ahead as much as it was asked for and has not settled. What it has read without handing it out goes back
-    once it is not asked for more, and before a message is handed out that was delivered before: that may end the
+    once it is not asked for more, and before a message is delivered that was delivered before: that may end the
     process, and the server would count it for all that were read.
     """
 
@@ -240,7 +240,7 @@ class PlainReceiver(RabbitReceiver):
             await self._stop_reading()
 
     async def _stop_reading(self) -> None:
-        """Let the server send no more, and give back what was not handed out."""
+        """Let the server send no more, and release what was not delivered."""
         async with self._changing:
             link, channel = self._link, self._channel
             if link is None or channel is None or not link.is_alive or channel.is_closed:
