@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, delete, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, delete, select, tuple_, update
 
 from diator_sqlalchemy._statements import Clock, insert_missing, one_of
 from diator_sqlalchemy._tables import StoreTables
@@ -16,16 +16,22 @@ class _Partition(NamedTuple):
     expires: int
 
 
-def current(tables: StoreTables, held: Mapping[int, int]) -> Select[int]:
-    """Return the statement that finds those of the partitions whose token is still the current one."""
+def current(tables: StoreTables) -> Select[int]:
+    """Return the statement that finds those of the partitions whose token is still the current one; see `bound`."""
     table = tables.partitions
-    return select(table.c.partition).where(tuple_(table.c.partition, table.c.token).in_(list(held.items())))
+    pair = tuple_(table.c.partition, table.c.token)
+    return select(table.c.partition).where(pair.in_(bindparam("held", expanding=True)))
+
+
+def bound(held: Mapping[int, int]) -> dict[str, list[tuple[int, int]]]:
+    """Return what a statement that has `current` in it is executed with."""
+    return {"held": list(held.items())}
 
 
 def lock_current(connection: Connection, tables: StoreTables, held: Mapping[int, int]) -> Collection[int]:
     """Find them, and keep their tokens current until the commit."""
-    found = current(tables, held).order_by(tables.partitions.c.partition)
-    return connection.scalars(found.with_for_update()).all()
+    found = current(tables).order_by(tables.partitions.c.partition)
+    return connection.scalars(found.with_for_update(), bound(held)).all()
 
 
 def lease(connection: Connection, tables: StoreTables, relay: str, seconds: float, rank: int) -> Mapping[int, int]:

@@ -6,12 +6,27 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, literal, not_, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 
 from diator.brokers import OutgoingMessage
 from diator.errors import StoreError
 from diator.stores import StoredMessage, partition_of
-from diator_sqlalchemy._leases import current, lock_current
+from diator_sqlalchemy._leases import bound, current, lock_current
 from diator_sqlalchemy._statements import Clock, Inserts, Row, family, insert_missing, lock_keys, one_of
 from diator_sqlalchemy._tables import MAX_KEY, MAX_NAME, StoreTables, microseconds, moment
 
@@ -30,6 +45,12 @@ class Outbox:
         self._space = _signed(str(tables.outbox))
         self._insert_ready = Inserts(tables.outbox, "written_at", *_MESSAGE)
         self._insert_delayed = Inserts(tables.delayed, None, *_MESSAGE, "due")
+        self._current = current(tables)
+        table = tables.outbox
+        columns = [table.c[name] for name in ("partition", "position", "id", "topic", "key", "body", "written_at")]
+        found = select(*columns).where(table.c.partition.in_(self._current))
+        # Made once: to build it for each read would take as long as the database does.
+        self._first = found.order_by(table.c.position).limit(bindparam("limit", type_=Integer))
 
     def write(self, connection: Connection, messages: Sequence[OutgoingMessage]) -> None:
         """Insert rows: one statement for those that are ready, one for the delayed."""
@@ -69,18 +90,15 @@ class Outbox:
         self, connection: Connection, held: Mapping[int, int], limit: int, without: Collection[tuple[str, str | None]]
     ) -> Sequence[StoredMessage]:
         """Select the first rows of the partitions that are held, in order."""
-        table = self.tables.outbox
-        columns = [table.c[name] for name in ("partition", "position", "id", "topic", "key", "body", "written_at")]
-        found = select(*columns).where(table.c.partition.in_(current(self.tables, held)), *_without(table, without))
-        rows = connection.execute(found.order_by(table.c.position).limit(limit))
-        return [_stored(row) for row in rows]
+        found = self._first if not without else self._first.where(*_without(self.tables.outbox, without))
+        return [_stored(row) for row in connection.execute(found, {**bound(held), "limit": limit})]
 
     def delete(self, connection: Connection, held: Mapping[int, int], rows: Sequence[StoredMessage]) -> int:
         """Delete rows of partitions that are held."""
         table = self.tables.outbox
         theirs = one_of(connection, table.c.position, [row.position for row in rows])
-        still = table.c.partition.in_(current(self.tables, held))
-        return connection.execute(delete(table).where(theirs, still)).rowcount
+        still = table.c.partition.in_(self._current)
+        return connection.execute(delete(table).where(theirs, still), bound(held)).rowcount
 
     def reject(self, connection: Connection, held: Mapping[int, int], row: StoredMessage, error: str) -> None:
         """Move a row to the dead letters."""
@@ -95,8 +113,8 @@ class Outbox:
     def next_due(self, connection: Connection, held: Mapping[int, int]) -> float | None:
         """Return the seconds until a row is due, 0 if one is."""
         table = self.tables.delayed
-        ours = table.c.partition.in_(current(self.tables, held))
-        row = connection.execute(select(func.min(table.c.due), Clock()).where(ours)).one()
+        ours = table.c.partition.in_(self._current)
+        row = connection.execute(select(func.min(table.c.due), Clock()).where(ours), bound(held)).one()
         return None if row[0] is None else max(0.0, (row[0] - row[1]) / 1_000_000)
 
     def promote(self, connection: Connection, held: Mapping[int, int]) -> float | None:
