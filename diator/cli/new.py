@@ -40,8 +40,8 @@ def new(name: NameArgument, container: ContainerOption = None, broker: BrokerOpt
     folder = Path(name)
     try:
         _ensure_empty(folder)
-        chosen_container = container or _ask("Container", ("none", *CONTAINERS))
-        chosen_broker = broker or _ask("Broker", tuple(BROKERS))
+        chosen_container: ContainerName = container or _ask("Container", ("none", *CONTAINERS))
+        chosen_broker: BrokerName = broker or _ask("Broker", tuple(BROKERS))
         files = render(name, package, chosen_container, chosen_broker)
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
