@@ -39,6 +39,8 @@ class ActivityTracker(Hooks):
         """The messages that are or were in the outbox, by their ids."""
         self._rows: dict[str, Entry] = {}
         """Those of them that this app has stored, and no relay has published yet."""
+        self._leaving: set[str] = set()
+        """The messages that were published, and not reported as stored before."""
         self._deduplicates = False
         self._on_the_way: Counter[DeliveryKey] = Counter()
         self._runs: dict[DeliveryKey, Entry] = {}
@@ -80,10 +82,15 @@ class ActivityTracker(Hooks):
         self._published[message_id] = entry
 
     def stored(self, details: Stored, /) -> None:
-        """Expect messages that are committed, from now on: a relay will publish them."""
-        self.expect(details.messages, details.context)
-        for message in details.messages:
-            self._stored.add(message.id)
+        """Expect messages that are committed, from now on: a relay will publish them.
+
+        It may have published some already: they are committed before this is called.
+        """
+        stored = [message for message in details.messages if message.id not in self._leaving]
+        self._leaving.difference_update(message.id for message in details.messages)
+        self.expect(stored, details.context)
+        self._stored.update(message.id for message in details.messages)
+        for message in stored:
             entry = self._published.get(message.id)
             if entry is not None and is_own(entry):
                 self._rows[message.id] = entry
@@ -101,6 +108,11 @@ class ActivityTracker(Hooks):
         for message in messages:
             self._expect(message, context)
 
+    def leaves(self, messages: "Sequence[OutgoingMessage]", context: Context | None) -> None:
+        """Expect messages that are passed to the broker from now on."""
+        self.expect(messages, context)
+        self._leaving.update(message.id for message in messages if message.id not in self._stored)
+
     def _expect(self, message: "OutgoingMessage", context: Context | None) -> None:
         entry = self._published.get(message.id)
         if entry is None or message.id in self._stored:
@@ -114,6 +126,7 @@ class ActivityTracker(Hooks):
         """Expect it no longer: it did not leave. What is stored will, unless the broker has ``rejected`` it."""
         if message.id in self._stored and not rejected:
             return
+        self._leaving.discard(message.id)
         self._rows.pop(message.id, None)
         if message.id in self._published:
             self._published[message.id].error = error

@@ -171,7 +171,7 @@ class _Leaving(AbstractContextManager[None]):
         self._details = details
 
     def __enter__(self) -> None:
-        self._activity.expect(self._details.messages, self._details.context)
+        self._activity.leaves(self._details.messages, self._details.context)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

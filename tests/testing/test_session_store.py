@@ -1,6 +1,7 @@
 """Sessions of an app with a store: without it, or through its outbox and inbox, with all that is stored waited for."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from diator import Command, ConfigurationError, Diator, NotificationEvent, NotPublishedError, Publish, contract
 from diator.brokers import MemoryBroker
+from diator.brokers.envelope import OutgoingMessage
 from diator.errors import BrokerError
 from diator.testing import Faults, Session, UnsettledError, minimize, record
 from tests.brokered import Flaky
@@ -80,6 +82,25 @@ async def test_what_is_published_outside_of_a_unit_is_waited_for(tmp_path: Path)
         await session.publish(Ordered(3))
         await session.settled()
     assert shop.orders == [30]
+    assert session.published == [Ordered(3), Billed(3)]
+
+
+async def test_a_relay_that_publishes_what_is_not_reported_as_stored_yet_leaves_nothing_to_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It happens on a busy machine: the relay sees a commit before the task that has made it goes on."""
+    shop = await made(tmp_path)
+    write = shop.store.write
+
+    async def slow(messages: Sequence[OutgoingMessage]) -> None:
+        await write(messages)
+        while shop.orders != [30]:  # noqa: ASYNC110 - the database has no event to wait for
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(shop.store, "write", slow)
+    async with shop.app.testing(store="keep") as session:
+        await session.publish(Ordered(3))
+        await session.settled(5)
     assert session.published == [Ordered(3), Billed(3)]
 
 
