@@ -70,7 +70,7 @@ class Processes:
         for number, role in enumerate(ROLES):
             if "writes" in role:
                 self.running[number].terminate()
-                code = self.running[number].wait(60)  # one that has just been started knows no signals yet
+                code = self.running[number].wait(SETTLED)  # one that has just been started knows no signals yet
                 assert code in (0, -signal.SIGTERM), (self._folder / "errors").read_text()[-3000:]
                 self.running[number] = self._start("handles")
 
@@ -99,7 +99,8 @@ def prove(folder: Path, address: str, database: DatabaseServer | None = None) ->
     say(f"\nDIATOR_SEED={SEED}")
     counts = Counter[str]()
     asyncio.run(database_of(address).create())
-    with RedisServer(durable=True) as broker, ExitStack() as stack:
+    rewrites = {"auto_aof_rewrite_min_size": "1mb"}  # or it would read a long file after each kill
+    with RedisServer(durable=True, **rewrites) as broker, ExitStack() as stack:
         asyncio.run(create_subscriptions(broker.url, address))
         running = stack.enter_context(processes(folder, broker.url, address))
         ensure_grows(folder, address, 20)
