@@ -210,19 +210,20 @@ class Connection:
         except FAILURES as error:
             raise translate(error) from error
 
-    async def tell(self, answers: Sequence[tuple[str, str, bytes]]) -> None:
+    async def tell(self, answers: Sequence[tuple[str, str, bytes]]) -> set[str]:
         """Acknowledge deliveries of consumers, and wait until the server has done it. Raises `~diator.BrokerError`.
 
-        It does so in order, so the answer to the last one of each consumer is enough.
+        It does so in order, so the answer to the last one of each consumer is enough. Return the consumers that have
+        not answered, though the server does: after a crash one may not know of its last deliveries.
         """
         last = {consumer: at for at, (consumer, _, _) in enumerate(answers)}
-        call, tokens = _Call(self._loop), list[str]()
+        call, tokens = _Call(self._loop), dict[str, str]()
         try:
             for at, (consumer, reply, what) in enumerate(answers):
                 token = ""
                 if last[consumer] == at:
                     token = str(next(self._tokens))
-                    tokens.append(token)
+                    tokens[token] = consumer
                     self._handlers[token] = partial(call.confirmed, call.add())
                 await self.client.publish(reply, what, f"{self._inbox}.{token}" if token else "")
             await call.wait(self.timeout)
@@ -230,11 +231,13 @@ class Connection:
             raise translate(error) from error
         finally:
             for token in tokens:
-                del self._handlers[token]
+                self._handlers.pop(token, None)
+        failure = next((outcome for outcome in call.outcomes if isinstance(outcome, BrokerError)), self._forbidden)
+        if failure is not None:
+            raise failure
         if call.left:
-            self.abandon()
-        if any(outcome != 1 for outcome in call.outcomes):
-            raise self._forbidden or BrokerUnavailableError("NATS: acknowledgements were not confirmed")
+            await self.api("INFO")
+        return {consumer for consumer, answer in zip(tokens.values(), call.outcomes, strict=True) if answer is None}
 
 
 class _Call:

@@ -50,6 +50,13 @@ class Lane:
             heappop(self._order)
         return self._order[0] if self._order else None
 
+    def forget(self, before: float) -> None:
+        """Forget what should have come again before this time: it is settled, and the server's answer was lost."""
+        for sequence in [sequence for sequence, other in self.held.items() if other.until < before]:
+            del self.held[sequence]
+        while (first := self.first_away()) is not None and self.away[first] < before:
+            del self.away[first]
+
     def must_wait(self, one: Held, now: float, is_valid: Callable[[Held, float], bool]) -> float | None:
         """Return for how long one must wait for others of its key; ``None``: it may be delivered."""
         first = self.first_away()

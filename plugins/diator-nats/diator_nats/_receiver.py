@@ -21,6 +21,8 @@ logger = logging.getLogger("diator.nats")
 
 _FRESH = 0.7
 """What was not returned by a call is returned by the next one, if so large a part of its lease is left."""
+_GONE = 1.0
+"""Seconds beyond a lease after which what should have come again, and has not, is taken for settled."""
 _BOOST = (32, 512)
 _GRACE = ACK_WAIT - 1.0
 _WAITS = (0.1, 1.0)
@@ -225,6 +227,7 @@ class NatsReceiver:
             return 0.0  # asked for before the partition was left
         lane = owned.lanes.setdefault(one.lane, Lane())
         now = self._loop.time()
+        lane.forget(now - self._lease - _GONE)
         wait = lane.must_wait(one, now, self._is_valid)
         if wait is not None:
             lane.put_away(one.sequence, now + wait)
@@ -295,6 +298,30 @@ class NatsReceiver:
 
     async def _write(self, connection: Connection, changes: Sequence[_Change]) -> list[Held]:
         """Store what is to be known of messages, then acknowledge them; return those that were lost meanwhile."""
+        await connection.store(self._records(changes))
+        now = self._loop.time()
+        late = [change.one for change in changes if change.one in self._held and not self._is_valid(change.one, now)]
+        told = sorted((change for change in changes if change.one not in late), key=lambda change: change.one.sequence)
+        try:
+            unknown = await connection.tell(
+                [(change.one.consumer, change.one.reply, _ack(change.wait)) for change in told]
+            )
+        except BrokerError:
+            for change in told:
+                change.one.is_lost |= change.wait is not None  # said twice, it would take it from another receiver
+            raise
+        for change in told:
+            if change.one.consumer in unknown:
+                change.one.is_lost = True
+                late += [change.one] if change.one in self._held else []
+            else:
+                self._settled(change)
+        for one in late:
+            self._held.discard(one)
+        return late
+
+    def _records(self, changes: Sequence[_Change]) -> list[Record]:
+        """Return what is to be known of messages: dead letters, and notes of those that come again."""
         records: list[Record] = []
         now = self._loop.time()
         for one, failures, deliveries, wait, failure in changes:
@@ -308,21 +335,7 @@ class NatsReceiver:
                 records.append(self._notes.write(one, failures, deliveries, wait))
             elif one.is_noted:
                 records.append(self._notes.forget(one))
-        await connection.store(records)
-        now = self._loop.time()
-        late = [change.one for change in changes if change.one in self._held and not self._is_valid(change.one, now)]
-        told = sorted((change for change in changes if change.one not in late), key=lambda change: change.one.sequence)
-        try:
-            await connection.tell([(change.one.consumer, change.one.reply, _ack(change.wait)) for change in told])
-        except BrokerError:
-            for change in told:
-                change.one.is_lost |= change.wait is not None  # said twice, it would take it from another receiver
-            raise
-        for change in told:
-            self._settled(change)
-        for one in late:
-            self._held.discard(one)
-        return late
+        return records
 
     def _settled(self, change: _Change) -> None:
         one = change.one
@@ -347,10 +360,12 @@ class NatsReceiver:
             await self._owner.tend(connection, self._busy(), force=True)
         now = self._loop.time()
         valid: list[Held] = [one.receipt for one in deliveries if self._is_valid(one.receipt, now)]
-        await connection.tell([(one.consumer, one.reply, b"+WPI") for one in valid])
+        unknown = await connection.tell([(one.consumer, one.reply, b"+WPI") for one in valid])
         for one in valid:
+            one.is_lost |= one.consumer in unknown
             one.until = now + self._lease * ACK_WAIT
-        return [one for one in deliveries if one.receipt not in valid and not one.receipt.is_settled]
+        renewed = {one for one in valid if not one.is_lost}
+        return [one for one in deliveries if one.receipt not in renewed and not one.receipt.is_settled]
 
     async def aclose(self) -> None:
         """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""

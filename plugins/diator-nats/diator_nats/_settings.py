@@ -82,5 +82,7 @@ def options_of(server: Server, tls_ca: str | None, credentials: str | None) -> d
             with Path(credentials).open("rb"):
                 options["user_credentials"] = credentials
     except OSError as error:
-        raise BrokerError(f"a file for the connection to NATS can't be used: {error}") from error
+        files = {"tls_ca": tls_ca, "credentials": credentials}
+        named = ", ".join(f"{name}={file!r}" for name, file in files.items() if file is not None)
+        raise BrokerError(f"{named}: a file can't be read: {error}; correct its path or its contents") from error
     return options

@@ -1,0 +1,237 @@
+"""Addresses, and who may connect: tokens, users, TLS and credentials, on real servers."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+from diator_nats import NatsBroker
+from diator_nats.testing import NatsServer, Proxy
+
+from diator import ConfigurationError, Diator
+from diator.brokers import ACK, OutgoingMessage, Subscription, Topic
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
+
+SOLD = Topic("shop.sold", True, ("shop.sold",))
+BILL = Subscription("shop.bill", (SOLD,), ordered=True)
+EVENT = b'{"specversion":"1.0","id":"%d","source":"/","type":"shop.sold","partitionkey":"k","data":{}}'
+
+
+def event(number: int) -> OutgoingMessage:
+    return OutgoingMessage.from_bytes("shop.sold", EVENT % number)
+
+
+@contextlib.contextmanager
+def running(config: str = "", **options: bool) -> Iterator[NatsServer]:
+    with NatsServer(config, **options) as server:
+        yield server
+
+
+async def works(broker: NatsBroker) -> None:
+    """Publish, receive and settle."""
+    await broker.connect()
+    try:
+        await broker.apply([BILL], [SOLD])
+        await broker.publish([event(1)], timeout=5.0)
+        receiver = await broker.subscribe(BILL)
+        (delivery,) = await asyncio.wait_for(receiver.receive(1), 10.0)
+        assert not await receiver.settle([(delivery, ACK)])
+    finally:
+        await broker.aclose()
+
+
+async def is_rejected(broker: NatsBroker, *parts: str) -> None:
+    """Connecting fails for good, and shows no secret."""
+    with pytest.raises(BrokerError) as raised:
+        await broker.connect()
+    await broker.aclose()
+    assert not isinstance(raised.value, BrokerUnavailableError)
+    text = f"{raised.value} {raised.value!r} {broker!r}"
+    assert "SECRET" not in text
+    assert all(part in text for part in parts), text
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("address", "settings"),
+    [
+        ("nats://localhost", ["localhost:4222"]),
+        ("nats://one:1,two:2,nats://three", ["one:1", "two:2", "three:4222"]),
+        ("tls://user:p%40ss@one:1,two:2?lease=60&prefix=x", ["one:1", "two:2"]),
+        ("nats://[::1]:4222", ["[::1]:4222"]),
+    ],
+)
+def test_an_address_names_servers(address: str, settings: list[str]) -> None:
+    broker = NatsBroker.from_url(address)
+    assert broker.address == settings[0]
+    assert list(broker._server.hosts) == settings
+    assert "p%40ss" not in repr(broker)
+    assert "p@ss" not in f"{broker!r} {broker._server!r}"
+    assert broker.lease == (60 if "lease" in address else 30)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nats://",
+        "nats://localhost/path",
+        "nats://localhost?leese=60",
+        "nats://localhost?lease=0",
+        "nats://localhost?prefix=a.b",
+        "nats://one,two:99999",
+        "nats://SECRET#x@localhost",
+        "nats://one?lease=60,nats://two",
+        "nats://one,http://two",
+    ],
+)
+def test_a_wrong_address_is_an_error_that_shows_no_secret(address: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Diator("shop", broker=address)
+    assert "SECRET" not in str(raised.value)
+
+
+def test_names_that_are_too_long_are_rejected() -> None:
+    broker = NatsBroker()
+    long = Topic("ä" * 50, False, ())
+    issues = list(broker.validate([BILL, BILL._replace(name="x" * 201)], [long, SOLD]))
+    assert [issue.subscription for issue in issues] == [None, "x" * 201]
+
+
+# Who may connect.
+
+
+async def test_a_token_is_enough() -> None:
+    with running('authorization { token: "SECRET/1" }') as server:
+        await works(NatsBroker(server.url.replace("//", "//SECRET%2F1@")))
+        await is_rejected(NatsBroker(server.url.replace("//", "//SECRETS@")), "uthorization")
+
+
+async def test_a_user_may_have_no_more_rights_than_the_readme_says() -> None:
+    rights = 'permissions { publish: ["diator.>", "$JS.API.>", "$JS.ACK.>"], subscribe: ["diator.here.>", "_INBOX.>"] }'
+    users = f'authorization {{ users: [ {{ user: shop, password: "SECRET@", {rights} }} ] }}'
+    with running(users) as server:
+        await works(NatsBroker(server.url.replace("//", "//shop:SECRET%40@")))
+        await is_rejected(NatsBroker(server.url.replace("//", "//shop:SECRET@")), "uthorization")
+        other = NatsBroker(server.url.replace("//", "//shop:SECRET%40@"), prefix="other", timeout=1.0)
+        await other.connect()
+        try:
+            with pytest.raises(NotPublishedError) as raised:
+                await other.publish([event(1)], timeout=1.0)
+            assert "ermissions" in str(raised.value.__cause__)
+        finally:
+            await other.aclose()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nats")
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-subj", "/CN=localhost", "-days", "2", "-nodes"]
+    made = ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/ca.pem"]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", *made, *names], check=True, capture_output=True)
+    return folder
+
+
+async def test_tls_trusts_the_authority_that_is_named(certificates: Path) -> None:
+    with running(f'tls {{ cert_file: "{certificates}/ca.pem", key_file: "{certificates}/key.pem" }}') as server:
+        await works(NatsBroker(server.url, tls_ca=f"{certificates}/ca.pem"))
+        await works(NatsBroker.from_url(f"{server.url.replace('nats', 'tls', 1)}?tls_ca={certificates}/ca.pem"))
+        await is_rejected(NatsBroker(server.url.replace("nats", "tls", 1)), "CERTIFICATE_VERIFY_FAILED")
+    await is_rejected(NatsBroker(tls_ca="/no/such/file"), "/no/such/file")
+    await is_rejected(NatsBroker(credentials="/no/such/file"), "/no/such/file")
+
+
+async def test_one_of_several_servers_is_enough() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused, running() as server:
+        dead = f"127.0.0.1:{unused.getsockname()[1]}"
+        unused.close()
+        for _ in range(4):  # they are tried in any order
+            await works(NatsBroker(f"nats://{dead},127.0.0.1:{server.port}"))
+
+
+# Servers that can't be used.
+
+
+async def test_an_older_server_is_rejected() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        info = b'INFO {"server_id":"x","version":"2.11.9","max_payload":1048576,"headers":true,"jetstream":true}\r\n'
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(info)
+                    while data := connection.recv(4096):
+                        connection.sendall(b"PONG\r\n" * data.count(b"PING"))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        await is_rejected(NatsBroker(f"nats://127.0.0.1:{listener.getsockname()[1]}"), "2.11.9", "2.12 or newer")
+        thread.join(5)
+
+
+async def test_a_server_without_jetstream_says_what_to_do() -> None:
+    with running(jetstream=False) as server:
+        with pytest.raises(BrokerError, match="JetStream"):
+            await NatsBroker(server.url).connect()
+
+
+async def test_a_server_that_answers_nothing_is_unavailable() -> None:
+    with running() as server, Proxy(server.port) as proxy:
+        broker = NatsBroker(proxy.url, timeout=0.5)
+        await broker.connect()
+        proxy.swallows = True
+        with pytest.raises(NotPublishedError) as raised:
+            await broker.publish([event(1)], timeout=1.0)
+        assert isinstance(raised.value.__cause__, BrokerUnavailableError)
+        assert len(raised.value.unknown) == 1
+        with pytest.raises(BrokerUnavailableError):
+            await broker.apply([BILL])
+        proxy.swallows = False
+        proxy.cut()
+        await broker.apply([BILL])
+        await broker.publish([event(1)], timeout=5.0)
+        await broker.aclose()
+
+
+async def test_another_lease_or_order_is_rejected_with_what_to_do() -> None:
+    with running() as server:
+        broker, other = NatsBroker(server.url), NatsBroker(server.url, lease=60)
+        for one in (broker, other):
+            await one.connect()
+        await broker.apply([BILL])
+        with pytest.raises(BrokerError, match=r"created with lease=30, and this broker has lease=60; .*remove"):
+            await other.apply([BILL])
+        with pytest.raises(BrokerError, match=r"was created ordered by key, and is wanted without order; .*remove"):
+            await broker.subscribe(BILL._replace(ordered=False))
+        with pytest.raises(BrokerError, match=r"does not exist; create it"):
+            await broker.subscribe(BILL._replace(name="shop.other"))
+        for one in (broker, other):
+            await one.aclose()
+
+
+async def test_an_event_for_a_partition_that_does_not_exist_is_rejected_by_the_server() -> None:
+    with running() as server:
+        broker = NatsBroker(server.url)
+        await broker.connect()
+        client = await nats.connect(server.url)
+        with pytest.raises(nats.js.errors.NoStreamResponseError):
+            await client.jetstream().publish("diator.ev.shop=2esold.z.key", b"{}")
+        await client.close()
+        await broker.aclose()
+
+
+async def test_a_default_context_of_tls_is_used_for_tls() -> None:
+    """Without ``tls_ca`` the system's authorities are trusted, and certificates are checked."""
+    from diator_nats._settings import options_of, servers_of
+
+    context = options_of(servers_of("tls://localhost"), None, None)["tls"]
+    assert isinstance(context, ssl.SSLContext)
+    assert context.verify_mode is ssl.CERT_REQUIRED
