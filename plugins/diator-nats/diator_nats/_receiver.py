@@ -21,8 +21,8 @@ logger = logging.getLogger("diator.nats")
 
 _FRESH = 0.7
 """What was not returned by a call is returned by the next one, if so large a part of its lease is left."""
-_GONE = 1.0
-"""Seconds beyond a lease after which what should have come again, and has not, is taken for settled."""
+_OVERDUE = 1.0
+"""Seconds beyond a lease after which the server is asked about what should have come again, and has not."""
 _BOOST = (32, 512)
 _GRACE = ACK_WAIT - 1.0
 _WAITS = (0.1, 1.0)
@@ -196,6 +196,7 @@ class NatsReceiver:
             if dead:
                 await connection.tell([(one.consumer, one.reply, b"+ACK") for one in dead])
                 found = [one for one in found if one not in dead]
+            await self._forget_settled(found)
             blocked: list[_Change] = []
             before = self._boost
             self._boost = {}
@@ -212,6 +213,15 @@ class NatsReceiver:
         if self._are_ready_late():
             await self._return_ready()  # all: the later ones of a key must not be delivered without
 
+    async def _forget_settled(self, found: Sequence[Held]) -> None:
+        """Ask the server about what should have come again by now: it may have settled it, and its answer was lost."""
+        before = self._loop.time() - self._lease - _OVERDUE
+        for part in {one.part for one in found if (lane := self._lane_of(one)) and lane.is_overdue(before)}:
+            info, owned = await self._subscriptions.info(self._subscription, part), self._owner.own(part)
+            if info is not None and owned is not None:
+                for lane in owned.lanes.values():
+                    lane.forget(info["ack_floor"]["stream_seq"])
+
     async def _is_older(self, one: Held) -> bool:
         """Return whether it was published before its topic was added to the subscription."""
         if one.is_replay:
@@ -227,7 +237,6 @@ class NatsReceiver:
             return 0.0  # asked for before the partition was left
         lane = owned.lanes.setdefault(one.lane, Lane())
         now = self._loop.time()
-        lane.forget(now - self._lease - _GONE)
         wait = lane.must_wait(one, now, self._is_valid)
         if wait is not None:
             lane.put_away(one.sequence, now + wait)
