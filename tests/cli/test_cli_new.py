@@ -16,7 +16,6 @@ from tests.cli.prompt import Outcome, run
 
 # Each container and each broker in at least one project.
 CHOICES = [(name, [*BROKERS][index % len(BROKERS)]) for index, name in enumerate(get_args(ContainerName))]
-CHOICES += [("none", name) for name in [*BROKERS][len(CHOICES) :]]
 
 
 def new(folder: Path, *arguments: str) -> Outcome:
@@ -33,6 +32,7 @@ def project(folder: Path, container: str, broker: str) -> tuple[Path, str]:
 def test_every_choice_has_a_set_up() -> None:
     assert get_args(ContainerName) == ("none", *CONTAINERS)
     assert get_args(BrokerName) == (*BROKERS,)
+    assert {broker for _, broker in CHOICES} == {*BROKERS}
 
 
 @pytest.mark.parametrize(("container", "broker"), CHOICES)
@@ -42,7 +42,7 @@ def test_a_new_project_passes_the_check_and_its_own_tests(
     folder, package = project(tmp_path, container, broker)
     checked = run(folder, "check", "--strict", f"{package}.app:app")
     assert (checked.code, checked.stdout.splitlines()[-1]) == (0, f"{package}.app:app: no errors, no warnings")
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     spec = importlib.util.spec_from_file_location("tests_of_the_project", folder / "tests" / "test_app.py")
     assert spec is not None
     assert spec.loader is not None
