@@ -99,8 +99,8 @@ def prove(folder: Path, address: str, database: DatabaseServer | None = None) ->
     say(f"\nDIATOR_SEED={SEED}")
     counts = Counter[str]()
     asyncio.run(database_of(address).create())
-    rewrites = {"auto_aof_rewrite_min_size": "1mb"}  # or it would read a long file after each kill
-    with RedisServer(durable=True, **rewrites) as broker, ExitStack() as stack:
+    redis = RedisServer(durable=True, auto_aof_rewrite_min_size="1mb")  # or it reads a long file after each kill
+    with redis as broker, ExitStack() as stack:
         asyncio.run(create_subscriptions(broker.url, address))
         running = stack.enter_context(processes(folder, broker.url, address))
         ensure_grows(folder, address, 20)
