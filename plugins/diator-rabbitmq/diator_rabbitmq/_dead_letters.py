@@ -56,7 +56,7 @@ class DeadLetters:
                 chosen = [one for one in some if one.id in wanted]
                 await self._link.store([self._replayed(one) for one in chosen] if replay else [])
                 for one in chosen:
-                    await acknowledge(channel, one.tag)
+                    await acknowledge(self._link, channel, one.tag)
                     removed.append(one.id)
                 if len(removed) == len(wanted):
                     break
@@ -87,7 +87,7 @@ class DeadLetters:
             properties = message.header.properties
             if properties.message_type == _MARK:
                 delivered: Any = message.delivery
-                await acknowledge(channel, int(delivered.delivery_tag))
+                await acknowledge(self._link, channel, int(delivered.delivery_tag))
                 is_all = properties.message_id == mark
             else:
                 some.append(StoredLetter(message))
@@ -114,7 +114,7 @@ class DeadLetters:
                 async with link.own_channel() as channel:
                     yield channel
                     # The answer to the second says that the first was done: closing a channel would not.
-                    await channel.basic_nack(0, multiple=True, wait=False)
+                    await link.call(channel.basic_nack(0, multiple=True, wait=False))
                     await link.call(channel.basic_cancel(self._name))
             finally:
                 async with link.own_channel() as channel:

@@ -47,7 +47,7 @@ class Link:
         """When queues that expire were declared, in time of the event loop."""
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Of what only one task of this connection may do at a time."""
-        self._is_lost = False
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._number = 0
         self._tasks: set[asyncio.Future[None]] = set()
         self._when_lost: list[Callable[[], None]] = []
@@ -73,7 +73,8 @@ class Link:
         self._lose()
 
     def _lose(self) -> None:
-        self._is_lost = True
+        if not self._lost.done():
+            self._lost.set_result(None)
         callbacks, self._when_lost = self._when_lost, []
         for call in callbacks:
             call()
@@ -85,12 +86,12 @@ class Link:
     @property
     def is_alive(self) -> bool:
         """Whether the connection is there, as far as is known."""
-        return not self._is_lost and self._connection.is_opened
+        return not self._lost.done() and self._connection.is_opened
 
     async def call(self, work: Awaitable[T]) -> T:
         """Wait for an answer of the server. Raises `~diator.BrokerError`; without an answer the connection is lost."""
         try:
-            return await answer(work, self.timeout)
+            return await answer(work, self.timeout, self._lost)
         except BrokerUnavailableError as error:
             if isinstance(error.__cause__, asyncio.TimeoutError):
                 self._lose()
@@ -138,7 +139,8 @@ class Link:
 
     async def put(self, messages: Sequence[Put], timeout: float | None = None) -> list[BaseException | None]:
         """Store messages, in order; return for each ``None``, or why it was not confirmed."""
-        channel: Any = await self._publishing_channel()
+        opened = await self._publishing_channel()
+        channel: Any = opened
         sending: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(
                 channel.basic_publish(
@@ -147,15 +149,23 @@ class Link:
             )
             for one in messages
         ]
-        try:
-            _, late = await asyncio.wait(sending, timeout=self.timeout if timeout is None else timeout)
+        everything = asyncio.gather(*sending, return_exceptions=True)
+        waiting: set[asyncio.Future[Any]] = {everything, self._lost}
+        try:  # the client would wait forever to write to a connection that is gone
+            await asyncio.wait(waiting, timeout=self._limit(timeout), return_when="FIRST_COMPLETED")
         finally:
-            for one in sending:
-                one.cancel()  # those that are not done
+            late = {one for one in sending if not one.done()}
+            everything.cancel()
         found = [asyncio.TimeoutError("no confirmation came") if one in late else failure_of(one) for one in sending]
         if any(isinstance(error, amqp.ChannelNotFoundEntity) for error in found):
             self.known.clear()
+        if late and self._publishing is opened:  # one that a restarting server has forgotten would never confirm
+            self._publishing = None
+            self.close_soon(opened)
         return found
+
+    def _limit(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout
 
     async def store(self, messages: Sequence[Put]) -> None:
         """Store messages, in order. Raises `~diator.BrokerError` if one was not confirmed."""
@@ -177,16 +187,19 @@ class Link:
             await answer(self._connection.close(), self.timeout)
 
 
-async def answer(work: Awaitable[T], timeout: float) -> T:
+async def answer(work: Awaitable[T], timeout: float, lost: "asyncio.Future[None] | None" = None) -> T:
     """Wait for an answer. Raises `~diator.BrokerError`, also where the client reports a lost connection as a cancel."""
     task = asyncio.ensure_future(work)
     try:
-        done, _ = await asyncio.wait([task], timeout=timeout)
+        waiting: set[asyncio.Future[Any]] = {task} if lost is None else {task, lost}
+        await asyncio.wait(waiting, timeout=timeout, return_when="FIRST_COMPLETED")
     except asyncio.CancelledError:
         task.cancel()
         raise
-    if not done:
+    if not task.done():
         task.cancel()
+        if lost is not None and lost.done():
+            raise BrokerUnavailableError("RabbitMQ: the connection was lost")
         text = f"RabbitMQ: no answer within {timeout:g} s"
         raise BrokerUnavailableError(text) from asyncio.TimeoutError()
     error = failure_of(task)

@@ -134,7 +134,7 @@ class Partition:
     async def _acknowledge_note(self, tag: int) -> None:
         if self._ledger is not None and not self._ledger.is_closed:
             with suppress(BrokerError):
-                await acknowledge(self._ledger, tag)
+                await acknowledge(self._link, self._ledger, tag)
 
     async def _load(self) -> None:
         """Read all notes, up to one that is written now, and begin to consume."""

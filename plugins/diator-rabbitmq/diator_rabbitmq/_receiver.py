@@ -11,7 +11,6 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from diator.brokers import shielded
 from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, RetryAfter, Settlement, Subscription
 from diator.errors import BrokerError
-from diator_rabbitmq._errors import translate
 from diator_rabbitmq._link import Link, Put
 from diator_rabbitmq._messages import Taken
 from diator_rabbitmq._topology import Topology
@@ -122,11 +121,8 @@ class RabbitReceiver(ABC):
 
     async def _acknowledge(self, link: Link, taken: Sequence[Taken]) -> None:
         """Acknowledge messages, and wait until the server has read that. Raises `~diator.BrokerError`."""
-        channels: dict[AbstractChannel, None] = {}
-        for one in taken:
-            await acknowledge(one.channel, one.tag)
-            channels[one.channel] = None
-        await asyncio.gather(*map(link.synchronize, channels))
+        await link.call(_acknowledge_all(taken))
+        await asyncio.gather(*map(link.synchronize, {one.channel: None for one in taken}))
 
     def _letters(self, changes: Iterable[Change]) -> Iterable[Put]:
         dead = self._topology.names.dead(self._subscription)
@@ -312,9 +308,11 @@ def on_closed(channel: AbstractChannel, call: Callable[[], None]) -> None:
     opened.closing.add_done_callback(lambda _: call())  # pyright: ignore[reportUnknownLambdaType]
 
 
-async def acknowledge(channel: AbstractChannel, tag: int) -> None:
+async def _acknowledge_all(taken: Sequence[Taken]) -> None:
+    for one in taken:
+        await one.channel.basic_ack(one.tag, wait=False)
+
+
+async def acknowledge(link: Link, channel: AbstractChannel, tag: int) -> None:
     """Acknowledge a message, without an answer. Raises `~diator.BrokerError`."""
-    try:
-        await channel.basic_ack(tag, wait=False)
-    except Exception as error:
-        raise translate(error) from error
+    await link.call(channel.basic_ack(tag, wait=False))

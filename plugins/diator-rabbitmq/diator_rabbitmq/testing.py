@@ -42,6 +42,8 @@ MISSING = (
 # Not /usr/sbin/rabbitmq-server of Debian, which switches to another user and insists on folders of the system.
 _PLACES = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server")
 _START_TIMEOUT = 120.0
+_STARTED = "completed with"
+"""What it says once it has started: it accepts connections before."""
 _QUIET = "+sbwt none +sbwtdcpu none +sbwtdio none"
 """Makes idle schedulers of Erlang sleep, instead of using a processor."""
 
@@ -97,7 +99,8 @@ class RabbitServer:
         return f"amqp://guest:guest@127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, and wait until it accepts connections."""
+        """Start it, and wait until it accepts connections and has all of its queues."""
+        starts = self.log().count(_STARTED)
         with Path(self._folder, "out").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the program that was found
                 [self._program],
@@ -109,7 +112,7 @@ class RabbitServer:
                 start_new_session=True,
             )
         ends = time.monotonic() + _START_TIMEOUT
-        while not self._answers():
+        while self.log().count(_STARTED) == starts or not self._answers():
             if self._process.poll() is not None or time.monotonic() > ends:
                 raise RuntimeError(f"rabbitmq-server did not start: {self.log()[-2000:]}")
             time.sleep(0.05)
@@ -141,7 +144,8 @@ class RabbitServer:
 
     def log(self) -> str:
         """Return what the server wrote."""
-        return Path(self._folder, "out").read_text(errors="replace")
+        written = Path(self._folder, "out")
+        return written.read_text(errors="replace") if written.exists() else ""
 
     def kill(self) -> None:
         """Kill it at once, as a crash does."""

@@ -1,14 +1,29 @@
 """The suite for brokers, on a real server."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
+import aiormq
 import pytest
 from diator_conformance import BrokerOptions, BrokerSuite
 from diator_rabbitmq import RabbitBroker
 from diator_rabbitmq.testing import MISSING, Proxy, is_missing, shared_server
 
+from diator.brokers import Subscription, Topic
+
 pytestmark = [pytest.mark.skipif(is_missing(), reason=MISSING), pytest.mark.once]
+
+
+class Recording(RabbitBroker):
+    """A broker that takes down the queues that it creates."""
+
+    created: ClassVar[set[str]] = set()
+
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
+        created = await super().apply(subscriptions, topics)
+        self.created.update(created)
+        return created
 
 
 class TestRabbitBroker(BrokerSuite):
@@ -24,7 +39,18 @@ class TestRabbitBroker(BrokerSuite):
             yield
 
     def make_broker(self, space: str, wanted: BrokerOptions) -> RabbitBroker:
-        return RabbitBroker(self.proxy.url, prefix=space)
+        return Recording(self.proxy.url, prefix=space, timeout=15.0)
+
+    async def clean_up(self, space: str) -> None:
+        """Delete the queues: a server that has thousands takes long to start."""
+        connection: Any = aiormq.Connection(self.server.url)
+        await connection.connect()
+        channel = await connection.channel()
+        mine = {name for name in Recording.created if name.startswith(f"{space}:")}
+        for name in mine:
+            await channel.queue_delete(name)
+        Recording.created -= mine
+        await connection.close()
 
     async def cut_connections(self) -> None:
         self.proxy.cut()
