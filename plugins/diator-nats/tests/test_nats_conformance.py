@@ -15,6 +15,7 @@ from nats.js.errors import NotFoundError
 
 class TestNatsBroker(BrokerSuite):
     case_timeout = 60.0
+    receive_timeout = 10.0
     max_examples = 12
     lives = 8
     server: ClassVar[NatsServer]
