@@ -20,7 +20,7 @@ async def publish(link: Link, topology: Topology, messages: Sequence[OutgoingMes
         await topology.exchanges(link, {one.topic for one in messages})
         puts = [await _put_of(link, topology, one) for one in messages]
         left = ends - asyncio.get_running_loop().time()
-        outcomes = await link.put(puts, max(0.0, left))
+        outcomes = await link.put(puts, min(max(0.0, left), link.timeout))
     except BrokerError as error:
         raise NotPublishedError(messages) from error
     if any(outcomes):
