@@ -22,6 +22,9 @@ _SAFE_MOVE = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-p
 _LONGEST_DELAY = 4_000_000_000
 _UNUSED = 3_600_000
 """Milliseconds that an empty queue of delayed messages is kept."""
+_REGISTERED = 1.0
+"""Seconds to wait after a quorum queue was declared: the server writes its register of them half a second later, and
+one that is killed before never opens the queue again."""
 _FRESH = 1_800.0
 """Seconds for which such a queue certainly exists after it was declared."""
 
@@ -62,6 +65,7 @@ class Topology:
             return []
         async with link.own_channel() as channel:
             await self._declare(link, channel, subscription)
+        await asyncio.sleep(_REGISTERED)
         return missing
 
     async def _declare(self, link: Link, channel: AbstractChannel, one: Subscription) -> None:
@@ -146,24 +150,36 @@ class Topology:
         """Return the queue in which messages of a subscription wait for so many seconds; it is created if needed."""
         step = _step(delay)
         name = self.names.of(f"wait{step}", one.name)
-        if _is_stale(link, name):
-            back = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.names.queue(one)}
-            async with link.own_channel() as channel:
-                await link.call(channel.queue_declare(name, durable=True, arguments=_waiting(step) | back))
+        async with link.locks[name]:
+            if _is_stale(link, name):
+                back = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.names.queue(one)}
+                async with link.own_channel() as channel:
+                    await self._declare_waiting(link, channel, name, step, back)
         return name
 
     async def scheduled(self, link: Link, topic: str, delay: float) -> str:
         """Return the exchange behind which messages of a topic wait; it is created if needed."""
         step = _step(delay)
         name = self.names.of(f"later{step}", topic)
-        if _is_stale(link, name):
-            async with link.own_channel() as channel:
-                back = {"x-dead-letter-exchange": await self.exchange(link, channel, topic)}
-                declared = channel.exchange_declare(name, exchange_type="fanout", durable=True, auto_delete=True)
-                await link.call(declared)
-                await link.call(channel.queue_declare(name, durable=True, arguments=_waiting(step) | back))
-                await link.call(channel.queue_bind(name, name))
+        async with link.locks[name]:
+            if _is_stale(link, name):
+                async with link.own_channel() as channel:
+                    back = {"x-dead-letter-exchange": await self.exchange(link, channel, topic)}
+                    await link.call(
+                        channel.exchange_declare(name, exchange_type="fanout", durable=True, auto_delete=True)
+                    )
+                    await self._declare_waiting(link, channel, name, step, back)
+                    await link.call(channel.queue_bind(name, name))
         return name
+
+    async def _declare_waiting(
+        self, link: Link, channel: AbstractChannel, name: str, step: int, back: dict[str, Any]
+    ) -> None:
+        is_new = await self.size(link, name) is None
+        await link.call(channel.queue_declare(name, durable=True, arguments=_waiting(step) | back))
+        if is_new:
+            await asyncio.sleep(_REGISTERED)
+        link.declared[name] = asyncio.get_running_loop().time()
 
     async def exchanges(self, link: Link, topics: Collection[str]) -> None:
         """Create the exchanges of topics that are not known. Raises `~diator.BrokerError`."""
@@ -183,12 +199,8 @@ def _step(delay: float) -> int:
 
 
 def _is_stale(link: Link, name: str) -> bool:
-    """Return whether a queue that expires has to be declared again, and note that it is."""
-    now = asyncio.get_running_loop().time()
-    if now - link.declared.get(name, -_FRESH) < _FRESH:
-        return False
-    link.declared[name] = now
-    return True
+    """Return whether a queue that expires has to be declared again."""
+    return asyncio.get_running_loop().time() - link.declared.get(name, -_FRESH) >= _FRESH
 
 
 def too_long(subscriptions: Sequence[Subscription]) -> Iterable[tuple[Subscription, str, str]]:
