@@ -220,7 +220,14 @@ WRONG: Mapping[str, tuple[Any, Callable[..., Any], Mapping[str, list[object]]]] 
     "testing": (
         Diator.testing,
         session_of,
-        {"broker": [], "replace": [5, "x", [1]], "delays": NO_FLAGS, "faults": [5, "x", True], "store": [5, "drop"]},
+        {
+            "broker": [],
+            "container": [],
+            "replace": [5, "x", [1]],
+            "delays": NO_FLAGS,
+            "faults": [5, "x", True],
+            "store": [5, "drop"],
+        },
     ),
     "readiness": (
         Diator.readiness,
@@ -344,6 +351,7 @@ FREE = {
     ("ServiceBusBroker", "topology"): "a port, for tests",
     ("readiness", "check"): "a function: see test_lifespan.py",
     ("testing", "broker"): "looked at when the session is entered, as is the app",
+    ("testing", "container"): "looked at when the session is entered, as is the app",
 }
 CASES = [
     pytest.param(make, option, value, id=f"{name}-{option}-{number}")

@@ -51,7 +51,7 @@ class Lane:
         return self._order[0] if self._order else None
 
     def is_overdue(self, before: float) -> bool:
-        """Return whether something should have come again before this time, and has not."""
+        """Return whether a message should have been redelivered before this time, and was not."""
         first = self.first_away()
         overdue = first is not None and self.away[first] < before
         return overdue or any(other.until < before for other in self.held.values())

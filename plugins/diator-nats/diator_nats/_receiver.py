@@ -22,7 +22,7 @@ logger = logging.getLogger("diator.nats")
 _FRESH = 0.7
 """What was not returned by a call is returned by the next one, if so large a part of its lease is left."""
 _OVERDUE = 1.0
-"""Seconds beyond a lease after which the server is asked about what should have come again, and has not."""
+"""Seconds beyond a lease after which the server is asked about messages that were not redelivered."""
 _BOOST = (32, 512)
 _GRACE = ACK_WAIT - 1.0
 _WAITS = (0.1, 1.0)
@@ -214,7 +214,7 @@ class NatsReceiver:
             await self._return_ready()  # all: the later ones of a key must not be delivered without
 
     async def _forget_settled(self, found: Sequence[Held]) -> None:
-        """Ask the server about what should have come again by now: it may have settled it, and its answer was lost."""
+        """Ask the server about messages that are overdue: it may have settled them, and its answer was lost."""
         before = self._loop.time() - self._lease - _OVERDUE
         for part in {one.part for one in found if (lane := self._lane_of(one)) and lane.is_overdue(before)}:
             info, owned = await self._subscriptions.info(self._subscription, part), self._owner.own(part)
@@ -330,7 +330,7 @@ class NatsReceiver:
         return late
 
     def _records(self, changes: Sequence[_Change]) -> list[Record]:
-        """Return what is to be known of messages: dead letters, and notes of those that come again."""
+        """Return what the state stream knows of messages: dead letters, and notes of redelivered ones."""
         records: list[Record] = []
         now = self._loop.time()
         for one, failures, deliveries, wait, failure in changes:
