@@ -205,10 +205,14 @@ class Connection:
 
     async def hear(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Listen to a subject. Raises `~diator.BrokerError`."""
+        client: Any = self.client  # whose `subscribe` has options without types
         try:
-            return await self.client.subscribe(subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
+            found: Subscription = await client.subscribe(
+                subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
+            )
         except FAILURES as error:
             raise translate(error) from error
+        return found
 
     async def tell(self, answers: Sequence[tuple[str, str, bytes]]) -> set[str]:
         """Acknowledge deliveries of consumers, and wait until the server has done it. Raises `~diator.BrokerError`.

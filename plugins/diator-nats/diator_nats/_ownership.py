@@ -198,7 +198,7 @@ class Ownership:
                 self._watched[part] = record, now
         free = [
             part
-            for part, (record, owner) in records.items()
+            for part, (_record, owner) in records.items()
             if part not in self.mine and (not owner or now - self._watched[part][1] > self._lease * OWN)
         ]
         # From another one on than others, who look at the same time.

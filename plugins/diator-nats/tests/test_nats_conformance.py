@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import nats
 import pytest
@@ -42,7 +42,7 @@ class TestNatsBroker(BrokerSuite):
         await asyncio.to_thread(self.server.start)
 
     async def clean_up(self, space: str) -> None:
-        client = await nats.connect(self.server.url)
+        client: Any = await nats.connect(self.server.url)  # pyright: ignore[reportUnknownMemberType]  # has no types
         for name in ("events", "state"):
             with contextlib.suppress(NotFoundError):
                 await client.jetstream().delete_stream(f"{space}_{name}")

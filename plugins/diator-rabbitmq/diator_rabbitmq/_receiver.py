@@ -296,10 +296,13 @@ def _change_of(taken: Taken, outcome: object) -> Change:
 
 async def open_channel(link: Link, bell: asyncio.Event) -> AbstractChannel:
     """Open a channel that rings when it is closed; the server closes one that asks for what is missing."""
-    channel = await link.channel()
+    channel: Any = await link.channel()
     on_closed(channel, bell.set)
-    channel.on_consumer_cancel_callbacks.add(lambda _: link.close_soon(channel))
-    return channel
+    # aiormq before 7.1, which is what Python 3.10 gets, does not report that the server has cancelled a consumer.
+    callbacks: set[Callable[[object], None]] = getattr(channel, "on_consumer_cancel_callbacks", set())
+    callbacks.add(lambda _: link.close_soon(channel))
+    opened: AbstractChannel = channel
+    return opened
 
 
 def on_closed(channel: AbstractChannel, call: Callable[[], None]) -> None:
