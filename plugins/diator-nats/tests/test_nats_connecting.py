@@ -50,8 +50,11 @@ async def works(broker: NatsBroker) -> None:
 
 async def is_rejected(broker: NatsBroker, *parts: str) -> None:
     """Connecting fails for good, and shows no secret."""
-    with pytest.raises(BrokerError) as raised:
-        await broker.connect()
+    for _ in range(20):  # the server says why and closes: now and then the client sees only that it has closed
+        with pytest.raises(BrokerError) as raised:
+            await broker.connect()
+        if not isinstance(raised.value, BrokerUnavailableError):
+            break
     await broker.aclose()
     assert not isinstance(raised.value, BrokerUnavailableError)
     text = f"{raised.value} {raised.value!r} {broker!r}"

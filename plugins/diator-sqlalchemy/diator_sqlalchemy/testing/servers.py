@@ -166,8 +166,13 @@ class PostgresServer(DatabaseServer):
     def kill(self) -> None:
         """Kill it with the processes of its connections, as the end of its machine does."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            pid = self._process.pid
+            # Each is in a session of its own, and ends a moment after the server by itself, which is too late.
+            listed = Path(f"/proc/{pid}/task/{pid}/children")
+            children = listed.read_text().split() if listed.exists() else []
+            for one in (pid, *map(int, children)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
         super().kill()
 
     def url(self, driver: str, database: str = "postgres", /) -> str:
