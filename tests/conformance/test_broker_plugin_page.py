@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from diator.brokers.find import GROUP
 from diator.brokers.port import BrokerCapability
 
@@ -25,6 +27,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.once  # takes long, and depends little on the Python
 def test_the_plugin_of_the_page_passes_the_suite(tmp_path: Path) -> None:
     plugin_and_suite = [block for block in blocks("python") if "Diator(" not in block]
     (tmp_path / "test_page.py").write_text("\n".join([*plugin_and_suite, SHORTER]), encoding="utf-8")
