@@ -12,6 +12,8 @@ from diator_nats import NatsBroker
 from diator_nats.testing import NatsServer, Proxy
 from nats.js.errors import NotFoundError
 
+pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
+
 
 class TestNatsBroker(BrokerSuite):
     case_timeout = 60.0
