@@ -49,12 +49,12 @@ class Notes:
         note = _Note(one.lane, failures, deliveries, one.number, time.time() + wait)
         return self._names.note(self._name, one.part, one.sequence), msgspec.json.encode(note), None
 
-    def forget(self, one: Held) -> Record:
+    def forget(self, part: str, sequence: int) -> Record:
         """Return the record that removes the note of a message: it is empty, and vanishes by itself."""
-        return self._names.note(self._name, one.part, one.sequence), b"", {"Nats-TTL": "1s"}
+        return self._names.note(self._name, part, sequence), b"", {"Nats-TTL": "1s"}
 
     async def read(self, connection: Connection, again: Sequence[Held]) -> list[Held]:
-        """Set the counts of messages that came before, and return those that are dead letters already."""
+        """Set the counts of redelivered messages, and return those that are dead letters already."""
         dead: list[Held] = []
         for start in range(0, len(again), _SOME):
             some = {str(one.sequence): one for one in again[start : start + _SOME]}
@@ -68,7 +68,8 @@ class Notes:
                 elif msg.data:
                     note = _notes.decode(msg.data)
                     one.is_noted, one.failures = True, note.failures
-                    one.deliveries = note.deliveries + one.number - note.number
+                    # A server that was killed may have forgotten deliveries, and then counts from one again.
+                    one.deliveries = note.deliveries + max(1, one.number - note.number)
         return dead
 
     async def all(self, connection: Connection) -> AsyncGenerator[Known, None]:

@@ -61,6 +61,13 @@ class Lane:
         self.held = {sequence: other for sequence, other in self.held.items() if sequence > floor}
         self.away = {sequence: due for sequence, due in self.away.items() if sequence > floor}
 
+    def forget_overdue(self, before: float) -> list[int]:
+        """Forget what should have been redelivered before this time, and was not; return the numbers."""
+        gone = [sequence for sequence, due in self.away.items() if due < before]
+        self.away = {sequence: due for sequence, due in self.away.items() if due >= before}
+        self.held = {sequence: other for sequence, other in self.held.items() if other.until >= before}
+        return gone
+
     def must_wait(self, one: Held, now: float, is_valid: Callable[[Held, float], bool]) -> float | None:
         """Return for how long one must wait for others of its key; ``None``: it may be delivered."""
         first = self.first_away()

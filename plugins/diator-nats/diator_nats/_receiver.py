@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from diator.brokers import shielded
 from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, RetryAfter, Settlement, Subscription
@@ -13,7 +13,7 @@ from diator_nats._connection import Connection, Record
 from diator_nats._dead_letters import pack
 from diator_nats._names import ALL, PARTITIONS, UNKEYED, decode, encode
 from diator_nats._notes import Notes
-from diator_nats._ownership import Lane, Ownership
+from diator_nats._ownership import Lane, Ownership, Partition
 from diator_nats._pulling import Held, Puller
 from diator_nats._subscriptions import ACK_WAIT, Subscriptions
 
@@ -23,6 +23,8 @@ _FRESH = 0.7
 """What was not returned by a call is returned by the next one, if so large a part of its lease is left."""
 _OVERDUE = 1.0
 """Seconds beyond a lease after which the server is asked about messages that were not redelivered."""
+_MARGIN = 50
+"""Deliveries beyond twice of what is pending after which a message that was not among them is not pending."""
 _BOOST = (32, 512)
 _GRACE = ACK_WAIT - 1.0
 _WAITS = (0.1, 1.0)
@@ -65,6 +67,8 @@ class NatsReceiver:
         self._longest_wait = min(_WAITS[1], lease / 5)
         self._expires = self._first_wait
         self._turn = 0
+        self._overdue: dict[str, tuple[Connection, Partition, int, float]] = {}
+        """Since which delivery, and when, messages of a partition are overdue."""
         self._boost: dict[str, int] = {}
         """How many to ask for in a partition where many wait for others of their key, so that they are soon passed."""
         self._admitting, self._settling = asyncio.Lock(), asyncio.Lock()
@@ -178,6 +182,11 @@ class NatsReceiver:
         first = lane.first_away() if lane else None
         return first is None or first > one.sequence
 
+    def _is_away(self, one: Held) -> bool:
+        """Return whether it has a note, though a server that was killed may count its deliveries from one again."""
+        lane = self._lane_of(one)
+        return lane is not None and one.sequence in lane.away
+
     def _lane_of(self, one: Held) -> Lane | None:
         owned = self._owner.own(one.part)
         return owned.lanes.get(one.lane) if owned else None
@@ -190,7 +199,7 @@ class NatsReceiver:
                 if now >= one.until and (owned := self._owner.own(one.part)):  # it is redelivered, before later ones
                     owned.lanes.setdefault(one.lane, Lane()).put_away(one.sequence, now + self._lease * _GRACE)
             found = [one for one in found if now < one.until]
-            again = [one for one in found if one.number > 1]
+            again = [one for one in found if one.number > 1 or self._is_away(one)]
             dead = await self._notes.read(connection, again) if again else []
             dead += [one for one in found if await self._is_older(one)]
             if dead:
@@ -215,12 +224,33 @@ class NatsReceiver:
 
     async def _forget_settled(self, found: Sequence[Held]) -> None:
         """Ask the server about messages that are overdue: it may have settled them, and its answer was lost."""
-        before = self._loop.time() - self._lease - _OVERDUE
+        now = self._loop.time()
+        before = now - self._lease - _OVERDUE
         for part in {one.part for one in found if (lane := self._lane_of(one)) and lane.is_overdue(before)}:
             info, owned = await self._subscriptions.info(self._subscription, part), self._owner.own(part)
-            if info is not None and owned is not None:
-                for lane in owned.lanes.values():
-                    lane.forget(info["ack_floor"]["stream_seq"])
+            if info is None or owned is None:
+                continue
+            for lane in owned.lanes.values():
+                lane.forget(info["ack_floor"]["stream_seq"])
+            if any(lane.is_overdue(before) for lane in owned.lanes.values()):
+                await self._forget_unknown(part, owned, info, now)
+
+    async def _forget_unknown(self, part: str, owned: Partition, info: Mapping[str, Any], now: float) -> None:
+        """Forget overdue messages which the server does not redeliver, though it has redelivered everything it has.
+
+        Its floor does not tell: it stands still while an earlier message is in flight.
+        """
+        connection, count = await self._access.connection(), info["delivered"]["consumer_seq"]
+        watched = self._overdue.get(part)
+        if watched is None or watched[0] is not connection or watched[1] is not owned:
+            self._overdue[part] = connection, owned, count, now
+            return
+        _, _, first, since = watched
+        if now - since > self._lease * ACK_WAIT + _OVERDUE and count - first > 2 * info["num_ack_pending"] + _MARGIN:
+            del self._overdue[part]
+            before = since - self._lease - _OVERDUE
+            gone = [sequence for lane in owned.lanes.values() for sequence in lane.forget_overdue(before)]
+            await connection.store([self._notes.forget(part, sequence) for sequence in gone])
 
     async def _is_older(self, one: Held) -> bool:
         """Return whether it was published before its topic was added to the subscription."""
@@ -343,7 +373,7 @@ class NatsReceiver:
             if wait is not None:
                 records.append(self._notes.write(one, failures, deliveries, wait))
             elif one.is_noted:
-                records.append(self._notes.forget(one))
+                records.append(self._notes.forget(one.part, one.sequence))
         return records
 
     def _settled(self, change: _Change) -> None:
