@@ -1,7 +1,7 @@
 """Proof with real processes: workers are killed, frozen and cut off, and the server is killed, while messages flow.
 
 The processes run `nats_shop.py`. Afterwards their notes are compared with what was promised. ``DIATOR_KILLS`` says how
-many faults there are.
+many faults there are, ``DIATOR_SEED`` which workers they meet.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from diator.brokers import DeadLetter, Subscription, Topic, dead_letters_of
 pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 
 KILLS = int(os.environ.get("DIATOR_KILLS", "4"))
+SEED = int(os.environ.get("DIATOR_SEED", "7"))
 BETWEEN = 40
 """So many messages are published before each fault."""
 CUSTOMERS = 12
@@ -151,7 +152,7 @@ async def until(check: Callable[[], bool], what: Callable[[], object]) -> None:
 
 async def test_no_fault_loses_or_reorders_events(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each confirmed event is handled by both handlers, in order by key, or is a dead letter."""
-    module, dice, faults = load(shop, monkeypatch), random.Random(7), Counter[str]()
+    module, dice, faults = load(shop, monkeypatch), random.Random(SEED), Counter[str]()
     async with module.app:
         await module.BROKER.apply(
             [one._replace(topics=(_topic(),), ordered=one.name == "shop.book") for one in SUBSCRIPTIONS]
