@@ -5,7 +5,7 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
@@ -121,11 +121,13 @@ async def test_a_handler_in_a_thread_may_block_on_another_one() -> None:
         assert await asyncio.gather(*(app.send(Go(20)) for _ in range(3))) == ["done"] * 3
 
 
-def threads_of_apps() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("diator")]
+@pytest.fixture
+def threads_of_apps() -> Callable[[], list[threading.Thread]]:
+    before = set(threading.enumerate())  # a program in a page of the documentation may have left one that lasts
+    return lambda: [one for one in set(threading.enumerate()) - before if one.name.startswith("diator")]
 
 
-async def test_threads_are_the_apps_own_and_end_with_it() -> None:
+async def test_threads_are_the_apps_own_and_end_with_it(threads_of_apps: Callable[[], list[threading.Thread]]) -> None:
     app, other, names = Diator(), Diator(), list[str]()
 
     for one in (app, other):
@@ -151,7 +153,7 @@ async def test_threads_are_the_apps_own_and_end_with_it() -> None:
 VARIABLE: ContextVar[str] = ContextVar("variable")
 
 
-async def test_the_end_waits_for_handlers_in_threads() -> None:
+async def test_the_end_waits_for_handlers_in_threads(threads_of_apps: Callable[[], list[threading.Thread]]) -> None:
     app, release, done = Diator(), threading.Event(), list[int]()
 
     @app.command(thread=True)
