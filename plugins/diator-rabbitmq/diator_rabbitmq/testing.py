@@ -229,11 +229,11 @@ class Proxy:
             pair = (client, server)
             self._pairs.add(pair)
             for source, target in (pair, pair[::-1]):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._pass_on, args=(source, target, pair), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # also where it was cut by now
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while data := source.recv(65_536):
                 target.sendall(data)
         self._end(pair)
