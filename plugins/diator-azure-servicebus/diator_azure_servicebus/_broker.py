@@ -194,7 +194,7 @@ class ServiceBusBroker:
 
     def _open_client(self) -> NamespaceClient:
         if self._client is None:
-            raise BrokerError("the broker is not connected; call `connect` before")
+            raise BrokerError("the broker is not connected; call `connect` first")
         return self._client
 
     # Messages.
@@ -211,7 +211,7 @@ class ServiceBusBroker:
         if not messages:
             return
         if self._client is None:
-            raise NotPublishedError(messages) from BrokerError("the broker is not connected; call `connect` before")
+            raise NotPublishedError(messages) from BrokerError("the broker is not connected; call `connect` first")
         await self._publisher.publish(messages, timeout)
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:

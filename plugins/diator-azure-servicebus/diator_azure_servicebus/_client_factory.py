@@ -33,7 +33,7 @@ class ClientFactory:
         elif isinstance(given, str):
             _check_name(given)
         elif not isinstance(given, (Variable, ServiceBusClient)):
-            raise _no_namespace(f"{given!r} is no namespace")
+            raise _no_namespace(f"{given!r} is not a namespace")
 
     @property
     def namespace(self) -> str:
@@ -99,7 +99,7 @@ def _identity(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         text = "a namespace without a connection string needs credentials, and azure-identity is not installed"
-        fix = 'install it: pip install "diator-azure-servicebus[identity]", or give a connection string or credential'
+        fix = 'install it: uv add "diator-azure-servicebus[identity]", or pass a connection string or credential'
         raise ConfigurationError([Problem("broker", text, fix)]) from error
 
 
@@ -115,7 +115,7 @@ def _from_environment(variable: str) -> str:
     value = os.environ.get(variable, "")
     if not value:
         text = f"the broker's address names the environment variable {variable!r}, which is not set, or empty"
-        raise ConfigurationError([Problem("broker-url", text, "put the connection string of the namespace there")])
+        raise ConfigurationError([Problem("broker-url", text, "set it to the connection string of the namespace")])
     _check(value, f" in the environment variable {variable!r}")
     return value
 
@@ -126,14 +126,16 @@ def _check(connection_string: str, where: str = "") -> None:
     except ValueError as error:
         raise _no_namespace(f"the connection string{where} can't be used: {error}") from error
     if "entitypath=" in connection_string.lower():
-        raise _no_namespace(f"the connection string{where} is of one entity (it has EntityPath), not of the namespace")
+        raise _no_namespace(
+            f"the connection string{where} is of one entity (it has EntityPath); expected that of a namespace"
+        )
 
 
 def _check_name(name: str) -> None:
     if not name or any(character in name for character in "/ ?#@:"):
-        raise _no_namespace(f"{name!r} is no name of a namespace")
+        raise _no_namespace(f"{name!r} is not the name of a namespace")
 
 
 def _no_namespace(text: str) -> ConfigurationError:
-    fix = "give its name, such as 'my-namespace', its connection string, or an azure.servicebus.aio.ServiceBusClient"
+    fix = "pass its name, such as 'my-namespace', its connection string, or an azure.servicebus.aio.ServiceBusClient"
     return ConfigurationError([Problem("broker", text, fix)])

@@ -34,7 +34,7 @@ def entities_of(app: Diator) -> Sequence[Entity]:
     inspect_app(app)
     brokerage = messaging_of(app)
     if brokerage is None or not isinstance(brokerage.broker, ServiceBusBroker):
-        raise LoadError(f"{app!r} has no ServiceBusBroker, so it needs nothing in Service Bus")
+        raise LoadError(f"{app!r} has no ServiceBusBroker, so it needs no entities in Service Bus")
     catalog = brokerage.catalog
     return brokerage.broker.entities([one.subscription for one in catalog.configs], catalog.topics)
 

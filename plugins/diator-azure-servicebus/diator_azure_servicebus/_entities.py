@@ -122,8 +122,8 @@ class EntityPlanner:
             if other.what != owner.what and owner.subscription not in refused:
                 refused.update((owner.subscription,) if owner.subscription else ())
                 text = f"{owner.what} and {other.what} would share the entity {owner.path!r} of Service Bus"
-                alike = "" if owner.path == other.path else ": Service Bus tells no capitals from small letters"
-                yield ValidationIssue(text, f"give one another name{alike}", owner.subscription)
+                alike = "" if owner.path == other.path else ": Service Bus ignores case"
+                yield ValidationIssue(text, f"rename one{alike}", owner.subscription)
 
     def _owners(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic]) -> "Iterator[_Owner]":
         for topic in (*topics, *(topic for one in subscriptions for topic in one.topics)):
@@ -138,7 +138,7 @@ class EntityPlanner:
         for one in subscriptions:
             if len(one.topics) > 1:
                 names = ", ".join(topic.name for topic in one.topics)
-                text = f"{one.name!r} has several topics ({names}), where each is a queue of its own (layout='queues')"
+                text = f"{one.name!r} has several topics ({names}), but each is a separate queue (layout='queues')"
                 yield ValidationIssue(text, "use layout='topics', or a handler for each", one.name)
             for topic in one.topics:
                 other = owners.setdefault(topic.name, one.name)

@@ -236,8 +236,8 @@ def _check(entity: Entity, there: Any) -> None:
     _check_sessions(entity, bool(there.requires_session))
     lock = there.lock_duration
     if isinstance(lock, timedelta) and lock.total_seconds() < entity.lock_seconds:
-        text = f"queue {entity.name!r} locks messages for {lock.total_seconds():g} s, and the broker has"
-        fix = f"give lease={lock.total_seconds():g}, or the queue a longer lock duration"
+        text = f"queue {entity.name!r} locks messages for {lock.total_seconds():g} s, but the broker has"
+        fix = f"set lease={lock.total_seconds():g}, or raise the lock duration of the queue"
         raise BrokerError(f"{text} lease={entity.lock_seconds:g}; {fix}")
 
 
@@ -261,4 +261,4 @@ def _translated(error: AzureError, path: str) -> BrokerError:
 
 def _cannot_create(entities: Collection[Entity]) -> BrokerError:
     names = ", ".join(repr(entity.path) for entity in entities)
-    return BrokerError(f"Service Bus lacks {names}, and can't be told to create them over this connection; {PLAN}")
+    return BrokerError(f"Service Bus lacks {names}, and Diator cannot create entities over this connection; {PLAN}")

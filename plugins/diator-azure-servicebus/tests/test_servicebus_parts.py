@@ -128,7 +128,7 @@ class TestSettings:
         assert "secret" not in text
 
     def test_what_is_no_namespace_is_refused(self) -> None:
-        assert "is no namespace" in refusal_of(lambda: ServiceBusBroker(5))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert "is not a namespace" in refusal_of(lambda: ServiceBusBroker(5))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         assert "connection string can't be used" in refusal_of(lambda: ServiceBusBroker("Endpoint=nothing"))
 
     def test_a_client_that_is_ready_is_taken(self) -> None:
@@ -137,7 +137,7 @@ class TestSettings:
 
     async def test_without_azure_identity_the_error_names_the_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
-        with pytest.raises(ConfigurationError, match=r"pip install .*diator-azure-servicebus\[identity\]"):
+        with pytest.raises(ConfigurationError, match=r"uv add .*diator-azure-servicebus\[identity\]"):
             await ServiceBusBroker("shop").connect()
 
 
@@ -372,8 +372,8 @@ class TestEntities:
         refusals = list(broker.validate([MAIL, loud, Subscription("orders", (BILLS,))], [ORDERS]))
         assert [refusal.subscription for refusal in refusals] == ["SHOP.mail", "orders"]
         assert "would share the entity" in refusals[0].text
-        assert "no capitals" in refusals[0].fix
-        assert "no capitals" not in refusals[1].fix
+        assert "ignores case" in refusals[0].fix
+        assert "ignores case" not in refusals[1].fix
 
     def test_no_handler_takes_the_queue_for_retries_of_another(self) -> None:
         retry = Subscription("shop.mail.retry", (BILLS,))
