@@ -88,7 +88,7 @@ def run(
     if reload:
         run_reloading(sys.argv[1:], grace)
     if as_worker is not None:
-        end_with_parent(grace)
+        end_with_parent(as_worker, grace)
     where = read_address(health)
     set_up(log_level, as_json=json_logs, handled=log_handled, worker=as_worker and as_worker.number)
 

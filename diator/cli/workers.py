@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -59,11 +60,12 @@ class WorkerProcess(NamedTuple):
         return f"{self.number}:{self.folder}"
 
 
-def end_with_parent(grace: float) -> None:
+def end_with_parent(worker: WorkerProcess, grace: float) -> None:
     """End this process when its parent has ended, even if that was killed: the pipe that is its stdin closes then."""
 
     def watch() -> None:
         os.read(0, 1)
+        shutil.rmtree(worker.folder, ignore_errors=True)  # what is open there goes on; each worker may be the first
         logger.warning("the parent process has ended without stopping this worker, which stops now")
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace + _KILL_AFTER)

@@ -34,10 +34,13 @@ async def lifespan(app):
         raise BrokerError("no access")
     yield
     if os.path.exists("lingers"):
-        print("lingering")
+        say("lingering")
         time.sleep(60)
 
 app = Diator("meetings", broker=os.environ["REDIS"], lifespan=lifespan)
+
+def say(text: str) -> None:
+    print(text + "\\n", end="")  # one write: the workers share the pipe
 
 @app.readiness
 async def database() -> None:
@@ -51,11 +54,11 @@ class Joined(NotificationEvent):
 
 @app.on_event(concurrency=1)
 async def note(event: Joined) -> None:
-    print(f"began {event.number} in {os.getpid()}")
+    say(f"began {event.number} in {os.getpid()}")
     if str(event.number) == os.environ.get("HANGS"):
         time.sleep(60)
-    await asyncio.sleep(0.05)
-    print(f"handled {event.number} in {os.getpid()}")
+    await asyncio.sleep(1 if str(event.number) == os.environ.get("SLOW") else 0.05)
+    say(f"handled {event.number} in {os.getpid()}")
 """
 
 
@@ -76,7 +79,7 @@ def workers(folder: Path, server: RedisServer, *options: str, **environment: str
     """Run two workers on a broker of their own."""
     write(folder, APP)
     broker = f"{server.url}?prefix={folder.name}"
-    with running(folder, "--workers", "2", *options, REDIS=broker, **environment) as parent:
+    with running(folder, "--workers", "2", *options, REDIS=broker, TMPDIR=str(folder), **environment) as parent:
         try:
             yield parent
         finally:
@@ -236,12 +239,20 @@ def test_a_worker_that_does_not_stop_in_time_is_killed(tmp_path: Path, server: R
     assert not any(map(is_alive, pids(parent).values()))
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path: Path, server: RedisServer) -> None:
-    with workers(tmp_path, server) as parent:
+def test_workers_finish_and_leave_no_files_when_their_parent_is_killed(tmp_path: Path, server: RedisServer) -> None:
+    with workers(tmp_path, server, "--health", "127.0.0.1:0", SLOW="3") as parent:
         started(parent)
         children = pids(parent)
+        assert len(list(tmp_path.glob("diator-*"))) == 1
+        publish(tmp_path, server, 3)
+        parent.wait_for("began 3")
         parent.process.kill()
+        parent.wait_for("handled 3")
         until(lambda: not any(map(is_alive, children.values())), parent)
+    assert not list(tmp_path.glob("diator-*"))
+    ended = "the parent process has ended without stopping this worker, which stops now"
+    assert sum(ended in line for line in parent.err) == 2
+    assert not [line for line in parent.err if "Traceback" in line or " ERROR " in line]
 
 
 def test_a_broker_in_memory_takes_one_worker_only(tmp_path: Path) -> None:
