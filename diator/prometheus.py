@@ -7,6 +7,7 @@ as a web application, passes ``Diator(..., hooks=[PrometheusMetrics()])``, and s
 
 from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
+from typing import Generic, TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -20,6 +21,21 @@ _UNKNOWN = "unknown"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
 
 
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+
+class _ByLabels(dict[tuple[str | None, ...], _Metric], Generic[_Metric]):
+    """The children of a metric by their labels, as many as it has: ``labels()`` takes longer than counting."""
+
+    def __init__(self, metric: _Metric) -> None:
+        super().__init__()
+        self._metric: _Metric = metric
+
+    def __missing__(self, labels: tuple[str | None, ...]) -> _Metric:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
 class PrometheusMetrics(Hooks):
     """Counts and measures what happens to brokered events, in ``registry``, the global one unless given.
 
@@ -30,30 +46,46 @@ class PrometheusMetrics(Hooks):
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         labels = ("subscription", "type")
-        self._handled = Counter("diator_handled", "Runs of handlers that have succeeded.", labels, registry=registry)
-        self._failed = Counter("diator_failed", "Runs of handlers that have failed.", labels, registry=registry)
-        self._retried = Counter("diator_retried", "Messages that are delivered again.", labels, registry=registry)
-        self._dead_lettered = Counter(
-            "diator_dead_lettered", "Messages that became dead letters.", labels, registry=registry
+        self._handled = _ByLabels(
+            Counter("diator_handled", "Runs of handlers that have succeeded.", labels, registry=registry)
         )
-        self._seconds = Histogram(
-            "diator_handler_duration_seconds",
-            "Seconds that runs of handlers took.",
-            labels,
-            registry=registry,
-            buckets=_SECONDS,
+        self._failed = _ByLabels(
+            Counter("diator_failed", "Runs of handlers that have failed.", labels, registry=registry)
         )
-        self._in_flight = Gauge(
-            "diator_in_flight", "Handlers that run.", ("subscription",), registry=registry, multiprocess_mode="livesum"
+        self._retried = _ByLabels(
+            Counter("diator_retried", "Messages that are delivered again.", labels, registry=registry)
         )
-        self._lease_losses = Counter(
-            "diator_lease_losses",
-            "Outcomes that were discarded: the lease was lost.",
-            ("subscription",),
-            registry=registry,
+        self._dead_lettered = _ByLabels(
+            Counter("diator_dead_lettered", "Messages that became dead letters.", labels, registry=registry)
         )
-        self._published = Counter(
-            "diator_published", "Messages that the broker was asked to take.", ("topic",), registry=registry
+        self._seconds = _ByLabels(
+            Histogram(
+                "diator_handler_duration_seconds",
+                "Seconds that runs of handlers took.",
+                labels,
+                registry=registry,
+                buckets=_SECONDS,
+            )
+        )
+        self._in_flight = _ByLabels(
+            Gauge(
+                "diator_in_flight",
+                "Handlers that run.",
+                ("subscription",),
+                registry=registry,
+                multiprocess_mode="livesum",
+            )
+        )
+        self._lease_losses = _ByLabels(
+            Counter(
+                "diator_lease_losses",
+                "Outcomes that were discarded: the lease was lost.",
+                ("subscription",),
+                registry=registry,
+            )
+        )
+        self._published = _ByLabels(
+            Counter("diator_published", "Messages that the broker was asked to take.", ("topic",), registry=registry)
         )
         self._publish_errors = Counter("diator_publish_errors", "Attempts to publish that failed.", registry=registry)
 
@@ -62,18 +94,18 @@ class PrometheusMetrics(Hooks):
 
         ``types`` are the wire names of its events. ``diator run`` does it by itself.
         """
-        self._in_flight.labels(subscription)
-        self._lease_losses.labels(subscription)
-        self._dead_lettered.labels(subscription, _UNKNOWN)
+        self._in_flight[subscription,]  # to look up a child is to show it
+        self._lease_losses[subscription,]
+        self._dead_lettered[subscription, _UNKNOWN]
         for name in types:
             for metric in (self._handled, self._failed, self._retried, self._dead_lettered, self._seconds):
-                metric.labels(subscription, name)
+                metric[subscription, name]
 
     @contextmanager
     def publishing(self, details: Publishing, /) -> Generator[None]:
         """Count what is published."""
         for message in details.messages:
-            self._published.labels(message.topic).inc()
+            self._published[message.topic,].inc()
         with self._publish_errors.count_exceptions(BaseException):
             yield
 
@@ -81,23 +113,23 @@ class PrometheusMetrics(Hooks):
         """Count what runs in a worker."""
         if details.delivery is None:
             return None
-        return self._in_flight.labels(details.context.subscription).track_inprogress()
+        return self._in_flight[details.context.subscription,].track_inprogress()
 
     def handled(self, details: Handled, /) -> None:
         """Count and measure a run of a handler."""
         labels = (details.subscription, details.message_type)
-        (self._handled if details.error is None else self._failed).labels(*labels).inc()
-        self._seconds.labels(*labels).observe(details.seconds)
+        (self._handled if details.error is None else self._failed)[labels].inc()
+        self._seconds[labels].observe(details.seconds)
 
     def retried(self, details: Retried, /) -> None:
         """Count a retry."""
-        self._retried.labels(details.subscription, details.message_type or _UNKNOWN).inc()
+        self._retried[details.subscription, details.message_type or _UNKNOWN].inc()
 
     def dead_lettered(self, details: DeadLettered, /) -> None:
         """Count a dead letter."""
-        self._dead_lettered.labels(details.subscription, details.message_type or _UNKNOWN).inc()
+        self._dead_lettered[details.subscription, details.message_type or _UNKNOWN].inc()
 
     def settled(self, details: Settled, /) -> None:
         """Count a lost lease."""
         if details.lease_lost:
-            self._lease_losses.labels(details.subscription).inc()
+            self._lease_losses[details.subscription,].inc()
