@@ -3,11 +3,8 @@
 It prints a table and writes RESULTS-servicebus.md; it ends with 1 where a target is missed.
 """
 
-import argparse
 import asyncio
 import contextlib
-import gc
-import platform
 import subprocess
 import sys
 import time
@@ -23,28 +20,19 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBu
 from diator_azure_servicebus import ServiceBusBroker
 from msgspec.json import Decoder
 
-from benchmarks.redis.matches import Match, Measure
+from benchmarks.contest import Match, Measure, compete, conclude, options_of, run, system
 from benchmarks.redis.message import BATCH, PAUSE, Counter, Joined, Spent, Watch, encode, joined
-from benchmarks.report import table
 from diator import Diator, Hooks
 from diator.hooks import Settled
 
 RESULTS = Path(__file__).parent / "RESULTS-servicebus.md"
 ROUNDS = 5
-TEXT = """\
+HEAD = """\
 # Results over Service Bus
 
-Written by `python -m benchmarks.servicebus`, on {python} ({system}), azure-servicebus {sdk}.
+Written by `python -m benchmarks.servicebus`, on {system}, azure-servicebus {sdk}.
 The server is `servicebus-test-server`, in a process of its own. The
-[README](README.md#over-service-bus) says how each figure comes about.
-
-{table}
-
-## Verdict
-
-{verdict}
-"""
-HEAD = ("what", "against", "limit", "measured", "", "Diator", "the other", "in processor time")
+[README](README.md#over-service-bus) says how each figure comes about."""
 TOPIC, QUEUE = "bench.joined", "bench.handle"
 ENTITIES = (
     f"--topic={TOPIC}",
@@ -361,7 +349,7 @@ def _run(measure: Callable[[str, int], Awaitable[Spent]]) -> Measure:
         await empty(string)
         return await measure(string, count)
 
-    return lambda string, count: asyncio.run(work(string, count))
+    return run(work)
 
 
 _RECEIVE = "receive_messages of 100, all completed at the same time"
@@ -435,45 +423,12 @@ def server() -> Generator[str]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.servicebus", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="run everything briefly, judge nothing, write nothing")
-    parser.add_argument("--only", default="", metavar="TEXT", help="measure only rows that have this text")
-    options = parser.parse_args()
+    options = options_of("benchmarks.servicebus", __doc__)
     matches = [match for match in MATCHES if options.only in match.what]
     with server() as string:
-        for number in range(1 if options.quick else ROUNDS):
-            for match in matches:  # they take turns, so that none has a bad minute alone
-                _play(match, string, number, options.quick)
-    missed = [match for match in matches if match.missed]
-    text = TEXT.format(
-        python=f"{platform.python_implementation()} {platform.python_version()}",
-        system=f"{platform.system()} {platform.machine()}",
-        sdk=version("azure-servicebus"),
-        table=table(HEAD, [match.cells(judged=not options.quick) for match in matches]),
-        verdict="Not judged." if options.quick else "\n".join(map(_told, missed)) or "Every target is met.",
-    )
-    print(text)
-    if options.quick:
-        return 0
-    if not options.only:
-        RESULTS.write_text(text)
-    return 1 if missed else 0
-
-
-def _play(match: Match, string: str, number: int, quick: bool) -> None:
-    """Measure both sides once, who comes first by turns."""
-    sides = [(match.ours, match.count), (match.theirs, match.their_count or match.count)]
-    spent: dict[int, Spent] = {}
-    for side in (0, 1) if number % 2 else (1, 0):
-        measure, count = sides[side]
-        gc.collect()
-        spent[side] = measure(string, BATCH if quick else count)
-    match.spent.append((spent[0], spent[1]))
-    print(f"round {number + 1}: {match.what} / {match.against}: {match.ratios[-1]:.2f}", file=sys.stderr)
-
-
-def _told(match: Match) -> str:
-    return f"- missed: {match.what}: {match.ratio:.2f}, {match.limit_in_words}"
+        compete(matches, string, options, ROUNDS, quick_count=BATCH)
+    head = HEAD.format(system=system(), sdk=version("azure-servicebus"))
+    return conclude(matches, head, options, RESULTS)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from diator.message_brokers.protocol import Message
 from diator.message_brokers.redis import RedisMessageBroker
 from redis.asyncio import Redis
 
-from benchmarks.peers.over_redis import COUNT, MESSAGE, URL, Countdown
+from benchmarks.peers.over_broker import COUNT, MESSAGE, URL, Countdown
 
 
 async def main() -> None:

@@ -10,7 +10,7 @@ import threading
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
-from benchmarks.peers.over_redis import COUNT, MESSAGE, URL, Countdown
+from benchmarks.peers.over_broker import COUNT, MESSAGE, URL, Countdown
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from faststream.redis import Redis, RedisBroker, StreamSub
 
-from benchmarks.peers.over_redis import COUNT, MESSAGE, URL, Countdown
+from benchmarks.peers.over_broker import COUNT, MESSAGE, URL, Countdown
 
 
 @dataclass

@@ -12,7 +12,7 @@ import redis
 from taskiq.api import run_receiver_task
 from taskiq_redis import RedisStreamBroker
 
-from benchmarks.peers.over_redis import COUNT, MESSAGE, URL, Countdown
+from benchmarks.peers.over_broker import COUNT, MESSAGE, URL, Countdown
 
 
 async def main() -> None:

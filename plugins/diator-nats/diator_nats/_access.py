@@ -52,17 +52,22 @@ class Access:
         if connection is not None:
             await connection.close()
 
+    @property
+    def opened(self) -> Connection | None:
+        """The connection, if it is open, as far as is known."""
+        return self._connection if self._connection is not None and self._connection.is_open else None
+
     async def connection(self) -> Connection:
         """Return a connection that is open, as far as is known. Raises `~diator.BrokerError`."""
-        if self._connection is not None and self._connection.is_open:
-            return self._connection
+        if (opened := self.opened) is not None:
+            return opened
         if self._lock is None:
             raise BrokerError("the broker is not connected: call connect() first")
         async with self._lock:
-            if self._connection is None or not self._connection.is_open:
+            if (opened := self.opened) is None:
                 self._connection = None
-                self._connection = await self._open()
-        return self._connection
+                opened = self._connection = await self._open()
+        return opened
 
     async def _open(self) -> Connection:
         connection = Connection(self.timeout)

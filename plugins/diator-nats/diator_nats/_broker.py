@@ -164,7 +164,10 @@ class NatsBroker:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         try:
-            connection = await asyncio.wait_for(self._opened().connection(), timeout)
+            access = self._opened()
+            connection = access.opened  # mostly; to wait with a time limit takes a task
+            if connection is None:
+                connection = await asyncio.wait_for(access.connection(), timeout)
         except (BrokerError, *FAILURES) as error:
             raise NotPublishedError(messages) from translate(error)
         outcomes = await connection.put(map(self._record, messages), end - loop.time())

@@ -265,7 +265,15 @@ class _Call:
         """Wait for the answers, of which some may have come while others were sent."""
         self.is_sent = True
         if self.left:
-            await asyncio.wait([self.done], timeout=timeout)
+            timer = self.done.get_loop().call_later(timeout, self._stop)  # much cheaper than `asyncio.wait`
+            try:
+                await self.done
+            finally:
+                timer.cancel()
+
+    def _stop(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
 
     def end(self, at: int, outcome: int | BrokerError) -> None:
         if self.outcomes[at] is None:

@@ -1,4 +1,4 @@
-"""What the drivers over Redis share: they get an address and a number of messages, and print seconds for a message."""
+"""What the drivers over brokers share: they get an address and a count of messages, and print seconds for a message."""
 
 import json
 import os
