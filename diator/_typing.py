@@ -162,16 +162,23 @@ class Decorators:
     def command(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417 - see the overloads
         """Register the one handler of a command: ``@app.command`` above a function or a class with ``handle``.
 
-        The first parameter is the command, the others are dependencies; the function is returned unchanged::
+        The first parameter is the command. The container resolves the others by their hints; Diator itself provides
+        `Publish`, `Context` and `Diator`. ``await app.send(command)`` runs the handler in a unit of work::
 
             @app.command
-            async def join_meeting(command: JoinMeeting, meetings: Meetings, publish: Publish[UserJoined]) -> int: ...
+            async def join_meeting(command: JoinMeeting, meetings: Meetings, publish: Publish[UserJoined]) -> int:
+                publish(UserJoined(command.user))
+                return await meetings.add(command.user)
 
-        ``@app.command(JoinMeeting)`` lets type checkers compare the result with that of the command.
+        The decorator returns the function unchanged, so a test can call it directly. With ``@app.command(JoinMeeting)``
+        type checkers also compare its result with that of the command.
 
         Args:
-            timeout: Seconds after which the unit of work is cancelled and ``TimeoutError`` raised.
-            thread: Whether a sync handler runs in a thread; otherwise it blocks the event loop.
+            timeout: Seconds after which the unit of work is cancelled and ``TimeoutError`` raised; no limit by default.
+            thread: Whether a sync handler runs in a thread; by default it blocks the event loop.
+
+        Raises `ConfigurationError` for an unknown or invalid option, and after the app has started. Other mistakes,
+        such as a second handler of the command, are reported by ``app.check()`` and at startup.
         """
         return _decorator(self, "command", target, more, options)
 
@@ -186,16 +193,24 @@ class Decorators:
     @overload
     def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
     def query(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417
-        """Register the one handler of a query: ``@app.query``, as `command` does for commands.
+        """Register the one handler of a query: ``@app.query`` above a function or a class with ``handle``.
 
-        An async generator is read row by row, with ``async with app.stream(query) as rows``::
+        The first parameter is the query. The container resolves the others by their hints. ``await app.send(query)``
+        returns the result::
 
             @app.query
-            async def find_meeting(query: FindMeeting, meetings: Meetings) -> Meeting | None: ...
+            async def find_meeting(query: FindMeeting, meetings: Meetings) -> Meeting | None:
+                return await meetings.get(query.meeting_id)
+
+        A handler may be an async generator; ``async with app.stream(query) as rows`` reads its rows one by one. A query
+        changes nothing, so its handler can't publish events.
 
         Args:
-            timeout: Seconds after which the unit of work is cancelled and ``TimeoutError`` raised.
-            thread: Whether a sync handler runs in a thread; otherwise it blocks the event loop.
+            timeout: Seconds after which the unit of work is cancelled and ``TimeoutError`` raised; no limit by default.
+            thread: Whether a sync handler runs in a thread; by default it blocks the event loop.
+
+        Raises `ConfigurationError` for an unknown or invalid option, and after the app has started. Other mistakes,
+        such as a second handler of the query, are reported by ``app.check()`` and at startup.
         """
         return _decorator(self, "query", target, more, options)
 
@@ -214,24 +229,32 @@ class Decorators:
     def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417
         """Register a handler of an event, of a union of events, or of a base class of events: ``@app.on_event``.
 
-        The first parameter is the event, the others are dependencies; the function is returned unchanged::
+        The first parameter is the event. The container resolves the others by their hints::
 
             @app.on_event(subscription="meetings.send-welcome", retry=Retry(attempts=3))
-            async def send_welcome(event: UserJoined, mailer: Mailer) -> None: ...
+            async def send_welcome(event: UserJoined, mailer: Mailer) -> None:
+                await mailer.welcome(event.user)
 
-        Handlers of domain events run in the unit of work that published the event. Each handler of a notification or
-        ECST event is a subscription at the broker, with retries and dead letters of its own.
+        An event may have any number of handlers. Handlers of a domain event run in the unit of work that published it,
+        and an error in one of them fails the command. Each handler of a notification or ECST event is a subscription
+        at the broker, with retries and dead letters of its own; a worker runs it, at least once per message.
+
+        All options but ``thread`` are for notification and ECST events.
 
         Args:
-            thread: Whether a sync handler runs in a thread; otherwise it blocks the event loop.
+            thread: Whether a sync handler runs in a thread; by default it blocks the event loop.
             subscription: The name of the subscription, ``{app}.{handler}`` by default. Messages that wait under an old
                 name stay there after a change.
-            retry: How often the handler is tried, and after what delays.
-            concurrency: How many messages the handler runs for at the same time in one worker.
-            timeout: Seconds after which one run is cancelled and counts as failed.
+            retry: How often the handler is tried, and after what delays; by default as the app says.
+            concurrency: How many messages the handler runs for at the same time in one worker; by default as the app
+                says.
+            timeout: Seconds after which one run is cancelled and counts as failed; by default as the app says.
             ordered: False gives up the order by key.
             delivery: ``"at-most-once"`` accepts a broker that may lose messages.
             once: Whether the inbox of the app's store skips messages that were handled before. By default it does for
                 handlers that use the session of the store.
+
+        Raises `ConfigurationError` for an unknown or invalid option, and after the app has started. Other mistakes,
+        such as two subscriptions of one name, are reported by ``app.check()`` and at startup.
         """
         return _decorator(self, "on_event", target, more, options)

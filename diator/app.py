@@ -36,10 +36,15 @@ class Diator(Lifecycle, ReadinessChecks):
 
         app = Diator("meetings", container=container, broker="redis://localhost:6379")
 
+        @app.command
+        async def join_meeting(command: JoinMeeting) -> int: ...
+
         async with app:
             await app.send(JoinMeeting("ann"))
 
-    It belongs to one event loop at a time, and may be entered again later.
+    ``async with app`` starts it: it checks all handlers and their dependencies, and connects to the broker. ``diator
+    run module:app`` starts it with a worker, which handles brokered events. It belongs to one event loop at a time, and
+    may be entered again later.
 
     Args:
         name: Tells apps apart, and begins the names of its subscriptions. Needed with a broker.
@@ -59,6 +64,9 @@ class Diator(Lifecycle, ReadinessChecks):
         relay: Whether this process publishes what is in the store; if false, ``diator relay module:app`` has to.
         lifespan: An async context manager that gets the app, as in Starlette. It is entered when the app has started,
             and left before it ends, so ``app.send`` works in both halves. The worker runs inside it.
+
+    Raises `ConfigurationError` for an invalid option. Starting it raises the same with all mistakes in its handlers,
+    each with file, line and fix.
     """
 
     def __init__(

@@ -41,8 +41,14 @@ NO_HEADERS: Mapping[str, str] = Headers()
 class Context:
     """Ids and headers of the message that is being handled: a handler gets it as a parameter, ``context: Context``.
 
-    It is plain data: it can be copied, compared, pickled and turned into a dict. A domain event has the context of the
-    command that published it.
+    For example::
+
+        @app.on_event
+        async def charge(event: OrderPlaced, context: Context, payments: Payments) -> None:
+            await payments.charge(event.order_id, idempotency_key=context.message_id)
+
+    It is plain data: it can be copied, compared, pickled and turned into a dict. The message id of a brokered event is
+    the same at each attempt. A domain event has the context of the command that published it.
     """
 
     message_id: str
@@ -81,8 +87,11 @@ class Publish(Protocol[E_contra]):
 
     Domain events are handled after the handler has returned, in its unit of work. Notification and ECST events are
     sent to the broker once the unit of work has completed, or commit with it if the app has a store.
-    ``publish(event, after=60)`` delays a brokered event; ``headers=`` travel with it. In a test, pass a
-    `diator.testing.FakePublish`.
+    ``publish(event, after=60)`` delays a brokered event by seconds; ``headers=`` travel with it. Type checkers accept
+    the events of the hint only. In a test, pass a `diator.testing.FakePublish`.
+
+    A call raises `UndeclaredEventError` for an event that the hint does not name, and `LatePublishError` after the
+    handler has returned. If the broker does not accept the events, ``app.send`` raises `PublishError`.
     """
 
     @overload

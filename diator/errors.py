@@ -235,7 +235,18 @@ class UnreadableMessageError(DiatorError):
 
 
 class Reject(Exception):  # noqa: N818 - an order, not an error
-    """Raised by a handler of a brokered event: dead-letter the message at once, with this reason."""
+    """Raised by a handler of a brokered event: dead-letter the message at once, with this reason.
+
+    For a message that no later attempt can handle::
+
+        @app.on_event
+        async def charge(event: OrderPlaced, orders: Orders) -> None:
+            if not await orders.exists(event.order_id):
+                raise Reject(f"order {event.order_id} does not exist")
+
+    ``diator dead-letters`` lists it with the reason, and replays it once the cause is fixed. Outside a handler of a
+    brokered event it is an error like any other. `RetryLater` asks for another attempt instead.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

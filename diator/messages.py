@@ -42,6 +42,10 @@ class Command(Request[R_co]):
         @dataclass(frozen=True)
         class JoinMeeting(Command[int]):
             user: str
+
+        number = await app.send(JoinMeeting("ann"))  # an int, for type checkers too
+
+    ``@app.command`` registers the handler.
     """
 
     __slots__ = ()
@@ -55,7 +59,16 @@ class Command(Request[R_co]):
 class Query(Request[R_co]):
     """A request that changes nothing, handled by exactly one handler: ``class FindMeeting(Query[Meeting | None])``.
 
-    The type argument is what ``await app.send(...)`` returns, or the type of one row for ``app.stream``.
+    The type argument is what ``await app.send(...)`` returns, or the type of one row for ``app.stream``. The class is
+    a dataclass, an attrs class, a pydantic model or a msgspec struct::
+
+        @dataclass(frozen=True)
+        class FindMeeting(Query[Meeting | None]):
+            meeting_id: int
+
+        meeting = await app.send(FindMeeting(7))
+
+    ``@app.query`` registers the handler, which can't publish events.
     """
 
     __slots__ = ()
@@ -84,7 +97,17 @@ class DomainEvent(Event):
 class NotificationEvent(Event):
     """An event that is published to the message broker and carries ids only: what happened, and to what.
 
-    Each handler, here or in another app, has a subscription of its own. ``@contract`` sets its name on the wire.
+    Each handler, here or in another app, has a subscription of its own, with retries and dead letters. `contract` sets
+    the name on the wire, and the field that orders delivery::
+
+        @contract("meetings.user-joined", key="meeting_id")
+        @dataclass(frozen=True)
+        class UserJoined(NotificationEvent):
+            meeting_id: int
+            user_id: int
+
+    A handler publishes it with `Publish`, other code with ``await app.publish(event)``; ``@app.on_event`` registers its
+    handlers. An event that carries the data its handlers need is an `ECSTEvent`.
     """
 
     __slots__ = ()
@@ -121,13 +144,27 @@ class Contract(NamedTuple):
 def contract(
     name: str, /, *, version: int = 1, key: str | None = None, aliases: Iterable[str] = (), topic: str | None = None
 ) -> Callable[[type[BrokeredT]], type[BrokeredT]]:
-    """Give a brokered event its stable wire name: ``@contract("meetings.user-joined", version=2, key="meeting_id")``.
+    """Name a brokered event on the wire, so that its class can be renamed or moved.
 
-    ``key`` names the field that orders delivery, ``aliases`` are former names that are still read, and the topic is
-    the wire name unless given. Without a contract the name of the class serves.
+    For example::
 
-    Raises `ConfigurationError` for a name that is empty or holds white space, for a version below 1, where ``key`` is
-    no field of the class, and on a class that is no notification or ECST event.
+        @contract("meetings.user-joined", key="meeting_id")
+        @dataclass(frozen=True)
+        class UserJoined(NotificationEvent):
+            meeting_id: int
+            user_id: int
+
+    Without it, the wire name is the name of the class.
+
+    Args:
+        name: The wire name, such as ``"meetings.user-joined"``. Programs that read the event depend on it.
+        version: The version of the fields, from 1 up. Increase it with a change that old readers can't read.
+        key: The field that orders delivery: handlers receive events with the same value one at a time and in order.
+        aliases: Former wire names, under which events are still read.
+        topic: The topic at the broker; by default the wire name.
+
+    Raises `ConfigurationError` for a name that is empty or contains white space, a version below 1, a key that is not
+    a field of the class, and a class that is not a notification or ECST event.
     """
     location = location_in_frame(caller())
     problems = [Problem("contract", *found, location) for found in _wrong_terms(name, version, key, aliases, topic)]

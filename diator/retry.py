@@ -11,6 +11,11 @@ from diator.options import SECONDS, Rule, is_count, is_iterable, is_number, requ
 class Retry:
     """A policy for brokered events: ``Retry(attempts=5, delay=1.0, never=(ValidationError,))``.
 
+    The app's policy is ``Diator(..., retry=Retry(...))``; a handler may have its own::
+
+        @app.on_event(retry=Retry(attempts=3, delay=10.0))  # again after about 10 s and 20 s
+        async def send_welcome(event: UserJoined, mailer: Mailer) -> None: ...
+
     After the last attempt, and after an error that is never retried, the message becomes a dead letter. A handler may
     also raise `RetryLater` to name the delay, or `Reject` to dead-letter the message at once.
 
