@@ -42,9 +42,9 @@ class Diator(Lifecycle, ReadinessChecks):
         async with app:
             await app.send(JoinMeeting("ann"))
 
-    ``async with app`` starts it: it checks all handlers and their dependencies, and connects to the broker. ``diator
-    run module:app`` starts it with a worker, which handles brokered events. It belongs to one event loop at a time, and
-    may be entered again later.
+    ``async with app`` starts it: it checks all handlers and their dependencies, and connects to the broker.
+    ``diator run module:app`` starts it with a worker, which handles brokered events. It belongs to one event loop at a
+    time, and may be entered again later.
 
     Args:
         name: Tells apps apart, and begins the names of its subscriptions. Needed with a broker.

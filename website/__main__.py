@@ -3,6 +3,7 @@
 It needs Python 3.11 or newer. The site is written to ``.site/html``.
 """
 
+import argparse
 import subprocess
 import sys
 
@@ -29,11 +30,13 @@ def run(*arguments: str) -> int:
 
 def main() -> int:
     """Build or serve, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m website", description="Build the documentation site, or serve it.")
+    help_text = "build writes the site to .site/html (default); serve shows it at http://localhost:8000"
+    parser.add_argument("action", nargs="?", choices=["build", "serve"], default="build", help=help_text)
+    action = parser.parse_args().action
     prepare()
-    if sys.argv[1:] == ["serve"]:
+    if action == "serve":
         return run("serve")
-    if sys.argv[1:]:
-        sys.exit(f"unknown arguments {sys.argv[1:]!r}: expected nothing, to build the site, or 'serve'")
     status = run("build", "--strict", "--clean")
     foreign = list(foreign_addresses(SITE / "html"))
     sys.stderr.writelines(f"{problem}\n" for problem in foreign)

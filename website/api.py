@@ -1,6 +1,7 @@
 """Writes the reference from docstrings: a page for each public module, with the names in its ``__all__``."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,9 @@ WITHOUT_PAGE = {"diator.cli", "servicebus_test_server"}
 
 _Object = griffe.Object | griffe.Alias
 _CODE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
+_ARGUMENTS = re.compile(r"^Args:\n((?: {4}.*\n?)+)", re.MULTILINE)
+_INDENTED = re.compile(r"^ {4}.*\n?(?:\n* {4}.*\n?)*", re.MULTILINE)
+_FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def public_modules() -> dict[str, griffe.Module]:
@@ -104,8 +108,18 @@ class Pages:
             )
             return f"[{found[0]}]({place})" if place and whole != title else found[0]
 
-        blocks = (block if block.startswith("    ") else _CODE.sub(linked, block) for block in plain.split("\n\n"))
-        return "\n\n".join(blocks)
+        prose = _INDENTED.sub(_fenced, _ARGUMENTS.sub(_listed_arguments, plain))
+        return "".join(part if part.startswith("```") else _CODE.sub(linked, part) for part in _FENCED.split(prose))
+
+
+def _listed_arguments(section: re.Match[str]) -> str:
+    """Return the section ``Args:`` of a docstring as a list."""
+    entries = re.sub(r"^ {4}(\w+): ", r"- `\1`: ", section[1], flags=re.MULTILINE)
+    return re.sub(r"^ {8}", "  ", entries, flags=re.MULTILINE)
+
+
+def _fenced(example: re.Match[str]) -> str:
+    return f"```python\n{textwrap.dedent(example[0]).strip()}\n```\n"
 
 
 def _first_paragraph(docstring: griffe.Docstring | None) -> str:

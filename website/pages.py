@@ -62,8 +62,8 @@ def navigation(pages: Path) -> str:
 def _sections(pages: Path, parent: str) -> "Iterator[Mapping[str, Entries | str]]":
     for folder, title in SECTIONS.items():
         if str(PurePosixPath(folder).parent) == (parent or ".") and (pages / folder).is_dir():
-            files = sorted(path.relative_to(pages).as_posix() for path in (pages / folder).glob("*.md"))
-            files.sort(key=lambda path: not path.endswith("/index.md"))
+            files = [path.relative_to(pages).as_posix() for path in (pages / folder).glob("*.md")]
+            files.sort(key=lambda path: (not path.endswith("/index.md"), path.removesuffix(".md")))
             yield {title: [*({_title(pages / path): path} for path in files), *_sections(pages, folder)]}
 
 

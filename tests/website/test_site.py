@@ -89,6 +89,20 @@ def test_reference_shows_signatures_errors_and_links(pages: Path) -> None:
     assert "Bases: [`DiatorError`](diator.md#DiatorError)" in page
 
 
+def test_reference_shows_examples_as_python_and_arguments_as_a_list(pages: Path) -> None:
+    page = (pages / "reference" / "api" / "diator.md").read_text(encoding="utf-8")
+    entry = page.partition("### `Diator.command` {")[2].partition("###")[0]
+    assert "```python\n@app.command\nasync def join_meeting(" in entry
+    assert "\n- `timeout`: Seconds " in entry
+    assert "Args:" not in page
+
+
+def test_reference_begins_with_the_core(pages: Path) -> None:
+    listed = re.findall(r'"reference/api/([^"]+)\.md"', navigation(pages))
+    assert listed == sorted(listed)
+    assert listed[0] == "diator"
+
+
 @pytest.mark.parametrize(
     "html",
     [
