@@ -158,7 +158,7 @@ def contract(
 
     Args:
         name: The wire name, such as ``"meetings.user-joined"``. Programs that read the event depend on it.
-        version: The version of the fields, from 1 up. It travels with the event; an error names it if the data does not fit.
+        version: The version of the fields, from 1 up. It travels with the event, for error messages.
         key: The field that orders delivery: handlers receive events with the same value one at a time and in order.
         aliases: Former wire names, under which events are still read.
         topic: The topic at the broker; by default the wire name.
