@@ -395,6 +395,7 @@ def test_nats_keeps_the_order_of_a_key_the_dead_letters_and_what_is_due_later() 
     ]
 
 
+@pytest.mark.once
 def test_an_application_that_is_killed_loses_no_order_and_bills_none_twice() -> None:
     assert output_of("15_outbox_survives_kill.py").splitlines() == ["killed 2 times", "30 orders were billed once"]
 

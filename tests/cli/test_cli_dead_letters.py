@@ -284,6 +284,7 @@ sys.exit(pty.spawn([sys.executable, "-m", "diator", *sys.argv[1:]]) >> 8)
 """
 
 
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
 @pytest.mark.parametrize(("answer", "code", "said"), [("y", 0, "Purged 1 dead letter"), ("n", 1, "Aborted")])
 def test_at_a_terminal_it_asks_first(tmp_path: Path, answer: str, code: int, said: str) -> None:

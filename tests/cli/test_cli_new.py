@@ -165,6 +165,7 @@ sys.exit(pty.spawn([sys.executable, "-m", "diator", "new", *sys.argv[1:]]) >> 8)
 """
 
 
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
 def test_at_a_terminal_it_asks_for_what_no_option_names(tmp_path: Path) -> None:
     done = execute(tmp_path, "-c", ASKED, "shop", text="pigeon\ndishka\nredis\n")

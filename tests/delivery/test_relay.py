@@ -328,6 +328,7 @@ def test_rows_that_wait_do_not_starve_those_behind_them(tmp_path: Path, key: str
     starving(tmp_path)
 
 
+@pytest.mark.once
 @with_bench
 async def test_more_keys_that_fail_than_one_read_can_leave_out(bench: Bench) -> None:
     await bench.store.write([message(f"{number}") for number in range(7000)])

@@ -107,10 +107,12 @@ class TestPsycopg(OnPostgreSQL):
     where = "postgresql-psycopg-AsyncConnection"
 
 
+@pytest.mark.once
 class TestPsycopgSession(OnPostgreSQL):
     where = "postgresql-psycopg-Session"
 
 
+@pytest.mark.once
 class TestMariaDB(WithoutNotifications):
     where = "mysql-asyncmy-AsyncSession"
 
