@@ -3,11 +3,9 @@
 import asyncio
 import configparser
 import json
-import os
 import re
 import shlex
 import socket
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -167,10 +165,8 @@ def test_rabbitmq_with_the_configuration_and_the_user_of_its_page_serves_an_app_
     text = (DOCS / "rabbitmq-in-production.md").read_text()
     (conf,) = blocks(text, "text")
     with rabbitmq.RabbitServer(dict(line.split(" = ") for line in conf.splitlines()[1:])) as server:
-        tool = str(Path(rabbitmq.find_server() or "").with_name("rabbitmqctl"))
-        environment = os.environ | server._environment()  # pyright: ignore[reportPrivateUsage]
         for line in re.findall(r"^\$ rabbitmqctl (.*)$", text, re.MULTILINE):
-            subprocess.run([tool, *shlex.split(line)], env=environment, check=True, capture_output=True)
+            server.ctl(*shlex.split(line))
         asyncio.run(do_all_that_apps_workers_and_operators_do(f"amqp://shop:secret@127.0.0.1:{server.port}/shop"))
 
 

@@ -5,7 +5,7 @@ down) with `activity` (what goes over the broker), `attach` (how an app is watch
 `session_messaging` (its broker until then), `recording` (which joins them), and `session` (which adds a worker, and
 waiting) with `unsettled` (what it raises). `faults` says what may happen to deliveries, `faulty_broker` with
 `faulty_receiver` and `late_deliveries` has it happen, and `minimizing` finds the fewest that break a test. `plugin` is
-for pytest.
+for pytest, and `servers` for the tests of plugins.
 """
 
 from diator.testing.entries import Entry

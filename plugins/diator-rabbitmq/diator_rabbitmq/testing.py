@@ -9,26 +9,14 @@
 """
 
 import atexit
-import contextlib
 import functools
 import os
-import random
-import shutil
-import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
-if sys.version_info >= (3, 11):
-    from typing import Self
-else:
-    from typing_extensions import Self
+from diator.testing import servers
 
 SERVER_VARIABLE = "DIATOR_TEST_RABBITMQ_SERVER"
 """An environment variable with the path of a ``rabbitmq-server`` program."""
@@ -41,7 +29,7 @@ MISSING = (
 
 # Not /usr/sbin/rabbitmq-server of Debian, which switches to another user and insists on folders of the system.
 _PLACES = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server")
-_START_TIMEOUT = 120.0
+_PORTS = range(22_000, 30_000)
 _STARTED = "completed with"
 """What it says once it has started: it accepts connections before."""
 _QUIET = "+sbwt none +sbwtdcpu none +sbwtdio none"
@@ -69,7 +57,7 @@ def shared_server() -> "RabbitServer":
     return server
 
 
-class RabbitServer:
+class RabbitServer(servers.Server):
     """A RabbitMQ server of one's own, which keeps what it has when it is killed.
 
     Args:
@@ -80,13 +68,27 @@ class RabbitServer:
         program = find_server()
         if program is None:
             raise FileNotFoundError(MISSING)
-        self._program = program
-        self._folder = tempfile.mkdtemp(prefix="diator-rabbitmq-")
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port, self._nodes_port = _free_port(), _free_port()
+        super().__init__("rabbitmq")
+        self._program = Path(program)
+        self.port = servers.free_port(_PORTS)
         lines = {**(config or {}), "log.file.level": "warning"}
-        Path(self._folder, "rabbit.conf").write_text("".join(f"{name} = {value}\n" for name, value in lines.items()))
-        Path(self._folder, "enabled").write_text("[].")
+        (self.folder / "rabbit.conf").write_text("".join(f"{name} = {value}\n" for name, value in lines.items()))
+        (self.folder / "enabled").write_text("[].")
+        self._environment = os.environ | {
+            "HOME": str(self.folder),  # has the cookie of Erlang
+            "RABBITMQ_NODENAME": f"diator{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(servers.free_port(_PORTS)),
+            "RABBITMQ_MNESIA_BASE": f"{self.folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{self.folder}/logs",
+            "RABBITMQ_PID_FILE": f"{self.folder}/pid",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self.folder}/enabled",
+            "RABBITMQ_CONFIG_FILE": f"{self.folder}/rabbit.conf",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _QUIET,
+        }
+        self._starts = 0
         try:
             self.start()
         except BaseException:
@@ -98,43 +100,23 @@ class RabbitServer:
         """The address of the server."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it, and wait until it accepts connections and has all of its queues."""
-        starts = self.log().count(_STARTED)
-        with Path(self._folder, "out").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the program that was found
-                [self._program],
-                cwd=self._folder,  # where a crash dump goes
-                env=os.environ | self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        ends = time.monotonic() + _START_TIMEOUT
-        while self.log().count(_STARTED) == starts or not self._answers():
-            if self._process.poll() is not None or time.monotonic() > ends:
-                raise RuntimeError(f"rabbitmq-server did not start: {self.log()[-2000:]}")
-            time.sleep(0.05)
+    def ctl(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` on the server; return what it prints.
 
-    def _environment(self) -> dict[str, str]:
-        folder = self._folder
-        return {
-            "HOME": folder,  # has the cookie of Erlang
-            "RABBITMQ_NODENAME": f"diator{self.port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(self._nodes_port),
-            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
-            "RABBITMQ_LOG_BASE": f"{folder}/log",
-            "RABBITMQ_PID_FILE": f"{folder}/pid",
-            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled",
-            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbit.conf",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _QUIET,
-        }
+        Raises `subprocess.CalledProcessError` if it fails.
+        """
+        command = [str(self._program.with_name("rabbitmqctl")), *arguments]
+        return subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True).stdout  # noqa: S603 - beside the program that was found
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        self._starts = self.log().count(_STARTED)
+        # The folder is where a crash dump goes.
+        return self._run([str(self._program)], cwd=self.folder, env=self._environment)
 
     def _answers(self) -> bool:
+        """Return whether it accepts connections and has all of its queues."""
+        if self.log().count(_STARTED) == self._starts:
+            return False
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")
@@ -142,122 +124,11 @@ class RabbitServer:
         except OSError:
             return False
 
-    def log(self) -> str:
-        """Return what the server wrote."""
-        written = Path(self._folder, "out")
-        return written.read_text(errors="replace") if written.exists() else ""
 
-    def kill(self) -> None:
-        """Kill it at once, as a crash does."""
-        if self._process is not None:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def restart(self) -> None:
-        """Kill it and start it again, at the same address."""
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """Stop its processes: it keeps its connections, and answers nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it continue."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)  # a script, Erlang, and its helpers
-
-    def close(self) -> None:
-        """Kill it, and delete what it kept."""
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _free_port() -> int:
-    """Return a port that no client takes while the server is stopped: systems give clients those from 32,768 on."""
-    while True:
-        port = random.randrange(22_000, 30_000)  # noqa: S311 - hides nothing
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-class Proxy:
+class Proxy(servers.Proxy):
     """Passes TCP connections on to a server, and cuts them when told to."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def url(self) -> str:
         """The address of the proxy."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}"
-
-    def cut(self) -> None:
-        """Cut all connections."""
-        for pair in list(self._pairs):
-            self._end(pair)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                _close(client)
-                continue
-            pair = (client, server)
-            self._pairs.add(pair)
-            for source, target in (pair, pair[::-1]):
-                threading.Thread(target=self._pass_on, args=(source, target, pair), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
-        with contextlib.suppress(OSError):  # also where it was cut by now
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while data := source.recv(65_536):
-                target.sendall(data)
-        self._end(pair)
-
-    def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        self._pairs.discard(pair)
-        for one in pair:
-            _close(one)
-
-    def close(self) -> None:
-        """Cut all, and listen no more."""
-        _close(self._listener)
-        self.cut()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _close(one: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
-    one.close()

