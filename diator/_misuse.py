@@ -93,7 +93,8 @@ class _Missing:
     def __get__(self, owner: object, cls: type) -> NoReturn:
         who = f"type object {cls.__name__!r}" if owner is None else f"{cls.__name__!r} object"
         text = f"{who} has no attribute {self._name!r}; {MEANT[self._name]}"
-        raise AttributeError(text, name=self._name, obj=cls if owner is None else owner)
+        # without `obj`, or the interpreter adds its own guess, such as "Did you mean: 'events'?"
+        raise AttributeError(text, name=self._name)
 
 
 class NamedOtherwise:

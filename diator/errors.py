@@ -222,7 +222,7 @@ class PublishError(DiatorError):
         if self.permanent:
             return "fix the cause first: the broker would reject them again"
         if self.unsent:
-            return "publish the events in `unsent` again when the broker is available"
+            return "publish the events in the `unsent` of this error again when the broker is available"
         return "the events in `unknown` may have arrived: published again, they may be handled twice"
 
 

@@ -295,6 +295,20 @@ def test_a_message_that_can_not_be_made(cls: Any) -> None:
     assert [problem.code for problem in problems] == ["message-fields"]
     assert cls.__name__ in problems[0].text
     assert ("abstract" if cls is Abstract else "@dataclass") in problems[0].text + problems[0].fix
+    assert problems[0].location is not None
+    assert problems[0].location.file == __file__
+
+
+class NoFields(NotificationEvent):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_a_brokered_event_with_a_constructor_of_its_own_is_told_to_be_a_dataclass() -> None:
+    app = Diator("shop", broker="memory://")
+    app.publishes(NoFields)
+    problem = next(one for one in app.check() if one.code == "not-serializable")
+    assert problem.fix == "put @dataclass(frozen=True) above class NoFields"
 
 
 def test_an_event_without_dataclass_wherever_it_is_named() -> None:
@@ -375,8 +389,9 @@ def test_a_message_in_the_place_of_a_middleware() -> None:
     [("run", "diator run"), ("start", "async with app"), ("event", "@app.on_event"), ("emit", "publish")],
 )
 def test_names_that_other_frameworks_have(name: str, how: str) -> None:
-    with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*{how}"):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*{how}") as caught:
         getattr(Diator(), name)
+    assert caught.value.obj is None  # or Python adds its own guess, such as "Did you mean: 'events'?"
     assert not hasattr(Diator(), "__wrapped__")
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
         getattr(Router(), "nonsense")  # noqa: B009

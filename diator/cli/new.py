@@ -70,7 +70,7 @@ def _ask(what: str, choices: tuple[T, ...]) -> T:
 def _package_of(name: str) -> str:
     """Return the name of the Python package, or end with exit code 2 if the name of the project allows none."""
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
-        close = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")
+        close = re.sub(r"[^a-z0-9]+", "-", name.lower()).lstrip("-0123456789").rstrip("-")
         exit_usage_error(
             f"{name!r} can't name a project: expected lower-case letters, digits, and single hyphens or underscores "
             f"between them, beginning with a letter; write {close or 'meeting-room'}"

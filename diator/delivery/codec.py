@@ -17,7 +17,7 @@ from typing_extensions import get_type_hints
 from diator.delivery.differences import differences, fields_of, reason_of
 from diator.delivery.models import Model
 from diator.delivery.samples import samples
-from diator.delivery.structs import Struct
+from diator.delivery.structs import NO_DATA_CLASS, Struct
 from diator.engine.hints import format_hint
 
 ENCODABLE = "publish text that UTF-8 can encode: replace half characters, such as those that os.fsdecode() returns"
@@ -56,7 +56,9 @@ def codec_of(cls: Any) -> Codec:
         raise UnserialisableError(text, _REMEDY) from error
     wrong = library.wrong or _trial(format_hint(cls), library)
     if wrong:
-        raise UnserialisableError(", ".join(wrong), _REMEDY)
+        is_plain = wrong == [NO_DATA_CLASS]
+        fix = f"put @dataclass(frozen=True) above class {(get_origin(cls) or cls).__name__}" if is_plain else _REMEDY
+        raise UnserialisableError(", ".join(wrong), fix)
     return Codec(_proving(format_hint(cls), library), library.read)
 
 

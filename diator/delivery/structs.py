@@ -17,6 +17,7 @@ from diator.engine.hints import format_hint
 _encoder = msgspec.json.Encoder()
 _NO_KEYS = "bool none union collection list set frozenset tuple vartuple namedtuple dict typeddict struct dataclass"
 """What the keys of a JSON object can't stand for; all of them are texts there."""
+NO_DATA_CLASS = "it is not a dataclass, attrs class, msgspec struct or pydantic model"
 
 
 class Struct:
@@ -31,7 +32,7 @@ class Struct:
         self.is_exact = exact_check(info)
         """Tells of most events that they need not be read again before they leave."""
         if isinstance(info, inspect.CustomType):
-            self.wrong = ["it is not a dataclass, attrs class, msgspec struct or pydantic model"]
+            self.wrong = [NO_DATA_CLASS]
         self.schema: dict[str, Any] | None = None
         with suppress(Exception):  # any error, such as of two classes with one name: there is no trial then
             self.schema = msgspec.json.schema(cls)

@@ -6,6 +6,7 @@ from typing import Any
 
 from typing_extensions import Format, get_annotations
 
+from diator._locations import location_of_class
 from diator.engine.hints import format_hint
 from diator.errors import Problem
 from diator.messages import Message, Request
@@ -23,11 +24,12 @@ def message_problems(classes: Iterable[type[Message]]) -> Iterator[Problem]:
                 f"that takes it"
             )
             fix = f"put @dataclass(frozen=True) above class {cls.__name__}, or annotate constants as ClassVar"
-            yield Problem("message-fields", text, fix)
+            yield Problem("message-fields", text, fix, location_of_class(cls))
         elif (abstract := _abstract(cls)) and issubclass(cls, Request):
             missing = ", ".join(abstract)
             text = f"{format_hint(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
-            yield Problem("message-fields", text, "register the handler for a concrete subclass")
+            fix = "register the handler for a concrete subclass"
+            yield Problem("message-fields", text, fix, location_of_class(cls))
 
 
 def _abstract(cls: type) -> list[str]:

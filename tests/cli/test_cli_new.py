@@ -113,6 +113,7 @@ def test_the_names_of_project_and_package_stand_in_its_files(tmp_path: Path) -> 
         ("", "'' can't name a project: expected lower-case letters, digits, and single hyphens.*; write meeting-room"),
         ("1shop", "beginning with a letter; write shop"),
         ("Shop", "write shop"),
+        ("Shop2", "write shop2$"),
         ("my shop", "write my-shop"),
         ("a--b", "write a-b"),
         ("../shop", "write shop"),

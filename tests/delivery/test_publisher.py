@@ -261,7 +261,7 @@ async def test_publish_error_counts_unsent_and_unknown_events_and_says_that_chan
             False,
             BrokerUnavailableError("amqp:socket-error."),
             "could not publish 1 event (Sent): amqp:socket-error",
-            "publish the events in `unsent` again when the broker is available",
+            "publish the events in the `unsent` of this error again when the broker is available",
         ),
         (
             True,
