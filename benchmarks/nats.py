@@ -303,9 +303,10 @@ def main() -> int:
 
 
 async def _version(url: str) -> str:
-    async with stream_reader(url) as reader:
-        found = reader._nc.connected_server_version
-        return f"{found.major}.{found.minor}.{found.patch}"
+    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]
+    found = client.connected_server_version
+    await client.close()
+    return f"{found.major}.{found.minor}.{found.patch}"
 
 
 if __name__ == "__main__":
