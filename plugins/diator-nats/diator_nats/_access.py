@@ -1,7 +1,7 @@
 """Access to the server for all parts of a broker: its connection, and the two streams of its prefix."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diator.errors import BrokerError, BrokerUnavailableError
@@ -31,10 +31,13 @@ class Access:
     """Opens a connection when there is none, and creates what all need."""
 
     # Any: options of nats-py.
-    def __init__(self, names: Names, options: Mapping[str, Any], timeout: float, window: float, replicas: int) -> None:
+    def __init__(
+        self, names: Names, options: Callable[[], Mapping[str, Any]], timeout: float, window: float, replicas: int
+    ) -> None:
         self.names, self.timeout = names, timeout
         self._options, self._window, self._replicas = options, window, replicas
         self._connection: Connection | None = None
+        self._lost: list[Connection] = []
         self._lock: asyncio.Lock | None = None
 
     @property
@@ -48,9 +51,11 @@ class Access:
 
     async def close(self) -> None:
         """Close the connection, and allow no other."""
-        connection, self._connection, self._lock = self._connection, None, None
-        if connection is not None:
-            await connection.close()
+        lost, self._lost = self._lost, []
+        if self._connection is not None:
+            lost.append(self._connection)
+        self._connection = self._lock = None
+        await asyncio.gather(*(connection.close() for connection in lost))
 
     @property
     def opened(self) -> Connection | None:
@@ -65,13 +70,22 @@ class Access:
             raise BrokerError("the broker is not connected: call connect() first")
         async with self._lock:
             if (opened := self.opened) is None:
-                self._connection = None
+                self._drop()
                 opened = self._connection = await self._open()
         return opened
 
+    def _drop(self) -> None:
+        """Begin to close a connection that was lost; `close` waits until that has ended."""
+        self._lost = [connection for connection in self._lost if not connection.is_closed]
+        if self._connection is not None:
+            self._connection.abandon()
+            self._lost.append(self._connection)
+        self._connection = None
+
     async def _open(self) -> Connection:
+        options = self._options()  # each time anew: credentials expire, and their file is replaced
         connection = Connection(self.timeout)
-        await connection.open(self._options)
+        await connection.open(options)
         try:
             if not connection.is_open:  # it broke between two steps of the client
                 raise BrokerUnavailableError("NATS: the connection was lost")  # noqa: TRY301

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 
 from diator.brokers.address import Parse, a_number, a_whole_number
 from diator.brokers.envelope import OutgoingMessage
@@ -129,7 +130,7 @@ class NatsBroker:
     async def connect(self) -> None:
         """Open, and ensure that the server answers. Raises `~diator.BrokerError`."""
         if self._access is None:
-            self._access = Access(self._names, options_of(self._server, *self._files), *self._settings)
+            self._access = Access(self._names, partial(options_of, self._server, *self._files), *self._settings)
             self._access.use()
             self._subscriptions = Subscriptions(self._access, self.lease)
         await self._access.connection()

@@ -18,6 +18,7 @@ from diator_nats._errors import EXISTS, FAILURES, InDoubtError, RejectedError, r
 Record = tuple[str, bytes, Mapping[str, str] | None]
 """What is to be stored: subject, body and headers."""
 _CLOSE_TIMEOUT = 1.0
+_PAUSE = 0.01
 _COMPLETE = ("204", "404")
 """What ends the messages that are read: there were some, or none."""
 _LOST = "NATS: the connection was lost"
@@ -49,11 +50,19 @@ class Connection:
         self._handlers: dict[str, Callable[[Msg | None], None]] = {}
         self._forbidden: BrokerError | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        """Done when the client has closed its socket."""
+        self._was_open = False
 
     @property
     def is_open(self) -> bool:
         """Whether it can be used, as far as is known."""
         return not self.lost.done() and self.client.is_connected
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is left to be closed."""
+        return self._closing is not None and self._closing.done()
 
     # Any: options of nats-py.
     async def open(self, options: Mapping[str, Any]) -> None:
@@ -68,9 +77,10 @@ class Connection:
 
         # Zero would stand for endless attempts. Each server is tried twice, and left out then.
         own: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.0}
-        own |= {"error_cb": report, "closed_cb": self._lose, "connect_timeout": self.timeout}
+        own |= {"error_cb": report, "closed_cb": self._end, "connect_timeout": self.timeout}
         try:
             await asyncio.wait_for(connect(**options, **own), self.timeout)
+            self._was_open = True
             self._inbox = self.client.new_inbox()
             await self.hear(f"{self._inbox}.*", self._answered)
         except BaseException as error:
@@ -80,17 +90,31 @@ class Connection:
             raise
 
     async def close(self) -> None:
-        """Close it. Idempotent."""
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.client.close(), _CLOSE_TIMEOUT)
-        await self._lose()
+        """Close it, and wait until its socket is closed, or for two seconds. Idempotent."""
+        self.abandon()
+        assert self._closing is not None
+        await asyncio.wait([self._closing])
 
     def abandon(self) -> None:
-        """Close it, as the server does not answer; the next call makes another."""
+        """Begin to close it, as the server does not answer; the next call makes another."""
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self.close())
+            self._closing = asyncio.ensure_future(self._close())
 
-    async def _lose(self) -> None:
+    async def _close(self) -> None:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.client.close(), _CLOSE_TIMEOUT)
+        if self._was_open:  # the client may have begun by itself, and `close` then returns before it has ended
+            await asyncio.wait([self._ended], timeout=_CLOSE_TIMEOUT)
+        else:  # then it does so in a task of its own, which reports nothing
+            await asyncio.sleep(_PAUSE)
+        self._lose()
+
+    async def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+        self._lose()
+
+    def _lose(self) -> None:
         if not self.lost.done():
             self.lost.set_result(None)
             for handle in list(self._handlers.values()):

@@ -1,10 +1,15 @@
 """Addresses, and what they say to nats-py."""
 
+import contextlib
+import re
 import ssl
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote
+
+from nats.aio.client import RawCredentials
 
 from diator.brokers.address import Address, Parse, bad_address, read_address
 from diator.errors import BrokerError
@@ -79,10 +84,25 @@ def options_of(server: Server, tls_ca: str | None, credentials: str | None) -> d
         if scheme == "tls":
             options["tls"] = ssl.create_default_context(cafile=tls_ca)
         if credentials is not None:
-            with Path(credentials).open("rb"):
-                options["user_credentials"] = credentials
+            options["user_credentials"] = _credentials_of(credentials)
     except OSError as error:
         files = {"tls_ca": tls_ca, "credentials": credentials}
         named = ", ".join(f"{name}={file!r}" for name, file in files.items() if file is not None)
         raise BrokerError(f"{named}: a file can't be read: {error}; correct its path or its contents") from error
     return options
+
+
+def _credentials_of(file: str) -> RawCredentials:
+    """Read a ``.creds`` file. Raises `~diator.BrokerError`: nats-py would look for a missing part forever."""
+    try:
+        nkeys: Any = import_module("nkeys")  # has no types
+    except ImportError as error:
+        raise BrokerError(f"credentials={file!r} needs the package nkeys; install it: uv add nkeys") from error
+    text = Path(file).read_bytes().decode(errors="replace").replace("\r\n", "\n")
+    seed = re.search(r"BEGIN USER NKEY SEED-*\n(\S+)\n", text)
+    with contextlib.suppress(Exception):  # of many classes, and all say that the seed is wrong
+        if seed is not None and re.search(r"BEGIN NATS USER JWT-*\n\S+\n", text):
+            nkeys.from_seed(bytearray(seed[1].encode()))
+            return RawCredentials(text)
+    expected = "expected a .creds file with a user's JWT and seed, as nsc generates it"
+    raise BrokerError(f"credentials={file!r} is invalid: {expected}; generate it: nsc generate creds")

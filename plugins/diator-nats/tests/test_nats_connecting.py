@@ -1,12 +1,18 @@
 """Addresses, and who may connect: tokens, users, TLS and credentials, on real servers."""
 
 import asyncio
+import base64
 import contextlib
+import gc
+import json
+import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,7 @@ from diator import ConfigurationError, Diator
 from diator.brokers import ACK, OutgoingMessage, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
+nkeys: Any = import_module("nkeys")  # has no types
 SOLD = Topic("shop.sold", True, ("shop.sold",))
 BILL = Subscription("shop.bill", (SOLD,), ordered=True)
 EVENT = b'{"specversion":"1.0","id":"%d","source":"/","type":"shop.sold","partitionkey":"k","data":{}}'
@@ -140,6 +147,74 @@ async def test_a_user_may_have_no_more_rights_than_the_readme_says() -> None:
             await other.aclose()
 
 
+def token(issuer: Any, subject: Any, **claims: object) -> str:
+    """Sign a JWT of NATS."""
+    body = {"jti": "1", "iat": 1, "iss": issuer.public_key.decode(), "sub": subject.public_key.decode(), "name": "shop"}
+    parts = [{"typ": "JWT", "alg": "ed25519-nkey"}, body | {"nats": {"version": 2} | claims}]
+    signed = ".".join(_base64(json.dumps(part).encode()) for part in parts)
+    return f"{signed}.{_base64(issuer.sign(signed.encode()))}"
+
+
+def _base64(some: bytes) -> str:
+    return base64.urlsafe_b64encode(some).rstrip(b"=").decode()
+
+
+def key_of(kind: int) -> Any:
+    return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), kind))
+
+
+def credentials_of(account: Any, folder: Path) -> Path:
+    user = key_of(nkeys.PREFIX_BYTE_USER)
+    jwt = token(account, user, type="user", subs=-1, data=-1, payload=-1)
+    file = folder / f"{user.public_key.decode()}.creds"
+    file.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    return file
+
+
+async def test_a_credentials_file_is_enough(tmp_path: Path) -> None:
+    """An operator signs an account, and the account a user."""
+    operator = key_of(nkeys.PREFIX_BYTE_OPERATOR)
+    account, system, stranger = (key_of(nkeys.PREFIX_BYTE_ACCOUNT) for _ in range(3))
+    usual = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1) | {"wildcards": True}
+    stored = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+    known = {
+        account.public_key.decode(): token(operator, account, type="account", limits=usual | stored),
+        system.public_key.decode(): token(operator, system, type="account", limits=usual),
+    }
+    config = f"""
+        operator: "{token(operator, operator, type="operator")}"
+        system_account: {system.public_key.decode()}
+        resolver: MEMORY
+        resolver_preload: {{ {", ".join(f'{name}: "{jwt}"' for name, jwt in known.items())} }}
+    """
+    good, other = credentials_of(account, tmp_path), credentials_of(stranger, tmp_path)
+    with running(config) as server:
+        await works(NatsBroker(server.url, credentials=str(good)))
+        await works(NatsBroker.from_url(f"{server.url}?credentials={good}"))
+        await is_rejected(NatsBroker(server.url), "uthorization")
+        await is_rejected(NatsBroker(server.url, credentials=str(other)), "uthorization")
+        broken = tmp_path / "broken"
+        seed = good.read_text().split("SEED-----\n")[1].split("\n")[0]
+        for text in (
+            good.read_text().replace(seed, "SECRET"),
+            good.read_text().replace(seed, f"SECRET{seed}"),
+            good.read_text().replace("USER NKEY SEED", "SECRET"),
+            "SECRET",
+            "",
+        ):
+            broken.write_text(text)
+            await is_rejected(NatsBroker(server.url, credentials=str(broken)), str(broken), ".creds")
+
+
+async def test_credentials_need_nkeys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    (tmp_path / "creds").touch()
+    await is_rejected(NatsBroker(credentials=f"{tmp_path}/creds"), "uv add nkeys")
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nats")
@@ -209,6 +284,46 @@ async def test_a_server_that_answers_nothing_is_unavailable() -> None:
         await broker.apply([BILL])
         await broker.publish([event(1)], timeout=5.0)
         await broker.aclose()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list the files of a process")
+@pytest.mark.parametrize("said", [b"", b"nothing of NATS\r\n"])
+async def test_a_failed_connection_leaves_no_socket_open(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        before = sockets()
+        broker = NatsBroker(f"nats://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5)
+        gc.disable()
+        try:
+            for _ in range(3):
+                with pytest.raises(BrokerError):
+                    await broker.connect()
+            await broker.aclose()
+            assert sockets() == before
+        finally:
+            gc.enable()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+def sockets() -> int:
+    return sum(str(os.readlink(file)).startswith("socket:") for file in _files())
+
+
+def _files() -> Iterator[Path]:
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            os.readlink(file)
+            yield file
 
 
 async def test_another_lease_or_order_is_rejected_with_what_to_do() -> None:

@@ -258,16 +258,18 @@ class BrokerSuiteBase:
         """Receive one."""
         return (await self.take(receiver, 1))[0]
 
-    async def take_from(self, receivers: Sequence[Receiver], count: int, *, limit: int = 1) -> list[list[Delivery]]:
+    async def take_from(
+        self, receivers: Sequence[Receiver], count: int, *, limit: int = 1, timeout: float | None = None
+    ) -> list[list[Delivery]]:
         """Receive at least so many with several receivers at once; gives what each of them got."""
-        taken: list[list[Delivery]] = [[] for _ in receivers]
+        taken, timeout = [list[Delivery]() for _ in receivers], timeout or self.receive_timeout
         while sum(map(len, taken)) < count:
             tasks = [asyncio.ensure_future(receiver.receive(limit)) for receiver in receivers]
-            await asyncio.wait(tasks, timeout=self.receive_timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 await _cancel(task)
             if all(task.cancelled() for task in tasks):
-                pytest.fail(f"none of the receivers got anything within {self.receive_timeout} s")
+                pytest.fail(f"none of the receivers got anything within {timeout} s")
             for mine, task in zip(taken, tasks, strict=True):
                 mine.extend(() if task.cancelled() else task.result())
         return taken

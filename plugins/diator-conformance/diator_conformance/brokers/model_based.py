@@ -157,9 +157,12 @@ class Play:
             raise
 
     def _look_at_the_clock(self) -> None:
-        """Note whether half a lease has passed since all leases were renewed: a delivery may come with that much."""
+        """Note whether a quarter of a lease has passed since the last renewal began.
+
+        A delivery may come with half a lease, and must last until the next renewal has begun and ended: two quarters.
+        """
         now, lease = _now(), self.broker.lease
-        self.slow |= lease is not None and now - self.renewed > lease / 2
+        self.slow |= lease is not None and now - self.renewed > lease / 4
         self.renewed = now
 
     async def _run(self, program: Sequence[Step]) -> None:
@@ -191,7 +194,9 @@ class Play:
         if not self.model.must():
             return
         receivers = self.receivers if who == 0 else self.receivers[::-1]
-        taken = await self._renewing(self.bench.take_from(receivers, 1, limit=1 + what % 4))
+        # A broker may take some leases to move a key, and on a busy machine leases are longer.
+        patience = max(self.bench.receive_timeout, 5 * (self.broker.lease or 0))
+        taken = await self._renewing(self.bench.take_from(receivers, 1, limit=1 + what % 4, timeout=patience))
         for at, deliveries in enumerate(taken):
             for delivery in deliveries:
                 self.took(at if who == 0 else 1 - at, delivery)
@@ -200,7 +205,7 @@ class Play:
         """Renew what is held while more is taken: a broker may take longer than a lease to move a key."""
         task, lease = asyncio.ensure_future(taking), self.broker.lease
         while not task.done():
-            await asyncio.wait([task], timeout=None if lease is None else lease / 3)
+            await asyncio.wait([task], timeout=None if lease is None else lease / 8)
             if not task.done():
                 await self.renew()
         return task.result()
