@@ -1,14 +1,17 @@
-"""Measures what a store costs on PostgreSQL with asyncpg: `python -m benchmarks.outbox`. Figures are ratios of speed.
+"""Measures what a store costs on PostgreSQL with asyncpg, prints the figures and writes RESULTS-outbox.md.
 
-The same command with and without events takes turns in one process, and the median over all rounds counts.
+They are ratios of speed: what is compared takes turns in one process, and the median over all rounds counts.
 """
 
 import argparse
 import asyncio
+import platform
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,9 +22,20 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from benchmarks.report import table
 from diator import Command, Diator, Hooks, NotificationEvent, Publish, contract
 from diator.brokers import MemoryBroker
-from diator.hooks import Relayed
+from diator.hooks import Handled, Relayed
+
+RESULTS = Path(__file__).parent / "RESULTS-outbox.md"
+TEXT = """\
+# Results with a store
+
+Written by `python -m benchmarks.outbox`, on {python} ({system}), {packages}, with a PostgreSQL on the same machine. The
+[README](README.md#with-a-store) says how each figure comes about.
+
+{table}
+"""
 
 
 class Base(DeclarativeBase):
@@ -64,13 +78,18 @@ async def take_and_tell(command: TakeAndTell, session: AsyncSession, publish: Pu
         publish(Taken(command.number))
 
 
+async def record(event: Taken, session: AsyncSession) -> None:
+    session.add(Order(number=event.number))
+
+
 class Watch(Hooks):
-    """Notes when rows were published."""
+    """Notes when rows were published, and how many messages were handled."""
 
     def __init__(self) -> None:
         self.count = 0
         self.seen = asyncio.Event()
         self.at = 0.0
+        self.to_handle = 0
 
     def relayed(self, details: Relayed, /) -> None:
         """Note it."""
@@ -78,8 +97,16 @@ class Watch(Hooks):
         self.count += len(details.rows)
         self.seen.set()
 
+    def handled(self, _details: Handled, /) -> None:
+        """Note it."""
+        self.to_handle -= 1
+        if not self.to_handle:
+            self.seen.set()
 
-def make_app(engine: AsyncEngine, watch: Watch, *, relay: bool) -> Diator:
+
+def make_app(
+    engine: AsyncEngine, watch: Watch, *, relay: bool, once: bool | None = None, broker: MemoryBroker | None = None
+) -> Diator:
     async def session() -> AsyncGenerator[AsyncSession, BaseException | None]:
         async with AsyncSession(engine) as session:
             error = yield session
@@ -92,13 +119,15 @@ def make_app(engine: AsyncEngine, watch: Watch, *, relay: bool) -> Diator:
     app = Diator(
         "shop",
         container=make_async_container(provider),
-        broker=MemoryBroker(),
+        broker=broker or MemoryBroker(),
         store=store,
         relay=relay,
         hooks=[watch],
     )
     app.add_command(take)
     app.add_command(take_and_tell)
+    if once is not None:
+        app.add_event_handler(record, once=once)
     return app
 
 
@@ -117,7 +146,7 @@ async def rate(call: Callable[[int], Awaitable[Any]], callers: int, seconds: flo
     return done / (time.perf_counter() - began)
 
 
-async def measure(engine: AsyncEngine, rounds: int, seconds: float) -> list[tuple[str, float, float]]:
+async def measure(engine: AsyncEngine, rounds: int, seconds: float) -> list[tuple[str, str, float]]:
     """Return what was measured, its target, and the figure."""
     rates: dict[str, list[float]] = {}
     waits: list[float] = []
@@ -148,13 +177,41 @@ async def measure(engine: AsyncEngine, rounds: int, seconds: float) -> list[tupl
         (f"{what}, {callers} at once", target, of(rates, name, callers))
         for callers in (1, 8)
         for what, name, target in (
-            ("one event, relay elsewhere", "one", 0.72),
-            ("five events, relay elsewhere", "five", 0.6),
-            ("one event, relay in the same loop", "loop", 0.45),
+            ("send with one event, relay elsewhere", "one", "at least 0.72"),
+            ("send with five events, relay elsewhere", "five", "at least 0.6"),
+            ("send with one event, relay in the same loop", "loop", "at least 0.45"),
         )
     ]
     alone = behind / median(rates["one 1"])
-    return [*rows, ("relay alone, in rates of one writer", 40, alone), ("ms to the broker, at most", 2, median(waits))]
+    return [
+        *rows,
+        *await measure_inbox(engine, rounds, 50 if rounds < 3 else 500),
+        ("relay alone, in rates of one writer", "at least 40", alone),
+        ("ms from the return of send to the broker, relay in the same loop", "at most 2", median(waits)),
+    ]
+
+
+async def measure_inbox(engine: AsyncEngine, rounds: int, count: int) -> list[tuple[str, str, float]]:
+    """Return the ratios of handling with an inbox to the same handler without one."""
+    found: dict[int, list[float]] = {1: [], 8: []}
+    for _ in range(rounds):
+        for callers, ratios in found.items():
+            plain, inbox = [await handled(engine, count, callers, once=once) for once in (False, True)]
+            ratios.append(inbox / plain)
+    return [(f"handle with inbox, {callers} at once", "at least 0.7", median(got)) for callers, got in found.items()]
+
+
+async def handled(engine: AsyncEngine, count: int, callers: int, *, once: bool) -> float:
+    """Return how many messages a worker handles in a second."""
+    watch, broker = Watch(), MemoryBroker()
+    app = make_app(engine, watch, relay=False, once=once, broker=broker)
+    async with app, Diator("till", broker=broker) as till, app.worker(concurrency=callers):
+        await app.send(Take(0))  # which opens a connection
+        watch.to_handle = count
+        began = time.perf_counter()
+        await till.publish(*map(Taken, range(count)))
+        await watch.seen.wait()
+        return count / (time.perf_counter() - began)
 
 
 def of(rates: dict[str, list[float]], name: str, callers: int) -> float:
@@ -196,11 +253,23 @@ async def run(options: argparse.Namespace) -> None:
         async with engine.begin() as connection:
             await connection.execute(delete(Order))
         await engine.dispose()
-    for what, target, figure in found:
-        print(f"{what:<50} target {target:>5}   measured {figure:.2f}")
+    text = table(
+        ("what", "target", "measured"),
+        [(what, target, f"{figure:.2f}") for what, target, figure in found],
+    )
+    print(text)
+    if not options.quick:
+        RESULTS.write_text(
+            TEXT.format(
+                python=f"{platform.python_implementation()} {platform.python_version()}",
+                system=f"{platform.system()} {platform.machine()}",
+                packages=", ".join(f"{name} {version(name)}" for name in ("sqlalchemy", "asyncpg")),
+                table=text,
+            )
+        )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="run everything briefly, judge nothing")
+    parser.add_argument("--quick", action="store_true", help="run everything briefly, write nothing")
     asyncio.run(run(parser.parse_args()))
