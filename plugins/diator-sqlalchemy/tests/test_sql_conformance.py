@@ -112,12 +112,19 @@ class TestPsycopgSession(OnPostgreSQL):
     where = "postgresql-psycopg-Session"
 
 
-@pytest.mark.once
-class TestMariaDB(WithoutNotifications):
-    where = "mysql-asyncmy-AsyncSession"
-
+class OnMariaDB(WithoutNotifications):
     async def stop_server(self) -> None:
         self.places[self.space].server.kill()
 
     async def start_server(self) -> None:
         self.places[self.space].server.start()
+
+
+@pytest.mark.once
+class TestAsyncmy(OnMariaDB):
+    where = "mysql-asyncmy-AsyncSession"
+
+
+@pytest.mark.once
+class TestAiomysql(OnMariaDB):
+    where = "mysql-aiomysql-AsyncSession"

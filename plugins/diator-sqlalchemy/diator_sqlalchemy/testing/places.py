@@ -31,6 +31,7 @@ PLACES = [
     "postgresql-psycopg-AsyncConnection",
     "postgresql-psycopg-Session",
     "mysql-asyncmy-AsyncSession",
+    "mysql-aiomysql-AsyncSession",
 ]
 """A database, a driver, and what handlers write through."""
 
