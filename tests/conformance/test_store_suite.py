@@ -1,17 +1,24 @@
 """The suite for store plugins is proven with stores that are wrong in one way each."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
-from diator_conformance import StoreOptions, StoreSuite
+from diator_conformance import StoreSuite
 
-from diator.brokers import OutgoingMessage
-from diator.stores import Store, StoredMessage
+from diator import StoreError
+from diator.brokers import OutgoingMessage, ValidationIssue
+from diator.brokers.envelope import Envelope
+from diator.stores import StoredMessage, StoreStatus
 from tests.stores.sqlite_store import SQLiteSession, SQLiteStore, SQLiteTransaction
-from tests.stores.test_sqlite_store import opened
+from tests.stores.test_sqlite_store import SQLiteSuite
 
 
 class Mutant(NamedTuple):
@@ -19,13 +26,17 @@ class Mutant(NamedTuple):
 
     store: type[SQLiteStore]
     case: str
+    says: str
 
 
 MUTANTS: list[Mutant] = []
 
 
-def caught_by(*cases: str) -> Callable[[type[Any]], type[Any]]:
-    """Say which cases must catch the defect of a store, or of the transactions of an otherwise right one."""
+def caught_by(*cases: str, says: str = "") -> Callable[[type[Any]], type[Any]]:
+    """Say which cases must catch the defect of a store, or of the transactions of an otherwise right one.
+
+    ``says`` is part of what they say.
+    """
 
     def add(defective: type[Any]) -> type[Any]:
         store = defective
@@ -38,7 +49,7 @@ def caught_by(*cases: str) -> Callable[[type[Any]], type[Any]]:
 
             Joins.__name__ = defective.__name__
             store = Joins
-        MUTANTS.extend(Mutant(store, case) for case in cases)
+        MUTANTS.extend(Mutant(store, case, says) for case in cases)
         return defective
 
     return add
@@ -158,23 +169,233 @@ class TakesAnyTables(SQLiteStore):
         await super().open("suite", container)
 
 
+@caught_by("an_outage_is_temporary", says="counts as permanent")
+@caught_by("a_database_that_is_away_is_reported_as_such_and_found_again")
+class CallsOutagesPermanent(SQLiteStore):
+    def is_temporary(self, error: BaseException, /) -> bool:
+        return False
+
+
+@caught_by("a_programming_error_is_permanent", says="a bug') counts as temporary")
+class CallsBugsTemporary(SQLiteStore):
+    def is_temporary(self, error: BaseException, /) -> bool:
+        return isinstance(error, Exception)
+
+
+@caught_by("a_programming_error_is_permanent", says="CancelledError() counts as temporary")
+class CallsCancelsTemporary(SQLiteStore):
+    def is_temporary(self, error: BaseException, /) -> bool:
+        return super().is_temporary(error) or isinstance(error, asyncio.CancelledError)
+
+
+@caught_by("a_programming_error_is_permanent", says="syntax error') counts as temporary")
+class CallsMisuseTemporary(SQLiteStore):
+    def is_temporary(self, error: BaseException, /) -> bool:
+        return isinstance(error, sqlite3.Error)
+
+
+@caught_by("a_session_that_does_not_block_leaves_the_event_loop_running", says="the event loop stood still")
+class BlocksTheEventLoop(SQLiteStore):
+    async def begin(self, session: sqlite3.Connection) -> None:
+        until = time.monotonic() + 1.5
+        while not session.in_transaction and time.monotonic() < until:
+            with suppress(sqlite3.OperationalError):
+                session.execute("BEGIN IMMEDIATE")
+                return
+            time.sleep(0.01)  # noqa: ASYNC251 - that is the defect
+        await super().begin(session)
+
+
+@caught_by("a_session_that_does_not_block_leaves_the_event_loop_running", says="DID NOT RAISE")
+class SaysThatItBlocks(SQLiteStore):
+    @property
+    def is_blocking(self) -> bool:
+        return True
+
+
+@caught_by("writing_nothing_writes_nothing")
+class WritesARowForNothing(SQLiteTransaction):
+    async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
+        envelope = Envelope(specversion="1.0", id="none", source="suite", type="none", data=msgspec.Raw(b"{}"))
+        await super().write(messages or [OutgoingMessage("orders", envelope)])
+
+
+@caught_by("it_implements_the_port")
+class FindsFaults(SQLiteStore):
+    def validate(self, container: Any, app: str, /) -> Iterable[ValidationIssue]:
+        yield ValidationIssue("nothing is wrong", "do nothing")
+
+
+@caught_by("it_can_be_opened_again_in_any_event_loop")
+class ClosesForEver(SQLiteStore):
+    is_closed = False
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self.is_closed = True
+
+    async def connected(self) -> SQLiteSession:
+        if self.is_closed:
+            raise StoreError("closed")
+        return await super().connected()
+
+
+@caught_by("missing_tables_are_a_permanent_error_that_says_what_to_do")
+class CreatesTablesSilently(SQLiteStore):
+    async def open(self, app: str, container: Any = None, /) -> None:
+        await self.create(app, container)
+        await super().open(app, container)
+
+
+@caught_by("creating_tables_that_are_there_changes_nothing")
+class CreatesTablesAnew(SQLiteStore):
+    async def create(self, app: str, container: Any = None, /) -> Sequence[str]:
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.remove(f"{self.path}{suffix}")
+        return await super().create(app, container)
+
+
+@caught_by("another_number_of_partitions_is_rejected")
+class TakesAnyPartitions(SQLiteStore):
+    async def open(self, app: str, container: Any = None, /) -> None:
+        try:
+            await super().open(app, container)
+        except StoreError as error:
+            if "partitions" not in str(error):
+                raise
+
+
+class ChangesRows(SQLiteStore):
+    def change(self, row: StoredMessage) -> StoredMessage:
+        raise NotImplementedError
+
+    async def read(
+        self, held: Mapping[int, int], limit: int, /, *, without: Collection[tuple[str, str | None]] = ()
+    ) -> Sequence[StoredMessage]:
+        return [self.change(row) for row in await super().read(held, limit, without=without)]
+
+
+@caught_by("a_row_keeps_all_that_was_written")
+class TrimsKeys(ChangesRows):
+    def change(self, row: StoredMessage) -> StoredMessage:
+        return row._replace(key=row.key and row.key.rstrip())
+
+
+@caught_by("a_row_keeps_all_that_was_written", says="written_at has no time zone")
+class ForgetsTheTimeZone(ChangesRows):
+    def change(self, row: StoredMessage) -> StoredMessage:
+        return row._replace(written_at=row.written_at.replace(tzinfo=None))
+
+
+@caught_by("savepoints_pass")
+class TakesSavepointsForCommits(SQLiteStore):
+    def connect(self) -> SQLiteSession:
+        class Session(SQLiteSession):
+            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                if sql.startswith("RELEASE") and self.joined is not None:
+                    self.joined.ensure_may_commit()
+                return super().execute(sql, parameters)
+
+        return sqlite3.connect(self.path, timeout=0, isolation_level=None, factory=Session)
+
+
+@caught_by("work_goes_on_after_a_rollback_in_the_unit")
+class IsOverAfterARollback(SQLiteTransaction):
+    def ensure_may_commit(self) -> None:
+        if not self.rolled_back:
+            super().ensure_may_commit()
+
+
+@caught_by("recording_waits_for_one_that_is_under_way", says="it did not wait")
+class RecordsAtOnce(SQLiteTransaction):
+    async def record_handled(self, subscription: str, message_id: str, /) -> bool:
+        connection = self.store.connect()
+        values = (subscription, message_id, self.store.clock())
+        found = connection.execute("INSERT OR IGNORE INTO diator_inbox VALUES (?, ?, ?)", values).rowcount == 1
+        connection.close()
+        return found
+
+
+@caught_by("a_delayed_message_is_cancelled_by_itself")
+class CancelsWhatIsGone(SQLiteStore):
+    async def cancel(self, message_id: str, /) -> bool:
+        await super().cancel(message_id)
+        return True
+
+
+@caught_by("nothing_and_many_are_written")
+class WritesAtMostFiveHundred(SQLiteStore):
+    def insert(self, connection: Any, messages: Sequence[OutgoingMessage]) -> None:
+        super().insert(connection, messages[:500])
+
+
+@caught_by("the_only_relay_holds_all_and_keeps_its_tokens")
+class RenewsWithNewTokens(SQLiteStore):
+    async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
+        await self.release(relay)
+        return await super().lease(relay, seconds=seconds, rank=rank)
+
+
+@caught_by("relays_that_lease_at_once_never_hold_the_same", says="several relays got the same token")
+class LeasesToEveryRelay(SQLiteStore):
+    async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
+        return dict.fromkeys(range(self.partitions), 1)
+
+
+@caught_by("a_lease_that_is_renewed_lasts")
+class NeverRenews(SQLiteStore):
+    async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
+        if relay != "first":
+            return await super().lease(relay, seconds=seconds, rank=rank)
+        self.leased = getattr(self, "leased", None) or await super().lease(relay, seconds=seconds, rank=rank)
+        return self.leased
+
+
+@caught_by("only_rows_of_held_partitions_are_read")
+class ReadsWhatItHeldBefore(SQLiteStore):
+    async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
+        self.leased = await super().lease(relay, seconds=seconds, rank=rank)
+        return self.leased
+
+    async def read(
+        self, held: Mapping[int, int], limit: int, /, *, without: Collection[tuple[str, str | None]] = ()
+    ) -> Sequence[StoredMessage]:
+        return await super().read(self.leased, limit, without=without)
+
+
+@caught_by("positions_order_rows_and_are_not_used_again", says="the position of one that was deleted")
+class UsesPositionsAgain(SQLiteStore):
+    async def create(self, app: str, container: Any = None, /) -> Sequence[str]:
+        created = await super().create(app, container)
+        connection = self.connect()
+        ((table,),) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'diator_outbox'")
+        connection.execute("DROP TABLE diator_outbox")
+        connection.execute(table.replace(" AUTOINCREMENT", ""))
+        connection.close()
+        return created
+
+
+@caught_by("a_dead_letter_keeps_all_that_is_known")
+class CutsErrors(SQLiteStore):
+    async def reject(self, held: Mapping[int, int], row: StoredMessage, error: str, /) -> None:
+        await super().reject(held, row, error[:5])
+
+
+@caught_by("the_status_counts_what_is_there")
+class CountsNoDelayedRows(SQLiteStore):
+    async def status(self) -> StoreStatus:
+        return (await super().status())._replace(delayed=0)
+
+
 def suite_of(mutant: type[SQLiteStore], folder: Path) -> StoreSuite:
-    class Suite(StoreSuite):
+    class Suite(SQLiteSuite):
         moment = 0.1
         case_timeout = 15.0
+        store_type = mutant
 
-        def make_store(self, space: str, wanted: StoreOptions) -> Store:
-            return mutant(folder / f"{space}.db", partitions=wanted.partitions, keep_inbox=wanted.keep_inbox)
-
-        def session(self, space: str, store: Store) -> AbstractAsyncContextManager[Any]:
-            assert isinstance(store, SQLiteStore)
-            return opened(store)
-
-        async def commit(self, session: SQLiteSession) -> None:
-            session.commit()
-
-        async def rollback(self, session: SQLiteSession) -> None:
-            session.rollback()
+        def _path(self, space: str) -> Path:
+            return folder / f"{space}.db"
 
     return Suite()
 
@@ -186,7 +407,20 @@ def test_a_wrong_store_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     with pytest.raises((Exception, pytest.fail.Exception)) as raised:
         getattr(suite, f"test_{mutant.case}")()
     assert not isinstance(raised.value, (AttributeError, TypeError, pytest.skip.Exception)), raised.value
+    assert mutant.says in str(raised.value)
     getattr(suite_of(SQLiteStore, tmp_path), f"test_{mutant.case}")()
+
+
+NOT_PROVEN = {
+    "a_row_that_commits_late_is_read": "SQLite has one writer at a time",
+    "all_that_listen_hear_the_partitions": "SQLite has no notifications",
+    "listening_ends_if_the_connection_is_lost": "SQLite has no notifications",
+}
+
+
+def test_each_case_is_proven_with_a_wrong_store() -> None:
+    cases = {name.removeprefix("test_") for name in dir(StoreSuite) if name.startswith("test_")}
+    assert cases - {mutant.case for mutant in MUTANTS} == NOT_PROVEN.keys()
 
 
 def test_a_case_can_only_be_replaced_with_a_reason() -> None:

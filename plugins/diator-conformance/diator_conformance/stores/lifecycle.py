@@ -142,8 +142,8 @@ class Claims(StoreSuiteBase):
                 return
             began, waiting = time.monotonic(), asyncio.ensure_future(self.change(second))
             await asyncio.wait([waiting], timeout=self.moment)
-            assert not waiting.done(), "two sessions have changed the same row"
             assert time.monotonic() - began < self.moment + 1, "the event loop stood still: the store must say so"
+            assert not waiting.done(), "two sessions have changed the same row"
             await self.commit(first)
             await waiting
 
