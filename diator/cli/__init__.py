@@ -14,7 +14,7 @@ def main() -> None:
     if missing:
         sys.stderr.write(
             f"The command line of Diator needs {' and '.join(missing)}. Install it with:\n\n"
-            '    pip install "diator[cli]"\n'
+            '    pip install "diator[cli]"\n\nor, in a project of uv:\n\n    uv add "diator[cli]"\n'
         )
         raise SystemExit(2)
     reconfigure = getattr(sys.stdout, "reconfigure", None)

@@ -11,7 +11,7 @@ from diator.app import Diator
 from diator.cli.arguments import codes_text, count, load_or_exit, plugin_text, problem_text
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations, select
-from diator.errors import BrokerError, ConfigurationError, Problem
+from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, Problem
 
 T = TypeVar("T")
 
@@ -59,6 +59,8 @@ class AppBroker:
             return asyncio.run(connected())
         except ConfigurationError as error:  # such as a library that connecting needs
             end_with_problems(error.problems)
+        except BrokerUnavailableError as error:
+            exit_error(f"{plugin_text(error, self._name)}\n    -> start the broker, or correct the app's broker=...")
         except BrokerError as error:
             exit_error(plugin_text(error, self._name))
 

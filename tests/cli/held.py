@@ -43,6 +43,10 @@ WHY = MoveToDeadLetters(
 )
 
 
+START_IT = "    -> start the broker, or correct the app's broker=..."
+"""The fix that commands print when the broker is away."""
+
+
 class HeldBroker(MemoryBroker):
     """Ages dead letters, replaces parts of them, and fails where it is told to."""
 

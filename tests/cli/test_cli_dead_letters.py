@@ -16,7 +16,7 @@ import pytest
 from diator import Diator, NotificationEvent, Retry, contract
 from diator.brokers import MemoryBroker, MoveToDeadLetters
 from diator.errors import PROBLEMS_PAGE, BrokerError, BrokerUnavailableError, Problem
-from tests.cli.held import APP, MAIL, NOTE, HeldBroker, held
+from tests.cli.held import APP, MAIL, NOTE, START_IT, HeldBroker, held
 from tests.cli.prompt import Outcome, run, write
 
 
@@ -357,7 +357,7 @@ def test_a_broker_that_is_away_is_an_error(tmp_path: Path, broker: HeldBroker) -
     broker.away = True
     done = letters(tmp_path, "list")
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr == "Error: BrokerUnavailableError: connection refused by nowhere:1\n"
+    assert done.stderr == f"Error: BrokerUnavailableError: connection refused by nowhere:1\n{START_IT}\n"
 
 
 def test_what_a_broker_says_of_the_app_names_it(tmp_path: Path, broker: HeldBroker) -> None:

@@ -70,9 +70,9 @@ def test_without_its_libraries_the_program_says_what_to_install(tmp_path: Path, 
     code = f"import sys; sys.modules[{library!r}] = None; from diator.cli import main; main()"
     done = run_script(tmp_path, sys.executable, "-c", code)
     assert (done.code, done.stdout) == (2, "")
-    assert (
-        done.stderr
-        == f'The command line of Diator needs {library}. Install it with:\n\n    pip install "diator[cli]"\n'
+    assert done.stderr == (
+        f'The command line of Diator needs {library}. Install it with:\n\n    pip install "diator[cli]"\n'
+        '\nor, in a project of uv:\n\n    uv add "diator[cli]"\n'
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from diator.brokers import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
-from tests.cli.held import APP, MAIL, NOTE, TOPIC, HeldBroker, held
+from tests.cli.held import APP, MAIL, NOTE, START_IT, TOPIC, HeldBroker, held
 from tests.cli.prompt import run, write
 
 
@@ -248,7 +248,7 @@ def test_a_broker_that_is_away_is_an_error(tmp_path: Path, broker: HeldBroker) -
     for command in ("list", "apply"):
         done = run(tmp_path, "subscriptions", command, "meetings:app")
         assert (done.code, done.stdout) == (1, "")
-        assert done.stderr == "Error: BrokerUnavailableError: connection refused by nowhere:1\n"
+        assert done.stderr == f"Error: BrokerUnavailableError: connection refused by nowhere:1\n{START_IT}\n"
 
 
 def test_a_broker_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_broker_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     )
     done = run(tmp_path, "subscriptions", "list", "meetings:app")
     assert done.code == 1
-    assert done.stderr == "Error: BrokerUnavailableError: the broker did not answer within 0.1 s\n"
+    assert done.stderr == f"Error: BrokerUnavailableError: the broker did not answer within 0.1 s\n{START_IT}\n"
 
 
 def test_what_nobody_could_consume_is_not_created(tmp_path: Path, broker: HeldBroker) -> None:
