@@ -1155,6 +1155,20 @@ class ReceivesNoMore(Fragile):
     receiver_class = StaysAwayReceiver
 
 
+class AnswersNoMoreReceiver(FragileReceiver):
+    """Takes a moment to settle; if connections are cut in it, it waits for an answer that never comes."""
+
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        await asyncio.sleep(0.002)
+        if self.away:
+            await asyncio.Event().wait()
+        return await super().settle(settlements)
+
+
+class AnswersNoMore(Fragile):
+    receiver_class = AnswersNoMoreReceiver
+
+
 # Brokers that list or remove subscriptions wrongly.
 
 
@@ -1359,6 +1373,7 @@ def test_what_is_published_later_may_overtake_a_replay() -> None:
 HURT = {
     "goes_on_by_itself_after_its_connections_broke",
     "a_receive_that_waits_survives_a_broken_connection",
+    "publishing_and_settling_many_end_soon_when_connections_break",
     "an_outage_is_told_as_one_that_may_pass",
     "one_that_was_away_at_the_start_is_found_without_another_connect",
     "closing_is_quiet_while_the_broker_is_away",
@@ -1392,6 +1407,7 @@ def test_a_broker_that_comes_back_passes() -> None:
         (TellsOfAnOutageForGood, "goes_on_by_itself_after_its_connections_broke"),
         (CannotCloseWhileAway, "closing_is_quiet_while_the_broker_is_away"),
         (ReceivesNoMore, "a_receive_that_waits_survives_a_broken_connection"),
+        (AnswersNoMore, "publishing_and_settling_many_end_soon_when_connections_break"),
     ],
 )
 def test_a_defect_in_an_outage_is_caught(broker: type[Fragile], caught: str) -> None:

@@ -155,7 +155,8 @@ class Link:
             await asyncio.wait(waiting, timeout=self._limit(timeout), return_when="FIRST_COMPLETED")
         finally:
             late = {one for one in sending if not one.done()}
-            everything.cancel()
+            for one in late:  # not all of them as one, whose cancel would be logged as an error that was not retrieved
+                one.cancel()
         found = [asyncio.TimeoutError("no confirmation came") if one in late else failure_of(one) for one in sending]
         if any(isinstance(error, amqp.ChannelNotFoundEntity) for error in found):
             self.known.clear()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import hashlib
 import json
 import subprocess
@@ -9,10 +10,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import pamqp.frame
 import pytest
 from diator_conformance.brokers.messages import messages, numbers
 from diator_rabbitmq import RabbitBroker
 from diator_rabbitmq.testing import MISSING, Proxy, RabbitServer, is_missing, shared_server
+from pamqp.commands import Connection
+from pamqp.heartbeat import Heartbeat
 
 from diator import ConfigurationError, Diator
 from diator.brokers import ACK, MoveToDeadLetters, RetryAfter, Subscription, Topic
@@ -171,7 +175,7 @@ async def test_the_first_server_that_answers_is_used() -> None:
 
 @needs_server
 @pytest.mark.once
-async def test_a_server_that_says_nothing_is_away_in_time() -> None:
+async def test_a_server_that_says_nothing_is_away_in_time(caplog: pytest.LogCaptureFixture) -> None:
     with RabbitServer() as server:
         broker = RabbitBroker(server.url, timeout=1.0)
         await broker.connect()
@@ -190,6 +194,26 @@ async def test_a_server_that_says_nothing_is_away_in_time() -> None:
         await asyncio.wait_for(receiver.aclose(), 10)
         server.resume()
         await asyncio.wait_for(broker.aclose(), 30)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_a_server_whose_heartbeat_comes_before_its_answer_is_away_for_now() -> None:
+    """On a busy machine: a worker that starts then must try again, not end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for frame in (Connection.Start(), Connection.Tune(heartbeat=1), Heartbeat()):
+            await reader.read(4096)
+            writer.write(pamqp.frame.marshal(frame, 0))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        broker = RabbitBroker(f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(BrokerUnavailableError, match="Heartbeat"):
+            await broker.connect()
+        await broker.aclose()
 
 
 @needs_server

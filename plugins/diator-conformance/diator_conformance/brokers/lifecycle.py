@@ -1,18 +1,20 @@
 """Cases: from validating to closing, and what is there in between."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
-from diator.brokers.port import ACK, Broker, BrokerCapability, KeepsDeadLetters, MoveToDeadLetters, Receiver
+from diator.brokers.port import ACK, Broker, BrokerCapability, Delivery, KeepsDeadLetters, MoveToDeadLetters, Receiver
 from diator.brokers.refusals import refusals_of
-from diator.errors import BrokerUnavailableError, NotPublishedError
+from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 from diator_conformance.brokers.bench import BrokerSuiteBase, case
 from diator_conformance.brokers.messages import message, messages, number, numbers
 
 SAFE = BrokerCapability.ACKNOWLEDGED
+_MANY = 60
 
 
 class Life(BrokerSuiteBase):
@@ -183,6 +185,56 @@ class Life(BrokerSuiteBase):
         await asyncio.sleep(self.quiet_period)
         await self.cut_connections()
         await asyncio.gather(waiting, self._publish_in_the_end(broker, 7))
+
+    @case(SAFE)
+    async def test_publishing_and_settling_many_end_soon_when_connections_break(self) -> None:
+        """They succeed, or raise that the broker is unavailable; none of them waits for an answer that never comes."""
+        if not self.can_cut:
+            await self.cut_connections()  # which skips, before anything has begun
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        receiver = await broker.subscribe(subscription)
+        stored: set[int] = set()
+        seen: set[int] = set()
+        for lap, pause in enumerate((0.001, 0.005)):
+            several = messages(_MANY, self.topic(), first=lap * _MANY)
+            error = await self._cut_during(broker.publish(several, timeout=self.receive_timeout), pause)
+            doubtful = (*error.unsent, *error.unknown) if isinstance(error, NotPublishedError) else ()
+            stored |= {int(one.id) for one in several} - {int(one.id) for one in doubtful}
+            await self._publish_in_the_end(broker, -1 - lap)  # there is something to take in any case
+            taken = await self._take_in_the_end(receiver, _MANY)
+            seen |= {*numbers(taken)}
+            await self._cut_during(receiver.settle([(one, ACK) for one in taken]), pause)
+        while not stored <= seen:
+            taken = await self._take_in_the_end(receiver, _MANY)
+            seen |= {*numbers(taken)}
+            with suppress(BrokerUnavailableError):
+                await receiver.settle([(one, ACK) for one in taken])
+
+    async def _cut_during(self, call: Coroutine[Any, Any, Any], pause: float) -> BrokerError | None:
+        """Break the connections a moment after a call began; return how it failed."""
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(pause)
+        await self.cut_connections()
+        await asyncio.wait([task], timeout=max(self.receive_timeout, self.case_timeout / 4))  # SDKs may try again
+        assert task.done(), "a call has not ended after the connections broke"
+        error = task.exception()
+        if error is None:
+            return None
+        assert isinstance(error, BrokerUnavailableError) or isinstance(error.__cause__, BrokerUnavailableError), error
+        assert isinstance(error, BrokerError)
+        return error
+
+    async def _take_in_the_end(self, receiver: Receiver, limit: int) -> Sequence[Delivery]:
+        """Receive as the engine does: again, while the broker says that it is away."""
+        end = asyncio.get_running_loop().time() + self.receive_timeout
+        while True:
+            try:
+                return await self.receive(receiver, limit)
+            except BrokerUnavailableError:
+                if asyncio.get_running_loop().time() > end:
+                    raise
+                await asyncio.sleep(0.05)
 
     @case(SAFE)
     async def test_an_outage_is_told_as_one_that_may_pass(self) -> None:
