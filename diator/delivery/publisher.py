@@ -201,6 +201,8 @@ class Publisher:
         try:
             await self._connection.publish(messages, self.timeout, wait_for_room=wait_for_room)
         except NotPublishedError as error:
+            if error.__cause__ is not None:
+                error.__traceback__ = None  # the cause says why, and the frames between would bury it
             raise publish_error(error, outbound) from error
         if self.hooks.has_listener("published"):
             self.hooks.emit("published", Published(messages, time.monotonic() - began))

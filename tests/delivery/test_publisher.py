@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -296,6 +297,19 @@ async def test_publish_error_says_what_to_do_about_its_cause_and_nothing_of_none
     assert caught.value.permanent is not isinstance(cause, BrokerUnavailableError)
     count = "1 with an unknown outcome" if unknown else "1 not published"
     assert str(caught.value.__cause__) == f"messages: {count}: {cause}"
+
+
+@in_virtual_time
+async def test_traceback_of_a_publish_error_shows_its_cause_and_no_frames_between() -> None:
+    bench = Bench()
+    bench.broker.break_down("publish")
+    async with bench.app, bench.app.worker():
+        with pytest.raises(PublishError) as caught:
+            await bench.app.publish(Sent("a"))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "BrokerUnavailableError" in shown
+    assert "During handling" not in shown
+    assert "connection.py" not in shown
 
 
 @in_virtual_time
