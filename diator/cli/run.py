@@ -208,7 +208,7 @@ def _end_with_problems(problems: Sequence[Problem], as_json: bool) -> NoReturn:
     for problem in problems:
         if as_json:
             location = str(problem.location) if problem.location else None
-            extra = {"code": problem.code, "url": problem.url, "fix": problem.fix, "place": location}
+            extra = {"code": problem.code, "url": problem.url, "fix": problem.fix, "location": location}
             logger.critical("%s", problem.text, extra=extra)
         else:
             typer.echo(problem_text(problem), err=True)

@@ -1,5 +1,6 @@
 """``diator run``: a real process, which handles what it publishes to itself."""
 
+import json
 import signal
 import socket
 import time
@@ -454,6 +455,15 @@ def test_what_can_not_run_is_told_with_an_exit_code(
     if options:
         shown = "\n".join(f"{record['message']}\n{record.get('exception', '')}" for record in worker.records())
     assert text in shown
+
+
+def test_json_logs_have_the_code_the_location_and_the_fix_of_a_problem(tmp_path: Path) -> None:
+    write(tmp_path, QUICK + "@app.on_event\nasync def bad(event: Joined, x: int) -> None: ...\n")
+    done = run_script(tmp_path, SCRIPT, "run", "meetings:app", "--json-logs")
+    (record,) = map(json.loads, done.stderr.splitlines())
+    assert (record["level"], record["code"]) == ("critical", "missing-dependency")
+    assert record["location"].startswith(str(tmp_path / "meetings.py"))
+    assert "container" in record["fix"]
 
 
 def test_an_unknown_subscription_suggests_close_names(tmp_path: Path) -> None:
