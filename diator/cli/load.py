@@ -45,7 +45,10 @@ def _split(target: str) -> tuple[str, list[str]]:
         dotted = ".".join(file.with_suffix("").parts)
         raise LoadError(f"{target!r} names a file; expected a module; write {dotted}:{path or 'app'}")
     if ":" not in target:
-        raise LoadError(f"{target!r} does not say which app; write MODULE:APP, for example {target or 'meetings'}:app")
+        head, _, last = target.rpartition(".")
+        is_dotted = bool(head) and Path(*head.split(".")).with_suffix(".py").is_file()  # shop.app for shop:app
+        example = f"{head}:{last}" if is_dotted else f"{target or 'meetings'}:app"
+        raise LoadError(f"{target!r} does not say which app; write MODULE:APP, for example {example}")
     names = path.split(".")
     if not all(module.split(".")) or not all(names):
         raise LoadError(f"{target!r} is not of the form MODULE:APP; write it like meetings.application:app")

@@ -49,6 +49,9 @@ def test_every_command_refuses_what_it_cannot_load(tmp_path: Path, command: str)
 
 def test_without_a_colon_the_form_is_shown(tmp_path: Path) -> None:
     assert "does not say which app; write MODULE:APP, for example meetings:app" in refusal(tmp_path, "meetings")
+    assert "for example meetings.app:app" in refusal(tmp_path, "meetings.app")
+    write(tmp_path, APP)
+    assert "for example meetings:app" in refusal(tmp_path, "meetings.app")
 
 
 @pytest.mark.parametrize("target", [":app", "meetings:", "a..b:app", ".a:app", "meetings:a..b", ":"])
