@@ -14,7 +14,7 @@ from diator.cli.arguments import exit_usage_error, short_path
 def run_reloading(arguments: Sequence[str], grace: float) -> NoReturn:
     """Run this command without ``--reload`` in a process of its own, again after each change, until a signal ends it.
 
-    What runs when a file changes may finish within ``grace`` seconds, as after any signal.
+    What runs when a file changes may finish within ``grace`` seconds; at the end, watchfiles waits for 5 seconds.
     """
     try:
         from watchfiles import PythonFilter, run_process  # noqa: PLC0415 - an extra
