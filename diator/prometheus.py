@@ -1,4 +1,4 @@
-"""Metrics of brokered events for Prometheus. Needs ``pip install "diator[prometheus]"``.
+"""Metrics of brokered events for Prometheus. Install it with ``uv add "diator[prometheus]"``.
 
 ``diator run --health`` records and serves them at ``/metrics`` by itself. A process that has a worker of its own, such
 as a web application, passes ``Diator(..., hooks=[PrometheusMetrics()])``, and serves the registry as

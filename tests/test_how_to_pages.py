@@ -49,11 +49,6 @@ def test_the_index_lists_every_page() -> None:
     assert linked == {page.name for page in PAGES} - {"index.md"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_no_page_installs_into_the_python_of_the_system(page: Path) -> None:
-    assert re.findall(r"(?<!uv )pip install", page.read_text()) == []
-
-
 def test_units_and_manifests_give_more_time_to_end_than_handlers_have() -> None:
     (unit,) = blocks(DEPLOY, "ini")
     service = read_unit(unit)["Service"]

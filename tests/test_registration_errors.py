@@ -691,7 +691,7 @@ def test_a_dependency_without_a_container_names_what_to_install() -> None:
     ((code, text, fix, location),) = problems(app)
     assert (code, location) == ("missing-dependency", at("asks"))
     assert "asks needs dep: Dep, but the app has no container" in text
-    assert 'pip install "diator[punq]"' in fix
+    assert 'uv add "diator[punq]"' in fix
 
 
 def test_a_dependency_that_the_container_lacks_names_the_parameter() -> None:
@@ -863,7 +863,7 @@ def test_middlewares_that_can_not_work_are_refused() -> None:
             "annotate it with Message",
         ),
         (publishing, "middleware", "publishing needs Publish", "publish from a handler"),
-        (asking, "missing-dependency", "asking needs dep: Dep, but the app has no container", "pip install"),
+        (asking, "missing-dependency", "asking needs dep: Dep, but the app has no container", "uv add"),
     ):
         app = Diator()
         app.add_middleware(middleware)

@@ -42,8 +42,11 @@ PAGES = [
 ]
 MODULES = [
     path
-    for folder in [ROOT / "diator", *ROOT.glob("plugins/diator-*/diator_*")]
-    if folder.name != "diator_conformance"
+    for folder in [
+        ROOT / "diator",
+        *ROOT.glob("plugins/diator-*/diator_*"),
+        ROOT / "plugins" / "servicebus-test-server" / "servicebus_test_server",
+    ]
     for path in folder.rglob("*.py")
 ]
 
@@ -56,6 +59,14 @@ def test_pages_use_plain_words() -> None:
 def test_texts_in_code_use_plain_words() -> None:
     found = [(f"{module.relative_to(ROOT)}:{line}", text) for module in MODULES for line, text in texts(module)]
     assert [problem for place, text in found for problem in problems(place, text)] == []
+
+
+def test_no_text_installs_into_the_python_of_the_system() -> None:
+    """Many systems refuse it (PEP 668). The tutorial may: it creates and activates an environment first."""
+    pages = [(page, page.read_text(encoding="utf-8")) for page in PAGES if page.parent.name != "tutorial"]
+    strings = [(module, text) for module in MODULES for _, text in texts(module) if "uv add" not in text]
+    bare = re.compile(r"(?<!uv )(?<!bin/)pip install")
+    assert [str(path.relative_to(ROOT)) for path, text in [*pages, *strings] if bare.search(text)] == []
 
 
 @pytest.mark.parametrize("text", ["Nobody reads it.", "the message comes again", "What is done for good"])

@@ -132,7 +132,7 @@ def _no_plugin(scheme: str, address: str, installed: list[str]) -> Problem:
 
 
 def _install(scheme: str) -> str:
-    return f'install it: pip install "diator[{KNOWN[scheme]}]"'
+    return f'install it: uv add "diator[{KNOWN[scheme]}]"'
 
 
 def _meant(scheme: str, installed: Iterable[str]) -> str | None:

@@ -19,7 +19,7 @@ def run_reloading(arguments: Sequence[str], grace: float) -> NoReturn:
     try:
         from watchfiles import PythonFilter, run_process  # noqa: PLC0415 - an extra
     except ImportError:
-        exit_usage_error('--reload needs watchfiles; install it: pip install "diator[reload]"')
+        exit_usage_error('--reload needs watchfiles; install it: uv add "diator[reload]"')
     command = [sys.executable, "-m", "diator", *(one for one in arguments if one != "--reload")]
     run_process(
         Path.cwd(),

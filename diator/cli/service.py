@@ -154,7 +154,7 @@ def metrics_route(app: Diator) -> Callable[[], Awaitable[Answer]]:
 
 
 async def _no_metrics() -> Answer:
-    text = 'metrics need prometheus-client; install it: pip install "diator[prometheus]"'
+    text = 'metrics need prometheus-client; install it: uv add "diator[prometheus]"'
     return json_answer(HTTPStatus.NOT_FOUND, {"error": text})
 
 

@@ -63,6 +63,6 @@ def _no_plugin(given: object, installed: list[str]) -> Problem:
     text = f"no container plugin for {given!r}; installed are plugins for: {', '.join(installed) or 'none'}"
     ours = next((library for library in _libraries(given) if library in KNOWN), None)
     if ours:
-        return Problem("container-plugin", text, f'install it: pip install "diator[{ours}]"')
+        return Problem("container-plugin", text, f'install it: uv add "diator[{ours}]"')
     fix = f"use a container of {', '.join(KNOWN)}, or pass an object that implements diator.containers.Container"
     return Problem("container-plugin", text, fix)

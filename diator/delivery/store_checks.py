@@ -16,7 +16,7 @@ def find_store(given: object) -> Store:
     if isinstance(given, Store) and not isinstance(given, type):
         return given
     text = f"Diator got store={given!r}, which is not a store"
-    fix = 'pass one, such as SQLAlchemyStore(AsyncSession); pip install "diator[sqlalchemy]"'
+    fix = 'pass one, such as SQLAlchemyStore(AsyncSession); install it: uv add "diator[sqlalchemy]"'
     raise ConfigurationError([Problem("store", text, fix)])
 
 

@@ -240,7 +240,7 @@ class WiringBuilder:
     def _missing(self, record: Record, parameter: Parameter, key: Key) -> None:
         if self.container is None:
             text = f"{record.name} needs {parameter}, but the app has no container"
-            fix = 'pass one: Diator(container=punq.Container()), after pip install "diator[punq]"'
+            fix = 'pass one: Diator(container=punq.Container()); install punq: uv add "diator[punq]"'
         else:
             text = f"{record.name} needs {parameter}, but the container has no provider for it"
             fix = (

@@ -24,7 +24,7 @@ app = Diator()
 async def join(command: Join, api: Api) -> None: ...
 """
 
-INSTALL = 'pass one: Diator(container=punq.Container()), after pip install "diator[punq]"'
+INSTALL = 'pass one: Diator(container=punq.Container()); install punq: uv add "diator[punq]"'
 
 UNHANDLED = """
 @dataclass

@@ -129,7 +129,7 @@ def test_without_prometheus_client_the_answer_says_what_to_install(tmp_path: Pat
         port = int(worker.wait_for("answering probes on").rpartition(" ")[2])
         status, body = get(port, "/metrics")
     assert status == 404
-    assert body == {"error": 'metrics need prometheus-client; install it: pip install "diator[prometheus]"'}
+    assert body == {"error": 'metrics need prometheus-client; install it: uv add "diator[prometheus]"'}
 
 
 @contract("meetings.left")

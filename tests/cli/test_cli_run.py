@@ -502,5 +502,5 @@ def test_without_watchfiles_it_says_what_to_install(tmp_path: Path) -> None:
     done = run_script(tmp_path, SCRIPT, "run", "meetings:app", "--reload", PYTHONPATH=str(tmp_path))
     assert (done.code, done.stderr) == (
         2,
-        'Error: --reload needs watchfiles; install it: pip install "diator[reload]"\n',
+        'Error: --reload needs watchfiles; install it: uv add "diator[reload]"\n',
     )

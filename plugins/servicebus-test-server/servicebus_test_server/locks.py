@@ -46,7 +46,7 @@ class Locks:
         return stored
 
     def renew(self, token: UUID, now: int) -> int:
-        """Lock a message anew; return until when, in ms since 1970.
+        """Renew the lock of a message; return when it expires, in ms since 1970.
 
         Raises:
             RefusalError: The lock is lost, or is that of a session.

@@ -36,7 +36,7 @@ class ServiceBusServer:
     client.
 
     Args:
-        entities: The queues and topics there are at the start.
+        entities: The queues and topics that exist from the beginning.
         port: The TCP port; 0 for any that is free.
         host: The address to listen on.
         max_frame_size: The largest frame that is taken, in bytes.

@@ -84,7 +84,7 @@ class Sessions:
         """Lock a session by its id; whether there are messages does not matter.
 
         Raises:
-            RefusalError: Somebody else holds it.
+            RefusalError: Another receiver holds it.
         """
         ready_queue = self.ready_queue(session_id)
         if ready_queue.holder is not None:
@@ -104,7 +104,7 @@ class Sessions:
                 self._grant(self._waiting.pop(0).holder, session_id, ready_queue, now)
 
     def leave(self, holder: SessionHolder) -> str | None:
-        """Give back what a receiver holds or waits for; return the id of the session it held."""
+        """Release the session that a receiver holds or waits for; return the id of the session that it held."""
         self._waiting = [each for each in self._waiting if each.holder is not holder]
         for session_id, ready_queue in self._held.items():
             if ready_queue.holder is holder:
@@ -113,20 +113,20 @@ class Sessions:
         return None
 
     def renew(self, session_id: str, now: int) -> int:
-        """Lock a session anew; return until when, in ms since 1970.
+        """Renew the lock of a session; return when it expires, in ms since 1970.
 
         Raises:
-            RefusalError: Nobody holds it.
+            RefusalError: No receiver holds it.
         """
         ready_queue = self.held(session_id)
         ready_queue.until = now + self._lock_milliseconds
         return ready_queue.until
 
     def held(self, session_id: str) -> ReadyQueue:
-        """Find a session that somebody holds.
+        """Return a session that a receiver holds.
 
         Raises:
-            RefusalError: Nobody holds it.
+            RefusalError: No receiver holds it.
         """
         ready_queue = self._held.get(session_id)
         if ready_queue is None:

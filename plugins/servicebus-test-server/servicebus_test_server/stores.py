@@ -185,7 +185,7 @@ class Store:
         return found
 
     def peek(self, first: int, count: int, session_id: str | None) -> list[Stored]:
-        """Show messages from a number on, whatever their state."""
+        """Return messages from a number on, in any state."""
         wanted = (
             stored
             for number, stored in sorted(self.messages.items())
@@ -201,7 +201,7 @@ class Store:
         Args:
             token: The lock.
             outcome: What becomes of the message.
-            properties: Application properties that it gets, or gets anew; of a dead letter why it is one.
+            properties: Application properties to set or replace; for a dead letter, the reason.
 
         Raises:
             RefusalError: The lock is lost, or a dead letter is to be dead-lettered.
@@ -224,7 +224,7 @@ class Store:
             self._make_ready(stored)
 
     def renew(self, token: UUID) -> int:
-        """Lock a message anew; return until when, in ms since 1970.
+        """Renew the lock of a message; return when it expires, in ms since 1970.
 
         Raises:
             RefusalError: The lock is lost, or is that of a session.

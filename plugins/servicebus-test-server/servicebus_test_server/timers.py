@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Timers(Generic[T]):
-    """Things that become due. What is settled before stays in; whoever takes it out looks whether it still matters."""
+    """Things that become due. Settled ones stay in; the caller that takes one out checks whether it still matters."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, T]] = []

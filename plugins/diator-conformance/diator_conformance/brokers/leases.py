@@ -36,7 +36,7 @@ class Leases(BrokerSuiteBase):
 
     @case(SAFE, short_lease=True)
     async def test_a_lease_that_is_renewed_is_kept(self) -> None:
-        """For as long as it is; nobody else gets the message."""
+        """While the lease is renewed, no other receiver gets the message."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         if broker.lease is None:

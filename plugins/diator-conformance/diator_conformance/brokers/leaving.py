@@ -51,7 +51,7 @@ class Life(NamedTuple):
 
 
 class Lives:
-    """Receivers that live one after the other, and what must be handed out when all of them have left."""
+    """Receivers that live one after the other, and the messages that must be delivered when all of them have left."""
 
     def __init__(self, bench: BrokerSuiteBase, subscription: Subscription, broker: Broker) -> None:
         self.bench = bench
@@ -59,7 +59,7 @@ class Lives:
         self.broker = broker
         self.count = 0
         self.open: set[int] = set()
-        """Confirmed, and surely not settled for good."""
+        """Confirmed, and certainly not settled permanently."""
 
     async def live(self, life: Life) -> None:
         """Publish, receive, settle, and leave."""
@@ -113,8 +113,8 @@ class Lives:
     async def settle(self, receiver: Receiver, settlements: Sequence[Settlement]) -> set[int]:
         """Settle, again while the broker can't be reached, and give the numbers of those whose lease was lost.
 
-        What was acknowledged need not come again, though it may if the connection broke: so what is told as lost must
-        come again only if that was told at once.
+        An acknowledged message need not be redelivered, though it may be if the connection broke: a message that is
+        reported as lost must be redelivered only if the loss was reported immediately.
         """
         if not settlements:
             return set()
@@ -176,7 +176,7 @@ class Lives:
                 await asyncio.sleep(PAUSE)
             except pytest.fail.Exception:
                 break
-        text = f"{len(self.open)} of {self.count} messages were never handed out: {sorted(self.open)[:20]}"
+        text = f"{len(self.open)} of {self.count} messages were never delivered: {sorted(self.open)[:20]}"
         raise AssertionError(text)
 
 
@@ -188,7 +188,7 @@ def _settlements(taken: Sequence[Delivery], what: str) -> list[Settlement]:
 
 
 KNOWN = (
-    # A single message of one key is given back, then another key has a large backlog. And the other way round.
+    # A single message of one key is released, then another key has a large backlog. And the reverse.
     [Life(2, 2, 10, 1, "nothing", "closes"), Life(LARGE, 1, 1, 0, "nothing", "closes")],
     [Life(LARGE, 1, 100, 1, "nothing", "closes"), Life(3, 3, 100, 1, "nothing", "closes")],
     [Life(30, 30, 100, 1, "nothing", "dies"), Life(LARGE, 2, 64, 1, "half", "dies")],
@@ -203,7 +203,7 @@ class Leaving(BrokerSuiteBase):
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @own_case
     def test_nothing_is_stranded_when_receivers_leave(self, ordered: bool) -> None:
-        """All that was confirmed is handed out soon, with nothing new published, however receivers have left.
+        """All confirmed messages are delivered soon, without publishing more, however receivers have left.
 
         They close, die, are cancelled or lose their connection half-way; backlogs and limits have any size.
         """

@@ -84,7 +84,9 @@ class Letters(BrokerSuiteBase):
         try:
             await receiver.settle(settlements)
         except BrokerUnavailableError as error:
-            pytest.fail(f"what can't be written down is told as an outage, which would be ridden out for ever: {error}")
+            pytest.fail(
+                f"a message that can't be stored is reported as an outage, which would be retried forever: {error}"
+            )
         except Exception:  # noqa: BLE001 - any other error is permanent
             return False
         return True
@@ -152,7 +154,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_a_purge_deletes_one_and_no_other(self) -> None:
-        """It is gone for good."""
+        """A purged dead letter is gone permanently."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         letters = await self._park(broker, subscription, 3)
@@ -199,7 +201,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_several_are_replayed_or_purged_at_once(self) -> None:
-        """The ids of those that were there are returned; one that is not there is in nobody's way."""
+        """The ids of those that existed are returned; an unknown id changes nothing."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         letters = await self._park(broker, subscription, 7)
@@ -266,7 +268,7 @@ class Letters(BrokerSuiteBase):
         *,
         first: int = 0,
     ) -> list[DeadLetter]:
-        """Publish so many messages and park them, in order."""
+        """Publish this number of messages and dead-letter them, in order."""
         receiver = await broker.subscribe(subscription)
         for sent in messages(count, self.topic(), first=first):
             await broker.publish([sent], timeout=self.receive_timeout)

@@ -91,7 +91,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE | BrokerCapability.DEAD_LETTERS)
     async def test_status_counts_what_waits_and_what_is_dead(self) -> None:
-        """Where the broker can tell; what is handed out waits until it is settled."""
+        """If the broker knows it; a delivered message counts until it is settled."""
         subscription, other = self.subscription(), self.subscription("other")
         broker = await self.given(subscription, other)
         receiver = await broker.subscribe(subscription)
@@ -147,7 +147,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE, loops=2)
     async def test_a_broker_may_be_used_in_one_event_loop_after_another(self) -> None:
-        """The same object, closed in the first and connected in the second; what it had not settled comes again."""
+        """The same object, closed in the first and connected in the second; its unsettled messages are redelivered."""
         subscription = self.subscription()
         if self._kept is None:
             self._kept = await self.given(subscription)
@@ -165,7 +165,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_goes_on_by_itself_after_its_connections_broke(self) -> None:
-        """Receiving, publishing and settling work again; nobody asks for it."""
+        """Receiving, publishing and settling work again, without a call to reconnect."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)

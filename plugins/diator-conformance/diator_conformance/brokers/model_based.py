@@ -68,11 +68,11 @@ class Item:
 
     @property
     def waits(self) -> bool:
-        """Whether it is to be handed out."""
+        """Whether it waits for delivery."""
         return self.holder is None and not self.done
 
     def reset(self) -> None:
-        """Be nobody's."""
+        """Remove it from its holder."""
         self.holder = self.delivery = None
 
 
@@ -97,7 +97,7 @@ class Model:
 
     def check_handed_out(self, item: Item, delivery: Delivery, who: int) -> None:
         """See that this receiver may have it now, and that it is counted right."""
-        assert item.waits, f"message {item.number} was handed out, though it is {item}"
+        assert item.waits, f"message {item.number} was delivered, though it is {item}"
         self._overtake(item)
         for earlier in self.of_key(item):
             if earlier is item:
@@ -276,7 +276,7 @@ class Play:
                 item.reset()
 
     async def late(self, *_: int) -> None:
-        """Settle what was lost, and is with somebody else now."""
+        """Settle a message whose lease was lost, and which another receiver now holds."""
         late = [one for one in self.stale if one[1].holder is not None]
         self.stale = [one for one in self.stale if one not in late]
         for holder, _item, delivery in late:
@@ -312,7 +312,7 @@ class Programs(BrokerSuiteBase):
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @own_case
     def test_any_program_does_what_the_contract_says(self, ordered: bool) -> None:
-        """Nothing is lost, counts are right, and keys are in order, whatever happens in which order."""
+        """Nothing is lost, counts are right, and keys are in order, for any sequence of steps."""
         words = ["publish"] * 3 + ["receive"] * 4 + ["settle"] * 5 + ["close", "replay", "expire", "late"]
         steps = strategies.builds(
             Step, strategies.sampled_from(words), strategies.integers(0, 1), strategies.integers(0, 15)

@@ -180,7 +180,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED, short_lease=True)
     async def test_the_leases_of_a_key_are_lost_together(self) -> None:
-        """Who has lost the first has lost those behind it, also where nobody has taken them yet."""
+        """A receiver that has lost the first has lost those behind it, even if no other receiver has them yet."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -249,7 +249,7 @@ class Order(BrokerSuiteBase):
 
     @case(BrokerCapability.CONSUMER_GROUPS | BrokerCapability.ACKNOWLEDGED)
     async def test_a_subscription_that_is_not_ordered_does_not_hold_keys(self) -> None:
-        """Messages of one key are with several receivers, and a retry stops nobody."""
+        """Several receivers have messages of one key, and a retry delays none of them."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)

@@ -94,7 +94,7 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_attributes_that_nobody_here_knows_survive(self) -> None:
-        """A newer app may have set them: through publishing of stored bytes, a retry, parking and a replay."""
+        """A newer app may have set them: through publishing of stored bytes, a retry, dead-lettering and a replay."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -151,7 +151,7 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_topics_without_a_subscription_are_found(self) -> None:
-        """A broker that has `FindsUnsubscribed` tells them from those that a worker listens to, whatever is in them."""
+        """A broker that has `FindsUnsubscribed` distinguishes them from those with a worker, with any content."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         if not isinstance(broker, FindsUnsubscribed):

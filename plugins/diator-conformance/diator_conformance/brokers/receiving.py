@@ -1,4 +1,4 @@
-"""Cases: how messages are handed out, and that none is lost between two receives."""
+"""Cases: how messages are delivered, and that none is lost between two receives."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from diator_conformance.brokers.messages import messages, numbers
 
 
 class Receiving(BrokerSuiteBase):
-    """How messages are handed out, and that none is lost between two receives."""
+    """How messages are delivered, and that none is lost between two receives."""
 
     @case(BrokerCapability.CONSUMER_GROUPS)
     async def test_each_message_is_with_one_of_the_receivers(self) -> None:
@@ -54,7 +54,7 @@ class Receiving(BrokerSuiteBase):
 
     @case(BrokerCapability.ACKNOWLEDGED)
     async def test_receive_may_be_cancelled_at_any_time(self) -> None:
-        """What it had taken is given by the next call, or given back: nothing is lost, and nothing is counted."""
+        """Its messages are returned by the next call, or released: nothing is lost, and nothing is counted."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -76,7 +76,7 @@ class Receiving(BrokerSuiteBase):
 
     @case(BrokerCapability.ACKNOWLEDGED)
     async def test_a_receiver_that_is_closed_gives_back_at_once(self) -> None:
-        """What it had not settled goes to another, as if it had not been handed out."""
+        """Its unsettled messages go to another receiver, as if they had not been delivered."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -102,7 +102,7 @@ class Receiving(BrokerSuiteBase):
 
     @case()
     async def test_closing_the_broker_closes_its_receivers(self) -> None:
-        """A receive that waits gives nothing then, and the broker may be closed once more."""
+        """A waiting receive then returns no messages, and the broker may be closed again."""
         subscription = self.subscription()
         await self.given(subscription)
         await self._close(last=False)

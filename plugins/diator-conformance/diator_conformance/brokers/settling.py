@@ -29,7 +29,7 @@ class Settling(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_what_is_released_comes_back_at_once_and_counts_nothing(self) -> None:
-        """It is as if it had not been handed out."""
+        """A released message is as if it had not been delivered."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -100,7 +100,7 @@ class Settling(BrokerSuiteBase):
 
     @case(LETTERS, BrokerOptions(duplicate_window=60.0))
     async def test_what_one_subscription_goes_through_is_not_seen_by_another(self) -> None:
-        """One fails twice, is parked and replayed; the other gets it once. No copy is taken for a duplicate."""
+        """One fails twice, is dead-lettered and replayed; the other gets it once. No copy counts as a duplicate."""
         failing, well = self.subscription("failing"), self.subscription("well")
         broker = await self.given(failing, well)
         to_failing, to_well = await broker.subscribe(failing), await self.receiver(well)
@@ -146,7 +146,7 @@ class Settling(BrokerSuiteBase):
     )
     @case(LETTERS)
     async def test_settling_may_be_repeated(self, outcome: Outcome) -> None:
-        """As after an error, when nobody knows whether it was done: it is done once."""
+        """As after an error with an unknown outcome: it takes effect once."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -164,7 +164,7 @@ class Settling(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_settling_may_overlap_with_receive(self) -> None:
-        """A receive that waits for ever keeps nobody from settling, and sees what comes of it."""
+        """A receive without a timeout does not block settling, and sees its effects."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)

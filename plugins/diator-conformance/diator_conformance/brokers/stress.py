@@ -1,4 +1,4 @@
-"""Cases: thousands of messages, several receivers, and whatever may happen to a message."""
+"""Cases: thousands of messages, several receivers, and every possible outcome."""
 
 import asyncio
 import random
@@ -82,7 +82,7 @@ class Journal:
 
 
 class Crowd(BrokerSuiteBase):
-    """Thousands of messages, several receivers, and whatever may happen to a message."""
+    """Thousands of messages, several receivers, and every possible outcome."""
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @case(ALL)

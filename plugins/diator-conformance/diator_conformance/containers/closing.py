@@ -98,7 +98,7 @@ class Nested:
 
 
 def raising(name: str) -> Close:
-    """Close with an error, whatever the resource was told of."""
+    """Close with an error, with or without an earlier one."""
 
     def close(_: BaseException | None) -> None:
         raise OwnError(name)
@@ -194,7 +194,7 @@ class Closing(ContainerSuiteBase):
     @BOTH
     @case(Feature.TEARDOWN_SEES_ERROR)
     async def test_a_resource_that_swallows_a_failure_to_close_does_not_undo_it(self, kind: SourceKind) -> None:
-        """The outer one rolls back, and the failure of the inner one is raised, whatever the middle one hides."""
+        """The outer one rolls back, and the error of the inner one is raised, even if the middle one hides it."""
         nested = Nested(kind, inner=raising("inner"), middle=swallowing)
         raised = await _left(self.build(*nested.registrations(self)))
         assert nested.log == ["inner commits", "middle rolls back", "outer rolls back"]

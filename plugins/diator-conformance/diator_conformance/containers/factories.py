@@ -92,7 +92,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_a_default_stands_in_where_nothing_is_registered(self) -> None:
-        """A parameter with a default makes its service optional, at the start and when it is built."""
+        """A parameter with a default makes its service optional, at startup and when it is built."""
         container = self.build(self.register(Tolerant))
         assert not container.validate([Key(Tolerant)], ()).errors
         async with container.scope({}) as scope:

@@ -43,7 +43,7 @@ class Failures(ContainerSuiteBase):
     @BOTH
     @case()
     async def test_a_resource_cannot_swallow_an_error(self, kind: SourceKind) -> None:
-        """The sender of a command learns that it failed, whatever a resource makes of the error."""
+        """The sender of a command sees its failure, even if a resource suppresses or replaces the error."""
 
         def generator() -> Iterator[Session]:
             try:

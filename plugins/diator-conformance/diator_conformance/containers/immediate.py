@@ -167,7 +167,7 @@ class Immediate(ContainerSuiteBase):
 
     @case(Feature.REUSABLE)
     async def test_immediate_serves_a_reopened_container(self) -> None:
-        """Singletons are built anew after ``aclose``, and not by asking for the function."""
+        """Singletons are built again after ``aclose``, but not by requesting the function."""
         built: list[Config] = []
 
         def make() -> Config:

@@ -35,7 +35,7 @@ class Keys(ContainerSuiteBase):
 
     @case()
     async def test_a_qualifier_tells_two_providers_apart(self) -> None:
-        """With and without it, and with one that nobody registered."""
+        """With and without it, and with one that was not registered."""
         container = self.build(self.register(Config), self.register(Config, Replica, qualifier="replica"))
         assert container.can_resolve(Key(Config, "replica"))
         assert not container.can_resolve(Key(Config, "other"))

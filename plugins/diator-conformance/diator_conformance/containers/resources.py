@@ -27,7 +27,7 @@ def well() -> None:
 
 
 def badly() -> None:
-    """Fail to close, unless the container has just forgotten the resource, when nobody could catch the error."""
+    """Fail to close, unless the container has just dropped the resource, because then no code could catch the error."""
     if not isinstance(sys.exc_info()[1], GeneratorExit):
         raise ClosingError
 

@@ -41,7 +41,7 @@ class Startup(ContainerSuiteBase):
 
     @case()
     async def test_a_missing_provider_is_an_error_with_its_key(self) -> None:
-        """Asking for what nobody provides names it, and never gives None."""
+        """Resolving a key without a provider raises an error that names it, and never returns None."""
         container = self.build(self.register(Config))
         async with container.scope({}) as scope:
             with pytest.raises(DependencyNotFoundError) as raised:
@@ -94,7 +94,7 @@ class Startup(ContainerSuiteBase):
 
     @case()
     def test_finds_that_a_key_is_missing(self) -> None:
-        """What a handler asks for and nobody provides is found at the start."""
+        """A dependency of a handler without a provider is reported at startup."""
         container = self.build(self.register(Config))
         errors = container.validate([Key(Config), Key(Session)], ()).errors
         assert [_missing(error) for error in errors] == [Key(Session)]
@@ -150,7 +150,7 @@ class Startup(ContainerSuiteBase):
 
     @case()
     def test_finds_a_cycle(self) -> None:
-        """Two services that need each other are told at the start, with the circle."""
+        """Two services that need each other are reported at startup, with the cycle."""
         found = self.find(Key(Hen), self.register(Hen), self.register(Egg))
         if found is not None:
             (error,) = found.errors

@@ -164,7 +164,7 @@ class Teardown(ContainerSuiteBase):
 
     @case()
     async def test_a_scope_that_was_left_gives_nothing(self) -> None:
-        """A resolver that is kept too long says so, instead of opening what nobody will close."""
+        """A resolver that is used after its scope raises an error, and opens no resource."""
         container = self.build(self.register(Session))
         async with container.scope({}) as scope:
             await scope.resolve(Key(Session))

@@ -108,7 +108,7 @@ class Claims(StoreSuiteBase):
 
     @case()
     async def test_an_outage_is_temporary(self) -> None:
-        """Whatever the session raises then."""
+        """Any error that the session raises."""
         store = await self.opened()
         await self.stop_server()
         try:

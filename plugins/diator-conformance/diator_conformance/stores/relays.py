@@ -33,7 +33,7 @@ class Leases(StoreSuiteBase):
 
     @case()
     async def test_relays_that_lease_at_once_never_hold_the_same(self) -> None:
-        """Whatever comes first."""
+        """In any order of their leases."""
         stores = [await self.opened() for _ in range(4)]
         holders: dict[tuple[int, int], set[int]] = {}
         for _ in range(10):

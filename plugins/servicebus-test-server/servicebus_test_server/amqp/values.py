@@ -1,4 +1,4 @@
-"""The AMQP 1.0 types that plain Python values cannot tell apart (AMQP 1.0, part 1, "Types").
+"""The AMQP 1.0 types that plain Python values cannot distinguish (AMQP 1.0, part 1, "Types").
 
 A plain ``int`` is an AMQP long, ``float`` a double, ``str`` a string, ``bytes`` a binary, ``list`` a list and ``dict``
 a map. Every other type has a class here. They are subclasses of the plain types, so values compare and hash like them.
@@ -13,7 +13,7 @@ from uuid import UUID
 Value: TypeAlias = (
     "bool | int | float | str | bytes | UUID | Opaque | Described | list[Value] | dict[Value, Value] | None"
 )
-"""Whatever AMQP can carry, as Python holds it."""
+"""Any AMQP value, in Python."""
 
 
 class UByte(int):
