@@ -16,7 +16,7 @@ from diator.brokers import ACK, Delivery, OutgoingMessage, Subscription, Topic
 SOLD = Topic("shop.sold", True, ("shop.sold",))
 BILL = Subscription("shop.bill", (SOLD,), ordered=True)
 EVENT = '{"specversion":"1.0","id":"%d","source":"/","type":"shop.sold","partitionkey":"%s","data":{}}'
-LEASE = 0.5
+LEASE = 2.0
 
 
 def event(number: int, key: str) -> OutgoingMessage:
@@ -87,7 +87,7 @@ async def test_a_note_of_a_settled_message_blocks_its_key_for_a_while_only() -> 
 
         receiver = await broker.subscribe(BILL)
         found = []
-        ends = time.monotonic() + 20.0
+        ends = time.monotonic() + 60.0
         while "903" not in ids(found):
             waiting = asyncio.ensure_future(receiver.receive(10))
             while not waiting.done():
