@@ -150,7 +150,8 @@ class RabbitBroker:
             return
         ends = asyncio.get_running_loop().time() + timeout
         try:
-            link = await asyncio.wait_for(self._link(), timeout)
+            # Usually it is there: each wait with a limit would take a task.
+            link = self._opened()[0].current or await asyncio.wait_for(self._link(), timeout)
         except BrokerError as error:
             raise NotPublishedError(messages) from error
         except asyncio.TimeoutError as error:

@@ -224,10 +224,15 @@ class Links:
         self._is_closed = False
         self._closing: set[asyncio.Future[None]] = set()
 
+    @property
+    def current(self) -> Link | None:
+        """The connection, if it is alive as far as is known."""
+        return self._link if self._link is not None and self._link.is_alive else None
+
     async def get(self) -> Link:
         """Return a connection that is alive, as far as is known. Raises `~diator.BrokerError`."""
-        if self._link is not None and self._link.is_alive:
-            return self._link
+        if self.current is not None:
+            return self.current
         async with self._lock:
             if self._is_closed:
                 raise BrokerError("the broker is not connected: call connect() first")

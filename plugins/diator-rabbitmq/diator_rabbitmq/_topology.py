@@ -183,11 +183,16 @@ class Topology:
 
     async def exchanges(self, link: Link, topics: Collection[str]) -> None:
         """Create the exchanges of topics that are not known. Raises `~diator.BrokerError`."""
-        unknown = [topic for topic in topics if self.names.topic(topic) not in link.known]
-        if unknown:
-            async with link.own_channel() as channel:
-                for topic in unknown:
-                    await self.exchange(link, channel, topic)
+        if self._unknown(link, topics):
+            async with link.locks["topics"]:  # many tasks may publish the first event of a topic
+                unknown = self._unknown(link, topics)
+                if unknown:
+                    async with link.own_channel() as channel:
+                        for topic in unknown:
+                            await self.exchange(link, channel, topic)
+
+    def _unknown(self, link: Link, topics: Collection[str]) -> list[str]:
+        return [topic for topic in topics if self.names.topic(topic) not in link.known]
 
 
 def _waiting(step: int) -> dict[str, Any]:
