@@ -146,7 +146,8 @@ def _signature(name: _Object) -> str:
 
 def _function(function: griffe.Function) -> str:
     overloads = function.overloads or []
-    shown = overloads if 0 < len(overloads) <= 3 else [function]
+    # Of many overloads, the last one has the options. What implements them accepts anything.
+    shown = overloads[-1:] if len(overloads) > 3 else overloads or [function]
     return "\n".join(_with_parameters(one, f"{_prefix(function)}{function.name}", one.returns) for one in shown)
 
 

@@ -94,6 +94,7 @@ def test_reference_shows_examples_as_python_and_arguments_as_a_list(pages: Path)
     entry = page.partition("### `Diator.command` {")[2].partition("###")[0]
     assert "```python\n@app.command\nasync def join_meeting(" in entry
     assert "\n- `timeout`: Seconds " in entry
+    assert "def command(*, timeout: float | None = ..., thread: bool = ...) -> CommandHandler" in entry
     assert "Args:" not in page
 
 
