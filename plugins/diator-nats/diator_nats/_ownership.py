@@ -113,6 +113,27 @@ class Ownership:
         found = self.mine.get(part)
         return found if found is not None and self._loop.time() < found.until else None
 
+    def now(self) -> float:
+        """Return the time on the clock of this process, which counts for leases."""
+        return self._loop.time()
+
+    def lane_of(self, one: Held) -> Lane | None:
+        """Return what is known of the key of a message, if its partition is this receiver's now."""
+        owned = self.own(one.part)
+        return owned.lanes.get(one.lane) if owned else None
+
+    def is_valid(self, one: Held, now: float) -> bool:
+        """Return whether a delivery is this receiver's; one that follows an expired one of its key is not."""
+        if one.is_settled or one.is_lost or now >= one.until:
+            return False
+        if one.part not in PARTITIONS:
+            return True
+        lane = self.lane_of(one)
+        if lane is None or lane.held.get(one.sequence) is not one:
+            return False
+        one.is_lost = any(now >= other.until for other in lane.held.values() if other.sequence < one.sequence)
+        return not one.is_lost
+
     def may_ask(self) -> list[str]:
         """Return the partitions of which messages may be asked for, so that they expire before the partition does."""
         now, rest = self._loop.time(), self._lease * (OWN - _ASKS)

@@ -2,43 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from diator.brokers import shielded
-from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, RetryAfter, Settlement, Subscription
+from diator.brokers.port import Delivery, Settlement, Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
-from diator_nats._access import MAX_MESSAGE_BYTES, REASON_BYTES, Access, nanoseconds
-from diator_nats._connection import Connection, Record
-from diator_nats._dead_letters import pack
+from diator_nats._access import Access
+from diator_nats._connection import Connection
+from diator_nats._losses import Losses
 from diator_nats._names import ALL, PARTITIONS, UNKEYED, decode, encode
 from diator_nats._notes import Notes
-from diator_nats._ownership import Lane, Ownership, Partition
+from diator_nats._ownership import Lane, Ownership
 from diator_nats._pulling import Held, Puller
+from diator_nats._settling import Change, Settling, change_of, given_back
 from diator_nats._subscriptions import ACK_WAIT, Subscriptions
 
 logger = logging.getLogger("diator.nats")
 
 _FRESH = 0.7
 """What was not returned by a call is returned by the next one, if so large a part of its lease is left."""
-_OVERDUE = 1.0
-"""Seconds beyond a lease after which the server is asked about messages that were not redelivered."""
-_MARGIN = 50
-"""Deliveries beyond twice of what is pending after which a message that was not among them is not pending."""
 _BOOST = (32, 512)
 _GRACE = ACK_WAIT - 1.0
 _WAITS = (0.1, 1.0)
 """Seconds that a request waits at the server: at first, and at most if nothing comes. Closing waits for its end."""
-
-
-class _Change(NamedTuple):
-    """What is to become of a message: it is redelivered after some seconds, or not (``None``)."""
-
-    one: Held
-    failures: int
-    deliveries: int
-    wait: float | None
-    failure: MoveToDeadLetters | None = None
 
 
 class NatsReceiver:
@@ -60,18 +46,17 @@ class NatsReceiver:
             access.names.events, encode(subscription.name), lease * ACK_WAIT, min(_WAITS[1], lease / 5), self._arrived
         )
         self._owner = Ownership(access, subscription, lease, self._notes, self._puller.wake)
+        self._settling = Settling(access.names, subscription.name, self._owner, self._notes)
+        self._losses = Losses(access, subscriptions, subscription, lease, self._owner)
         self._since: dict[str, int] = {}
         self._ready: list[Held] = []
-        self._held: set[Held] = set()
         self._first_wait = min(_WAITS[0], lease / 5)
         self._longest_wait = min(_WAITS[1], lease / 5)
         self._expires = self._first_wait
         self._turn = 0
-        self._overdue: dict[str, tuple[Connection, Partition, int, float]] = {}
-        """Since which delivery, and when, messages of a partition are overdue."""
         self._boost: dict[str, int] = {}
         """How many to ask for in a partition where many wait for others of their key, so that they are soon passed."""
-        self._admitting, self._settling = asyncio.Lock(), asyncio.Lock()
+        self._admitting, self._lock = asyncio.Lock(), asyncio.Lock()
         self._is_closing, self._is_receiving = False, False
         self._strays: asyncio.TimerHandle | None = None
         self._returning: asyncio.Task[None] | None = None
@@ -123,26 +108,14 @@ class NatsReceiver:
         await self._puller.attach(connection)
         if self._subscription.ordered:
             await self._owner.tend(connection, self._busy())
-            await self._look_after_a_loss()
+            await self._losses.stall(self._puller)
         return connection
-
-    async def _look_after_a_loss(self) -> None:
-        """Ask nothing of a partition until what was on its way when the connection was lost has expired."""
-        now, puller = self._loop.time(), self._puller
-        for part in [part for part, at in puller.doubtful.items() if now >= at]:
-            found = await self._subscriptions.info(self._subscription, part)
-            has_lost = (
-                found and found["num_ack_pending"] and found["delivered"]["consumer_seq"] > puller.counts.get(part, 0)
-            )
-            if has_lost and part in self._owner.mine:
-                self._owner.mine[part].stalled_until = now + self._lease * ACK_WAIT
-            puller.doubtful.pop(part, None)
 
     def _busy(self) -> set[str]:
         return {
             *self._puller.open,
             *self._puller.doubtful,
-            *(one.part for some in (self._held, self._ready, self._puller.came) for one in some),
+            *(one.part for some in (self._settling.held, self._ready, self._puller.came) for one in some),
         }
 
     def _parts(self) -> list[str]:
@@ -166,7 +139,7 @@ class NatsReceiver:
         if self._is_closing or self._are_ready_late():
             return []
         found, self._ready = self._ready[:limit], self._ready[limit:]
-        self._held.update(found)
+        self._settling.held.update(found)
         return [
             Delivery(decode(one.topic), one.body, failures=one.failures, deliveries=one.deliveries, receipt=one)
             for one in found
@@ -178,18 +151,14 @@ class NatsReceiver:
         return any(one.until - now < self._lease * _FRESH or not self._is_next(one) for one in self._ready)
 
     def _is_next(self, one: Held) -> bool:
-        lane = self._lane_of(one)
+        lane = self._owner.lane_of(one)
         first = lane.first_away() if lane else None
         return first is None or first > one.sequence
 
     def _is_away(self, one: Held) -> bool:
         """Return whether it has a note, though a server that was killed may count its deliveries from one again."""
-        lane = self._lane_of(one)
+        lane = self._owner.lane_of(one)
         return lane is not None and one.sequence in lane.away
-
-    def _lane_of(self, one: Held) -> Lane | None:
-        owned = self._owner.own(one.part)
-        return owned.lanes.get(one.lane) if owned else None
 
     async def _admit(self, connection: Connection) -> None:
         """Count what came, and send back what must wait for another of its key."""
@@ -205,8 +174,8 @@ class NatsReceiver:
             if dead:
                 await connection.tell([(one.consumer, one.reply, b"+ACK") for one in dead])
                 found = [one for one in found if one not in dead]
-            await self._forget_settled(found)
-            blocked: list[_Change] = []
+            await self._losses.forget_settled(found)
+            blocked: list[Change] = []
             before = self._boost
             self._boost = {}
             for one in found:
@@ -215,42 +184,12 @@ class NatsReceiver:
                     self._ready.append(one)
                     self._boost.pop(one.part, None)
                 else:
-                    blocked.append(_Change(one, one.failures, one.deliveries - 1, wait))
+                    blocked.append(given_back(one, wait))
                     self._boost[one.part] = min(max(_BOOST[0], 2 * before.get(one.part, 0)), _BOOST[1])
             if blocked:
-                await self._write(connection, blocked)
+                await self._settling.write(connection, blocked)
         if self._are_ready_late():
             await self._return_ready()  # all: the later ones of a key must not be delivered without
-
-    async def _forget_settled(self, found: Sequence[Held]) -> None:
-        """Ask the server about messages that are overdue: it may have settled them, and its answer was lost."""
-        now = self._loop.time()
-        before = now - self._lease - _OVERDUE
-        for part in {one.part for one in found if (lane := self._lane_of(one)) and lane.is_overdue(before)}:
-            info, owned = await self._subscriptions.info(self._subscription, part), self._owner.own(part)
-            if info is None or owned is None:
-                continue
-            for lane in owned.lanes.values():
-                lane.forget(info["ack_floor"]["stream_seq"])
-            if any(lane.is_overdue(before) for lane in owned.lanes.values()):
-                await self._forget_unknown(part, owned, info, now)
-
-    async def _forget_unknown(self, part: str, owned: Partition, info: Mapping[str, Any], now: float) -> None:
-        """Forget overdue messages which the server does not redeliver, though it has redelivered everything it has.
-
-        Its floor does not tell: it stands still while an earlier message is in flight.
-        """
-        connection, count = await self._access.connection(), info["delivered"]["consumer_seq"]
-        watched = self._overdue.get(part)
-        if watched is None or watched[0] is not connection or watched[1] is not owned:
-            self._overdue[part] = connection, owned, count, now
-            return
-        _, _, first, since = watched
-        if now - since > self._lease * ACK_WAIT + _OVERDUE and count - first > 2 * info["num_ack_pending"] + _MARGIN:
-            del self._overdue[part]
-            before = since - self._lease - _OVERDUE
-            gone = [sequence for lane in owned.lanes.values() for sequence in lane.forget_overdue(before)]
-            await connection.store([self._notes.forget(part, sequence) for sequence in gone])
 
     async def _is_older(self, one: Held) -> bool:
         """Return whether it was published before its topic was added to the subscription."""
@@ -267,7 +206,7 @@ class NatsReceiver:
             return 0.0  # asked for before the partition was left
         lane = owned.lanes.setdefault(one.lane, Lane())
         now = self._loop.time()
-        wait = lane.must_wait(one, now, self._is_valid)
+        wait = lane.must_wait(one, now, self._owner.is_valid)
         if wait is not None:
             lane.put_away(one.sequence, now + wait)
             return wait
@@ -300,94 +239,29 @@ class NatsReceiver:
     async def _return_ready(self) -> None:
         ready, self._ready = self._ready, []
         now = self._loop.time()
-        changes = [_Change(one, one.failures, one.deliveries - 1, 0.0) for one in ready if self._is_valid(one, now)]
-        await self._write(await self._access.connection(), changes)
+        changes = [given_back(one) for one in ready if self._owner.is_valid(one, now)]
+        await self._settling.write(await self._access.connection(), changes)
 
     # Settling.
-
-    def _is_valid(self, one: Held, now: float) -> bool:
-        if one.is_settled or one.is_lost or now >= one.until:
-            return False
-        if one.part not in PARTITIONS:
-            return True
-        lane = self._lane_of(one)
-        if lane is None or lane.held.get(one.sequence) is not one:
-            return False
-        one.is_lost = any(now >= other.until for other in lane.held.values() if other.sequence < one.sequence)
-        return not one.is_lost
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
         """Settle many; return those whose lease was lost. Raises `~diator.BrokerError`."""
         return await shielded(self._settle(settlements))
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[Delivery]:
-        async with self._settling:
-            now, lost, changes = self._loop.time(), list[Delivery](), list[_Change]()
+        async with self._lock:
+            now, lost, changes = self._loop.time(), list[Delivery](), list[Change]()
             deliveries: dict[Held, Delivery] = {}
             for delivery, outcome in settlements:
                 one: Held = delivery.receipt
-                if self._is_valid(one, now):
+                if self._owner.is_valid(one, now):
                     deliveries[one] = delivery
-                    changes.append(_change(one, outcome))
+                    changes.append(change_of(one, outcome))
                 elif not one.is_settled:
-                    self._held.discard(one)
+                    self._settling.held.discard(one)
                     lost.append(delivery)
-            late = await self._write(await self._access.connection(), changes) if changes else ()
+            late = await self._settling.write(await self._access.connection(), changes) if changes else ()
             return [*lost, *(deliveries[one] for one in late)]
-
-    async def _write(self, connection: Connection, changes: Sequence[_Change]) -> list[Held]:
-        """Store what is to be known of messages, then acknowledge them; return those that were lost meanwhile."""
-        await connection.store(self._records(changes))
-        now = self._loop.time()
-        late = [change.one for change in changes if change.one in self._held and not self._is_valid(change.one, now)]
-        told = sorted((change for change in changes if change.one not in late), key=lambda change: change.one.sequence)
-        try:
-            unknown = await connection.tell(
-                [(change.one.consumer, change.one.reply, _ack(change.wait)) for change in told]
-            )
-        except BrokerError:
-            for change in told:
-                change.one.is_lost |= change.wait is not None  # said twice, it would take it from another receiver
-            raise
-        for change in told:
-            if change.one.consumer in unknown:
-                change.one.is_lost = True
-                late += [change.one] if change.one in self._held else []
-            else:
-                self._settled(change)
-        for one in late:
-            self._held.discard(one)
-        return late
-
-    def _records(self, changes: Sequence[_Change]) -> list[Record]:
-        """Return what the state stream knows of messages: dead letters, and notes of redelivered ones."""
-        records: list[Record] = []
-        now = self._loop.time()
-        for one, failures, deliveries, wait, failure in changes:
-            if wait is not None and (lane := self._lane_of(one)):  # from now on, though it is still to be written
-                lane.put_away(one.sequence, now + wait)
-            if failure is not None:
-                letter = pack(one.topic, one.lane, one.deliveries, failure, one.body, MAX_MESSAGE_BYTES + REASON_BYTES)
-                first = {"Nats-Expected-Last-Subject-Sequence": "0"}
-                records.append((self._names.dead(self._subscription.name, one.sequence), letter, first))
-            if wait is not None:
-                records.append(self._notes.write(one, failures, deliveries, wait))
-            elif one.is_noted:
-                records.append(self._notes.forget(one.part, one.sequence))
-        return records
-
-    def _settled(self, change: _Change) -> None:
-        one = change.one
-        one.is_settled = one in self._held
-        one.is_lost = not one.is_settled
-        self._held.discard(one)
-        owned, lane = self._owner.own(one.part), self._lane_of(one)
-        if owned and lane and lane.held.get(one.sequence) is one:
-            del lane.held[one.sequence]
-            if change.wait is None:
-                lane.away.pop(one.sequence, None)
-            if not lane.held and not lane.away:
-                del owned.lanes[one.lane]
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
         """Renew leases; return those that were lost already. Raises `~diator.BrokerError`."""
@@ -398,7 +272,7 @@ class NatsReceiver:
         if self._subscription.ordered and deliveries:
             await self._owner.tend(connection, self._busy(), force=True)
         now = self._loop.time()
-        valid: list[Held] = [one.receipt for one in deliveries if self._is_valid(one.receipt, now)]
+        valid: list[Held] = [one.receipt for one in deliveries if self._owner.is_valid(one.receipt, now)]
         unknown = await connection.tell([(one.consumer, one.reply, b"+WPI") for one in valid])
         for one in valid:
             one.is_lost |= one.consumer in unknown
@@ -423,9 +297,9 @@ class NatsReceiver:
                 await asyncio.wait([self._returning])
             connection = await self._access.connection()
             await self._admit(connection)
-            async with self._settling:
-                self._ready += self._held
-                self._held = set()
+            async with self._lock:
+                self._ready += self._settling.held
+                self._settling.held = set()
                 self._ready.sort(key=lambda one: one.sequence)
                 await self._return_ready()
             if self._subscription.ordered:
@@ -433,19 +307,3 @@ class NatsReceiver:
             await self._puller.detach()
         except BrokerError as error:
             logger.warning("unsettled messages could not be released and are redelivered after their lease: %s", error)
-
-
-def _change(one: Held, outcome: object) -> _Change:
-    if isinstance(outcome, RetryAfter):
-        return _Change(one, one.failures + 1, one.deliveries, max(0.0, outcome.delay))
-    if isinstance(outcome, MoveToDeadLetters):
-        return _Change(one, 0, 0, None, outcome)
-    if isinstance(outcome, Ack):
-        return _Change(one, 0, 0, None)
-    return _Change(one, one.failures, one.deliveries - 1, 0.0)
-
-
-def _ack(wait: float | None) -> bytes:
-    if wait is None:
-        return b"+ACK"
-    return b'-NAK {"delay": %d}' % nanoseconds(wait) if wait else b"-NAK"

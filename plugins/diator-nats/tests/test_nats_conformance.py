@@ -18,6 +18,7 @@ pytestmark = pytest.mark.once  # it takes long, and depends little on the Python
 class TestNatsBroker(BrokerSuite):
     case_timeout = 60.0
     receive_timeout = 10.0
+    short_lease = 0.8  # of which a receiver asks for messages within 0.7, after several exchanges with the server
     max_examples = 12
     lives = 8
     server: ClassVar[NatsServer]
