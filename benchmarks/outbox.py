@@ -49,6 +49,9 @@ class Order(Base):
 
 
 add_tables(Base.metadata)
+APART = "apart_"
+"""Begins the names of tables that no relay of this process reads."""
+add_tables(Base.metadata, prefix=APART)
 
 
 @contract("shop.taken", key="number")
@@ -105,7 +108,13 @@ class Watch(Hooks):
 
 
 def make_app(
-    engine: AsyncEngine, watch: Watch, *, relay: bool, once: bool | None = None, broker: MemoryBroker | None = None
+    engine: AsyncEngine,
+    watch: Watch,
+    *,
+    relay: bool,
+    once: bool | None = None,
+    broker: MemoryBroker | None = None,
+    prefix: str = "diator_",
 ) -> Diator:
     async def session() -> AsyncGenerator[AsyncSession, BaseException | None]:
         async with AsyncSession(engine) as session:
@@ -115,7 +124,7 @@ def make_app(
 
     provider = Provider(scope=Scope.REQUEST)
     provider.provide(session, provides=AsyncSession)
-    store = SQLAlchemyStore(AsyncSession, engine=engine)
+    store = SQLAlchemyStore(AsyncSession, engine=engine, prefix=prefix)
     app = Diator(
         "shop",
         container=make_async_container(provider),
@@ -152,7 +161,7 @@ async def measure(engine: AsyncEngine, rounds: int, seconds: float) -> list[tupl
     waits: list[float] = []
     watch = Watch()
     async with AsyncExitStack() as stack:
-        apart = await stack.enter_async_context(make_app(engine, Watch(), relay=False))
+        apart = await stack.enter_async_context(make_app(engine, Watch(), relay=False, prefix=APART))
         together = await stack.enter_async_context(make_app(engine, watch, relay=True))
         calls: dict[str, Callable[[int], Awaitable[Any]]] = {
             "none": lambda number: apart.send(Take(number)),
