@@ -31,8 +31,8 @@ RESULTS = Path(__file__).parent / "RESULTS-outbox.md"
 TEXT = """\
 # Results with a store
 
-Written by `python -m benchmarks.outbox`, on {python} ({system}), {packages}, with a PostgreSQL on the same machine. The
-[README](README.md#with-a-store) says how each figure comes about.
+Written by `python -m benchmarks.outbox`, on {python} ({system}), {packages},
+with a PostgreSQL on the same machine. The [README](README.md#with-a-store) says how each figure comes about.
 
 {table}
 """
