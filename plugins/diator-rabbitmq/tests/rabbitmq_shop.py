@@ -13,7 +13,8 @@ HEARTBEAT = 2
 BROKER = RabbitBroker(os.environ["SHOP_RABBITMQ"], heartbeat=HEARTBEAT)
 _notes = os.open(f"{os.environ['SHOP_NOTES']}/{os.getpid()}.notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-app = Diator("shop", broker=BROKER, retry=Retry(attempts=3, delay=0.1), concurrency=5)
+# Each lost connection counts as a delivery of what was on its way, of which there are many here.
+app = Diator("shop", broker=BROKER, retry=Retry(attempts=3, delay=0.1), concurrency=5, max_deliveries=1_000)
 
 
 @contract("shop.sold", key="customer")
