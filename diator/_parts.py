@@ -129,16 +129,16 @@ def create_parts(options: dict[str, Any], container: object, broker: object, sto
 
 
 def _no_broker(text: str) -> Problem:
-    return Problem("no-broker", text, 'give it one: Diator("meetings", broker="redis://localhost:6379") or "memory://"')
+    return Problem("no-broker", text, 'pass one: Diator("meetings", broker="redis://localhost:6379") or "memory://"')
 
 
 def _ensure_store_fits(broker: object, container: object) -> None:
     """Raise `ConfigurationError` for a store without a broker, to which it relays, or without a container."""
     problems: list[Problem] = []
     if broker is None:
-        problems.append(_no_broker("Diator got a store, but no message broker that its events could go to"))
+        problems.append(_no_broker("Diator got a store but no message broker to publish its events to"))
     if container is None:
-        text = "Diator got a store, but no container that could give handlers and the store one session"
+        text = "Diator got a store but no container, which must provide one session to handlers and the store"
         problems.append(Problem("no-container", text, "pass one: Diator(..., container=..., store=...)"))
     if problems:
         raise ConfigurationError(problems)

@@ -47,14 +47,10 @@ class PrometheusMetrics(Hooks):
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         labels = ("subscription", "type")
         self._handled = _ByLabels(
-            Counter("diator_handled", "Runs of handlers that have succeeded.", labels, registry=registry)
+            Counter("diator_handled", "Runs of handlers that succeeded.", labels, registry=registry)
         )
-        self._failed = _ByLabels(
-            Counter("diator_failed", "Runs of handlers that have failed.", labels, registry=registry)
-        )
-        self._retried = _ByLabels(
-            Counter("diator_retried", "Messages that are delivered again.", labels, registry=registry)
-        )
+        self._failed = _ByLabels(Counter("diator_failed", "Runs of handlers that failed.", labels, registry=registry))
+        self._retried = _ByLabels(Counter("diator_retried", "Messages that were retried.", labels, registry=registry))
         self._dead_lettered = _ByLabels(
             Counter("diator_dead_lettered", "Messages that became dead letters.", labels, registry=registry)
         )
@@ -85,7 +81,7 @@ class PrometheusMetrics(Hooks):
             )
         )
         self._published = _ByLabels(
-            Counter("diator_published", "Messages that the broker was asked to take.", ("topic",), registry=registry)
+            Counter("diator_published", "Messages passed to the broker.", ("topic",), registry=registry)
         )
         self._publish_errors = Counter("diator_publish_errors", "Attempts to publish that failed.", registry=registry)
 

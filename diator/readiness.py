@@ -55,9 +55,9 @@ def readiness_check(function: Any, name: str | None, pauses: bool) -> ReadinessC
     """
     wrong: tuple[str, str] | None = None
     if not iscoroutinefunction(function):
-        wrong = "is not an async function", "write async def; await asyncio.to_thread(...) for what blocks"
+        wrong = "is not an async function", "write async def; await asyncio.to_thread(...) for blocking calls"
     elif any(one.default is Parameter.empty for one in signature(function).parameters.values()):
-        fix = "let it take none; it can await app.send(...) with a query, whose handler gets its dependencies"
+        fix = "remove its parameters; it can await app.send(...) with a query, whose handler gets its dependencies"
         wrong = "takes parameters", fix
     if wrong is not None:
         text = f"@app.readiness was put on {getattr(function, '__qualname__', repr(function))}, which {wrong[0]}"

@@ -92,6 +92,6 @@ def create_sender(
     unknown = sorted(map(str, provided.keys() - registry.provided.keys()))
     if unknown:
         text = f"app.using got {', '.join(unknown)}, which {app} does not expect"
-        fix = f"declare it before the start: app.provides({unknown[0]})"
+        fix = f"declare it before startup: app.provides({unknown[0]})"
         raise ConfigurationError([Problem("undeclared-value", text, fix)])
     return Sender(running, provided, sealed, correlation_id)

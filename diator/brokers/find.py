@@ -110,7 +110,7 @@ def _load(point: EntryPoint, address: str) -> Broker:
     if isinstance(made, Broker):
         return made
     missing = _missing(made)
-    text = f"the broker plugin {point.value!r} gave a {type(made).__name__}, which lacks {', '.join(missing)}"
+    text = f"the broker plugin {point.value!r} returned a {type(made).__name__}, which lacks {', '.join(missing)}"
     fix = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
     raise ConfigurationError([Problem("broker-plugin", text, fix)])
 

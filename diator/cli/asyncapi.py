@@ -38,7 +38,7 @@ def asyncapi(
         end_with_problems(problems)
     messaging = messaging_of(app)
     if messaging is None:
-        exit_error(f'{app!r} has no message broker, so nothing goes over one; give it one, such as broker="memory://"')
+        exit_error(f'{app!r} has no message broker, so it has no channels; pass one, such as broker="memory://"')
     described = document(app.name or "diator", api_version, messaging.broker, messaging.catalog)
     if check is None:
         typer.echo(_written(described, as_json=as_json), nl=False)

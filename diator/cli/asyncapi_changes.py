@@ -13,7 +13,7 @@ def incompatible_changes(old: Document, new: Document) -> Iterator[str]:
     was, now = _messages(old), _messages(new)
     for name, message in was.items():
         if name not in now:
-            yield f"{name}: the event is gone"
+            yield f"{name}: the event was removed"
             continue
         before, after = (_Schema(whole, _data(found)) for whole, found in ((old, message), (new, now[name])))
         yield from _changes(name, before, after, frozenset())
@@ -80,7 +80,7 @@ def _changes(path: str, old: _Schema, new: _Schema, seen: frozenset[tuple[str | 
         yield f"{path}: the type has changed from {old.kind()} to {new.kind()}"
         return
     for name in sorted(old.fields.keys() - new.fields.keys()):
-        yield f"{path}.{name}: the field is gone"
+        yield f"{path}.{name}: the field was removed"
     for name in sorted(new.required - old.required):
         how = "is required now" if name in old.fields else "is new and required; give it a default"
         yield f"{path}.{name}: the field {how}"

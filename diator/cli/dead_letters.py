@@ -64,7 +64,7 @@ def list_(
         document = {"app": target, "dead_letters": [summary_of(letter) for letter in chosen.letters]}
         typer.echo(json.dumps(document, indent=2))
     else:
-        otherwise = "No dead letters." if wanted == ALL else "No dead letter fits."
+        otherwise = "No dead letters." if wanted == ALL else "No dead letter matches."
         print_tables(table_of(chosen.letters), otherwise=otherwise)
     if chosen.more:
         typer.echo(f"there are more than {limit}; see them with a higher --limit", err=True)
@@ -98,7 +98,7 @@ def show(
         report_missing_subscriptions(chosen, target)
     report_missing_ids(chosen)
     if not chosen.letters:
-        exit_error("no dead letter fits")
+        exit_error("no dead letter matches")
 
 
 @dead_letters.command("replay")
@@ -170,7 +170,7 @@ def _touch(
     chosen = select(target, subscriptions, wanted, limit)
     reject_ambiguous(wanted, chosen.letters)
     if not chosen.letters:
-        typer.echo("No dead letter fits.")
+        typer.echo("No dead letter matches.")
         report_missing_subscriptions(chosen, name)
     elif dry_run:
         print_tables(table_of(chosen.letters), otherwise="")
@@ -226,7 +226,7 @@ def _report(verb: _Verb, outcome: _Outcome) -> None:
     if outcome.done:
         typer.echo(f"{verb.past.capitalize()} {_counted(outcome.done)}.")
     for letter in outcome.gone:
-        typer.echo(f"{letter.consumed.name}: {letter.dead.id} was gone already", err=True)
+        typer.echo(f"{letter.consumed.name}: {letter.dead.id} had been removed already", err=True)
     for letter, error in outcome.failed:
         said = f"{type(error).__name__}: {error}".removesuffix(": ")
         typer.echo(printable(f"{letter.consumed.name}: {letter.dead.id} was not {verb.past}: {said}"), err=True)

@@ -36,7 +36,7 @@ def describe(app: Diator) -> Description:
     checked = inspect_app(app)
     if checked.registry.unclear:
         errors = [problem for problem in checked.problems if problem.severity == "error"]
-        exit_usage_error(f"there are handlers of which it is not clear what they handle: {ConfigurationError(errors)}")
+        exit_usage_error(f"some handlers do not say which messages they handle: {ConfigurationError(errors)}")
     return _Describer(checked, messaging_of(app)).description()
 
 

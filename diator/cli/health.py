@@ -58,7 +58,7 @@ class HealthServer:
         except OSError as error:
             text = f"can't listen on {where.host or 'all interfaces'}, port {where.port}, for --health: {error}"
             raise ConfigurationError(
-                [Problem("health", text, "give another address, or end what listens there")]
+                [Problem("health", text, "choose another address, or stop the process that listens there")]
             ) from error
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -105,7 +105,7 @@ def _made_by(found: object, target: str) -> Diator:
         raise LoadError(f"{target!r} can't be called without arguments ({error}); name an app") from None
     made = _run(found, f"{target!r} raised")
     if not isinstance(made, Diator):
-        raise LoadError(f"{target!r} gave {made!r}, which is not a Diator; let it return the app")
+        raise LoadError(f"{target!r} gave {made!r}, which is not a Diator; return the app from it")
     return made
 
 

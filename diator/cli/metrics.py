@@ -68,11 +68,11 @@ class MetricsEndpoint:
 
     async def _look_at_outbox(self, store: OperatesStore) -> Sequence[Metric]:
         """Ask the database how the outbox stands. While it is unavailable, the values of the last look stay."""
-        up = GaugeMetricFamily("diator_outbox_up", "Whether the database of the outbox answered the last look.")
+        up = GaugeMetricFamily("diator_outbox_up", "Whether the database of the outbox answered the last query.")
         try:
             status = await asyncio.wait_for(store.status(), _TIMEOUT)
         except (StoreError, asyncio.TimeoutError) as error:
-            logger.debug("no look at the outbox for /metrics: %s", error)
+            logger.debug("could not query the outbox for /metrics: %s", error)
             up.add_metric((), 0)
             return (up, *self._outbox[1:])
         up.add_metric((), 1)
@@ -86,18 +86,18 @@ class MetricsEndpoint:
 
     async def _look(self) -> Sequence[Metric]:
         """Ask the broker how the subscriptions stand. What it does not know is left out."""
-        up = GaugeMetricFamily("diator_broker_up", "Whether the broker answered the last look at it.")
+        up = GaugeMetricFamily("diator_broker_up", "Whether the broker answered the last query.")
         try:
             async with self._app.operations() as operations:
                 found = await asyncio.wait_for(operations.status(), _TIMEOUT)
         except (BrokerError, asyncio.TimeoutError) as error:
-            logger.debug("no look at the broker for /metrics: %s", error)
+            logger.debug("could not query the broker for /metrics: %s", error)
             up.add_metric((), 0)
             return (up,)
         up.add_metric((), 1)
         labels = ("subscription",)
         waiting = GaugeMetricFamily("diator_waiting", "Messages that are not settled.", labels=labels)
-        dead_letters = GaugeMetricFamily("diator_dead_letters_waiting", "Dead letters that are kept.", labels=labels)
+        dead_letters = GaugeMetricFamily("diator_dead_letters_waiting", "Dead letters.", labels=labels)
         oldest = GaugeMetricFamily(
             "diator_oldest_unhandled_seconds", "Age of the oldest message that is not settled.", labels=labels
         )

@@ -100,4 +100,4 @@ def _ensure_empty(folder: Path) -> None:
         return
     if folder.exists() or folder.is_symlink():
         kind = "folder that is not empty" if folder.is_dir() else "file"
-        exit_usage_error(f"{folder.as_posix()!r} is a {kind}; give another name, or move it away")
+        exit_usage_error(f"{folder.as_posix()!r} is a {kind}; choose another name, or move it away")

@@ -102,7 +102,7 @@ def purge(target: AppArgument, ids: IdOption = None, everything: AllOption = Fal
 
 def _touch(verb: str, past: str, target: str, ids: Sequence[str] | None, *, everything: bool, yes: bool) -> None:
     if bool(ids) == everything:
-        exit_usage_error(f"say which to {verb}: --id ID, once or more, or --all")
+        exit_usage_error(f"select what to {verb}: --id ID (repeatable), or --all")
     ensure_can_ask(verb, yes=yes)
     store = AppStore(target)
     found = store.operate(lambda operating: _read(operating, ids, None))

@@ -63,7 +63,7 @@ class RelayService:
         stopping = self._stopping = asyncio.Event()
 
         def on_signal(received: signal.Signals, _number: int) -> None:
-            logger.info("%s: publishing what is there, and ending", received.name)
+            logger.info("%s: publishing the remaining events, then stopping", received.name)
             stopping.set()
 
         self._outbox.relay_here()
@@ -72,7 +72,7 @@ class RelayService:
                 await listen(stack, self._health, self._routes)
                 await stack.enter_async_context(self._app)
                 self._has_started = True
-                logger.info("the relay has started; end it with SIGTERM or SIGINT")
+                logger.info("the relay has started; stop it with SIGTERM or SIGINT")
                 await stopping.wait()
         logger.info("stopped")
 

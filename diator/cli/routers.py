@@ -61,7 +61,7 @@ def _places(registry: Registry) -> Iterator[SourceLocation]:
 
 def _problem(name: str, registry: Registry) -> Problem:
     held = f"{count(len(registry.handlers), 'handler')} and {count(len(registry.layers), 'middleware')}"
-    text = f"router {name}, with {held}, was never included: nothing of it runs"
+    text = f"router {name}, with {held}, was never included: its handlers do not run"
     location = next(_places(registry), None)
     return Problem(
         "router", text, f"include it: app.include({name.rpartition('.')[2]}), or drop it", location, "warning"

@@ -36,9 +36,7 @@ SubscriptionOption = Annotated[
 ]
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="The number of messages that each handler runs for at a time; as the app says by default."
-    ),
+    typer.Option(min=1, help="Messages per handler at a time; overrides the app and its handlers."),
 ]
 GraceOption = Annotated[
     float,
@@ -115,7 +113,7 @@ def _ensure_possible(workers: int, *, reload: bool) -> None:
     if reload:
         exit_usage_error("--reload is for one worker; leave out --workers, or --reload")
     if sys.platform == "win32":
-        exit_usage_error("--workers needs signals that Windows does not have; start diator run as often as you need it")
+        exit_usage_error("--workers needs signals that Windows does not have; start diator run several times instead")
 
 
 def run_or_exit(serve: Callable[[], T], target: str, *, as_json: bool) -> T:
@@ -127,7 +125,7 @@ def run_or_exit(serve: Callable[[], T], target: str, *, as_json: bool) -> T:
     except ConfigurationError as error:
         _end_with_problems(error.problems, as_json)
     except BrokerError as error:
-        _end(1, f"the broker refuses to serve {target}: {plugin_text(error, target)}", as_json)
+        _end(1, f"the broker rejects {target}: {plugin_text(error, target)}", as_json)
     except StoreError as error:
         _end(1, f"the store of {target} can't be used: {plugin_text(error, target)}", as_json)
     except Exception:

@@ -35,12 +35,12 @@ def age(text: str) -> timedelta:
     parts = _AGE.findall(text)
     if not parts or "".join(map("".join, parts)) != text:
         raise typer.BadParameter(
-            f"{text!r} is not an age; write a number with s, m, h, d or w behind it, such as 30m or 1d12h"
+            f"{text!r} is not an age; write a number and a unit (s, m, h, d or w), such as 30m or 1d12h"
         )
     try:
         return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
     except OverflowError:
-        raise typer.BadParameter(f"{text!r} is longer than calendars go back") from None
+        raise typer.BadParameter(f"{text!r} is too long ago for a date") from None
 
 
 OlderOption = Annotated[
@@ -126,7 +126,7 @@ def report_missing_subscriptions(chosen: Selection, target: str) -> None:
 def report_missing_ids(chosen: Selection) -> None:
     """End with exit code 1 where something was asked for by its id, and is not there."""
     if chosen.missing_ids:
-        exit_error(f"no dead letter that fits has the {printable(', nor the '.join(chosen.missing_ids))}")
+        exit_error(f"no matching dead letter has the {printable(', nor the '.join(chosen.missing_ids))}")
 
 
 def reject_ambiguous(wanted: DeadLetterFilter, letters: Sequence[OpenedDeadLetter]) -> None:

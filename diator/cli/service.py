@@ -68,13 +68,13 @@ class Service:
         self._warn_of_memory()
         async with worker:
             self._worker = worker
-            logger.info("the worker has started; end it with SIGTERM or SIGINT")
+            logger.info("the worker has started; stop it with SIGTERM or SIGINT")
             await worker.wait()
 
     def _warn_of_memory(self) -> None:
         if is_in_process(self._app):
-            text = "the broker is in the memory of this process: only this process can publish to it, and what it holds"
-            logger.warning("%s ends with the process; use a broker such as redis:// to reach other processes", text)
+            text = "the broker is in the memory of this process: only this process can publish to it, and its messages"
+            logger.warning("%s are lost when it ends; use a broker such as redis:// to reach other processes", text)
 
     def _on_signal(self, received: signal.Signals, number: int) -> None:
         self._stopping = True

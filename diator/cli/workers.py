@@ -198,7 +198,7 @@ class _Child:
         """Wait before the next start: the longer the more often it has ended soon after its start."""
         delay = min(2.0 ** max(0, self._short_runs - 1), _MAX_DELAY)
         again = f", {self._short_runs} times soon after its start" if self._short_runs > 1 else ""
-        logger.error("%s has ended (%s)%s; starting it again in %g s", self.name, self._ended, again, delay)
+        logger.error("%s has ended (%s)%s; restarting it in %g s", self.name, self._ended, again, delay)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), delay)
 
@@ -218,7 +218,7 @@ class _Child:
     def kill(self) -> None:
         """End it on the spot."""
         if self._process is not None:
-            logger.error("%s has not stopped in time, and is killed; its messages are delivered again", self.name)
+            logger.error("%s did not stop in time and is killed; its messages are redelivered", self.name)
             with suppress(ProcessLookupError):
                 self._process.kill()
 

@@ -49,7 +49,7 @@ def _load(point: "EntryPoint", given: object) -> Container:
     if isinstance(wrapped, Container):
         return wrapped
     missing = [name for name in sorted(vars(Container)) if not name.startswith("_") and not hasattr(wrapped, name)]
-    text = f"the container plugin {point.value!r} gave a {type(wrapped).__name__}, which lacks {', '.join(missing)}"
+    text = f"the container plugin {point.value!r} returned a {type(wrapped).__name__}, which lacks {', '.join(missing)}"
     fix = f"upgrade the distribution of {point.value.partition(':')[0]!r}, or report this to its authors"
     raise ConfigurationError([Problem("container-plugin", text, fix)])
 

@@ -216,7 +216,7 @@ class _Walk:
                 self._visit(need, (*above, provider))
             for member in self._hidden(need):
                 reason = f"it gets the default of {need.default!r}: {need.key} has no provider, though {member} has one"
-                self._warn(provider.key, (reason, f"hint {member} alone; the default may stay"))
+                self._warn(provider.key, (reason, f"hint {member} alone; you may keep the default"))
 
     def _hidden(self, need: Need) -> list[Key]:
         """The members of a union that have a provider, if the default is used since the union has none."""

@@ -110,7 +110,7 @@ def describe_event(cls: type[Event], hint: Any = None) -> EventType:
         raise ConfigurationError([Problem("not-serializable", text, error.fix)]) from error
     except Exception as error:
         text = f"{format_hint(cls)} can't be inspected ({in_words(error)})"
-        fix = "hint each of its fields with a type that can be resolved, and use what its library supports"
+        fix = "annotate each of its fields with a type that can be resolved, and use what its library supports"
         raise ConfigurationError([Problem("not-serializable", text, fix)]) from error
     contract = contract_of(cls)
     kind = "ecst" if issubclass(cls, ECSTEvent) else "notification"
@@ -236,7 +236,7 @@ class _CatalogBuilder:
             for name in entry.names:
                 other = owners.setdefault(name, entry)
                 if other.cls is not entry.cls:
-                    text = f"{_full(entry.cls)} and {_full(other.cls)} both go by the wire name {name!r}"
+                    text = f"{_full(entry.cls)} and {_full(other.cls)} both have the wire name {name!r}"
                     self.problems.append(Problem("wire-name", text, 'give one another name: @contract("...")'))
 
     def _consumed(self, registration: Registration, wired: WiredCallable) -> ConsumerConfig:
@@ -261,7 +261,7 @@ class _CatalogBuilder:
             )
         if not self._classes(registration):
             text = f"{registration.name} handles {', '.join(map(format_hint, self.checked.classes[registration]))}"
-            self._add(registration, "no-events", f"{text}, of which no class is defined", "name classes of events")
+            self._add(registration, "no-events", f"{text}, but no such class is defined", "name classes of events")
         names = {name: entry for entry in entries for name in entry.names}
         return ConsumerConfig(
             registration,
@@ -281,7 +281,7 @@ class _CatalogBuilder:
         if self.session is None:
             if said:
                 text = f"{registration.name} sets once=True, but the app has no store to record handled messages in"
-                fix = 'give it one: Diator("meetings", store=...), or drop once=True and make the handler idempotent'
+                fix = 'pass one: Diator("meetings", store=...), or remove once=True and make the handler idempotent'
                 self._add(registration, "no-store", text, fix)
             return False
         return self._reaches(self.session, registration, wired) if said is None else said
@@ -302,7 +302,7 @@ class _CatalogBuilder:
         if given is not None:
             return prefix + given
         if self.app_name is None:
-            text = f"{registration.name} handles brokered events, and the app has no name to make its subscription's of"
+            text = f"{registration.name} handles brokered events, but the app has no name for its subscription"
             self._add(registration, "unnamed-app", text, 'name the app: Diator("meetings", broker=...)')
         return f"{self.app_name}.{prefix}{registration.name}"
 
@@ -323,7 +323,7 @@ class _CatalogBuilder:
             if other is not one:
                 text = f"{one.registration.name} and {other.registration.name}, registered at"
                 text = f"{text} {other.registration.registered_at}, both have the subscription {one.name!r}"
-                fix = "give each a name of its own: @app.on_event(subscription='...')"
+                fix = "give each its own name: @app.on_event(subscription='...')"
                 self._add(one.registration, "duplicate-subscription", text, fix)
 
     def _refusals(self, consumed: tuple[ConsumerConfig, ...], topics: tuple[Topic, ...]) -> Iterator[Problem]:

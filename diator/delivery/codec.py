@@ -96,7 +96,7 @@ def _trial(name: str, library: Model | Struct) -> list[str]:
             event = library.make(msgspec.json.encode(sample))
         except Exception as error:  # noqa: BLE001 - the validators of the class reject it, with any error
             if isinstance(error, TypeError) and "unhashable" in str(error):
-                changed.setdefault("", f"{name} has a set of what can't be hashed when it is read: {error}")
+                changed.setdefault("", f"{name} has a set whose members can't be hashed when they are read: {error}")
             continue
         try:
             found = _lost(event, library.write(event), library)
@@ -146,7 +146,9 @@ def _proving(name: str, library: Model | Struct) -> Callable[[Any], bytes]:
             return data
         if lost := _lost(event, data, library):
             text = ", ".join(f"{name}{one}" for one in lost.values())
-            raise ValueError(f"{name} can't be published: {text}; publish what JSON can carry, as the field is hinted")
+            raise ValueError(
+                f"{name} can't be published: {text}; publish a value of the annotated type that JSON can represent"
+            )
         return data
 
     return proving

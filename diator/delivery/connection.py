@@ -56,7 +56,7 @@ class Connection:
             return
         if self._users:
             text = f"{type(self.broker).__name__} is open in another event loop; close it there first, that is, end the"
-            raise BrokerError(f"{text} app that uses it, or give each app a broker object of its own")
+            raise BrokerError(f"{text} app that uses it, or give each app its own broker object")
         self._loop, self._lock = loop, asyncio.Lock()
 
     async def _connect(self, timeout: float) -> None:
@@ -154,7 +154,7 @@ async def translated(broker: Broker, call: str, answer: Awaitable[T]) -> T:
         raise
     except Exception as error:
         raise BrokerError(
-            f"{type(broker).__name__}.{call} failed unexpectedly: {described(error)}; this is a fault of the plugin"
+            f"{type(broker).__name__}.{call} failed unexpectedly: {described(error)}; this is a bug in the plugin"
         ) from error
 
 

@@ -151,9 +151,7 @@ class Messaging:
         try:
             await asyncio.wait_for(closing, seconds)
         except asyncio.TimeoutError:
-            logger.warning(
-                "the %s has not closed its connection within %g s, and is not waited for any longer", what, seconds
-            )
+            logger.warning("the %s did not close its connection within %g s; continuing without it", what, seconds)
 
     def worker(
         self,

@@ -148,5 +148,5 @@ async def translated(store: Store, call: str, answer: Awaitable[T]) -> T:
     except DiatorError:
         raise
     except Exception as error:
-        text = f"{type(store).__name__}.{call} failed unexpectedly: {described(error)}; this is a fault of the plugin"
+        text = f"{type(store).__name__}.{call} failed unexpectedly: {described(error)}; this is a bug in the plugin"
         raise StoreError(text) from error

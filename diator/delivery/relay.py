@@ -218,7 +218,9 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - as above
             if again:
                 return await self._release(again=False)
-            text = "the relay could not release its partitions of the outbox (%s): their rows wait %g s for another one"
+            text = (
+                "the relay could not release its partitions of the outbox (%s): their rows wait %g s for another relay"
+            )
             logger.warning(text, described(error), LEASE)
 
 

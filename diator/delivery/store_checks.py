@@ -26,7 +26,7 @@ def store_problems(store: Store, checked: CheckResult, app: str | None) -> Itera
     if container is None:
         return  # reported where the app is made
     if app is None:
-        text = "the app has a store and no name, by which the tables know whose they are"
+        text = "the app has a store but no name, which identifies it in the tables"
         yield Problem("unnamed-app", text, 'name the app: Diator("meetings", store=...)')
     session = key_of(store.session, container)
     yield from _session_problems(session, checked, container)

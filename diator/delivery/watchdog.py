@@ -64,7 +64,7 @@ class Watchdog:
         where = "".join(traceback.format_stack(frame, limit=12)) if frame else "(unknown)"
         logger.warning(
             "%s blocks the event loop for over %.1f s: until it ends, no other message is handled and no lease is "
-            "renewed; await what takes long, or register it with thread=True; it is here:\n%s",
+            "renewed; await the slow call, or register the handler with thread=True; it blocks here:\n%s",
             name or "something",
             self._patience,
             where,

@@ -10,14 +10,14 @@ from diator.engine.hints import arguments_for, class_of, format_hint, split_anno
 
 # Any throughout: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
 
-UNSAID = "an object does not say its type arguments, so all of them would be handled"
+UNSAID = "objects do not know their type arguments, so all of them would match"
 
 
 def say(hint: Any) -> str:
     """What to write in the place of ``Changed[int]``."""
     origin = format_hint(get_origin(hint))
     name = "".join(part for part in format_hint(get_args(hint)[0]).title() if part.isalnum())
-    return f"take {origin}, or a class that says them: class {name}{origin}({format_hint(hint)})"
+    return f"use {origin}, or define a class with them: class {name}{origin}({format_hint(hint)})"
 
 
 def spelled_out(hint: Any) -> dict[type, Any]:

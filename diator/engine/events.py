@@ -141,8 +141,8 @@ def suppressed_failure(event: Event, failure: BaseException) -> BaseException:
     if not issubclass(type(failure), asyncio.CancelledError):
         return failure
     # Raised again it would pass for a cancellation of the caller's task, which was never requested.
-    text = f"a handler of {type(event).__qualname__} was cancelled, and a middleware of events went on without it"
-    error = DiatorError(f"{text}; what fails inside a unit of work fails it as a whole")
+    text = f"a handler of {type(event).__qualname__} was cancelled, and a middleware of events continued regardless"
+    error = DiatorError(f"{text}; an error inside a unit of work fails all of it")
     error.__cause__ = failure
     return error
 
@@ -156,7 +156,7 @@ def needs_broker(cls: type[Event], what: str) -> Problem:
     """The problem of an event that can't stay in the process."""
     if issubclass(cls, BROKERED_KINDS):
         text = f"{format_hint(cls)} {what}, but the app has no message broker"
-        fix = 'give it one, as in Diator("meetings", broker="redis://localhost:6379") or broker="memory://"'
+        fix = 'pass one: Diator("meetings", broker="redis://localhost:6379") or broker="memory://"'
         return Problem("no-broker", text, f"{fix}, or make the event a DomainEvent if it stays in this process")
     text = f"{format_hint(cls)} {what}, but is not a DomainEvent, NotificationEvent or ECSTEvent"
     return Problem("no-broker", text, "derive it from DomainEvent")

@@ -188,7 +188,9 @@ def ensure_may_wait(event: Event, after: Delay | None, headers: Mapping[str, str
         return
     option = f"after={after!r}" if after is not None else f"headers={headers!r}"
     text = f"{type(event).__qualname__} was published with {option}, but a domain event is handled in its unit of work"
-    raise InvalidMessageError(f"{text}; publish it without, or make it a NotificationEvent, which leaves over a broker")
+    raise InvalidMessageError(
+        f"{text}; publish it without, or make it a NotificationEvent, which is sent over a broker"
+    )
 
 
 def _one_by_one(count: int) -> str:
@@ -196,5 +198,5 @@ def _one_by_one(count: int) -> str:
 
 
 def _too_late(event: Event) -> str:
-    text = f"{type(event).__qualname__} was published after the handler had returned; no handler would get it"
+    text = f"{type(event).__qualname__} was published after the handler had returned, so no handler would receive it"
     return f"{text}; publish before the return, and await what the handler starts"

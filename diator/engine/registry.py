@@ -76,7 +76,7 @@ class Registry:
         own = set(self.handlers)
         again = next((handler for handler in other.handlers if handler in own), None)
         if again is not None:
-            text = f"a router can't be included here: {again} is in already, by way of another router"
+            text = f"a router can't be included here: {again} was already included through another router"
             raise ConfigurationError([Problem("router", text, "include each router once", location)])
         self.handlers += other.handlers
         self.layers += other.layers

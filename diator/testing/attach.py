@@ -142,18 +142,20 @@ def _twin(app: Diator, stage: SessionOptions, watcher: RecordingHooks) -> Sessio
         return SessionMessaging(own, stage, watcher.activity)
     if stage.broker in (None, "keep") and stage.injection is None:
         return None
-    text = f"app.testing got broker={stage.broker!r}, but {app!r} has no message broker that it could stand for"
+    text = f"app.testing got broker={stage.broker!r}, but {app!r} has no message broker that it could replace"
     if stage.injection is not None:
-        text = f"app.testing got faults, but {app!r} has no message broker whose deliveries could have any"
-    raise ConfigurationError([Problem("no-broker", text, 'give the app one: Diator("meetings", broker="memory://")')])
+        text = f"app.testing got faults, but {app!r} has no message broker, so it has no deliveries to disturb"
+    raise ConfigurationError(
+        [Problem("no-broker", text, 'pass one to the app: Diator("meetings", broker="memory://")')]
+    )
 
 
 def _ensure_store(app: Diator, own: Messaging | None) -> None:
     if own is None or own.outbox is None:
-        text, fix = f"app.testing got store='keep', but {app!r} has no store", "leave it out, or give the app a store"
+        text, fix = f"app.testing got store='keep', but {app!r} has no store", "remove it, or pass a store to the app"
     elif is_running(app):
         text = f"app.testing got store='keep', but {app!r} runs already, and publishes what is stored to its own broker"
-        fix = "let the session start it, or leave store='keep' out"
+        fix = "let the session start it, or remove store='keep'"
     else:
         return
     raise ConfigurationError([Problem("no-store", text, fix)])
@@ -199,7 +201,7 @@ def _may_be_class(hint: Any) -> bool:
 def _instead(container: Container | None, key: Key, names: list[str]) -> str:
     if container is not None and container.can_resolve(key):
         how = "register the replacement with a container for the test, or replace what handlers ask for"
-        return f"the container has it for its own use: {how}: {', '.join(names)}"
+        return f"the container uses it itself: {how}: {', '.join(names)}"
     close = get_close_matches(str(key), names, n=1)
     return (
         f"did you mean {close[0]}?" if close else f"they ask for: {', '.join(names) or 'nothing that can be replaced'}"

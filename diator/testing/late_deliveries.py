@@ -86,4 +86,4 @@ class LateDeliveries:
 
 def away(line: str) -> BrokerUnavailableError:
     """The error of a broker that is unavailable because of a fault."""
-    return BrokerUnavailableError(f"the broker is unavailable, as a fault of the test: {line}")
+    return BrokerUnavailableError(f"injected fault: the broker is unavailable: {line}")

@@ -57,7 +57,7 @@ _SESSION_OF_ANOTHER = (
 _FAULTS_OF_ANOTHER = Problem(
     "session-option",
     "app.testing got faults, and the session of another app as its broker",
-    "give the faults to the session that has the broker; they concern the deliveries of both",
+    "pass the faults to the session that has the broker; they concern the deliveries of both",
 )
 
 

@@ -98,7 +98,7 @@ async def test_capacity_counts_what_is_not_settled_and_no_dead_letters() -> None
     await broker.publish(messages(2, ORDERS), timeout=1)
     first, second = await receiver.receive(5)
     with pytest.raises(
-        NotPublishedError, match=r"0.01 s for messages to 'orders': there are 2 in shop.handler"
+        NotPublishedError, match=r"no capacity for topic 'orders' within 0.01 s: shop.handler holds 2 messages"
     ) as raised:
         await broker.publish(messages(1, ORDERS), timeout=0.01)
     assert isinstance(raised.value.__cause__, BrokerUnavailableError)

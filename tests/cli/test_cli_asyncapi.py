@@ -135,7 +135,7 @@ def test_the_official_parser_finds_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "change"),
     [
-        ("note: str | None = None", "", "orders.placed.note: the field is gone"),
+        ("note: str | None = None", "", "orders.placed.note: the field was removed"),
         (
             "order_id: int\n    lines",
             "order_id: str\n    lines",
@@ -156,8 +156,8 @@ def test_the_official_parser_finds_no_fault(tmp_path: Path) -> None:
             "note: str = ''",
             "orders.placed.note: the type has changed from null or string to string",
         ),
-        ("    count: int = 1", "", "orders.placed.lines[].count: the field is gone"),
-        ('"orders.placed", key', '"orders.taken", key', "orders.placed: the event is gone"),
+        ("    count: int = 1", "", "orders.placed.lines[].count: the field was removed"),
+        ('"orders.placed", key', '"orders.taken", key', "orders.placed: the event was removed"),
         ("lines: list[Line]", "lines: list[Line]\n    customer: int = 0", None),
         ("    amount: int", "    amount: int | None = None", "orders.paid.amount: the type has changed"),
     ],

@@ -56,10 +56,10 @@ def test_where_nothing_fits_the_list_does_not_say_that_there_is_nothing(tmp_path
     broker.park(1)
     broker.park(2, of=MAIL)
     done = letters(tmp_path, "list", "--error", "zzz")
-    assert (done.code, done.stdout, done.stderr) == (0, "No dead letter fits.\n", "")
+    assert (done.code, done.stdout, done.stderr) == (0, "No dead letter matches.\n", "")
     done = letters(tmp_path, "list", "--id", "99")
-    assert (done.code, done.stdout) == (1, "No dead letter fits.\n")
-    assert done.stderr == "Error: no dead letter that fits has the id '99'\n"
+    assert (done.code, done.stdout) == (1, "No dead letter matches.\n")
+    assert done.stderr == "Error: no matching dead letter has the id '99'\n"
     assert listed(tmp_path, "--message-id", "elsewhere", code=1) == []
 
 
@@ -198,8 +198,8 @@ def test_show_of_what_is_not_there_fails(tmp_path: Path, broker: HeldBroker) -> 
     run(tmp_path, "subscriptions", "apply", "meetings:app")
     done = letters(tmp_path, "show", "--message-id", "event-1")
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr == "Error: no dead letter that fits has the message id 'event-1'\n"
-    assert letters(tmp_path, "show").stderr == "Error: no dead letter fits\n"
+    assert done.stderr == "Error: no matching dead letter has the message id 'event-1'\n"
+    assert letters(tmp_path, "show").stderr == "Error: no dead letter matches\n"
 
 
 # replay and purge
@@ -314,7 +314,7 @@ def test_one_that_fails_does_not_keep_the_others(tmp_path: Path, broker: HeldBro
     done = letters(tmp_path, "replay", "--yes")
     assert (done.code, done.stdout) == (1, "Replayed 2 dead letters of meetings.note.\n")
     assert done.stderr.splitlines() == [
-        f"meetings.note: {three} was gone already",
+        f"meetings.note: {three} had been removed already",
         f"meetings.note: {two} was not replayed: BrokerError: it is\\x1b locked",
     ]
     assert broker.tried == [one, two, three, four]
@@ -334,7 +334,7 @@ def test_an_id_that_is_missing_is_told_and_the_others_are_replayed(tmp_path: Pat
     one, _ = broker.park(1, 2)
     done = letters(tmp_path, "replay", "--yes", "--id", one, "--id", "nowhere")
     assert (done.code, done.stdout) == (1, "Replayed 1 dead letter of meetings.note.\n")
-    assert done.stderr == "Error: no dead letter that fits has the id 'nowhere'\n"
+    assert done.stderr == "Error: no matching dead letter has the id 'nowhere'\n"
 
 
 def test_an_id_that_several_subscriptions_have_is_refused(tmp_path: Path, broker: HeldBroker) -> None:
@@ -350,7 +350,7 @@ def test_an_id_that_several_subscriptions_have_is_refused(tmp_path: Path, broker
 
 def test_nothing_that_fits_is_no_failure(tmp_path: Path, broker: HeldBroker) -> None:
     done = letters(tmp_path, "replay", "--yes", "--older-than", "1w")
-    assert (done.code, done.stdout) == (0, "No dead letter fits.\n")
+    assert (done.code, done.stdout) == (0, "No dead letter matches.\n")
 
 
 def test_a_broker_that_is_away_is_an_error(tmp_path: Path, broker: HeldBroker) -> None:

@@ -137,7 +137,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     before = (tmp_path / "shop" / "README.md").stat().st_mtime_ns
     again = new(tmp_path, "shop", "--container", "punq")
     assert (again.code, again.stdout) == (2, "")
-    assert again.stderr == "Error: 'shop' is a folder that is not empty; give another name, or move it away\n"
+    assert again.stderr == "Error: 'shop' is a folder that is not empty; choose another name, or move it away\n"
     assert (tmp_path / "shop" / "README.md").stat().st_mtime_ns == before
 
 

@@ -191,7 +191,7 @@ def test_a_command_that_changes_something_wants_to_know_what_and_asks(folder: Pa
     outbox(folder, "create")
     ids = reject(folder, 1)
     done = outbox(folder, command, "--yes")
-    assert (done.code, done.stderr) == (2, f"Error: say which to {command}: --id ID, once or more, or --all\n")
+    assert (done.code, done.stderr) == (2, f"Error: select what to {command}: --id ID (repeatable), or --all\n")
     assert outbox(folder, command, "--all", "--id", ids[0], "--yes").code == 2
     done = outbox(folder, command, "--all")
     assert (done.code, done.stderr) == (

@@ -434,12 +434,12 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
         (
             QUICK.replace("super().connect()", "nowhere"),
             1,
-            "Fed.connect failed unexpectedly: NameError: name 'nowhere' is not defined; this is a fault of the plugin",
+            "Fed.connect failed unexpectedly: NameError: name 'nowhere' is not defined; this is a bug in the plugin",
         ),
         (
             QUICK.replace("await super().connect()", "raise BrokerError('wrong password')"),
             1,
-            "the broker refuses to serve meetings:app: BrokerError: wrong password",
+            "the broker rejects meetings:app: BrokerError: wrong password",
         ),
     ],
     ids=["no-broker", "no-handlers", "problems", "no-plugin", "module-raises", "faulty-plugin", "refused"],

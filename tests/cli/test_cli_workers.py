@@ -235,7 +235,7 @@ def test_a_worker_that_does_not_stop_in_time_is_killed(tmp_path: Path, server: R
         parent.signal(signal.SIGTERM)
         parent.wait_for("lingering")
         assert parent.ended() == 0
-    assert len([line for line in parent.err if "has not stopped in time, and is killed" in line]) == 2
+    assert len([line for line in parent.err if "did not stop in time and is killed" in line]) == 2
     assert not any(map(is_alive, pids(parent).values()))
 
 

@@ -113,7 +113,7 @@ def test_a_broker_is_open_in_one_event_loop_at_a_time() -> None:
 
     asyncio.run(start(apps[0]))
     with pytest.raises(
-        BrokerError, match=r"Flaky is open in another event loop; close it there first.*broker object of"
+        BrokerError, match=r"Flaky is open in another event loop; close it there first.*its own broker object"
     ):
         asyncio.run(start(apps[1]))
 

@@ -115,8 +115,8 @@ def test_a_handler_of_domain_events_with_type_arguments_is_refused(hint: Any) ->
     app.add_event_handler(count, hint)
     (problem,) = errors(app)
     assert problem.code == "type-arguments"
-    assert "an object does not say its type arguments" in problem.text
-    assert "take Changed, or a class that says them: class " in problem.fix
+    assert "objects do not know their type arguments" in problem.text
+    assert "use Changed, or define a class with them: class " in problem.fix
     assert problem.location is not None
 
 
@@ -339,7 +339,7 @@ def test_one_event_with_two_type_arguments_is_refused(published: Any) -> None:
     (problem,) = errors(app)
     assert problem.code == "type-arguments"
     assert problem.text.startswith("Moved[str] and Moved[int], at ")
-    assert problem.fix == "take Moved, or a class that says them: class StrMoved(Moved[str])"
+    assert problem.fix == "use Moved, or define a class with them: class StrMoved(Moved[str])"
 
 
 async def take_other(event: Any) -> None: ...

@@ -330,8 +330,8 @@ async def test_a_container_without_scopes_is_an_error_at_the_start(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"broker": "memory://"}, "no container that could give handlers and the store one session"),
-        ({}, "no message broker that its events could go to"),
+        ({"broker": "memory://"}, "no container, which must provide one session to handlers and the store"),
+        ({}, "no message broker to publish its events to"),
         ({"broker": "memory://", "container": object(), "store": 5}, "store=5, which is not a store"),
     ],
 )

@@ -59,4 +59,4 @@ def test_an_app_without_a_name_is_a_problem(tmp_path: Path) -> None:
     write(tmp_path, APP.replace('Diator("meetings", ', "Diator("))
     done = run(tmp_path, "check", "meetings:app")
     assert done.code == 1
-    assert "the app has a store and no name, by which the tables know whose they are [unnamed-app]" in done.stdout
+    assert "the app has a store but no name, which identifies it in the tables [unnamed-app]" in done.stdout

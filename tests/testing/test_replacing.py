@@ -219,7 +219,7 @@ async def test_a_replacement_that_only_the_container_would_use_is_refused_with_w
     container.register(Mailer)
     container.register(Clock)
     app = make_app(container)
-    with pytest.raises(ConfigurationError, match="the container has it for its own use: register the repl") as found:
+    with pytest.raises(ConfigurationError, match="the container uses it itself: register the repl") as found:
         async with record(app, replace={Clock: Clock(FakeMailer())}):
             pass
     assert str(found.value).endswith("ask for: Mailer")

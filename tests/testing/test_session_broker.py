@@ -232,7 +232,7 @@ async def test_it_does_not_matter_what_is_faster_the_answer_to_the_publisher_or_
 
 
 async def test_an_app_without_a_broker_has_none_to_exchange() -> None:
-    with pytest.raises(ConfigurationError, match="has no message broker that it could stand for"):
+    with pytest.raises(ConfigurationError, match="has no message broker that it could replace"):
         async with Diator().testing(broker="memory://"):
             pass
 

@@ -104,7 +104,7 @@ async def test_the_other_session_must_be_open_and_have_the_faults() -> None:
     with pytest.raises(NotRunningError, match="the session is not open"):
         shop.mailer.testing(broker=web)
     async with web:
-        with pytest.raises(ConfigurationError, match="give the faults to the session that has the broker"):
+        with pytest.raises(ConfigurationError, match="pass the faults to the session that has the broker"):
             shop.mailer.testing(broker=web, faults=Faults(seed=1))
 
 

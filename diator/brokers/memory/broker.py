@@ -233,7 +233,7 @@ class MemoryBroker:
 
     def _require_open(self) -> None:
         if not self._is_open:
-            raise BrokerError("the broker in memory is not connected; call `connect` before")
+            raise BrokerError("the broker in memory is not connected; call `connect` first")
 
     def _create(self, subscription: Subscription) -> Queue:
         queue = Queue(subscription.name, self._clock, self._capacity, ordered=subscription.ordered)
@@ -258,8 +258,8 @@ class MemoryBroker:
 
     def _no_room(self, topic: str, timeout: float) -> BrokerError:
         full = ", ".join(queue.name for queue in self._topics[topic].queues if queue.size >= self._capacity)
-        text = f"no room came within {timeout:g} s for messages to {topic!r}: there are {self._capacity:,} in {full}"
-        return BrokerUnavailableError(f"{text}; run more workers, or give the broker more capacity")
+        text = f"no capacity for topic {topic!r} within {timeout:g} s: {full} holds {self._capacity:,} messages"
+        return BrokerUnavailableError(f"{text}; run more workers or raise the broker's capacity")
 
 
 def _status_of(queue: Queue, missing: tuple[str, ...] = ()) -> SubscriptionStatus:

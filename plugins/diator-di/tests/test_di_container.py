@@ -504,7 +504,7 @@ def test_a_default_that_hides_a_bind_is_a_warning() -> None:
     (warning,) = found.warnings  # of one that would fit
     assert isinstance(warning, UnsupportedRegistrationError)
     assert "though Database has one" in warning.reason
-    assert warning.fix == "hint Database alone; the default may stay"
+    assert warning.fix == "hint Database alone; you may keep the default"
     assert not DiContainer(with_binds((Reports, Reports))).validate([Key(Reports)], ()).warnings
 
 

@@ -78,7 +78,7 @@ class OpenTelemetry(Hooks):
             "Duration of handling a message.",
             explicit_bucket_boundaries_advisory=names.SECONDS,
         )
-        self._sent = meter.create_counter(names.SENT, "{message}", "Messages that the broker was asked to take.")
+        self._sent = meter.create_counter(names.SENT, "{message}", "Messages passed to the broker.")
         self._consumed = meter.create_counter(names.CONSUMED, "{message}", "Messages that handlers were given.")
 
     def sending(self, details: Sending, /) -> AbstractContextManager[None] | None:
