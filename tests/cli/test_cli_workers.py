@@ -164,7 +164,7 @@ def test_a_worker_that_is_killed_is_replaced_and_counters_go_on(tmp_path: Path, 
         until(lambda: scraped(port)["diator_handled_total", joined] == 20, parent)
         before = pids(parent)
         os.kill(before[1], signal.SIGKILL)
-        parent.wait_for("worker 1 has ended (killed by SIGKILL); starting it again in 1 s")
+        parent.wait_for("worker 1 has ended (killed by SIGKILL); restarting it in 1 s")
         started(parent, times=3)
         assert pids(parent)[1] != before[1]
         assert pids(parent)[2] == before[2]
@@ -211,8 +211,8 @@ def test_readiness_is_red_if_one_worker_is_not_ready(tmp_path: Path, server: Red
 def test_a_worker_that_ends_at_once_is_started_less_and_less_often(tmp_path: Path, server: RedisServer) -> None:
     (tmp_path / "broken").touch()
     with workers(tmp_path, server, "--health", "127.0.0.1:0") as parent:
-        parent.wait_for("worker 2 has ended (exit code 7); starting it again in 1 s")
-        parent.wait_for("worker 2 has ended (exit code 7), 2 times soon after its start; starting it again in 2 s")
+        parent.wait_for("worker 2 has ended (exit code 7); restarting it in 1 s")
+        parent.wait_for("worker 2 has ended (exit code 7), 2 times soon after its start; restarting it in 2 s")
         assert get(port_of(parent), "/readyz")[0] == 503
         (tmp_path / "broken").unlink()
         started(parent)

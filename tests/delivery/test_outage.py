@@ -255,7 +255,7 @@ async def test_a_broker_that_does_not_close_is_left_behind(caplog: pytest.LogCap
     async with bench.app:
         began = loop.time()
     assert loop.time() - began == pytest.approx(2, abs=0.1)
-    assert "the broker has not closed its connection within 2 s" in caplog.text
+    assert "the broker did not close its connection within 2 s" in caplog.text
 
 
 @in_virtual_time

@@ -178,4 +178,4 @@ async def test_a_store_that_does_not_close_keeps_neither_the_end_nor_the_broker(
             await shop.app.__aexit__(None, None, None)
     await shop.store.aclose()
     assert shop.broker.times["aclose"] == 1
-    assert fails or "the store has not closed its connection within 0.1 s" in caplog.text
+    assert fails or "the store did not close its connection within 0.1 s" in caplog.text
