@@ -19,7 +19,7 @@ _MARGIN = 50
 
 
 class Losses:
-    """Looks after the losses of one receiver of an ordered subscription."""
+    """Detects and repairs lost messages of one receiver of an ordered subscription."""
 
     def __init__(
         self, access: Access, subscriptions: Subscriptions, subscription: Subscription, lease: float, owner: Ownership

@@ -46,7 +46,7 @@ class Settling:
     def __init__(self, names: Names, subscription: str, owner: Ownership, notes: Notes) -> None:
         self._names, self._name, self._owner, self._notes = names, subscription, owner, notes
         self.held: set[Held] = set()
-        """What was handed out, and is not settled."""
+        """Messages that were delivered and are not settled."""
 
     async def write(self, connection: Connection, changes: Sequence[Change]) -> list[Held]:
         """Store what is to be known of messages, then acknowledge them; return those that were lost meanwhile."""
