@@ -774,7 +774,7 @@ REFUSED: list[tuple[Any, str]] = [
     (DefaultTuple, "DefaultTuple.names is (), and arrives as []"),
     (Untagged, "msgspec says of Untagged.inner: "),
     (FromSelf, "msgspec says: "),
-    (SetOfUnhashable, "SetOfUnhashable has a set of what can't be hashed"),
+    (SetOfUnhashable, "SetOfUnhashable has a set whose members can't be hashed when they are read"),
 ]
 
 

@@ -74,7 +74,7 @@ async def test_an_app_that_starts_without_its_broker_closes_it_in_the_end() -> N
         (BrokerError("wrong password"), "wrong password"),
         (
             ZeroDivisionError("a bug"),
-            r"Flaky.connect failed unexpectedly: ZeroDivisionError: a bug; this is a fault of",
+            r"Flaky.connect failed unexpectedly: ZeroDivisionError: a bug; this is a bug in the plugin",
         ),
     ],
     ids=["permanent", "of the plugin"],

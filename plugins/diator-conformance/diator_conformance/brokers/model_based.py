@@ -150,7 +150,7 @@ class Play:
         """Run all steps, then handle what is left. Raises `TooSlowError` if leases may have ended meanwhile."""
         try:
             await self._run(program)
-        except (AssertionError, BrokerUnavailableError) as error:
+        except (AssertionError, pytest.fail.Exception, BrokerUnavailableError) as error:
             self._look_at_the_clock()
             if self.slow:
                 raise TooSlowError from error
