@@ -150,8 +150,9 @@ class RabbitBroker:
             return
         ends = asyncio.get_running_loop().time() + timeout
         try:
-            # Usually it is there: each wait with a limit would take a task.
-            link = self._opened()[0].current or await asyncio.wait_for(self._link(), timeout)
+            link = self._opened()[0].current
+            if link is None:  # seldom: a wait with a limit takes a task
+                link = await asyncio.wait_for(self._link(), timeout)
         except BrokerError as error:
             raise NotPublishedError(messages) from error
         except asyncio.TimeoutError as error:
