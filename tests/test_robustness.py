@@ -258,7 +258,7 @@ async def test_a_forgiven_timeout_of_an_event_handler_is_no_cancel_of_the_caller
 
     async with app:
         with pytest.raises(
-            DiatorError, match="a handler of Happened was cancelled, and a middleware of events went on"
+            DiatorError, match="a handler of Happened was cancelled, and a middleware of events continued regardless"
         ):
             await app.send(Go())
 

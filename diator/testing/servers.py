@@ -187,13 +187,13 @@ class Proxy(_Closing):
                 _close(client)
                 continue
             pair = (client, server)
-            self._pairs.add(pair)
+            self._pairs.add(pair)  # from now on it may be cut at any moment
             for source, target in (pair, pair[::-1]):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._pass_on, args=(source, target, pair), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
         with contextlib.suppress(OSError):
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while data := source.recv(65_536):
                 self._send(data, target, from_client=source is pair[0])
         self._end(pair)
