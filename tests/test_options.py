@@ -427,7 +427,7 @@ def _has_options(value: Any) -> bool:
 
 
 @given(strategies.floats() | strategies.integers() | strategies.booleans() | strategies.text(max_size=3))
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_what_is_taken_as_seconds_is_a_number_that_a_clock_can_count(value: Any) -> None:
     fits = type(value) in (int, float) and 0 < value <= 1e9
     for make in (

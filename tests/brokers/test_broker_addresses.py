@@ -3,7 +3,7 @@
 import traceback
 
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from diator import ConfigurationError, Diator
 from diator.errors import Problem
@@ -188,6 +188,7 @@ def test_addresses_that_are_right_are_taken(address: str) -> None:
     Diator("shop", broker=address)
 
 
+@settings(deadline=None)
 @given(strategies.text(min_size=1, max_size=12), strategies.sampled_from(["redis", "rediss", "redis+pubsub"]))
 def test_a_password_that_is_not_encoded_never_shows_in_an_error(text: str, scheme: str) -> None:
     refused(f"{scheme}://:SECRET{text}SECRET@localhost/x")  # with a path that is no database

@@ -40,7 +40,7 @@ from diator_azure_servicebus._sections import (
     timestamp,
 )
 from diator_azure_servicebus._settings import Settings
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 from servicebus_test_server.amqp.decoding import decode
 from servicebus_test_server.amqp.encoding import encode
 from servicebus_test_server.amqp.values import Char, Described, Opaque, Symbol, Timestamp, UInt, ULong
@@ -142,6 +142,7 @@ class TestSettings:
 
 
 class TestNames:
+    @settings(deadline=None)
     @given(strategies.text(), strategies.text())
     def test_names_fit_and_stay_apart(self, one: str, other: str) -> None:
         for name, longest in ((path_of(one), 254), (subscription_of(one), 50)):
@@ -322,6 +323,7 @@ class TestMessages:
 
 
 class TestParking:
+    @settings(deadline=None)
     @given(
         strategies.text(max_size=9_000), strategies.none() | strategies.text(max_size=9_000), strategies.integers(0, 9)
     )
@@ -394,6 +396,7 @@ class TestEntities:
 class TestSections:
     """Built and taken apart without a look at the values, which the codec of the server makes."""
 
+    @settings(deadline=None)
     @given(strategies.lists(strategies.tuples(strategies.integers(0x70, 0x78), VALUES)))
     def test_what_is_joined_is_split_again(self, sections: list[tuple[int, Any]]) -> None:
         encoded = [(code, encode(value)) for code, value in sections]
@@ -403,6 +406,7 @@ class TestSections:
             with pytest.raises(ValueError, match="the message ends within a value"):
                 list(split(cut))
 
+    @settings(deadline=None)
     @given(strategies.lists(VALUES))
     def test_a_list_has_its_items_and_a_map_its_pairs(self, values: list[Any]) -> None:
         encoded = [encode(value) for value in values]
@@ -412,12 +416,14 @@ class TestSections:
         assert pairs(encode(named)) == expected
         assert pairs(map_of([part for _, *pair in expected for part in pair])) == expected
 
+    @settings(deadline=None)
     @given(strategies.binary(max_size=60))
     def test_any_bytes_are_a_message_or_refused(self, data: bytes) -> None:
         with contextlib.suppress(ValueError):
             for _, content in split(data):
                 pairs(content)
 
+    @settings(deadline=None)
     @given(strategies.text(), strategies.integers(-(2**63), 2**63 - 1), strategies.integers(0, 2**32 - 1))
     def test_what_is_written_is_read_by_others(self, text: str, moment: int, number: int) -> None:
         assert decode(string(text))[0] == text

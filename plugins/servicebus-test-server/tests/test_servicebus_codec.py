@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from azure.servicebus._pyamqp._decode import decode_payload
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from servicebus_test_server.amqp.decoding import MAX_DEPTH, decode, skip
 from servicebus_test_server.amqp.encoding import encode
@@ -88,6 +88,7 @@ def shape(value: Value) -> Any:
     return type(value), value
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_a_value_comes_back_with_its_type(value: Any) -> None:
     data = encode(value)
@@ -96,6 +97,7 @@ def test_a_value_comes_back_with_its_type(value: Any) -> None:
     assert end == len(data) == skip(data, 0)
 
 
+@settings(deadline=None)
 @given(VALUES, st.data())
 def test_a_value_cut_short_is_refused(value: Any, data: st.DataObject) -> None:
     encoded = encode(value)
@@ -105,6 +107,7 @@ def test_a_value_cut_short_is_refused(value: Any, data: st.DataObject) -> None:
             read(cut, 0)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_value_or_refused(data: bytes) -> None:
     readers: list[Callable[[bytes], object]] = [decode, skip_first, read_performative, read_message, read_batch]
@@ -150,6 +153,7 @@ def test_values_without_an_encoding_are_refused(value: object) -> None:
         encode(value)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([0, 1]), st.integers(0, 65535), st.binary(max_size=50)), max_size=8), st.data()
 )
