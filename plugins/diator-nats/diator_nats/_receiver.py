@@ -112,10 +112,13 @@ class NatsReceiver:
         return connection
 
     def _busy(self) -> set[str]:
+        """Return what can't be left yet. What expired a lease ago does not count: any owner has it redelivered."""
+        before = self._loop.time() - self._lease
         return {
             *self._puller.open,
             *self._puller.doubtful,
-            *(one.part for some in (self._settling.held, self._ready, self._puller.came) for one in some),
+            *(one.part for one in self._settling.held if one.until > before),
+            *(one.part for some in (self._ready, self._puller.came) for one in some),
         }
 
     def _parts(self) -> list[str]:

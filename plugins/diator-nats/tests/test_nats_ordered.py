@@ -1,4 +1,4 @@
-"""Order by key when the server has lost what it knew of deliveries."""
+"""Order by key when the server has lost what it knew of deliveries, and when partitions change hands."""
 
 import asyncio
 import itertools
@@ -11,7 +11,7 @@ import nats
 from diator_nats import NatsBroker
 from diator_nats.testing import NatsServer
 
-from diator.brokers import ACK, Delivery, OutgoingMessage, Subscription, Topic
+from diator.brokers import ACK, Delivery, OutgoingMessage, Receiver, Subscription, Topic
 
 SOLD = Topic("shop.sold", True, ("shop.sold",))
 BILL = Subscription("shop.bill", (SOLD,), ordered=True)
@@ -117,4 +117,35 @@ async def test_failures_are_known_though_the_server_forgot_its_deliveries() -> N
         assert not await receiver.settle([(delivery, ACK)])
         assert not await body_of(server, subject)
         await receiver.aclose()
+        await broker.aclose()
+
+
+async def test_events_that_are_never_settled_do_not_keep_their_partitions_from_a_second_receiver() -> None:
+    with NatsServer() as server:
+        broker = NatsBroker(server.url, lease=0.5)
+        await broker.connect()
+        await broker.apply([BILL], [SOLD])
+        receivers = [await broker.subscribe(BILL)]
+        await broker.publish([event(number, f"key {number}") for number in range(40)], timeout=5.0)
+        found: list[Delivery] = []
+        while len(found) < 40:
+            found += await asyncio.wait_for(receivers[0].receive(100), 10.0)
+
+        receivers.append(await broker.subscribe(BILL))  # half of the partitions are to become its own
+        again: set[str] = set()
+
+        async def take(receiver: Receiver) -> None:
+            while True:
+                some = await receiver.receive(100)
+                await receiver.settle([(one, ACK) for one in some])
+                again.update(ids(some))
+
+        tasks = [asyncio.ensure_future(take(one)) for one in receivers]
+        ends = time.monotonic() + 30.0
+        while len(again) < 40:
+            assert time.monotonic() < ends, sorted(set(ids(found)) - again)
+            await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await broker.aclose()
