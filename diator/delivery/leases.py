@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from diator.brokers.port import Delivery, Receiver
 from diator.delivery.outage import OutageTracker
 from diator.delivery.outcome_reporter import OutcomeReporter
-from diator.delivery.work_queue import NEVER, Job, WorkQueue
+from diator.delivery.work_queue import NEVER, Job
 from diator.errors import BrokerError
 
 _RENEW = "renew leases"
@@ -15,7 +15,9 @@ _RENEW = "renew leases"
 class LeaseRenewer:
     """Owns what was received from one receiver and is not settled.
 
-    A job whose lease is lost is taken out of the queue. If it runs already it goes on, and its outcome does not count.
+    A job whose lease is lost while it waits is released when its turn comes, and so are those of its key behind it:
+    some may have been received since, and must not be handled first. A job that runs already goes on, and its outcome
+    does not count.
     """
 
     def __init__(
@@ -23,14 +25,12 @@ class LeaseRenewer:
         name: str,
         lease: float | None,
         receiver: Receiver,
-        queue: WorkQueue,
         reporter: OutcomeReporter,
         outage: OutageTracker,
     ) -> None:
         self._name = name
         self._lease = lease
         self._receiver = receiver
-        self._queue = queue
         self._reporter = reporter
         self._outage = outage
         self._open: dict[int, Job] = {}
@@ -61,9 +61,7 @@ class LeaseRenewer:
         if job.lost:
             return
         job.lost = True
-        if self._queue.remove(job):
-            self.finish((job,))
-        else:
+        if job.context is not None:  # its handler has started
             self._reporter.lease_lost(job)
 
     async def run(self) -> None:

@@ -55,7 +55,7 @@ class ReceiverLoop:
         self._outage = outage
         self._reporter = reporter
         self._queue = queue = WorkQueue(max(MAX_PREFETCH, config.concurrency))
-        self._leases = leases = LeaseRenewer(name, state.broker.lease, receiver, queue, reporter, outage)
+        self._leases = leases = LeaseRenewer(name, state.broker.lease, receiver, reporter, outage)
         self._settlement = SettlementBatcher(name, receiver, leases, reporter, outage)
         self._prefetcher = Prefetcher(receiver, config, state, queue, leases, self._settlement, reporter)
         self._runner = HandlerRunner(config, calls, reporter, state)

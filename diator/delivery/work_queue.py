@@ -52,7 +52,7 @@ class Job:
         self.unexplained = delivery.deliveries - delivery.failures - 1
         """How many earlier deliveries have no recorded outcome: the message may have killed those workers."""
         self.is_finished = False
-        """Whether it is settled, or was lost before it ran: this worker is done with it."""
+        """Whether it is settled, or was found lost then: this worker is done with it."""
         self._finished: asyncio.Future[None] | None = None
 
     @property
@@ -193,18 +193,6 @@ class WorkQueue:
             self._low.set_result(None)
 
     # Ending
-
-    def remove(self, job: Job) -> bool:
-        """Remove a job; return false if it does not wait here."""
-        if job in self._ready:
-            self._ready.remove(job)
-            self.task_done(job)
-        elif job.key is not None and job in self._behind.get(job.key, ()):
-            self._behind[job.key].remove(job)
-        else:
-            return False
-        self._count -= 1
-        return True
 
     def drain(self) -> list[Job]:
         """Remove and return all jobs that wait, in order."""

@@ -261,6 +261,26 @@ async def test_a_key_goes_on_in_the_worker_that_has_lost_it_while_it_waited(
 
 
 @in_virtual_time
+async def test_nothing_overtakes_what_was_lost_while_it_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are lost together, but what was received while they were renewed is not among those that are reported."""
+    bench = Bench()
+    bench.seconds[0] = 25.0
+    async with bench.app, bench.app.worker():
+        await bench.app.publish(*(Joined("a", number) for number in range(4)))
+        await asyncio.sleep(1)
+        assert sum(len(details.deliveries) for details in bench.watch.of("received")) == 4
+        renew = bench.broker.receivers[0].renew
+
+        async def lose_some(deliveries: Sequence[Delivery]) -> Collection[Delivery]:
+            await renew(deliveries)
+            return deliveries[1:3] if len(deliveries) == 4 else ()
+
+        monkeypatch.setattr(bench.broker.receivers[0], "renew", lose_some)
+        await bench.watch.until(lambda: len(bench.ran["a"]) == 4, within=1000)
+    assert bench.ran["a"] == [0, 1, 2, 3]
+
+
+@in_virtual_time
 async def test_what_waits_behind_its_key_is_given_back_as_soon_as_a_worker_stops() -> None:
     bench = Bench()
     bench.seconds[0] = 200.0

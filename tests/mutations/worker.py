@@ -47,13 +47,6 @@ WORKER = (
     ),
     _bug(
         "work_queue",
-        "removed-keeps-key-busy",
-        "a lost lease keeps its key busy for ever",
-        "            self._ready.remove(job)\n            self.task_done(job)\n",
-        "            self._ready.remove(job)\n",
-    ),
-    _bug(
-        "work_queue",
         "drain-forgets-behind",
         "what waits behind its key is not released at the end",
         "jobs = [*self._ready, *(job for behind in self._behind.values() for job in behind)]",
@@ -251,8 +244,8 @@ WORKER = (
         "leases",
         "lost-goes-on",
         "a handler goes on sending follow-ups after its lease was lost",
-        "        job.lost = True\n        if self._queue.remove(job):\n",
-        "        if self._queue.remove(job):\n",
+        "        job.lost = True\n        if job.context is not None:",
+        "        if job.context is not None:",
         _FOLLOW_UP,
     ),
     _bug(
