@@ -146,7 +146,8 @@ class MariaDBServer(DatabaseServer):
         user = "mysql" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         self.folder.chmod(0o755)
         shutil.chown(self.folder, user)
-        own = [f"--datadir={self.folder}/data", f"--user={user}"]
+        # Its folder is its folder for temporary files, too: a server that starts removes those of all others there.
+        own = [f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--user={user}"]
         install = ["mariadb-install-db", "--no-defaults", *own, "--auth-root-authentication-method=normal"]
         done = subprocess.run([*install, "--skip-test-db"], check=False, capture_output=True, text=True)  # noqa: S603 - see start
         if done.returncode:
