@@ -22,7 +22,7 @@ from diator import ConfigurationError, Diator
 from diator.brokers import ACK, MoveToDeadLetters, RetryAfter, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
-pytestmark = pytest.mark.once  # connections are cut: the client for Python 3.10 leaves their sockets open
+once = pytest.mark.once  # it is slow, or the client for Python 3.10 leaves sockets of broken connections open
 needs_server = pytest.mark.skipif(is_missing(), reason=MISSING)
 TOPIC = Topic("orders", True, ("thing.happened",))
 PLAIN = Subscription("bill", (TOPIC,))
@@ -121,6 +121,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RabbitSe
         yield server, tls, folder
 
 
+@once
 @needs_server
 async def test_a_user_works_in_a_virtual_host_and_without_rights_to_anything_else(
     secured: tuple[RabbitServer, Proxy, Path],
@@ -129,6 +130,7 @@ async def test_a_user_works_in_a_virtual_host_and_without_rights_to_anything_els
     await works(RabbitBroker(f"amqp://shop%401:p%3Ashop%401@127.0.0.1:{server.port}/a%2Fb"))
 
 
+@once
 @needs_server
 @pytest.mark.parametrize(
     "who",
@@ -149,6 +151,7 @@ async def test_who_may_not_connect_is_told_for_good(secured: tuple[RabbitServer,
     await broker.aclose()
 
 
+@once
 @needs_server
 async def test_tls_needs_a_certificate_that_is_trusted(secured: tuple[RabbitServer, Proxy, Path]) -> None:
     _, tls, folder = secured
@@ -163,6 +166,7 @@ async def test_tls_needs_a_certificate_that_is_trusted(secured: tuple[RabbitServ
     await stranger.aclose()
 
 
+@once
 @needs_server
 async def test_the_first_server_that_answers_is_used() -> None:
     port = shared_server().port
@@ -171,6 +175,7 @@ async def test_the_first_server_that_answers_is_used() -> None:
     await works(RabbitBroker(f"amqp://guest:guest@127.0.0.1:{away},127.0.0.1:{port}", prefix=prefix()))
 
 
+@once
 @needs_server
 async def test_a_server_that_says_nothing_is_away_in_time(caplog: pytest.LogCaptureFixture) -> None:
     with RabbitServer() as server:
@@ -195,6 +200,7 @@ async def test_a_server_that_says_nothing_is_away_in_time(caplog: pytest.LogCapt
     assert "never retrieved" not in caplog.text
 
 
+@once
 async def test_a_server_whose_heartbeat_comes_before_its_answer_is_away_for_now() -> None:
     """On a busy machine: a worker that starts then must try again, not end."""
 
@@ -213,6 +219,7 @@ async def test_a_server_whose_heartbeat_comes_before_its_answer_is_away_for_now(
         await broker.aclose()
 
 
+@once
 @needs_server
 async def test_the_counts_of_a_retry_survive_its_owner_and_so_does_its_delay() -> None:
     space = prefix()
@@ -256,6 +263,7 @@ async def test_a_large_number_of_dead_letters_is_read_by_pages() -> None:
     await broker.aclose()
 
 
+@once
 @needs_server
 async def test_a_subscription_that_was_deleted_is_told_for_good() -> None:
     broker = RabbitBroker(shared_server().url, prefix=prefix())
