@@ -83,7 +83,7 @@ class Access:
         self._connection = None
 
     async def _open(self) -> Connection:
-        options = self._options()  # each time anew: credentials expire, and their file is replaced
+        options = self._options()  # read for each connection: credentials expire, and their file is replaced
         connection = Connection(self.timeout)
         await connection.open(options)
         try:
