@@ -219,7 +219,7 @@ def test_each_run_of_a_handler_is_a_line_with_what_is_known_as_fields(tmp_path: 
     assert [record["diator_attempt"] for record in own] == [1, 2]
     for record in (failed, *own):
         assert {name: record[name] for name in ids} == {name: handled[name] for name in ids}
-        assert record["diator_subscription"] == "meetings.note"
+        assert (record["diator_subscription"], record["diator_message_type"]) == ("meetings.note", "meetings.joined")
 
 
 def test_the_lines_of_handled_messages_can_be_switched_off(tmp_path: Path) -> None:
