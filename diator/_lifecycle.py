@@ -111,7 +111,7 @@ class Lifecycle(AsyncOnly, Router):
         try:
             return find(self._running(), sent).call
         except DiatorError as error:
-            raise error from None  # the failed look-up would only confuse the caller
+            raise error.with_traceback(None) from None  # where the look-up failed would only confuse the caller
 
     def _inspected(self) -> CheckResult:
         return self._parts.check(self._registry, self, self.name)

@@ -17,6 +17,7 @@ from diator import (
     ConfigurationError,
     Diator,
     DomainEvent,
+    HandlerNotFoundError,
     InvalidMessageError,
     NotificationEvent,
     NotRunningError,
@@ -172,6 +173,22 @@ async def test_the_failed_look_up_is_not_told() -> None:
         assert "KeyError" not in "".join(traceback.format_exception(caught.value))
 
 
+async def test_where_a_look_up_failed_is_not_told() -> None:
+    app = Diator()
+
+    @app.command
+    async def join(command: Join, publish: Publish[Any]) -> None:
+        publish(Left())
+
+    async with app:
+        for use in (lambda: app.publish(Left()), lambda: app.send(Join()), lambda: app.send(Find())):
+            with pytest.raises((ConfigurationError, HandlerNotFoundError)) as caught:
+                await use()
+            frames = traceback.extract_tb(caught.value.__traceback__)
+            last = max(number for number, frame in enumerate(frames) if frame.filename == __file__)
+            assert len(frames) - last <= 3, "more than the call and the line that raises"
+
+
 async def test_a_session_outside_of_its_block() -> None:
     session = make_app().testing()
     for use in (lambda: session.send(Join()), lambda: session.publish(Joined()), lambda: session.stream(Rows())):
@@ -221,12 +238,12 @@ async def test_a_container_in_another_event_loop() -> None:
     app = Diator(container=container)
 
     @app.command
-    async def join(command: Join, service: dict) -> None: ...  # type: ignore[type-arg]
+    async def join(command: Join, service: dict) -> None: ...  # type: ignore[type-arg]  # odd on purpose
 
     async with app:
         sending = app.send(Join())
         with pytest.raises(NotRunningError, match="another event loop"):
-            await asyncio.to_thread(lambda: asyncio.run(sending))  # pyright: ignore[reportArgumentType]
+            await asyncio.to_thread(lambda: asyncio.run(sending))  # pyright: ignore[reportArgumentType]  # it is a coroutine
 
 
 class Bare(Command[None]):
@@ -394,7 +411,7 @@ def test_names_that_other_frameworks_have(name: str, how: str) -> None:
     assert caught.value.obj is None  # or Python adds its own guess, such as "Did you mean: 'events'?"
     assert not hasattr(Diator(), "__wrapped__")
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
-        getattr(Router(), "nonsense")  # noqa: B009
+        getattr(Router(), "nonsense")  # noqa: B009 - the name is the point
 
 
 def test_names_of_other_frameworks_cost_those_that_exist_nothing() -> None:
@@ -414,5 +431,5 @@ def test_names_of_other_frameworks_are_not_listed_and_may_be_taken() -> None:
     assert "run" in dir(app)
     assert "start" not in dir(app)
     assert not hasattr(Own, "start")
-    app.start = "mine"  # type: ignore[attr-defined]
-    assert app.start == "mine"  # type: ignore[attr-defined]
+    app.start = "mine"  # type: ignore[attr-defined]  # not a name of Diator's
+    assert app.start == "mine"  # type: ignore[attr-defined]  # not a name of Diator's

@@ -89,7 +89,13 @@ class PublishGuard:
         if run.allowed is CLOSED:
             raise LatePublishError(_too_late(event))
         outbound: Outbound | None = None
-        if self._is_brokered(event):
+        try:
+            leaves = self._is_brokered(event)
+        except DiatorError as error:
+            raise error.with_traceback(
+                None
+            ) from error.__cause__  # where the look-up failed would only confuse the caller
+        if leaves:
             outbound = run.unit.collect(event, after, headers)
         else:
             ensure_may_wait(event, after, headers)
