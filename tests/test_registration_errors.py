@@ -193,11 +193,11 @@ duplicates = Diator()
 
 
 @duplicates.command
-async def first_of_later(command: "DefinedLater") -> int: ...  # type: ignore[empty-body]
+async def first_of_later(command: "DefinedLater") -> int: ...
 
 
 @duplicates.command
-async def second_of_later(command: "DefinedLater") -> int: ...  # type: ignore[empty-body]
+async def second_of_later(command: "DefinedLater") -> int: ...
 
 
 class DefinedLater(Command[int]): ...
@@ -219,7 +219,7 @@ def test_a_subclass_of_a_handled_request_is_refused_by_the_check() -> None:
     app.add_command(join)
 
     @app.command  # of the subclass
-    async def join_late(command: JoinLate) -> int: ...  # type: ignore[empty-body]
+    async def join_late(command: JoinLate) -> int: ...
 
     (problem,) = app.check()
     assert problem.code == "request-subclass"
@@ -278,9 +278,9 @@ def test_provides_takes_every_form_of_hint() -> None:
     forms = [
         int,
         list[int],
-        List[int],  # noqa: UP006
+        List[int],  # noqa: UP006 - the old form is what is tested
         int | None,
-        Optional[int],  # noqa: UP045
+        Optional[int],  # noqa: UP045 - the old form is what is tested
         Callable[[], int],
         NewType("Number", int),
         Numbers,
@@ -439,7 +439,7 @@ def test_the_place_of_a_decorated_handler_is_its_own_and_not_the_decorators() ->
 
 
 def test_ways_of_running_that_can_not_be_are_refused() -> None:
-    async def coroutine(command: Join) -> int: ...  # type: ignore[empty-body]
+    async def coroutine(command: Join) -> int: ...
 
     def generator(query: Find) -> Iterator[str]:
         yield ""
@@ -484,7 +484,7 @@ def test_a_wrong_option_is_refused_at_its_line(seconds: Any) -> None:
 
 
 def test_all_that_is_wrong_with_a_handler_is_told_at_once() -> None:
-    async def handler(command: Join) -> str: ...  # type: ignore[empty-body]
+    async def handler(command: Join) -> str: ...
 
     app = Diator()
     app.add_command(handler, timeout=5, thread=True)
@@ -520,13 +520,35 @@ def test_events_that_are_a_method_are_refused_before_any_message() -> None:
         def events(self) -> list[Event]:
             return []
 
-        async def handle(self, command: Join) -> int: ...  # type: ignore[empty-body]
+        async def handle(self, command: Join) -> int: ...
 
     app = Diator()
     app.add_command(Handler)
     problem = only(app)
     assert "Handler.events is a method" in problem.text
     assert "@property" in problem.fix
+
+
+def test_methods_that_are_registered_inside_their_class_are_told_once() -> None:
+    app = Diator(container=Given({}))
+
+    class Service:
+        @app.command
+        async def join(self, command: Join, dep: Dep) -> int: ...  # the method
+
+        @app.on_event
+        async def joined(self, event: Joined) -> None: ...
+
+        @app.middleware
+        async def around(self, message: Join, call_next: CallNext[int]) -> int: ...
+
+    found = app.check()
+    assert [problem.fix for problem in found] == [
+        f"register the method of an object: app.{add}"
+        for add in ("add_command(service.join)", "add_event_handler(service.joined)", "add_middleware(service.around)")
+    ]
+    assert all("takes 'self': it is registered inside its class" in problem.text for problem in found)
+    assert found[0].location == decorated_at("the method")
 
 
 # --- results
@@ -617,7 +639,7 @@ def test_what_a_sync_handler_returns_to_be_awaited_is_looked_through() -> None:
     def right(command: Join) -> Coroutine[Any, Any, int]:
         return join(command)
 
-    def wrong(command: Join) -> Awaitable[str]: ...  # type: ignore[empty-body]
+    def wrong(command: Join) -> Awaitable[str]: ...
 
     app = Diator()
     app.add_command(right)
@@ -628,7 +650,7 @@ def test_what_a_sync_handler_returns_to_be_awaited_is_looked_through() -> None:
 
 
 def test_an_event_handler_that_returns_something_is_refused() -> None:
-    async def handler(event: Joined) -> int: ...  # type: ignore[empty-body]
+    async def handler(event: Joined) -> int: ...
 
     app = Diator()
     app.add_event_handler(handler)
@@ -657,11 +679,11 @@ class PromisesLater(Command["ResultDefinedLater"]): ...
 
 
 @results.command
-async def promised_later(command: PromisesLater) -> str: ...  # type: ignore[empty-body]
+async def promised_later(command: PromisesLater) -> str: ...
 
 
 @results.command
-async def returned_later(command: Join) -> "ResultDefinedLater": ...  # type: ignore[empty-body]
+async def returned_later(command: Join) -> "ResultDefinedLater": ...
 
 
 class ResultDefinedLater: ...
@@ -686,7 +708,7 @@ def test_a_dependency_without_a_container_names_what_to_install() -> None:
     app = Diator()
 
     @app.command  # asks
-    async def asks(command: Join, dep: Dep, other: str = "") -> int: ...  # type: ignore[empty-body]
+    async def asks(command: Join, dep: Dep, other: str = "") -> int: ...
 
     ((code, text, fix, location),) = problems(app)
     assert (code, location) == ("missing-dependency", at("asks"))
@@ -710,12 +732,12 @@ def test_several_mistakes_are_told_together_each_with_its_line() -> None:
     app, router = Diator(), Router()
 
     @app.command  # mistake 1
-    async def one(command: Join) -> str: ...  # type: ignore[empty-body]
+    async def one(command: Join) -> str: ...
 
     @app.command  # mistake 2
-    async def two(command: Join) -> int: ...  # type: ignore[empty-body]
+    async def two(command: Join) -> int: ...
 
-    async def three(query: Leave, dep: Dep) -> int: ...  # type: ignore[empty-body]  # mistake 3
+    async def three(query: Leave, dep: Dep) -> int: ...  # mistake 3
 
     router.add_query(three)
 
@@ -742,10 +764,10 @@ async def test_the_start_raises_all_errors_at_once() -> None:
     app = Diator()
 
     @app.command
-    async def asks(command: Join, dep: Dep) -> int: ...  # type: ignore[empty-body]
+    async def asks(command: Join, dep: Dep) -> int: ...
 
     @app.query
-    async def publishes(query: Find, publish: Publish[Joined]) -> str: ...  # type: ignore[empty-body]
+    async def publishes(query: Find, publish: Publish[Joined]) -> str: ...
 
     with pytest.raises(ConfigurationError) as caught:
         async with app:
@@ -759,7 +781,7 @@ def test_publish_has_to_say_which_events() -> None:
     app = Diator()
     hints: list[Any] = [Publish, Publish[Any], Publish[Join], Publish[Joined | int]]
 
-    async def handler(command: Join, publish: Any) -> int: ...  # type: ignore[empty-body]
+    async def handler(command: Join, publish: Any) -> int: ...
 
     for hint in hints:
         app = Diator()
@@ -783,7 +805,7 @@ async def test_what_diator_gives_itself_is_given_whatever_stands_around_its_hint
         command: Join,
         publish: Annotated[Publish[Joined], "text"],
         or_none: Publish[Joined] | None = None,
-        context: Optional[Context] = None,  # noqa: UP045
+        context: Optional[Context] = None,  # noqa: UP045 - the old form is what is tested
         diator: Diator | None = None,
     ) -> int:
         publish(Joined())
@@ -801,7 +823,7 @@ def test_an_event_that_nobody_handles_is_a_warning() -> None:
     app = Diator()
 
     @app.command  # publishes in vain
-    async def handler(command: Join, publish: Publish[Joined | Left]) -> int: ...  # type: ignore[empty-body]
+    async def handler(command: Join, publish: Publish[Joined | Left]) -> int: ...
 
     app.add_event_handler(hear)
     app.publishes(Left)  # declares in vain
@@ -820,9 +842,9 @@ def test_a_brokered_event_needs_a_broker_wherever_it_is_named(event: type[Event]
 
     async def handler(event: Any) -> None: ...
 
-    async def command(command: Join, publish: Any) -> int: ...  # type: ignore[empty-body]
+    async def command(command: Join, publish: Any) -> int: ...
 
-    command.__annotations__["publish"] = Publish[event]  # type: ignore[valid-type]
+    command.__annotations__["publish"] = Publish[event]  # type: ignore[valid-type]  # odd on purpose
     app.add_event_handler(handler, event)
     app.add_command(command)
     found = problems(app)

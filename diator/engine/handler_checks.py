@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, MutableSequence, MutableSet
 from typing import Any, get_args
 
 from diator.engine.arguments import UNSAID, say, spelled_out
+from diator.engine.decorator_checks import ADD
 from diator.engine.hints import classes_in, format_hint, generic_origin, result_of, union_members
 from diator.engine.registrations import DeliveryGuarantee, HandlerKind, Registration
 from diator.engine.returns import awaited_type, is_assignable, is_never_awaitable, row_of
@@ -57,11 +58,8 @@ def _message(registration: Registration) -> Problem | None:
     if classes is None:
         return None  # not resolved yet; the start tries again, and reports it
     kind = registration.kind
-    if first.name == "self" and first.hint is EMPTY:
-        text = f"{registration.title} takes 'self': it is registered inside its class"
-        return registration.problem(
-            "invalid-handler", text, "register the method of an object: app.add_command(service.method)"
-        )
+    if registration.is_unbound:
+        return registration.unbound_problem("invalid-handler", ADD[kind.decorator.removeprefix("@app.")])
     if registration.declared is None and first.hint is EMPTY:
         text = f"{registration.title} takes {first.name!r}, which has no type hint"
         how = f"{first.name}: My{kind.value.title()}"

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from diator._locations import SourceLocation, attribute, location_of, written
 from diator.engine.hints import classes_in, result_of, split_annotated
-from diator.engine.signature import NOTHING, Unresolved
+from diator.engine.signature import EMPTY, NOTHING, Unresolved
 from diator.errors import Problem
 from diator.messages import Command, Event, Message, Query
 from diator.retry import Retry
@@ -59,12 +59,11 @@ UNSET = SubscriptionOptions()
 class Record:
     """Something that was registered: a handler or a middleware."""
 
-    __slots__ = ("registered_at", "signature", "target")
+    __slots__ = ("registered_at", "signature", "target", "what")
 
-    what: str
-    """What it is, such as "command handler"."""
-
-    def __init__(self, target: Any, registered_at: SourceLocation) -> None:
+    def __init__(self, what: str, target: Any, registered_at: SourceLocation) -> None:
+        self.what = what
+        """What it is, as errors name it: "command handler"."""
         self.target = target
         """The function, class, object or bound method, unchanged. ``Any``: it has a signature of its own."""
         self.registered_at = registered_at
@@ -83,6 +82,12 @@ class Record:
         return f"{self.what} {self.name}"
 
     @property
+    def is_unbound(self) -> bool:
+        """Whether it is a method that was registered inside its class, where there is no object for ``self`` yet."""
+        first = next(iter(self.signature.parameters), None)
+        return first is not None and first.name == "self" and first.hint is EMPTY
+
+    @property
     def location(self) -> SourceLocation:
         """The line of its definition, or else of its registration."""
         return location_of(self.target) or self.registered_at
@@ -90,6 +95,12 @@ class Record:
     def problem(self, code: str, text: str, fix: str, severity: Literal["error", "warning"] = "error") -> Problem:
         """Make a problem at its line."""
         return Problem(code, text, fix, self.location, severity)
+
+    def unbound_problem(self, code: str, add: str) -> Problem:
+        """Make the problem of a method that is not bound; ``add`` registers one that is."""
+        text = f"{self.title} takes 'self': it is registered inside its class"
+        method = self.name.rpartition(".")[2]
+        return self.problem(code, text, f"register the method of an object: app.{add}(service.{method})")
 
     def __repr__(self) -> str:
         return f"<{self.title} at {self.location}>"
@@ -110,7 +121,7 @@ class Registration(Record):
         registered_at: SourceLocation,
         options: SubscriptionOptions = UNSET,
     ) -> None:
-        super().__init__(target, registered_at)
+        super().__init__(f"{kind.value} handler", target, registered_at)
         self.kind = kind
         self.declared = declared
         """The message that the decorator was given, if it was given one."""
@@ -147,21 +158,14 @@ class Registration(Record):
             return False
         return True
 
-    @property
-    def what(self) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The kind of handler, as errors name it."""
-        return f"{self.kind.value} handler"
-
 
 class MiddlewareRegistration(Record):
     """One middleware, as it was registered."""
 
     __slots__ = ("inside",)
 
-    what = "middleware"
-
     def __init__(self, target: Any, registered_at: SourceLocation, *, inside: bool = False) -> None:
-        super().__init__(target, registered_at)
+        super().__init__("middleware", target, registered_at)
         self.inside = inside
         """Whether it runs inside the unit of work."""
 

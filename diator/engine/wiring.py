@@ -11,6 +11,7 @@ from diator._keys import Key
 from diator.containers.port import Container, Lifetime
 from diator.context import Context, Publish
 from diator.engine.arguments import UNSAID, say, spelled_out
+from diator.engine.decorator_checks import ADD
 from diator.engine.hints import class_of, format_hint, injection_target, key_of, split_annotated, unalias, union_members
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
@@ -110,6 +111,8 @@ class WiringBuilder:
 
     def handler(self, registration: Registration) -> WiredCallable:
         """Wire a handler."""
+        if registration.is_unbound:  # reported where it was read
+            return WiredCallable(registration.target, registration.signature.call_kind)
         is_class = isinstance(registration.target, type)
         key = Key(registration.target) if is_class and self._knows(Key(registration.target)) else None
         constructor = () if key else self._arguments(registration, registration.signature.constructor)
@@ -137,7 +140,7 @@ class WiringBuilder:
 
     def layer(self, layer: MiddlewareRegistration) -> WiredCallable:
         """Wire a middleware."""
-        shape = _layer_shape(layer)
+        shape = layer.unbound_problem("middleware", ADD["middleware"]) if layer.is_unbound else _layer_shape(layer)
         if shape:
             self.problems.append(shape)
             return WiredCallable(layer.target, layer.signature.call_kind)
