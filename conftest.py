@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
-from xdist.remote import Producer  # type: ignore[import-untyped]
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+from xdist.remote import Producer  # type: ignore[import-untyped]  # pytest-xdist has no types
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # pytest-xdist has no types
 
 if loop := os.environ.get("DIATOR_TEST_LOOP"):  # such as uvloop: the module of another event loop
     asyncio.set_event_loop_policy(import_module(loop).EventLoopPolicy())
@@ -36,7 +36,7 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
-class ByTest(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+class ByTest(LoadScopeScheduling):  # type: ignore[misc]  # as above
     """Gives each test to the process that is free next, and the blocks of a page to one: later ones use earlier ones.
 
     That is what marks of the group ``loadgroup`` are for, which pytest-xdist 3.8 does not see with pytest 9.2.

@@ -81,7 +81,7 @@ async def from_tasks(count: int, publish: Callable[[Joined], Awaitable[object]])
 @contextlib.asynccontextmanager
 async def stream_of(url: str) -> AsyncGenerator[Any]:
     """Open a connection with a new stream in files, and a durable consumer."""
-    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]
+    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]  # nats-py's
     stream = client.jetstream()
     await stream.add_stream(name=STREAM, subjects=[SUBJECT], storage="file")
     try:
@@ -155,7 +155,7 @@ async def raw_in_flight(url: str, count: int) -> Spent:
 @contextlib.asynccontextmanager
 async def stream_reader(url: str) -> AsyncGenerator[Any]:
     """Open a second connection."""
-    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]
+    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]  # nats-py's
     yield client.jetstream()
     await client.close()
 
@@ -303,7 +303,7 @@ def main() -> int:
 
 
 async def _version(url: str) -> str:
-    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]
+    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]  # nats-py's
     found = client.connected_server_version
     await client.close()
     return f"{found.major}.{found.minor}.{found.patch}"

@@ -65,7 +65,7 @@ class Raw(NamedTuple):
 @contextlib.asynccontextmanager
 async def connection_of(url: str) -> AsyncGenerator[Any]:
     """Open a connection of the kind that does not connect again by itself."""
-    connection: Any = await aio_pika.connect(url)  # pyright: ignore[reportUnknownMemberType]
+    connection: Any = await aio_pika.connect(url)  # pyright: ignore[reportUnknownMemberType]  # aio-pika's
     async with connection:
         yield connection
 

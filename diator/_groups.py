@@ -1,6 +1,7 @@
 """Groups of errors: what stands in one, at any depth."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 def with_members(error: BaseException) -> Iterator[BaseException]:
@@ -19,7 +20,7 @@ def members(error: BaseException) -> list[BaseException]:
     if not any(cls.__name__ == "BaseExceptionGroup" for cls in type(error).__mro__):
         return []
     try:
-        found: Iterable[object] = getattr(error, "exceptions", ())
-        return [member for member in found if issubclass(type(member), BaseException)]  # type: ignore[misc]
+        found: Iterable[Any] = getattr(error, "exceptions", ())  # Any: a class of that name may keep anything there
+        return [member for member in found if issubclass(type(member), BaseException)]
     except Exception:  # noqa: BLE001 - classes of errors can do anything, and this must not call itself forever
         return []

@@ -36,14 +36,15 @@ class Shield:
     __slots__ = ("_early", "_messages", "_outer", "cancelled")
 
     def __init__(self, failure: BaseException | None = None) -> None:
-        repeated = failure is not None and issubclass(type(failure), asyncio.CancelledError)
-        self._messages: tuple[object, ...] = failure.args if repeated else ()  # type: ignore[union-attr]
+        self._messages: tuple[object, ...] = ()
         """Messages of cancels from outside: an anyio scope that ends inside the coroutine repeats the outer cancel."""
         self._early = False
         """Whether the task was cancelled before the coroutine had to wait."""
         self._outer: Shield | None = None
         self.cancelled: asyncio.CancelledError | None = None
         """What to raise for the cancels from outside."""
+        if failure is not None and issubclass(type(failure), asyncio.CancelledError):
+            self._messages = failure.args
 
     async def run(self, work: Awaitable[T], /) -> T:
         """Await something to its end. If it fails, a pending cancel is raised from that error."""

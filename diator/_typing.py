@@ -48,14 +48,14 @@ class _EventOptions(TypedDict, total=False):
 
 class _CommandType(Protocol[T_co, R_co]):
     @property  # type: ignore[misc]  # see the module's docstring
-    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]  # as above
     @property
     def __diator_command__(self) -> R_co: ...
 
 
 class _QueryType(Protocol[T_co, R_co]):
-    @property  # type: ignore[misc]
-    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    @property  # type: ignore[misc]  # as above
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]  # as above
     @property
     def __diator_query__(self) -> R_co: ...
 
@@ -63,8 +63,8 @@ class _QueryType(Protocol[T_co, R_co]):
 class _Handler(Protocol[T_co, M_contra, R_co]):
     """A class whose ``handle`` takes the message and gives that, awaited or not."""
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> type[T_co]: ...  # type: ignore[override]
+    @property  # type: ignore[misc]  # as above
+    def __class__(self) -> type[T_co]: ...  # type: ignore[override]  # as above
     @property
     def handle(self) -> Callable[Concatenate[M_contra, ...], R_co]: ...
 
@@ -192,7 +192,7 @@ class Decorators:
     def query(self, handler: Callable[Concatenate[Q, P], R], /) -> Callable[Concatenate[Q, P], R]: ...
     @overload
     def query(self, *, timeout: float | None = ..., thread: bool = ...) -> QueryHandler: ...
-    def query(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417
+    def query(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417 - as above
         """Register the one handler of a query: ``@app.query`` above a function or a class with ``handle``.
 
         The first parameter is the query. The container resolves the others by their hints. ``await app.send(query)``
@@ -226,7 +226,7 @@ class Decorators:
     def on_event(self, handler: Callable[Concatenate[E, P], None], /) -> Callable[Concatenate[E, P], None]: ...
     @overload
     def on_event(self, **options: Unpack[_EventOptions]) -> EventHandler: ...
-    def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417
+    def on_event(self, target: Any = None, *more: Any, **options: Any) -> Any:  # noqa: D417 - as above
         """Register a handler of an event, of a union of events, or of a base class of events: ``@app.on_event``.
 
         The first parameter is the event. The container resolves the others by their hints::

@@ -24,8 +24,8 @@ class Headers(dict[str, str]):
     def _reject_change(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("headers can't be changed; send with app.using(headers={...})")
 
-    __setitem__ = __delitem__ = __ior__ = _reject_change  # pyright: ignore[reportAssignmentType]
-    clear = pop = popitem = setdefault = update = _reject_change  # pyright: ignore[reportAssignmentType]
+    __setitem__ = __delitem__ = __ior__ = _reject_change  # pyright: ignore[reportAssignmentType]  # those of a dict return
+    clear = pop = popitem = setdefault = update = _reject_change  # pyright: ignore[reportAssignmentType]  # as above
 
     def __hash__(self) -> int:  # type: ignore[override]  # a dict has none, since it can be changed
         return hash(frozenset(self.items()))

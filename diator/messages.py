@@ -176,7 +176,7 @@ def contract(
         problems = [Problem("contract", *found, location) for found in _misfits(event, terms)]
         if problems:
             raise ConfigurationError(problems)
-        event.__diator_contract__ = terms  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        event.__diator_contract__ = terms  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # read by `contract_of` alone
         return event
 
     return sign

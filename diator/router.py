@@ -184,7 +184,7 @@ class Router(NamedOtherwise, Decorators):
         """
         self._settle()
         handlers = (one for one in self._registry.handlers if one.kind is HandlerKind.EVENT)
-        return EventMap((one, one.message_types or ()) for one in handlers)  # type: ignore[misc]
+        return EventMap((one, one.message_types or ()) for one in handlers)  # type: ignore[misc]  # only events are claimed there
 
     def _settle(self) -> None:
         problems = list(self._registry.resolve_pending())

@@ -67,7 +67,7 @@ async def test_a_copy_is_equal_and_still_cannot_be_changed(command: Any, way: Ca
     assert again == context
     assert hash(again) == hash(context)
     with pytest.raises(TypeError, match="can't be changed"):
-        again.headers["x-tenant"] = "other"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+        again.headers["x-tenant"] = "other"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]  # wrong on purpose
 
 
 @COMMANDS

@@ -45,7 +45,7 @@ class Locked(Exception):
     def __setattr__(self, name: str, value: object) -> None:
         raise TypeError(f"{name} can't be set")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    __delattr__ = __setattr__  # type: ignore[assignment]  # odd on purpose
 
 
 class Slotted(Exception):
@@ -56,7 +56,7 @@ class Incomparable(Exception):
     def __eq__(self, other: object) -> bool:
         raise TypeError("not to be compared")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: Any = None
 
 
 class Untraceable(Exception):
@@ -78,7 +78,7 @@ class Argument:
     def __eq__(self, other: object) -> bool:
         raise TypeError("not to be compared")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: Any = None
 
 
 class Wordless(Exception):
@@ -92,10 +92,10 @@ class Closed(Exception):
     """Keeps what led to it to itself."""
 
     @property
-    def __cause__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+    def __cause__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]  # odd on purpose
         raise TypeError("no cause")
 
-    __context__ = __cause__  # pyright: ignore[reportAssignmentType]
+    __context__ = __cause__  # pyright: ignore[reportAssignmentType]  # odd on purpose
 
 
 def because_of(cause: Exception) -> Exception:
@@ -273,16 +273,16 @@ PYTHONS_OWN = ("rows", "later rows", "handler in a thread")
 class Unclassed(Exception):
     """Its own class, and where it was raised, are nowhere to be seen."""
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @property  # type: ignore[misc]  # odd on purpose
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # odd on purpose
         raise TypeError("no class")
 
     @property
-    def __traceback__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+    def __traceback__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]  # odd on purpose
         raise TypeError("no traceback")
 
     @property
-    def __suppress_context__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+    def __suppress_context__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]  # odd on purpose
         raise TypeError("no context")
 
 

@@ -153,7 +153,7 @@ async def test_an_event_that_was_not_declared_is_refused_where_it_is_published()
 
     @app.command
     async def go(command: Go, publish: Publish[Happened]) -> None:
-        publish(Other())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        publish(Other())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
     async with app:
         with pytest.raises(
@@ -302,7 +302,7 @@ async def test_the_annotation_of_events_is_enforced() -> None:
         events: list[Happened] = field(default_factory=list[Happened], init=False)
 
         async def handle(self, command: Go) -> None:
-            self.events.append(Other())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            self.events.append(Other())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
     async with app:
         with pytest.raises(UndeclaredEventError, match="published Other, but declares Happened"):

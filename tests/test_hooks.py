@@ -660,13 +660,13 @@ async def test_apps_are_compiled_with_hooks_only_where_one_wraps_or_reports_in_p
 
 
 class AsGenerator(Hooks):
-    def sending(self, details: Sending, /) -> Iterator[None]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    def sending(self, details: Sending, /) -> Iterator[None]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # odd on purpose
         yield
 
 
 class AsAsync(Hooks):
     @asynccontextmanager
-    async def handling(self, details: Handling, /) -> AsyncGenerator[None]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def handling(self, details: Handling, /) -> AsyncGenerator[None]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # odd on purpose
         yield
 
 

@@ -112,7 +112,7 @@ def test_a_lifespan_that_is_no_context_manager_is_rejected() -> None:
 
     for wrong in (lifespan, 5):
         with pytest.raises(ConfigurationError, match=r"contextlib\.asynccontextmanager"):
-            Diator(lifespan=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            Diator(lifespan=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 # Readiness checks
@@ -126,9 +126,9 @@ def test_a_check_takes_no_parameters_and_is_async() -> None:
     def blocking() -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"with_parameter, which takes parameters.*\n.*test_lifespan\.py"):
-        app.readiness(with_parameter)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        app.readiness(with_parameter)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]  # wrong on purpose
     with pytest.raises(ConfigurationError, match=re.escape("blocking, which is not an async function")):
-        app.readiness(blocking)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        app.readiness(blocking)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]  # wrong on purpose
 
 
 @in_virtual_time

@@ -246,4 +246,4 @@ async def test_a_singleton_is_asked_for_again_after_the_app_has_started_again() 
 
 def test_a_position_that_is_no_flag_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="inside=5"):
-        Diator().middleware(inside=5)(print)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        Diator().middleware(inside=5)(print)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]  # wrong on purpose

@@ -83,7 +83,7 @@ async def around(message: Join, call_next: Any) -> None: ...
 
 
 class AsyncHooks(Hooks):
-    async def handled(self, details: object, /) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def handled(self, details: object, /) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # odd on purpose
         ...
 
 
@@ -451,7 +451,7 @@ def test_a_policy_is_data() -> None:
     assert policy == Retry(3, never=(ValueError,))
     assert policy.never == (ValueError,)
     with pytest.raises(AttributeError):
-        policy.delay = -1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+        policy.delay = -1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # wrong on purpose
 
 
 async def test_a_session_keeps_all_of_a_policy_but_its_delay() -> None:

@@ -413,7 +413,7 @@ def test_the_maps_say_who_handles_what() -> None:
     app.command(double)
 
     @app.query
-    async def half(query: HalfOf) -> float: ...  # type: ignore[empty-body]
+    async def half(query: HalfOf) -> float: ...
 
     @app.on_event
     async def hear(event: Started | Stopped) -> None: ...
@@ -444,7 +444,7 @@ def test_the_maps_resolve_hints_of_classes_that_are_defined_later() -> None:
     app = Diator()
 
     @app.command
-    async def later(command: "Later") -> int: ...  # type: ignore[empty-body]
+    async def later(command: "Later") -> int: ...
 
     @app.on_event
     async def happened_later(event: "HappenedLater") -> None: ...

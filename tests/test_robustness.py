@@ -514,4 +514,4 @@ async def test_plans_of_events_that_are_published_together_are_bounded() -> None
         for size in range(1, 7):
             for chosen in combinations(kinds, size):
                 await app.publish(*(kind() for kind in chosen))
-        assert len(app._event_calls) <= 1_000  # pyright: ignore[reportPrivateUsage]
+        assert len(app._event_calls) <= 1_000  # pyright: ignore[reportPrivateUsage]  # no other way to see it

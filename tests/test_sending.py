@@ -289,7 +289,7 @@ async def test_values_are_not_inherited_by_nested_sends() -> None:
 
 def test_bringing_a_value_without_its_type_is_refused(app: Diator) -> None:
     with pytest.raises(ConfigurationError, match=r"expected a mapping.*\n.*provide=\{User: user\}"):
-        app.using(provide=User("ada"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        app.using(provide=User("ada"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 def test_bringing_what_was_not_declared_is_refused_with_the_line_to_write(app: Diator) -> None:

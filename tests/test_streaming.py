@@ -151,9 +151,9 @@ async def test_send_of_a_streamed_query_names_stream_and_the_other_way_round() -
         with pytest.raises(InvalidMessageError, match=r"await app.send\(One"):
             app.stream(One())
         with pytest.raises(InvalidMessageError, match=r"the command Go has one result"):
-            app.stream(Go())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            app.stream(Go())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
         with pytest.raises(InvalidMessageError, match=r"app.stream got the class Rows"):
-            app.stream(Rows)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            app.stream(Rows)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 async def test_middlewares_wrap_the_opening_and_may_wrap_the_rows() -> None:

@@ -533,7 +533,7 @@ class OneAtATime(Journal):
             finally:
                 busy.remove(key)
 
-        scope.resolve = noting  # type: ignore[method-assign]
+        scope.resolve = noting  # type: ignore[method-assign]  # the object is one of this test alone
         return scope
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -296,7 +297,7 @@ class Model(World):
 
     def send(self, number: int) -> str:
         """Middlewares outside, in order; a retry is a new unit of work."""
-        call: Callable[[], str] = lambda: self.unit(number)  # noqa: E731
+        call: Callable[[], str] = partial(self.unit, number)
         for around in reversed(self.program.middlewares):
             if around in ("pass", "retry", "swallow"):
                 call = self.outer(around, call)

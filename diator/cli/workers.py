@@ -205,9 +205,9 @@ class _Child:
     def _forget_gauges(self, pid: int) -> None:
         """Take what a process had in flight out of the metrics; its counters stay."""
         with suppress(ImportError):  # an extra
-            from prometheus_client import multiprocess  # noqa: PLC0415
+            from prometheus_client import multiprocess  # noqa: PLC0415 - see above
 
-            multiprocess.mark_process_dead(pid, str(self._worker.folder))  # type: ignore[no-untyped-call]
+            multiprocess.mark_process_dead(pid, str(self._worker.folder))  # type: ignore[no-untyped-call]  # the library's
 
     def terminate(self) -> None:
         """Ask it to end."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Hints are typed Any throughout: no type stands for "any typing form" before PEP 747 (TypeForm).
 
-_ALIASES: tuple[type, ...] = tuple({TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType)})
+_ALIASES: tuple[type[Any], ...] = tuple({TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType)})
 _UNIONS = (Union, types.UnionType)
 _STANDARD = ("builtins", "collections")
 
@@ -40,9 +40,9 @@ def unalias(hint: Any) -> Any:
     while True:
         origin = get_origin(hint)
         if isinstance(origin, _ALIASES):  # first: on 3.10 its subscript passes for an alias too
-            hint = origin.__value__[get_args(hint)]  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            hint = origin.__value__[get_args(hint)]
         elif isinstance(hint, _ALIASES):
-            hint = hint.__value__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            hint = hint.__value__
         elif isinstance(origin, type) and type(hint).__module__ == "typing" and origin.__module__ in _STANDARD:
             return types.GenericAlias(origin, get_args(hint))
         else:

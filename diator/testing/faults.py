@@ -204,7 +204,7 @@ def report(injection: Injection, error: BaseException | None) -> None:
         return
     notes: list[str] = getattr(error, "__notes__", [])
     with suppress(Exception):  # not every error can be changed; pytest shows notes on Python 3.10 too
-        error.__notes__ = [*notes, str(injection)]  # type: ignore[attr-defined]
+        error.__notes__ = [*notes, str(injection)]  # type: ignore[attr-defined]  # since Python 3.11
 
 
 def plan_line(line: str, message: Message | None) -> str:

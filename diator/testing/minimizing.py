@@ -97,7 +97,7 @@ class _Trials:
                 f"no fault was injected in {len(seeds)} runs of {self._name}, so they show nothing: does it pass on "
                 f"what it gets, app.testing(faults=faults), and wait for brokered events with session.settled()?"
             )
-        print(f"{self._name} passed {len(seeds)} runs with {total} faults, from {faults!r} on")  # noqa: T201
+        print(f"{self._name} passed {len(seeds)} runs with {total} faults, from {faults!r} on")  # noqa: T201 - pytest captures it
         return None
 
     async def shrink(self, found: _Run) -> Sequence[str]:

@@ -310,7 +310,7 @@ class WaitsThoughClosed(MemoryReceiver):
 @caught_by("a_closed_receiver_leaves_the_rest_to_others")
 class TakesThoughClosed(MemoryReceiver):
     def close(self) -> None:
-        closed, self._queue.take = self._queue.take, lambda limit: closed(limit)[1:]  # type: ignore[method-assign]
+        closed, self._queue.take = self._queue.take, lambda limit: closed(limit)[1:]  # type: ignore[method-assign]  # the defect
         super().close()
 
 
@@ -565,7 +565,7 @@ class SharesBetweenSubscriptions(WrongBroker):
         for topic in self._topics.values():
             topic.queues = topic.queues[-1:] + topic.queues[:-1]
             for queue in topic.queues[1:]:
-                queue.put = lambda *_: None  # type: ignore[method-assign]
+                queue.put = lambda *_: None  # type: ignore[method-assign]  # the defect
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
 
 
@@ -674,7 +674,7 @@ class DropsNoDuplicates(WrongBroker):
         self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
     ) -> None:
         for topic in self._topics.values():
-            topic.is_duplicate = lambda message: False  # type: ignore[method-assign]
+            topic.is_duplicate = lambda message: False  # type: ignore[method-assign]  # the defect
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
 
 
@@ -974,7 +974,7 @@ class TakesOneMoreWhenItCloses(MemoryReceiver):
 class KeepsItsKeys(MemoryReceiver):
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         owner = vars(self._queue).setdefault("owner", self)
-        while self._queue.ordered and owner is not self and not owner._closed and not self._closed:  # noqa: ASYNC110
+        while self._queue.ordered and owner is not self and not owner._closed and not self._closed:  # noqa: ASYNC110 - the queue has no event for that
             await asyncio.sleep(0.01)
         return await super().receive(limit)
 
@@ -1075,7 +1075,7 @@ class FragileReceiver(MemoryReceiver):
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
         self.require_up()
-        while not (self._closed or self._queue._ready):  # pyright: ignore[reportPrivateUsage]
+        while not (self._closed or self._queue._ready):  # pyright: ignore[reportPrivateUsage]  # no other way to see it
             self._queue.stored.clear()
             await self._queue.stored.wait()
             self.require_up()
@@ -1309,7 +1309,7 @@ def fails(suite: BrokerSuite, name: str) -> bool:
 def suite_for(broker: type[MemoryBroker]) -> MutantSuite:
     """Make a suite of the broker."""
 
-    class Suite(FragileSuite if issubclass(broker, Fragile) else MutantSuite):  # type: ignore[misc]
+    class Suite(FragileSuite if issubclass(broker, Fragile) else MutantSuite):  # type: ignore[misc]  # mypy wants to know the base
         made = broker
 
     return Suite()

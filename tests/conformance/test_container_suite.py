@@ -774,7 +774,7 @@ class SwallowsErrorsOfClosing(ReferenceScope):
     async def close(self, error: BaseException | None) -> bool | None:
         try:
             return await super().close(error)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - the defect
             return None
 
 
@@ -873,7 +873,7 @@ class SingletonsCloseEachForItself(ReferenceContainer):
         while exits_of(shelf):
             try:
                 await leave(exits_of(shelf).pop(), None)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:  # noqa: BLE001 - the defect
                 failures.append(failure)
         if failures:
             raise failures[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -464,7 +465,7 @@ async def test_a_class_defined_after_the_start_is_judged_when_it_is_published() 
 
         late = Late
         await app.send(Join())
-        late = lambda: LateAndStrange(Strange())  # noqa: E731
+        late = partial(LateAndStrange, Strange())
         with pytest.raises(ConfigurationError, match="LateAndStrange"):
             await app.send(Join())
     assert [message.envelope.type for message in broker.publications[0][0]] == ["Late"]

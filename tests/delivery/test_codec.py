@@ -117,7 +117,7 @@ class Computed(BaseModel, ECSTEvent):
     model_config = ConfigDict(extra="forbid")
     number: int
 
-    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @pydantic.computed_field  # type: ignore[prop-decorator]  # as pydantic's documentation says
     @property
     def double(self) -> int:
         return 2 * self.number

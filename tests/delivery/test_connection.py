@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from diator_conformance.brokers.messages import message
@@ -120,7 +121,7 @@ def test_a_broker_is_open_in_one_event_loop_at_a_time() -> None:
 
 def test_a_broker_without_a_hash_can_be_shared() -> None:
     class Unhashable(Flaky):
-        __hash__ = None  # type: ignore[assignment]
+        __hash__: Any = None
 
     broker = Unhashable()
 

@@ -70,7 +70,7 @@ class Untrue(Exception):
     def __eq__(self, other: object) -> bool:
         raise ValueError("not to be compared")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: Any = None
 
 
 class Grudging(Reject):
@@ -78,7 +78,7 @@ class Grudging(Reject):
         Exception.__init__(self)
 
     @property
-    def reason(self) -> str:  # type: ignore[override]
+    def reason(self) -> str:  # type: ignore[override]  # odd on purpose
         raise ValueError("no reason")
 
 
@@ -94,8 +94,8 @@ def circle() -> Exception:
 
 
 class Unclassed(Exception):
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @property  # type: ignore[misc]  # odd on purpose
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # odd on purpose
         raise TypeError("no class")
 
 
@@ -130,7 +130,7 @@ ODD: list[BaseException] = [
     Broken("before\0after"),
     Broken("x" * 300_000),
     Reject(HALF),
-    Reject(Unspeakable()),  # type: ignore[arg-type]
+    Reject(Unspeakable()),  # type: ignore[arg-type]  # wrong on purpose
 ]
 
 

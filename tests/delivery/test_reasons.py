@@ -32,7 +32,7 @@ class SlowToClose(Flaky):
             await asyncio.sleep(self.seconds)
             await close()
 
-        receiver.aclose = close_slowly  # type: ignore[method-assign]
+        receiver.aclose = close_slowly  # type: ignore[method-assign]  # the object is one of this test alone
         return receiver
 
 

@@ -158,7 +158,7 @@ async def test_what_another_app_of_the_process_publishes_waits_too() -> None:
 class Unhashable(Flaky):
     """As a dataclass is."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: Any = None
 
 
 @in_virtual_time

@@ -436,7 +436,7 @@ async def test_a_message_that_kills_its_worker_becomes_a_dead_letter_in_the_end(
             worker = await bench.app.worker().__aenter__()
             if not number:
                 await bench.publish(1)
-            await bench.watch.until(lambda number=number: len(bench.begun) > number, within=100)  # type: ignore[misc]
+            await bench.watch.until(lambda number=number: len(bench.begun) > number, within=100)  # type: ignore[misc]  # mypy knows no type of such a default
             await die(bench.app, bench.broker, worker)
         async with bench.app.worker():
             await bench.watch.until(lambda: "MoveToDeadLetters" in bench.watch.outcomes(), within=100)
@@ -528,7 +528,7 @@ async def test_a_suspect_that_somebody_else_takes_keeps_nobody_waiting() -> None
     class Thief(Hooks):
         def settled(self, details: Settled, /) -> None:
             if details.subscription == "second" and isinstance(details.outcome, Release):
-                queues: dict[str, Any] = broker.inner._queues  # pyright: ignore[reportPrivateUsage]
+                queues: dict[str, Any] = broker.inner._queues  # pyright: ignore[reportPrivateUsage]  # no other way to see it
                 assert len(queues["second"].take(10)) == 1
 
     app = Diator("meetings", broker=broker, hooks=[watch, Thief()], max_deliveries=9)

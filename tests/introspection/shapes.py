@@ -95,7 +95,7 @@ async def unhashable_metadata(ask: Ask, dep: Annotated[Dep, [], Named("q")]) -> 
     return dep
 
 
-async def optional_around_qualified(ask: Ask, dep: Optional[Annotated[Dep, Named("q")]] = None) -> object:  # noqa: UP045
+async def optional_around_qualified(ask: Ask, dep: Optional[Annotated[Dep, Named("q")]] = None) -> object:  # noqa: UP045 - the old form is what is tested
     return dep
 
 
@@ -111,7 +111,7 @@ async def or_none(ask: Ask, dep: Dep | None = None) -> object:
     return dep
 
 
-async def typing_union(ask: Ask, dep: Union[None, Dep] = None) -> object:  # noqa: UP007, RUF036
+async def typing_union(ask: Ask, dep: Union[None, Dep] = None) -> object:  # noqa: UP007, RUF036 - the old form is what is tested
     return dep
 
 
@@ -131,7 +131,7 @@ async def optional_alias(ask: Ask, dep: Alias | None = None) -> object:
     return dep
 
 
-async def typing_list(ask: Ask, dep: typing.List[Dep]) -> object:  # noqa: UP006
+async def typing_list(ask: Ask, dep: typing.List[Dep]) -> object:  # noqa: UP006 - the old form is what is tested
     return dep
 
 
@@ -419,7 +419,7 @@ class MadeByMetaclass(metaclass=Meta):
 # --- what can't work
 
 
-async def for_the_checker_only(ask: Ask, first: Dep, second: "OnlyForTheChecker", third: "Missing") -> object: ...  # noqa: F821
+async def for_the_checker_only(ask: Ask, first: Dep, second: "OnlyForTheChecker", third: "Missing") -> object: ...  # noqa: F821 - a name that does not exist
 
 
 async def no_generic(ask: Ask, dep: "Dep[int]") -> object: ...
@@ -478,4 +478,4 @@ class NoHandle:
 class UnresolvedConstructor:
     def __init__(self, dep: Dep, other: "OnlyForTheChecker") -> None: ...
 
-    async def handle(self, ask: Ask, missing: "Missing") -> object: ...  # noqa: F821
+    async def handle(self, ask: Ask, missing: "Missing") -> object: ...  # noqa: F821 - a name that does not exist

@@ -223,8 +223,10 @@ def test_each_parameter_that_can_not_be_given_is_one_error_with_its_place(shapes
 
 def test_a_class_without_handle_is_refused_with_the_line_that_registers_it(shapes: Any) -> None:
     app = Diator()
+    here = inspect.currentframe()
+    assert here is not None
     app.add_query(shapes.NoHandle)
-    line = inspect.currentframe().f_lineno - 1  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+    line = here.f_lineno - 1
     (problem,) = app.check()
     assert problem.code == "invalid-handler"
     assert "NoHandle has no method `handle`" in problem.text

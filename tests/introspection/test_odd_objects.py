@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies
 
 from diator import Command, Diator, DomainEvent, NotificationEvent, Problem, Query, Router
 
-T = TypeVar("T", bound="Nowhere")  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+T = TypeVar("T", bound="Nowhere")  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]  # a name that does not exist
 
 
 class OddError(Exception):
@@ -54,7 +54,7 @@ class AnswersNothing:
 
 
 class NoHash:
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: Any = None
 
     def __eq__(self, other: object) -> bool:
         raise OddError
@@ -78,13 +78,13 @@ class OddDescriptor:
 async def signature_raises(command: Any) -> None: ...
 
 
-signature_raises.__signature__ = "no signature"  # type: ignore[attr-defined]
+signature_raises.__signature__ = "no signature"  # type: ignore[attr-defined]  # odd on purpose
 
 
 async def annotations_are_odd(command: Any, other: Any = None) -> None: ...
 
 
-annotations_are_odd.__annotations__ = {"command": NoHash(), 5: "(", "return": "1 +", "other": "x" * 10}  # type: ignore[dict-item]
+annotations_are_odd.__annotations__ = {"command": NoHash(), 5: "(", "return": "1 +", "other": "x" * 10}  # type: ignore[dict-item]  # odd on purpose
 
 
 def plain(command: Any) -> None: ...
@@ -260,7 +260,7 @@ def test_an_event_of_a_class_whose_metaclass_raises() -> None:
 def test_the_error_and_the_place_are_told() -> None:
     async def handler(command: Any) -> None: ...
 
-    handler.__signature__ = 5  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
+    handler.__signature__ = 5  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]  # odd on purpose
     app = Diator()
     app.add_command(handler)
     (problem,) = app.check()
@@ -273,7 +273,7 @@ def test_the_error_and_the_place_are_told() -> None:
 def test_fields_that_the_library_can_not_describe() -> None:
     @attrs.define
     class Untyped(NotificationEvent):
-        x = attrs.field()  # type: ignore[var-annotated]
+        x = attrs.field()  # type: ignore[var-annotated]  # odd on purpose
 
     dataclass_of_nothing: Any = make_dataclass("OfNothing", [("x", "datetime.nothing")], bases=(NotificationEvent,))
     for event in (Untyped, dataclass_of_nothing):

@@ -128,17 +128,17 @@ def test_an_event_that_never_leaves_the_process_needs_no_contract() -> None:
     class Inside(DomainEvent): ...
 
     with pytest.raises(ConfigurationError, match=r"@contract\('a.b'\) .*Inside'>, which never leaves the process"):
-        contract("a.b")(Inside)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+        contract("a.b")(Inside)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 def test_what_is_no_class_gets_no_contract() -> None:
     with pytest.raises(ConfigurationError, match="function"):
-        contract("a.b")(test_an_event_that_never_leaves_the_process_needs_no_contract)  # type: ignore[type-var, arg-type]  # pyright: ignore[reportArgumentType]
+        contract("a.b")(test_an_event_that_never_leaves_the_process_needs_no_contract)  # type: ignore[type-var, arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 def test_a_contract_without_a_name_is_refused_at_its_line() -> None:
     with pytest.raises(ConfigurationError, match="@contract was put on UserLeft without a name"):
-        contract(UserLeft)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        contract(UserLeft)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 def test_a_constant_of_the_class_is_no_key() -> None:

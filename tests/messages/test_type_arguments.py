@@ -298,8 +298,8 @@ async def test_whoever_publishes_may_say_the_type_arguments(how: str) -> None:
     app, got = Diator("meetings", broker="memory://"), list[Any]()
 
     @app.on_event
-    async def take(event: Moved) -> None:  # type: ignore[type-arg]
-        got.append(event)  # pyright: ignore[reportUnknownArgumentType]
+    async def take(event: Moved) -> None:  # type: ignore[type-arg]  # odd on purpose
+        got.append(event)  # pyright: ignore[reportUnknownArgumentType]  # as above
 
     if how == "publishes":
         app.publishes(Moved[dt.date])

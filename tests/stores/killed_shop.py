@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from diator_dishka import DishkaContainer
 from diator_redis import RedisBroker
 from diator_sqlalchemy import SQLAlchemyStore
 from dishka import Provider, Scope, make_async_container
@@ -128,7 +129,7 @@ class SQLAlchemyDatabase:
         if kind == "sqlite":
             async with self.engine.connect() as connection:
                 await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        await self.store.create("shop", make_async_container(self.provider))  # type: ignore[arg-type]
+        await self.store.create("shop", DishkaContainer(make_async_container(self.provider)))
         async with self.engine.begin() as connection:
             for table in TABLES.values():
                 await connection.execute(text(table.format(id=IDS[kind])))

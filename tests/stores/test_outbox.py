@@ -437,7 +437,7 @@ async def test_a_delayed_event_is_cancelled_from_outside_and_only_once(shop: Sho
         assert await shop.app.cancel(message_id) is True
         assert await shop.app.cancel(message_id) is False
         with pytest.raises(ConfigurationError, match="message_id=5"):
-            await shop.app.cancel(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            await shop.app.cancel(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 async def test_what_the_unit_itself_has_published_can_be_cancelled(shop: Shop) -> None:

@@ -61,7 +61,7 @@ def test_what_is_no_event_is_refused_as_a_running_app_refuses_it() -> None:
     publish = FakePublish()
     for wrong in (Joined, Join(1), None):
         with pytest.raises(InvalidMessageError, match="which is not an event"):
-            publish(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            publish(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
     assert publish == []
 
 

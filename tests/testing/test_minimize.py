@@ -224,4 +224,4 @@ async def test_what_is_no_async_function_is_rejected() -> None:
     def plain(faults: Faults) -> None: ...
 
     with pytest.raises(ConfigurationError, match="expected an async function that takes a Faults"):
-        await minimize(plain)  # type: ignore[arg-type]
+        await minimize(plain)  # type: ignore[arg-type]  # wrong on purpose

@@ -283,7 +283,7 @@ async def test_a_store_that_is_not_there_can_not_be_kept() -> None:
         async with Diator("shop", broker="memory://").testing(store="keep"):
             pass
     with pytest.raises(ConfigurationError, match=r"got store='sqlite'; expected one of 'keep', or None"):
-        Diator("shop", broker="memory://").testing(store="sqlite")  # type: ignore[arg-type]
+        Diator("shop", broker="memory://").testing(store="sqlite")  # type: ignore[arg-type]  # wrong on purpose
 
 
 async def test_an_app_that_relays_already_keeps_its_store_to_itself(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ class MemoryBroker:
         except BrokerUnavailableError as error:
             raise NotPublishedError(tuple(left)) from error
 
-    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
         """Create the subscriptions that are missing, or miss a topic. Raises `BrokerError`."""
         self._require_open()
         created: list[str] = []

@@ -205,7 +205,7 @@ class ServiceBusBroker:
         /,
         *,
         timeout: float,
-        wait_for_room: bool = True,  # noqa: ARG002
+        wait_for_room: bool = True,  # noqa: ARG002 - there is no room to wait for
     ) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
         if not messages:

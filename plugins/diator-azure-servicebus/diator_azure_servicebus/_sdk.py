@@ -52,7 +52,7 @@ class Receiver(ServiceBusReceiver):
         Without it a locked message could lie in the socket of a receiver that no call uses.
         """
 
-    async def release(self, message: ServiceBusReceivedMessage, link: object) -> None:  # noqa: ARG002
+    async def release(self, message: ServiceBusReceivedMessage, link: object) -> None:  # noqa: ARG002 - a replacement needs it
         """Release a message without counting a delivery, if the link that it came by is still there."""
         await self.abandon_message(message)
 

@@ -81,7 +81,7 @@ class ProbeTopology:
         """Return no counts: the protocol of messages has none."""
         return [None] * len(queues)
 
-    async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:  # noqa: ARG002
+    async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:  # noqa: ARG002 - as the protocol wants it
         """Find none: the protocol of messages has no list of subscriptions."""
         return ()
 
@@ -89,7 +89,7 @@ class ProbeTopology:
         """Raise: the protocol of messages has no list of subscriptions."""
         raise BrokerError(_NO_LIST)
 
-    async def delete(self, entity: Entity, /) -> None:  # noqa: ARG002
+    async def delete(self, entity: Entity, /) -> None:  # noqa: ARG002 - as the protocol wants it
         """Raise: nothing can be deleted over the protocol of messages."""
         raise BrokerError(_NO_LIST)
 

@@ -136,14 +136,14 @@ def foreign(
 
 def publish(server: ServiceBusServer, path: str, *messages: bytes) -> None:
     read = [read_message(message) for message in messages]
-    server._call(lambda node: node.namespace.send_target(path).publish(read))  # pyright: ignore[reportPrivateUsage]
+    server._call(lambda node: node.namespace.send_target(path).publish(read))  # pyright: ignore[reportPrivateUsage]  # no other way to see it
 
 
 def stored(server: ServiceBusServer, path: str) -> list[AmqpMessage]:
     def look(node: Any) -> list[AmqpMessage]:
         return [one.message for _, one in sorted(node.namespace.backlog(path).messages.items())]
 
-    return server._call(look)  # pyright: ignore[reportPrivateUsage]
+    return server._call(look)  # pyright: ignore[reportPrivateUsage]  # no other way to see it
 
 
 OWN = ("diator-", "DeadLetter", "x-opt-s", "x-opt-enq", "x-opt-locked", "x-opt-message-state")

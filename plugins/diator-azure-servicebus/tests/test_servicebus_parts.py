@@ -128,7 +128,7 @@ class TestSettings:
         assert "secret" not in text
 
     def test_what_is_no_namespace_is_refused(self) -> None:
-        assert "is not a namespace" in refusal_of(lambda: ServiceBusBroker(5))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert "is not a namespace" in refusal_of(lambda: ServiceBusBroker(5))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
         assert "connection string can't be used" in refusal_of(lambda: ServiceBusBroker("Endpoint=nothing"))
 
     def test_a_client_that_is_ready_is_taken(self) -> None:

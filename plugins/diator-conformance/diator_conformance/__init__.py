@@ -10,8 +10,8 @@ pytest.register_assert_rewrite(
     "diator_conformance.brokers", "diator_conformance.containers", "diator_conformance.stores"
 )
 
-from diator_conformance.brokers import BrokerOptions, BrokerSuite  # noqa: E402
-from diator_conformance.containers import (  # noqa: E402
+from diator_conformance.brokers import BrokerOptions, BrokerSuite  # noqa: E402 - see above
+from diator_conformance.containers import (  # noqa: E402 - see above
     CannotExpressError,
     ContainerSuite,
     Feature,
@@ -19,7 +19,7 @@ from diator_conformance.containers import (  # noqa: E402
     Registration,
     SourceKind,
 )
-from diator_conformance.stores import StoreOptions, StoreSuite  # noqa: E402
+from diator_conformance.stores import StoreOptions, StoreSuite  # noqa: E402 - see above
 
 __all__ = [
     "BrokerOptions",

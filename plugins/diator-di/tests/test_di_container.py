@@ -246,11 +246,11 @@ async def test_siblings_of_a_joined_provider_are_built_and_checked() -> None:
     async with DiContainer(native).scope({}) as scope:
         assert isinstance(await scope.resolve(Key(User)), User)
     assert log == ["sibling"]
-    with native.bind(bind_by_type(Dependent(lambda: log.append("other"), scope="request"), sibling.call)):  # type: ignore[arg-type]
+    with native.bind(bind_by_type(Dependent(lambda: log.append("other"), scope="request"), sibling.call)):  # type: ignore[arg-type]  # di's types know only classes
         async with DiContainer(native).scope({}) as scope:
             await scope.resolve(Key(User))
     assert log == ["sibling", "other"]
-    native.bind(bind_by_type(Dependent(sibling.call), sibling.call))  # type: ignore[arg-type]
+    native.bind(bind_by_type(Dependent(sibling.call), sibling.call))  # type: ignore[arg-type]  # di's types know only classes
     assert "scope None" in refused(native, User).reason
 
 
@@ -513,7 +513,7 @@ def test_a_default_that_hides_a_bind_is_a_warning() -> None:
 
 async def test_what_is_brought_is_not_built_and_needs_no_bind() -> None:
     class Token:
-        def __init__(self, raw, parts: list[str]) -> None:  # type: ignore[no-untyped-def]
+        def __init__(self, raw, parts: list[str]) -> None:  # type: ignore[no-untyped-def]  # no hint, on purpose
             raise AssertionError
 
     Url = NewType("Url", str)

@@ -88,7 +88,7 @@ class Access:
         await connection.open(options)
         try:
             if not connection.is_open:  # it broke between two steps of the client
-                raise BrokerUnavailableError("NATS: the connection was lost")  # noqa: TRY301
+                raise BrokerUnavailableError("NATS: the connection was lost")  # noqa: TRY301 - closed below
             _check_version(connection)
             await self._create(connection)
         except BaseException:

@@ -159,7 +159,7 @@ class NatsBroker:
         /,
         *,
         timeout: float,
-        wait_for_room: bool = True,  # noqa: ARG002
+        wait_for_room: bool = True,  # noqa: ARG002 - there is no room to wait for
     ) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
         loop = asyncio.get_running_loop()
@@ -189,7 +189,7 @@ class NatsBroker:
 
     # Subscriptions.
 
-    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
         self._opened()
         return [name for one in subscriptions for name in await self._subscriptions.create(one)]

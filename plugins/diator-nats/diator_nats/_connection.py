@@ -15,7 +15,7 @@ from nats.aio.subscription import Subscription
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_nats._errors import EXISTS, FAILURES, InDoubtError, RejectedError, rejected, translate
 
-Record = tuple[str, bytes, Mapping[str, str] | None]
+Record = tuple[str, bytes, dict[str, str] | None]
 """What is to be stored: subject, body and headers."""
 _CLOSE_TIMEOUT = 1.0
 _PAUSE = 0.01
@@ -139,7 +139,7 @@ class Connection:
             tokens.append(token)
             self._handlers[token] = partial(call.answered, at)
             try:
-                await self.client.publish(subject, body, f"{self._inbox}.{token}", headers)  # type: ignore[arg-type]
+                await self.client.publish(subject, body, f"{self._inbox}.{token}", headers)
             except FAILURES as error:
                 failure = translate(error)
                 call.end(at, failure)

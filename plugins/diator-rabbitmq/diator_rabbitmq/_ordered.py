@@ -39,7 +39,7 @@ class OrderedReceiver(RabbitReceiver):
         """Counts for the other receivers as long as it is open."""
         self._is_new = True
 
-    async def _prepare(self, limit: int) -> None:  # noqa: ARG002
+    async def _prepare(self, limit: int) -> None:  # noqa: ARG002 - each partition has a limit of its own
         async with self._settling:
             if self._is_closed:
                 return

@@ -307,8 +307,9 @@ async def open_channel(link: Link, bell: asyncio.Event) -> AbstractChannel:
 
 def on_closed(channel: AbstractChannel, call: Callable[[], None]) -> None:
     """Have something called once a channel is closed."""
-    opened: Any = channel
-    opened.closing.add_done_callback(lambda _: call())  # pyright: ignore[reportUnknownLambdaType]
+    opened: Any = channel  # Any: the interface leaves out what every channel has
+    closing: asyncio.Future[object] = opened.closing
+    closing.add_done_callback(lambda _: call())
 
 
 async def _acknowledge_all(taken: Sequence[Taken]) -> None:

@@ -103,7 +103,7 @@ class RedisBroker(ServerBroker):
 
     # Subscriptions.
 
-    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
         """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
         await self._opened().greet()  # the server may have been unavailable when `connect` asked
         created: list[str] = []

@@ -60,7 +60,7 @@ class PubSubReceiver:
                 logger.warning("%s: a message from %s is lost: Pub/Sub has no %s", self._name, delivery.topic, word)
         return ()
 
-    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:  # noqa: ARG002
+    async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:  # noqa: ARG002 - as the protocol wants it
         """Do nothing: there are no leases."""
         return ()
 

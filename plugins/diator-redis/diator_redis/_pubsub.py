@@ -73,7 +73,7 @@ class RedisPubSubBroker(ServerBroker):
 
     # Publishing.
 
-    def _open(self, client: Client) -> Commands:  # noqa: ARG002
+    def _open(self, client: Client) -> Commands:  # noqa: ARG002 - nothing depends on the connection
         return self._commands
 
     def _commands(self, messages: Sequence[OutgoingMessage]) -> Iterator[tuple[Sequence[int], Command]]:
@@ -89,7 +89,7 @@ class RedisPubSubBroker(ServerBroker):
 
     # Subscriptions.
 
-    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002
+    async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
         """Record the subscriptions. There is nothing to create: a channel exists while a client listens."""
         self._applied.update(subscription.name for subscription in subscriptions)
         return ()

@@ -72,7 +72,7 @@ class ServerBroker(ABC):
         /,
         *,
         timeout: float,
-        wait_for_room: bool = True,  # noqa: ARG002
+        wait_for_room: bool = True,  # noqa: ARG002 - there is no room to wait for
     ) -> None:
         """Send messages. Raises `~diator.NotPublishedError`."""
         if self._client is None:

@@ -466,7 +466,7 @@ def test_a_password_that_is_not_encoded_is_not_shown(url: str) -> None:
 def test_something_that_is_no_client_is_refused() -> None:
     for kind in (RedisBroker, RedisPubSubBroker):
         with pytest.raises(ConfigurationError):
-            kind(object())  # type: ignore[arg-type]
+            kind(object())  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigurationError):
         RedisPubSubBroker.from_url("redis+pubsub://localhost?wire=old")
 

@@ -128,11 +128,11 @@ async def test_a_qualified_provider_is_registered_as_the_handler_writes_it() -> 
 @pytest.mark.parametrize("name", ["clock", "timer"])
 async def test_an_alias_stands_for_a_hint_as_in_rodi(name: str) -> None:
     class Inferred:
-        def __init__(self, clock) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+        def __init__(self, clock) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]  # no hint, on purpose
             self.clock: Any = clock
 
     class Set:
-        def __init__(self, timer) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+        def __init__(self, timer) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]  # no hint, on purpose
             self.clock: Any = timer
 
     cls = Inferred if name == "clock" else Set

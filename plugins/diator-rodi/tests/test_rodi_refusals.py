@@ -149,12 +149,12 @@ def of_clock(clock: Clock) -> Repository:
     return Repository(clock)
 
 
-def of_default(clock=Clock()) -> Repository:  # type: ignore[no-untyped-def]  # noqa: B008
+def of_default(clock=Clock()) -> Repository:  # type: ignore[no-untyped-def]  # noqa: B008 - a default without a hint
     return Repository(clock)
 
 
-def of_keyword(*, clock) -> Repository:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
-    return Repository(clock)  # pyright: ignore[reportUnknownArgumentType]
+def of_keyword(*, clock) -> Repository:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]  # no hint, on purpose
+    return Repository(clock)  # pyright: ignore[reportUnknownArgumentType]  # as above
 
 
 def of_keywords(**clocks: Any) -> Repository:
@@ -195,20 +195,20 @@ def of_text(scope: "rodi.ActivationScope") -> Repository:
     return of_scope(scope)
 
 
-def of_unknown_text(scope: "Nowhere") -> Repository:  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]
-    return of_scope(scope)  # pyright: ignore[reportUnknownArgumentType]
+def of_unknown_text(scope: "Nowhere") -> Repository:  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]  # a name that does not exist
+    return of_scope(scope)  # pyright: ignore[reportUnknownArgumentType]  # as above
 
 
-def of_wrong_text(scope: "rodi.ActivationScope | 'Repository'") -> Repository:  # pyright: ignore[reportGeneralTypeIssues]
-    return of_scope(scope)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def of_wrong_text(scope: "rodi.ActivationScope | 'Repository'") -> Repository:  # pyright: ignore[reportGeneralTypeIssues]  # wrong on purpose
+    return of_scope(scope)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 
 def of_anything(scope: Any, _: type[Repository]) -> Repository:
     return of_scope(scope)
 
 
-def of_nothing_hinted(scope):  # type: ignore[no-untyped-def] # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
-    return of_scope(scope)  # pyright: ignore[reportUnknownArgumentType]
+def of_nothing_hinted(scope):  # type: ignore[no-untyped-def] # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]  # no hint, on purpose
+    return of_scope(scope)  # pyright: ignore[reportUnknownArgumentType]  # as above
 
 
 def of_all(*given: Any) -> Repository:
@@ -365,7 +365,7 @@ def test_a_class_level_annotation_is_refused_where_rodi_has_nothing_for_it(cls: 
 
 
 class Unhinted:
-    def __init__(self, something) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+    def __init__(self, something) -> None:  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]  # no hint, on purpose
         pass
 
 
@@ -407,7 +407,7 @@ def test_a_qualifier_in_hints_that_rodi_was_told_how_to_read_is_refused() -> Non
 def test_a_qualifier_in_hints_from_elsewhere_is_refused() -> None:
     @rodi.inject(globalsns={"Far": Local}, localns={})
     class Holder:
-        def __init__(self, far: "Far") -> None:  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]
+        def __init__(self, far: "Far") -> None:  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]  # a name that does not exist
             pass
 
     assert (
@@ -416,7 +416,7 @@ def test_a_qualifier_in_hints_from_elsewhere_is_refused() -> None:
 
 
 class Unreadable:
-    later: "Nowhere"  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable]
+    later: "Nowhere"  # type: ignore[name-defined]  # noqa: F821 # pyright: ignore[reportUndefinedVariable]  # a name that does not exist
 
 
 class AboveUnreadable(Unreadable):
@@ -585,18 +585,18 @@ def test_looking_does_not_add_to_the_aliases_of_the_container() -> None:
 
 def test_the_same_service_below_many_others_is_looked_through_once_for_each_singleton() -> None:
     """Layers of classes that each need both of the layer below have 2**40 ways through them."""
-    native, below = rodi.Container(), (Clock, LocalClock)
+    native, below = rodi.Container(), list[type]([Clock, LocalClock])
     native.add_scoped(Clock).add_scoped(LocalClock)
     for number in range(40):
-        below = tuple(_needing(f"Layer{number}{side}", below) for side in "ab")  # type: ignore[assignment]
+        below = [_needing(f"Layer{number}{side}", *below) for side in "ab"]
         for cls in below:
             native.add_scoped(cls)
     assert is_fine(native, below[0])
 
 
-def _needing(name: str, needs: tuple[type, type]) -> type:
+def _needing(name: str, *needs: type) -> type:
     def init(self: object, first: object, second: object) -> None:
         pass
 
-    init.__annotations__ = {"first": needs[0], "second": needs[1]}
+    init.__annotations__ = dict(zip(("first", "second"), needs, strict=True))
     return type(name, (), {"__init__": init, "__module__": __name__})

@@ -112,7 +112,7 @@ class RequestLink(IncomingLink):
         super().__init__(channel, attach, path, 4 << 20)
         self._handle = handle
 
-    def complete(self, data: bytes, message_format: int, delivery_id: int) -> None:  # noqa: ARG002
+    def complete(self, data: bytes, message_format: int, delivery_id: int) -> None:  # noqa: ARG002 - requests have one format
         """Accept the request, then handle it."""
         try:
             request = read_message(data)

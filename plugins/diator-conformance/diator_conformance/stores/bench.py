@@ -14,7 +14,7 @@ import pytest
 
 from diator.brokers.envelope import Envelope, OutgoingMessage
 from diator.containers.port import Container
-from diator.stores.port import OperatesStore, Store, StoredMessage, Transaction
+from diator.stores.port import OperatesStore, OutboxDeadLetter, Store, StoredMessage, Transaction
 
 S = TypeVar("S", bound="StoreSuiteBase")
 T = TypeVar("T")
@@ -218,8 +218,8 @@ class StoreSuiteBase:
         return store.join(session, own=own)
 
 
-def ids_of(messages: Sequence[OutgoingMessage | StoredMessage]) -> list[str]:
-    """Give the ids of messages or rows."""
+def ids_of(messages: Sequence[OutgoingMessage | StoredMessage | OutboxDeadLetter]) -> list[str]:
+    """Give the ids of messages, rows or dead letters."""
     return [one.id for one in messages]
 
 

@@ -306,7 +306,7 @@ class Rejecting(StoreSuiteBase):
         letters = [*await store.dead_letters(limit=4)]
         letters += await store.dead_letters(after=letters[-1].id, limit=4)
         assert list(await store.dead_letters(after=letters[-1].id)) == []
-        assert ids_of(letters) == ids_of(written)  # type: ignore[arg-type]
+        assert ids_of(letters) == ids_of(written)
         for letter, message in zip(letters, written, strict=True):
             assert (letter.topic, letter.key, letter.body) == (message.topic, message.key, message.structured)
             assert letter.error.startswith(f"error of {message.id}: 🔑x")

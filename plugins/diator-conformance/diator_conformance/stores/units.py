@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from diator.errors import EarlyCommitError
-from diator.stores.port import partition_of
+from diator.stores.port import Store, partition_of
 from diator_conformance.stores.bench import StoreSuiteBase, case, has_committed, ids_of
 
 
@@ -166,7 +166,7 @@ class Units(StoreSuiteBase):
             first, second = await self.opened(), await self.opened()
             recording: asyncio.Task[bool] | None = None
 
-            async def record(second=second, commits=commits) -> bool:  # type: ignore[no-untyped-def]
+            async def record(second: Store, commits: bool) -> bool:
                 async with self.session(self.space, second) as session:
                     found = await self.join(second, session).record_handled("handler", f"{commits}")
                     await self.rollback(session)
@@ -175,7 +175,7 @@ class Units(StoreSuiteBase):
             async with self.session(self.space, first) as session:
                 transaction = self.join(first, session)
                 assert await transaction.record_handled("handler", f"{commits}")
-                recording = asyncio.ensure_future(record())
+                recording = asyncio.ensure_future(record(second, commits))
                 await asyncio.wait([recording], timeout=self.moment)
                 assert not recording.done(), "it did not wait for the transaction that has recorded the message"
                 transaction.complete()
