@@ -49,7 +49,7 @@ class Lifecycle(AsyncOnly, Router):
 
         Raises `ConfigurationError` with all problems, `NotRunningError` if the app is running already.
         """
-        self._refuse_second_entry()
+        self._ensure_not_running()
         self._loop = asyncio.get_running_loop()
         try:
             dispatch = self._compiled() if self._dispatch is None or self._dispatch.is_outdated() else self._dispatch
@@ -124,7 +124,7 @@ class Lifecycle(AsyncOnly, Router):
     def _use(self, dispatch: Dispatch) -> None:
         self._dispatch, self._calls, self._event_calls = dispatch, dispatch.calls, dispatch.event_calls
 
-    def _refuse_second_entry(self) -> None:
+    def _ensure_not_running(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             where = "here" if self._loop is asyncio.get_running_loop() else "in another event loop"
             text = f"{self!r} is running {where} already; an app runs once at a time: enter it once, around everything"

@@ -198,10 +198,10 @@ class PublishError(DiatorError):
     """
 
     def __init__(
-        self, unsent: "Sequence[Event]", unknown: "Sequence[Event]" = (), reason: str = "", *, refused: bool = False
+        self, unsent: "Sequence[Event]", unknown: "Sequence[Event]" = (), reason: str = "", *, permanent: bool = False
     ) -> None:
         super().__init__(unsent, unknown, reason)
-        self.unsent, self.unknown, self.reason, self.permanent = tuple(unsent), tuple(unknown), reason, refused
+        self.unsent, self.unknown, self.reason, self.permanent = tuple(unsent), tuple(unknown), reason, permanent
 
     def __str__(self) -> str:
         names = ", ".join(dict.fromkeys(type(event).__qualname__ for event in (*self.unsent, *self.unknown)))

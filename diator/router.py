@@ -147,7 +147,7 @@ class Router(NamedOtherwise, Decorators):
     def publishes(self, *events: type[Event]) -> None:
         """Declare the events that are published with ``app.publish``, from outside any handler."""
         location = location_in_frame(caller())
-        self._registry.refuse_if_closed("`publishes`", location)
+        self._registry.ensure_open("`publishes`", location)
         for event in events:
             cls = class_of(event)
             if cls is None or not issubclass(cls, Event):
@@ -163,7 +163,7 @@ class Router(NamedOtherwise, Decorators):
         """
         # Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
         location = location_in_frame(caller())
-        self._registry.refuse_if_closed("`provides`", location)
+        self._registry.ensure_open("`provides`", location)
         for hint in hints:
             self._registry.provide(hint, location)
 

@@ -68,7 +68,7 @@ class Sender:
         """Do what ``app.stream`` does."""
         dispatch = self._running()
         plan = dispatch.stream_of(query)
-        plan.refuse_missing(self._provided, query, streams=True)
+        plan.ensure_provided(self._provided, query, streams=True)
         return Stream(plan, query, dispatch.resources, self._provided, (self._headers, self._correlation_id))
 
 

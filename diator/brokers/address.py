@@ -30,7 +30,7 @@ class Address(NamedTuple):
     rest: Mapping[str, str]
     """Settings that the broker does not know and passes on to a library."""
 
-    def refuse(self, what: str, expected: str) -> ConfigurationError:
+    def error(self, what: str, expected: str) -> ConfigurationError:
         """Return the error for an invalid address. Its text does not show the address."""
         return bad_address(f"the broker's address {what}", expected)
 

@@ -229,8 +229,8 @@ def publish_error(error: NotPublishedError, outbound: Sequence[Outbound]) -> Pub
         for part in ((*error.unsent, *error.rejected), error.unknown)
     )
     cause = error.__cause__
-    refused = cause is not None and not isinstance(cause, BrokerUnavailableError)
-    return PublishError(unsent, unknown, _reason(cause), refused=refused)
+    permanent = cause is not None and not isinstance(cause, BrokerUnavailableError)
+    return PublishError(unsent, unknown, _reason(cause), permanent=permanent)
 
 
 def _reason(cause: BaseException | None) -> str:

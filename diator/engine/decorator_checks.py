@@ -27,20 +27,20 @@ def ensure_decorator(
     ``Any``: callers may be unchecked.
     """
     if not isinstance(owner, base):
-        _refuse(f"@{verb} was called on the class itself", f"make an app first: app = Diator(), then @app.{verb}")
+        _reject(f"@{verb} was called on the class itself", f"make an app first: app = Diator(), then @app.{verb}")
     if more:
         given = (target, *more)
         names = " | ".join(map(_name, given))
         one = f"name one class, or a union: @app.{verb}({names})" if verb == "on_event" else "write a handler for each"
-        _refuse(f"@app.{verb} got {', '.join(map(_name, given))}; expected one class", one)
+        _reject(f"@app.{verb} got {', '.join(map(_name, given))}; expected one class", one)
     kind = cast("type[object]", type(target))  # isinstance would run code of the object, if its class says so
     if issubclass(kind, (list, tuple, set, frozenset, str)):
         named: Iterable[Any] = () if isinstance(target, str) else target
         names = " | ".join(map(_name, named)) or "MyMessage"
-        _refuse(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({names})")
+        _reject(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({names})")
     if issubclass(kind, Message):
         name = format_hint(type(target))
-        _refuse(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({name})")
+        _reject(f"@app.{verb} got {target!r}; expected a class", f"pass the class: @app.{verb}({name})")
     ensure_known_options(owner, verb, options)
 
 
@@ -54,12 +54,12 @@ def ensure_known_options(owner: Any, verb: str, options: Mapping[str, object]) -
         if name not in known:
             close = get_close_matches(name, known, n=1)
             how = f"did you mean {close[0]}?" if close else f"options are: {', '.join(known)}"
-            _refuse(f"@app.{verb} got {name}={options[name]!r}, which is not an option", how)
+            _reject(f"@app.{verb} got {name}={options[name]!r}, which is not an option", how)
 
 
 def _name(given: Any) -> str:
     return format_hint(given) if class_of(given) is not None else repr(given)
 
 
-def _refuse(text: str, fix: str) -> NoReturn:
+def _reject(text: str, fix: str) -> NoReturn:
     raise ConfigurationError([Problem("invalid-handler", text, fix, location_in_frame(caller()))])

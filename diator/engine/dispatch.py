@@ -82,7 +82,7 @@ class Dispatch:
         cls = type(request)
         if cls in self.plans:
             return self.plans[cls]
-        _refuse_no_request(request, "app.send")
+        _ensure_request(request, "app.send")
         if self._known(self.streams, cls):
             text = (
                 f"{format_hint(cls)} is answered row by row; read it: async with "
@@ -101,7 +101,7 @@ class Dispatch:
         known = self._known(self.streams, cls)
         if known is not None:
             return known
-        _refuse_no_request(query, "app.stream")
+        _ensure_request(query, "app.stream")
         if self._known(self.plans, cls):
             verb = "query" if issubclass(cls, Query) else "command"
             raise InvalidMessageError(
@@ -112,7 +112,7 @@ class Dispatch:
     def plan_of_events(self, events: tuple[object, ...]) -> Plan:
         """Give the plan of events that are published together. Raises `InvalidMessageError` or `ConfigurationError`."""
         for event in events:
-            _refuse_no_event(event)
+            _ensure_event(event)
         classes: frozenset[type[Any]] = frozenset(map(type, events))
         key: EventKey = next(iter(classes)) if len(classes) == 1 else classes
         if key in self.event_plans:
@@ -147,13 +147,13 @@ class Dispatch:
         )
 
 
-def _refuse_no_request(message: object, verb: str) -> None:
+def _ensure_request(message: object, verb: str) -> None:
     if not isinstance(message, Request):
         fix = "expected a command or a query: an instance of a class that derives from Command[...] or Query[...]"
         raise InvalidMessageError(f"{verb} got {_misplaced(message) or f'{message!r}; {fix}'}")
 
 
-def _refuse_no_event(event: object) -> None:
+def _ensure_event(event: object) -> None:
     if not isinstance(event, Event):
         several = isinstance(event, (list, tuple, set, frozenset))
         fix = (

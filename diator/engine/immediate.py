@@ -42,7 +42,7 @@ def _in_root(function: Function, first: Immediate, rest: list[Immediate], resour
     async def unit(message: Any) -> Any:
         root: Any = resources.opened
         if get_running_loop() is not resources.loop:
-            resources.refuse(message)
+            resources.reject(message)
         resources.under_way += 1
         try:
             if rest:
@@ -62,7 +62,7 @@ def _in_scope(function: Function, first: Immediate, rest: list[Immediate], resou
 
     async def unit(message: Any) -> Any:
         if get_running_loop() is not resources.loop:
-            resources.refuse(message)
+            resources.reject(message)
         resources.under_way += 1
         try:
             scope = make_scope(NO_VALUES)

@@ -48,7 +48,7 @@ from diator.engine.outbound import (
     hand_over_after,
     take_brokered,
 )
-from diator.engine.provided_values import name_missing_value, refuse_missing
+from diator.engine.provided_values import name_missing_value, ensure_provided
 from diator.engine.publish import PublishGuard
 from diator.engine.registrations import Registration
 from diator.engine.resources import ContainerScopes
@@ -95,7 +95,7 @@ class Plan:
         ``after`` delays the events of a plan that publishes some.
         """
         if not self.needs.required <= provided.keys():
-            return partial(self.refuse_missing, provided)
+            return partial(self.ensure_provided, provided)
         unit = partial(self.unit, provided=provided) if provided and self.work else self.unit
         unit = unit if after is None else partial(unit, after=after)
         call = self.wrap(unit, provided)
@@ -103,9 +103,9 @@ class Plan:
             return partial(_in_context, call, headers, correlation_id)
         return call
 
-    def refuse_missing(self, provided: Mapping[Key, object], message: object, *, streams: bool = False) -> Any:
+    def ensure_provided(self, provided: Mapping[Key, object], message: object, *, streams: bool = False) -> Any:
         """Raise `NotProvidedError` where the sender does not bring what something in reach needs."""
-        refuse_missing(self.needs.required - provided.keys(), message, streams=streams)
+        ensure_provided(self.needs.required - provided.keys(), message, streams=streams)
 
     def wrap(self, call: Call, provided: Mapping[Key, object] = NO_VALUES) -> Call:
         """Put the middlewares around a unit of work."""

@@ -154,7 +154,7 @@ def missing_value_error(key: Key, asker: object = None) -> NotProvidedError:
     return NotProvidedError(f"{text}: {how}")
 
 
-def refuse_missing(missing: Collection[Key], message: object, *, streams: bool) -> None:
+def ensure_provided(missing: Collection[Key], message: object, *, streams: bool) -> None:
     """Raise `NotProvidedError` where a sender does not bring what a plan needs."""
     if missing:
         keys = sorted(map(str, missing))

@@ -49,7 +49,7 @@ class Registry:
 
     def add_handler(self, registration: Registration, names: Mapping[str, object]) -> None:
         """Take a handler in. Raises `ConfigurationError` where it is too late, and for wrong options."""
-        self.refuse_if_closed(f"handler {registration.name}", registration.registered_at)
+        self.ensure_open(f"handler {registration.name}", registration.registered_at)
         wrong = list(options_fit(registration))
         if wrong:
             raise ConfigurationError(wrong)
@@ -60,7 +60,7 @@ class Registry:
 
     def add_layer(self, layer: MiddlewareRegistration, names: Mapping[str, object]) -> None:
         """Take a middleware in."""
-        self.refuse_if_closed(layer.title, layer.registered_at)
+        self.ensure_open(layer.title, layer.registered_at)
         self.layers.append(layer)
         layer.signature = _read(layer, names)
         if any(layer.signature.unresolved):
@@ -68,7 +68,7 @@ class Registry:
 
     def include(self, other: "Registry", location: SourceLocation, prefix: str = "") -> None:
         """Take in everything that another registry holds, and close that one."""
-        self.refuse_if_closed("a router", location)
+        self.ensure_open("a router", location)
         if other is self or other in self._included:
             text = "it is the one that includes" if other is self else f"it was included at {self._included[other]}"
             text = f"a router can't be included here: {text}"
@@ -101,7 +101,7 @@ class Registry:
         self.declared.append((hint, location))
         self.provided.setdefault(key_of(hint, self.container), location)
 
-    def refuse_if_closed(self, what: str, location: SourceLocation) -> None:
+    def ensure_open(self, what: str, location: SourceLocation) -> None:
         """Raise `ConfigurationError` once nothing more is taken."""
         if self.closed:
             text = f"{what} was registered too late: {self.closed}"

@@ -140,7 +140,7 @@ class ContainerScopes:
         if self.all_ended is not None and not self.under_way and not self.all_ended.done():
             self.all_ended.set_result(None)
 
-    def refuse(self, message: object) -> NoReturn:
+    def reject(self, message: object) -> NoReturn:
         """Raise `NotRunningError` for a unit of work that begins after the end, or in another event loop."""
         if self.resolve is _after_the_end:
             raise NotRunningError(_TOO_LATE.format(what=f"{type(message).__qualname__} was begun"))
@@ -171,7 +171,7 @@ class ContainerScopes:
     ) -> Any:
         """Run a unit of work in a scope of its own, or in the one of a container that has no others."""
         if self.resolve is _after_the_end:
-            self.refuse(message)
+            self.reject(message)
         self.enter()
         try:
             unit = unit or UnitOfWork().begin(self.resolve, provided)

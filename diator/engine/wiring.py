@@ -119,7 +119,7 @@ class WiringBuilder:
         publishes = self._publishes(registration)
         has_events = registration.signature.events is not EMPTY
         if key and has_events:
-            self._refuse_shared_events(registration, key)
+            self._reject_shared_events(registration, key)
         if is_class and not key and (inspect.isabstract(registration.target) or is_protocol(registration.target)):
             text = f"{registration.title} is abstract, so it can't be built"
             self._add(
@@ -172,10 +172,10 @@ class WiringBuilder:
                 )
         arguments = self._arguments(layer, layer.signature.parameters[2:])
         if not layer.inside:
-            self._refuse_scoped(layer, arguments)
+            self._reject_scoped(layer, arguments)
         return WiredCallable(layer.target, layer.signature.call_kind, arguments, wraps=wraps, is_outer=not layer.inside)
 
-    def _refuse_scoped(self, layer: MiddlewareRegistration, arguments: Iterable[Argument]) -> None:
+    def _reject_scoped(self, layer: MiddlewareRegistration, arguments: Iterable[Argument]) -> None:
         """Outside a unit of work there is no scope to resolve from."""
         for argument in arguments:
             if argument.source is not Source.CONTAINER or argument.key is None or self.container is None:
@@ -275,7 +275,7 @@ class WiringBuilder:
             self._add(registration, "publish-hint", text, "name them: Publish[UserJoined | UserWarned]")
         return events
 
-    def _refuse_shared_events(self, registration: Registration, key: Key) -> None:
+    def _reject_shared_events(self, registration: Registration, key: Key) -> None:
         assert self.container is not None
         lifetime = self.container.lifetime(key)
         if lifetime is Lifetime.SINGLETON or (lifetime is Lifetime.SCOPED and registration.kind is HandlerKind.EVENT):

@@ -66,13 +66,13 @@ class Messages(Sequence[M_co], Generic[M_co]):
         return Messages(self._what, self._matching(cls, by), self._whole, self._handlers)
 
     def _matching(self, cls: type[T], by: object) -> list[Entry[T]]:
-        self._refuse_no_handler(by)
+        self._ensure_handler(by)
         # No type checker follows that the class of its message makes an entry an Entry[T].
         return [
             cast("Entry[T]", entry) for entry in self._entries if isinstance(entry.message, cls) and _did(entry, by)
         ]
 
-    def _refuse_no_handler(self, by: object) -> None:
+    def _ensure_handler(self, by: object) -> None:
         known = (*self._handlers, *(entry.by for entry in self._whole if entry.by))
         if by is not None and not any(handler.target == by for handler in known):
             names = ", ".join(dict.fromkeys(handler.name for handler in known)) or "none"

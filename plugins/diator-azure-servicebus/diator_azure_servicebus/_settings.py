@@ -77,9 +77,9 @@ def read_url(url: str) -> tuple[str | Variable, dict[str, Any]]:
     parts, settings = address.parts, dict(address.settings)
     variable = settings.pop(_VARIABLE, None)
     if parts.scheme != SCHEME or parts.path.strip("/") or not re.fullmatch(r"[\w.-]*", parts.netloc, re.ASCII):
-        raise address.refuse("has more than the name of a namespace and settings", f"write {_FORMS}")
+        raise address.error("has more than the name of a namespace and settings", f"write {_FORMS}")
     if bool(parts.netloc) == (variable is not None):
-        raise address.refuse(f"must have either a namespace or {_VARIABLE}", f"write {_FORMS}")
+        raise address.error(f"must have either a namespace or {_VARIABLE}", f"write {_FORMS}")
     return parts.netloc or _variable(str(variable)), settings
 
 

@@ -59,7 +59,7 @@ class Immediate:
                 # The last two are the container and its `when=`: no factory below asks for them.
                 return compiled(outer, scope.exits, cache, scope.context, None, None)
             except (DishkaError, RecursionError) as error:
-                scope.refuse(key, error)
+                scope.reject(key, error)
 
         return build
 

@@ -71,7 +71,7 @@ class DishkaScope:
                 return await opened.get(key.hint)
             return await opened.get(key.hint, to_dishka(key).component)
         except (DishkaError, RecursionError) as error:
-            self.refuse(key, error)
+            self.reject(key, error)
 
     def _put_in_place(self, opened: AsyncContainer) -> None:
         """Have factories find the provided values, also those that a factory of the container would make."""
@@ -82,7 +82,7 @@ class DishkaScope:
                 level._cache[to_dishka(key).as_compilation_key()] = value  # pyright: ignore[reportPrivateUsage]
             level = level.parent_container
 
-    def refuse(self, key: Key, error: DishkaError | RecursionError) -> NoReturn:
+    def reject(self, key: Key, error: DishkaError | RecursionError) -> NoReturn:
         """Raise the error that tells what dishka failed for; a recursion of the user's own code as it is."""
         found = problems(self._graph, [key], self.provided).errors
         if isinstance(error, RecursionError) and not any(isinstance(one, DependencyCycleError) for one in found[:1]):

@@ -65,9 +65,9 @@ def _read(url: str, settings: Mapping[str, Parse]) -> tuple[Address, list[Addres
     rest = [read_address(host if "://" in host else f"{scheme}://{host}", {}, EXAMPLE) for host in hosts[1:]]
     for address in (first, *rest):
         if not address.parts.hostname or address.parts.path.strip("/"):
-            raise address.refuse("has no host, or a path", f"write {EXAMPLE}, or several with commas between them")
+            raise address.error("has no host, or a path", f"write {EXAMPLE}, or several with commas between them")
         if address.parts.scheme not in ("nats", "tls"):
-            raise address.refuse("has another scheme than nats:// and tls://", f"write {EXAMPLE}")
+            raise address.error("has another scheme than nats:// and tls://", f"write {EXAMPLE}")
     return first, [first, *rest]
 
 

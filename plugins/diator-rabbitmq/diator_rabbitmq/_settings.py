@@ -36,13 +36,13 @@ def servers_of(url: str, heartbeat: int) -> Servers:
         address = read_address(f"{scheme}://{user}{host}{path}", {}, EXAMPLE)
         parts = address.parts
         if parts.scheme not in ("amqp", "amqps"):
-            raise address.refuse("has a scheme that is neither amqp nor amqps", f"write {EXAMPLE}")
+            raise address.error("has a scheme that is neither amqp nor amqps", f"write {EXAMPLE}")
         if not parts.hostname or not _HOST.fullmatch(host.rpartition(":")[0] if parts.port else host):
-            raise address.refuse("has no host, or a host with invalid characters", f"write {EXAMPLE}")
+            raise address.error("has no host, or a host with invalid characters", f"write {EXAMPLE}")
         if parts.path.count("/") > 1:
-            raise address.refuse("has a virtual host with a /", "write %2F for a / in the name of a virtual host")
+            raise address.error("has a virtual host with a /", "write %2F for a / in the name of a virtual host")
         if len(unquote(parts.path)) > _LONGEST_VHOST:
-            raise address.refuse("has a virtual host that is too long", f"use one of up to {_LONGEST_VHOST} characters")
+            raise address.error("has a virtual host that is too long", f"use one of up to {_LONGEST_VHOST} characters")
         urls.append(_for_client(parts, user, heartbeat))
     first = urlsplit(f"//{hosts[0]}")
     return Servers(tuple(urls), f"{first.hostname}:{first.port or _PORTS[scheme]}", scheme == "amqps")

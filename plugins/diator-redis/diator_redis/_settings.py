@@ -31,23 +31,23 @@ def _read(url: str, settings: Mapping[str, Parse]) -> Address:
     address = read_address(url, settings, _SOCKET if is_socket else _SERVER, leave_rest=True)
     parts = address.parts
     if is_socket and parts.netloc.rpartition("@")[2]:
-        raise address.refuse("has a host, but a socket has a path only", write)
+        raise address.error("has a host, but a socket has a path only", write)
     if is_socket and not parts.path.strip("/"):
-        raise address.refuse("has no path to a socket", write)
+        raise address.error("has no path to a socket", write)
     if not is_socket and (not parts.hostname or not re.fullmatch(r"[\w.:%-]+", parts.hostname)):
-        raise address.refuse("has no host, or a host with invalid characters", write)
+        raise address.error("has no host, or a host with invalid characters", write)
     if not is_socket and not re.fullmatch(r"/?|/\d{1,9}", parts.path, re.ASCII):
-        raise address.refuse("has a path that is not the number of a database", f"{write}, where 0 is the database")
+        raise address.error("has a path that is not the number of a database", f"{write}, where 0 is the database")
     twice = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
     twice |= {"host": parts.hostname, "port": "6379", "path": "/"}
     for name in twice.keys() & address.rest.keys() if not is_socket else ():
         if twice[name]:
-            raise address.refuse(f"has {name!r} as a setting, which belongs before the ?", f"{write}, without {name}=")
+            raise address.error(f"has {name!r} as a setting, which belongs before the ?", f"{write}, without {name}=")
     if not re.fullmatch(r"\d{1,9}", address.rest.get("db", "0"), re.ASCII):
-        raise address.refuse("has a db that is not the number of a database", "write db=0, for example")
+        raise address.error("has a db that is not the number of a database", "write db=0, for example")
     if parts.username and parts.password is None:
         how = "write redis://:PASSWORD@host for a password alone, redis://USER:PASSWORD@host for both"
-        raise address.refuse("has a user without a password", f"{how}, redis://USER:@host for a user without one")
+        raise address.error("has a user without a password", f"{how}, redis://USER:@host for a user without one")
     return address
 
 
