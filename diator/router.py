@@ -123,7 +123,7 @@ class Router(NamedOtherwise, Decorators):
         # Any: middlewares have parameters of their own, which `Registry` reads.
         frame = caller()
         require("add_middleware", {"inside": FLAG}, {"inside": inside})
-        self._registry.add_layer(
+        self._registry.add_middleware(
             MiddlewareRegistration(middleware, location_in_frame(frame), inside=inside), _names(frame)
         )
 

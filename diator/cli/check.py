@@ -62,7 +62,7 @@ def _counts(app: Diator, checked: CheckResult) -> Counts:
         "events": len({*handled, *published, *registry.declared_events}),
         "handlers": len(registry.handlers),
         "subscriptions": len(brokerage.catalog.configs) if brokerage and brokerage.has_catalog else 0,
-        "middlewares": len(registry.layers),
+        "middlewares": len(registry.middlewares),
     }
 
 

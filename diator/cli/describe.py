@@ -51,7 +51,9 @@ class _Describer:
         self._consumed: Mapping[Registration, ConsumerConfig] = {one.registration: one for one in consumed}
         self._names = Names()
         self._handlers = {record: self._handler(record, wired) for record, wired in checked.handlers.items()}
-        self._layers = {id(wired): self._middleware(layer, wired) for layer, wired in checked.layers.items()}
+        self._described = {
+            id(wired): self._middleware(middleware, wired) for middleware, wired in checked.middlewares.items()
+        }
         self._events = self._event_classes()
 
     def description(self) -> Description:
@@ -76,8 +78,8 @@ class _Describer:
         return tuple(self._request(record, classes[record][0]) for record in records)
 
     def _request(self, record: Registration, cls: type[Message]) -> RequestDescription:
-        wired, layers = self._checked.handlers[record], self._checked.reach.middlewares_for(cls)
-        needs = self._needs(wired, layers)
+        wired, middlewares = self._checked.handlers[record], self._checked.reach.middlewares_for(cls)
+        needs = self._needs(wired, middlewares)
         hint = record.message_hint
         return RequestDescription(
             message=self._names.of_message(hint, cls),
@@ -85,13 +87,13 @@ class _Describer:
             streams=wired.streams,
             scope=self._opens_scope(needs),
             required_values=tuple(sorted(map(str, needs.required))),
-            middlewares=self._middlewares(layers, outer=True),
+            middlewares=self._middlewares(middlewares, outer=True),
             handler=self._handlers[record],
         )
 
-    def _needs(self, wired: WiredCallable, layers: Iterable[WiredCallable]) -> Requirements:
+    def _needs(self, wired: WiredCallable, middlewares: Iterable[WiredCallable]) -> Requirements:
         following = self._checked.reach.reachable_from(wired.publishes)
-        needs = Requirements((wired, *layers, *following.handlers, *following.layers))
+        needs = Requirements((wired, *middlewares, *following.handlers, *following.middlewares))
         published = (cls for one in (wired, *following.handlers) for cls in one.publishes)
         if self._outbox is not None and self._checked.reach.can_send(published):
             needs.keys |= {self._outbox.session}
@@ -113,7 +115,7 @@ class _Describer:
         return list(found)
 
     def _event(self, cls: type[Event]) -> EventDescription:
-        checked, layers, records = self._checked, self._checked.reach.middlewares_for(cls), self._handling(cls)
+        checked, middlewares, records = self._checked, self._checked.reach.middlewares_for(cls), self._handling(cls)
         family = checked.reach.with_subclasses(cls)
         return EventDescription(
             event=self._names.of(cls),
@@ -124,9 +126,11 @@ class _Describer:
             declared=cls in self._registry.declared_events,
             subclasses=tuple(map(self._names.of, self._nearest_subclasses(cls))),
             contract=wire_of(cls),
-            middlewares=self._middlewares(layers, outer=is_brokered(cls)),
+            middlewares=self._middlewares(middlewares, outer=is_brokered(cls)),
             handlers=tuple(self._handlers[record] for record in records),
-            subscriptions=tuple(self._subscription(record, layers) for record in records if record in self._consumed),
+            subscriptions=tuple(
+                self._subscription(record, middlewares) for record in records if record in self._consumed
+            ),
             handled=any(map(self._handling, family)),
         )
 
@@ -134,8 +138,8 @@ class _Describer:
         classes = self._checked.classes.items()
         return [record for record, own in classes if record.kind is HandlerKind.EVENT and issubclass(cls, own)]
 
-    def _subscription(self, record: Registration, layers: Iterable[WiredCallable]) -> SubscriptionDescription:
-        needs, config = self._needs(self._checked.handlers[record], layers), self._consumed[record]
+    def _subscription(self, record: Registration, middlewares: Iterable[WiredCallable]) -> SubscriptionDescription:
+        needs, config = self._needs(self._checked.handlers[record], middlewares), self._consumed[record]
         scope = config.once or self._opens_scope(needs)
         return subscription_of(config, handler=self._handlers[record].name, scope=scope)
 
@@ -143,20 +147,20 @@ class _Describer:
         below = [other for other in self._events if other is not cls and issubclass(other, cls)]
         return [other for other in below if not any(issubclass(other, mid) for mid in below if mid is not other)]
 
-    def _middlewares(self, layers: Iterable[WiredCallable], *, outer: bool) -> tuple[MiddlewareDescription, ...]:
+    def _middlewares(self, middlewares: Iterable[WiredCallable], *, outer: bool) -> tuple[MiddlewareDescription, ...]:
         """Those of a message from the outside in; those of a domain event all run inside the unit of work."""
-        found = [self._layers[id(layer)] for layer in layers]
+        found = [self._described[id(middleware)] for middleware in middlewares]
         if not outer:
-            return tuple(_inside(layer) for layer in found)
-        return tuple(sorted(found, key=lambda layer: layer.position == "inside"))
+            return tuple(_inside(middleware) for middleware in found)
+        return tuple(sorted(found, key=lambda middleware: middleware.position == "inside"))
 
-    def _middleware(self, layer: MiddlewareRegistration, wired: WiredCallable) -> MiddlewareDescription:
-        parameters = layer.signature.parameters[2:]
+    def _middleware(self, middleware: MiddlewareRegistration, wired: WiredCallable) -> MiddlewareDescription:
+        parameters = middleware.signature.parameters[2:]
         dependencies = tuple(self._dependency(p, wired.arguments) for p in parameters)
         return MiddlewareDescription(
-            name=self._names.of(layer.target),
-            file=short_path(layer.location.file),
-            line=layer.location.line,
+            name=self._names.of(middleware.target),
+            file=short_path(middleware.location.file),
+            line=middleware.location.line,
             position="outside" if wired.is_outer else "inside",
             dependencies=dependencies,
         )
@@ -207,8 +211,8 @@ def _source(parameter: Parameter, argument: Argument | None) -> str:
     return "missing" if parameter.default is EMPTY else "default"
 
 
-def _inside(layer: MiddlewareDescription) -> MiddlewareDescription:
-    return MiddlewareDescription(layer.name, layer.file, layer.line, "inside", layer.dependencies)
+def _inside(middleware: MiddlewareDescription) -> MiddlewareDescription:
+    return MiddlewareDescription(middleware.name, middleware.file, middleware.line, "inside", middleware.dependencies)
 
 
 def _kind(cls: type[Event]) -> str:

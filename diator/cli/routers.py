@@ -55,12 +55,12 @@ def _is_home(module: ModuleType, registry: Registry, *, known: bool) -> bool:
 
 def _places(registry: Registry) -> Iterator[SourceLocation]:
     yield from (handler.registered_at for handler in registry.handlers)
-    yield from (layer.registered_at for layer in registry.layers)
+    yield from (middleware.registered_at for middleware in registry.middlewares)
     yield from (*registry.declared_events.values(), *registry.provided.values())
 
 
 def _problem(name: str, registry: Registry) -> Problem:
-    held = f"{count(len(registry.handlers), 'handler')} and {count(len(registry.layers), 'middleware')}"
+    held = f"{count(len(registry.handlers), 'handler')} and {count(len(registry.middlewares), 'middleware')}"
     text = f"router {name}, with {held}, was never included: its handlers do not run"
     location = next(_places(registry), None)
     return Problem(

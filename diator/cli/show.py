@@ -85,19 +85,19 @@ def _pipeline(request: RequestDescription, description: Description) -> Iterator
 
 def _around(
     unit: RequestDescription | SubscriptionDescription,
-    layers: Sequence[MiddlewareDescription],
+    middlewares: Sequence[MiddlewareDescription],
     description: Description,
     timeout: float | None,
 ) -> Iterator[Row]:
     """The steps before a handler that has a unit of work of its own."""
     names = description.names
-    inside = [layer for layer in layers if layer.position == "inside"]
-    yield from (_middleware(layer, names) for layer in layers if layer.position == "outside")
+    inside = [middleware for middleware in middlewares if middleware.position == "inside"]
+    yield from (_middleware(middleware, names) for middleware in middlewares if middleware.position == "outside")
     if timeout is not None:
         yield "timeout", f"{timeout:g} s", "", ""
     if unit.scope or inside:
         yield "unit of work", f"scope of {description.container}" if unit.scope else "without a scope", "", ""
-    yield from (_middleware(layer, names) for layer in inside)
+    yield from (_middleware(middleware, names) for middleware in inside)
 
 
 _KINDS = {"domain": "domain event", "notification": "notification event", "ecst": "ECST event", "event": "event"}
@@ -117,8 +117,8 @@ def _flow(event: EventDescription, description: Description) -> Iterator[Row]:
             yield from _around(subscription, event.middlewares, description, subscription.timeout)
             yield _handler(handler, names)
     else:
-        layers = () if event.contract and not event.handlers else event.middlewares
-        yield from (_middleware(layer, names) for layer in layers)
+        middlewares = () if event.contract and not event.handlers else event.middlewares
+        yield from (_middleware(middleware, names) for middleware in middlewares)
         yield from (_handler(handler, names) for handler in event.handlers)
     if event.subclasses:
         yield "may be", ", ".join(map(names.short, event.subclasses)), "", ""
@@ -147,8 +147,13 @@ def _receivers(event: EventDescription, names: Names) -> str:
     return " ".join(filter(None, (over, to)))
 
 
-def _middleware(layer: MiddlewareDescription, names: Names) -> Row:
-    return "middleware", names.short(layer.name), _needs(layer.dependencies), f"{layer.file}:{layer.line}"
+def _middleware(middleware: MiddlewareDescription, names: Names) -> Row:
+    return (
+        "middleware",
+        names.short(middleware.name),
+        _needs(middleware.dependencies),
+        f"{middleware.file}:{middleware.line}",
+    )
 
 
 def _handler(handler: HandlerDescription, names: Names) -> Row:

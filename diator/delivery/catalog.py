@@ -290,7 +290,7 @@ class _CatalogBuilder:
         reach, container = self.checked.reach, self.checked.container
         following = reach.reachable_from(wired.publishes)
         around = reach.middlewares_for(*self.checked.classes[registration])
-        inside = (wired, *following.handlers, *(one for one in (*around, *following.layers) if not one.is_outer))
+        inside = (wired, *following.handlers, *(one for one in (*around, *following.middlewares) if not one.is_outer))
         keys = {key for one in inside for key in one.keys}
         if session in keys:
             return True

@@ -49,7 +49,7 @@ def compile_call(
     return _function_call(function, supplies, rule)
 
 
-def compile_layer(
+def compile_inner(
     wired: WiredCallable, work: UnitCall, app: object, singleton: Resolve, immediate: Immediates
 ) -> UnitCall:
     """Compile a middleware inside the unit of work, around ``work``.
@@ -59,14 +59,14 @@ def compile_layer(
     function = with_keywords(wired.target, wired.arguments)
     supplies, outer = _supplies(wired.arguments, app, immediate), wired.is_outer
 
-    async def layer(message: Any, unit: UnitOfWork) -> Any:
+    async def inner(message: Any, unit: UnitOfWork) -> Any:
         call_next = InnerCallNext(work, unit)
         source = UnitOfWork().begin(singleton, unit.provided) if outer else unit
         result = await function(message, call_next, *await _arguments(supplies, source, None))
         call_next.ensure_awaited(message)
         return result
 
-    return layer
+    return inner
 
 
 def compile_direct(wired: WiredCallable, threads: Threads) -> Direct | None:

@@ -42,7 +42,7 @@ class CheckResult(NamedTuple):
 
     problems: tuple[Problem, ...]
     handlers: Mapping[Registration, WiredCallable]
-    layers: Mapping[MiddlewareRegistration, WiredCallable]
+    middlewares: Mapping[MiddlewareRegistration, WiredCallable]
     classes: Mapping[Registration, tuple[type[Message], ...]]
     reach: EventGraph
     registry: Registry
@@ -65,20 +65,22 @@ def check_registry(
     problems.extend(_guarded("requests", registry.subclassed()))
     wirer = WiringBuilder(app, container, registry.provided, problems)
     wired = _wired(registry.handlers, wirer.handler, problems)
-    layers = _wired(registry.layers, wirer.layer, problems)
-    below = needed_below(container, _asked(wired.values(), layers.values()), registry.provided)
+    middlewares = _wired(registry.middlewares, wirer.middleware, problems)
+    below = needed_below(container, _asked(wired.values(), middlewares.values()), registry.provided)
     handlers = {record: _with_below(one, below) for record, one in wired.items() if record not in registry.unclear}
-    layers = {layer: _with_below(one, below) for layer, one in layers.items()}
+    middlewares = {middleware: _with_below(one, below) for middleware, one in middlewares.items()}
     classes = {record: record.message_types or () for record in handlers}
-    reach = EventGraph(_domain_handlers(handlers, classes), layers.values(), _spelled(handlers))
+    reach = EventGraph(_domain_handlers(handlers, classes), middlewares.values(), _spelled(handlers))
     published = chain.from_iterable(one.publishes for one in wired.values())
     problems.extend(_guarded("events", _events(registry, handlers, classes, reach, has_broker)))
     messages = chain(registry.declared_events, published, chain.from_iterable(classes.values()))
     problems.extend(_guarded("messages", message_problems(messages)))
-    problems.extend(_guarded("the container", _container(container, registry, chain(wired.items(), layers.items()))))
-    in_workers = without_sender(handlers, layers, classes, reach)
+    problems.extend(
+        _guarded("the container", _container(container, registry, chain(wired.items(), middlewares.items())))
+    )
+    in_workers = without_sender(handlers, middlewares, classes, reach)
     problems.extend(_guarded("what workers run", worker_problems(in_workers, container, registry.provided, below)))
-    return CheckResult(tuple(problems), handlers, layers, classes, reach, registry, container)
+    return CheckResult(tuple(problems), handlers, middlewares, classes, reach, registry, container)
 
 
 def _wired(records: Iterable[R], wire: Callable[[R], WiredCallable], problems: list[Problem]) -> dict[R, WiredCallable]:

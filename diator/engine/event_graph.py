@@ -31,7 +31,7 @@ class Reachable(NamedTuple):
     """What may run because of some events."""
 
     handlers: tuple[WiredCallable, ...]
-    layers: tuple[WiredCallable, ...]
+    middlewares: tuple[WiredCallable, ...]
 
 
 class EventGraph:
@@ -40,14 +40,14 @@ class EventGraph:
     def __init__(
         self,
         handlers: Iterable[tuple[WiredCallable, tuple[type[Message], ...]]],
-        layers: Iterable[WiredCallable],
+        middlewares: Iterable[WiredCallable],
         spelled: Mapping[type, Any] = NOT_SPELLED,
     ) -> None:
         self._spelled = spelled
         """Generic classes as their handlers write them, with type arguments."""
         self._handlers = tuple(handlers)
         """The handlers of domain events, in the order of registration."""
-        self._layers = tuple(layers)
+        self._middlewares = tuple(middlewares)
         self._families: dict[type[Event], frozenset[type[Event]]] = {}
         self._matching: dict[type[Event], tuple[WiredCallable, ...]] = {}
 
@@ -55,9 +55,9 @@ class EventGraph:
         """The middlewares around messages of any of these classes, outermost first."""
         messages = [self._spelled.get(cls, cls) for cls in classes]
         return tuple(
-            layer
-            for layer in self._layers
-            if any(fits(message, wrapped) for message in messages for wrapped in layer.wraps)
+            middleware
+            for middleware in self._middlewares
+            if any(fits(message, wrapped) for message in messages for wrapped in middleware.wraps)
         )
 
     def reachable_from(self, events: Iterable[type[Event]]) -> Reachable:
@@ -76,7 +76,7 @@ class EventGraph:
                     waiting.extend(wired.publishes)
         # A brokered event is handled in a unit of its own, where the broker delivers it.
         classes = {cls for event in seen for cls in self.with_subclasses(event) if not issubclass(cls, BROKERED_KINDS)}
-        return Reachable(tuple(found.values()), self.middlewares_for(*classes) if self._layers else ())
+        return Reachable(tuple(found.values()), self.middlewares_for(*classes) if self._middlewares else ())
 
     def handlers_for(self, event: type[Event]) -> tuple[WiredCallable, ...]:
         """The handlers that an instance of a class of events, or of one of its subclasses, may reach."""

@@ -5,7 +5,7 @@ A plan is made of the parts that its message uses, and of no others. From the ou
 1. the context is set, if anything in reach asks for it;
 2. middlewares that ask the container for nothing, linked once;
 3. the unit of work, in a scope of the container if anything in reach resolves from it (`ContainerScopes`);
-4. middlewares that do ask it for something (`compile_layer`);
+4. middlewares that do ask it for something (`compile_inner`);
 5. the handler (`compile_call`), and its domain events, first in first out (`with_events`).
 
 A handler that needs none of this is its own plan: ``send`` then returns the coroutine of the handler itself. One that
@@ -25,7 +25,7 @@ from diator.engine.calls import (
     awaited_function,
     compile_call,
     compile_direct,
-    compile_layer,
+    compile_inner,
     compile_outer,
 )
 from diator.engine.event_graph import EventGraph, Reachable, Requirements
@@ -48,7 +48,7 @@ from diator.engine.outbound import (
     hand_over_after,
     take_brokered,
 )
-from diator.engine.provided_values import name_missing_value, ensure_provided
+from diator.engine.provided_values import ensure_provided, name_missing_value
 from diator.engine.publish import PublishGuard
 from diator.engine.registrations import Registration
 from diator.engine.resources import ContainerScopes
@@ -164,10 +164,10 @@ class Compiler:
         delivered: bool = False,
     ) -> Plan:
         following = self._reach.reachable_from(wired.publishes)
-        layers = self._reach.middlewares_for(cls)
-        inner = [layer for layer in layers if not layer.is_outer]
-        needs = self._needs((wired, *layers, *following.handlers, *following.layers))
-        links += [self._link(layer) for layer in reversed(layers) if layer.is_outer]
+        middlewares = self._reach.middlewares_for(cls)
+        inner = [middleware for middleware in middlewares if not middleware.is_outer]
+        needs = self._needs((wired, *middlewares, *following.handlers, *following.middlewares))
+        links += [self._link(middleware) for middleware in reversed(middlewares) if middleware.is_outer]
         if self._wrapping and not delivered:
             links.append(partial(_wrapped, self._wrapping, "stream" if wired.streams else "send"))
         sends = sender is not None and ((delivered and sender.sees_deliveries) or self._sends(wired, following))
@@ -192,7 +192,7 @@ class Compiler:
         only_publishes = [argument.source for argument in wired.arguments] == [Source.PUBLISH]
         if not only_publishes or isinstance(wired.target, type) or wired.streams:
             return compile_direct(wired, threads)
-        stays = not following.layers and all(issubclass(cls, DomainEvent) for cls in wired.publishes)
+        stays = not following.middlewares and all(issubclass(cls, DomainEvent) for cls in wired.publishes)
         if not stays or not all(compile_direct(handler, threads) for handler in following.handlers):
             return None
         guard = PublishGuard(registration, wired.publishes, self._table, self._collected, without_unit=True)
@@ -226,7 +226,7 @@ class Compiler:
         for cls in classes:
             self._table.prepare(cls)
         following = self._reach.reachable_from(classes)
-        needs = self._needs((*following.handlers, *following.layers))
+        needs = self._needs((*following.handlers, *following.middlewares))
         around = (partial(_wrapped, self._wrapping, "publish"),) if self._wrapping else ()
         published = [*classes, *(cls for handler in following.handlers for cls in handler.publishes)]
         if not any(self._table.steps.get(cls, ((), True))[1] for cls in classes):
@@ -278,13 +278,13 @@ class Compiler:
     def _telling(self, work: UnitCall, needs: Requirements) -> UnitCall:
         return name_missing_value(work, self._brought) if self._brought and needs.keys else work
 
-    def _inside(self, layers: Iterable[WiredCallable], work: UnitCall) -> UnitCall:
-        for layer in reversed(tuple(layers)):
-            work = compile_layer(layer, work, self._app, self._resources.singleton, self._resources.immediate)
+    def _inside(self, middlewares: Iterable[WiredCallable], work: UnitCall) -> UnitCall:
+        for middleware in reversed(tuple(middlewares)):
+            work = compile_inner(middleware, work, self._app, self._resources.singleton, self._resources.immediate)
         return work
 
-    def _link(self, layer: WiredCallable) -> Wrapper:
-        return compile_outer(layer, self._app, self._resources.singleton)
+    def _link(self, middleware: WiredCallable) -> Wrapper:
+        return compile_outer(middleware, self._app, self._resources.singleton)
 
 
 def _wrapped(wrapping: "Wrapping", verb: "Verb", call: Call, _: Mapping[Key, object]) -> Call:

@@ -57,7 +57,7 @@ class Running(NamedTuple):
 
 def without_sender(
     handlers: Mapping[Registration, WiredCallable],
-    layers: Mapping[MiddlewareRegistration, WiredCallable],
+    middlewares: Mapping[MiddlewareRegistration, WiredCallable],
     classes: Mapping[Registration, tuple[type[Message], ...]],
     reach: EventGraph,
 ) -> Iterator[Running]:
@@ -66,7 +66,7 @@ def without_sender(
     Each is given once, with the first handler that leads to it.
     """
     records: dict[int, Record] = {id(wired): record for record, wired in handlers.items()}
-    records.update((id(wired), layer) for layer, wired in layers.items())
+    records.update((id(wired), middleware) for middleware, wired in middlewares.items())
     seen: set[int] = set()
     for root, wired in handlers.items():
         events = [cls for cls in classes[root] if issubclass(cls, BROKERED_KINDS)]
@@ -74,7 +74,7 @@ def without_sender(
             continue
         family = {member for event in events for member in reach.with_subclasses(event)}
         following = reach.reachable_from(wired.publishes)
-        for one in (wired, *reach.middlewares_for(*family), *following.handlers, *following.layers):
+        for one in (wired, *reach.middlewares_for(*family), *following.handlers, *following.middlewares):
             if id(one) not in seen:
                 seen.add(id(one))
                 yield Running(records[id(one)], one, root)

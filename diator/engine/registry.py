@@ -28,7 +28,7 @@ class Registry:
         self.handlers: list[Registration] = []
         self.unclear: set[Registration] = set()
         """The handlers of which `settle` can't tell which messages they take."""
-        self.layers: list[MiddlewareRegistration] = []
+        self.middlewares: list[MiddlewareRegistration] = []
         self.declared_events: dict[type[Event], SourceLocation] = {}
         self.published_as: dict[Any, SourceLocation] = {}
         """The same as they were written: ``Paid[Money]``, where the class is ``Paid``. ``Any``: that is no class."""
@@ -58,13 +58,13 @@ class Registry:
         if not registration.is_settled:
             self._names[registration] = dict(names)
 
-    def add_layer(self, layer: MiddlewareRegistration, names: Mapping[str, object]) -> None:
+    def add_middleware(self, middleware: MiddlewareRegistration, names: Mapping[str, object]) -> None:
         """Take a middleware in."""
-        self.ensure_open(layer.title, layer.registered_at)
-        self.layers.append(layer)
-        layer.signature = _read(layer, names)
-        if any(layer.signature.unresolved):
-            self._names[layer] = dict(names)
+        self.ensure_open(middleware.title, middleware.registered_at)
+        self.middlewares.append(middleware)
+        middleware.signature = _read(middleware, names)
+        if any(middleware.signature.unresolved):
+            self._names[middleware] = dict(names)
 
     def include(self, other: "Registry", location: SourceLocation, prefix: str = "") -> None:
         """Take in everything that another registry holds, and close that one."""
@@ -79,7 +79,7 @@ class Registry:
             text = f"a router can't be included here: {again} was already included through another router"
             raise ConfigurationError([Problem("router", text, "include each router once", location)])
         self.handlers += other.handlers
-        self.layers += other.layers
+        self.middlewares += other.middlewares
         self.prefixes.update((handler, prefix + other.prefixes.get(handler, "")) for handler in other.handlers)
         self.declared_events.update(other.declared_events)
         self.published_as.update(other.published_as)

@@ -138,26 +138,32 @@ class WiringBuilder:
             timeout=registration.timeout,
         )
 
-    def layer(self, layer: MiddlewareRegistration) -> WiredCallable:
+    def middleware(self, middleware: MiddlewareRegistration) -> WiredCallable:
         """Wire a middleware."""
-        shape = layer.unbound_problem("middleware", ADD["middleware"]) if layer.is_unbound else _layer_shape(layer)
+        shape = (
+            middleware.unbound_problem("middleware", ADD["middleware"])
+            if middleware.is_unbound
+            else _middleware_shape(middleware)
+        )
         if shape:
             self.problems.append(shape)
-            return WiredCallable(layer.target, layer.signature.call_kind)
-        if any(_is_publish(parameter) for parameter in layer.signature.parameters):
-            text = f"{layer.title} needs Publish, but a middleware publishes no events"
-            self._add(layer, "middleware", text, "publish from a handler")
-        first = layer.signature.parameters[0]
+            return WiredCallable(middleware.target, middleware.signature.call_kind)
+        if any(_is_publish(parameter) for parameter in middleware.signature.parameters):
+            text = f"{middleware.title} needs Publish, but a middleware publishes no events"
+            self._add(middleware, "middleware", text, "publish from a handler")
+        first = middleware.signature.parameters[0]
         if first.name == "call_next" and first.hint is EMPTY:
-            text = f"{layer.title} takes call_next as its first parameter; expected the message"
-            self._add(layer, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
+            text = f"{middleware.title} takes call_next as its first parameter; expected the message"
+            self._add(
+                middleware, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any"
+            )
         if isinstance(first.hint, Unresolved):
-            return WiredCallable(layer.target, layer.signature.call_kind)  # reported where it was read
+            return WiredCallable(middleware.target, middleware.signature.call_kind)  # reported where it was read
         wraps = _wrapped(first)
         if not wraps:
-            text = f"{layer.title} takes {first} as its first parameter, which is not a message"
+            text = f"{middleware.title} takes {first} as its first parameter, which is not a message"
             self._add(
-                layer,
+                middleware,
                 "middleware",
                 text,
                 "annotate it with Message, Command[Any], Query[Any], an event or one of your messages",
@@ -165,27 +171,29 @@ class WiringBuilder:
         for cls, hint in spelled_out(first.hint).items():
             if issubclass(cls, DomainEvent):
                 self._add(
-                    layer,
+                    middleware,
                     "type-arguments",
-                    f"{layer.title} takes {format_hint(hint)}, but {UNSAID}",
+                    f"{middleware.title} takes {format_hint(hint)}, but {UNSAID}",
                     say(hint),
                 )
-        arguments = self._arguments(layer, layer.signature.parameters[2:])
-        if not layer.inside:
-            self._reject_scoped(layer, arguments)
-        return WiredCallable(layer.target, layer.signature.call_kind, arguments, wraps=wraps, is_outer=not layer.inside)
+        arguments = self._arguments(middleware, middleware.signature.parameters[2:])
+        if not middleware.inside:
+            self._reject_scoped(middleware, arguments)
+        return WiredCallable(
+            middleware.target, middleware.signature.call_kind, arguments, wraps=wraps, is_outer=not middleware.inside
+        )
 
-    def _reject_scoped(self, layer: MiddlewareRegistration, arguments: Iterable[Argument]) -> None:
+    def _reject_scoped(self, middleware: MiddlewareRegistration, arguments: Iterable[Argument]) -> None:
         """Outside a unit of work there is no scope to resolve from."""
         for argument in arguments:
             if argument.source is not Source.CONTAINER or argument.key is None or self.container is None:
                 continue
             lifetime = self.container.lifetime(argument.key)
             if lifetime is not Lifetime.SINGLETON:
-                text = f"{layer.title} runs outside the unit of work, so it can't use {argument.key}"
+                text = f"{middleware.title} runs outside the unit of work, so it can't use {argument.key}"
                 fix = "run it inside: @app.middleware(inside=True) or app.add_middleware(..., inside=True)"
                 text = f"{text}, which the container creates for each scope or call ({lifetime.value})"
-                self._add(layer, "outer-middleware", text, f"{fix}; there it calls call_next once")
+                self._add(middleware, "outer-middleware", text, f"{fix}; there it calls call_next once")
 
     def _arguments(self, record: Record, parameters: Collection[Parameter]) -> tuple[Argument, ...]:
         found = [self._argument(record, parameter) for parameter in parameters]
@@ -315,19 +323,21 @@ def _wrapped(parameter: Parameter) -> tuple[Any, ...]:
     return hints if all(cls is not None and issubclass(cls, Message) for cls in classes) else ()
 
 
-def _layer_shape(layer: MiddlewareRegistration) -> Problem | None:
-    if isinstance(layer.target, type):
-        name = format_hint(cast("type[object]", layer.target))
+def _middleware_shape(middleware: MiddlewareRegistration) -> Problem | None:
+    if isinstance(middleware.target, type):
+        name = format_hint(cast("type[object]", middleware.target))
         fix = f"pass an instance: app.add_middleware({name}(...))"
-        if issubclass(layer.target, Message):
+        if issubclass(middleware.target, Message):
             fix = f"write @app.middleware alone, and annotate its first parameter: message: {name}"
         text = f"@app.middleware got the class {name}, but expects a function or an instance that can be called"
-        return layer.problem("middleware", text, fix)
-    positional = [p for p in layer.signature.parameters if not p.keyword]
-    if len(positional) < 2 or not callable(layer.target):
-        text = f"{layer.title} does not take a message and call_next"
-        return layer.problem("middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any")
-    if layer.signature.call_kind != "async":
-        text = f"{layer.title} is {layer.signature.call_kind}, so it can't await call_next"
-        return layer.problem("middleware", text, "write it with `async def`, and `await call_next(message)`")
+        return middleware.problem("middleware", text, fix)
+    positional = [p for p in middleware.signature.parameters if not p.keyword]
+    if len(positional) < 2 or not callable(middleware.target):
+        text = f"{middleware.title} does not take a message and call_next"
+        return middleware.problem(
+            "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any"
+        )
+    if middleware.signature.call_kind != "async":
+        text = f"{middleware.title} is {middleware.signature.call_kind}, so it can't await call_next"
+        return middleware.problem("middleware", text, "write it with `async def`, and `await call_next(message)`")
     return None

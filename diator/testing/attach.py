@@ -180,7 +180,7 @@ def _refused(
     app: Diator, container: Container | None, checked: CheckResult, replaced: Mapping[Key, object]
 ) -> Iterator[Problem]:
     """A replacement that no handler would get is an error."""
-    wired = (*checked.handlers.values(), *checked.layers.values())
+    wired = (*checked.handlers.values(), *checked.middlewares.values())
     asked = {key for one in wired for key in one.keys} | registry_of(app).provided.keys()
     names = sorted(map(str, asked))
     for key, given in replaced.items():
