@@ -2,7 +2,8 @@
 
 In reading order: `registrations` (what the user said), `hints` and `signature` (what the hints say), `arguments`
 (type arguments of messages), `maps` (who handles what), `unreadable` (user code that raises where it is looked at),
-`registry` (what is in, and what is refused), `wiring` (where each argument comes from), `subclasses` (of a class of
+`registry` (what is in), `handler_checks` and `middleware_checks` (what is wrong with one by itself),
+`decorator_checks` (with a call of a decorator), `wiring` (where each argument comes from), `subclasses` (of a class of
 events), `event_graph` (what a message can cause), `provided_values` (what only senders provide), `check` (all that is
 wrong), `plan` (one callable for each message) with its parts `calls`, `publish` and `events`, `unit` and `resources`
 (the unit of work as it runs, and the container around it), `outbound` (its brokered events), `immediate` (handlers

@@ -10,6 +10,7 @@ from typing_extensions import TypeAliasType, get_type_hints
 
 from diator._keys import Key
 from diator.containers.keys import qualifier_in
+from diator.context import Publish
 from diator.messages import Request
 
 if TYPE_CHECKING:
@@ -101,6 +102,12 @@ def injection_target(hint: Any) -> tuple[Any, tuple[object, ...]]:
         return plain, metadata
     inner, more = split_annotated(alternatives[0])
     return unalias(inner), (*metadata, *more)
+
+
+def is_publish(hint: Any) -> bool:
+    """Whether a parameter with this hint gets `Publish`."""
+    inner, _ = injection_target(hint)
+    return inner is Publish or get_origin(inner) is Publish
 
 
 def key_of(hint: Any, container: "Container | None") -> Key:

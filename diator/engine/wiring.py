@@ -3,20 +3,19 @@
 import enum
 import inspect
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, NamedTuple, cast, get_args, get_origin
+from typing import Any, NamedTuple, get_args
 
 from typing_extensions import is_protocol
 
 from diator._keys import Key
 from diator.containers.port import Container, Lifetime
-from diator.context import Context, Publish
-from diator.engine.arguments import UNSAID, say, spelled_out
-from diator.engine.decorator_checks import ADD
-from diator.engine.hints import class_of, format_hint, injection_target, key_of, split_annotated, unalias, union_members
+from diator.context import Context
+from diator.engine.hints import class_of, injection_target, is_publish, key_of, unalias, union_members
+from diator.engine.middleware_checks import is_clear, middleware_problems, wrapped
 from diator.engine.registrations import HandlerKind, MiddlewareRegistration, Record, Registration
 from diator.engine.signature import EMPTY, Parameter, Signature, Unresolved
 from diator.errors import Problem
-from diator.messages import DomainEvent, Event, Message
+from diator.messages import Event
 
 
 class Source(enum.Enum):
@@ -140,47 +139,18 @@ class WiringBuilder:
 
     def middleware(self, middleware: MiddlewareRegistration) -> WiredCallable:
         """Wire a middleware."""
-        shape = (
-            middleware.unbound_problem("middleware", ADD["middleware"])
-            if middleware.is_unbound
-            else _middleware_shape(middleware)
-        )
-        if shape:
-            self.problems.append(shape)
+        self.problems.extend(middleware_problems(middleware))
+        if not is_clear(middleware):
             return WiredCallable(middleware.target, middleware.signature.call_kind)
-        if any(_is_publish(parameter) for parameter in middleware.signature.parameters):
-            text = f"{middleware.title} needs Publish, but a middleware publishes no events"
-            self._add(middleware, "middleware", text, "publish from a handler")
-        first = middleware.signature.parameters[0]
-        if first.name == "call_next" and first.hint is EMPTY:
-            text = f"{middleware.title} takes call_next as its first parameter; expected the message"
-            self._add(
-                middleware, "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any"
-            )
-        if isinstance(first.hint, Unresolved):
-            return WiredCallable(middleware.target, middleware.signature.call_kind)  # reported where it was read
-        wraps = _wrapped(first)
-        if not wraps:
-            text = f"{middleware.title} takes {first} as its first parameter, which is not a message"
-            self._add(
-                middleware,
-                "middleware",
-                text,
-                "annotate it with Message, Command[Any], Query[Any], an event or one of your messages",
-            )
-        for cls, hint in spelled_out(first.hint).items():
-            if issubclass(cls, DomainEvent):
-                self._add(
-                    middleware,
-                    "type-arguments",
-                    f"{middleware.title} takes {format_hint(hint)}, but {UNSAID}",
-                    say(hint),
-                )
         arguments = self._arguments(middleware, middleware.signature.parameters[2:])
         if not middleware.inside:
             self._reject_scoped(middleware, arguments)
         return WiredCallable(
-            middleware.target, middleware.signature.call_kind, arguments, wraps=wraps, is_outer=not middleware.inside
+            middleware.target,
+            middleware.signature.call_kind,
+            arguments,
+            wraps=wrapped(middleware),
+            is_outer=not middleware.inside,
         )
 
     def _reject_scoped(self, middleware: MiddlewareRegistration, arguments: Iterable[Argument]) -> None:
@@ -221,7 +191,7 @@ class WiringBuilder:
         return None if key is None else Argument(name, keyword, self._source(record, parameter, key), key, default)
 
     def _own_source(self, parameter: Parameter) -> Source | None:
-        if _is_publish(parameter):
+        if is_publish(parameter.hint):
             return Source.PUBLISH
         hint, _ = injection_target(parameter.hint)
         if hint is Context:
@@ -264,7 +234,7 @@ class WiringBuilder:
         declared = [
             cls
             for parameter in (*registration.signature.constructor, *registration.signature.parameters[1:])
-            if _is_publish(parameter)
+            if is_publish(parameter.hint)
             for cls in self._declared(registration, parameter)
         ]
         if declared and registration.kind is HandlerKind.QUERY:
@@ -297,15 +267,10 @@ class WiringBuilder:
         self.problems.append(record.problem(code, text, fix))
 
 
-def _is_publish(parameter: Parameter) -> bool:
-    hint, _ = injection_target(parameter.hint)
-    return hint is Publish or get_origin(hint) is Publish
-
-
 def publish_hints(signature: Signature) -> Iterator[Any]:
     """What stands in the ``Publish[...]`` of a handler. ``Any``: a hint is any typing form."""
     for parameter in (*signature.constructor, *signature.parameters[1:]):
-        if not isinstance(parameter.hint, Unresolved) and _is_publish(parameter):
+        if not isinstance(parameter.hint, Unresolved) and is_publish(parameter.hint):
             yield from map(unalias, get_args(injection_target(parameter.hint)[0]))
 
 
@@ -313,31 +278,3 @@ def _event_classes(hint: Any) -> list[type[Event]]:
     """The events in a hint such as ``list[UserJoined | UserWarned]``."""
     found = [class_of(member) for inner in get_args(hint) for member in union_members(unalias(inner))]
     return [cls for cls in found if cls is not None and issubclass(cls, Event)]
-
-
-def _wrapped(parameter: Parameter) -> tuple[Any, ...]:
-    if parameter.hint is EMPTY or parameter.hint is Any or parameter.hint is object:
-        return (Message,)
-    hints = union_members(split_annotated(parameter.hint)[0])
-    classes = [class_of(hint) for hint in hints]
-    return hints if all(cls is not None and issubclass(cls, Message) for cls in classes) else ()
-
-
-def _middleware_shape(middleware: MiddlewareRegistration) -> Problem | None:
-    if isinstance(middleware.target, type):
-        name = format_hint(cast("type[object]", middleware.target))
-        fix = f"pass an instance: app.add_middleware({name}(...))"
-        if issubclass(middleware.target, Message):
-            fix = f"write @app.middleware alone, and annotate its first parameter: message: {name}"
-        text = f"@app.middleware got the class {name}, but expects a function or an instance that can be called"
-        return middleware.problem("middleware", text, fix)
-    positional = [p for p in middleware.signature.parameters if not p.keyword]
-    if len(positional) < 2 or not callable(middleware.target):
-        text = f"{middleware.title} does not take a message and call_next"
-        return middleware.problem(
-            "middleware", text, "write: async def m(message: Message, call_next: CallNext) -> Any"
-        )
-    if middleware.signature.call_kind != "async":
-        text = f"{middleware.title} is {middleware.signature.call_kind}, so it can't await call_next"
-        return middleware.problem("middleware", text, "write it with `async def`, and `await call_next(message)`")
-    return None
