@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diator.testing.faults import Faults
     from diator.testing.session import Session
 
+# Any: of a coroutine, only what it returns matters to who awaits it. A key of `provide` or `replace` is a hint (see
+# Router.provides).
 R = TypeVar("R")
 
 
@@ -155,7 +157,7 @@ class Diator(Lifecycle, ReadinessChecks):
 
         Entering raises `ConfigurationError` for a replacement that no handler needs, and for mistakes of the app.
         """
-        # By name: nothing here depends on it. Any: a key of `replace` is a hint (see Router.provides).
+        # By name: nothing here depends on it.
         make: Callable[..., Session] = import_module("diator.testing.session").session
         return make(
             self, broker=broker, container=container, replace=replace, delays=delays, faults=faults, store=store
@@ -169,7 +171,6 @@ class Diator(Lifecycle, ReadinessChecks):
         where it has no handler, `NotRunningError` outside ``async with app``, `NotProvidedError` where its handler
         needs ``app.using(provide=...)``. What handlers and middlewares raise reaches the caller unchanged.
         """
-        # Any: of a coroutine, only what it returns matters to who awaits it.
         try:
             call = self._calls[type(request)]
         except KeyError:

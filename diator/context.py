@@ -21,7 +21,7 @@ class Headers(dict[str, str]):
 
     __slots__ = ()
 
-    def _reject_change(self, *_: Any, **__: Any) -> NoReturn:
+    def _reject_change(self, *_: Any, **__: Any) -> NoReturn:  # Any: in place of methods that take this and that
         raise TypeError("headers can't be changed; send with app.using(headers={...})")
 
     __setitem__ = __delitem__ = __ior__ = _reject_change  # pyright: ignore[reportAssignmentType]  # those of a dict return

@@ -60,7 +60,7 @@ class Router(NamedOtherwise, Decorators):
 
     def add_event_handler(
         self,
-        handler: Any,
+        handler: Any,  # Any: see `add_command`
         event: Any = None,
         /,
         *,

@@ -19,6 +19,7 @@ from diator.options import DELAY, ID, optional, require
 if TYPE_CHECKING:
     from datetime import timedelta
 
+# Any: of a coroutine, only what it returns matters to who awaits it.
 R = TypeVar("R")
 BrokeredEvent = NotificationEvent | ECSTEvent
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from diator._keys import Key, Named
 
+# Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
+
 
 @functools.lru_cache
 def hint_of(key: Key) -> Any:

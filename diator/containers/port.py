@@ -89,7 +89,7 @@ class Scope(Protocol):
 
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> Coroutine[Any, Any, bool | None]: ...
+    ) -> Coroutine[Any, Any, bool | None]: ...  # Any: only what it returns matters to who awaits it
 
 
 @runtime_checkable

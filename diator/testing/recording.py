@@ -16,6 +16,8 @@ from diator.testing.entries import Entry, tree
 from diator.testing.messages import Messages
 from diator.testing.watch import RecordingHooks
 
+# Any: a key of `replace` is a hint, such as Annotated[Repo, Named("x")] (see Router.provides).
+
 
 def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Record":
     """Record what an app does while a block lasts.
@@ -34,7 +36,6 @@ def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Reco
     Entering raises `~diator.ConfigurationError` for a replacement that no handler needs, and for what is wrong with the
     app.
     """
-    # Any: a key of `replace` is a hint, such as Annotated[Repo, Named("x")] (see Router.provides).
     if not isinstance(app, Diator):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are seldom type-checked
         raise TypeError(f"record got {app!r}; expected an app, a Diator: include a router in one")
     return Record(app, replacements("record", replace))

@@ -26,6 +26,8 @@ from diator.testing.session_messaging import SessionOptions
 from diator.testing.unsettled import UnsettledError
 from diator.testing.watch import RecordingHooks
 
+# Any: of a coroutine, only what it returns matters to who awaits it. A key of `provide` or `replace` is a hint (see
+# Router.provides).
 R = TypeVar("R")
 
 
@@ -132,7 +134,6 @@ class Session(AsyncOnly, Recording):
         correlation_id: str | None = None,
     ) -> Sender:
         """Do what ``app.using`` does."""
-        # Any: a key of `provide` is a hint (see Router.provides).
         return self._app.using(provide=provide, headers=headers, correlation_id=correlation_id)
 
     def _entered(self) -> Diator:

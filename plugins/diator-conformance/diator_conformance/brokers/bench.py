@@ -28,6 +28,7 @@ from diator_conformance.brokers.messages import numbers
 
 NOTHING = BrokerCapability(0)
 
+# Any: of a coroutine, only what it returns matters to who awaits it.
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., None])
 B = TypeVar("B", bound="BrokerSuiteBase")

@@ -22,6 +22,7 @@ from diator_conformance.containers.registration import (
     kind_of,
 )
 
+# Any: of a coroutine, only what it returns matters to who awaits it. A hint is any typing form.
 P = ParamSpec("P")
 B = TypeVar("B", bound="ContainerSuiteBase")
 

@@ -16,6 +16,7 @@ from diator.brokers.envelope import Envelope, OutgoingMessage
 from diator.containers.port import Container
 from diator.stores.port import OperatesStore, OutboxDeadLetter, Store, StoredMessage, Transaction
 
+# Any: of a coroutine, only what it returns matters to who awaits it. A session is the plugin's own (see Store.session).
 S = TypeVar("S", bound="StoreSuiteBase")
 T = TypeVar("T")
 
@@ -87,7 +88,6 @@ class StoreSuiteBase:
         """
         raise NotImplementedError(f"write {type(self).__qualname__}.make_store: it makes the store under test")
 
-    # Any: the session is the plugin's own (see Store.session).
     def session(self, space: str, store: Store) -> AbstractAsyncContextManager[Any]:
         """Open a session as the scope of a unit of work does. Leaving it closes it, and commits nothing.
 
