@@ -83,10 +83,10 @@ async def main() -> None:
             async with app.worker():  # creates the entities, then takes what comes
                 await app.publish(*MOVES)
                 await asyncio.wait_for(counting.all_done.wait(), 60)
-            for consumed, status in await operations.status():
-                print(f"queue {PREFIX}{consumed.name}: {status.backlog} wait, {status.dead_letters} dead letters")
+            for config, status in await operations.status():
+                print(f"queue {PREFIX}{config.name}: {status.backlog} wait, {status.dead_letters} dead letters")
             async for letter in operations.dead_letters():
-                print(f"{letter.consumed.name}: a dead letter: {letter.dead.failure.error}")
+                print(f"{letter.config.name}: a dead letter: {letter.dead.failure.error}")
                 await operations.purge(letter)
 
 

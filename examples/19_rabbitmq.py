@@ -80,7 +80,7 @@ async def main() -> None:
                 await app.publish(*MOVES)
                 await asyncio.wait_for(counting.all_done.wait(), 60)
             async for letter in operations.dead_letters():
-                print(f"{letter.consumed.name}: a dead letter: {letter.dead.failure.error}")
+                print(f"{letter.config.name}: a dead letter: {letter.dead.failure.error}")
                 await operations.purge(letter)
 
 

@@ -46,7 +46,7 @@ async def main() -> None:
         await done.wait()
     async with app.operations() as operations:
         async for letter in operations.dead_letters():
-            print(f"a dead letter of {letter.consumed.name}: {letter.dead.failure.reason}")
+            print(f"a dead letter of {letter.config.name}: {letter.dead.failure.reason}")
 
 
 if __name__ == "__main__":

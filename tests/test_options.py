@@ -459,8 +459,8 @@ async def test_a_session_keeps_all_of_a_policy_but_its_delay() -> None:
     app = Diator("shop", broker="memory://", retry=policy)
     app.add_event_handler(greet)
     async with app.testing(), app.worker() as worker:
-        (consumed,) = worker.consumed
-    kept = {field.name: getattr(consumed.retry, field.name) for field in fields(Retry)}
+        (config,) = worker.configs
+    kept = {field.name: getattr(config.retry, field.name) for field in fields(Retry)}
     assert kept == {**{field.name: getattr(policy, field.name) for field in fields(Retry)}, "delay": 0.0}
 
 

@@ -39,14 +39,14 @@ class AppBroker:
     def named(self, names: Sequence[str] | None) -> Sequence[ConsumerConfig]:
         """Give the handlers of these subscriptions, or all; ends with exit code 1 for one that there is not."""
         try:
-            return select(self._operations.consumed, names or ())
+            return select(self._operations.configs, names or ())
         except ConfigurationError as error:
             end_with_problems(error.problems)
 
     @property
     def subscription_names(self) -> Collection[str]:
         """The names of the subscriptions that the app's handlers use."""
-        return [one.name for one in self._operations.consumed]
+        return [one.name for one in self._operations.configs]
 
     def operate(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
         """Do something at the broker; ends with exit code 1 where that is away or refuses, or can't be used so."""

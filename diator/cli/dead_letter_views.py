@@ -23,7 +23,7 @@ def table_of(letters: Iterable[OpenedDeadLetter]) -> Table:
         why = letter.dead.failure
         cells = (
             letter.dead.id,
-            letter.consumed.name,
+            letter.config.name,
             letter.envelope.type if letter.envelope else "?",
             letter.envelope.id if letter.envelope else "?",
             first_line(why.reason),
@@ -46,7 +46,7 @@ def summary_of(letter: OpenedDeadLetter) -> dict[str, object]:
     envelope, dead = letter.envelope, letter.dead
     return {
         "id": dead.id,
-        "subscription": letter.consumed.name,
+        "subscription": letter.config.name,
         "event": envelope.type if envelope else None,
         "message_id": envelope.id if envelope else None,
         "reason": dead.failure.reason,

@@ -190,7 +190,7 @@ def _confirm(verb: _Verb, letters: Sequence[OpenedDeadLetter]) -> None:
 
 
 def _counted(letters: Sequence[OpenedDeadLetter]) -> str:
-    of = Counter(letter.consumed.name for letter in letters)
+    of = Counter(letter.config.name for letter in letters)
     names = ", ".join(f"{name} ({number:,})" if len(of) > 1 else name for name, number in of.items())
     return f"{count(len(letters), 'dead letter')} of {names}"
 
@@ -226,10 +226,10 @@ def _report(verb: _Verb, outcome: _Outcome) -> None:
     if outcome.done:
         typer.echo(f"{verb.past.capitalize()} {_counted(outcome.done)}.")
     for letter in outcome.gone:
-        typer.echo(f"{letter.consumed.name}: {letter.dead.id} had been removed already", err=True)
+        typer.echo(f"{letter.config.name}: {letter.dead.id} had been removed already", err=True)
     for letter, error in outcome.failed:
         said = f"{type(error).__name__}: {error}".removesuffix(": ")
-        typer.echo(printable(f"{letter.consumed.name}: {letter.dead.id} was not {verb.past}: {said}"), err=True)
+        typer.echo(printable(f"{letter.config.name}: {letter.dead.id} was not {verb.past}: {said}"), err=True)
     if outcome.untried:
         typer.echo(f"The broker is unavailable, so {_counted(outcome.untried)} were not tried.", err=True)
     if outcome.failed or outcome.untried:

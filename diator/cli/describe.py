@@ -47,8 +47,8 @@ class _Describer:
         self._checked = checked
         self._broker = brokerage.broker if brokerage else None
         self._outbox = brokerage.outbox if brokerage else None
-        consumed = brokerage.catalog.configs if brokerage else ()
-        self._consumed: Mapping[Registration, ConsumerConfig] = {one.registration: one for one in consumed}
+        configs = brokerage.catalog.configs if brokerage else ()
+        self._configs: Mapping[Registration, ConsumerConfig] = {one.registration: one for one in configs}
         self._names = Names()
         self._handlers = {record: self._handler(record, wired) for record, wired in checked.handlers.items()}
         self._described = {
@@ -129,7 +129,7 @@ class _Describer:
             middlewares=self._middlewares(middlewares, outer=is_brokered(cls)),
             handlers=tuple(self._handlers[record] for record in records),
             subscriptions=tuple(
-                self._subscription(record, middlewares) for record in records if record in self._consumed
+                self._subscription(record, middlewares) for record in records if record in self._configs
             ),
             handled=any(map(self._handling, family)),
         )
@@ -139,7 +139,7 @@ class _Describer:
         return [record for record, own in classes if record.kind is HandlerKind.EVENT and issubclass(cls, own)]
 
     def _subscription(self, record: Registration, middlewares: Iterable[WiredCallable]) -> SubscriptionDescription:
-        needs, config = self._needs(self._checked.handlers[record], middlewares), self._consumed[record]
+        needs, config = self._needs(self._checked.handlers[record], middlewares), self._configs[record]
         scope = config.once or self._opens_scope(needs)
         return subscription_of(config, handler=self._handlers[record].name, scope=scope)
 

@@ -147,10 +147,10 @@ def _require_work(app: Diator, only: Sequence[str]) -> None:
     if problems:
         raise ConfigurationError(problems)
     operations = app.operations()
-    if not operations.consumed:
+    if not operations.configs:
         text = f"{app!r} handles no events that come over a broker, so a worker has nothing to do"
         raise ConfigurationError([Problem("nothing-to-do", text, _HANDLE)])
-    select(operations.consumed, only)
+    select(operations.configs, only)
 
 
 def _require_other_processes(app: Diator) -> None:
@@ -163,10 +163,10 @@ def _require_other_processes(app: Diator) -> None:
 _HANDLE = "register a handler of a NotificationEvent or an ECSTEvent with @app.on_event, or include its router"
 
 
-def _announce(consumed: Sequence[ConsumerConfig]) -> None:
+def _announce(configs: Sequence[ConsumerConfig]) -> None:
     """Tell people what is consumed."""
     table = new_table("Subscription", "Events", "Topics", "Concurrency", "Retry", "Timeout", "Order")
-    for one in consumed:
+    for one in configs:
         table.add_row(
             one.name,
             "\n".join(dict.fromkeys(entry.contract.name for entry in one.entries.values())),
@@ -179,9 +179,9 @@ def _announce(consumed: Sequence[ConsumerConfig]) -> None:
     print_tables(table, otherwise="")
 
 
-def _announce_json(consumed: Sequence[ConsumerConfig]) -> None:
+def _announce_json(configs: Sequence[ConsumerConfig]) -> None:
     """Tell tools what is consumed."""
-    for one in consumed:
+    for one in configs:
         extra = {
             "subscription": one.name,
             "events": list(dict.fromkeys(entry.contract.name for entry in one.entries.values())),

@@ -86,7 +86,7 @@ def select(
                 found.append(letter)
                 if limit is not None and len(found) > limit:
                     break
-        owners = {letter.consumed.name for letter in found}
+        owners = {letter.config.name for letter in found}
         return found, await _missing_subscriptions(operations, {one.name for one in of} - owners)
 
     found, absent = target.operate(read)
@@ -132,6 +132,6 @@ def report_missing_ids(chosen: Selection) -> None:
 def reject_ambiguous(wanted: DeadLetterFilter, letters: Sequence[OpenedDeadLetter]) -> None:
     """End with exit code 1 where one id was given, and several subscriptions have a dead letter with it."""
     for one in wanted.ids:
-        owners = [letter.consumed.name for letter in letters if letter.dead.id == one]
+        owners = [letter.config.name for letter in letters if letter.dead.id == one]
         if len(owners) > 1:
             exit_error(f"the id {one!r} is one of {' and of '.join(owners)}; say which: --subscription {owners[0]}")

@@ -64,7 +64,7 @@ class Service:
     async def _work(self) -> None:
         worker = self._app.worker(subscriptions=self._only, concurrency=self._concurrency, grace=self._grace)
         if self.announce is not None:
-            self.announce(worker.consumed)
+            self.announce(worker.configs)
         self._warn_of_memory()
         async with worker:
             self._worker = worker

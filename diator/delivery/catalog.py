@@ -133,7 +133,7 @@ class _CatalogBuilder:
         self.defaults = defaults
         self.problems: list[Problem] = []
         self.entries: dict[type[Event], EventType] = {}
-        self.refused: set[type[Event]] = set()
+        self.rejected: set[type[Event]] = set()
         self.spelled: dict[type, tuple[Any, SourceLocation]] = {}
         """Generic classes with the type arguments that the app gives them, and where. ``Any``: such is no class."""
 
@@ -150,17 +150,17 @@ class _CatalogBuilder:
             for cls in self._classes(registration):
                 self._describe(cls, registration)
         self._names_are_unique()
-        consumed = tuple(self._consumed(registration, wired) for registration, wired in handlers)
+        configs = tuple(self._config(registration, wired) for registration, wired in handlers)
         topics = self._topics(entry for cls in published if (entry := self.entries.get(cls)))
-        self._subscriptions_are_unique(consumed)
-        self.problems.extend(self._refusals(consumed, topics))
+        self._subscriptions_are_unique(configs)
+        self.problems.extend(self._refusals(configs, topics))
         return Catalog(
-            self.entries, consumed, topics, frozenset(published), self._handled(consumed), tuple(self.problems)
+            self.entries, configs, topics, frozenset(published), self._handled(configs), tuple(self.problems)
         )
 
-    def _handled(self, consumed: Iterable[ConsumerConfig]) -> dict[Any, Registration]:
+    def _handled(self, configs: Iterable[ConsumerConfig]) -> dict[Any, Registration]:
         found: dict[Any, Registration] = {}
-        for one in consumed:
+        for one in configs:
             for hint in self._hints(one.registration):
                 found.setdefault(hint, one.registration)
         return found
@@ -221,12 +221,12 @@ class _CatalogBuilder:
         return list(dict.fromkeys(found))
 
     def _describe(self, cls: type[Event], registration: Registration | None) -> None:
-        if cls in self.entries or cls in self.refused:
+        if cls in self.entries or cls in self.rejected:
             return
         try:
             self.entries[cls] = describe_event(cls, self.spelled.get(cls, (None,))[0])
         except ConfigurationError as error:
-            self.refused.add(cls)
+            self.rejected.add(cls)
             location = registration.location if registration else self.checked.registry.declared_events.get(cls)
             self.problems.extend(Problem(p.code, p.text, p.fix, location) for p in error.problems)
 
@@ -239,14 +239,14 @@ class _CatalogBuilder:
                     text = f"{_full(entry.cls)} and {_full(other.cls)} both have the wire name {name!r}"
                     self.problems.append(Problem("wire-name", text, 'give one another name: @contract("...")'))
 
-    def _consumed(self, registration: Registration, wired: WiredCallable) -> ConsumerConfig:
+    def _config(self, registration: Registration, wired: WiredCallable) -> ConsumerConfig:
         entries = [entry for cls in self._classes(registration) if (entry := self.entries.get(cls))]
         said = registration.options
         retry = said.retry or self.defaults.retry
         keyed = any(entry.contract.key for entry in entries)
         subscription = Subscription(
             name=self._name(registration),
-            topics=self._topics(entries, consumed=True),
+            topics=self._topics(entries, reading=True),
             ordered=keyed if said.ordered is None else said.ordered and keyed,
             at_most_once=said.delivery == "at-most-once",
             max_delay=retry.longest,
@@ -306,19 +306,19 @@ class _CatalogBuilder:
             self._add(registration, "unnamed-app", text, 'name the app: Diator("meetings", broker=...)')
         return f"{self.app_name}.{prefix}{registration.name}"
 
-    def _topics(self, entries: Iterable[EventType], consumed: bool = False) -> tuple[Topic, ...]:
+    def _topics(self, entries: Iterable[EventType], reading: bool = False) -> tuple[Topic, ...]:
         found: dict[str, list[EventType]] = {}
         for entry in entries:
-            for topic in topics_of(entry) if consumed else (entry.topic,):
+            for topic in topics_of(entry) if reading else (entry.topic,):
                 found.setdefault(topic, []).append(entry)
         return tuple(
             Topic(name, any(e.contract.key for e in on_it), tuple(dict.fromkeys(n for e in on_it for n in e.names)))
             for name, on_it in found.items()
         )
 
-    def _subscriptions_are_unique(self, consumed: Iterable[ConsumerConfig]) -> None:
+    def _subscriptions_are_unique(self, configs: Iterable[ConsumerConfig]) -> None:
         owners: dict[str, ConsumerConfig] = {}
-        for one in consumed:
+        for one in configs:
             other = owners.setdefault(one.name, one)
             if other is not one:
                 text = f"{one.registration.name} and {other.registration.name}, registered at"
@@ -326,15 +326,15 @@ class _CatalogBuilder:
                 fix = "give each its own name: @app.on_event(subscription='...')"
                 self._add(one.registration, "duplicate-subscription", text, fix)
 
-    def _refusals(self, consumed: tuple[ConsumerConfig, ...], topics: tuple[Topic, ...]) -> Iterator[Problem]:
-        locations = {one.name: one.registration.location for one in consumed}
-        handlers = {one.name: one.registration.name for one in consumed}
-        for refusal in refusals_of(self.broker, [one.subscription for one in consumed], topics):
+    def _refusals(self, configs: tuple[ConsumerConfig, ...], topics: tuple[Topic, ...]) -> Iterator[Problem]:
+        locations = {one.name: one.registration.location for one in configs}
+        handlers = {one.name: one.registration.name for one in configs}
+        for refusal in refusals_of(self.broker, [one.subscription for one in configs], topics):
             who = f"{handlers[refusal.subscription]}: " if refusal.subscription in handlers else ""
             location = locations.get(refusal.subscription or "")
             yield Problem("broker", f"{who}{refusal.text}", refusal.fix, location)
         acknowledged = BrokerCapability.ACKNOWLEDGED in self.broker.capabilities
-        for one in consumed:
+        for one in configs:
             if one.subscription.at_most_once and acknowledged:
                 text = (
                     f"{one.registration.name} accepts delivery='at-most-once', but this broker delivers at least once"

@@ -32,7 +32,7 @@ _MANY_ANSWERS = 12
 class OpenedDeadLetter(NamedTuple):
     """A dead letter, opened."""
 
-    consumed: ConsumerConfig
+    config: ConsumerConfig
     """Whose it is."""
     dead: DeadLetter
     envelope: Envelope | None
@@ -79,9 +79,9 @@ class Operations(AsyncOnly):
     _how = "async with app.operations() as operations"
 
     def __init__(
-        self, connection: Connection, consumed: Sequence[ConsumerConfig], topics: Sequence[Topic], *, timeout: float
+        self, connection: Connection, configs: Sequence[ConsumerConfig], topics: Sequence[Topic], *, timeout: float
     ) -> None:
-        self.consumed = consumed
+        self.configs = configs
         """What the app handles."""
         self._connection = connection
         self._broker = connection.broker
@@ -106,13 +106,13 @@ class Operations(AsyncOnly):
 
     async def status(self) -> Sequence[tuple[ConsumerConfig, SubscriptionStatus]]:
         """Return the status of each subscription."""
-        found = await self._in_time("status", self._broker.status([one.subscription for one in self.consumed]))
+        found = await self._in_time("status", self._broker.status([one.subscription for one in self.configs]))
         of = {status.name: status for status in found}
-        return [(one, of[one.name]) for one in self.consumed]
+        return [(one, of[one.name]) for one in self.configs]
 
     async def apply(self) -> Sequence[str]:
         """Create the subscriptions and topics that are missing, and name what was created."""
-        subscriptions = [one.subscription for one in self.consumed]
+        subscriptions = [one.subscription for one in self.configs]
         return await self._in_time("apply", self._broker.apply(subscriptions, self._topics))
 
     async def other_subscriptions(self) -> Sequence[SubscriptionStatus]:
@@ -120,7 +120,7 @@ class Operations(AsyncOnly):
 
         Handlers of other apps may use them. Raises `BrokerError` if the broker can't list them.
         """
-        used = [one.subscription for one in self.consumed]
+        used = [one.subscription for one in self.configs]
         return await self._in_time("other_subscriptions", self._manager.other_subscriptions(used), _MANY_ANSWERS)
 
     async def remove_subscription(self, name: str) -> bool:
@@ -129,7 +129,7 @@ class Operations(AsyncOnly):
         Stop its workers before: one that still runs may create it again. Raises `ConfigurationError` if a handler of
         this app uses it.
         """
-        for one in self.consumed:
+        for one in self.configs:
             if one.name == name:
                 raise ConfigurationError([_in_use(one)])
         if name not in {status.name for status in await self.other_subscriptions()}:
@@ -141,7 +141,7 @@ class Operations(AsyncOnly):
     ) -> AsyncGenerator[OpenedDeadLetter, None]:
         """Read dead letters, those of all subscriptions or ``of`` some, the oldest of each first."""
         keeper, now = self._keeper, datetime.now(timezone.utc)
-        for one in self.consumed if of is None else of:
+        for one in self.configs if of is None else of:
             after: str | None = None
             while page := await self._in_time("dead_letters", keeper.dead_letters(one.subscription, after=after)):
                 after = page[-1].id
@@ -152,12 +152,12 @@ class Operations(AsyncOnly):
 
     async def replay(self, letter: OpenedDeadLetter) -> bool:
         """Have one delivered again, to its own subscription only; false where it is gone."""
-        replayed = self._keeper.replay(letter.consumed.subscription, [letter.dead.id])
+        replayed = self._keeper.replay(letter.config.subscription, [letter.dead.id])
         return bool(await self._in_time("replay", replayed))
 
     async def purge(self, letter: OpenedDeadLetter) -> bool:
         """Delete one permanently; false if it no longer exists."""
-        return bool(await self._in_time("purge", self._keeper.purge(letter.consumed.subscription, [letter.dead.id])))
+        return bool(await self._in_time("purge", self._keeper.purge(letter.config.subscription, [letter.dead.id])))
 
     @property
     def can_list(self) -> bool:
@@ -187,16 +187,16 @@ class Operations(AsyncOnly):
             raise BrokerUnavailableError(f"the broker did not answer within {seconds:g} s") from error
 
 
-def select(consumed: Sequence[ConsumerConfig], names: Collection[str]) -> Sequence[ConsumerConfig]:
+def select(configs: Sequence[ConsumerConfig], names: Collection[str]) -> Sequence[ConsumerConfig]:
     """Give the handlers of these subscriptions, or all where none is named.
 
     Raises `ConfigurationError` for a name that is none of theirs, with those that are close.
     """
-    known = {one.name: one for one in consumed}
+    known = {one.name: one for one in configs}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigurationError([_no_subscription(name, list(known)) for name in unknown])
-    return [known[name] for name in dict.fromkeys(names)] if names else consumed
+    return [known[name] for name in dict.fromkeys(names)] if names else configs
 
 
 def _no_subscription(name: str, known: list[str]) -> Problem:

@@ -54,7 +54,7 @@ class Worker(AsyncOnly):
         self._grace = grace
         self._pausing = pausing
         self._pause: Pause | None = None
-        self.consumed = _chosen(catalog.configs, subscriptions, concurrency)
+        self.configs = _chosen(catalog.configs, subscriptions, concurrency)
         """What this worker consumes."""
         self.consumers: list[Consumer] = []
         self._stopping: asyncio.Event | None = None
@@ -71,7 +71,7 @@ class Worker(AsyncOnly):
         self._outage = OutageTracker(at_most_once=at_most_once)
         creation = await self._create_subscriptions()
         state = WorkerState(self._broker, self._outage, self._publisher.hooks, at_most_once, Turn())
-        self.consumers = [Consumer(config, self._dispatch, self._publisher, state) for config in self.consumed]
+        self.consumers = [Consumer(config, self._dispatch, self._publisher, state) for config in self.configs]
         pause = self._pause = Pause(self._pausing, self._stopping)
         self._tasks = [
             asyncio.ensure_future(consumer.run(creation.ended, self._stopping, pause, self._grace_left))
@@ -79,7 +79,7 @@ class Worker(AsyncOnly):
         ]
         self._tasks.append(asyncio.ensure_future(pause.run()))
         self._tasks.append(asyncio.ensure_future(creation.run(self._stopping)))
-        self._watchdog = Watchdog((one.name, one.registration.target) for one in self.consumed)
+        self._watchdog = Watchdog((one.name, one.registration.target) for one in self.configs)
         self._watchdog.start()
         if (outbox := self._publisher.outbox) is not None and outbox.relay is not None:
             outbox.relay.enter_worker()
@@ -149,7 +149,7 @@ class Worker(AsyncOnly):
 
     async def _create_subscriptions(self) -> Creation:
         """Create what is missing; where the broker is unavailable, later. What this process publishes waits for it."""
-        subscriptions = [one.subscription for one in self.consumed]
+        subscriptions = [one.subscription for one in self.configs]
         publisher = self._publisher
         creation = self._creation = Creation(
             self._broker, publisher.creations, subscriptions, self._catalog.topics, publisher.timeout, self._outage
@@ -170,11 +170,11 @@ _OPTIONS = {
 
 
 def _chosen(
-    consumed: Sequence[ConsumerConfig], subscriptions: Collection[str] | None, concurrency: int | None
+    configs: Sequence[ConsumerConfig], subscriptions: Collection[str] | None, concurrency: int | None
 ) -> tuple[ConsumerConfig, ...]:
     if subscriptions is None:
-        chosen = consumed
+        chosen = configs
     else:
         names = (subscriptions,) if isinstance(subscriptions, str) else subscriptions
-        chosen = select(consumed, names) if names else ()
+        chosen = select(configs, names) if names else ()
     return tuple(one if concurrency is None else one._replace(concurrency=concurrency) for one in chosen)

@@ -32,7 +32,7 @@ class ActivityTracker(Hooks):
         self.failed: list[Entry] = []
         """The dead letters of what this app has published, in the order in which they came about."""
         self._entries = entries
-        self._consumed: dict[str, ConsumerConfig] = {}
+        self._configs: dict[str, ConsumerConfig] = {}
         self._published: dict[str, Entry] = {}
         self._taken: set[str] = set()
         self._stored: set[str] = set()
@@ -53,15 +53,15 @@ class ActivityTracker(Hooks):
         self.when_expected: Callable[[Sequence[OutgoingMessage]], None] = _nothing
         """Called with what is stored or published."""
 
-    def consumes(self, consumed: Iterable["ConsumerConfig"], *, deduplicates: bool) -> None:
+    def consumes(self, configs: Iterable["ConsumerConfig"], *, deduplicates: bool) -> None:
         """Learn who gets what over the broker, and whether that drops a message with an id that it had already."""
-        self._consumed.update((one.name, one) for one in consumed)
+        self._configs.update((one.name, one) for one in configs)
         self._deduplicates = deduplicates
 
-    def forget(self, consumed: Iterable["ConsumerConfig"]) -> None:
+    def forget(self, configs: Iterable["ConsumerConfig"]) -> None:
         """Expect nothing more for subscriptions whose session has ended."""
-        gone = {one.name for one in consumed}
-        self._consumed = {name: one for name, one in self._consumed.items() if name not in gone}
+        gone = {one.name for one in configs}
+        self._configs = {name: one for name, one in self._configs.items() if name not in gone}
         self._on_the_way = Counter({way: count for way, count in self._on_the_way.items() if way[1] not in gone})
         self._wake()
 
@@ -142,7 +142,7 @@ class ActivityTracker(Hooks):
             self._taken.add(message.id)
 
     def _ways(self, message: "OutgoingMessage") -> Iterator[DeliveryKey]:
-        for one in self._consumed.values():
+        for one in self._configs.values():
             if message.envelope.type in one.entries and message.topic in {
                 topic.name for topic in one.subscription.topics
             }:
@@ -181,7 +181,7 @@ class ActivityTracker(Hooks):
         self._errors[way] = error
         run = self._runs.get(way)
         if run is None or run.attempt != details.context.attempt:
-            by, cause = self._consumed[details.subscription].registration, self.cause_of(details.context)
+            by, cause = self._configs[details.subscription].registration, self.cause_of(details.context)
             run = Entry("handled", details.event, by, cause, error=error, done=True, context=details.context)
             self._entries.append(run)
             self._runs[way] = run
@@ -208,7 +208,7 @@ class ActivityTracker(Hooks):
         cause = self._runs.get(way) or self._published.get(way[0])
         if cause is None:
             return  # from another process, and unreadable
-        letter = Entry("dead-lettered", cause.message, self._consumed[way[1]].registration, cause, done=True, why=why)
+        letter = Entry("dead-lettered", cause.message, self._configs[way[1]].registration, cause, done=True, why=why)
         letter.error = cause.error
         self._entries.append(letter)
         if is_own(letter):
@@ -272,7 +272,7 @@ class ActivityTracker(Hooks):
                 yield self._where(way)
 
     def _where(self, way: DeliveryKey) -> str:
-        handler, message = self._consumed[way[1]].registration.name, short_repr(self._published[way[0]].message)
+        handler, message = self._configs[way[1]].registration.name, short_repr(self._published[way[0]].message)
         run = self._runs.get(way)
         if run is None:
             return f"{message} has not been delivered to {handler}"

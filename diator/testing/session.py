@@ -174,7 +174,7 @@ class Session(AsyncOnly, Recording):
             await start(self._app, stack)
             if messaging_of(self._app) is not None:
                 worker = await stack.enter_async_context(self._app.worker(grace=0.0))
-                stack.callback(self.recorder.activity.forget, worker.consumed)
+                stack.callback(self.recorder.activity.forget, worker.configs)
             self._stack = stack.pop_all()
         self.is_open = True
         return self

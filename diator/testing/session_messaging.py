@@ -162,7 +162,7 @@ async def _cancel_unsent(unit: SendingUnit, message_id: str) -> bool:
     return bool(found)
 
 
-def _tried_at_once(consumed: ConsumerConfig) -> ConsumerConfig:
-    policy: dict[str, Any] = {field.name: getattr(consumed.retry, field.name) for field in fields(Retry)}
+def _tried_at_once(config: ConsumerConfig) -> ConsumerConfig:
+    policy: dict[str, Any] = {field.name: getattr(config.retry, field.name) for field in fields(Retry)}
     policy["delay"] = 0.0
-    return consumed._replace(retry=_RetryAtOnce(**policy))
+    return config._replace(retry=_RetryAtOnce(**policy))

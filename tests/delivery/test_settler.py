@@ -100,7 +100,7 @@ def test_a_dead_letter_that_can_not_be_recorded_says_less_and_takes_no_other_wit
             assert sorted(watch.outcomes()) == ["Ack"] * 5 + ["MoveToDeadLetters"]
             assert len(watch.of("handled")) == 6
             assert len(broker.receivers) == 1
-            (status,) = await broker.status([one.subscription for one in worker.consumed])
+            (status,) = await broker.status([one.subscription for one in worker.configs])
             assert (status.backlog, status.dead_letters) == (0, 1)
 
     scenario()
@@ -142,7 +142,7 @@ def test_what_can_not_be_recorded_in_any_words_is_delivered_again_up_to_its_limi
             assert worker.is_ready
             assert {details.event.number for details in watch.of("handled")} == {0, 1, 2, 5, 7, *range(8, 90)}
             assert watch.outcomes().count("Ack") >= 4 + 82
-            (status,) = await broker.status([one.subscription for one in worker.consumed])
+            (status,) = await broker.status([one.subscription for one in worker.configs])
             assert status.backlog == 0
             assert status.dead_letters == (1 if refused is Ack else 0)
 

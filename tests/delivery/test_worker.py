@@ -373,8 +373,8 @@ async def test_unknown_subscriptions_are_refused_and_the_known_ones_named() -> N
 async def test_one_subscription_may_be_named_without_a_list() -> None:
     bench = Bench()
     async with bench.app:
-        assert [one.name for one in bench.app.worker(subscriptions="slow").consumed] == ["slow"]
-        assert not bench.app.worker(subscriptions=[]).consumed
+        assert [one.name for one in bench.app.worker(subscriptions="slow").configs] == ["slow"]
+        assert not bench.app.worker(subscriptions=[]).configs
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"concurrency": -1}, {"concurrency": 1.5}, {"grace": -1}])

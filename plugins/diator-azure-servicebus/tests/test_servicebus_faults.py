@@ -977,7 +977,7 @@ ODD_ERRORS: list[BaseException] = [
 
 
 def _subscriptions(app: Diator) -> Sequence[Subscription]:
-    return [one.subscription for one in app.operations().consumed]
+    return [one.subscription for one in app.operations().configs]
 
 
 async def _publish_in_the_end(app: Diator, events: Sequence[Any]) -> None:

@@ -179,7 +179,7 @@ def compare(found: list[Note], letters: list[OpenedDeadLetter]) -> None:
             first[note.customer].append(note.number)
     assert all(numbers == sorted(numbers) for numbers in first.values())
     dead = sorted(
-        (letter.consumed.name, int(letter.dead.body.split(b'"number":')[1].split(b",")[0])) for letter in letters
+        (letter.config.name, int(letter.dead.body.split(b'"number":')[1].split(b",")[0])) for letter in letters
     )
     assert dead == sorted((name, number) for name in ("shop.book", "shop.mail") for number in range(7, COUNT, 50))
     assert {letter.dead.failure.reason for letter in letters} == {"exhausted after 3 attempts"}
