@@ -17,6 +17,7 @@ from diator import (
     ConfigurationError,
     Diator,
     DomainEvent,
+    Event,
     HandlerNotFoundError,
     InvalidMessageError,
     NotificationEvent,
@@ -177,7 +178,7 @@ async def test_where_a_look_up_failed_is_not_told() -> None:
     app = Diator()
 
     @app.command
-    async def join(command: Join, publish: Publish[Any]) -> None:
+    async def join(command: Join, publish: Publish[Event]) -> None:
         publish(Left())
 
     async with app:
