@@ -1,4 +1,4 @@
-"""What hooks get: the details of what they wrap, and of what they are told."""
+"""The details that hooks receive."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -46,13 +46,13 @@ class Sending(_InContext):
     def __init__(self, verb: Verb, messages: "tuple[Message, ...]", context: Context | None) -> None:
         super().__init__(context)
         self.verb: Verb = verb
-        """Which of the three."""
+        """The name of the method."""
         self.messages = messages
-        """The command or query; of ``app.publish``, its events."""
+        """The command or query; for ``app.publish``, its events."""
         self.result: Any = None
-        """What it returns, once it has completed. ``Any``: each request has a result of its own."""
+        """The result, after it has completed. ``Any``: each request has its own type."""
         self.rows: list[Any] | None = None
-        """Set it to a list to have the rows of a stream appended to it. ``Any``: as above."""
+        """Set it to a list to collect the rows of a stream. ``Any``: as above."""
 
 
 class Handling(_InContext):
@@ -70,31 +70,31 @@ class Handling(_InContext):
     ) -> None:
         super().__init__(context)
         self.message = message
-        """The message; of a domain event or request, as middlewares have passed it on."""
+        """The message; for a domain event or a request, as passed on by middlewares."""
         self.handler = handler
-        """The handler as it was registered, with ``name``, ``kind`` and ``location``."""
+        """The registered handler, with ``name``, ``kind`` and ``location``."""
         self.delivery = delivery
-        """Of a brokered event, what the broker delivered: its topic, key, body and counts."""
+        """For a brokered event, the delivery from the broker: its topic, key, body and counts."""
         self.broker = broker
-        """Of a brokered event, the broker that delivered it; its ``system`` and ``address`` name it in telemetry."""
+        """For a brokered event, its broker; ``system`` and ``address`` are its names in telemetry."""
         self.result: Any = None
-        """What it returns, once it has completed. ``Any``: each request has a result of its own."""
+        """The result, after it has completed. ``Any``: each request has its own type."""
         self.rows: list[Any] | None = None
-        """Set it to a list to have the rows of a stream appended to it. ``Any``: as above."""
+        """Set it to a list to collect the rows of a stream. ``Any``: as above."""
 
 
 class Publishing(NamedTuple):
-    """Messages are passed to the broker."""
+    """Messages are sent to the broker."""
 
     messages: "Sequence[OutgoingMessage]"
     context: Context | None
     """The context of the unit of work that published them."""
     broker: "Broker"
-    """The broker that takes them; its ``system`` and ``address`` name it in telemetry."""
+    """The broker; ``system`` and ``address`` are its names in telemetry."""
 
 
 class Collected(_InContext):
-    """An event was published, and waits for its handlers or for the end of its unit of work."""
+    """An event was published. It now waits for its handlers, or for the end of its unit of work."""
 
     __slots__ = ("after", "broker", "event", "handler", "headers", "message_id")
 
@@ -111,19 +111,19 @@ class Collected(_InContext):
         super().__init__(context)
         self.event = event
         self.handler = handler
-        """The handler that published it; none of ``app.publish``."""
+        """The handler that published it; ``None`` for ``app.publish``."""
         self.message_id = message_id
-        """The id that it will have as a message; none for a domain event, which stays in the process."""
+        """The id of its message; ``None`` for a domain event, which stays in the process."""
         self.after = after
-        """The delay that it was published with, in seconds or as a timedelta."""
+        """Its delay, in seconds or as a timedelta."""
         self.headers = headers
-        """The headers that it was published with."""
+        """Its own headers."""
         self.broker = broker
-        """The app's broker; none for a domain event, which stays in the process."""
+        """The app's broker; ``None`` for a domain event, which stays in the process."""
 
 
 class Published(NamedTuple):
-    """Events were handed to the broker, which took them."""
+    """The broker has stored events."""
 
     messages: "Sequence[OutgoingMessage]"
     seconds: float
@@ -142,42 +142,42 @@ class Relayed(NamedTuple):
 
     rows: "Sequence[StoredMessage]"
     oldest: float
-    """The age of the oldest of them in seconds, from when it was written or became due."""
+    """The age of the oldest one in seconds, since it was written or became due."""
 
 
 class Received(NamedTuple):
-    """Messages were taken from the broker; none has been looked at yet."""
+    """Messages were received from the broker; none has been read yet."""
 
     subscription: str
     deliveries: "Sequence[Delivery]"
 
 
 class Handled(NamedTuple):
-    """A handler has returned, or raised."""
+    """A handler has returned, or raised an error."""
 
     subscription: str
     event: "Event"
     context: Context
     seconds: float
     error: BaseException | None
-    """What it raised; `asyncio.CancelledError` too."""
+    """The error that it raised, including `asyncio.CancelledError`."""
     message_type: str
     """The wire name of the event."""
     repeated: bool = False
-    """Whether the inbox has it as handled already, so that the handler did not run; see ``Diator(store=...)``."""
+    """Whether the inbox already contained the message, so that the handler did not run; see ``Diator(store=...)``."""
 
 
 class Retried(NamedTuple):
-    """A message will be delivered again."""
+    """A message will be redelivered after a failure."""
 
     subscription: str
     context: Context | None
-    """None where the message could not be read."""
+    """None if the message could not be read."""
     delay: float
-    """In seconds."""
+    """The delay in seconds."""
     error: BaseException | None
     message_type: str | None
-    """The wire name of the event; None where the message could not be read."""
+    """The wire name of the event; None if the message could not be read."""
 
 
 class DeadLettered(NamedTuple):
@@ -185,10 +185,10 @@ class DeadLettered(NamedTuple):
 
     subscription: str
     context: Context | None
-    """None where the message could not be read."""
+    """None if the message could not be read."""
     failure: "MoveToDeadLetters"
     message_type: str | None
-    """The wire name of the event; None where the message could not be read."""
+    """The wire name of the event; None if the message could not be read."""
 
 
 class Settled(NamedTuple):
@@ -197,7 +197,7 @@ class Settled(NamedTuple):
     subscription: str
     delivery: "Delivery"
     message_id: str | None
-    """None where the message could not be read."""
+    """None if the message could not be read."""
     outcome: "Outcome"
     lease_lost: bool
     """Whether its lease was lost: another worker may hold it, and this outcome is discarded."""

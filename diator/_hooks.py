@@ -33,59 +33,60 @@ logger = logging.getLogger("diator")
 
 
 class Hooks:
-    """Override what you need, and pass an instance: ``Diator(..., hooks=[MyHooks()])``.
+    """Base of hooks: override the methods you need, and pass an instance: ``Diator(..., hooks=[MyHooks()])``.
 
-    Each method gets one object with the details and runs where the thing happens, so it must be quick. An error that
-    it raises is logged, and changes nothing.
+    Each method receives one object with the details. It runs in the path of the message, so it must be fast. An error
+    that it raises is logged, and changes nothing.
 
-    ``sending``, ``handling`` and ``publishing`` return a context manager, which is open while that runs: write them
+    ``sending``, ``handling`` and ``publishing`` return a context manager, which stays open for the duration: write them
     with `contextlib.contextmanager`. It sees the error, if there is one, and cannot suppress it. Return ``None`` to
-    wrap nothing. The other methods only report.
+    wrap nothing. The other methods only observe.
     """
 
     needs_context: bool = True
-    """Whether every message that is sent gets a `Context` for ``sending``, ``handling`` and ``collected``, even if no
-    handler asks for it. With ``False`` ids are as they would be without the hook."""
+    """Whether every message has a `Context` in ``sending``, ``handling`` and ``collected``, even if no handler uses it.
+    With ``False``, Diator creates ids only if handlers or middlewares need them.
+    """
 
     def sending(self, details: "Sending", /) -> "AbstractContextManager[object] | None":
         """Wrap one ``app.send``, ``app.stream`` or ``app.publish``, with its middlewares and its unit of work.
 
-        Of a stream it wraps the opening and the rows, but not the block that reads them.
+        For a stream it wraps the opening and the rows, but not the block that reads them.
         """
 
     def handling(self, details: "Handling", /) -> "AbstractContextManager[object] | None":
-        """Wrap one run of a handler; of a brokered event, with its middlewares, unit of work and follow-ups."""
+        """Wrap one run of a handler; for a brokered event, including its middlewares, unit of work and follow-ups."""
 
     def publishing(self, details: "Publishing", /) -> "AbstractContextManager[object] | None":
-        """Wrap one attempt to pass messages to the broker."""
+        """Wrap one attempt to send messages to the broker."""
 
     def propagate(self, details: "Collected", /) -> "Mapping[str, str] | None":
         """Return headers to send with a brokered event, such as ``traceparent``.
 
-        Called while the handler that publishes it runs, so that its span is current. Headers that the handler gives
-        itself win.
+        Called while the publishing handler runs, so its span is current. Headers that the handler itself sets take
+        precedence.
         """
 
     def collected(self, details: "Collected", /) -> None:
-        """A handler published an event, or ``app.publish`` a brokered one, whether or not the unit then completes."""
+        """A handler published an event, or ``app.publish`` a brokered one. The unit of work may still fail."""
 
     def stored(self, details: "Stored", /) -> None:
-        """Events were written to the outbox of the app's store, and committed with what their unit of work did."""
+        """Events were written to the outbox, and committed with the changes of their unit of work."""
 
     def relayed(self, details: "Relayed", /) -> None:
-        """Events were published from the outbox, by the relay of this process; `published` reports them too."""
+        """The relay of this process published events from the outbox; `published` reports them, too."""
 
     def published(self, details: "Published", /) -> None:
-        """Events were handed to the broker."""
+        """The broker has stored events."""
 
     def received(self, details: "Received", /) -> None:
-        """Messages were taken from the broker."""
+        """Messages were received from the broker."""
 
     def handled(self, details: "Handled", /) -> None:
-        """A handler has ended."""
+        """A run of a handler has ended."""
 
     def retried(self, details: "Retried", /) -> None:
-        """A message will be delivered again."""
+        """A message will be redelivered after a failure."""
 
     def dead_lettered(self, details: "DeadLettered", /) -> None:
         """A message becomes a dead letter."""

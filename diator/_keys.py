@@ -1,4 +1,4 @@
-"""Keys: what a container is asked for."""
+"""Keys: what Diator requests from a container."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Named:
 
 
 class Key(NamedTuple):
-    """What a parameter asks for: its hint without ``Annotated``, and the qualifier that stood in it."""
+    """What a parameter requests: its type hint without ``Annotated``, and the qualifier from it."""
 
     # Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
     hint: Any

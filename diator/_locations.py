@@ -1,4 +1,4 @@
-"""Lines of files: where something was registered, or is defined."""
+"""Locations in files: where something was registered or defined."""
 
 import functools
 import sys

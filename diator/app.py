@@ -45,30 +45,31 @@ class Diator(Lifecycle, ReadinessChecks):
             await app.send(JoinMeeting("ann"))
 
     ``async with app`` starts it: it checks all handlers and their dependencies, and connects to the broker.
-    ``diator run module:app`` starts it with a worker, which handles brokered events. It belongs to one event loop at a
-    time, and may be entered again later.
+    ``diator run module:app`` also starts a worker, which handles brokered events. An app belongs to one event loop at a
+    time, and can be entered again later.
 
     Args:
-        name: Tells apps apart, and begins the names of its subscriptions. Needed with a broker.
-        container: Builds the dependencies of handlers: a container of a library that has a plugin, such as
+        name: Identifies the app, and is the prefix of its subscriptions. Required with a broker.
+        container: Creates the dependencies of handlers: a container of a library that has a plugin, such as
             ``punq.Container()``, or a `diator.containers.Container`. It is closed when the app ends.
-        broker: Carries notification and ECST events: an address, such as ``"redis://localhost:6379"`` or
+        broker: Delivers notification and ECST events: an address, such as ``"redis://localhost:6379"`` or
             ``"memory://"``, or a `diator.brokers.Broker`.
-        retry: How often handlers of brokered events are tried, and after what delays.
-        concurrency: How many messages each of these handlers runs for at the same time in one worker.
-        event_timeout: Seconds after which a run of such a handler is cancelled and counts as failed.
-        max_deliveries: After how many deliveries without an outcome a message becomes a dead letter, since it may kill
-            its worker.
+        retry: The attempts of handlers of brokered events, and the delays between them.
+        concurrency: Messages that each of these handlers handles at a time in one worker.
+        event_timeout: Seconds after which such a handler is cancelled, which counts as a failure.
+        max_deliveries: Deliveries without an outcome after which a message becomes a dead letter, because it may crash
+            its workers.
         publish_timeout: Seconds that publishing to the broker may take.
         hooks: Wrap and observe sending, handling and publishing, such as ``OpenTelemetry()``.
-        store: Writes events in the transaction of the data, and remembers what was handled, in the app's own
-            database: a `diator.stores.Store`, such as ``SQLAlchemyStore(AsyncSession)``.
-        relay: Whether this process publishes what is in the store; if false, ``diator relay module:app`` has to.
-        lifespan: An async context manager that gets the app, as in Starlette. It is entered when the app has started,
-            and left before it ends, so ``app.send`` works in both halves. The worker runs inside it.
+        store: Writes events in the transaction of the data, and records handled messages, in the app's own database: a
+            `diator.stores.Store`, such as ``SQLAlchemyStore(AsyncSession)``.
+        relay: Whether this process publishes the events of the store; if false, run ``diator relay module:app``.
+        lifespan: A function that takes the app and returns an async context manager, as in Starlette. It is entered
+            after the app has started, and exited before the app ends, so ``app.send`` works in both halves. The worker
+            runs inside it.
 
-    Raises `ConfigurationError` for an invalid option. Starting it raises the same with all mistakes in its handlers,
-    each with file, line and fix.
+    Raises `ConfigurationError` for an invalid option. Starting the app raises it for all mistakes in its handlers, each
+    with file, line and fix.
     """
 
     def __init__(
@@ -102,9 +103,9 @@ class Diator(Lifecycle, ReadinessChecks):
         self._readiness = []
 
     def check(self) -> list[Problem]:
-        """Look for everything that would not work, without starting: no handler and no factory runs.
+        """Return everything that would not work, without starting the app: no handler or factory runs.
 
-        Starting does the same, raises `ConfigurationError` with all the errors and logs the warnings.
+        Startup does the same. It raises `ConfigurationError` with all errors, and logs the warnings.
         """
         return list(self._inspected().problems)
 
@@ -113,8 +114,10 @@ class Diator(Lifecycle, ReadinessChecks):
     ) -> "Worker":
         """Handle brokered events: ``async with app, app.worker(): ...``. ``diator run module:app`` does the same.
 
-        ``subscriptions`` names those to consume; all by default. ``concurrency`` replaces what handlers and
-        app say. On leaving, handlers that run may take ``grace`` seconds; what is not done by then is released.
+        Args:
+            subscriptions: The names of the subscriptions to consume; all by default.
+            concurrency: Messages per handler at a time; overrides handlers and app.
+            grace: Seconds that running handlers get on exit; unfinished messages are released.
 
         Raises `ConfigurationError` without a broker, or for an unknown subscription.
         """
@@ -128,7 +131,7 @@ class Diator(Lifecycle, ReadinessChecks):
     def operations(self) -> "Operations":
         """Manage subscriptions and dead letters, as ``diator dead-letters`` does: ``async with app.operations()``.
 
-        The app need not run. Raises `ConfigurationError` without a broker.
+        The app does not need to run. Raises `ConfigurationError` without a broker.
         """
         messaging = self._parts.need_messaging(f"{self!r} has no message broker, so it has no subscriptions")
         if not messaging.has_catalog:
@@ -147,15 +150,20 @@ class Diator(Lifecycle, ReadinessChecks):
     ) -> "Session":
         """Test the app with a worker: ``async with app.testing() as session``, then ``await session.settled()``.
 
-        Brokered events go over a new broker in memory, or over ``broker``: an address, an object, the open session of
-        another app, or ``"keep"`` for the app's own, where no other worker may then handle the same subscriptions. The
-        app is started, unless it runs. ``container`` is used, and closed at the end, in place of the app's own, which
-        is neither opened nor closed; the app must not run then.
-        ``replace`` maps what handlers ask for to what they get instead. Retries come at once, unless ``delays``.
-        With ``faults``, messages come twice or late, or the broker is away; see `diator.testing.Faults`. Events pass by
-        the app's store, without outbox and inbox, unless ``store`` is ``"keep"``.
+        The session starts the app, unless it is already running.
 
-        Entering raises `ConfigurationError` for a replacement that no handler needs, and for mistakes of the app.
+        Args:
+            broker: An address, a broker, the open session of another app, or ``"keep"`` for the app's own broker, where
+                no other worker may handle the same subscriptions. By default a new broker in memory.
+            container: Used instead of the app's own container, which is neither opened nor closed; the app must not be
+                running. The session closes it at the end.
+            replace: Maps dependencies to the objects that handlers receive instead.
+            delays: Whether retries and delayed events wait; by default they are delivered immediately.
+            faults: Redeliver or delay messages, or simulate outages; see `diator.testing.Faults`.
+            store: ``"keep"`` uses the app's store; by default there is neither outbox nor inbox.
+
+        Entering it raises `ConfigurationError` for a replacement that no handler needs, and if the app is
+        misconfigured.
         """
         # By name: nothing here depends on it.
         make: Callable[..., Session] = import_module("diator.testing.session").session
@@ -165,11 +173,12 @@ class Diator(Lifecycle, ReadinessChecks):
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
-        """Have a command or a query handled, in a unit of work of its own, and give its result.
+        """Handle a command or a query in its own unit of work, and return its result.
 
-        Raises at once, before it is awaited: `InvalidMessageError` for what is no request, `HandlerNotFoundError`
-        where it has no handler, `NotRunningError` outside ``async with app``, `NotProvidedError` where its handler
-        needs ``app.using(provide=...)``. What handlers and middlewares raise reaches the caller unchanged.
+        Raises immediately, before it is awaited: `InvalidMessageError` if the argument is not a request,
+        `HandlerNotFoundError` if it has no handler, `NotRunningError` outside ``async with app``, and
+        `NotProvidedError` if its handler needs ``app.using(provide=...)``. Errors of handlers and middlewares reach the
+        caller unchanged.
         """
         try:
             call = self._calls[type(request)]
@@ -186,14 +195,15 @@ class Diator(Lifecycle, ReadinessChecks):
     def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, str | None]: ...
     @marked
     def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, Any]:
-        """Have events handled that no command has raised, in one unit of work.
+        """Publish events outside a handler, in one unit of work.
 
-        Returns the message id of one brokered event, ``None`` for a domain event and for several. ``after`` delays
-        brokered events: seconds, or a timedelta. An app with a store stores them; otherwise the broker has them when
-        this returns.
+        Returns the message id of one brokered event, and ``None`` for a domain event or several events. ``after``
+        delays brokered events by seconds or a timedelta. An app with a store stores the events; otherwise the broker
+        has stored them when this returns.
 
-        Raises at once what `send` does, and `ConfigurationError` for an event that needs a message broker; what it
-        raises for ``after``, see `Publish`. Raises `StoreError` if the store can't take the events.
+        Raises immediately the same errors as `send`, and `ConfigurationError` if the app has no broker for an event;
+        for the errors of ``after``, see `Publish`. Raises `PublishError` if the broker does not accept the events, and
+        `StoreError` if the store cannot write them.
         """
         if after is not None:
             return self.using().publish(*events, after=after)
@@ -205,11 +215,11 @@ class Diator(Lifecycle, ReadinessChecks):
         return result
 
     async def cancel(self, message_id: str, /) -> bool:
-        """Cancel a delayed event, in a transaction of its own; return whether it was in time.
+        """Cancel a delayed event in a separate transaction, and return whether it was in time.
 
-        ``message_id`` is what `Publish` and `publish` return. False also for an id that never was.
+        ``message_id`` is the id that `Publish` or `publish` returned. If it is unknown, the result is False.
 
-        Raises `ConfigurationError` in an app without a store, `StoreError` if the store can't do it.
+        Raises `ConfigurationError` in an app without a store, and `StoreError` if the store fails.
         """
         self._running()
         if self._parts.messaging is None:
@@ -220,7 +230,7 @@ class Diator(Lifecycle, ReadinessChecks):
         """Read the rows of a query whose handler is an async generator: ``async with app.stream(query) as rows``.
 
         The block is the unit of work: its scope opens and closes with it, in the same task, and sees its exception.
-        Middlewares wrap the opening: what they await from ``call_next`` is the iterator of the rows.
+        Middlewares wrap the opening: ``call_next`` returns the iterator of the rows.
         """
         return self.using().stream(query)
 
@@ -231,12 +241,12 @@ class Diator(Lifecycle, ReadinessChecks):
         headers: Mapping[str, str] | None = None,
         correlation_id: str | None = None,
     ) -> Sender:
-        """Give a sender with the same verbs that brings values, headers and a correlation id to what it sends.
+        """Return a sender with the same methods, which adds values, headers and a correlation id to its messages.
 
-        Headers and ids travel with brokered events: they are texts without control characters and lone surrogates, an
-        id of 1 to 1,000 characters, headers of 32,000 in all.
+        Headers and ids are sent with brokered events. They are texts without control characters and lone surrogates: an
+        id has 1 to 1,000 characters, headers up to 32,000 in total.
 
-        Raises `ConfigurationError` for such a text that could not travel, and for a value that the app does not declare
-        with ``provides``.
+        Raises `ConfigurationError` for a text that cannot be sent, and for a value that the app does not declare with
+        ``provides``.
         """
         return create_sender(self._running, self._registry, repr(self), provide, headers, correlation_id)

@@ -1,4 +1,4 @@
-"""What Diator itself injects: the context of the message that is being handled, and the way to publish events."""
+"""The objects that Diator itself injects: the context of the current message, and the way to publish events."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ E_contra = TypeVar("E_contra", contravariant=True)
 
 
 class Headers(dict[str, str]):
-    """Headers that can't be changed. A dict, so that they can be copied, pickled and written as JSON."""
+    """Immutable headers. A dict, so that they can be copied, pickled and written as JSON."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ NO_HEADERS: Mapping[str, str] = Headers()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Ids and headers of the message that is being handled: a handler gets it as a parameter, ``context: Context``.
+    """Ids and headers of the current message. A handler receives it as a parameter: ``context: Context``.
 
     For example::
 
@@ -47,24 +47,24 @@ class Context:
         async def charge(event: OrderPlaced, context: Context, payments: Payments) -> None:
             await payments.charge(event.order_id, idempotency_key=context.message_id)
 
-    It is plain data: it can be copied, compared, pickled and turned into a dict. The message id of a brokered event is
-    the same at each attempt. A domain event has the context of the command that published it.
+    It is plain data: you can copy, compare and pickle it, and turn it into a dict. The message id of a brokered event
+    is the same at each attempt. A domain event has the context of the command that published it.
     """
 
     message_id: str
-    """Identifies this message."""
+    """The id of this message."""
     correlation_id: str
-    """The same for everything that one outermost message caused, also in other processes."""
+    """The same for all messages that one outer message caused, even in other processes."""
     causation_id: str | None = None
-    """The id of the message whose handling sent this one; none for the outermost."""
+    """The id of the message whose handler sent this one; ``None`` for the outermost."""
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
-    """What the sender attached with ``app.using(headers=...)``."""
+    """The headers that the sender added with ``app.using(headers=...)``."""
     attempt: int = 1
-    """Which attempt this is, from 1; above 1 for a brokered event whose handler has failed before."""
+    """The number of the attempt, starting at 1; above 1 if the handler of a brokered event has failed before."""
     published_at: "datetime | None" = None
-    """When a brokered event was published; none for requests and domain events."""
+    """The time at which a brokered event was published; ``None`` for requests and domain events."""
     subscription: str | None = None
-    """The subscription that delivered the brokered event; none outside a worker."""
+    """The subscription that delivered the brokered event; ``None`` outside a worker."""
 
     def __post_init__(self) -> None:
         """Keep the headers in a form that can't be changed."""
@@ -85,10 +85,10 @@ class Publish(Protocol[E_contra]):
         async def join(command: Join, publish: Publish[UserJoined]) -> None:
             publish(UserJoined(command.user))  # not awaited
 
-    Domain events are handled after the handler has returned, in its unit of work. Notification and ECST events are
-    sent to the broker once the unit of work has completed, or commit with it if the app has a store.
-    ``publish(event, after=60)`` delays a brokered event by seconds; ``headers=`` travel with it. Type checkers accept
-    the events of the hint only. In a test, pass a `diator.testing.FakePublish`.
+    Domain events are handled after the handler has returned, in its unit of work. Notification and ECST events are sent
+    to the broker when the unit of work has completed or, if the app has a store, commit with it.
+    ``publish(event, after=60)`` delays a brokered event by seconds; ``headers=`` are sent with it. Type checkers only
+    accept the events in the hint. In a test, pass a `diator.testing.FakePublish`.
 
     A call raises `UndeclaredEventError` for an event that the hint does not name, and `LatePublishError` after the
     handler has returned. If the broker does not accept the events, ``app.send`` raises `PublishError`.
@@ -112,19 +112,19 @@ class Publish(Protocol[E_contra]):
     ) -> str | None:
         """Collect an event, and return the id of its message; ``None`` for a domain event.
 
-        A brokered event may be delivered ``after`` some seconds, or a timedelta, and carry ``headers`` of its own
-        beside those of the sender.
+        ``after`` delays a brokered event by seconds or a timedelta. ``headers`` are sent with this event, in addition
+        to those of the sender.
 
-        Raises `~diator.UndeclaredEventError` for an event that the hint does not name,
-        `~diator.LatePublishError` after the handler has returned, `~diator.InvalidMessageError` for a domain event
-        with a delay or headers, and `~diator.ConfigurationError` if neither a store nor the broker can deliver later.
+        Raises `~diator.UndeclaredEventError` for an event that the hint does not name, `~diator.LatePublishError` after
+        the handler has returned, `~diator.InvalidMessageError` for a domain event with a delay or headers, and
+        `~diator.ConfigurationError` if neither a store nor the broker supports delays.
         """
         ...
 
     async def cancel(self, message_id: str, /) -> bool:
         """Cancel a delayed event in the transaction of this unit of work, and return whether it was in time.
 
-        ``message_id`` is what publishing it has returned, here or elsewhere. False also for an id that never was.
+        ``message_id`` is the id that publishing the event returned. If it is unknown, the result is False.
 
         Raises `~diator.ConfigurationError` in an app without a store.
         """

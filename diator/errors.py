@@ -3,34 +3,34 @@
 ::
 
     DiatorError
-    ├── ConfigurationError            the app as written cannot work; ``problems`` has all of them
-    ├── NotRunningError               used before the start, after the end, or entered twice
+    ├── ConfigurationError            the app is misconfigured; ``problems`` has all mistakes
+    ├── NotRunningError               used before it starts, after it ends, or entered twice
     ├── InvalidMessageError           not a message, or the wrong kind for this call          (also a TypeError)
-    ├── HandlerNotFoundError           a request that has no handler                           (also a LookupError)
-    ├── NotProvidedError              a value that ``app.using(provide=...)`` had to bring    (also a LookupError)
-    ├── UndeclaredEventError          published without having been declared
+    ├── HandlerNotFoundError          no handler for a command or query                       (also a LookupError)
+    ├── NotProvidedError              a value that ``app.using(provide=...)`` must provide    (also a LookupError)
+    ├── UndeclaredEventError          an event that the handler has not declared
     ├── LatePublishError              published after its handler returned
-    ├── CallNextError                 a middleware inside the unit of work called on wrongly
-    ├── PublishError                  a command stands, but its brokered events did not all leave
-    ├── BrokerError                   what a message broker can't do
-    │   ├── BrokerUnavailableError        it is away or overloaded: trying again later can help
+    ├── CallNextError                 wrong use of ``call_next`` inside the unit of work
+    ├── PublishError                  a command took effect, but not all its events were sent
+    ├── BrokerError                   the message broker failed
+    │   ├── BrokerUnavailableError        it is unavailable or full: retrying can help
     │   ├── MessageTooLargeError          a message is over the broker's limit
-    │   └── NotPublishedError             of a batch: what was not sent, and what is unknown
-    ├── StoreError                    what an outbox or inbox can't do
-    │   ├── StoreUnavailableError         its database is away: trying again later can help
+    │   └── NotPublishedError             the unsent and unknown messages of a batch
+    ├── StoreError                    the outbox or inbox failed
+    │   ├── StoreUnavailableError         its database is unavailable: retrying can help
     │   ├── EarlyCommitError              a commit before the events of the unit were written
-    │   └── NotCommittedError             a unit ended well, and its session was never committed
-    ├── UnreadableMessageError        what came from the broker is no event that can be read
-    └── ContainerError                what a container cannot give
+    │   └── NotCommittedError             a unit completed, but its session was never committed
+    ├── UnreadableMessageError        a message from the broker is not a readable event
+    └── ContainerError                the container failed to resolve
         ├── DependencyNotFoundError       no provider                                         (also a LookupError)
-        ├── DependencyCycleError          needs itself
+        ├── DependencyCycleError          a dependency needs itself
         ├── LifetimeMismatchError         an object would outlive what it needs
-        ├── UnsupportedRegistrationError  the container holds what this plugin cannot honor
-        └── ScopeClosedError              resolved from a scope that was left
+        ├── UnsupportedRegistrationError  the plugin does not support a registration
+        └── ScopeClosedError              resolved from a closed scope
 
-Errors of handlers, middlewares and factories are never wrapped: they reach the caller as they were raised.
+Errors of handlers, middlewares and factories are never wrapped: they reach the caller unchanged.
 
-`Reject` and `RetryLater` are no errors of Diator: a handler of a brokered event raises them to say what is to be done.
+`Reject` and `RetryLater` are not errors of Diator: a handler of a brokered event raises them to choose an outcome.
 """
 
 from collections.abc import Collection, Sequence
@@ -56,19 +56,19 @@ class Problem:
     """One mistake in an app, with its location and its fix."""
 
     code: str
-    """A short, stable name for this kind of problem, for searching and for filtering."""
+    """A short, stable name for this kind of problem, for searching and filtering."""
     text: str
-    """The offender, and what was expected."""
+    """What is wrong, and what was expected."""
     fix: str
-    """The next step."""
+    """What to do about it."""
     location: SourceLocation | None = None
-    """Where the offender was registered or defined, if it stands in a file."""
+    """Where the code in question was registered or defined, if this is in a file."""
     severity: Literal["error", "warning"] = "error"
-    """An error stops the start; a warning is logged."""
+    """An error prevents the app from starting; a warning is logged."""
 
     @property
     def url(self) -> str:
-        """The address of the explanation of ``code``, with an example."""
+        """The address of the page that explains ``code``, with an example."""
         return f"{PROBLEMS_PAGE}#{self.code}"
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class DiatorError(Exception):
 
 
 class ConfigurationError(DiatorError):
-    """The app cannot work as it is written. ``problems`` holds everything that was found, in order."""
+    """The app is misconfigured. ``problems`` contains everything that was found, in order."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
@@ -94,11 +94,11 @@ class ConfigurationError(DiatorError):
 
 
 class NotRunningError(DiatorError):
-    """The app is not running, or is running already."""
+    """The app is not running, or is already running."""
 
 
 class InvalidMessageError(DiatorError, TypeError):
-    """What was given is not a message that this call takes."""
+    """The argument is not a message that this call accepts."""
 
 
 class HandlerNotFoundError(DiatorError, LookupError):
@@ -106,7 +106,7 @@ class HandlerNotFoundError(DiatorError, LookupError):
 
 
 class NotProvidedError(DiatorError, LookupError):
-    """A handler needs a value that the app declared with ``provides``, and the sender did not bring it."""
+    """A handler needs a value that the app declared with ``provides``, but the sender did not provide it."""
 
 
 class UndeclaredEventError(DiatorError):
@@ -114,23 +114,23 @@ class UndeclaredEventError(DiatorError):
 
 
 class LatePublishError(DiatorError):
-    """``publish`` was called after the handler that it was given to had returned."""
+    """``publish`` was called after its handler had returned."""
 
 
 class CallNextError(DiatorError):
-    """A middleware inside the unit of work used its ``call_next`` a second time, or returned before it had ended."""
+    """A middleware inside the unit of work called ``call_next`` twice, or returned before it had finished."""
 
 
 class BrokerError(DiatorError):
-    """A message broker could not do what it was asked for."""
+    """An operation of the message broker failed permanently; `BrokerUnavailableError` is the exception."""
 
 
 class BrokerUnavailableError(BrokerError):
-    """The broker can't be reached, or has no room or time now; trying again later can help."""
+    """The broker cannot be reached, is full or timed out. Retrying later can help."""
 
 
 class MessageTooLargeError(BrokerError):
-    """A message of ``size`` bytes is over the ``limit`` of the broker."""
+    """A message has ``size`` bytes, more than the ``limit`` of the broker."""
 
     def __init__(self, what: str, size: int, limit: int) -> None:
         super().__init__(what, size, limit)
@@ -142,32 +142,32 @@ class MessageTooLargeError(BrokerError):
 
 
 class StoreError(DiatorError):
-    """The store failed, and trying again does not help; `StoreUnavailableError` is the exception.
+    """The store failed, and retrying does not help; `StoreUnavailableError` is the exception.
 
-    Raised by stores, always ``from`` the error of the driver if there is one.
+    Raised by stores, ``from`` the error of the driver if there is one.
     """
 
 
 class StoreUnavailableError(StoreError):
-    """The database can't be reached, or is not ready. Trying again later may help."""
+    """The database cannot be reached, or is not ready. Retrying later can help."""
 
 
 class EarlyCommitError(StoreError):
-    """Code inside a unit of work commits before its events are written. Raised in the line that commits.
+    """Code inside a unit of work commits before its events are written. Raised at the line that commits.
 
-    Nothing was committed. The data would have stood without its events.
+    Nothing was committed, because the data would have been stored without its events.
     """
 
 
 class NotCommittedError(StoreError):
-    """A unit of work has ended well, but its session was never committed: its data and its events are lost."""
+    """A unit of work completed, but its session was never committed: its data and its events are lost."""
 
 
 class NotPublishedError(BrokerError):
-    """A batch was not published as a whole. Raised by brokers; what is in none of the three was published.
+    """A batch was not published completely. Raised by brokers; messages in none of the three groups were published.
 
-    ``unsent`` was certainly not published, and may be published again. ``unknown`` may have been published, or not.
-    ``rejected`` was not published because of what it is, such as its size, and never will be.
+    ``unsent`` messages were certainly not published, and can be published again. ``unknown`` messages may have been
+    published. ``rejected`` messages were not published because of their content, such as their size, and never will be.
     """
 
     def __init__(
@@ -191,10 +191,10 @@ class NotPublishedError(BrokerError):
 
 
 class PublishError(DiatorError):
-    """The broker did not take all events. What the command has changed stands.
+    """The broker did not accept all events. The changes of the command remain.
 
-    ``unsent`` was not sent, and may be published again; what became of ``unknown`` is not known, since the connection
-    broke. ``permanent`` is true if the cause is not an outage: the broker would reject them again.
+    ``unsent`` events were not sent, and can be published again. The outcome of ``unknown`` events is not known, because
+    the connection broke. ``permanent`` is true if the cause is not an outage: the broker would reject the events again.
     """
 
     def __init__(
@@ -231,21 +231,21 @@ def _events(events: "Sequence[Event]") -> str:
 
 
 class UnreadableMessageError(DiatorError):
-    """What came from the broker is no event that can be read."""
+    """A message from the broker is not an event that can be read."""
 
 
 class Reject(Exception):  # noqa: N818 - an order, not an error
-    """Raised by a handler of a brokered event: dead-letter the message at once, with this reason.
+    """Raised by a handler of a brokered event: dead-letter the message immediately, with this reason.
 
-    For a message that no later attempt can handle::
+    Use it for a message that no later attempt can handle::
 
         @app.on_event
         async def charge(event: OrderPlaced, orders: Orders) -> None:
             if not await orders.exists(event.order_id):
                 raise Reject(f"order {event.order_id} does not exist")
 
-    ``diator dead-letters`` lists it with the reason, and replays it once the cause is fixed. Outside a handler of a
-    brokered event it is an error like any other. `RetryLater` asks for another attempt instead.
+    ``diator dead-letters`` lists it with the reason, and replays it when the cause is fixed. Outside a handler of a
+    brokered event, it is an ordinary error. To request another attempt instead, raise `RetryLater`.
     """
 
     def __init__(self, reason: str) -> None:
@@ -254,16 +254,16 @@ class Reject(Exception):  # noqa: N818 - an order, not an error
 
 
 class RetryLater(Exception):  # noqa: N818 - an order, not an error
-    """Raised by a handler of a brokered event: deliver it again after so many seconds, or after a `timedelta`.
+    """Raised by a handler of a brokered event: retry the message after some seconds, or after a `timedelta`.
 
-    It counts as an attempt. A time that has passed means at once. Raises `TypeError` for what is no time, and
-    `ValueError` for one that is not finite.
+    It counts as an attempt. A negative time means immediately. Raises `TypeError` if the argument is not a time, and
+    `ValueError` if it is not finite.
     """
 
     def __init__(self, seconds: "float | timedelta") -> None:
         super().__init__(seconds)
         self.seconds = _seconds(seconds)
-        """Seconds to wait, from 0 up."""
+        """Seconds to wait, 0 or more."""
 
 
 def _seconds(given: Any) -> float:
@@ -283,11 +283,11 @@ _ENDLESS, _MAX_SECONDS = float("inf"), 1e12
 
 
 class ContainerError(DiatorError):
-    """A container could not give what it was asked for."""
+    """A container cannot resolve a dependency."""
 
 
 class DependencyNotFoundError(ContainerError, LookupError):
-    """The container has no provider for ``key``; ``path`` leads from the key that was asked for to the one missing."""
+    """The container has no provider for ``key``; ``path`` leads from the requested key to the missing one."""
 
     def __init__(self, key: Key, path: Sequence[Key] = ()) -> None:
         super().__init__(key, path)
@@ -300,7 +300,7 @@ class DependencyNotFoundError(ContainerError, LookupError):
 
 
 class DependencyCycleError(ContainerError):
-    """The keys of ``path`` need each other in a circle."""
+    """The keys in ``path`` depend on each other in a cycle."""
 
     def __init__(self, path: Sequence[Key]) -> None:
         super().__init__(path)
@@ -311,7 +311,7 @@ class DependencyCycleError(ContainerError):
 
 
 class LifetimeMismatchError(ContainerError):
-    """``key`` is kept longer than ``needs``, which it holds."""
+    """``key`` lives longer than ``needs``, which it holds."""
 
     def __init__(self, key: Key, needs: Key) -> None:
         super().__init__(key, needs)
@@ -322,7 +322,7 @@ class LifetimeMismatchError(ContainerError):
 
 
 class UnsupportedRegistrationError(ContainerError):
-    """The container holds a registration that the plugin cannot honor; ``fix`` says what to do instead."""
+    """The plugin does not support a registration in the container; ``fix`` says what to do instead."""
 
     def __init__(self, key: Key, reason: str, fix: str) -> None:
         super().__init__(key, reason, fix)
@@ -333,7 +333,7 @@ class UnsupportedRegistrationError(ContainerError):
 
 
 class ScopeClosedError(ContainerError):
-    """``key`` was resolved from a scope that had been left already."""
+    """``key`` was resolved from a scope that was already closed."""
 
     def __init__(self, key: Key) -> None:
         super().__init__(key)

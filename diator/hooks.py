@@ -1,4 +1,4 @@
-"""Hooks: wrap what an app sends, handles and publishes, and observe it, for traces, metrics, logs and tests."""
+"""Hooks wrap and observe what an app sends, handles and publishes, for traces, metrics, logs and tests."""
 
 from diator._hook_details import (
     Collected,

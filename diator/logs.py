@@ -1,4 +1,4 @@
-"""What helps an application's own log lines: the ids and the type of the message that is being handled."""
+"""Support for an application's own log lines: the ids and the type of the current message."""
 
 import logging
 
@@ -9,17 +9,17 @@ __all__ = ["ContextFilter"]
 
 
 class ContextFilter(logging.Filter):
-    """Adds the ids and the type of the message that is being handled to each record, as fields.
+    """Adds the ids and the type of the current message to each log record, as fields.
 
-    Put it on a log handler, so that it sees the records of all loggers: ``handler.addFilter(ContextFilter())``. The
-    fields are ``diator_message_id``, ``diator_correlation_id`` and ``diator_attempt``, in a worker also
-    ``diator_subscription``, and for a brokered event ``diator_message_type``, its wire name. A record that has one of
-    them keeps it, and outside a handler there are none. In process a message has ids only if its handler, or a hook,
-    asks for the context. ``diator run`` has the filter already.
+    Add it to a log handler, so that it applies to all loggers: ``handler.addFilter(ContextFilter())``. The fields are
+    ``diator_message_id``, ``diator_correlation_id`` and ``diator_attempt``, in a worker also ``diator_subscription``,
+    and for a brokered event ``diator_message_type``, its wire name. It does not overwrite existing fields, and adds none
+    outside handlers. In process, a message has ids only if its handler or a hook uses the context. ``diator run``
+    already adds this filter.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the fields. Drops no record."""
+        """Add the fields. Drops no records."""
         context = current_context.get()
         if context is not None:
             job = current_job.get(None)

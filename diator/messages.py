@@ -1,8 +1,7 @@
-"""The kinds of messages, and the contract of those that travel.
+"""The kinds of messages, and the contract of brokered events.
 
-The classes here are field-less mixins: a message is a dataclass, an attrs class, a pydantic model or a msgspec
-struct that also derives from one of them. Ids, time and headers are no business of a message; they live in the context
-and on the wire.
+The classes here are field-less mixins: a message is a dataclass, an attrs class, a pydantic model or a msgspec struct
+that also derives from one of them. Messages contain no ids, times or headers: these are in the context and on the wire.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Message:
-    """Base of everything that is handled."""
+    """Base of all messages."""
 
     __slots__ = ()
 
@@ -34,7 +33,7 @@ class Request(Message, Generic[R_co]):
 
 
 class Command(Request[R_co]):
-    """A request to change something, handled by exactly one handler: ``class JoinMeeting(Command[int])``.
+    """A request to change something, with exactly one handler: ``class JoinMeeting(Command[int])``.
 
     The type argument is what ``await app.send(...)`` returns. The class is a dataclass, an attrs class, a pydantic
     model or a msgspec struct::
@@ -57,10 +56,10 @@ class Command(Request[R_co]):
 
 
 class Query(Request[R_co]):
-    """A request that changes nothing, handled by exactly one handler: ``class FindMeeting(Query[Meeting | None])``.
+    """A request that changes nothing, with exactly one handler: ``class FindMeeting(Query[Meeting | None])``.
 
-    The type argument is what ``await app.send(...)`` returns, or the type of one row for ``app.stream``. The class is
-    a dataclass, an attrs class, a pydantic model or a msgspec struct::
+    The type argument is what ``await app.send(...)`` returns, or the type of one row for ``app.stream``. The class is a
+    dataclass, an attrs class, a pydantic model or a msgspec struct::
 
         @dataclass(frozen=True)
         class FindMeeting(Query[Meeting | None]):
@@ -68,7 +67,7 @@ class Query(Request[R_co]):
 
         meeting = await app.send(FindMeeting(7))
 
-    ``@app.query`` registers the handler, which can't publish events.
+    ``@app.query`` registers the handler. It cannot publish events.
     """
 
     __slots__ = ()
@@ -95,10 +94,10 @@ class DomainEvent(Event):
 
 
 class NotificationEvent(Event):
-    """An event that is published to the message broker and carries ids only: what happened, and to what.
+    """An event sent to the message broker with ids only: it says what happened, and to what.
 
-    Each handler, here or in another app, has a subscription of its own, with retries and dead letters. `contract` sets
-    the name on the wire, and the field that orders delivery::
+    Each handler, in this app or another, has its own subscription, with retries and dead letters. `contract` sets the
+    name on the wire, and the field that orders delivery::
 
         @contract("meetings.user-joined", key="meeting_id")
         @dataclass(frozen=True)
@@ -106,17 +105,17 @@ class NotificationEvent(Event):
             meeting_id: int
             user_id: int
 
-    A handler publishes it with `Publish`, other code with ``await app.publish(event)``; ``@app.on_event`` registers its
-    handlers. An event that carries the data its handlers need is an `ECSTEvent`.
+    A handler publishes it with `Publish`, other code with ``await app.publish(event)``. ``@app.on_event`` registers its
+    handlers. For an event that contains the data its handlers need, use `ECSTEvent`.
     """
 
     __slots__ = ()
 
 
 class ECSTEvent(Event):
-    """An event that is published to the message broker and carries the state (event-carried state transfer).
+    """An event sent to the message broker with the state itself (event-carried state transfer).
 
-    Its handlers need not ask the publisher for anything. ``@contract`` sets its name on the wire.
+    Its handlers don't need to request data from the publisher. ``@contract`` sets its name on the wire.
     """
 
     __slots__ = ()
@@ -132,7 +131,7 @@ BrokeredT = TypeVar("BrokeredT", bound=NotificationEvent | ECSTEvent)
 
 
 class Contract(NamedTuple):
-    """How a brokered event is known to other processes."""
+    """How other processes identify a brokered event."""
 
     name: str
     version: int = 1
@@ -158,13 +157,13 @@ def contract(
 
     Args:
         name: The wire name, such as ``"meetings.user-joined"``. Programs that read the event depend on it.
-        version: The version of the fields, from 1 up. It travels with the event, for error messages.
+        version: The version of the fields, starting at 1. It is sent with the event, for error messages.
         key: The field that orders delivery: handlers receive events with the same value one at a time and in order.
-        aliases: Former wire names, under which events are still read.
-        topic: The topic at the broker; by default the wire name.
+        aliases: Former wire names. Events with these names can still be read.
+        topic: The topic at the broker; the wire name by default.
 
-    Raises `ConfigurationError` for a name that is empty or contains white space, a version below 1, a key that is not
-    a field of the class, and a class that is not a notification or ECST event.
+    Raises `ConfigurationError` if the name is empty or contains white space, the version is below 1, the key is not a
+    field of the class, or the class is not a notification or ECST event.
     """
     location = location_in_frame(caller())
     problems = [Problem("contract", *found, location) for found in _wrong_terms(name, version, key, aliases, topic)]

@@ -1,14 +1,14 @@
-"""Middlewares: what one is, and the few that ship.
+"""Middlewares: the interface, and the built-in ones.
 
-A middleware is an async callable that takes a message and what to call next::
+A middleware is an async callable with a message and ``call_next`` as parameters::
 
     @app.middleware
     async def announce(message: Command[Any], call_next: CallNext) -> Any:
         print("before", message)
         return await call_next(message)
 
-The hint of its first parameter says which messages it wraps: ``Message``, ``Command[Any]``, ``Query[Any]``, an event or
-one class. Its other parameters are dependencies, like those of a handler.
+The type hint of its first parameter selects the messages that it wraps: ``Message``, ``Command[Any]``, ``Query[Any]``,
+an event or one class. Its other parameters are dependencies, like those of a handler.
 """
 
 import asyncio
@@ -31,25 +31,25 @@ R_co = TypeVar("R_co", covariant=True, default=Any)
 
 
 class CallNext(Protocol[M_contra, R_co]):
-    """What a middleware calls to go on; ``CallNext[FindMeeting, Meeting]`` types it for one message."""
+    """The next step, which a middleware calls; ``CallNext[FindMeeting, Meeting]`` types it for one message."""
 
     def __call__(self, message: M_contra, /) -> Awaitable[R_co]:
-        """Go on with this message, or with another of the same class in its place."""
+        """Continue with this message, or with another one of the same class."""
         ...
 
 
 class LoggingMiddleware:
-    """Logs each command, query and brokered event: its name, the outcome and the duration.
+    """Logs each command, query and brokered event, with its name, outcome and duration.
 
-    Success is logged at ``level``, an error as an error, a cancellation as a warning. Errors of the ``expected``
-    classes belong to the domain, such as ``SeatTaken``: they are logged at ``level``. The record carries the class of
-    the message as ``diator_message_type``, ``diator_outcome`` (``handled``, ``failed`` or ``cancelled``),
-    ``diator_duration_seconds`` and, if it failed, the class of the error as ``diator_error_type``. Fields of messages
-    and texts of errors may hold secrets: they are logged only with ``payload=True``. Register it first, and it sees
-    closing too.
+    Success is logged at ``level``, an error as an error, and a cancellation as a warning. Errors of the ``expected``
+    classes, such as ``SeatTaken``, are part of the domain, so they are logged at ``level``. The log record has the
+    extras ``diator_message_type`` (the class of the message), ``diator_outcome`` (``handled``, ``failed`` or
+    ``cancelled``), ``diator_duration_seconds`` and, after a failure, ``diator_error_type`` (the class of the error).
+    Fields of messages and texts of errors may contain secrets, so they are logged only with ``payload=True``. Register
+    this middleware first, so that it also sees errors of closing the scope.
 
     A stream is logged when its rows end, with the time until then: as ``handled``, ``failed`` or ``cancelled``, or as
-    ``left early`` where its block ends before its rows. What closes after the rows is not seen.
+    ``left early`` if its block ends before its rows. It does not see errors of closing after the rows.
     """
 
     def __init__(
@@ -126,12 +126,12 @@ _LOGGING = {
 
 
 class TimeoutMiddleware:
-    """Cancels what takes longer than ``seconds``, closes its unit of work and raises `TimeoutError`.
+    """Cancels commands and queries after ``seconds``, closes their unit of work and raises `TimeoutError`.
 
-    A stream has that time from its opening to its last row. It expires while a row is awaited, or when the next one is
-    asked for; what the block does with the rows is not cancelled.
+    For a stream, the time runs from its opening to its last row. The timeout takes effect while a row is awaited or
+    when the next one is requested; code in the block is not cancelled.
 
-    It wraps every command and query; ``@app.command(timeout=...)`` is the same for one handler.
+    It wraps every command and query. For a single handler, use ``@app.command(timeout=...)``.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Options: the rule for each, so that a wrong one is rejected at the call that sets it, with its name and value.
+"""Rules for options: a call with a wrong option is rejected, with the name and the value of the option.
 
 Plugins use the same rules for their own options.
 """

@@ -1,8 +1,7 @@
-"""Metrics of brokered events for Prometheus. Install it with ``uv add "diator[prometheus]"``.
+"""Metrics of brokered events for Prometheus. Install with ``uv add "diator[prometheus]"``.
 
-``diator run --health`` records and serves them at ``/metrics`` by itself. A process that has a worker of its own, such
-as a web application, passes ``Diator(..., hooks=[PrometheusMetrics()])``, and serves the registry as
-``prometheus_client`` says.
+``diator run --health`` records them and serves them at ``/metrics``. In a process with its own worker, such as a web
+application, pass ``Diator(..., hooks=[PrometheusMetrics()])``, and serve the registry with ``prometheus_client``.
 """
 
 from collections.abc import Generator, Iterable
@@ -37,9 +36,10 @@ class _ByLabels(dict[tuple[str | None, ...], _Metric], Generic[_Metric]):
 
 
 class PrometheusMetrics(Hooks):
-    """Counts and measures what happens to brokered events, in ``registry``, the global one unless given.
+    """Counts and measures brokered events, in ``registry`` (the global one by default).
 
-    The labels are subscription, type (the wire name of the event) and topic: as many as the app has, and never ids.
+    The labels are subscription, type (the wire name of the event) and topic. Their number depends only on the app,
+    because ids are never labels.
     """
 
     needs_context = False
@@ -86,9 +86,9 @@ class PrometheusMetrics(Hooks):
         self._publish_errors = Counter("diator_publish_errors", "Attempts to publish that failed.", registry=registry)
 
     def start_at_zero(self, subscription: str, types: Iterable[str]) -> None:
-        """Show a subscription before anything happens, so that the first dead letter is an increase.
+        """Export the counters of a subscription as 0, so that its first dead letter is an increase.
 
-        ``types`` are the wire names of its events. ``diator run`` does it by itself.
+        ``types`` are the wire names of its events. ``diator run`` does this automatically.
         """
         self._in_flight[subscription,]  # to look up a child is to show it
         self._lease_losses[subscription,]
@@ -99,14 +99,14 @@ class PrometheusMetrics(Hooks):
 
     @contextmanager
     def publishing(self, details: Publishing, /) -> Generator[None]:
-        """Count what is published."""
+        """Count published events."""
         for message in details.messages:
             self._published[message.topic,].inc()
         with self._publish_errors.count_exceptions(BaseException):
             yield
 
     def handling(self, details: Handling, /) -> AbstractContextManager[object] | None:
-        """Count what runs in a worker."""
+        """Count running handlers."""
         if details.delivery is None:
             return None
         return self._in_flight[details.context.subscription,].track_inprogress()

@@ -1,4 +1,4 @@
-"""How often, and after what delays, a message is tried again."""
+"""The number of attempts for a message, and the delays between them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from diator.options import SECONDS, Rule, is_count, is_iterable, is_number, requ
 
 @dataclass(frozen=True, slots=True, init=False)
 class Retry:
-    """A policy for brokered events: ``Retry(attempts=5, delay=1.0, never=(ValidationError,))``.
+    """A retry policy for brokered events: ``Retry(attempts=5, delay=1.0, never=(ValidationError,))``.
 
-    The app's policy is ``Diator(..., retry=Retry(...))``; a handler may have its own::
+    Set the policy of the app with ``Diator(..., retry=Retry(...))``; a handler may have its own::
 
-        @app.on_event(retry=Retry(attempts=3, delay=10.0))  # again after about 10 s and 20 s
+        @app.on_event(retry=Retry(attempts=3, delay=10.0))  # retries after about 10 s and 20 s
         async def send_welcome(event: UserJoined, mailer: Mailer) -> None: ...
 
-    After the last attempt, and after an error that is never retried, the message becomes a dead letter. A handler may
-    also raise `RetryLater` to name the delay, or `Reject` to dead-letter the message at once.
+    After the last attempt, or an error that is never retried, the message becomes a dead letter. A handler can also
+    raise `RetryLater` to set the delay, or `Reject` to dead-letter the message immediately.
 
     Args:
-        attempts: How often a handler is tried at most, the first attempt included.
+        attempts: The maximum number of attempts, including the first.
         delay: Seconds before the first retry.
-        factor: How many times as long each later retry waits.
-        max_delay: The longest delay in seconds.
-        jitter: The share by which each delay is shortened or lengthened at random, so that messages that failed
-            together are not all retried at the same moment.
-        never: Classes of errors that are not retried, also inside an `ExceptionGroup`.
+        factor: The factor by which each delay is longer than the one before.
+        max_delay: The maximum delay in seconds.
+        jitter: The share by which each delay is randomly shortened or lengthened, so that messages that failed together
+            are not all retried at the same time.
+        never: Classes of errors that are not retried, even inside an `ExceptionGroup`.
 
     Raises `ConfigurationError` for numbers out of range.
     """
@@ -61,11 +61,11 @@ class Retry:
 
     @property
     def longest(self) -> float:
-        """The longest delay that this policy can ask for, in seconds."""
+        """The longest delay of this policy, in seconds."""
         return 0.0 if self.attempts < 2 else min(self.max_delay, self._before_jitter(self.attempts - 1) * self._most)
 
     def delay_after(self, attempt: int, asked: float | None = None) -> float:
-        """The seconds to wait after an attempt, counted from 1, has failed; ``asked`` are those of a `RetryLater`."""
+        """Return the seconds to wait after a failed attempt, from 1; ``asked`` is the delay of a `RetryLater`."""
         if asked is not None:
             return asked
         from random import uniform  # noqa: PLC0415 - slow to import, and needed after a failure only

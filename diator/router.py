@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Router(NamedOtherwise, Decorators):
-    """Holds registrations. An app is a router; others are included in it with ``app.include(router)``."""
+    """Contains registrations. An app is a router; include others in it with ``app.include(router)``."""
 
     def __init__(self) -> None:
         self._registry = Registry()
@@ -37,17 +37,18 @@ class Router(NamedOtherwise, Decorators):
     def add_command(
         self, handler: Any, message: Any = None, /, *, timeout: float | None = None, thread: bool = False
     ) -> None:
-        """Register the one handler of a command.
+        """Register the handler of a command.
 
-        ``handler`` is a function (sync or async), a class with ``handle``, or a bound method; its first parameter is
-        the command, the others are its dependencies. ``message`` says which command it takes where its hint does not.
-        After ``timeout`` seconds its unit of work is cancelled and `TimeoutError` raised. A sync handler blocks the
-        event loop, unless ``thread`` is true; a thread that has begun can't be stopped, and is waited for.
+        ``handler`` is a function (sync or async), a class with ``handle``, or a bound method. Its first parameter is
+        the command, the others are its dependencies. Pass ``message`` if its type hint does not name the command. After
+        ``timeout`` seconds, the unit of work is cancelled and `TimeoutError` raised. A sync handler blocks the event
+        loop, unless ``thread`` is true. A thread cannot be stopped, so Diator waits for its end.
 
-        What is wrong with it, such as a duplicate, a hint that is no command or a wrong result, is told by
-        ``app.check()`` and at startup, with all other problems and the line of each.
+        ``app.check()`` and startup report mistakes in the handler, such as a duplicate, a hint that is not a command or
+        a wrong result, together with all other problems and the line of each.
 
-        Raises `ConfigurationError` for a wrong option, and once the app has been started or the router is included.
+        Raises `ConfigurationError` for an invalid option, and after the app has been started or the router has been
+        included.
         """
         # Any: handlers have signatures of their own, which the decorators check, and `Registry` reads.
         self._add(HandlerKind.COMMAND, handler, message, timeout, thread)
@@ -55,7 +56,7 @@ class Router(NamedOtherwise, Decorators):
     def add_query(
         self, handler: Any, message: Any = None, /, *, timeout: float | None = None, thread: bool = False
     ) -> None:
-        """Register the one handler of a query; an async generator is read with ``app.stream``. See `add_command`."""
+        """Register the handler of a query; read an async generator with ``app.stream``. See `add_command`."""
         self._add(HandlerKind.QUERY, handler, message, timeout, thread)
 
     def add_event_handler(
@@ -75,13 +76,18 @@ class Router(NamedOtherwise, Decorators):
     ) -> None:
         """Register a handler of an event, of a union of events, or of a base class of events. See `add_command`.
 
-        The rest is for notification and ECST events, which come over the broker: ``subscription`` names the handler's
-        own share of them (by default ``{app}.{handler}``; a rename strands what waits under the old name), ``retry``
-        says how often it is tried, ``concurrency`` how many messages it handles at a time in one worker, ``timeout``
-        how many seconds one may take, ``ordered=False`` gives up the order by key, and
-        ``delivery="at-most-once"`` accepts a broker that may lose messages. ``once`` says whether the inbox of the
-        app's store acknowledges a message that was handled before without running the handler; by default it does for
-        handlers whose dependencies use the session. What is not given is as the app says.
+        The other options are for notification and ECST events, which come from the broker. The defaults are those of
+        the app.
+
+        - ``subscription``: the name of the handler's subscription, ``{app}.{handler}`` by default. If you rename it,
+          waiting messages remain in the old one.
+        - ``retry``: the attempts of the handler, and the delays between them.
+        - ``concurrency``: messages that it handles at a time in one worker.
+        - ``timeout``: seconds that it may take for one message.
+        - ``ordered=False`` turns off the order by key.
+        - ``delivery="at-most-once"`` accepts a broker that may lose messages.
+        - ``once``: whether the inbox of the app's store acknowledges messages that were already handled, without
+          running the handler; by default, if its dependencies use the session.
         """
         consuming = SubscriptionOptions(subscription, retry, concurrency, timeout, ordered, delivery, once)
         self._add(HandlerKind.EVENT, handler, event, timeout, thread, consuming)
@@ -91,7 +97,7 @@ class Router(NamedOtherwise, Decorators):
     @overload
     def middleware(self, /, *, inside: bool = False) -> Callable[[T], T]: ...
     def middleware(self, middleware: Any = None, /, *, inside: bool = False, **options: object) -> Any:
-        """Register a middleware: an async callable around the messages that its first hint names.
+        """Register a middleware: an async callable around the messages selected by the hint of its first parameter.
 
         For example::
 
@@ -100,9 +106,9 @@ class Router(NamedOtherwise, Decorators):
                 with timer():
                     return await call_next(message)
 
-        It wraps the handlers that run inside, and the middlewares registered later. See `add_middleware`.
+        It wraps handlers, and the middlewares that are registered later. See `add_middleware`.
 
-        With ``inside=True`` it runs inside the unit of work, where it may use dependencies as a handler does.
+        With ``inside=True`` it runs inside the unit of work, and may have the same dependencies as a handler.
         """
         # Any: the overloads say what is returned. Other options are unknown ones.
         ensure_known_options(self, "middleware", options)
@@ -112,13 +118,13 @@ class Router(NamedOtherwise, Decorators):
         return middleware
 
     def add_middleware(self, middleware: Any, /, *, inside: bool = False) -> None:
-        """Register an async callable that takes a message and what to call next, around those registered later.
+        """Register an async callable with a message and ``call_next`` as parameters. It wraps those registered later.
 
-        The hint of its first parameter says which messages it wraps. It runs outside the unit of work, where it sees
-        the scope close, may call ``call_next`` again, and may ask for singletons of the container and values of the
-        sender. With ``inside=True`` it runs inside, where it may ask for everything that a handler may, and calls
+        The type hint of its first parameter selects the messages that it wraps. It runs outside the unit of work, where
+        it sees the scope close, may call ``call_next`` again, and may depend on singletons of the container and values
+        of the sender. With ``inside=True`` it runs inside, may have the same dependencies as a handler, and calls
         ``call_next`` once. Around domain events, a middleware wraps each call of a handler, inside the unit of work of
-        the command, and calls ``call_next`` once either way.
+        the command, and calls ``call_next`` once in both cases.
         """
         # Any: middlewares have parameters of their own, which `Registry` reads.
         frame = caller()
@@ -128,12 +134,14 @@ class Router(NamedOtherwise, Decorators):
         )
 
     def include(self, router: "Router", /, *, prefix: str = "") -> None:
-        """Take in everything that a router holds, at this place in the order. It takes nothing more afterwards.
+        """Include all registrations of a router, at this place in the order.
 
-        A router may be included in several apps, and once in each. ``prefix`` goes before the names of its
+        The router accepts no more registrations afterwards.
+
+        Several apps may include the same router, but each only once. ``prefix`` is added to the names of its
         subscriptions: ``app.include(router, prefix="billing.")``.
 
-        Raises `ConfigurationError` where the router is included already, or is no router.
+        Raises `ConfigurationError` if the router is already included, or is not a router.
         """
         location = location_in_frame(caller())
         require("include", {"prefix": _PREFIX}, {"prefix": prefix})
@@ -145,7 +153,7 @@ class Router(NamedOtherwise, Decorators):
         self._registry.include(router._registry, location, prefix)
 
     def publishes(self, *events: type[Event]) -> None:
-        """Declare the events that are published with ``app.publish``, from outside any handler."""
+        """Declare the events that are published with ``app.publish``, outside handlers."""
         location = location_in_frame(caller())
         self._registry.ensure_open("`publishes`", location)
         for event in events:
@@ -157,9 +165,9 @@ class Router(NamedOtherwise, Decorators):
             self._registry.published_as.setdefault(event, location)
 
     def provides(self, *hints: Any) -> None:
-        """Declare what senders bring with ``app.using(provide={User: user})``, so that handlers may ask for it.
+        """Declare values that senders provide with ``app.using(provide={User: user})``, for handlers to depend on.
 
-        ``Annotated[User, Named("actor")]`` works as it does in a handler, and so does a marker of the app's container.
+        ``Annotated[User, Named("actor")]`` works as in a handler, and so does a marker of the app's container.
         """
         # Any: a hint is any typing form, which no type can name before PEP 747 (TypeForm).
         location = location_in_frame(caller())
@@ -171,7 +179,7 @@ class Router(NamedOtherwise, Decorators):
     def requests(self) -> RequestMap:
         """The handler of each command and query.
 
-        Raises `ConfigurationError` while something is wrong with a handler, or a hint can't be resolved.
+        Raises `ConfigurationError` if a handler has a mistake, or a hint cannot be resolved.
         """
         self._settle()
         return RequestMap(dict(self._registry.requests))  # type: ignore[arg-type]  # only requests are claimed there
@@ -180,7 +188,7 @@ class Router(NamedOtherwise, Decorators):
     def events(self) -> EventMap:
         """The handlers of each event, in the order of registration.
 
-        Raises `ConfigurationError` while something is wrong with a handler, or a hint can't be resolved.
+        Raises `ConfigurationError` if a handler has a mistake, or a hint cannot be resolved.
         """
         self._settle()
         handlers = (one for one in self._registry.handlers if one.kind is HandlerKind.EVENT)

@@ -1,4 +1,4 @@
-"""Senders: what ``app.using(...)`` gives, with values, headers and a correlation id for what is sent through it."""
+"""Senders: created by ``app.using(...)``, with values, headers and a correlation id for their messages."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -25,7 +25,7 @@ BrokeredEvent = NotificationEvent | ECSTEvent
 
 
 class Sender:
-    """Sends with values, headers and a correlation id; made by ``app.using(...)``."""
+    """Sends messages with values, headers and a correlation id; created by ``app.using(...)``."""
 
     __slots__ = ("_correlation_id", "_headers", "_provided", "_running")
 
@@ -43,7 +43,7 @@ class Sender:
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
-        """Do what ``app.send`` does."""
+        """Send a command or a query, as ``app.send`` does."""
         plan = self._running().plan_of(request)
         result: Coroutine[Any, Any, R] = plan.bind(self._provided, self._headers, self._correlation_id)(request)
         return result
@@ -56,7 +56,7 @@ class Sender:
     def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, str | None]: ...
     @marked
     def publish(self, *events: Event, after: "float | timedelta | None" = None) -> Coroutine[Any, Any, Any]:
-        """Do what ``app.publish`` does."""
+        """Publish events, as ``app.publish`` does."""
         require("app.publish", {"after": DELAY}, {"after": after})
         plan = self._running().plan_of_events(events)
         for event in events:
@@ -66,7 +66,7 @@ class Sender:
         return result
 
     def stream(self, query: Query[R], /) -> Stream[R]:
-        """Do what ``app.stream`` does."""
+        """Read the rows of a query, as ``app.stream`` does."""
         dispatch = self._running()
         plan = dispatch.stream_of(query)
         plan.ensure_provided(self._provided, query, streams=True)
@@ -81,7 +81,7 @@ def create_sender(
     headers: Mapping[str, str] | None,
     correlation_id: str | None,
 ) -> Sender:
-    """Make a sender for an app, of which ``app`` is the name in errors; see ``Diator.using``."""
+    """Create a sender for an app; ``app`` is its name in errors. See ``Diator.using``."""
     # Any: callers may be unchecked.
     if not isinstance(provide, (Mapping, type(None))):
         text = f"app.using got provide={provide!r}; expected a mapping"

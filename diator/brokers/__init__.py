@@ -1,7 +1,7 @@
-"""Brokers: the port that plugins implement (`port`), what travels (`envelope`), and how a plugin is found (`find`).
+"""Brokers: the port that plugins implement (`port`), the wire format (`envelope`), and how a plugin is found (`find`).
 
-`refusals` is what follows from a broker's capabilities, `letters` reads all dead letters, `memory` keeps messages in
-this process.
+`refusals` derives errors from the capabilities of a broker, `letters` reads all dead letters, `memory` is the broker in
+memory.
 """
 
 from diator._shielding import shielded

@@ -1,7 +1,7 @@
-"""Addresses of brokers: what all of them have in common, so that each plugin rejects the same mistakes.
+"""Addresses of brokers: their common rules, so that each plugin rejects the same mistakes.
 
-No error shows what may be a part of a password: an address that is read otherwise than it was meant, such as one whose
-password has a ``#`` in it, has parts of that anywhere.
+Errors never show parts that may belong to a password. If an address is not read as it was meant, for example because
+its password contains a ``#``, parts of the password may be anywhere.
 """
 
 import re
@@ -18,17 +18,17 @@ _ENCODE = "a user or password with / # ? @ or : is percent-encoded, such as %23 
 
 # Any: what is read is of the type that the option has.
 Parse = Callable[[str], Any]
-"""Reads a setting, or raises `ValueError`."""
+"""Parses a setting, or raises `ValueError`."""
 
 
 class Address(NamedTuple):
-    """An address, taken apart."""
+    """A parsed address."""
 
     parts: SplitResult
     settings: Mapping[str, Any]
     """The settings of the broker, parsed."""
     rest: Mapping[str, str]
-    """Settings that the broker does not know and passes on to a library."""
+    """Settings that the broker does not know, for a library."""
 
     def error(self, what: str, expected: str) -> ConfigurationError:
         """Return the error for an invalid address. Its text does not show the address."""
@@ -41,10 +41,10 @@ def bad_address(text: str, expected: str) -> ConfigurationError:
 
 
 def read_address(url: str, settings: Mapping[str, Parse], example: str, *, leave_rest: bool = False) -> Address:
-    """Take an address apart, and read the settings in its query. ``example`` is how one is written.
+    """Parse an address and the settings in its query. ``example`` is a valid address for errors.
 
-    Raises `ConfigurationError` for white space, for a setting that is unknown, given twice or of a wrong form, for a
-    fragment, for a port that is none, and for an ``@`` where none can be.
+    Raises `ConfigurationError` for white space, an unknown, repeated or invalid setting, a fragment, an invalid port,
+    and an unexpected ``@``.
     """
     write = f"write {example}"
     if not is_readable(url) or any(letter.isspace() for letter in url):
@@ -105,26 +105,26 @@ def _named(name: str) -> str:
 
 
 def a_number(text: str) -> float:
-    """Read a number: digits, maybe with a point and an exponent."""
+    """Parse a number: digits, optionally with a point and an exponent."""
     if not _NUMBER.fullmatch(text):
         raise ValueError("not a number")
     return float(text)
 
 
 def a_whole_number(text: str) -> int:
-    """Read a whole number."""
+    """Parse a whole number."""
     if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
         raise ValueError("not a whole number")
     return int(text)
 
 
 def a_flag(text: str) -> bool:
-    """Read ``true`` or ``false``."""
+    """Parse ``true`` or ``false``."""
     if text.lower() not in ("true", "false"):
         raise ValueError("not true or false")
     return text.lower() == "true"
 
 
 def or_none(read: Parse) -> Parse:
-    """Return a parser that accepts ``none`` too."""
+    """Return a parser that also accepts ``none``."""
     return lambda text: None if text.lower() == "none" else read(text)

@@ -1,10 +1,10 @@
-"""The envelope: one event as it travels, which is a CloudEvent.
+"""The envelope: one event in its wire format, which is a CloudEvent.
 
 The attributes are those of CloudEvents 1.0 (https://github.com/cloudevents/spec, cloudevents/spec.md), of its
 extensions for partitioning and distributed tracing, and five of Diator's own, whose names begin with ``diator``. A
-broker that has headers of its own carries an event in *binary mode*: attributes as headers, the data as the body. One
-that has none carries it in *structured mode*: one JSON document (cloudevents/formats/json-format.md). `parse_envelope`
-takes both, and all that the format allows: Diator's own form in one call of msgspec, others attribute by attribute.
+broker with its own headers uses *binary mode*: attributes as headers, the data as the body. A broker without headers
+uses *structured mode*: one JSON document (cloudevents/formats/json-format.md). `parse_envelope` reads both, and all
+that the format allows: Diator's own form in one call of msgspec, others attribute by attribute.
 """
 
 import base64
@@ -35,13 +35,13 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     specversion: Literal["1.0"]
     id: _Text
-    """Identifies the event; the same each time that it is published, so that duplicates can be told."""
+    """Identifies the event; the same each time it is published, so that duplicates can be detected."""
     source: _Text
     """The app that published it."""
     type: _Text
     """The wire name of its class."""
     time: _Moment | None = None
-    """When it was published; as in RFC 3339 on the wire."""
+    """When it was published; in the format of RFC 3339 on the wire."""
     datacontenttype: str = JSON
     partitionkey: str | None = None
     """Events of one key are delivered in order."""
@@ -51,16 +51,16 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     diatorkind: str | None = None
     """``notification`` or ``ecst``."""
     diatorversion: int = 1
-    """The version of the contract that the data follows."""
+    """The version of the contract for the data."""
     diatorcorrelation: str | None = None
     diatorcausation: str | None = None
     diatorheaders: str | None = None
-    """What the sender attached with ``app.using(headers=...)``, as a JSON object: names of attributes are narrower."""
+    """The headers of ``app.using(headers=...)`` as a JSON object, because names of attributes are more restricted."""
     data: msgspec.Raw = _ABSENT
 
     @property
     def has_json(self) -> bool:
-        """Whether the data says that it is JSON; ``application/vnd.meetings+json; charset=utf-8`` does too."""
+        """Whether its content type says that the data is JSON, such as ``application/vnd.meetings+json``."""
         media_type = self.datacontenttype.partition(";")[0].strip().lower()
         return media_type in (JSON, "text/json") or media_type.endswith("+json")
 
@@ -75,7 +75,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class OutgoingMessage:
-    """One event on its way to a topic."""
+    """One event to publish to a topic."""
 
     __slots__ = ("_stored", "_structured", "due", "envelope", "topic")
 
@@ -83,15 +83,15 @@ class OutgoingMessage:
         self.topic = topic
         self.envelope = envelope
         self.due = due
-        """The time from which it may be delivered; ``None`` for immediately."""
+        """The time after which it may be delivered; ``None`` for immediately."""
         self._structured: bytes | None = None
         self._stored = False
 
     @classmethod
     def from_bytes(cls, topic: str, structured: bytes, *, due: datetime | None = None) -> "OutgoingMessage":
-        """Return the message that `structured` was taken from; it is published as these bytes are.
+        """Return the message of these `structured` bytes; it is published with the same bytes.
 
-        Attributes that this version does not know are kept, in binary mode too. Raises `UnreadableMessageError`.
+        It keeps attributes that this version does not know, in binary mode too. Raises `UnreadableMessageError`.
         """
         message = cls(topic, parse_envelope({}, structured), due=due)
         message._structured, message._stored = structured, True
@@ -120,7 +120,7 @@ class OutgoingMessage:
         return bytes(self.envelope.data)
 
     def attributes(self) -> dict[str, str]:
-        """The headers in binary mode, by the plain names of the attributes, without those that are not set."""
+        """The headers in binary mode, with the plain names of the attributes, without those that are not set."""
         found = ((name, getattr(self.envelope, name)) for name in ATTRIBUTES)
         others = _others_in(self._structured) if self._stored and self._structured is not None else {}
         return others | {
@@ -134,9 +134,9 @@ class OutgoingMessage:
 
 
 def parse_envelope(headers: Mapping[str, str], body: bytes) -> Envelope:
-    """Read an event off the wire: in binary mode where a header ``specversion`` says so, else in structured mode.
+    """Parse an event: in binary mode if there is a header ``specversion``, otherwise in structured mode.
 
-    Raises `UnreadableMessageError` for what is no CloudEvent. Its data may be of any kind; see `Envelope.has_json`.
+    Raises `UnreadableMessageError` if it is not a CloudEvent. Its data may be of any kind; see `Envelope.has_json`.
     """
     try:
         return _from_headers(headers, body) if "specversion" in headers else _from_document(body)

@@ -1,7 +1,7 @@
 """How the plugin for a broker is found: by the scheme of its address.
 
-A plugin registers an entry point in the group ``diator.brokers``. Its name is a scheme (``redis``), its object is
-called with the whole address and returns a `Broker`. Only the plugin that is needed gets imported.
+A plugin registers an entry point in the group ``diator.brokers``. Its name is a scheme (``redis``); its object is
+called with the whole address and returns a `Broker`. Only the plugin that is needed is imported.
 """
 
 import re
@@ -53,9 +53,9 @@ _PLAIN = re.compile(r"[\w.:/+\[\]-]*")
 
 
 def find_broker(given: object) -> Broker:
-    """Give the port for what the user passed: a plugin's object as it is, or an address.
+    """Return the port for the user's broker: an object of a plugin unchanged, or the broker of an address.
 
-    Raises `ConfigurationError` where no installed plugin serves the scheme, or what it makes is no `Broker`.
+    Raises `ConfigurationError` if no installed plugin serves the scheme, or if the plugin does not return a `Broker`.
     """
     if isinstance(given, type):
         text = f"broker={given!r} is a class; expected an object"

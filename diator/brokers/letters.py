@@ -8,7 +8,7 @@ from diator.brokers.port import DeadLetter, KeepsDeadLetters, Subscription
 async def dead_letters_of(
     broker: KeepsDeadLetters, subscription: Subscription, *, page: int = 100
 ) -> AsyncGenerator[DeadLetter, None]:
-    """Read all dead letters of a subscription, oldest first, ``page`` at a time. Others may replay and purge meanwhile.
+    """Read all dead letters of a subscription, oldest first, ``page`` at a time, even during replays and purges.
 
     Raises `~diator.BrokerError`.
     """

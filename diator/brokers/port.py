@@ -1,53 +1,54 @@
 """The port of message brokers: what a plugin implements.
 
-Events are published to a **topic**. A **subscription** is one handler's own, durable share of the events on its topics.
+Events are published to a **topic**. Each handler has its own durable **subscription** to its topics.
 
 *Publishing.* ``publish`` stores all messages, those of one key in the order given, in every subscription that their
-topic has by then; a topic without one drops them. If it can't, it raises `~diator.NotPublishedError`, which says what
-became of each message. If a queue is full, it waits for room, at most ``timeout`` seconds; with ``wait_for_room=False``
-it never waits, since the room may depend on its caller. Calls may overlap. The engine shields them from cancellation,
-and cancels a call that exceeds its timeout.
+topic has at that time; a topic without one drops them. If this fails, it raises `~diator.NotPublishedError` with the
+outcome of each message. If a queue is full, it waits for room for at most ``timeout`` seconds; with
+``wait_for_room=False`` it never waits, because the room may depend on its caller. Calls may overlap. The engine shields
+them from cancellation, and cancels a call that exceeds its timeout.
 
 *Receiving.* The receivers of one subscription, in any number of processes, compete for its messages. ``receive(limit)``
 waits for messages and returns at most ``limit`` deliveries. One task at a time calls it, and may be cancelled at any
-moment: what was taken is returned by the next call, or released. Everything on the wire is delivered: a message that
-the broker can't read has `Delivery.read_error`.
+moment: messages already received are returned by the next call, or released. Every message on the wire is delivered: if
+the broker cannot read one, it sets `Delivery.read_error`.
 
-*Settling.* `ACK` removes a delivery. `RetryAfter` delivers it again after a delay, with one more failure, to this
-subscription only. `MoveToDeadLetters` makes it a dead letter, in one step that no crash can split. `RELEASE` returns it
-at once and counts nothing. One call of ``settle`` takes many, in order, and may overlap with ``receive``. It may be
-repeated after an error or a cancel: what was settled stays settled, and may be reported as lost. It returns the
-deliveries whose lease was lost, and changes nothing of them. An outcome that can't be recorded raises a permanent error
-and leaves its delivery as it was, to be settled by a later call.
+*Settling.* `ACK` removes a delivery. `RetryAfter` redelivers it after a delay, with one more failure, to this
+subscription only. `MoveToDeadLetters` makes it a dead letter, in one step that a crash cannot split. `RELEASE` returns
+it immediately and counts nothing. One call of ``settle`` takes many outcomes, in order, and may overlap with
+``receive``. It may be repeated after an error or a cancellation: settled deliveries stay settled, and may be reported
+as lost. It returns the deliveries whose lease was lost, and does not change these. If an outcome cannot be recorded, it
+raises a permanent error and leaves the delivery unchanged, to be settled by a later call.
 
-*Counts.* ``failures`` counts the `RetryAfter` of a message, ``deliveries`` how often it was delivered and not released.
-``deliveries`` may be higher by what was on its way when a receiver or a connection ended.
+*Counts.* ``failures`` counts the `RetryAfter` outcomes of a message, ``deliveries`` its deliveries that were not
+released. ``deliveries`` may be too high by messages in flight when a receiver or a connection ended.
 
-*Leases.* A delivery belongs to its receiver for ``lease`` seconds from its delivery or last renewal; ``None``: as long
-as the receiver is connected. Then it is delivered again, with a higher delivery count, even if its process was killed.
-An expired lease that no other receiver has acquired may still be settled and renewed, or be lost: both are right.
+*Leases.* A delivery belongs to its receiver for ``lease`` seconds from its delivery or last renewal; with ``None``, for
+as long as the receiver is connected. Then it is redelivered with a higher delivery count, even if its process was
+killed. An expired lease that no other receiver has acquired may still be settled and renewed, or be lost: both are
+correct.
 
-*Order.* In an ordered subscription one receiver at a time has the messages of a key, and loses their leases together.
-Those of one topic are delivered in order. A message to be retried comes back before the later ones of its key, which
-wait in their places; no other key waits with them. Messages without a key have no order.
+*Order.* In an ordered subscription, one receiver at a time holds the messages of a key, and loses their leases
+together. Messages of one topic are delivered in order. A message to be retried is redelivered before the later ones of
+its key, which wait in their places; other keys do not wait. Messages without a key have no order.
 
-*Dead letters* (`KeepsDeadLetters`) belong to a subscription; one that does not exist has none. A replay delivers one
-again to its subscription only, as new, with no failures, behind all that wait. While it waits, what is published later
-may come before it, also of its key.
+*Dead letters* (`KeepsDeadLetters`) belong to a subscription; one that does not exist has none. A replay delivers a dead
+letter again to its subscription only, as new, with no failures, behind all waiting messages. While it waits, messages
+published later may overtake it, even those of its key.
 
-*Removing* (`ManagesSubscriptions`). A subscription outlives the handler that it was made for. One without receivers can
-be removed with all that it holds; a receiver that is still open may fail, or create it again. Brokers with another
-prefix or namespace are other brokers: nothing of theirs is found or removed.
+*Removing* (`ManagesSubscriptions`). A subscription outlives its handler. One without receivers can be removed with all
+its messages; a receiver that is still open may fail, or create it again. Brokers with another prefix or namespace are
+other brokers: none of their subscriptions are found or removed.
 
 *Errors* of the driver become `~diator.BrokerError`, raised ``from`` the original, or `~diator.BrokerUnavailableError`
-if trying again later can help. Any other error counts as a fault of the plugin, and as permanent.
+if retrying later can help. Any other error counts as a bug in the plugin, and as permanent.
 
-*Life.* Unsupported subscriptions are rejected at startup by what `capabilities` lacks, without a call. ``connect`` and
-``aclose`` are called once, however many apps of the process share the broker. A second call in a row changes nothing.
-After ``connect`` has raised `~diator.BrokerUnavailableError`, as after any outage, each later call connects by itself;
-after any other error the engine calls ``aclose``. After ``aclose`` the broker can be opened again, in any event loop.
-``apply`` creates what is missing and changes nothing that exists. ``aclose`` of the broker closes its receivers; a
-receiver that is closed releases what it has not settled, and its pending ``receive`` returns nothing.
+*Lifecycle.* Subscriptions that need a missing capability are rejected at startup, without a call. ``connect`` and
+``aclose`` are called once, however many apps of the process share the broker; a repeated call does nothing. After
+``connect`` has raised `~diator.BrokerUnavailableError`, as after any outage, each later call connects by itself; after
+any other error the engine calls ``aclose``. After ``aclose`` the broker can be opened again, in any event loop.
+``apply`` creates what is missing and changes nothing that exists. ``aclose`` of the broker closes its receivers. A
+closed receiver releases unsettled messages, and its pending ``receive`` returns nothing.
 """
 
 import enum
@@ -60,50 +61,50 @@ from diator.brokers.envelope import OutgoingMessage
 
 
 class BrokerCapability(enum.Flag):
-    """What a broker keeps its promises on. Read when the app starts, and by the suites in ``diator_conformance``."""
+    """The capabilities of a broker. Read at startup, and by the suites in ``diator_conformance``."""
 
     DURABLE = enum.auto()
-    """What is stored survives the end of the processes that use the broker."""
+    """Stored messages survive the end of the processes that use the broker."""
     ACKNOWLEDGED = enum.auto()
-    """A message stays until it is settled: at least once. Without it: at most once, and nothing below but GROUPS.
+    """A message remains until it is settled: at least once. Without it, only CONSUMER_GROUPS matters.
 
-    Without it, and without DEAD_LETTERS, the app rejects subscriptions that are not `at_most_once`.
+    Without it, or without DEAD_LETTERS, the app rejects subscriptions that are not `at_most_once`.
     """
     CONSUMER_GROUPS = enum.auto()
-    """The workers of one subscription share its messages."""
+    """The workers of one subscription compete for its messages."""
     DELAYED_RETRY = enum.auto()
     """`RetryAfter` waits for its delay. Without it, the app rejects a `max_delay`, unless at most once."""
     DEAD_LETTERS = enum.auto()
-    """`MoveToDeadLetters` keeps a message, to be listed, replayed and purged; see `KeepsDeadLetters`."""
+    """`MoveToDeadLetters` stores a message, to be listed, replayed and purged; see `KeepsDeadLetters`."""
     ORDER_BY_KEY = enum.auto()
-    """Order by key, across workers. Without it, the app rejects what is `ordered`."""
+    """Order by key, across workers. Without it, the app rejects `ordered` subscriptions."""
     DUPLICATE_DETECTION = enum.auto()
-    """A message whose id was published to the topic not long ago is dropped."""
+    """The broker drops a message whose id was recently published to the topic."""
     BACKPRESSURE = enum.auto()
-    """A full queue makes publishing wait, so that memory does not grow."""
+    """Publishing waits while a queue is full, so that memory does not grow."""
     SCHEDULES = enum.auto()
     """A message is delivered when it is `due`, not before; without it, publishing with a delay is rejected."""
 
 
 class Topic(NamedTuple):
-    """Where events are published to."""
+    """The destination of published events."""
 
     name: str
     keyed: bool
-    """Whether the events on it, as far as this app knows them, are ordered by a key."""
+    """Whether its events, as far as this app knows them, are ordered by a key."""
     types: tuple[str, ...]
-    """The wire names, aliases included, of what this app publishes to it or handles from it."""
+    """The wire names, including aliases, of the events that this app publishes to it or handles from it."""
 
 
 class Subscription(NamedTuple):
-    """One handler's share of the events on its topics."""
+    """The subscription of one handler to its topics."""
 
     name: str
     topics: tuple[Topic, ...]
     ordered: bool = False
     """Whether messages of one key are delivered in order, one at a time."""
     at_most_once: bool = False
-    """Whether the handler accepts that messages get lost."""
+    """Whether the handler accepts that messages may be lost."""
     max_delay: float = 0.0
     """The longest delay of a retry, in seconds."""
     max_deliveries: int = 5
@@ -111,7 +112,7 @@ class Subscription(NamedTuple):
 
 
 class Delivery:
-    """One message as it is delivered, not yet read."""
+    """One delivered message, not yet read."""
 
     __slots__ = ("body", "deliveries", "failures", "headers", "key", "read_error", "receipt", "topic")
 
@@ -131,20 +132,20 @@ class Delivery:
         self.body = body
         """The data in binary mode, the whole event in structured mode; see `diator.brokers.envelope`."""
         self.headers: Mapping[str, str] = headers or {}
-        """The broker's own headers; in binary mode the attributes, by their plain names."""
+        """The broker's own headers; in binary mode the attributes, with their plain names."""
         self.key = key
-        """The key that it is ordered by, if the broker knows it; else the engine reads it from the message."""
+        """The key that orders it, if the broker knows it; otherwise the engine reads it from the message."""
         self.failures = failures
-        """How many failures were recorded for it in this subscription (`RetryAfter`)."""
+        """The number of failures recorded for it in this subscription (`RetryAfter`)."""
         self.deliveries = deliveries
-        """How often it was delivered, this time included; what was released does not count.
+        """The number of its deliveries, including this one, without those that were released.
 
-        It may be higher by what was on its way when a receiver or a connection ended.
+        It may be too high by messages in flight when a receiver or a connection ended.
         """
         self.read_error = read_error
-        """What the broker could not make sense of; the engine dead-letters it with this reason."""
+        """Why the broker could not read it; the engine dead-letters it with this reason."""
         self.receipt = receipt
-        """What the broker knows it by. ``Any``: it is the broker's own."""
+        """How the broker identifies this delivery. ``Any``: only the broker reads it."""
 
     def __repr__(self) -> str:
         return f"<Delivery from {self.topic}, {self.failures} failures, {self.deliveries} deliveries>"
@@ -152,7 +153,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """It is done."""
+    """The message was handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +162,21 @@ class Release:
 
 
 class RetryAfter(NamedTuple):
-    """It failed; deliver it again after ``delay`` seconds."""
+    """The handler failed; redeliver the message after ``delay`` seconds."""
 
     delay: float
 
 
 class MoveToDeadLetters(NamedTuple):
-    """It can't be handled; keep it as a dead letter."""
+    """The message cannot be handled; store it as a dead letter."""
 
     reason: str
-    """``exhausted``, ``rejected``, ``undecodable``, ``delivered`` too often, and what else a person should know."""
+    """``exhausted``, ``rejected``, ``undecodable``, ``delivered`` too often, and details for people."""
     error: str | None = None
     """The exception, as ``module.Class: text``."""
     traceback: str | None = None
     attempts: int = 0
-    """How often a handler was tried."""
+    """The number of attempts of its handler."""
 
 
 ACK = Ack()
@@ -185,7 +186,7 @@ Settlement = tuple[Delivery, Outcome]
 
 
 class DeadLetter(NamedTuple):
-    """A message that could not be handled, with everything that is known of it."""
+    """A message that could not be handled, with everything that is known about it."""
 
     id: str
     """Identifies the dead letter within its subscription."""
@@ -201,41 +202,41 @@ class DeadLetter(NamedTuple):
 
 
 class SubscriptionStatus(NamedTuple):
-    """How a subscription stands at the broker."""
+    """The status of a subscription at the broker."""
 
     name: str
     exists: bool
     backlog: int | None = None
-    """Messages not yet settled, if the broker can tell."""
+    """The number of unsettled messages, if the broker knows it."""
     dead_letters: int | None = None
     missing: tuple[str, ...] = ()
     """What ``apply`` would create, by the broker's own names."""
     oldest: float | None = None
-    """The age of the oldest message that is not settled, in seconds, if the broker knows it."""
+    """The age of the oldest unsettled message in seconds, if the broker knows it."""
 
 
 class ValidationIssue(NamedTuple):
-    """What a broker can't keep."""
+    """Something that the broker does not support, such as a name."""
 
     text: str
     fix: str
     subscription: str | None = None
-    """Whose, if it concerns one."""
+    """The name of the subscription, if the issue is about one."""
 
 
 class Receiver(Protocol):
     """One worker's access to one subscription."""
 
     async def receive(self, limit: int, /) -> Sequence[Delivery]:
-        """Wait for messages, and give at most ``limit`` of them. Raises `~diator.BrokerError`."""
+        """Wait for messages, and return at most ``limit`` of them. Raises `~diator.BrokerError`."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
-        """Settle many, in order; give those whose lease was lost. Raises `~diator.BrokerError`."""
+        """Settle many, in order; return those whose lease was lost. Raises `~diator.BrokerError`."""
         ...
 
     async def renew(self, deliveries: Sequence[Delivery], /) -> Collection[Delivery]:
-        """Renew leases; give those that were lost already. Raises `~diator.BrokerError`."""
+        """Renew leases; return those that were already lost. Raises `~diator.BrokerError`."""
         ...
 
     async def aclose(self) -> None:
@@ -245,11 +246,11 @@ class Receiver(Protocol):
 
 @runtime_checkable
 class Broker(Protocol):
-    """A plugin: one way to reach one broker. The module's docstring is its contract."""
+    """A plugin for one broker. The docstring of the module is its contract."""
 
     @property
     def capabilities(self) -> BrokerCapability:
-        """What this broker can do. Fixed for its life."""
+        """The capabilities of this broker. They never change."""
         ...
 
     @property
@@ -264,16 +265,16 @@ class Broker(Protocol):
 
     @property
     def lease(self) -> float | None:
-        """For how many seconds a delivery is its receiver's own. The engine renews at a third of it."""
+        """The seconds for which a delivery belongs to its receiver. The engine renews leases after a third of it."""
         ...
 
     @property
     def max_message_bytes(self) -> int | None:
-        """The limit of a message's size (`OutgoingMessage.structured`) in bytes, if any; checked before commits."""
+        """The maximum size of `OutgoingMessage.structured` in bytes, if there is one; checked before commits."""
         ...
 
     async def connect(self) -> None:
-        """Open. Raises `~diator.BrokerUnavailableError`, and `~diator.BrokerError` for what is permanent."""
+        """Open. Raises `~diator.BrokerUnavailableError`, or `~diator.BrokerError` for permanent errors."""
         ...
 
     async def aclose(self) -> None:
@@ -283,15 +284,15 @@ class Broker(Protocol):
     async def publish(
         self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
     ) -> None:
-        """Store messages. Raises `~diator.NotPublishedError`, from the `~diator.BrokerError` that stood in the way."""
+        """Store messages. Raises `~diator.NotPublishedError` from the `~diator.BrokerError` that prevented it."""
         ...
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
-        """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
+        """Create what is missing, and return the names of what was created. Raises `~diator.BrokerError`."""
         ...
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Tell how subscriptions stand, without changing anything. Raises `~diator.BrokerError`."""
+        """Return the status of subscriptions, without changing anything. Raises `~diator.BrokerError`."""
         ...
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
@@ -301,51 +302,52 @@ class Broker(Protocol):
 
 @runtime_checkable
 class KeepsDeadLetters(Protocol):
-    """Optional: a broker with `BrokerCapability.DEAD_LETTERS`. `SubscriptionStatus.dead_letters` has their number."""
+    """Optional: a broker with `BrokerCapability.DEAD_LETTERS`. `SubscriptionStatus.dead_letters` is their number."""
 
     async def dead_letters(
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:
         """Return the next page: at most ``limit`` dead letters, oldest first; an empty page is the end.
 
-        ``after`` is the id of the last one of the page before, which may be gone by now. Raises `~diator.BrokerError`.
+        ``after`` is the id of the last one on the previous page, which may no longer exist. Raises
+        `~diator.BrokerError`.
         """
         ...
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Deliver dead letters again; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        """Deliver dead letters again; return the ids of those that still existed. Raises `~diator.BrokerError`."""
         ...
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        """Delete dead letters; return the ids of those that still existed. Raises `~diator.BrokerError`."""
         ...
 
 
 @runtime_checkable
 class ManagesSubscriptions(Protocol):
-    """Optional: a broker that can list its subscriptions, and remove one that no app needs."""
+    """Optional: a broker that can list its subscriptions, and remove those that no app needs."""
 
     async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Return the status of every subscription at the broker except these. Raises `~diator.BrokerError`.
 
-        The names are those that `remove_subscription` accepts. What only other programs use is not a subscription.
+        The names are those that `remove_subscription` accepts. Queues of other programs are not subscriptions.
         """
         ...
 
     async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+        """Delete a subscription with its messages and dead letters; return false if it does not exist.
 
-        Its topics and their other subscriptions stay. Raises `~diator.BrokerError`.
+        Its topics and their other subscriptions remain. Raises `~diator.BrokerError`.
         """
         ...
 
 
 @runtime_checkable
 class Validates(Protocol):
-    """Optional: a broker with rules of its own, such as for names. What `capabilities` lacks is refused without it."""
+    """Optional: a broker with its own rules, for example for names. Missing capabilities are checked without it."""
 
     def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
-        """Find what breaks a rule in these subscriptions, and in the topics that are published to. No network."""
+        """Return a `ValidationIssue` for each rule that these subscriptions and published topics break. No network."""
         ...
 
 

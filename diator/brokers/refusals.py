@@ -1,4 +1,4 @@
-"""Refusals that follow from the capabilities of a broker, so that no plugin needs to write them."""
+"""Errors that follow from the capabilities of a broker, so that plugins don't need to write them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ _OTHER = "use a broker that can, such as redis://"
 def refusals_of(
     broker: Broker, subscriptions: Sequence[Subscription], topics: Sequence[Topic]
 ) -> Iterator[ValidationIssue]:
-    """Find what a broker does not support of these subscriptions, and of the topics that are published to."""
+    """Return what the broker does not support of these subscriptions and published topics."""
     for one in subscriptions:
         yield from _unsupported(broker, one)
     if isinstance(broker, Validates):

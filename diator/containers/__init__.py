@@ -1,7 +1,7 @@
-"""Containers: the port that plugins implement (`port`), how a plugin is found (`find`), and what helps to write one.
+"""Containers: the port that plugins implement (`port`), how a plugin is found (`find`), and helpers for plugins.
 
-`graph` walks what a library would build, `closing` has the rule by which resources close, `keys` writes a key as one
-hint, `factories` tells what can be known of a factory without running it.
+`graph` walks the dependency graph of a library, `closing` contains the rule for closing resources, `keys` converts keys
+to hints, and `factories` inspects factories without running them.
 """
 
 from diator._keys import Key

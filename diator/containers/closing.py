@@ -1,4 +1,4 @@
-"""Closing: how everything that a container has opened is closed, even if some of it fails."""
+"""How all resources of a container are closed, even if some of them fail."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, MutableSequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -22,13 +22,13 @@ class _NothingToClose(Coroutine[Any, Any, None]):
         raise kind if value is None else value
 
     def close(self) -> None:
-        """Have nothing to do."""
+        """Do nothing."""
 
 
 NOTHING_TO_CLOSE: Coroutine[Any, Any, None] = _NothingToClose()
-"""What ``__aexit__`` of a scope may return, instead of being a coroutine function, if it has nothing to close.
+"""A value that ``__aexit__`` of a scope may return if there is nothing to close, instead of being a coroutine function.
 
-For plugins: Diator then neither awaits it nor shields it from cancellation, which takes as long as building three
+For plugins: Diator then neither awaits it nor shields it from cancellation, which would take as long as building three
 objects.
 """
 
@@ -38,13 +38,13 @@ async def close_in_reverse(
     close: Callable[[T, BaseException | None], Awaitable[object]],
     error: BaseException | None,
 ) -> None:
-    """Close resources, the last one opened first, and empty the list. For plugins.
+    """Close resources in reverse order of opening, and empty the list. For plugins.
 
-    Each is closed with the error that failed the unit of work or, where there is none, with the first one of closing:
-    so none commits after a failure, also where a resource swallows the error. All are closed, even if one of them
-    raises.
+    Each is closed with the error that failed the unit of work or, without one, the first error of closing, so that none
+    commits after a failure, even if a resource suppresses the error. All are closed, even if one of them raises an
+    error.
 
-    Raises the first error of closing, with the others among its causes; a cancellation comes before other errors.
+    Raises the first error of closing, with the others among its causes; a cancellation takes precedence.
     """
     failures: list[BaseException] = []
     try:
@@ -70,9 +70,9 @@ def _raise_together(failures: list[BaseException]) -> None:
 
 
 class ResourceStack:
-    """The open resources of a scope. Like an `contextlib.AsyncExitStack`, but it closes by `close_in_reverse`.
+    """The open resources of a scope. Like `contextlib.AsyncExitStack`, but it closes with `close_in_reverse`.
 
-    With that one, a resource that swallows the error hides it from those opened before, which then commit.
+    In an exit stack, a resource that suppresses the error hides it from those opened earlier, which then commit.
     """
 
     __slots__ = ("exits",)
@@ -106,16 +106,16 @@ async def _leave(opened: tuple[Callable[..., Any], bool], error: BaseException |
 
 
 def exit_arguments(error: BaseException | None) -> tuple[Any, Any, Any]:
-    """Return what ``__exit__`` takes for an error, or for none. For plugins: the class of an error may hide these."""
+    """Return the arguments of ``__exit__`` for an error, or for none. For plugins: the error's class may hide them."""
     return (None, None, None) if error is None else (type(error), error, _TRACEBACK.__get__(error))
 
 
 def add_cause(error: BaseException, closing: BaseException) -> None:
-    """Put an error of closing at the end of what has led to an error.
+    """Add an error of closing at the end of the causes of an error.
 
-    At the end, since the causes and contexts that an error has already are what its reader looks for first. What would
-    lead from there back to the error is cut: who follows a circle, as tools that print errors do, never ends. From a
-    group that holds the error, as a task group makes of one that passes it, the others are taken.
+    It goes to the end because readers first look for the existing causes and contexts. References from there back to
+    the error are cut, because tools that print errors would follow the cycle forever. From a group that contains the
+    error, as a task group raises, the other members are added.
     """
     chain: dict[int, BaseException] = {}
     last = error

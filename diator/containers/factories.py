@@ -1,4 +1,4 @@
-"""What can be told of a factory without running it. For plugins."""
+"""Inspect a factory without running it. For plugins."""
 
 import contextlib
 import dis
@@ -16,10 +16,10 @@ _GIVES = frozenset({"RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE"})
 
 
 def is_placeholder(factory: object) -> bool:
-    """Tell whether a factory does nothing but raise `~diator.NotProvidedError`, without running it.
+    """Return whether a factory does nothing but raise `~diator.NotProvidedError`, without running it.
 
-    For libraries that want a factory for each value that senders bring with ``app.using(provide=...)``: where no sender
-    is, such as in a worker, there is no provider.
+    For libraries that require a factory for each value of ``app.using(provide=...)``: without a sender, such as in a
+    worker, the value has no provider.
     """
     code = getattr(factory, "__code__", None)
     if code is None or NotProvidedError.__name__ not in code.co_names:
@@ -28,7 +28,7 @@ def is_placeholder(factory: object) -> bool:
 
 
 def unfinished(factory: Any) -> str | None:
-    """Name what a call returns, if more must be done with it: a coroutine, generator or context manager."""
+    """Return the kind of a call's result if it must be processed: a coroutine, generator or context manager."""
     call = None if isinstance(factory, type) else getattr(factory, "__call__", None)  # noqa: B004 - the method itself
     for called in (factory, call):
         if inspect.isasyncgenfunction(called):
@@ -41,17 +41,17 @@ def unfinished(factory: Any) -> str | None:
 
 
 def is_of(module: Any, factory: Any) -> bool:
-    """Tell whether a function's code is that of a module, under any name that a decorator has given it."""
+    """Return whether a function's code is from a module, even if a decorator has renamed it."""
     return getattr(factory, "__globals__", None) is vars(module)
 
 
 def is_abstract(factory: Any) -> bool:
-    """Tell whether it is a class that can't be instantiated, or a protocol."""
+    """Return whether it is a class that cannot be instantiated, or a protocol."""
     return isinstance(factory, type) and (inspect.isabstract(factory) or is_protocol(factory))
 
 
 def call_error(factory: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Exception | None:
-    """Return why a factory can't be called with these arguments, if it can't: `ValueError` if it does not tell."""
+    """Return why a factory cannot be called with these arguments, if so; `ValueError` if its signature is unknown."""
     try:
         inspect.signature(factory).bind(*args, **kwargs)
     except (TypeError, ValueError) as error:

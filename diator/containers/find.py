@@ -1,8 +1,8 @@
-"""How the plugin for a container is found: by the package that the container's class comes from.
+"""How the plugin for a container is found: by the package of the container's class.
 
-A plugin registers an entry point in the group ``diator.containers``. Its name is the import name of the library it
-serves (``punq``), its object is called with the native container and returns a `Container`. Only the plugin that is
-needed gets imported.
+A plugin registers an entry point in the group ``diator.containers``. Its name is the import name of the library
+(``punq``); its object is called with the native container and returns a `Container`. Only the plugin that is needed is
+imported.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ KNOWN = ("di", "dishka", "punq", "rodi", "svcs", "wireup")
 
 
 def find_container(given: object) -> Container:
-    """Give the port for what the user passed: a plugin's object as it is, a native container wrapped by its plugin.
+    """Return the port for the user's container: a plugin's object unchanged, or a native container in its plugin.
 
-    Raises `ConfigurationError` where no installed plugin serves the library, or the plugin is not a `Container`.
+    Raises `ConfigurationError` if no installed plugin serves the library, or if the plugin is not a `Container`.
     """
     if isinstance(given, type):
         raise ConfigurationError([_is_a_class(given)])

@@ -1,7 +1,7 @@
-"""The graph below keys: what a library would build for them, walked without building anything. For plugins.
+"""The dependency graph of a library, inspected without building anything. For plugins.
 
 A plugin describes what its library would use for a key as a `Provider`, and derives its container from
-`GraphContainer`. What is missing, circular, held too long or rejected below keys is then found here, by the same rules
+`GraphContainer`. This module then finds missing, circular, too long-lived and rejected dependencies, by the same rules
 for each library.
 """
 
@@ -29,73 +29,73 @@ _LEVELS: Mapping[Lifetime, int | None] = {Lifetime.TRANSIENT: None, Lifetime.SCO
 
 
 class Provider:
-    """What a library would use for a key. A plugin derives from it, sets what its library has, and yields the rest."""
+    """The provider that a library would use for a key. Plugins derive from it and override what they need."""
 
     factory: object | None = None
-    """The class or function whose line errors name."""
+    """The class or function whose location errors contain."""
     opaque = False
-    """Whether it asks the library for more while it runs, so that its needs are not known."""
+    """Whether it resolves more dependencies while it runs, so that its needs are unknown."""
     varies = False
-    """Whether its needs depend on what was looked up before."""
+    """Whether its needs depend on earlier lookups."""
     absent: Reason | None = None
-    """Why it has no value of its own, as a clause that follows "which", and the fix. A placeholder has none anyway."""
+    """Why it has no value of its own, as a clause that follows "which", and the fix. Placeholders never have one."""
     hides: Reason | None = None
-    """Why its own object would be used instead of a value that senders provide."""
+    """Why its own object would replace a value that senders provide."""
 
     def __init__(self, key: Key, lifetime: Lifetime, identity: Hashable = None) -> None:
         self.key = key
-        """The key that errors name."""
+        """The key in errors."""
         self.lifetime = lifetime
         self.identity = key if identity is None else identity
-        """Equal for lookups that lead to the same needs."""
+        """Equal for lookups with the same needs."""
         self.level = _LEVELS[lifetime]
-        """How far out it is kept: 0 is the unit of work. None: as long as the object that holds it."""
+        """The scope in which it is kept: 0 is the unit of work. None: for as long as the object that holds it."""
 
     def needs(self) -> "Iterable[Need]":
-        """Yield what the library would look up to build it."""
+        """Yield the lookups that the library would make to build it."""
         return ()
 
     def refusals(self) -> Iterable[Reason]:
-        """Yield why the library cannot honor the registration."""
+        """Yield why the library does not support the registration."""
         return ()
 
     def warnings(self) -> Iterable[Reason]:
-        """Yield what cannot be known before it runs, or is seldom meant."""
+        """Yield what cannot be known at startup, or is rarely intended."""
         return ()
 
 
 class Need(NamedTuple):
-    """A lookup: a key, and what the library would use for it."""
+    """A lookup: a key, and the provider that the library would use for it."""
 
     key: Key
     provider: Provider | None
     """None if the library has nothing."""
     default: str | None = None
-    """The parameter whose default is used then, if there is one."""
+    """The parameter whose default is used in that case, if there is one."""
 
 
 Find = Callable[[Key], Provider | None]
 
 
 class GraphContainer:
-    """What a container answers about keys, derived from the providers of its library."""
+    """A container that derives most of its members from the providers of its library."""
 
     capabilities = ~ContainerCapability(0)
 
     def qualifier(self, _metadata: tuple[object, ...], /) -> Hashable | None:
-        """Return None: the library has no marker of its own, and `diator.Named` is read by Diator."""
+        """Return None: the library has no marker of its own. Diator reads `diator.Named` itself."""
         return None
 
     def provider(self, key: Key, provided: Collection[Key] = (), /) -> Provider | None:
-        """Return what the library would use for a key, in scopes that are given values for the ``provided`` keys."""
+        """Return the provider that the library would use for a key, in scopes with values for the ``provided`` keys."""
         raise NotImplementedError
 
     def declare(self, _key: Key, /) -> str | None:
-        """Return how to declare a provided value, if factories can't get it otherwise."""
+        """Return how to declare a provided value, if factories cannot receive it otherwise."""
         return None
 
     def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether the library has a provider."""
+        """Return whether the library has a provider."""
         return self.provider(key) is not None
 
     def lifetime(self, key: Key, /) -> Lifetime:
@@ -104,16 +104,16 @@ class GraphContainer:
         return Lifetime.SCOPED if provider is None else provider.lifetime
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Return the factory of a key, whose line errors name."""
+        """Return the factory of a key, whose location errors contain."""
         provider = self.provider(key)
         return None if provider is None else provider.factory
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
-        """Find everything that would fail below these keys, without building anything."""
+        """Return everything that would fail for these keys, without building anything."""
         return check(keys, provided, lambda key: self.provider(key, provided), self.declare)
 
     def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
-        """Tell whether building these keys may build the object of ``target``; True if that can't be known."""
+        """Return whether building these keys may build the object of ``target``; True if unknown."""
         seen: set[Hashable] = set()
 
         def below(need: Need) -> bool:
@@ -133,7 +133,7 @@ class GraphContainer:
 def check(
     keys: Collection[Key], provided: Collection[Key], find: Find, declare: Callable[[Key], str | None]
 ) -> ValidationResult:
-    """Find everything that would fail below these keys, in scopes that are given values for the ``provided`` ones."""
+    """Return everything that would fail for these keys, in scopes with values for the ``provided`` keys."""
     walk = _Walk(provided, find, declare)
     walk.run(keys)
     return ValidationResult(list(walk.errors.values()), list(walk.warnings.values()))
@@ -244,7 +244,7 @@ def senders_provide(key: Key) -> str:
 
 
 def require(container: object, kind: type, fix: str) -> None:
-    """Raise `~diator.ConfigurationError` if this is not a container of the kind that a plugin serves."""
+    """Raise `~diator.ConfigurationError` if this is not a container of the plugin's library."""
     if not isinstance(container, kind):
         text = f"expected {kind.__module__.partition('.')[0]}.{kind.__name__}, got {container!r}"
         raise ConfigurationError([Problem("container-plugin", text, fix)])

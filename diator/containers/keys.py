@@ -1,4 +1,4 @@
-"""Keys and annotations: how a key is written as one hint. For plugins of libraries that take any hint for a key."""
+"""Keys and annotations: convert a key to one hint. For plugins of libraries whose keys can be any hint."""
 
 import functools
 from collections.abc import Callable, Hashable
@@ -18,7 +18,7 @@ def hint_of(key: Key) -> Any:
 def key_of(hint: Any, qualifier: Callable[[tuple[object, ...]], Hashable | None] = lambda _: None) -> Key:
     """Return the key of a hint: the reverse of `hint_of`, with the library's own ``qualifier`` if there is no `Named`.
 
-    An ``Annotated`` without either stays a hint of its own.
+    An ``Annotated`` hint with neither is unchanged.
     """
     if get_origin(hint) is not Annotated:
         return Key(hint)
@@ -30,6 +30,6 @@ def key_of(hint: Any, qualifier: Callable[[tuple[object, ...]], Hashable | None]
 def qualifier_in(
     metadata: tuple[object, ...], qualifier: Callable[[tuple[object, ...]], Hashable | None]
 ) -> Hashable | None:
-    """Return the qualifier that `Named` gives or, if there is none, the one that the library reads."""
+    """Return the qualifier from `Named` or, if there is none, the one that the library reads."""
     named = next((mark.name for mark in metadata if isinstance(mark, Named)), None)
     return named if named is not None or not metadata else qualifier(metadata)

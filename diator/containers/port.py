@@ -1,28 +1,28 @@
 """The port of dependency-injection containers: what a plugin implements, on one screen.
 
-Diator reads handlers itself and asks a container for **keys** only. Registration stays in the library's own API: a
-plugin wraps one configured, native container. The contract:
+Diator inspects handlers itself and asks a container only for **keys**. Users register services with the library's own
+API: a plugin wraps one configured, native container. The contract:
 
 *Startup.* ``can_resolve``, ``lifetime`` and ``validate`` run no user code and may be called before an event loop runs.
-``validate`` returns every problem. What the library cannot do but a registration needs is an
-`~diator.UnsupportedRegistrationError` among them: a plugin rejects it at startup and never misbehaves silently.
+``validate`` returns every problem. These include an `~diator.UnsupportedRegistrationError` for each registration that
+the library does not support: a plugin rejects it at startup and never misbehaves silently.
 
-*Scopes.* One scope for each unit of work; nested and overlapping scopes share singletons only. A scoped object is built
+*Scopes.* One scope for each unit of work; nested and overlapping scopes share only singletons. A scoped object is built
 once in its scope. Diator resolves one key at a time in a scope, so a scope needs no lock. Scopes overlap, so a
-singleton may need one. Without `ContainerCapability.SCOPED` all units share one scope, as long as the app runs.
+singleton may need one. Without `ContainerCapability.SCOPED`, all units share one scope, for as long as the app runs.
 
-*Resources* open when they are resolved and close in reverse order when the scope is left: after success, after an error
-(which they see, if the library can show it) and after a cancellation, when they may still await. If one fails to close,
-the others close regardless and the error is raised: `~diator.containers.close_in_reverse` is the rule.
+*Resources* open when they are resolved and close in reverse order when the scope closes: after success, after an error
+(which they see, if the library supports this) and after a cancellation, when they may still await. If one fails to
+close, the others close regardless and the error is raised: `~diator.containers.close_in_reverse` implements this.
 
-*Provided values* are what the scope returns for their keys; with `ContainerCapability.PROVIDED_VALUES` they reach
-factories too.
+*Provided values* are what the scope returns for their keys; with `ContainerCapability.PROVIDED_VALUES` factories
+receive them, too.
 
-*Errors.* Library errors become `~diator.ContainerError`, raised ``from`` the original. What a user's factory or
-constructor raises passes through unchanged.
+*Errors.* Errors of the library become `~diator.ContainerError`, raised ``from`` the original. Errors of a user's
+factory or constructor pass unchanged.
 
-*Closing.* ``aclose`` closes the singletons by the same rule and may be called more than once. With
-`ContainerCapability.REUSABLE` the container can be used again afterwards: singletons are built again, also in another
+*Closing.* ``aclose`` closes the singletons by the same rule and may be called repeatedly. With
+`ContainerCapability.REUSABLE`, the container can be used again afterwards: singletons are built again, even in another
 event loop.
 """
 
@@ -36,10 +36,10 @@ from diator.errors import ContainerError
 
 
 class Lifetime(enum.Enum):
-    """How long an object that the container gives is shared."""
+    """How long an object is shared."""
 
     TRANSIENT = "transient"
-    """A new object each time that it is asked for."""
+    """A new object for each request."""
     SCOPED = "scoped"
     """One object for each scope."""
     SINGLETON = "singleton"
@@ -47,20 +47,20 @@ class Lifetime(enum.Enum):
 
 
 class ContainerCapability(enum.Flag):
-    """What Diator must know of a container when the app starts."""
+    """The capabilities of a container, read at startup."""
 
     SCOPED = enum.auto()
     """One object for each scope. Without it, the app has one scope."""
     PROVIDED_VALUES = enum.auto()
-    """Values given to ``scope`` reach the container's own factories."""
+    """Values passed to ``scope`` reach the container's own factories."""
     DEEP_VALIDATION = enum.auto()
-    """``validate`` finds what is missing below the keys; without it, what it could not inspect is a warning."""
+    """``validate`` finds missing providers below the keys; without it, parts that it cannot inspect are warnings."""
     REUSABLE = enum.auto()
     """Usable again after ``aclose``."""
 
 
 class ValidationResult(NamedTuple):
-    """What ``validate`` found: errors, which stop the start, and warnings, which are logged.
+    """The result of ``validate``: errors, which prevent the app from starting, and warnings, which are logged.
 
     Report a warning for what startup cannot know, or what is rarely intended.
     """
@@ -70,20 +70,20 @@ class ValidationResult(NamedTuple):
 
 
 class Resolver(Protocol):
-    """A scope that is open."""
+    """An open scope."""
 
     def resolve(self, key: Key, /) -> Awaitable[Any]:
-        """Give the object for a key, building what it needs.
+        """Return the object for a key, and build its dependencies.
 
-        Raises `~diator.DependencyNotFoundError` where the container has no provider, `~diator.DependencyCycleError`
-        where what it needs needs itself, `~diator.ScopeClosedError` after the scope was left.
+        Raises `~diator.DependencyNotFoundError` if the container has no provider, `~diator.DependencyCycleError` if a
+        dependency needs itself, and `~diator.ScopeClosedError` after the scope was closed.
         """
         # Any: what a key gives has the type that its hint names (see Key.hint).
         ...
 
 
 class Scope(Protocol):
-    """Opens when it is entered, and closes everything that was opened in it when it is left."""
+    """Opens when it is entered, and closes its resources when it is exited."""
 
     def __aenter__(self) -> Awaitable[Resolver]: ...
 
@@ -94,35 +94,35 @@ class Scope(Protocol):
 
 @runtime_checkable
 class Container(Protocol):
-    """A plugin: wraps one configured container of one library. The module's docstring is its contract."""
+    """A plugin: wraps one configured container of one library. The docstring of the module is its contract."""
 
     @property
     def capabilities(self) -> ContainerCapability:
-        """What this container can do. Fixed for its life."""
+        """The capabilities of this container. They never change."""
         ...
 
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
-        """Read the library's own marker out of ``Annotated[T, *metadata]``; `Named` is read by Diator itself."""
+        """Read the library's own marker from ``Annotated[T, *metadata]``; Diator reads `Named` itself."""
         ...
 
     def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether the container has a provider for this key."""
+        """Return whether the container has a provider for this key."""
         ...
 
     def lifetime(self, key: Key, /) -> Lifetime:
-        """Tell how long the object of a key that ``can_resolve`` is shared."""
+        """Return how long the object of a key that ``can_resolve`` is shared."""
         ...
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
-        """Find all that would fail when these keys are resolved, in scopes that are given the ``provided`` keys."""
+        """Return all that would fail when these keys are resolved, in scopes with values for the ``provided`` keys."""
         ...
 
     def scope(self, provided: Mapping[Key, object], /) -> Scope:
-        """Make a scope; entering it opens it."""
+        """Create a scope; entering it opens it."""
         ...
 
     async def aclose(self) -> None:
-        """Close what outlived the scopes. Idempotent."""
+        """Close objects that outlive scopes. Idempotent."""
         ...
 
 
@@ -132,25 +132,25 @@ Immediate = Callable[[Any], Any]
 
 @runtime_checkable
 class ImmediateContainer(Container, Protocol):
-    """A container that can resolve some keys without awaiting. Optional, and read from those with `PROVIDED_VALUES`."""
+    """Optional: a container that can resolve some keys without awaiting. Read only with `PROVIDED_VALUES`."""
 
     def immediate(self, key: Key, /) -> Immediate | None:
-        """Return a function that does for this key what ``resolve`` does, without awaiting; None if there is none.
+        """Return a function that resolves this key like ``resolve``, but without awaiting; None if there is none.
 
         Called at startup, after ``validate``; it runs no user code. The function takes any open scope of this container
-        and raises what ``resolve`` raises. Its results are shared with those of ``resolve``.
+        and raises the same errors as ``resolve``. Both share their objects.
         """
         ...
 
 
 @runtime_checkable
 class InspectableContainer(Container, Protocol):
-    """A container that knows what is below its keys. Optional; neither method runs user code."""
+    """Optional: a container that knows the dependencies of its keys. The methods run no user code."""
 
     def factory_of(self, key: Key, /) -> object | None:
-        """Return the class or function that makes the object of a key: errors name its line."""
+        """Return the class or function that creates the object of a key: errors contain its location."""
         ...
 
     def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
-        """Tell whether building these keys may build the object of ``target``; True if that can't be known."""
+        """Return whether building these keys may build the object of ``target``; True if unknown."""
         ...

@@ -1,4 +1,4 @@
-"""Operations: what a person does at the subscriptions and the dead letters of an app, which need not run for that."""
+"""Operations on the subscriptions and dead letters of an app, which does not need to run."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Sequence
@@ -30,29 +30,29 @@ _MANY_ANSWERS = 12
 
 
 class OpenedDeadLetter(NamedTuple):
-    """A dead letter, opened."""
+    """A dead letter with its parsed envelope."""
 
     config: ConsumerConfig
-    """Whose it is."""
+    """The configuration of its subscription."""
     dead: DeadLetter
     envelope: Envelope | None
-    """None where it can't be read."""
+    """None if it cannot be read."""
 
 
 class DeadLetterFilter(NamedTuple):
-    """Which dead letters a person asks for: those that fit everything that is given here."""
+    """Selects dead letters: those that match all of these criteria."""
 
     ids: Collection[str] = ()
-    """Their own."""
+    """Ids of dead letters."""
     message_ids: Collection[str] = ()
-    """Those of the events in them."""
+    """Ids of their events."""
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
     error: str | None = None
-    """A part of the exception, as ``module.Class: text``, or of the reason; capitals do not matter."""
+    """A part of the exception, as ``module.Class: text``, or of the reason; ignores case."""
 
     def matches(self, letter: OpenedDeadLetter, now: datetime) -> bool:
-        """Tell whether a dead letter is one of them."""
+        """Return whether a dead letter matches."""
         age = now - letter.dead.dead_lettered_at
         return (
             (not self.ids or letter.dead.id in self.ids)
@@ -71,9 +71,9 @@ ALL = DeadLetterFilter()
 
 
 class Operations(AsyncOnly):
-    """The broker of one app, opened with ``async with``; ``timeout`` is what one answer of it may take, in seconds.
+    """The broker of one app, opened with ``async with``; ``timeout`` limits each of its answers, in seconds.
 
-    Raises `BrokerUnavailableError` if it is unavailable, and `BrokerError` for what it rejects.
+    Raises `BrokerUnavailableError` if it is unavailable, and `BrokerError` if it rejects a call.
     """
 
     _how = "async with app.operations() as operations"
@@ -82,7 +82,7 @@ class Operations(AsyncOnly):
         self, connection: Connection, configs: Sequence[ConsumerConfig], topics: Sequence[Topic], *, timeout: float
     ) -> None:
         self.configs = configs
-        """What the app handles."""
+        """The subscriptions of the app."""
         self._connection = connection
         self._broker = connection.broker
         self._topics = topics
@@ -111,23 +111,23 @@ class Operations(AsyncOnly):
         return [(one, of[one.name]) for one in self.configs]
 
     async def apply(self) -> Sequence[str]:
-        """Create the subscriptions and topics that are missing, and name what was created."""
+        """Create missing subscriptions and topics, and return the names of what was created."""
         subscriptions = [one.subscription for one in self.configs]
         return await self._in_time("apply", self._broker.apply(subscriptions, self._topics))
 
     async def other_subscriptions(self) -> Sequence[SubscriptionStatus]:
         """Return the status of every subscription at the broker that no handler of this app uses.
 
-        Handlers of other apps may use them. Raises `BrokerError` if the broker can't list them.
+        Handlers of other apps may use them. Raises `BrokerError` if the broker cannot list them.
         """
         used = [one.subscription for one in self.configs]
         return await self._in_time("other_subscriptions", self._manager.other_subscriptions(used), _MANY_ANSWERS)
 
     async def remove_subscription(self, name: str) -> bool:
-        """Delete a subscription, its messages and its dead letters; return false if the broker does not have it.
+        """Delete a subscription, its messages and its dead letters; return false if it does not exist.
 
-        Stop its workers before: one that still runs may create it again. Raises `ConfigurationError` if a handler of
-        this app uses it.
+        Stop its workers first, because a running worker may create it again. Raises `ConfigurationError` if a handler
+        of this app uses it.
         """
         for one in self.configs:
             if one.name == name:
@@ -139,7 +139,7 @@ class Operations(AsyncOnly):
     async def dead_letters(
         self, of: Iterable[ConsumerConfig] | None = None, wanted: DeadLetterFilter = ALL
     ) -> AsyncGenerator[OpenedDeadLetter, None]:
-        """Read dead letters, those of all subscriptions or ``of`` some, the oldest of each first."""
+        """Read dead letters of all subscriptions, or ``of`` some, oldest first in each."""
         keeper, now = self._keeper, datetime.now(timezone.utc)
         for one in self.configs if of is None else of:
             after: str | None = None
@@ -151,12 +151,12 @@ class Operations(AsyncOnly):
                         yield letter
 
     async def replay(self, letter: OpenedDeadLetter) -> bool:
-        """Have one delivered again, to its own subscription only; false where it is gone."""
+        """Deliver a dead letter again, to its own subscription only; return false if it no longer exists."""
         replayed = self._keeper.replay(letter.config.subscription, [letter.dead.id])
         return bool(await self._in_time("replay", replayed))
 
     async def purge(self, letter: OpenedDeadLetter) -> bool:
-        """Delete one permanently; false if it no longer exists."""
+        """Delete a dead letter permanently; return false if it no longer exists."""
         return bool(await self._in_time("purge", self._keeper.purge(letter.config.subscription, [letter.dead.id])))
 
     @property
@@ -188,9 +188,9 @@ class Operations(AsyncOnly):
 
 
 def select(configs: Sequence[ConsumerConfig], names: Collection[str]) -> Sequence[ConsumerConfig]:
-    """Give the handlers of these subscriptions, or all where none is named.
+    """Return the configurations of these subscriptions, or all if none is named.
 
-    Raises `ConfigurationError` for a name that is none of theirs, with those that are close.
+    Raises `ConfigurationError` for an unknown name, and suggests similar ones.
     """
     known = {one.name: one for one in configs}
     unknown = [name for name in names if name not in known]

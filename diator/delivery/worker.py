@@ -25,10 +25,10 @@ from diator.readiness import ReadinessCheck
 
 
 class Worker(AsyncOnly):
-    """Handles the brokered events of an app: ``async with app.worker()``. Made by ``app.worker(...)``.
+    """Handles the brokered events of an app: ``async with app.worker()``. Created by ``app.worker(...)``.
 
-    Entering creates the subscriptions that are missing and starts to receive; if the broker is unavailable it keeps
-    retrying. Leaving stops receiving, lets handlers finish within the grace time, and releases the other messages.
+    Entering it creates missing subscriptions and starts to receive; if the broker is unavailable, it keeps retrying.
+    Exiting stops receiving, lets handlers finish within the grace period, and releases all other messages.
     """
 
     _how = "async with app.worker()"
@@ -88,7 +88,7 @@ class Worker(AsyncOnly):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop, and wait until every message is handled or released. Cancelling this call ends the grace time."""
+        """Stop, and wait until every message is handled or released. Cancelling this call ends the grace period."""
         self.stop()
         try:
             await self.wait()
@@ -103,14 +103,14 @@ class Worker(AsyncOnly):
 
     @property
     def is_ready(self) -> bool:
-        """Whether every consumer is connected, and the broker is there."""
+        """Whether every consumer is connected, and the broker is available."""
         created = self._creation is not None and self._creation.is_done
         receives = created and all(c.is_receiving for c in self.consumers) and not self._outage.is_active
         return bool(receives and not self._relay_failures)
 
     @property
     def not_ready_reasons(self) -> list[str]:
-        """What keeps it from being ready, in words."""
+        """Why it is not ready, as texts."""
         why = "is paused" if self._pause is not None and self._pause.is_active else "receives no messages"
         idle = {consumer.name: [f"{consumer.name} {why}"] for consumer in self.consumers if not consumer.is_receiving}
         names = [ITSELF, *(consumer.name for consumer in self.consumers)]
@@ -123,7 +123,7 @@ class Worker(AsyncOnly):
         return [] if relay is None else relay.failures
 
     def stop(self) -> None:
-        """Take no more messages; running handlers have the grace time to finish."""
+        """Stop receiving; running handlers get the grace period to finish."""
         assert self._stopping is not None, "a worker is stopped after it was entered"
         if not self._stopping.is_set():
             self._until = asyncio.get_running_loop().time() + self._grace
@@ -139,7 +139,7 @@ class Worker(AsyncOnly):
         self._until = asyncio.get_running_loop().time()
 
     async def wait(self) -> None:
-        """Wait until the worker has stopped. A cancel ends the waiting, and leaves the worker alone."""
+        """Wait until the worker has stopped. Cancelling this call does not affect the worker."""
         if self._tasks:
             await asyncio.wait(self._tasks)  # unlike `gather`, it would not cancel them
             await asyncio.gather(*self._tasks)

@@ -1,4 +1,4 @@
-"""Who handles what: read-only views of the registrations, for the engine and for tools."""
+"""Read-only views of the registrations, for the engine and for tools."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -7,7 +7,7 @@ from diator.messages import Event, Request
 
 
 class RequestMap(Mapping[type[Request[object]], Registration]):
-    """The one handler of each command and query."""
+    """The handler of each command and query."""
 
     def __init__(self, handlers: Mapping[type[Request[object]], Registration]) -> None:
         self._handlers = handlers
@@ -26,9 +26,9 @@ class RequestMap(Mapping[type[Request[object]], Registration]):
 
 
 class EventMap(Mapping[type[Event], tuple[Registration, ...]]):
-    """The handlers of each event, in the order of their registration; those of a base class are included.
+    """The handlers of each event, in the order of registration, including those of its base classes.
 
-    Iterating gives the classes that handlers name; ``events[SomeEvent]`` works for subclasses of them too.
+    Iterating returns the classes that handlers name; ``events[SomeEvent]`` also works for their subclasses.
     """
 
     def __init__(self, handlers: Iterable[tuple[Registration, tuple[type[Event], ...]]]) -> None:

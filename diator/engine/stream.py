@@ -20,7 +20,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Rows(Generic[R_co]):
-    """The rows that a streaming query gives, one at a time."""
+    """The rows of a streaming query, one at a time."""
 
     __slots__ = ("_context", "_open", "_source", "_unit")
 
@@ -47,7 +47,7 @@ class Rows(Generic[R_co]):
                 raise
 
     async def aclose(self) -> None:
-        """Take no more rows."""
+        """Stop reading rows."""
         self._open = False
         with _In(self._context):
             await close_rows(self._source)
@@ -89,7 +89,7 @@ _OPEN_FIRST = """a stream was {what}; its rows are read inside a block, which is
 
 
 class Stream(AsyncOnly, Generic[R_co]):
-    """One reading of a streaming query: ``async with app.stream(query) as rows``."""
+    """A running streaming query: ``async with app.stream(query) as rows``."""
 
     _how = "async with app.stream(query) as rows"
 

@@ -1,6 +1,6 @@
-"""Stores: outbox and inbox in the user's own database. ``port.py`` is what a plugin implements.
+"""Stores: outbox and inbox in the user's own database. Plugins implement ``port.py``.
 
-The relay, which publishes what is stored, is part of `diator.delivery`.
+The relay, which publishes stored events, is part of `diator.delivery`.
 """
 
 from diator.stores.port import (

@@ -1,30 +1,29 @@
-"""The port of stores: the outbox and the inbox of an app, in the database that its handlers write to.
+"""The port of stores: the outbox and the inbox of an app, in the database of its handlers.
 
 *In a unit of work.* The core resolves ``session`` in the unit's own scope and passes it to ``join`` before inner
-middlewares and the handler run. What the `Transaction` does happens through that session, so it commits or rolls back
-with the handler's data. ``record_handled`` comes first, ``write`` last; then ``complete`` allows the commit, which the
-store never makes itself. Until ``complete``, and again after ``fail``, a commit raises `~diator.EarlyCommitError` in
-the line that commits, where the unit owns its session. Savepoints pass, and so does a rollback: what follows it in the
-same unit is part of the same `Transaction`. One whose unit has ended is never used again.
+middlewares and the handler run. The `Transaction` works through that session, so it commits or rolls back with the
+handler's data. ``record_handled`` comes first, ``write`` last; then ``complete`` allows the commit, which the store
+itself never makes. Before ``complete``, and after ``fail``, a commit raises `~diator.EarlyCommitError` at the line that
+commits, if the unit owns its session. Savepoints are allowed, and so is a rollback: later statements of the same unit
+belong to the same `Transaction`. A `Transaction` is never used after its unit has ended.
 
 *Partitions.* Each message belongs to the partition that ``partition_of`` computes from its key, or from its id if it
 has none. A row becomes visible when its transaction commits. ``read`` returns rows of a partition in the order in which
-they were written; a unit that writes after another has committed has its rows behind that one's. A row with a ``due``
-time is not read before ``promote`` has found it due, and then takes its place behind the rows that are there.
+they were written; if a unit writes after another has committed, its rows come later. A row with a ``due`` time is not
+read until ``promote`` finds it due; it then takes its place behind the existing rows.
 
-*Leases.* Relays in any number of processes share the partitions. ``lease`` gives a relay its share, renews what it
-holds, and returns all that it holds, each with a token that grows whenever the partition changes hands. ``read``,
-``promote``, ``delete`` and ``reject`` act only on partitions whose token is still current, and do nothing for others:
-a relay that was frozen changes nothing of its successor's. Relays of the lowest ``rank`` share the partitions; others
-hold what is left if those are gone. The database's clock counts, not the relays'.
+*Leases.* Relays in any number of processes share the partitions. ``lease`` gives a relay its share, renews its leases,
+and returns all partitions that it holds, each with a token that grows whenever the partition changes its holder.
+``read``, ``promote``, ``delete`` and ``reject`` only affect partitions whose token is still current, so a relay that
+was frozen cannot interfere with its successor. Relays of the lowest ``rank`` share the partitions; others hold the rest
+if those no longer run. The database's clock counts, not the relays'.
 
-*Wake-ups* (optional for a store: `WakesRelays`) only save time. The relay polls as well, and nothing depends on them.
+*Wake-ups* (optional: `WakesRelays`) only save time. The relay also polls, and nothing depends on them.
 
 *Errors* of the driver become `~diator.StoreError`, raised ``from`` the original, or `~diator.StoreUnavailableError` if
-trying again later can help. In a unit of work the driver's own errors reach the caller unchanged, as those of the
-handler's statements do; but where ``record_handled`` can't connect or run now, it raises
-`~diator.StoreUnavailableError`, and the message waits. Any other error counts as a fault of the store, and as
-permanent.
+retrying later can help. In a unit of work, the driver's own errors reach the caller unchanged, like those of the
+handler's statements. The exception is ``record_handled``: if it cannot connect or run now, it raises
+`~diator.StoreUnavailableError`, and the message waits. Any other error counts as a bug in the store, and as permanent.
 """
 
 import zlib
@@ -39,12 +38,12 @@ from diator.containers.port import Container
 
 
 def partition_of(message: "OutgoingMessage | StoredMessage | OutboxDeadLetter", partitions: int) -> int:
-    """Return the partition of a message, from 0: by its key, or by its id if it has none. The same in each process."""
+    """Return the partition of a message, from 0: by its key, or its id if it has none. Equal in all processes."""
     return zlib.crc32((message.key or message.id).encode()) % partitions
 
 
 class StoredMessage(NamedTuple):
-    """A row of the outbox, as a relay reads it."""
+    """A row of the outbox, as read by a relay."""
 
     partition: int
     position: int
@@ -59,7 +58,7 @@ class StoredMessage(NamedTuple):
 
 
 class OutboxDeadLetter(NamedTuple):
-    """A message that the broker rejects for what it is."""
+    """A message that the broker rejects permanently."""
 
     id: str
     """The id of the message."""
@@ -72,21 +71,21 @@ class OutboxDeadLetter(NamedTuple):
 
 
 class PartitionStatus(NamedTuple):
-    """How one partition stands."""
+    """The status of one partition."""
 
     partition: int
     holder: str | None
-    """The relay that holds its lease, if one does."""
+    """The relay that holds its lease, if there is one."""
     waiting: int
     """Rows that are ready."""
 
 
 class StoreStatus(NamedTuple):
-    """How the outbox and the inbox stand."""
+    """The status of the outbox and the inbox."""
 
     partitions: Sequence[PartitionStatus]
     oldest: float | None
-    """The age of the oldest row that is ready, in seconds; ``None`` if none waits."""
+    """The age of the oldest row that is ready, in seconds; ``None`` if there is none."""
     delayed: int
     """Rows that are not due yet."""
     dead_letters: int
@@ -95,7 +94,7 @@ class StoreStatus(NamedTuple):
 
 
 class Transaction(Protocol):
-    """The part that the store plays in the transaction of one unit of work."""
+    """The store's part in the transaction of one unit of work."""
 
     @property
     def committed(self) -> bool:
@@ -104,41 +103,41 @@ class Transaction(Protocol):
 
     @property
     def rolled_back(self) -> bool:
-        """Whether the root transaction was rolled back since ``join``, and with it what was recorded until then."""
+        """Whether the root transaction was rolled back since ``join``, including earlier records."""
         ...
 
     async def record_handled(self, subscription: str, message_id: str, /) -> bool:
-        """Record that a subscription handles a message; false if that is recorded already. Waits for one under way."""
+        """Record that a subscription handles a message; false if it is already recorded. Waits for a concurrent one."""
         ...
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
         """Write rows to the outbox, in order, in one statement.
 
-        Called without any if the store ``is_blocking``: what the session itself writes at its commit, it writes here,
-        where waiting for a lock does not stop the event loop.
+        If the store ``is_blocking``, it is also called without rows: it then writes what the session would write at its
+        commit, because waiting for a lock here does not block the event loop.
         """
         ...
 
     async def cancel(self, message_id: str, /) -> bool:
-        """Delete a delayed message; false if it is not there, since it was published or never existed."""
+        """Delete a delayed message; false if it was already published or never existed."""
         ...
 
     def complete(self) -> None:
-        """Allow the commit. Called also where nothing was written; not if the unit has failed."""
+        """Allow the commit. Called even if nothing was written, but not if the unit has failed."""
         ...
 
     def fail(self) -> None:
-        """Forbid the commit: the unit has failed, maybe after ``complete``, and a middleware may go on without it."""
+        """Forbid the commit: the unit has failed, maybe after ``complete``, and a middleware may continue."""
         ...
 
 
 @runtime_checkable
 class Store(Protocol):
-    """A plugin: outbox and inbox in one database. The module's docstring is its contract."""
+    """A plugin: outbox and inbox in one database. The docstring of the module is its contract."""
 
     @property
     def session(self) -> Any:
-        """What handlers ask the container for, such as ``AsyncSession``: a key, as a parameter's hint is one.
+        """The type of the session that handlers use, such as ``AsyncSession``, as in a type hint.
 
         ``Any``: hints have no common type.
         """
@@ -151,60 +150,60 @@ class Store(Protocol):
 
     @property
     def is_blocking(self) -> bool:
-        """Whether statements of the session block the thread in which they run: handlers need ``thread=True`` then."""
+        """Whether statements of the session block their thread: handlers then need ``thread=True``."""
         ...
 
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
-        """Find what can't work, such as an engine in AUTOCOMMIT mode. No I/O, and no factory runs.
+        """Return what cannot work, such as an engine in AUTOCOMMIT mode. No I/O, and no factory runs.
 
-        The core itself reports a session that the container does not know, or does not keep for one scope.
+        The core itself reports a session that is not registered in the container, or is not scoped.
         """
         ...
 
     async def open(self, app: str, container: Container, /) -> None:
-        """Connect, and check the tables. Called when the app starts. Raises `~diator.StoreError`.
+        """Connect, and check the tables. Called at startup. Raises `~diator.StoreError`.
 
-        Tables that are missing, of another version, of another app or with other partitions: a permanent error that
-        says what to do. After `~diator.StoreUnavailableError` each later call connects by itself.
+        If tables are missing, or are of another version, of another app or with other partitions, this is a permanent
+        error that says what to do. After `~diator.StoreUnavailableError`, each later call connects by itself.
         """
         ...
 
     async def aclose(self) -> None:
-        """Close what ``open`` has opened. Idempotent; the store can be opened again, in any event loop."""
+        """Close everything that ``open`` opened. Idempotent; the store can be opened again, in any event loop."""
         ...
 
     def join(self, session: Any, /, *, own: bool) -> Transaction:
-        """Take part in the transaction of a unit of work, without I/O.
+        """Join the transaction of a unit of work, without I/O.
 
-        ``own`` is false if the sender brought the session, and so makes the commit. ``Any``: see `session`.
+        ``own`` is false if the sender provided the session, and so makes the commit. ``Any``: see `session`.
         """
         ...
 
     def is_temporary(self, error: BaseException, /) -> bool:
-        """Tell whether an error means that trying again later can help: the database is away, or its pool used up.
+        """Return whether retrying later can help: the database is unavailable, or its pool is exhausted.
 
-        Asked about errors of code that provides the session, which may connect at once.
+        Called for errors of code that provides the session, which may connect immediately.
         """
         ...
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
-        """Write rows in a transaction of its own. Raises `~diator.StoreError`."""
+        """Write rows in a separate transaction. Raises `~diator.StoreError`."""
         ...
 
     async def cancel(self, message_id: str, /) -> bool:
-        """Delete a delayed message in a transaction of its own, as `Transaction.cancel` does."""
+        """Delete a delayed message in a separate transaction, as `Transaction.cancel` does."""
         ...
 
     async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
-        """Take or renew a relay's share; return the token of each partition that it holds now."""
+        """Acquire or renew a relay's share; return the token of each partition that it now holds."""
         ...
 
     async def release(self, relay: str, /) -> None:
-        """Give up what a relay holds."""
+        """Release all leases of a relay."""
         ...
 
     async def promote(self, held: Mapping[int, int], /) -> float | None:
-        """Make rows that are due ready, in the order of their times; return the seconds until the next one is."""
+        """Make due rows ready, in the order of their times; return the seconds until the next one is due."""
         ...
 
     async def read(
@@ -212,13 +211,13 @@ class Store(Protocol):
     ) -> Sequence[StoredMessage]:
         """Return at most ``limit`` rows that are ready, those of each partition in order.
 
-        ``without`` are topics and keys that wait for a row before them; their rows are left out, and take no room. A
-        key of ``None`` stands for the rows of the topic that have no key.
+        ``without`` contains topics and keys that wait for an earlier row; their rows are omitted, and don't count. A
+        key of ``None`` means the rows of the topic without a key.
         """
         ...
 
     async def delete(self, held: Mapping[int, int], rows: Sequence[StoredMessage], /) -> int:
-        """Delete rows that were published; return how many were still there, in partitions that are still held."""
+        """Delete published rows; return how many still existed, in partitions that are still held."""
         ...
 
     async def reject(self, held: Mapping[int, int], row: StoredMessage, error: str, /) -> None:
@@ -226,7 +225,7 @@ class Store(Protocol):
         ...
 
     async def expire(self, limit: int, /) -> int:
-        """Delete at most ``limit`` rows of the inbox that are older than is kept; return how many there were."""
+        """Delete at most ``limit`` expired rows of the inbox; return how many there were."""
         ...
 
 
@@ -235,7 +234,7 @@ class WakesRelays(Protocol):
     """Optional: a store whose database can notify other processes."""
 
     async def notify(self, partitions: Collection[int], /) -> None:
-        """Tell all relays that these partitions have new rows."""
+        """Notify all relays that these partitions have new rows."""
         ...
 
     def listen(self, heard: Callable[[Collection[int]], None], /) -> AbstractAsyncContextManager[object]:
@@ -248,28 +247,27 @@ class WakesRelays(Protocol):
 
 @runtime_checkable
 class OperatesStore(Protocol):
-    """Optional: what ``diator outbox`` shows and does. Each method raises `~diator.StoreError`."""
+    """Optional: the operations of ``diator outbox``. Each method raises `~diator.StoreError`."""
 
     async def create(self, app: str, container: Container, /) -> Sequence[str]:
-        """Create or upgrade the tables, and name what was created, such as ``table diator_outbox``.
+        """Create or upgrade the tables, and return names of what was created, such as ``table diator_outbox``.
 
-        Nothing that exists is changed twice. Called instead of ``open``, which rejects tables that are missing;
-        ``aclose`` follows.
+        Repeating it changes nothing. Called instead of ``open``, which rejects missing tables; ``aclose`` follows.
         """
         ...
 
     async def status(self) -> StoreStatus:
-        """Tell how the outbox and the inbox stand."""
+        """Return the status of the outbox and the inbox."""
         ...
 
     async def dead_letters(self, *, after: str | None = None, limit: int = 100) -> Sequence[OutboxDeadLetter]:
-        """Return the next page, oldest first; ``after`` is the id of the last one of the page before."""
+        """Return the next page, oldest first; ``after`` is the id of the last one on the previous page."""
         ...
 
     async def replay(self, ids: Collection[str], /) -> Collection[str]:
-        """Put dead letters back, behind all that is there; return the ids of those that were still there."""
+        """Append dead letters to the outbox again; return the ids of those that still existed."""
         ...
 
     async def purge(self, ids: Collection[str], /) -> Collection[str]:
-        """Delete dead letters; return the ids of those that were still there."""
+        """Delete dead letters; return the ids of those that still existed."""
         ...

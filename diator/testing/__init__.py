@@ -1,11 +1,10 @@
-"""Tests of applications: record what an app does, replace what its handlers ask for, wait until all is handled.
+"""Tests of applications: record what an app does, replace dependencies, and wait until everything is handled.
 
-In reading order: `entries` (what is written down), `messages` (what tests assert on), `watch` (the hooks that write it
-down) with `activity` (what goes over the broker), `attach` (how an app is watched, and left as it was) with
-`session_messaging` (its broker until then), `recording` (which joins them), and `session` (which adds a worker, and
-waiting) with `unsettled` (what it raises). `faults` says what may happen to deliveries, `faulty_broker` with
-`faulty_receiver` and `late_deliveries` has it happen, and `minimizing` finds the fewest that break a test. `plugin` is
-for pytest, and `servers` for the tests of plugins.
+In reading order: `entries` (the record of one message), `messages` (assertions), `watch` (the hooks that record) with
+`activity` (messages on the broker), `attach` (records an app and restores it) with `session_messaging` (its broker
+until then), `recording` (joins them), and `session` (adds a worker and waiting) with `unsettled` (the error it raises).
+`faults` chooses faults of deliveries, `faulty_broker` with `faulty_receiver` and `late_deliveries` injects them, and
+`minimizing` finds the fewest that break a test. `plugin` is for pytest, and `servers` is for the tests of plugins.
 """
 
 from diator.testing.entries import Entry

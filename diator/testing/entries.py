@@ -1,4 +1,4 @@
-"""Entries: what is written down of one message that was sent, published or handled, and the tree of many."""
+"""Entries: the record of one message that was sent, published or handled, and the tree of many."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,35 +28,40 @@ class Entry(Generic[M_co]):
     """One message that was sent or published, one run of a handler, or one dead letter."""
 
     kind: EntryKind
-    """What was done with the message. A query that is streamed counts as sent."""
+    """What happened to the message. A streamed query counts as sent."""
     message: M_co
     """The message itself, not a copy."""
     by: Registration | None = None
-    """The handler that did it: ran, or sent, or published; of a dead letter, the one whose it is. None where the test
-    did it, or code outside handlers."""
+    """The handler that ran, sent or published; of a dead letter, the handler that failed. None for the test itself, and
+    for code outside handlers.
+    """
     cause: "Entry | None" = None
-    """Of a handler's run, the entry of the message that it handles, or none where that came from elsewhere over the
-    broker; of a message, the run that sent or published it; of a dead letter, the last run, or the message."""
+    """Of a handler's run, the entry of its message, or None if another process published it; of a message, the run that
+    sent or published it; of a dead letter, the last run, or the message.
+    """
     result: Any = None
-    """What came back of sending or of handling; of a stream, the list of the rows that were read. ``Any``: each request
-    has a result of its own."""
+    """The result of sending or handling; of a stream, the list of its rows that were read. ``Any``: each request has
+    its own type.
+    """
     error: BaseException | None = None
-    """What was raised instead; by a handler of a brokered event or, where that returned, by what came after it."""
+    """The error that was raised; for a brokered event, by its handler or after it."""
     done: bool = False
-    """Whether it has ended. Publishing ends at once or, for a brokered event, when the broker has taken it."""
+    """Whether it has finished. Publishing finishes immediately or, for a brokered event, when the broker has stored it.
+    """
     context: Context | None = None
-    """Of a brokered event, the ids and headers that it left with; of the run of its handler, the context of that
-    delivery. None for what stays in the process, and for what has not left it."""
+    """Of a brokered event, the ids and headers with which it was sent; of the run of its handler, the context of that
+    delivery. None for messages that stay in the process or were not sent.
+    """
     why: "MoveToDeadLetters | None" = None
-    """Of a dead letter, the reason and how often it was tried."""
+    """Of a dead letter, the reason and the number of attempts."""
     after: "float | timedelta | None" = None
-    """Of a brokered event, the delay that it was published with."""
+    """Of a brokered event, its delay."""
     headers: Mapping[str, str] | None = None
-    """Of a brokered event, the headers that it was published with; those of its sender are in ``context``."""
+    """Of a brokered event, its own headers; those of its sender are in ``context``."""
 
     @property
     def attempt(self) -> int:
-        """Which try a handler's run is, from 1; above 1 only for brokered events."""
+        """The number of the attempt, starting at 1; above 1 only for brokered events."""
         return 1 if self.context is None else self.context.attempt
 
     def __str__(self) -> str:
@@ -85,7 +90,7 @@ class Entry(Generic[M_co]):
 
 
 def short_repr(thing: object) -> str:
-    """The ``repr`` of something, cut where it is long; a record must be readable when a test has failed."""
+    """The ``repr`` of an object, cut if it is long, because a record must be readable when a test has failed."""
     try:
         text = repr(thing)
     except Exception as error:  # noqa: BLE001 - an object whose database session is closed, for example
@@ -94,7 +99,7 @@ def short_repr(thing: object) -> str:
 
 
 def tree(entries: Iterable[Entry], line: Callable[[Entry], str] = str) -> str:
-    """Lay out entries with everything below what caused it, in the order in which it happened."""
+    """Format entries as a tree: each is below its cause, in the order in which they happened."""
     entries = list(entries)
     known = set(map(id, entries))
     below: dict[int | None, list[Entry]] = {}

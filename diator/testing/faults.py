@@ -31,21 +31,21 @@ _LINE = re.compile(r"(duplicate|crash|late): \S+ #[1-9]\d* at \S+|outage: \S+ #[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What may happen to messages outside tests, and happens in a session: ``app.testing(faults=Faults(seed=1))``.
+    """Simulates faults of production in a session: ``app.testing(faults=Faults(seed=1))``.
 
     - ``duplicates``: the share of messages that are redelivered after they were acknowledged, as if published twice.
-    - ``crashes``: the share of deliveries that are handled, with all that follows, and never acknowledged, as if the
-      process had died in between: they are delivered again at once, with a higher delivery count.
-    - ``reorder``: whether some deliveries come after all others that wait. What is ordered by key stays in order.
-    - ``broker_outages``: the share of messages at which the broker is unavailable: publishing the message, and the next
-      receiving and settling of each subscription, raise `~diator.BrokerUnavailableError` once.
+    - ``crashes``: the share of deliveries that are handled, with all follow-ups, but never acknowledged, as if the
+      process had died in between: they are redelivered immediately, with a higher delivery count.
+    - ``reorder``: whether some deliveries come after all other waiting messages. Messages ordered by key stay in order.
+    - ``broker_outages``: the share of messages for which the broker is unavailable: publishing the message, and the
+      next receive and settlement of each subscription, raise `~diator.BrokerUnavailableError` once.
 
-    Each share is a number from 0 to 1. No message has the same fault twice at one subscription. The same ``seed`` gives
-    the same faults: the messages of a type are counted as they are published.
+    Each share is a number from 0 to 1. A message has the same fault at most once in each subscription. The same
+    ``seed`` injects the same faults: messages are counted by type, in the order of publishing.
 
-    ``plan`` names the faults instead, as a session that failed has printed them; then no others happen.
+    ``plan`` lists the faults instead, as printed by a failed session; no others are injected.
 
-    Raises `ConfigurationError` for options that make no sense.
+    Raises `ConfigurationError` for invalid options.
     """
 
     seed: int = 0

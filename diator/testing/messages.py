@@ -1,4 +1,4 @@
-"""Messages: what tests assert on. What fails shows everything that happened."""
+"""Messages: tests make assertions about them. A failed assertion shows everything that happened."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
@@ -18,8 +18,8 @@ T = TypeVar("T", bound=Message)
 class Messages(Sequence[M_co], Generic[M_co]):
     """Messages that were sent, published or handled, in order. Equal to a list of the same messages.
 
-    In all methods, ``by`` leaves only what this handler has sent, published or handled; it is the function, class or
-    bound method that was registered. What is no handler is refused with `ValueError`: nothing would ever match it.
+    In all methods, ``by`` selects messages that one handler has sent, published or handled: the function, class or
+    bound method that was registered. Anything else raises `ValueError`, because it would never match.
     """
 
     __slots__ = ("_entries", "_handlers", "_what", "_whole")
@@ -41,28 +41,28 @@ class Messages(Sequence[M_co], Generic[M_co]):
 
     @property
     def entries(self) -> tuple[Entry[M_co], ...]:
-        """What was written down of each: its cause, its result, its error."""
+        """The record of each: its cause, its result, its error."""
         return tuple(self._entries)
 
     def one(self, cls: type[T], /, *, by: object = None) -> T:
-        """Give the one message of a class. Raises `AssertionError` where there are none, or more."""
+        """Return the only message of a class. Raises `AssertionError` if there are none or several."""
         return self.entry(cls, by=by).message
 
     def entry(self, cls: type[T], /, *, by: object = None) -> Entry[T]:
-        """Give the entry of the one message of a class. Raises `AssertionError` where there are none, or more."""
+        """Return the entry of the only message of a class. Raises `AssertionError` if there are none or several."""
         found = self._matching(cls, by)
         if len(found) != 1:
             raise self._failed("one", cls, by, found)
         return found[0]
 
     def none(self, cls: type[Message] = Message, /, *, by: object = None) -> None:
-        """Make sure that there is no message of a class, or none at all. Raises `AssertionError` where there is."""
+        """Ensure that there are no messages of a class, or none at all. Raises `AssertionError` otherwise."""
         found = self._matching(cls, by)
         if found:
             raise self._failed("no", cls, by, found)
 
     def of(self, cls: type[T], /, *, by: object = None) -> "Messages[T]":
-        """Give only the messages of a class."""
+        """Return only the messages of a class."""
         return Messages(self._what, self._matching(cls, by), self._whole, self._handlers)
 
     def _matching(self, cls: type[T], by: object) -> list[Entry[T]]:
@@ -107,9 +107,9 @@ class Messages(Sequence[M_co], Generic[M_co]):
 
 
 class FakePublish(Messages[Event]):
-    """A `Publish` for calling a handler by hand: ``await join_meeting(JoinMeeting(1, 2), api, published)``.
+    """A fake `Publish` to call a handler directly: ``await join_meeting(JoinMeeting(1, 2), api, publish)``.
 
-    It takes every event, and can then be asserted on.
+    It accepts every event, and you can make assertions about it.
     """
 
     __slots__ = ("_taken", "cancelled")
@@ -117,20 +117,20 @@ class FakePublish(Messages[Event]):
     def __init__(self) -> None:
         self._taken: list[Entry[Event]] = []
         self.cancelled: list[str] = []
-        """The ids that were cancelled, in order; they are still among what was published."""
+        """The cancelled ids, in order; their events are still among the published ones."""
         super().__init__("published", self._taken, self._taken)
 
     def __call__(
         self, event: Event, /, *, after: float | timedelta | None = None, headers: Mapping[str, str] | None = None
     ) -> str:
-        """Take an event, and return an id. Raises `~diator.InvalidMessageError` for what is no event."""
+        """Record an event, and return an id. Raises `~diator.InvalidMessageError` if it is not an event."""
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are not all typed
             raise InvalidMessageError(f"published {event!r}, which is not an event; expected an instance of Event")
         self._taken.append(Entry("published", event, done=True, after=after, headers=headers))
         return new_id()
 
     async def cancel(self, message_id: str, /) -> bool:
-        """Take an id to cancel, as if that were in time."""
+        """Record an id as cancelled, and return that it was in time."""
         self.cancelled.append(message_id)
         return True
 

@@ -1,4 +1,4 @@
-"""`minimize`: the fewest faults that break a test, found by running it again and again."""
+"""`minimize` runs a test repeatedly to find the fewest faults that break it."""
 
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
@@ -15,14 +15,15 @@ Test = Callable[[Faults], Awaitable[object]]
 
 
 async def minimize(test: Test, *, faults: Faults | None = None, runs: int = 100) -> None:
-    """Run an async test with faults, again and again, and fail with the fewest that break it.
+    """Run an async test with faults repeatedly, and fail with the fewest that break it.
 
-    The test gets a `Faults`, which it passes on: ``app.testing(faults=faults)``. It runs once without faults, then with
-    those of ``faults`` and of the seeds after it, in half of the ``runs``; once it has failed, with fewer and fewer. It
-    has to start from the same state each time, such as an empty database. A test that never fails is printed as such.
+    The test receives a `Faults`, and passes it on: ``app.testing(faults=faults)``. It runs once without faults, then
+    with those of ``faults`` and of the following seeds, in half of the ``runs``. When it has failed, it runs with fewer
+    and fewer faults. It must start from the same state each time, such as an empty database. If the test never fails,
+    this is printed.
 
-    Raises `AssertionError` from the error of the last run, with the plan that repeats it; also if the test fails
-    without faults, if none were injected, and if it does not fail again with the same ones.
+    Raises `AssertionError` from the error of the last run, with the plan that repeats it. Also raises it if the test
+    fails without faults, if no faults were injected, and if the test does not fail again with the same faults.
     """
     __tracebackhide__ = True
     given = Faults() if faults is None else faults

@@ -1,10 +1,10 @@
-"""A plugin for pytest: the fixtures ``record`` and ``testing``. Active only where it is named.
+"""A plugin for pytest with the fixtures ``record`` and ``testing``.
 
-In the ``conftest.py`` at the root of the tests::
+Activate it in the ``conftest.py`` at the root of the tests::
 
     pytest_plugins = ["diator.testing.plugin"]
 
-A test that fails shows what it has recorded.
+The report of a failed test shows its record.
 """
 
 from collections.abc import Generator, Mapping
@@ -27,7 +27,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        """Those that this test has made."""
+        """The records of this test."""
 
     def __call__(self, app: Diator, *, replace: Mapping[Any, object] | None = None) -> Record:
         """Record what an app does; see `diator.testing.record`."""
@@ -37,13 +37,13 @@ class Recorder:
 
 
 class Tester:
-    """The type of the fixture ``testing``: ``testing(app)`` is what ``app.testing()`` is."""
+    """The type of the fixture ``testing``: ``testing(app)`` works like ``app.testing()``."""
 
     __test__ = False  # the name looks like a test class to pytest
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []
-        """Those that this test has made."""
+        """The sessions of this test."""
 
     def __call__(
         self,
@@ -67,13 +67,13 @@ class Tester:
 
 @pytest.fixture
 def record() -> Recorder:
-    """`diator.testing.record`, with what was recorded in the report of a test that fails."""
+    """`diator.testing.record`; the report of a failed test shows the record."""
     return Recorder()
 
 
 @pytest.fixture
 def testing() -> Tester:
-    """``app.testing``, with what happened in the report of a test that fails."""
+    """``app.testing``; the report of a failed test shows what happened."""
     return Tester()
 
 

@@ -1,4 +1,4 @@
-"""`record`: an app recorded while a block lasts, and what can be read off it."""
+"""`record`: an app recorded during a block, and the record itself."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -20,21 +20,20 @@ from diator.testing.watch import RecordingHooks
 
 
 def record(app: Diator, *, replace: Mapping[Any, object] | None = None) -> "Record":
-    """Record what an app does while a block lasts.
+    """Record what an app does during a block.
 
-    ``async with record(app) as seen`` starts the app, or records one that runs. A plain ``with`` leaves starting to
-    someone else, such as the lifespan of a web application. Either way the app is afterwards as it was before.
+    ``async with record(app) as seen`` starts the app, or records a running one. A plain ``with`` never starts it, for
+    example because the lifespan of a web application does. After the block, the app is the same as before.
 
-    ``replace`` maps what handlers and middlewares ask for to the object that they get in its place, with any
-    container: ``replace={MeetingApi: FakeMeetingApi()}``. What the container builds by itself still gets what the
-    container has.
+    ``replace`` maps dependencies of handlers and middlewares to the objects that they receive instead, with any
+    container: ``replace={MeetingApi: FakeMeetingApi()}``. It does not replace objects inside the container.
 
-    An app with a broker uses it as ever, and what a worker handles is recorded too; a test that is to wait for that
-    uses ``app.testing()``. Of a worker that was started before the block the runs of its handlers are recorded, and not
-    what those publish.
+    An app with a broker still uses it, and handlers of a worker are recorded, too; to wait for a worker, use
+    ``app.testing()``. If a worker was started before the block, the runs of its handlers are recorded, but not the
+    events that they publish.
 
-    Entering raises `~diator.ConfigurationError` for a replacement that no handler needs, and for what is wrong with the
-    app.
+    Entering it raises `~diator.ConfigurationError` for a replacement that no handler needs, and if the app is
+    misconfigured.
     """
     if not isinstance(app, Diator):  # pyright: ignore[reportUnnecessaryIsInstance]  # tests are seldom type-checked
         raise TypeError(f"record got {app!r}; expected an app, a Diator: include a router in one")
@@ -64,7 +63,7 @@ class Recording:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Everything, in the order in which it began."""
+        """All entries, in the order in which they began."""
         return tuple(self.recorder.entries)
 
     @property
@@ -74,20 +73,20 @@ class Recording:
 
     @property
     def published(self) -> Messages[Event]:
-        """Events that handlers raised, or that were published with ``app.publish``.
+        """Events that handlers published, or that were published with ``app.publish``.
 
-        A brokered event counts when the broker has taken it.
+        A brokered event is included when the broker has stored it.
         """
         return self._messages("published")
 
     @property
     def handled(self) -> Messages[Message]:
-        """Messages that handlers were called with, once for each handler and, of brokered events, for each attempt."""
+        """Messages that handlers received: once for each handler and, for brokered events, for each attempt."""
         return self._messages("handled")
 
     @property
     def dead_letters(self) -> Messages[Event]:
-        """Brokered events on which a handler has failed permanently, once for each such handler."""
+        """Brokered events that have failed permanently, once for each handler."""
         return self._messages("dead-lettered")
 
     def _messages(self, what: Any) -> Messages[Any]:
@@ -108,7 +107,7 @@ class Recording:
 
 
 class Record(Recording):
-    """What an app does while it is recorded. Made by `record`."""
+    """What an app does while it is recorded. Created by `record`."""
 
     def __init__(self, app: Diator, replace: Mapping[Any, object]) -> None:
         super().__init__(app, RecordingHooks())

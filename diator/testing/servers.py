@@ -1,6 +1,6 @@
-"""Servers for tests of plugins, which may be killed, paused and started again, and a proxy that cuts connections.
+"""Servers for tests of plugins, which can be killed, paused and restarted, and a proxy that cuts connections.
 
-They need the signals of Unix.
+They need Unix signals.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _PORTS = range(15_000, 30_000)
 
 
 def free_port(ports: range = _PORTS) -> int:
-    """Return a port of these that is free."""
+    """Return a free port that is not in the range for clients."""
     while True:
         port = random.choice(ports)  # noqa: S311 - hides nothing
         with contextlib.suppress(OSError), socket.socket() as probe:
@@ -54,17 +54,17 @@ class _Closing(ABC):
 
 
 class Server(_Closing):
-    """A server of one's own: a process with a temporary folder, which keeps what it has there when it is killed.
+    """A private server: a process with a temporary folder, whose contents survive when it is killed.
 
-    A subclass says how it is launched, and whether it answers. ``name`` becomes part of the folder's name.
+    Subclasses implement how it is started, and whether it answers. ``name`` becomes part of the folder's name.
     """
 
     port = 0
-    """Where it listens, if it is not at a socket in its folder."""
+    """Its port, unless it listens at a socket in its folder."""
 
     def __init__(self, name: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"diator-{name}-"))
-        """Where it keeps what it has, and its log."""
+        """The folder of its data and its log."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
@@ -126,7 +126,7 @@ class Server(_Closing):
         return written.read_text(errors="replace") if written.exists() else ""
 
     def kill(self) -> None:
-        """Kill it at once, as a crash does."""
+        """Kill it immediately, like a crash."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait()
@@ -138,7 +138,7 @@ class Server(_Closing):
         self.start()
 
     def pause(self) -> None:
-        """Stop its processes: it keeps its connections, and answers nothing."""
+        """Suspend its processes: it keeps its connections, but answers nothing."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -151,20 +151,20 @@ class Server(_Closing):
             os.killpg(self._process.pid, number)  # such as a script, and what it has started
 
     def close(self) -> None:
-        """Kill it, and delete what it kept."""
+        """Kill it, and delete its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Proxy(_Closing):
-    """Passes TCP connections on to a server at a port of this machine, and cuts them when told to."""
+    """Forwards TCP connections to a port of this machine, and can cut them."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self.refuses = False
-        """Whether new connections are closed at once."""
+        """Whether new connections are closed immediately."""
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -208,7 +208,7 @@ class Proxy(_Closing):
             _close(one)
 
     def close(self) -> None:
-        """Cut all, and listen no more."""
+        """Cut all connections, and stop listening."""
         _close(self._listener)
         self.cut()
 

@@ -1,4 +1,4 @@
-"""The session of a test: an app recorded, with its worker, and a way to wait until everything has been handled."""
+"""The session of a test: a recorded app with its worker, which waits until everything has been handled."""
 
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -41,7 +41,7 @@ def session(
     faults: Faults | None = None,
     store: Literal["keep"] | None = None,
 ) -> "Session":
-    """Make a session; see ``app.testing``."""
+    """Create a session; see ``app.testing``."""
     require("app.testing", _RULES, {"delays": delays, "faults": faults, "store": store})
     if isinstance(broker, Diator):
         text = f"app.testing got the app {broker!r} as its broker"
@@ -73,11 +73,11 @@ _RULES = {
 
 
 class Session(AsyncOnly, Recording):
-    """An app in a test, recorded and with a worker: ``async with app.testing() as session``.
+    """A recorded app with a worker, for a test: ``async with app.testing() as session``.
 
-    It has what a record has, of everything that the app itself has begun in the block, called from anywhere. Messages
-    that others have put on the broker are handled, but neither shown nor waited for. Leaving the block cancels what
-    still runs. Sessions that share a broker share one record, of all that their apps do, and wait for all of it.
+    It contains the record of everything that the app has started in the block. It handles messages of other programs on
+    the broker, but neither shows nor awaits them. Leaving the block cancels everything that is still running. Sessions
+    that share a broker share one record of all their apps, and wait for all of them.
     """
 
     _how = "async with app.testing() as session"
@@ -100,30 +100,30 @@ class Session(AsyncOnly, Recording):
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Everything, in the order in which it began."""
+        """All entries, in the order in which they began."""
         return tuple(filter(is_own, self.recorder.entries))
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """The faults that were injected, in order, each as a line of a plan; see `Faults`."""
+        """The injected faults, in order, each as a line of a plan; see `Faults`."""
         return () if self._stage.injection is None else self._stage.injection.lines
 
     @marked
     def send(self, request: Request[R], /) -> Coroutine[Any, Any, R]:
-        """Do what ``app.send`` does."""
+        """Send a command or a query, as ``app.send`` does."""
         return self._entered().send(request)
 
     @marked
     def publish(self, *events: Event, after: float | timedelta | None = None) -> Coroutine[Any, Any, str | None]:
-        """Do what ``app.publish`` does."""
+        """Publish events, as ``app.publish`` does."""
         return self._entered().publish(*events, after=after)
 
     async def cancel(self, message_id: str, /) -> bool:
-        """Do what ``app.cancel`` does."""
+        """Cancel a delayed event, as ``app.cancel`` does."""
         return await self._entered().cancel(message_id)
 
     def stream(self, query: Query[R], /) -> Stream[R]:
-        """Do what ``app.stream`` does."""
+        """Read the rows of a query, as ``app.stream`` does."""
         return self._entered().stream(query)
 
     def using(
@@ -133,7 +133,7 @@ class Session(AsyncOnly, Recording):
         headers: Mapping[str, str] | None = None,
         correlation_id: str | None = None,
     ) -> Sender:
-        """Do what ``app.using`` does."""
+        """Return a sender, as ``app.using`` does."""
         return self._app.using(provide=provide, headers=headers, correlation_id=correlation_id)
 
     def _entered(self) -> Diator:
@@ -142,10 +142,10 @@ class Session(AsyncOnly, Recording):
         return self._app
 
     async def settled(self, timeout: float = 10.0, *, allow_failures: bool = False) -> None:
-        """Wait until all that the app has begun has ended, here and over the broker, retries and follow-ups included.
+        """Wait until everything that the app has started has finished, including retries and follow-ups.
 
-        Raises `UnsettledError` where that takes longer than ``timeout`` seconds and, when all has ended, where a
-        handler has failed permanently, unless ``allow_failures``. Each failure is reported once.
+        Raises `UnsettledError` if this takes longer than ``timeout`` seconds, or if a handler has failed permanently,
+        unless ``allow_failures``. Each failure is reported once.
         """
         __tracebackhide__ = True
         given = {"timeout": timeout, "allow_failures": allow_failures}
@@ -162,9 +162,9 @@ class Session(AsyncOnly, Recording):
             raise UnsettledError(self, failed, unfinished, timeout) from (failed[0].error if failed else None)
 
     async def __aenter__(self) -> Self:
-        """Exchange the broker, start the app if it does not run, and start its worker.
+        """Replace the broker, start the app if it is not running, and start its worker.
 
-        Raises what ``record`` and ``app.worker`` do, `NotRunningError` for a session that was entered before.
+        Raises the errors of ``record`` and ``app.worker``, and `NotRunningError` if the session was already entered.
         """
         if self._stack is not None:
             raise NotRunningError("a session can be entered once; call app.testing() again")
@@ -182,10 +182,10 @@ class Session(AsyncOnly, Recording):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the worker, end the app if it was started here, and give it its own broker back.
+        """Stop the worker, stop the app if the session started it, and restore its own broker.
 
-        With faults, an error of the block gets a note of those that were injected; what is raised after the block finds
-        them in the log. Raises `DiatorError` if a part of a plan did not happen.
+        With faults, an error of the block gets a note that lists them; for errors raised after the block, they are in
+        the log. Raises `DiatorError` if a part of a plan did not happen.
         """
         self.is_open = False
         assert self._stack is not None

@@ -1,4 +1,4 @@
-"""What a test is told when not everything was handled well, or in time."""
+"""The error of a test in which something failed, or did not finish in time."""
 
 import os
 import sysconfig
@@ -16,7 +16,7 @@ _MAX_LINES = 20
 
 
 class UnsettledError(AssertionError):
-    """A handler has failed permanently, or was not done in time. Shows what happened, by cause."""
+    """A handler has failed permanently, or did not finish in time. Shows what happened, with its causes."""
 
     def __init__(self, seen: Recording, failed: Sequence[Entry], unfinished: Sequence[str], seconds: float) -> None:
         super().__init__(seen, failed, unfinished, seconds)
@@ -25,9 +25,9 @@ class UnsettledError(AssertionError):
         self.failed = tuple(failed)
         """The dead letters."""
         self.unfinished = tuple(unfinished)
-        """What was not done in time, each thing in a few words."""
+        """What did not finish in time, each as a short text."""
         self.seconds = seconds
-        """How long it was waited for."""
+        """How many seconds the test has waited."""
         self._text = "\n".join((*self._lines(), "what happened:", tree(seen.entries, _with_place)))
 
     def __str__(self) -> str:

@@ -25,16 +25,16 @@ _EXAMPLE = "memory://, or with any of these: memory://?capacity=10000&lease=30&d
 
 
 class MemoryBroker:
-    """Keeps messages in this object: for applications of one process, and for tests. What it holds ends with it.
+    """Stores messages in this object: for applications with one process, and for tests. They are lost with it.
 
-    ``capacity`` is the number of messages that a subscription holds before publishing to it waits. They are counted
-    until they are settled; dead letters are not. Handlers that publish do not wait, and may go beyond it.
+    ``capacity`` is the number of messages in a subscription from which publishing to it waits. Messages count until
+    they are settled; dead letters do not. Handlers that publish never wait, so they may exceed it.
 
-    ``lease`` is the number of seconds after which a message that was neither settled nor renewed is delivered again.
+    ``lease`` is the number of seconds after which an unsettled message is redelivered, unless its lease is renewed.
 
-    ``duplicate_window`` is the number of seconds for which a topic drops messages with an id that it had already.
+    ``duplicate_window`` is the number of seconds for which a topic drops messages with a repeated id.
 
-    It may be used in one event loop after another: messages stay when it is closed, and its time stands still.
+    It may be used in several event loops, one after another: messages remain when it is closed, and its clock stops.
     """
 
     def __init__(self, capacity: int = 10_000, lease: float = 30.0, *, duplicate_window: float = 0.0) -> None:
@@ -51,7 +51,7 @@ class MemoryBroker:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """Make one from its address, such as ``memory://?capacity=1000&lease=5``. Raises `ConfigurationError`."""
+        """Create a broker from an address, such as ``memory://?capacity=1000&lease=5``. Raises `ConfigurationError`."""
         address = read_address(url, _SETTINGS, _EXAMPLE)
         if address.parts.scheme != "memory" or address.parts.netloc or address.parts.path.strip("/"):
             raise bad_address("the address of the broker in memory has a host or a path", f"write {_EXAMPLE}")
@@ -59,7 +59,7 @@ class MemoryBroker:
 
     @property
     def capabilities(self) -> BrokerCapability:
-        """All but ``DURABLE``, and ``DUPLICATE_DETECTION`` only with a ``duplicate_window``."""
+        """All except ``DURABLE``, and ``DUPLICATE_DETECTION`` only with a ``duplicate_window``."""
         kept = (
             BrokerCapability.ACKNOWLEDGED
             | BrokerCapability.CONSUMER_GROUPS
@@ -76,12 +76,12 @@ class MemoryBroker:
 
     @property
     def address(self) -> None:
-        """There is no server."""
+        """None: there is no server."""
         return
 
     @property
     def lease(self) -> float | None:
-        """For how many seconds a delivery is its receiver's own."""
+        """The seconds for which a delivery belongs to its receiver."""
         return self._lease
 
     @property
@@ -90,7 +90,7 @@ class MemoryBroker:
         return None
 
     async def connect(self) -> None:
-        """Open: time goes on, and delays with it."""
+        """Open: the clock continues, and delays with it."""
         if self._is_open:
             return
         self._is_open = True
@@ -101,7 +101,7 @@ class MemoryBroker:
             topic.start()
 
     async def aclose(self) -> None:
-        """Close all receivers. Messages stay."""
+        """Close all receivers. Messages remain."""
         if not self._is_open:
             return
         self._is_open = False
@@ -114,7 +114,7 @@ class MemoryBroker:
     async def publish(
         self, messages: Sequence[OutgoingMessage], /, *, timeout: float, wait_for_room: bool = True
     ) -> None:
-        """Store messages. Raises `NotPublishedError`; each message is in all its subscriptions, or in none."""
+        """Store messages, each in all its subscriptions or in none. Raises `NotPublishedError`."""
         try:
             self._require_open()
         except BrokerError as error:
@@ -130,7 +130,7 @@ class MemoryBroker:
             raise NotPublishedError(tuple(left)) from error
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
-        """Create the subscriptions that are missing, or miss a topic. Raises `BrokerError`."""
+        """Create missing subscriptions, and missing topics of subscriptions. Raises `BrokerError`."""
         self._require_open()
         created: list[str] = []
         for subscription in subscriptions:
@@ -146,7 +146,7 @@ class MemoryBroker:
         return created
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Tell how subscriptions stand."""
+        """Return the status of subscriptions."""
         return [self._status(subscription) for subscription in subscriptions]
 
     async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
@@ -155,7 +155,7 @@ class MemoryBroker:
         return [_status_of(queue) for queue in self._queues.values() if queue.name not in names]
 
     async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription with its messages and dead letters; return false if there is none of this name."""
+        """Delete a subscription with its messages and dead letters; return false if it does not exist."""
         queue = self._queues.pop(name, None)
         if queue is None:
             return False
@@ -166,7 +166,7 @@ class MemoryBroker:
         return True
 
     async def subscribe(self, subscription: Subscription, /) -> Receiver:
-        """Open a receiver. Raises `BrokerError` for a subscription that was not applied."""
+        """Open a receiver. Raises `BrokerError` for a subscription that does not exist."""
         self._require_open()
         if subscription.name not in self._queues:
             raise BrokerError(f"there is no subscription {subscription.name!r}; create it with `apply`")
