@@ -13,8 +13,8 @@ class ContextFilter(logging.Filter):
 
     Add it to a log handler, so that it applies to all loggers: ``handler.addFilter(ContextFilter())``. The fields are
     ``diator_message_id``, ``diator_correlation_id`` and ``diator_attempt``, in a worker also ``diator_subscription``,
-    and for a brokered event ``diator_message_type``, its wire name. It does not overwrite existing fields, and adds none
-    outside handlers. In process, a message has ids only if its handler or a hook uses the context. ``diator run``
+    and for a brokered event ``diator_message_type``, its wire name. It does not overwrite existing fields, and adds
+    none outside handlers. In process, a message has ids only if its handler or a hook uses the context. ``diator run``
     already adds this filter.
     """
 
