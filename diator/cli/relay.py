@@ -14,7 +14,7 @@ from diator.cli.health import Address, Answer
 from diator.cli.load import load
 from diator.cli.logs import Level, set_up
 from diator.cli.run import HealthOption, JsonLogsOption, LevelOption, read_address, run_or_exit
-from diator.cli.service import listen, readiness, routes_of, signals
+from diator.cli.service import CLOSE_TIMEOUT, listen, readiness, routes_of, signals
 from diator.delivery.outbox import Outbox
 from diator.errors import ConfigurationError
 
@@ -48,6 +48,10 @@ def relay(
     run_or_exit(serve, target, as_json=json_logs)
 
 
+_GRACE = 20.0
+"""Seconds in which a relay that does not hang has published the remaining events."""
+
+
 class RelayService:
     """Runs the relay of an app until a signal ends it."""
 
@@ -67,7 +71,7 @@ class RelayService:
             stopping.set()
 
         self._outbox.relay_here()
-        with signals(on_signal):
+        with signals(on_signal, _GRACE + CLOSE_TIMEOUT):
             async with AsyncExitStack() as stack:
                 await listen(stack, self._health, self._routes)
                 await stack.enter_async_context(self._app)

@@ -78,9 +78,10 @@ def run(
 
     SIGTERM or SIGINT shuts it down: it receives no more messages, running handlers have the grace period to finish,
     and other messages are released. A second signal cancels the handlers, a third one ends the process immediately.
+    A process that hangs ends 10 seconds after the grace period.
 
-    The exit code is 0 after a signal, 1 if the app or its broker can't start, 2 for a mistake in the command, 3 if the
-    app itself failed.
+    The exit code is 0 after a signal (130 or 143 if the process hung), 1 if the app or its broker can't start, 2 for a
+    mistake in the command, 3 if the app itself failed.
     """
     _ensure_possible(workers, reload=reload)
     if reload:

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
@@ -18,6 +20,9 @@ from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.worker import Worker
 
 logger = logging.getLogger("diator")
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds beyond its grace time in which a process closes what it has open."""
 
 Announce = Callable[[Sequence[ConsumerConfig]], None]
 OnSignal = Callable[[signal.Signals, int], None]
@@ -50,7 +55,7 @@ class Service:
     async def run(self) -> None:
         """Run. Raises what starting and ending raise: `ConfigurationError`, `BrokerError`, and what the app does."""
         self._main = asyncio.current_task()
-        with signals(self._on_signal):
+        with signals(self._on_signal, self._grace + CLOSE_TIMEOUT):
             try:
                 async with AsyncExitStack() as stack:
                     await listen(stack, self._health, self._routes)
@@ -158,10 +163,11 @@ async def _no_metrics() -> Answer:
     return json_answer(HTTPStatus.NOT_FOUND, {"error": text})
 
 
-def signals(heed: OnSignal) -> ExitStack:
+def signals(heed: OnSignal, timeout: float) -> ExitStack:
     """Have SIGTERM and SIGINT told to the event loop until the block ends; the third ends the process.
 
-    These are handlers of the interpreter, not of the loop: the third signal works while something blocks the loop.
+    If the process has not ended ``timeout`` seconds after the first, it ends then. These are handlers of the
+    interpreter, and a thread, and not of the loop: they work while something blocks the loop.
     """
     loop = asyncio.get_running_loop()
     came = 0
@@ -169,6 +175,8 @@ def signals(heed: OnSignal) -> ExitStack:
     def caught(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal.signal wants it
         nonlocal came
         came += 1
+        if came == 1:
+            threading.Thread(target=_end_late, args=(number, timeout), name="diator end", daemon=True).start()
         if came > 2:
             os._exit(128 + number)
         loop.call_soon_threadsafe(heed, signal.Signals(number), came)
@@ -178,3 +186,11 @@ def signals(heed: OnSignal) -> ExitStack:
     for number, handler in before.items():
         stack.callback(signal.signal, number, handler)
     return stack
+
+
+def _end_late(number: int, timeout: float) -> None:
+    """End the process where a handler, a driver or a thread keeps it from ending."""
+    time.sleep(timeout)
+    text = "%s came %g s ago, and something still hangs: the process ends now; its unsettled messages are redelivered"
+    logger.error(text, signal.Signals(number).name, timeout)
+    os._exit(128 + number)

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from diator.cli.health import Address, Answer, ask, json_answer
-from diator.cli.service import listen, readiness, signals
+from diator.cli.service import CLOSE_TIMEOUT, listen, readiness, signals
 
 logger = logging.getLogger("diator")
 
@@ -30,8 +30,8 @@ _MAX_DELAY = 30.0
 """Seconds between two starts of a worker that ends soon after each."""
 _STABLE = 30.0
 """A worker that has run for so many seconds did not fail because of its start."""
-_KILL_AFTER = 10.0
-"""Seconds beyond the grace time in which a worker closes what it has open."""
+_KILL_AFTER = CLOSE_TIMEOUT + 2.0
+"""Seconds beyond the grace time after which a worker is killed that has not ended by itself."""
 _ANSWER_TIMEOUT = 4.0
 """Seconds that a worker may take to answer: shorter than the parent's own probes wait."""
 _UNFIT = (1, 2)
@@ -87,7 +87,7 @@ class Supervisor:
     async def run(self) -> int:
         """Run; return the exit code: that of a worker that can't run, or 0 after a signal."""
         stopping = self._stopping = asyncio.Event()
-        with TemporaryDirectory(prefix="diator-") as folder, signals(self._on_signal):
+        with TemporaryDirectory(prefix="diator-") as folder, signals(self._on_signal, self._grace + _KILL_AFTER + 1.0):
             self._children = [
                 _Child(WorkerProcess(number, Path(folder)), self._arguments, stopping)
                 for number in range(1, self._count + 1)

@@ -146,6 +146,11 @@ class OutcomeReporter:
         text = "%s: message %s did not finish in time, and is released"
         logger.warning(text, self._name, job.message_id, extra=self._fields(job, "released"))
 
+    def hangs_at_shutdown(self, job: Job, seconds: float) -> None:
+        """Report that a handler goes on though it was cancelled."""
+        text = "%s: the handler of message %s was cancelled and has not ended after %g s; the worker waits for it"
+        logger.error(text, self._name, job.message_id, seconds, extra=self._fields(job, "lease-lost"))
+
     def lease_lost(self, job: Job) -> None:
         """Report that the lease of a message was lost after its handler had started."""
         text = "%s has lost the lease of message %s; another worker may handle it too, and this outcome is discarded"

@@ -32,7 +32,7 @@ logger = logging.getLogger("diator")
 _YIELD_AFTER = 0.01
 """Seconds after which handlers that wait for nothing yield to the event loop."""
 _CLOSE_TIMEOUT = 5.0
-"""Seconds that the last settling, and closing, may take."""
+"""Seconds that cancelled handlers, the last settling, and closing may take."""
 
 Task = asyncio.Task[None]
 
@@ -78,11 +78,13 @@ class ReceiverLoop:
             self.is_receiving = False
             self._runner.is_shutting_down = True
             try:
-                await _cancelled([waiting, receiving, *handling])
+                await _cancelled([waiting, receiving])
+                await self._cancel(handling)
                 await self._settle_rest(settling)
             finally:
                 await _cancelled(background)
                 await self._close()
+                await asyncio.wait(handling)
         _raise_first(receiving, *handling, *background)
 
     async def _handle(self) -> None:
@@ -129,7 +131,15 @@ class ReceiverLoop:
         self._runner.is_shutting_down = True
         for job in self._runner.running:
             self._reporter.cancelled_at_shutdown(job)
-        await _cancelled(handling)
+
+    async def _cancel(self, handling: list[Task]) -> None:
+        """Cancel what runs. A handler that does not end, such as one whose database is frozen, loses its message."""
+        for task in handling:
+            task.cancel()
+        await asyncio.wait(handling, timeout=_CLOSE_TIMEOUT)
+        for job in self._runner.running:
+            self._reporter.hangs_at_shutdown(job, _CLOSE_TIMEOUT)
+            self._leases.lose(job)
 
     async def _settle_rest(self, settling: Task) -> None:
         """Settle what is left, as far as the broker can."""

@@ -113,6 +113,15 @@ def test_a_third_signal_ends_a_process_whose_event_loop_is_blocked(tmp_path: Pat
         assert worker.ended() == 128 + signal.SIGTERM
 
 
+def test_a_process_ends_after_one_signal_even_if_its_event_loop_is_blocked(tmp_path: Path) -> None:
+    write(tmp_path, STUCK)
+    with running(tmp_path, "--grace", "0") as worker:
+        worker.wait_for("began")
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 128 + signal.SIGTERM
+    assert "SIGTERM came 10 s ago" in worker.wait_for("the process ends now")
+
+
 def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
     slow_start = (
         "async def connect(self):\n        print('connecting'); await asyncio.sleep(60)\n    async def away(self):"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -316,6 +317,38 @@ async def test_the_end_does_not_wait_for_ever_for_a_broker_that_is_away() -> Non
         bench.broker.mend()
         bench.broker.slow.clear()
         assert await bench.waiting() == 1, "what could not be settled comes again"
+
+
+@in_virtual_time
+async def test_a_handler_that_does_not_heed_its_cancel_loses_its_message_to_another_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, thawed, runs = Bench(), asyncio.Event(), list[str]()
+
+    @bench.app.on_event(subscription="frozen")
+    async def frozen(_event: Left) -> None:
+        runs.append("begun")
+        if len(runs) > 1:
+            return
+        while not thawed.is_set():  # as if a driver waited for a server that was frozen
+            with suppress(asyncio.CancelledError):
+                await thawed.wait()
+
+    async with bench.app:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(bench.app.worker(grace=5))
+            await bench.app.publish(Left())
+            await bench.watch.until(lambda: runs == ["begun"])
+            ending = asyncio.ensure_future(stack.pop_all().aclose())
+        async with bench.app.worker():
+            await bench.watch.until(lambda: bench.watch.outcomes() == ["Ack"], within=30)
+            assert not ending.done(), "nothing that a worker has started outlives it"
+            thawed.set()
+            await ending
+    assert runs == ["begun", "begun"]
+    assert bench.watch.outcomes() == ["Ack"]
+    assert "frozen: the handler of message" in caplog.text
+    assert "was cancelled and has not ended after 5 s; the worker waits for it" in caplog.text
 
 
 @pytest.mark.parametrize("operation", ["apply", "subscribe"])
