@@ -109,6 +109,30 @@ class DoesNotWait(MemoryReceiver):
         return self._hand_out(self._queue.take(limit))
 
 
+@caught_by("receive_may_begin_while_its_receiver_winds_down")
+class WindsDownWhileItIsAsked(MemoryReceiver):
+    _asked = 0
+    _is_deaf = False
+
+    async def receive(self, limit: int, /) -> Sequence[Delivery]:
+        self._asked += 1
+        self._is_deaf = False
+        try:
+            deliveries = await super().receive(limit)
+            await asyncio.sleep(1_000 if self._is_deaf else 0)
+            return deliveries
+        finally:
+            self._asked -= 1
+            asyncio.get_running_loop().call_later(0.2, self._on_idle)
+
+    def _on_idle(self) -> None:
+        if not self._asked:
+            self._winding_down = asyncio.ensure_future(self._wind_down())
+
+    async def _wind_down(self) -> None:
+        self._is_deaf = True
+
+
 @caught_by("a_first_delivery_has_no_failures")
 class CountsFromOne(MemoryReceiver):
     async def receive(self, limit: int, /) -> Sequence[Delivery]:

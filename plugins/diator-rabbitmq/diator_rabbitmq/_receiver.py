@@ -242,6 +242,7 @@ class PlainReceiver(RabbitReceiver):
             if link is None or channel is None or not link.is_alive or channel.is_closed:
                 return
             consumers, self._consumers, self._loads = self._consumers, {}, 0
+            self._bell.set()  # a receive that has begun meanwhile has messages sent again
             for tag in consumers:
                 await link.call(channel.basic_cancel(tag))
             await asyncio.sleep(0)  # what came before the answer is handled

@@ -140,7 +140,7 @@ class Outbox:
     def record_handled(self, connection: Connection, subscription: str, message_id: str) -> bool:
         """Insert a row of the inbox, unless it is there."""
         row = {"subscription": subscription, "message_id": _exact(message_id)}
-        return insert_missing(connection, self.tables.inbox, **row, handled_at=Clock())
+        return insert_missing(connection, self.tables.inbox, clock="handled_at", **row)
 
     def expire(self, connection: Connection, keep: timedelta, limit: int) -> int:
         """Delete the oldest rows of the inbox that are older than is kept."""

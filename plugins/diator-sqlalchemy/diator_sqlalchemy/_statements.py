@@ -1,6 +1,7 @@
 """Statements that databases write differently, made so that SQLAlchemy compiles each of them once."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -106,25 +107,28 @@ class Inserts:
         return self._lists[count]
 
 
-def insert_missing(connection: Connection, table: Table, **row: object) -> bool:
-    """Insert a row unless its key is there, and tell whether it was. Waits for others that insert the same."""
-    kind = family(connection.dialect.name)
-    if kind == "mysql":
-        return _insert_or_fail(connection, insert(table).values(**row))
-    dialect = postgresql if kind == "postgresql" else sqlite
-    statement = dialect.insert(table).on_conflict_do_nothing().values(**row)
-    return connection.execute(statement.execution_options(preserve_rowcount=True)).rowcount > 0
+def insert_missing(connection: Connection, table: Table, *, clock: str | None = None, **row: object) -> bool:
+    """Insert a row unless its key is there, and tell whether it was missing. Waits for others that insert the same.
 
-
-def _insert_or_fail(connection: Connection, statement: Insert) -> bool:
-    """Insert on MySQL, where an error undoes one statement only. INSERT IGNORE would ignore all errors, and warn."""
+    ``clock`` is the column that gets the time.
+    """
+    statement = _insertion(family(connection.dialect.name), table, clock)
     try:
-        connection.execute(statement)
-    except IntegrityError as error:
+        return connection.execute(statement, row).rowcount > 0
+    except IntegrityError as error:  # of MySQL, where an error undoes one statement only
         if error.orig is None or error.orig.args[0] != _DUPLICATE:
             raise
         return False
-    return True
+
+
+@lru_cache(maxsize=100)  # to build it for each message would take as long as the database does
+def _insertion(kind: str, table: Table, clock: str | None) -> Insert:
+    if kind == "mysql":  # whose INSERT IGNORE would ignore all errors
+        statement = insert(table)
+    else:
+        statement = (postgresql if kind == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+    timed = statement if clock is None else statement.values({clock: Clock()})
+    return timed.execution_options(preserve_rowcount=True)
 
 
 def lock_keys(connection: Connection, space: int, keys: Collection[int]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import pytest
 
@@ -51,6 +51,36 @@ class Receiving(BrokerSuiteBase):
         assert not task.done()
         await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
         assert numbers(await task) == [0]
+
+    @case()
+    async def test_receive_may_begin_while_its_receiver_winds_down(self) -> None:
+        """A receiver that was not asked for a moment may give back what it has, and is asked again meanwhile."""
+        pauses = [ticks * _TICK for ticks in (1, 2, 4, 10, 20)]
+        subscriptions = [self.subscription(f"handler{number}") for number in range(len(pauses))]
+        broker = await self.given(*subscriptions)
+        receivers = [await broker.subscribe(subscription) for subscription in subscriptions]
+        await broker.publish(messages(1, self.topic()), timeout=self.receive_timeout)
+        loop = asyncio.get_running_loop()
+
+        async def follow(receiver: Receiver, pause: float) -> list[int]:
+            before = await receiver.receive(1)
+            pausing = loop.create_future()
+            loop.call_at(loop.time() + pause - 1e-6, pausing.set_result, None)  # just before a timer of the receiver
+            await self.ack(receiver, before)
+            await pausing
+            after = await receiver.receive(1)
+            await self.ack(receiver, after)
+            return numbers([*before, *after])
+
+        with _coarse_clock():
+            following = [asyncio.ensure_future(follow(*one)) for one in zip(receivers, pauses, strict=True)]
+            await asyncio.sleep(pauses[-1] + self.quiet_period)
+            await broker.publish(messages(1, self.topic(), first=1), timeout=self.receive_timeout)
+            _, stuck = await asyncio.wait(following, timeout=self.receive_timeout)
+        for task in stuck:
+            task.cancel()
+        assert not stuck, f"asked again after {[pauses[following.index(task)] for task in stuck]} s, it got nothing"
+        assert [task.result() for task in following] == [[0, 1]] * len(pauses)
 
     @case(BrokerCapability.ACKNOWLEDGED)
     async def test_receive_may_be_cancelled_at_any_time(self) -> None:
@@ -170,3 +200,17 @@ class Receiving(BrokerSuiteBase):
         waiting.cancel()
         await asyncio.wait([waiting])
         assert not settled & {*came}, "it was reported as settled"
+
+
+_TICK = 0.05
+
+
+@contextlib.contextmanager
+def _coarse_clock() -> Generator[None]:
+    """Let the event loop's clock tick seldom: timers that end at nearly the same time end in the same turn of it."""
+    loop = asyncio.get_running_loop()
+    exact = loop.time
+    with pytest.MonkeyPatch.context() as patch:
+        if isinstance(loop, asyncio.BaseEventLoop):  # uvloop's clock can't be replaced
+            patch.setattr(loop, "time", lambda: exact() // _TICK * _TICK)
+        yield
