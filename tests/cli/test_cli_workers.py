@@ -228,14 +228,18 @@ def test_a_worker_that_can_never_run_ends_all_with_its_exit_code(tmp_path: Path,
     assert not any(map(is_alive, pids(parent).values()))
 
 
-def test_a_worker_that_does_not_stop_in_time_is_killed(tmp_path: Path, server: RedisServer) -> None:
+def test_a_worker_that_does_not_stop_in_time_ends_by_itself_and_is_killed_if_it_can_not(
+    tmp_path: Path, server: RedisServer
+) -> None:
     (tmp_path / "lingers").touch()
     with workers(tmp_path, server, "--grace", "0") as parent:
         started(parent)
+        os.kill(pids(parent)[1], signal.SIGSTOP)
         parent.signal(signal.SIGTERM)
         parent.wait_for("lingering")
         assert parent.ended() == 0
-    assert len([line for line in parent.err if "did not stop in time and is killed" in line]) == 2
+    assert len([line for line in parent.err if "SIGTERM came 10 s ago, and something still hangs" in line]) == 1
+    assert len([line for line in parent.err if "worker 1 did not stop in time and is killed" in line]) == 1
     assert not any(map(is_alive, pids(parent).values()))
 
 

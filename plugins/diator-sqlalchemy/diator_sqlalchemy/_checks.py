@@ -125,8 +125,8 @@ def _fits(expected: TypeEngine[object], found: TypeEngine[object] | None) -> boo
 def claim(connection: Connection, tables: StoreTables, app: str, partitions: int) -> str:
     """Make the tables those of an app, or check that they are; return the random id of the database."""
     table = tables.store
-    row = {"version": VERSION, "app": app, "partitions": partitions, "database_id": secrets.token_hex(16)}
-    insert_missing(connection, table, number=1, **row)
+    random_id = secrets.token_hex(16)
+    insert_missing(connection, table, number=1, version=VERSION, app=app, partitions=partitions, database_id=random_id)
     columns = (table.c.version, table.c.app, table.c.partitions, table.c.database_id)
     version, owner, count, database_id = connection.execute(select(*columns)).one()
     if version > VERSION:
