@@ -36,23 +36,24 @@ _OVERHEAD = 16_384
 class ServiceBusBroker:
     """Azure Service Bus, over one client that stays open.
 
-    ``namespace`` is the name of a namespace, with or without ``.servicebus.windows.net``, for which ``credential`` is
-    asked (by default ``DefaultAzureCredential`` of azure-identity); or a connection string; or a client that is ready,
-    which stays open when the broker is closed.
-
-    ``layout`` is ``"topics"``: each handler has a queue, and a subscription of each of its topics that forwards to it;
-    or ``"queues"``: each topic is one queue, for at most one handler, as in the Basic tier.
-    ``prefix`` stands before the names of all entities.
-    ``lease`` is the lock duration of the queues, in seconds: at most 300. It must be what they were created with.
-    ``sessions`` says that events carry their key as the id of a session, so that handlers can be ordered by it. Without
-    it the key is the partition key.
-    ``max_sessions`` is how many keys an ordered handler of one process has at the same time; each is a connection.
-    ``max_session_hold`` is the longest delay of a retry of an ordered handler, in seconds: its session is held as long.
-    ``duplicate_window`` is for how many seconds topics drop messages with an id that they had already; 0 for never.
-    It can't be changed for a topic that exists.
-    ``max_message_bytes`` is what the tier takes in one message. Above 1 MiB (Premium) such messages leave alone.
-    ``manage`` says whether ``apply`` may create entities, for which the right *Manage* and aiohttp are needed.
-    ``topology`` stands for the management of entities, in tests.
+    Args:
+        namespace: The name of a namespace, with or without ``.servicebus.windows.net``, which uses ``credential``; or a
+            connection string; or an open client, which stays open when the broker is closed.
+        credential: A credential of azure-identity; ``DefaultAzureCredential`` by default.
+        layout: ``"topics"``: each handler has a queue, and a subscription of each of its topics that forwards to it; or
+            ``"queues"``: each topic is one queue, for at most one handler, as in the Basic tier.
+        prefix: The prefix of the names of all entities.
+        lease: The lock duration of the queues in seconds, at most 300. It must be the one with which they were created.
+        sessions: Whether the key of an event is the id of a session, so that handlers can be ordered by key. Otherwise
+            it is the partition key.
+        max_sessions: The number of keys that an ordered handler in one process holds at a time; each is a connection.
+        max_session_hold: The longest delay of a retry of an ordered handler, in seconds, for which its session is held.
+        duplicate_window: Seconds for which topics drop messages with a repeated id; 0 for never. It cannot be changed
+            for an existing topic.
+        max_message_bytes: The maximum size of a message in the tier. Above 1 MiB (Premium), such messages are sent
+            alone.
+        manage: Whether ``apply`` may create entities, which requires the right *Manage* and aiohttp.
+        topology: Replaces the management of entities in tests.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class ServiceBusBroker:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """Make one from its address: ``azure-servicebus://my-namespace?lease=30``.
+        """Create a broker from an address: ``azure-servicebus://my-namespace?lease=30``.
 
-        ``azure-servicebus://?connection_string_env=NAME`` takes the connection string from the environment, when the
-        broker is opened. The query may have all settings but ``credential`` and ``topology``. Raises
+        ``azure-servicebus://?connection_string_env=NAME`` reads the connection string from the environment, when the
+        broker is opened. The query may contain all settings except ``credential`` and ``topology``. Raises
         `~diator.ConfigurationError`.
         """
         given, settings = read_url(url)
@@ -112,7 +113,7 @@ class ServiceBusBroker:
 
     @property
     def capabilities(self) -> BrokerCapability:
-        """What this broker can do: ``ORDER_BY_KEY`` with ``sessions``, ``DUPLICATE_DETECTION`` with a window."""
+        """The capabilities: ``ORDER_BY_KEY`` with ``sessions``, ``DUPLICATE_DETECTION`` with a window."""
         kept = (
             BrokerCapability.DURABLE
             | BrokerCapability.ACKNOWLEDGED
@@ -130,22 +131,22 @@ class ServiceBusBroker:
 
     @property
     def address(self) -> str | None:
-        """The server's address in telemetry; none before a connection string is read from the environment."""
+        """The server's address in telemetry; None until a connection string is read from the environment."""
         name = self._client_factory.namespace
         return None if name.startswith("$") else name
 
     @property
     def lease(self) -> float:
-        """For how many seconds a delivery is its receiver's own: the lock duration of the queues."""
+        """The lock duration of the queues: seconds for which a delivery belongs to its receiver."""
         return self._settings.lease
 
     @property
     def max_message_bytes(self) -> int:
-        """The size that a message may have."""
+        """The maximum size of a message."""
         return self._settings.max_message_bytes - _OVERHEAD
 
     def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
-        """Find what can't be kept."""
+        """Return what is not supported."""
         refusals = list(self._planner.refusals(subscriptions, topics))
         for one in subscriptions:
             if one.ordered and one.max_delay > self._settings.max_session_hold:
@@ -158,7 +159,7 @@ class ServiceBusBroker:
         return refusals
 
     def entities(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[Entity]:
-        """Name all that must exist in the namespace, each before what needs it."""
+        """Return all entities that must exist in the namespace, each before those that need it."""
         return self._planner.entities(subscriptions, topics)
 
     # Life.
@@ -166,7 +167,8 @@ class ServiceBusBroker:
     async def connect(self) -> None:
         """Open, and ensure that a server listens.
 
-        Raises `~diator.BrokerUnavailableError` if none does; it is open regardless, and works as soon as one does.
+        Raises `~diator.BrokerUnavailableError` if none does; the broker is open regardless, and works as soon as one
+        does.
         """
         if self._client is None:
             client = self._client_factory.client()
@@ -176,7 +178,7 @@ class ServiceBusBroker:
         await self._client.dial()
 
     async def aclose(self) -> None:
-        """Close everything that was opened. A cancel does not stop it, and another call waits for its end."""
+        """Close everything that was opened. Cancellation does not interrupt it, and another call waits for its end."""
         if self._client is not None:
             closing = self._close(self._client, self._topology, [*self._receivers, *self._letters.values()])
             self._client, self._letters = None, {}
@@ -234,7 +236,7 @@ class ServiceBusBroker:
     # Entities.
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:
-        """Create what is missing, where that is allowed; else say what is. Raises `~diator.BrokerError`."""
+        """Create what is missing, if ``manage`` allows it; otherwise report it. Raises `~diator.BrokerError`."""
         topology = self._open_topology()
         missing = await topology.missing(self._planner.entities(subscriptions, topics))
         if missing:
@@ -256,7 +258,7 @@ class ServiceBusBroker:
     async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Return the status of every subscription in the namespace, with this prefix, except these.
 
-        Needs the right *Manage*. With ``layout="queues"`` there are none: the queue of a topic is its subscription.
+        Requires the right *Manage*. With ``layout="queues"`` there are none: the queue of a topic is its subscription.
         """
         mine = {self._planner.queue_of(one).lower() for one in used}
         found = {name: str(entities[0].forward_to) for name, entities in (await self._stored()).items()}
@@ -267,9 +269,9 @@ class ServiceBusBroker:
         ]
 
     async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription: its queues, and what forwards to them. Needs the right *Manage*.
+        """Delete a subscription: its queues, and the subscriptions that forward to them. Requires the right *Manage*.
 
-        Raises `~diator.BrokerError`, which names what is left of it.
+        Raises `~diator.BrokerError`, which names the parts that still exist.
         """
         forwarding = (await self._stored()).get(name)
         if forwarding is None:
@@ -315,12 +317,12 @@ class ServiceBusBroker:
         return await self._letters_of(subscription).page(subscription, after, limit)
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Deliver dead letters again, to this subscription only, and return the ids of those that were there."""
+        """Deliver dead letters again, to this subscription only; return the ids of those that still existed."""
         target = self._open_client().sender(self._planner.queue_of(subscription))
         return await self._letters_of(subscription).replay(ids, target)
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Delete dead letters, and return the ids of those that were there."""
+        """Delete dead letters; return the ids of those that still existed."""
         return await self._letters_of(subscription).purge(ids)
 
     def _letters_of(self, subscription: Subscription) -> DeadLetters:

@@ -28,7 +28,7 @@ class Entity(NamedTuple):
     kind: Literal["queue", "topic", "subscription"]
     name: str
     topic: str | None = None
-    """Whose subscription it is."""
+    """The topic of a subscription."""
     sessions: bool | None = None
     """Whether a queue has sessions; ``None`` if this does not matter."""
     forward_to: str | None = None
@@ -37,7 +37,7 @@ class Entity(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The name in full."""
+        """The full name."""
         return f"{self.topic}/Subscriptions/{self.name}" if self.topic else self.name
 
 

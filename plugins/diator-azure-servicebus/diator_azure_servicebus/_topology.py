@@ -23,17 +23,17 @@ _AT_ONCE = 8
 
 
 class QueueCounts(NamedTuple):
-    """How much is in a queue."""
+    """The numbers of messages in a queue."""
 
     waiting: int
     dead: int
 
 
 class Topology(Protocol):
-    """What a broker does about entities. The broker is given another one in tests of applications."""
+    """Manages the entities of a broker. Tests of applications pass another one."""
 
     async def missing(self, entities: Sequence[Entity], /) -> Sequence[Entity]:
-        """Find those that are not there. Raises `~diator.BrokerError`."""
+        """Return the entities that do not exist. Raises `~diator.BrokerError`."""
         ...
 
     async def create(self, entities: Sequence[Entity], /) -> None:
@@ -41,23 +41,23 @@ class Topology(Protocol):
         ...
 
     async def counts(self, queues: Sequence[str], /) -> Sequence[QueueCounts | None]:
-        """Count what is in queues; None if it is not known."""
+        """Count the messages in queues; None if unknown."""
         ...
 
     async def unsubscribed(self, topics: Sequence[str], /) -> Sequence[str]:
-        """Find the topics that certainly have no subscription. Raises `~diator.BrokerError`."""
+        """Return the topics that certainly have no subscription. Raises `~diator.BrokerError`."""
         ...
 
     async def forwarding(self) -> Sequence[Entity]:
-        """List the subscriptions of topics that forward to a queue. Raises `~diator.BrokerError`."""
+        """Return the subscriptions of topics that forward to a queue. Raises `~diator.BrokerError`."""
         ...
 
     async def delete(self, entity: Entity, /) -> None:
-        """Delete an entity with its messages, if it is there. Raises `~diator.BrokerError`."""
+        """Delete an entity with its messages, if it exists. Raises `~diator.BrokerError`."""
         ...
 
     async def aclose(self) -> None:
-        """Close what was opened."""
+        """Close everything that was opened."""
         ...
 
 

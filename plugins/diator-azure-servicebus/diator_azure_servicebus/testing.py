@@ -1,4 +1,4 @@
-"""For tests: the broker creates what an app needs on the server of the distribution ``servicebus-test-server``."""
+"""For tests: creates the entities of an app on a server of the distribution ``servicebus-test-server``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ServerTopology"]
 
 
 class ServerTopology:
-    """Makes a broker create entities on a server: ``ServiceBusBroker(..., topology=ServerTopology(server))``."""
+    """Creates the entities of a broker on a server: ``ServiceBusBroker(..., topology=ServerTopology(server))``."""
 
     def __init__(self, server: ServiceBusServer) -> None:
         self._server = server

@@ -1,6 +1,6 @@
-"""Suites that a plugin passes when it keeps the contract of its port. They run on pytest.
+"""Test suites for the contracts of the ports. They run on pytest.
 
-Subclass a suite in the plugin's tests, say how to make the thing under test, and inherit all its cases.
+Subclass a suite in the tests of your plugin, implement its factory method, and inherit all its cases.
 """
 
 import pytest

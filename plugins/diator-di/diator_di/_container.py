@@ -1,4 +1,4 @@
-"""The plugin: a di container behind the port of Diator."""
+"""The plugin: implements Diator's port for a di container."""
 
 import contextlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -20,7 +20,7 @@ from diator_di._wiring import Dependency, Wiring, marker_in
 class DiContainer(GraphContainer):
     """Wraps a di container. ``scopes`` are the names of its scopes, outermost first.
 
-    The last one is opened for each unit of work, the others live until the app ends. Raises
+    The last scope is opened for each unit of work; the others live until the app ends. Raises
     `~diator.ConfigurationError` for anything but a `di.Container`.
     """
 
@@ -35,11 +35,11 @@ class DiContainer(GraphContainer):
         return marker_in(metadata)
 
     def provider(self, key: Key, provided: Collection[Key] = (), /) -> DiProvider | None:
-        """Return what the user has chosen; that di could make one up does not count."""
+        """Return the user's binding; classes that di could build without a binding do not count."""
         return Graph(self._wiring, provided).find(key)
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
-        """Find what can't be built, and where that is nothing, have di plan all of it."""
+        """Return what cannot be built. If everything can, let di plan all of it."""
         found = self._plans.check(keys, provided)
         if not found.errors:
             for key, brought in product(keys, {(), tuple(provided)}):
@@ -50,7 +50,7 @@ class DiContainer(GraphContainer):
         return found
 
     def scope(self, provided: Mapping[Key, object], /) -> DiScope:
-        """Make a scope for one unit of work."""
+        """Create a scope for one unit of work."""
         if self._outer is None:
             self._outer = Outer(self._wiring.scopes[:-1])
         return DiScope(self._wiring.unit, self._outer, self._plans, provided)

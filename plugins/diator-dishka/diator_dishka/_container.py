@@ -1,4 +1,4 @@
-"""The plugin: a dishka container behind the port of Diator."""
+"""The plugin: implements Diator's port for a dishka container."""
 
 import asyncio
 from collections.abc import Collection, Hashable, Mapping
@@ -15,9 +15,9 @@ _Marker = type(FromComponent())
 
 
 class DishkaContainer(GraphContainer):
-    """Wraps an async dishka container. Its scope for each unit of work is the next one, ``Scope.REQUEST`` by default.
+    """Wraps an async dishka container. Each unit of work opens its next scope, ``Scope.REQUEST`` by default.
 
-    Raises `~diator.ConfigurationError` for anything but an `AsyncContainer` that has a scope to open.
+    Raises `~diator.ConfigurationError` for anything but an `AsyncContainer` that has another scope to open.
     """
 
     def __init__(self, container: AsyncContainer) -> None:
@@ -37,24 +37,24 @@ class DishkaContainer(GraphContainer):
         return look(self._graph, to_dishka(key), self._graph.deepest)
 
     def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether a factory gives this key; what only a sender can bring does not count."""
+        """Return whether a factory creates this key; values that only senders provide do not count."""
         source = self._graph.source(key)
         return source is not None and not source.is_brought
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
-        """Find what is missing, also where dishka was told to skip that, and what provided values can't reach."""
+        """Return what is missing, even if dishka skips validation, and what provided values cannot reach."""
         return problems(self._graph, keys, provided)
 
     def immediate(self, key: Key, /) -> Build | None:
-        """Return the function that resolves a key in a scope; None if some factory below it has to be awaited."""
+        """Return the function that resolves a key in a scope; None if one of its factories must be awaited."""
         return self._immediate.build(key)
 
     def scope(self, provided: Mapping[Key, object], /) -> DishkaScope:
-        """Make a scope for one unit of work."""
+        """Create a scope for one unit of work."""
         return DishkaScope(self._container, self._graph, provided)
 
     async def aclose(self) -> None:
-        """Close the singletons. They are built again if they are asked for again."""
+        """Close the singletons. If the container is used again, it creates new ones."""
         try:
             await close(self._container, None)
         finally:

@@ -44,7 +44,7 @@ _OPTIONS: dict[str, tuple[Parse, Rule]] = {
     "credentials": (str, _FILE),
 }
 SETTINGS: dict[str, Parse] = {name: parse for name, (parse, _) in _OPTIONS.items()}
-"""What an address may say of the broker, and how it is read."""
+"""The settings that an address may contain, and how each is parsed."""
 
 _ALWAYS = (
     BrokerCapability.DURABLE
@@ -63,12 +63,12 @@ class NatsBroker:
     Args:
         url: The address of a server, or of several with commas between them: ``nats://user:password@host:4222``, with
             a token instead of both ``nats://token@host``, with TLS ``tls://host``.
-        prefix: How the names of streams and subjects begin.
-        lease: For how many seconds a delivery is its receiver's own before it must be renewed.
-        timeout: How many seconds the server may take to answer before it counts as away.
-        duplicate_window: For how many seconds an event that is published again is dropped; 0: it is not.
-        replicas: How many servers of a cluster keep each message.
-        tls_ca: A file with the certificates of the authorities that are trusted, instead of the system's.
+        prefix: The prefix of the names of streams and subjects.
+        lease: Seconds until a delivery expires unless its receiver renews it.
+        timeout: Seconds to wait for an answer before the server counts as unavailable.
+        duplicate_window: Seconds for which an event that is published again is dropped; 0 for never.
+        replicas: The number of servers in a cluster that store each message.
+        tls_ca: A file with the certificates of trusted authorities, instead of the system's.
         credentials: A file with a user's JWT and seed.
     """
 
@@ -116,7 +116,7 @@ class NatsBroker:
         return self._server.hosts[0]
 
     def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:
-        """Find names that are too long."""
+        """Return names that are too long."""
         for topic in {topic.name: topic for some in (topics, *(one.topics for one in subscriptions)) for topic in some}:
             if len(encode(topic)) > MAX_NAME:
                 yield ValidationIssue(f"topic {topic!r} {_TOO_LONG}", 'choose a shorter one: @contract(topic="...")')
@@ -136,7 +136,7 @@ class NatsBroker:
         await self._access.connection()
 
     async def aclose(self) -> None:
-        """Close all that was opened."""
+        """Close everything that was opened."""
         if self._access is None:
             return
         await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
@@ -190,12 +190,12 @@ class NatsBroker:
     # Subscriptions.
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
-        """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
+        """Create what is missing, and return the names of what was created. Raises `~diator.BrokerError`."""
         self._opened()
         return [name for one in subscriptions for name in await self._subscriptions.create(one)]
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Tell how subscriptions stand. Raises `~diator.BrokerError`."""
+        """Return the status of subscriptions. Raises `~diator.BrokerError`."""
         self._opened()
         return [await self._subscriptions.status(one) for one in subscriptions]
 
@@ -210,7 +210,7 @@ class NatsBroker:
         return await self._subscriptions.others(used)
 
     async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+        """Delete a subscription with its messages and dead letters; return false if it does not exist.
 
         Raises `~diator.BrokerError`.
         """
@@ -235,11 +235,11 @@ class NatsBroker:
         return await DeadLetters(self._opened(), subscription).page(after, limit)
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Deliver dead letters again; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        """Deliver dead letters again; return the ids of those that still existed. Raises `~diator.BrokerError`."""
         return await DeadLetters(self._opened(), subscription).replay(ids)
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        """Delete dead letters; return the ids of those that still existed. Raises `~diator.BrokerError`."""
         return await DeadLetters(self._opened(), subscription).purge(ids)
 
 

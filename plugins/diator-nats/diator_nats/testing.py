@@ -1,4 +1,4 @@
-"""For tests: a private NATS server that may be killed, stopped and started again, and a proxy that cuts connections.
+"""For tests: a private NATS server, which can be killed, suspended and restarted, and a proxy that cuts connections.
 
 ::
 
@@ -37,9 +37,9 @@ def find_server() -> str:
 
 
 class NatsServer(servers.Server):
-    """A NATS server of one's own with JetStream, which keeps what it has when it is killed.
+    """A private NATS server with JetStream, whose data survives when it is killed.
 
-    ``config`` is more of its configuration, in the form of the server's configuration file.
+    ``config`` is additional configuration, in the format of the server's configuration file.
     """
 
     def __init__(self, config: str = "", *, jetstream: bool = True) -> None:
@@ -66,10 +66,10 @@ class NatsServer(servers.Server):
 
 
 class Proxy(servers.Proxy):
-    """Passes TCP connections on to a server, and cuts them when told to."""
+    """Forwards TCP connections to a server, and can cut them."""
 
     swallows = False
-    """Whether what clients send, and what the server answers, is thrown away, as on a line that is broken."""
+    """Whether data of clients and of the server is discarded, as on a broken line."""
 
     @property
     def url(self) -> str:

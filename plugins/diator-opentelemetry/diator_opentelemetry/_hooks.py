@@ -1,4 +1,4 @@
-"""The hooks that make spans and record metrics."""
+"""Hooks that create spans and record metrics."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -38,16 +38,16 @@ _OPTIONS = {"traces": one_of("child", "link"), "requests": FLAG}
 class OpenTelemetry(Hooks):
     """Spans and metrics of brokered events: ``Diator(..., hooks=[OpenTelemetry()])``.
 
-    Each published event gets a ``create`` span, whose trace context travels with it, also through an outbox; each batch
-    that is passed to the broker a ``send`` span, with links to these; each run of a handler a ``process`` span, which
-    is current while the handler runs. It is a child of the ``create`` span or, with ``traces="link"``, the root of a
-    trace of its own that links to it.
+    Each published event has a ``create`` span, whose trace context is sent with it, even through an outbox. Each batch
+    sent to the broker has a ``send`` span with links to these. Each run of a handler has a ``process`` span, which is
+    current while the handler runs. It is a child of the ``create`` span or, with ``traces="link"``, the root of a
+    separate trace that links to it.
 
-    With ``requests=True`` what stays in the process gets spans as well: ``app.send``, ``app.stream``, ``app.publish``
-    and each handler of a domain event.
+    With ``requests=True``, there are also spans for ``app.send``, ``app.stream``, ``app.publish`` and each handler of a
+    domain event.
 
-    The providers are the global ones unless given. Without an SDK nothing is recorded, and the trace context of the
-    caller travels on. Raises `~diator.ConfigurationError` for a wrong option.
+    The providers are the global ones by default. Without an SDK nothing is recorded, and the caller's trace context is
+    still propagated. Raises `~diator.ConfigurationError` for an invalid option.
     """
 
     needs_context = False
@@ -82,13 +82,13 @@ class OpenTelemetry(Hooks):
         self._consumed = meter.create_counter(names.CONSUMED, "{message}", "Messages that handlers were given.")
 
     def sending(self, details: Sending, /) -> AbstractContextManager[None] | None:
-        """Make the span of what stays in the process, if that is asked for."""
+        """Create the span of a call in the process, with ``requests=True``."""
         if not self._requests:
             return None
         return _Active(self._tracer.start_span(f"{details.verb} {type(details.messages[0]).__name__}"))
 
     def propagate(self, details: Collected, /) -> Mapping[str, str] | None:
-        """Make the span of a new message, whose context travels with it."""
+        """Create the span of a new message, whose context is sent with it."""
         if details.broker is None or (details.headers and "traceparent" in details.headers):
             return None
         contract = contract_of(type(details.event))
@@ -105,7 +105,7 @@ class OpenTelemetry(Hooks):
         return headers
 
     def publishing(self, details: Publishing, /) -> AbstractContextManager[None]:
-        """Make the span of one attempt to pass messages to the broker."""
+        """Create the span of one attempt to send messages to the broker."""
         topics = {message.topic for message in details.messages}
         topic = topics.pop() if len(topics) == 1 else None
         attributes = names.of_operation("send", details.broker, topic)
@@ -124,7 +124,7 @@ class OpenTelemetry(Hooks):
         return _Active(span, self._operation, attributes)
 
     def handling(self, details: Handling, /) -> AbstractContextManager[None] | None:
-        """Make the span of one run of a handler."""
+        """Create the span of one run of a handler."""
         event = details.message
         if details.broker is None or details.delivery is None or not isinstance(event, Event):
             return self._handling_in_process(details) if self._requests else None

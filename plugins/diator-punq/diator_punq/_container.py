@@ -1,4 +1,4 @@
-"""The port over a ``punq.Container``, which has transient and singleton objects, and nothing that closes."""
+"""The plugin for ``punq.Container``, which has transient and singleton objects, and closes nothing."""
 
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class PunqContainer(GraphContainer):
-    """Serves what is registered in a ``punq.Container``, also what is registered later.
+    """Wraps a ``punq.Container``, including services that are registered later.
 
-    The key of a qualified provider is the hint as a handler writes it:
+    The key of a qualified provider is the type hint in the handler:
     ``container.register(Annotated[Repository, Named("replica")], Replica)``.
     """
 
@@ -34,11 +34,11 @@ class PunqContainer(GraphContainer):
         return f"PunqContainer({self._container!r})"
 
     def provider(self, key: Key, provided: Collection[Key] = (), /) -> Provider | None:
-        """Return what punq would take for a key: the last registration."""
+        """Return the registration that punq would use for a key: the last one."""
         return Way(self._registrations, provided).need(hint_of(key)).provider
 
     def can_resolve(self, key: Key, /) -> bool:
-        """Tell whether punq has a provider; with ``auto_register`` a class that it can build counts as its own."""
+        """Return whether punq has a provider; with ``auto_register``, a class that it can build counts as one."""
         hint = hint_of(key)
         is_list = get_origin(hint) is list
         if self._registrations.of(get_args(hint)[0] if is_list else hint):
@@ -61,7 +61,7 @@ class PunqContainer(GraphContainer):
         return build
 
     def scope(self, provided: Mapping[Key, object], /) -> "PunqScope":
-        """Make a scope. Without values it is the container itself, with values a child that has them."""
+        """Create a scope: the container itself or, if there are values, a child that has them."""
         return PunqScope(self, provided, self._builders_for(provided))
 
     def _builders_for(self, provided: Collection[Key]) -> Builders:
@@ -71,7 +71,7 @@ class PunqContainer(GraphContainer):
         return self._builders[keys]
 
     async def aclose(self) -> None:
-        """Forget the singletons, so that the app can run again, in another event loop too. punq closes nothing."""
+        """Drop the singletons, so that the app can run again, even in another event loop. punq closes nothing."""
         self._container._singletons.clear()  # pyright: ignore[reportPrivateUsage] - the only way to forget
 
     def native(self, provided: Mapping[Key, object]) -> punq.Container:

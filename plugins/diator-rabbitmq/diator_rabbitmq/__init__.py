@@ -1,8 +1,9 @@
 """RabbitMQ as a message broker for Diator.
 
-`_broker` is the port and `_settings` its address. `_link` is a connection, `_publisher` stores messages, `_topology`
-creates queues and exchanges, whose names are in `_names`. `_receiver` takes messages of any order, `_ordered` those in
-order by key, from the partitions of `_partition`. `_messages` is what travels, `_dead_letters` what was not handled.
+`_broker` implements the port, `_settings` parses its address. `_link` is a connection, `_publisher` stores messages,
+`_topology` creates queues and exchanges, whose names are in `_names`. `_receiver` receives messages without an order,
+`_ordered` those ordered by key, from the partitions of `_partition`. `_messages` contains the message format, and
+`_dead_letters` reads, replays and purges dead letters.
 """
 
 from diator_rabbitmq._broker import RabbitBroker

@@ -40,7 +40,7 @@ _OPTIONS: dict[str, tuple[Parse, Rule]] = {
     "keyfile": (str, optional(TEXT)),
 }
 SETTINGS: dict[str, Parse] = {name: parse for name, (parse, _) in _OPTIONS.items()}
-"""What an address may say of the broker, and how it is read."""
+"""The settings that an address may contain, and how each is parsed."""
 
 
 class RabbitBroker:
@@ -48,10 +48,10 @@ class RabbitBroker:
 
     Args:
         url: An address (``amqp://``, ``amqps://``), which may name several servers of a cluster.
-        prefix: How the names of all exchanges and queues begin.
-        heartbeat: After about three times as many seconds without a sign a connection counts as lost, at both ends.
-        timeout: How many seconds the server may take to answer before it counts as away.
-        cacertfile: A file with the certificates to trust, for ``amqps://``.
+        prefix: The prefix of the names of all exchanges and queues.
+        heartbeat: Seconds between heartbeats; without one for about three times as long, a connection counts as lost.
+        timeout: Seconds to wait for an answer before the server counts as unavailable.
+        cacertfile: A file with trusted certificates, for ``amqps://``.
         certfile: A file with the client's own certificate, for ``amqps://``.
         keyfile: A file with its key.
     """
@@ -67,7 +67,7 @@ class RabbitBroker:
         | BrokerCapability.SCHEDULES
     )
     max_message_bytes = 8 * 1024 * 1024
-    """RabbitMQ takes messages up to 16 MB by default; a dead letter has its reason, too."""
+    """RabbitMQ accepts messages up to 16 MB by default; a dead letter also contains its reason."""
 
     def __init__(
         self,
@@ -104,14 +104,14 @@ class RabbitBroker:
 
     @property
     def lease(self) -> float | None:
-        """A delivery is its receiver's own for as long as that is connected."""
+        """None: a delivery belongs to its receiver for as long as this is connected."""
         return None
 
     def __repr__(self) -> str:
         return f"<RabbitBroker {self._servers.shown} {self._topology.names.prefix!r}>"
 
     def validate(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic], /) -> Iterable[ValidationIssue]:  # noqa: ARG002 - as the port wants it
-        """Find delays that the server can't keep."""
+        """Return delays that the server does not support."""
         for one, text, fix in too_long(subscriptions):
             yield ValidationIssue(text, fix, one.name)
 
@@ -123,7 +123,7 @@ class RabbitBroker:
         await self._links[0].get()
 
     async def aclose(self) -> None:
-        """Close all that was opened."""
+        """Close everything that was opened."""
         if self._links is not None:
             await asyncio.gather(*(receiver.aclose() for receiver in list(self._receivers)))
             links, self._links = self._links, None
@@ -164,7 +164,7 @@ class RabbitBroker:
     # Subscriptions.
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
-        """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
+        """Create what is missing, and return the names of what was created. Raises `~diator.BrokerError`."""
         link = await self._link()
         created: list[str] = []
         for subscription in subscriptions:
@@ -172,7 +172,7 @@ class RabbitBroker:
         return created
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
-        """Tell how subscriptions stand. Raises `~diator.BrokerError`."""
+        """Return the status of subscriptions. Raises `~diator.BrokerError`."""
         link = await self._link()
         return [await self._topology.status(link, subscription) for subscription in subscriptions]
 
@@ -194,9 +194,9 @@ class RabbitBroker:
         return await DeadLetters(await self._link(), self._topology, subscription).page(after, limit)
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Deliver dead letters again; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        """Deliver dead letters again; return the ids of those that still existed. Raises `~diator.BrokerError`."""
         return await DeadLetters(await self._link(), self._topology, subscription).remove(ids, replay=True)
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
-        """Delete dead letters; return the ids of those that were still there. Raises `~diator.BrokerError`."""
+        """Delete dead letters; return the ids of those that still existed. Raises `~diator.BrokerError`."""
         return await DeadLetters(await self._link(), self._topology, subscription).remove(ids, replay=False)

@@ -1,4 +1,4 @@
-"""For tests: a private RabbitMQ server that may be killed, stopped and started again.
+"""For tests: a private RabbitMQ server, which can be killed, suspended and restarted.
 
 ::
 
@@ -21,7 +21,7 @@ from diator.testing import servers
 SERVER_VARIABLE = "DIATOR_TEST_RABBITMQ_SERVER"
 """An environment variable with the path of a ``rabbitmq-server`` program."""
 REQUIRED_VARIABLE = "DIATOR_TEST_BROKERS"
-"""An environment variable: if it is set, tests fail instead of being skipped where no server is installed."""
+"""An environment variable: if it is set, tests fail instead of being skipped if no server is installed."""
 MISSING = (
     "no rabbitmq-server was found: install one, such as with apt-get install --no-install-recommends rabbitmq-server, "
     f"or set {SERVER_VARIABLE} to the path of the program"
@@ -58,10 +58,10 @@ def shared_server() -> "RabbitServer":
 
 
 class RabbitServer(servers.Server):
-    """A RabbitMQ server of one's own, which keeps what it has when it is killed.
+    """A private RabbitMQ server, whose data survives when it is killed.
 
     Args:
-        config: More lines of its ``rabbitmq.conf``, such as ``{"heartbeat": "5"}``.
+        config: Additional lines of its ``rabbitmq.conf``, such as ``{"heartbeat": "5"}``.
     """
 
     def __init__(self, config: Mapping[str, str] | None = None) -> None:
@@ -126,7 +126,7 @@ class RabbitServer(servers.Server):
 
 
 class Proxy(servers.Proxy):
-    """Passes TCP connections on to a server, and cuts them when told to."""
+    """Forwards TCP connections to a server, and can cut them."""
 
     @property
     def url(self) -> str:

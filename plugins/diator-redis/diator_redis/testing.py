@@ -1,4 +1,4 @@
-"""For tests: a private Redis server that may be killed, stopped and started again, and a proxy that cuts connections.
+"""For tests: a private Redis server, which can be killed, suspended and restarted, and a proxy that cuts connections.
 
 ::
 
@@ -32,7 +32,7 @@ REMEDY = (
 
 
 def find_server() -> str:
-    """Give the path of a ``redis-server`` program. Raises `FileNotFoundError` that says what to install."""
+    """Return the path of a ``redis-server`` program. Raises `FileNotFoundError` that says what to install."""
     named = os.environ.get(SERVER_VARIABLE)
     if named:
         return named
@@ -48,9 +48,9 @@ def find_server() -> str:
 
 
 class RedisServer(servers.Server):
-    """A Redis server of one's own. ``options`` are those of its configuration, with ``_`` for ``-``.
+    """A private Redis server. ``options`` are those of its configuration, with ``_`` for ``-``.
 
-    It keeps what it has in an append-only file if ``durable``, so that `restart` finds it again after `kill`.
+    If it is ``durable``, its data survives a `kill` in an append-only file, for `restart`.
     """
 
     def __init__(self, *, durable: bool = False, unix: bool = False, **options: str | int) -> None:
@@ -103,11 +103,11 @@ class RedisServer(servers.Server):
 
 
 class Proxy(servers.Proxy):
-    """Passes TCP connections on to a server, and cuts them when told to."""
+    """Forwards TCP connections to a server, and can cut them."""
 
     def __init__(self, port: int) -> None:
         self.swallows_replies = False
-        """Whether what the server says is thrown away."""
+        """Whether data of the server is discarded."""
         self._bytes_left: int | None = None
         self._lock = threading.Lock()
         super().__init__(port)
@@ -118,7 +118,7 @@ class Proxy(servers.Proxy):
         return f"redis://127.0.0.1:{self.port}"
 
     def cut_after(self, count: int) -> None:
-        """Cut all connections when so many more bytes of clients were passed on."""
+        """Cut all connections after this number of further bytes from clients."""
         self._bytes_left = count
 
     def _send(self, data: bytes, target: socket.socket, *, from_client: bool) -> None:

@@ -1,4 +1,4 @@
-"""The port over a ``rodi.Container``: three lifetimes, synchronous, with nothing that closes."""
+"""The plugin for ``rodi.Container``: three lifetimes, synchronous, closes nothing."""
 
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
@@ -30,12 +30,12 @@ from diator_rodi._registrations import Registrations
 
 
 class RodiContainer(GraphContainer):
-    """Serves what is registered in a ``rodi.Container``, and shares the singletons of its ``provider``.
+    """Wraps a ``rodi.Container``, and shares the singletons of its ``provider``.
 
-    The key of a qualified provider is the hint as a handler writes it:
+    The key of a qualified provider is the type hint in the handler:
     ``container.register(Annotated[Database, Named("replica")], instance=replica)``.
 
-    Raises `~diator.ConfigurationError` for a container with a ``scope_cls`` of its own.
+    Raises `~diator.ConfigurationError` for a container with its own ``scope_cls``.
     """
 
     def __init__(self, container: rodi.Container) -> None:
@@ -52,11 +52,11 @@ class RodiContainer(GraphContainer):
         return f"RodiContainer({self._container!r})"
 
     def provider(self, key: Key, provided: Collection[Key] = (), /) -> RodiProvider | None:
-        """Return what rodi holds under the hint of a key."""
+        """Return rodi's registration for the hint of a key."""
         return find(Registrations(self._container), hint_of(key), provided)
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
-        """Find what is wrong below these keys, and what keeps rodi from building, since it builds all or nothing."""
+        """Return what is wrong below these keys, and what prevents rodi from building all services."""
         registered = Registrations(self._container)
 
         def look(key: Key) -> RodiProvider | None:
@@ -76,14 +76,14 @@ class RodiContainer(GraphContainer):
         return lambda scope: scope.resolve_now(key)
 
     def scope(self, provided: Mapping[Key, object], /) -> "RodiScope":
-        """Make a scope. Raises `~diator.ContainerError` if more was registered since the first one was opened."""
+        """Create a scope. Raises `~diator.ContainerError` if services were registered after the first scope opened."""
         services = self._services
         if services is None or self._container._provider is not services:
             services = self._look_again()
         return RodiScope(services, provided)
 
     async def aclose(self) -> None:
-        """Forget the singletons, so that the app can run again, in another event loop too. rodi closes nothing."""
+        """Drop the singletons, so that the app can run again, even in another event loop. rodi closes nothing."""
         if self._services is not None:
             self._container._provider = None
         self._services = None

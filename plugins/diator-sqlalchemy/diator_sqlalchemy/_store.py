@@ -78,12 +78,13 @@ class _Connected(NamedTuple):
 class SQLAlchemyStore:
     """Outbox and inbox in the database that handlers write to through SQLAlchemy.
 
-    ``session`` is what handlers ask the container for: ``AsyncSession``, ``Session``, ``AsyncConnection``,
-    ``Connection``, a class derived from one, or an ``Annotated`` of one. ``engine`` is an engine or a key of the
-    container that gives one, for the relay and for what is published outside a unit of work; left out, it is that of
-    the session. ``schema`` is by default the current one, and ``prefix`` begins the names of the tables. The number of
-    ``partitions`` is fixed when the tables are created. ``key_lock`` makes units that write events of one key at the
-    same time wait for each other, on PostgreSQL. The inbox remembers for ``keep_inbox`` what was handled.
+    ``session`` is the type that handlers depend on: ``AsyncSession``, ``Session``, ``AsyncConnection``, ``Connection``,
+    a class derived from one, or an ``Annotated`` of one. ``engine`` is an engine, or a key for which the container
+    returns one; the relay and events published outside a unit of work use it. By default it is the engine of the
+    session. ``schema`` is the current one by default, and ``prefix`` is the prefix of the tables. The number of
+    ``partitions`` is fixed when the tables are created. With ``key_lock`` on PostgreSQL, units of work that write
+    events of one key at the same time wait for each other. ``keep_inbox`` is the time for which the inbox remembers
+    handled messages.
     """
 
     # Any: hints have no common type.
@@ -112,7 +113,7 @@ class SQLAlchemyStore:
 
     @property
     def session(self) -> Any:
-        """What handlers ask the container for."""
+        """The type of the session that handlers depend on."""
         return self._session
 
     @property
@@ -122,12 +123,12 @@ class SQLAlchemyStore:
 
     @property
     def is_blocking(self) -> bool:
-        """Whether it is a session of a driver that blocks."""
+        """Whether the session uses a blocking driver."""
         hint = get_args(self._session)[0] if get_origin(self._session) is Annotated else self._session
         return isinstance(hint, type) and issubclass(hint, (Session, Connection))
 
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
-        """Find what can't work, without I/O."""
+        """Return what cannot work, without I/O."""
         if len(app) > MAX_NAME:
             fix = f"choose one of at most {MAX_NAME} characters"
             yield ValidationIssue(f"the name of the app is {len(app)} characters long, and the store keeps it", fix)
@@ -148,7 +149,7 @@ class SQLAlchemyStore:
         await self._connect()
 
     async def create(self, app: str, container: Container, /) -> Sequence[str]:
-        """Create the tables that are missing."""
+        """Create missing tables."""
         self._app, self._container = app, container
         database = await self._find_database()
 
@@ -211,7 +212,7 @@ class SQLAlchemyStore:
         return _Connected(Outbox(tables, self._partitions, key_lock=key_lock), database_id)
 
     def join(self, session: Any, /, *, own: bool) -> JoinedTransaction:
-        """Take part in the transaction of a unit of work."""
+        """Join the transaction of a unit of work."""
         return JoinedTransaction(ensure_session(session), self._outbox_on, self._connect, own=own)
 
     def _outbox_on(self, connection: Connection) -> Outbox:
@@ -237,7 +238,7 @@ class SQLAlchemyStore:
             raise StoreError(f"the session leads to another database than the store: its {table} is another one")
 
     def is_temporary(self, error: BaseException, /) -> bool:
-        """Tell whether trying again later can help."""
+        """Return whether retrying later can help."""
         return is_temporary(error)
 
     async def _run(self, function: Callable[[Connection, Outbox], T], *, single: bool = False) -> T:
@@ -247,23 +248,23 @@ class SQLAlchemyStore:
         return await database.run(lambda connection: function(connection, outbox), single=single)
 
     async def write(self, messages: Sequence[OutgoingMessage], /) -> None:
-        """Write rows in a transaction of its own."""
+        """Write rows in a separate transaction."""
         await self._run(lambda connection, outbox: outbox.write(connection, messages))
 
     async def cancel(self, message_id: str, /) -> bool:
-        """Delete a delayed message in a transaction of its own."""
+        """Delete a delayed message in a separate transaction."""
         return await self._run(lambda connection, outbox: outbox.cancel(connection, message_id), single=True)
 
     async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
-        """Take or renew a relay's share."""
+        """Acquire or renew a relay's share."""
         return await self._run(lambda connection, outbox: lease(connection, outbox.tables, relay, seconds, rank))
 
     async def release(self, relay: str, /) -> None:
-        """Give up what a relay holds."""
+        """Release all leases of a relay."""
         await self._run(lambda connection, outbox: release(connection, outbox.tables, relay))
 
     async def promote(self, held: Mapping[int, int], /) -> float | None:
-        """Make rows that are due ready."""
+        """Make due rows ready."""
         wait = await self._run(lambda connection, outbox: outbox.next_due(connection, held), single=True)
         if wait is None or wait > 0:  # the usual case, which locks nothing
             return wait
@@ -276,7 +277,7 @@ class SQLAlchemyStore:
         return await self._run(lambda connection, outbox: outbox.read(connection, held, limit, without), single=True)
 
     async def delete(self, held: Mapping[int, int], rows: Sequence[StoredMessage], /) -> int:
-        """Delete rows that were published."""
+        """Delete published rows."""
         return await self._run(lambda connection, outbox: outbox.delete(connection, held, rows), single=True)
 
     async def reject(self, held: Mapping[int, int], row: StoredMessage, error: str, /) -> None:
@@ -284,11 +285,11 @@ class SQLAlchemyStore:
         await self._run(lambda connection, outbox: outbox.reject(connection, held, row, error))
 
     async def expire(self, limit: int, /) -> int:
-        """Delete rows of the inbox that are older than is kept."""
+        """Delete expired rows of the inbox."""
         return await self._run(lambda connection, outbox: outbox.expire(connection, self._keep_inbox, limit))
 
     async def notify(self, partitions: Collection[int], /) -> None:
-        """Tell all relays that these partitions have new rows, on PostgreSQL."""
+        """Notify all relays that these partitions have new rows, on PostgreSQL."""
         channel = (await self._connect()).channel
         await self._run(lambda connection, _: notify(connection, channel, partitions), single=True)
 
@@ -300,7 +301,7 @@ class SQLAlchemyStore:
             yield
 
     async def status(self) -> StoreStatus:
-        """Tell how the outbox and the inbox stand."""
+        """Return the status of the outbox and the inbox."""
         return await self._run(lambda connection, outbox: status(connection, outbox.tables), single=True)
 
     async def dead_letters(self, *, after: str | None = None, limit: int = 100) -> Sequence[OutboxDeadLetter]:
@@ -310,7 +311,7 @@ class SQLAlchemyStore:
         )
 
     async def replay(self, ids: Collection[str], /) -> Collection[str]:
-        """Put dead letters back."""
+        """Append dead letters to the outbox again."""
         return await self._run(lambda connection, outbox: outbox.replay(connection, ids))
 
     async def purge(self, ids: Collection[str], /) -> Collection[str]:

@@ -103,7 +103,7 @@ class StoreTables:
 def add_tables(metadata: MetaData, *, schema: str | None = None, prefix: str = "diator_") -> None:
     """Add the tables of the store to your own metadata, so that Alembic creates and upgrades them.
 
-    ``schema`` and ``prefix`` are those that `SQLAlchemyStore` is given.
+    Pass the same ``schema`` and ``prefix`` as to `SQLAlchemyStore`.
     """
     StoreTables(metadata, schema, prefix)
 

@@ -1,4 +1,4 @@
-"""`SvcsContainer`: what Diator asks of a container, answered by a `svcs.Registry`."""
+"""`SvcsContainer`: implements Diator's port for a `svcs.Registry`."""
 
 import inspect
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ from diator_svcs._scope import HIDDEN, SvcsScope
 
 
 class SvcsContainer(GraphContainer):
-    """Serves what is in a `svcs.Registry`: each unit of work has a `svcs.Container` of its own.
+    """Wraps a `svcs.Registry`: each unit of work has its own `svcs.Container`.
 
-    The registry stays its owner's: the code that made it closes it.
+    It does not close the registry: this is up to the code that created it.
     """
 
     capabilities = ~ContainerCapability.DEEP_VALIDATION
@@ -33,7 +33,7 @@ class SvcsContainer(GraphContainer):
         self._registry = registry
 
     def qualifier(self, metadata: tuple[object, ...], /) -> Hashable | None:
-        """Give all of the metadata back, if a service is registered under ``Annotated`` with just this."""
+        """Return all of the metadata, if a service is registered under ``Annotated`` with exactly this metadata."""
         known = (get_args(one.svc_type)[1:] for one in self._registry if get_origin(one.svc_type) is Annotated)
         return Marks(metadata) if metadata in known else None
 
@@ -45,10 +45,10 @@ class SvcsContainer(GraphContainer):
         )
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
-        """Look at the factories that may run.
+        """Check the factories that may run.
 
-        svcs does not tell what a factory asks its container for. So one that takes the container may reach each
-        service in the registry; and whether all of them are there is a warning.
+        svcs does not know which services a factory requests from its container. So a factory that takes the container
+        may request any service in the registry. Whether they all exist is a warning.
         """
         wanted = [key for key in keys if key not in provided]
         found = [provider.service for key in wanted if (provider := self.provider(key))]
@@ -59,11 +59,11 @@ class SvcsContainer(GraphContainer):
         return ValidationResult(errors, [_unknown_below(opaque)] if opaque else [])
 
     def scope(self, provided: Mapping[Key, object], /) -> SvcsScope:
-        """Make the scope of a unit of work."""
+        """Create the scope of a unit of work."""
         return SvcsScope(self._registry, provided)
 
     async def aclose(self) -> None:
-        """Leave the registry open: closing would empty it, and others may serve from it."""
+        """Leave the registry open: closing would empty it, and other code may use it."""
 
 
 class SvcsProvider(Provider):

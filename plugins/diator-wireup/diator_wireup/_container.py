@@ -1,4 +1,4 @@
-"""The plugin: a wireup container behind the port of Diator."""
+"""The plugin: implements Diator's port for a wireup container."""
 
 from collections.abc import Collection, Hashable, Mapping
 
@@ -12,9 +12,9 @@ from diator_wireup._scope import WireupScope, finish
 
 
 class WireupContainer(GraphContainer):
-    """Wraps an async wireup container. A scope of its own is entered for each unit of work.
+    """Wraps an async wireup container. Each unit of work enters its own scope.
 
-    Raises `~diator.ConfigurationError` for anything but the `AsyncContainer` that ``create_async_container`` makes.
+    Raises `~diator.ConfigurationError` for anything but an `AsyncContainer` of ``create_async_container``.
     """
 
     def __init__(self, container: AsyncContainer) -> None:
@@ -38,11 +38,11 @@ class WireupContainer(GraphContainer):
         return WireupProvider(self._registrations, key) if self._registrations.knows(key) else None
 
     def scope(self, provided: Mapping[Key, object], /) -> WireupScope:
-        """Make a scope for one unit of work."""
+        """Create a scope for one unit of work."""
         return WireupScope(self._container, self._registrations, provided)
 
     async def aclose(self) -> None:
-        """Close the singletons. They are built again if they are asked for again."""
+        """Close the singletons. If the container is used again, it creates new ones."""
         try:
             await close_in_reverse(self._registrations.singleton_resources, finish, None)
         finally:

@@ -41,9 +41,9 @@ class BrokerSuite(
     Publishing,
     Life,
 ):
-    """What every broker plugin must do. Subclass it as ``Test...``, and write ``make_broker``.
+    """The contract of broker plugins. Subclass it as ``Test...``, and implement ``make_broker``.
 
-    A case whose capabilities the broker declares must pass. If one of them is not declared, the case skips: an app
-    rejects subscriptions that need it. What only the author can do, such as cutting connections, is a hook: `Bench` has
-    them all. A case may be overridden only with a ``pytest.mark.xfail`` that has a reason.
+    A case must pass if the broker declares the capabilities that it needs. Otherwise it is skipped: an app rejects
+    subscriptions that need them. Optional hooks do what only the author can do, such as cutting connections; `Bench`
+    has all of them. A case may be overridden only with a ``pytest.mark.xfail`` that has a reason.
     """

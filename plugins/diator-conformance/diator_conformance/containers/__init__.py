@@ -26,10 +26,10 @@ __all__ = ["CannotExpressError", "ContainerSuite", "Feature", "RefusedByLibraryE
 
 
 class ContainerSuite(Lifetimes, Concurrency, Factories, Teardown, Closing, Failures, Startup, Keys, Immediate):
-    """What every container plugin must do. Subclass it as ``Test...``, and write ``container``.
+    """The contract of container plugins. Subclass it as ``Test...``, and implement ``container``.
 
-    Say in ``lacks`` what the library can't do. A case that needs it, or a capability that the plugin does not declare,
-    checks that ``validate`` refuses the registration. All other cases must pass. For what the library has no way to
-    register at all, ``container`` raises `CannotExpressError`; the case then is an expected failure with its reason
+    List in ``lacks`` what the library does not support. A case that needs it, or a capability that the plugin does not
+    declare, checks that ``validate`` rejects the registration. All other cases must pass. If the library has no syntax
+    for a registration, ``container`` raises `CannotExpressError`; the case is then an expected failure with this reason
     (``pytest -rx``). A case may be overridden only with a ``pytest.mark.xfail`` that has a reason.
     """

@@ -15,11 +15,11 @@ __all__ = ["StoreOptions", "StoreSuite"]
 
 # pytest runs the cases of the last base first: the simple ones, whose failures are easy to read.
 class StoreSuite(WakeUps, Status, Inbox, Rejecting, Delayed, Leases, Reading, Units, Claims, Life):
-    """What every store plugin must do. Subclass it as ``Test...``, and write the four methods that make a store usable.
+    """The contract of store plugins. Subclass it as ``Test...``, and implement the four required methods.
 
     These are ``make_store``, ``session``, ``commit`` and ``rollback``.
 
-    A case for an optional protocol skips if the store does not have it, and so does a case for a hook that the author
-    has not written, such as ``stop_server``: `bench.StoreSuiteBase` has them all. A case may be overridden only with a
+    A case is skipped if it needs an optional protocol that the store does not have, or a hook that the author has not
+    written, such as ``stop_server``; `bench.StoreSuiteBase` has all of them. A case may be overridden only with a
     ``pytest.mark.xfail`` that has a reason.
     """

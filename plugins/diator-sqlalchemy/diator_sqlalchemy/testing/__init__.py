@@ -1,6 +1,6 @@
-"""For tests: private servers of PostgreSQL and MariaDB that may be killed, stopped and started again.
+"""For tests: private servers of PostgreSQL and MariaDB, which can be killed, suspended and restarted.
 
-``places`` is what the tests of this package share.
+``places`` contains what the tests of this package share.
 """
 
 from diator_sqlalchemy.testing.servers import REQUIRED_VARIABLE, DatabaseServer, MariaDBServer, PostgresServer
