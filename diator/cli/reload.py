@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,14 +22,15 @@ def run_reloading(arguments: Sequence[str], grace: float) -> NoReturn:
     except ImportError:
         exit_usage_error('--reload needs watchfiles; install it: uv add "diator[reload]"')
     command = [sys.executable, "-m", "diator", *(one for one in arguments if one != "--reload")]
-    run_process(
-        Path.cwd(),
-        target=shlex.join(command),
-        target_type="command",
-        watch_filter=PythonFilter(),
-        callback=lambda changes: typer.echo(f"{_names(path for _, path in changes)}: starting again", err=True),
-        sigint_timeout=int(grace) + 5,
-    )
+    with suppress(KeyboardInterrupt):  # which it raises for a signal that comes while it stops the process
+        run_process(
+            Path.cwd(),
+            target=shlex.join(command),
+            target_type="command",
+            watch_filter=PythonFilter(),
+            callback=lambda changes: typer.echo(f"{_names(path for _, path in changes)}: starting again", err=True),
+            sigint_timeout=int(grace) + 5,
+        )
     raise typer.Exit(0)
 
 

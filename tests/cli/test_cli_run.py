@@ -505,6 +505,17 @@ def test_a_changed_file_starts_the_worker_again(tmp_path: Path) -> None:
     assert len([line for line in worker.err if line.endswith("INFO diator: stopped")]) == 2
 
 
+@pytest.mark.once
+def test_a_signal_during_a_restart_ends_it_well(tmp_path: Path) -> None:
+    write(tmp_path, SLOW)
+    with running(tmp_path, "--reload", NAP="30") as worker:
+        worker.wait_for("began")
+        write(tmp_path, SLOW + "# changed\n")
+        worker.wait_for("receiving no more messages")
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 0
+
+
 def test_without_watchfiles_it_says_what_to_install(tmp_path: Path) -> None:
     write(tmp_path, QUICK)
     (tmp_path / "watchfiles.py").write_text("raise ImportError('not installed')")
