@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
-from sqlalchemy import Connection, Engine, MetaData, Pool, select
+from sqlalchemy import URL, Connection, Engine, MetaData, Pool, select
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from diator.brokers import OutgoingMessage, ValidationIssue
 from diator.containers import Container, key_of
-from diator.errors import StoreError
+from diator.errors import DiatorError, StoreError
 from diator.options import FLAG, TEXT, Rule, is_count, optional, require
 from diator.stores import OutboxDeadLetter, StoredMessage, StoreStatus
 from diator_sqlalchemy._checks import (
@@ -31,7 +31,7 @@ from diator_sqlalchemy._checks import (
     is_autocommit,
     is_in_memory,
 )
-from diator_sqlalchemy._database import Database, is_temporary, translated
+from diator_sqlalchemy._database import Database, is_of_database, is_temporary, translated
 from diator_sqlalchemy._leases import lease, release
 from diator_sqlalchemy._operations import dead_letters, purge, status
 from diator_sqlalchemy._outbox import Outbox
@@ -54,7 +54,22 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, timedelta) and value > timedelta(0)
 
 
+_SESSIONS = (AsyncSession, Session, AsyncConnection, Connection)
+_NO_HINTS = (str, URL, Engine, AsyncEngine, sessionmaker, async_sessionmaker, *_SESSIONS)
+
+
+# Any: callers may be unchecked.
+def _is_hint(value: Any) -> bool:
+    return not isinstance(value, _NO_HINTS)  # types of a container need not be classes
+
+
+def _is_engine(value: Any) -> bool:
+    return not isinstance(value, (str, URL))
+
+
 _RULES = {
+    "session": Rule(_is_hint, "the type of the session that handlers use, such as AsyncSession"),
+    "engine": Rule(_is_engine, "an engine, such as create_async_engine(url), or its type in the container"),
     "schema": optional(TEXT),
     "prefix": TEXT,
     "partitions": Rule(_is_partitions, f"a whole number from 1 to {_MAX_PARTITIONS:,}"),
@@ -100,6 +115,7 @@ class SQLAlchemyStore:
         keep_inbox: timedelta = timedelta(days=30),
     ) -> None:
         given = {"partitions": partitions, "key_lock": key_lock, "keep_inbox": keep_inbox}
+        given |= {"session": session, "engine": "***" if isinstance(engine, str) else engine}  # it has a password
         require("SQLAlchemyStore", _RULES, {"schema": schema, "prefix": prefix, **given})
         self._session, self._engine = session, engine
         self._schema, self._prefix = schema, prefix
@@ -189,8 +205,15 @@ class SQLAlchemyStore:
         if isinstance(self._engine, (Engine, AsyncEngine)):
             return self._engine
         hint = self._session if self._engine is None else self._engine
+        key = key_of(hint, container.qualifier)
         async with container.scope({}) as scope:
-            found = await scope.resolve(key_of(hint, container.qualifier))
+            try:
+                found = await scope.resolve(key)
+            except Exception as error:
+                if isinstance(error, DiatorError) or is_of_database(error):
+                    raise
+                text = f"the container can't provide {key}, which the store needs: {type(error).__name__}: {error}"
+                raise StoreError(text) from error
             if self._engine is None:
                 return engine_of(ensure_session(found))
         if not isinstance(found, (Engine, AsyncEngine)):

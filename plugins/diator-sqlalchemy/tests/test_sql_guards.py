@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import pytest
 from diator_sqlalchemy import SQLAlchemyStore
-from diator_sqlalchemy.testing.places import Place, SessionContainer, message
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, StaticPool, event, text
+from diator_sqlalchemy.testing.places import Place, SessionContainer, SessionScope, message
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, StaticPool, event, make_url, text
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
 from diator import ConfigurationError, EarlyCommitError, NotCommittedError, StoreError, StoreUnavailableError
+from diator.containers import Key
 
 
 @pytest.fixture(params=["sqlite-aiosqlite", "postgresql-asyncpg"])
@@ -245,11 +246,32 @@ async def test_store_that_is_not_open_says_so() -> None:
         ({"keep_inbox": 30}, "SQLAlchemyStore got keep_inbox=30; expected a timedelta longer than 0"),
         ({"key_lock": 1}, "SQLAlchemyStore got key_lock=1; expected True or False"),
         ({"prefix": None}, "SQLAlchemyStore got prefix=None; expected a text"),
+        ({"session": AsyncSession()}, "SQLAlchemyStore got session=.*; expected the type of the session"),
+        ({"session": async_sessionmaker()}, "SQLAlchemyStore got session=.*; expected the type of the session"),
+        ({"session": create_async_engine("sqlite+aiosqlite://")}, "got session=<.*Engine.*; expected the type"),
+        ({"engine": "sqlite://u:secret@host"}, r"SQLAlchemyStore got engine='\*\*\*'; expected an engine, such as"),
+        ({"engine": make_url("sqlite://u:secret@host")}, r"got engine=sqlite://u:\*\*\*@host; expected an engine"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], text: str) -> None:
-    with pytest.raises(ConfigurationError, match=text):
-        SQLAlchemyStore(AsyncSession, **options)
+    given: dict[str, Any] = {"session": AsyncSession, **options}
+    with pytest.raises(ConfigurationError, match=text) as raised:
+        SQLAlchemyStore(**given)
+    assert "secret" not in str(raised.value)
+
+
+async def test_factory_of_the_session_that_fails_is_named(
+    place: Place, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one whose driver is not installed: that is no fault of the store."""
+
+    async def resolve(_scope: SessionScope, _key: Key) -> Any:
+        raise ModuleNotFoundError("No module named 'asyncpg'")
+
+    monkeypatch.setattr(SessionScope, "resolve", resolve)
+    text = "the container can't provide .*AsyncSession, which the store needs: ModuleNotFoundError: No module named"
+    with pytest.raises(StoreError, match=text):
+        await SQLAlchemyStore(AsyncSession).open("shop", SessionContainer(place, engine))
 
 
 def test_prefix_may_be_empty() -> None:
