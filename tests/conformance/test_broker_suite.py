@@ -1254,6 +1254,20 @@ class WantsASubscription(WrongBroker):
         await super().publish(messages, timeout=timeout, wait_for_room=wait_for_room)
 
 
+@caught_by("a_subscription_that_was_created_again_keeps_its_retries")
+class LosesRetriesOfWhatItCreatesAgain(WrongBroker):
+    """As if it stored them in a queue that was deleted with the old subscription."""
+
+    async def remove_subscription(self, name: str, /) -> bool:
+        self.__dict__["receiver_class"] = AcknowledgesRetries
+        return await super().remove_subscription(name)
+
+
+class AcknowledgesRetries(MemoryReceiver):
+    async def settle(self, settlements: Sequence[Settlement], /) -> Collection[Delivery]:
+        return await super().settle([(one, ACK if isinstance(how, RetryAfter) else how) for one, how in settlements])
+
+
 @caught_by("removing_a_full_subscription_lets_publishers_continue")
 class LeavesPublishersWaiting(WrongBroker):
     async def remove_subscription(self, name: str, /) -> bool:

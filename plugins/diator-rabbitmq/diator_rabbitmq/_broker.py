@@ -22,6 +22,7 @@ from diator_rabbitmq._ordered import OrderedReceiver
 from diator_rabbitmq._publisher import publish
 from diator_rabbitmq._receiver import PlainReceiver, RabbitReceiver
 from diator_rabbitmq._settings import servers_of, split, tls_of
+from diator_rabbitmq._subscriptions import Subscriptions
 from diator_rabbitmq._topology import Topology, too_long
 
 _MAX_HEARTBEAT = 3_600
@@ -165,16 +166,27 @@ class RabbitBroker:
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
         """Create what is missing, and return the names of what was created. Raises `~diator.BrokerError`."""
-        link = await self._link()
-        created: list[str] = []
-        for subscription in subscriptions:
-            created += await self._topology.create(link, subscription)
-        return created
+        subscribed = await self._subscriptions()
+        return [name for one in subscriptions for name in await subscribed.create(one)]
 
     async def status(self, subscriptions: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
         """Return the status of subscriptions. Raises `~diator.BrokerError`."""
-        link = await self._link()
-        return [await self._topology.status(link, subscription) for subscription in subscriptions]
+        subscribed = await self._subscriptions()
+        return [await subscribed.status(one) for one in subscriptions]
+
+    async def other_subscriptions(self, used: Sequence[Subscription], /) -> Sequence[SubscriptionStatus]:
+        """Return the status of every subscription under the prefix except these. Raises `~diator.BrokerError`."""
+        return await (await self._subscriptions()).others({one.name for one in used})
+
+    async def remove_subscription(self, name: str, /) -> bool:
+        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+
+        Raises `~diator.BrokerError`.
+        """
+        return await (await self._subscriptions()).remove(name)
+
+    async def _subscriptions(self) -> Subscriptions:
+        return Subscriptions(await self._link(), self._topology)
 
     async def subscribe(self, subscription: Subscription, /) -> RabbitReceiver:
         """Open a receiver. Raises `~diator.BrokerError`."""
@@ -191,12 +203,12 @@ class RabbitBroker:
         self, subscription: Subscription, /, *, after: str | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:
         """Return a page of the dead letters of a subscription, oldest first. Raises `~diator.BrokerError`."""
-        return await DeadLetters(await self._link(), self._topology, subscription).page(after, limit)
+        return await DeadLetters(await self._link(), self._topology.names, subscription).page(after, limit)
 
     async def replay(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Deliver dead letters again; return the ids of those that still existed. Raises `~diator.BrokerError`."""
-        return await DeadLetters(await self._link(), self._topology, subscription).remove(ids, replay=True)
+        return await DeadLetters(await self._link(), self._topology.names, subscription).remove(ids, replay=True)
 
     async def purge(self, subscription: Subscription, ids: Collection[str], /) -> Collection[str]:
         """Delete dead letters; return the ids of those that still existed. Raises `~diator.BrokerError`."""
-        return await DeadLetters(await self._link(), self._topology, subscription).remove(ids, replay=False)
+        return await DeadLetters(await self._link(), self._topology.names, subscription).remove(ids, replay=False)

@@ -13,7 +13,7 @@ _REFUSED = (
     *(amqp.ChannelAccessRefused, amqp.ChannelPreconditionFailed, amqp.ChannelNotFoundEntity),
     *(amqp.ConnectionNotAllowed, amqp.ConnectionSyntaxError, amqp.ConnectionNotImplemented, amqp.MethodNotImplemented),
     *(amqp.ConnectionFrameError, amqp.ConnectionCommandInvalid, amqp.ConnectionChannelError),
-    ssl.SSLCertVerificationError,
+    *(amqp.PublishError, ssl.SSLCertVerificationError),
 )
 _PASSING = (
     *(amqp.AMQPConnectionError, amqp.ChannelClosed, amqp.ChannelInvalidStateError, amqp.DeliveryError),
@@ -33,6 +33,9 @@ def translate(error: BaseException) -> BrokerError:
 def _said(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "the connection was lost"
+    if isinstance(error, amqp.PublishError):
+        queue = error.message.routing_key if error.message else None
+        return f"queue {queue!r} does not exist; create it: diator subscriptions apply APP"
     if isinstance(error, amqp.DeliveryError):
         return "the server has rejected a message: a queue is full, or its leader is away"
     if isinstance(error, amqp.ProbableAuthenticationError):
@@ -57,3 +60,8 @@ def is_locked(error: BaseException | None) -> bool:
 def is_absent(error: BaseException | None) -> bool:
     """Return whether the server said that a queue or an exchange does not exist."""
     return isinstance(error, amqp.ChannelNotFoundEntity)
+
+
+def is_unroutable(error: BaseException | None) -> bool:
+    """Return whether the server has returned a message, since no queue gets it."""
+    return isinstance(error, amqp.PublishError)

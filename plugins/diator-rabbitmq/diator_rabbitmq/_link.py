@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import aiormq
 from aiormq import exceptions as amqp
-from aiormq.abc import AbstractChannel
+from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from diator.errors import BrokerError, BrokerUnavailableError
-from diator_rabbitmq._errors import translate
+from diator_rabbitmq._errors import is_unroutable, translate
 
 T = TypeVar("T")
 
@@ -101,7 +101,9 @@ class Link:
         """Open a channel. Raises `~diator.BrokerError`."""
         if not self.is_alive:
             raise BrokerUnavailableError("RabbitMQ: the connection was lost")
-        opened: Awaitable[AbstractChannel] = self._connection.channel(self._next_number(), publisher_confirms=confirms)
+        opened: Awaitable[AbstractChannel] = self._connection.channel(
+            self._next_number(), publisher_confirms=confirms, on_return_raises=True
+        )
         return await self.call(opened)
 
     def _next_number(self) -> int:
@@ -144,7 +146,12 @@ class Link:
         sending: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(
                 channel.basic_publish(
-                    one.body, exchange=one.exchange, routing_key=one.routing_key, properties=one.properties, wait=False
+                    one.body,
+                    exchange=one.exchange,
+                    routing_key=one.routing_key,
+                    properties=one.properties,
+                    mandatory=True,  # or the server would confirm what no queue gets
+                    wait=False,
                 )
             )
             for one in messages
@@ -160,6 +167,8 @@ class Link:
         found = [asyncio.TimeoutError("no confirmation came") if one in late else failure_of(one) for one in sending]
         if any(isinstance(error, amqp.ChannelNotFoundEntity) for error in found):
             self.known.clear()
+        if any(is_unroutable(error) for error in found):
+            self.declared.clear()
         if late and self._publishing is opened:  # one that a restarting server has forgotten would never confirm
             self._publishing = None
             self.close_soon(opened)
@@ -212,6 +221,35 @@ async def answer(work: Awaitable[T], timeout: float, lost: "asyncio.Future[None]
 def failure_of(task: "asyncio.Future[Any]") -> BaseException | None:
     """Return why a task has failed."""
     return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+async def open_channel(link: Link, bell: asyncio.Event) -> AbstractChannel:
+    """Open a channel that rings when it is closed; the server closes one that asks for what is missing."""
+    channel: Any = await link.channel()
+    on_closed(channel, bell.set)
+    # aiormq before 7.1, which is what Python 3.10 gets, does not report that the server has cancelled a consumer.
+    callbacks: set[Callable[[object], None]] = getattr(channel, "on_consumer_cancel_callbacks", set())
+    callbacks.add(lambda _: link.close_soon(channel))
+    opened: AbstractChannel = channel
+    return opened
+
+
+def on_closed(channel: AbstractChannel, call: Callable[[], None]) -> None:
+    """Have something called once a channel is closed."""
+    opened: Any = channel  # Any: the interface leaves out what every channel has
+    closing: asyncio.Future[object] = opened.closing
+    closing.add_done_callback(lambda _: call())
+
+
+async def acknowledge(link: Link, channel: AbstractChannel, tag: int) -> None:
+    """Acknowledge a message, without an answer. Raises `~diator.BrokerError`."""
+    await link.call(channel.basic_ack(tag, wait=False))
+
+
+def tag_of(message: DeliveredMessage) -> int:
+    """Return the number of a delivery on its channel."""
+    assert message.delivery_tag is not None, "it was delivered to a consumer"
+    return message.delivery_tag
 
 
 class Links:

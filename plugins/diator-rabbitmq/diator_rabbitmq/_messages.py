@@ -13,7 +13,7 @@ from pamqp.commands import Basic
 from diator.brokers.envelope import STRUCTURED, parse_envelope
 from diator.brokers.port import DeadLetter, Delivery, MoveToDeadLetters
 from diator.errors import UnreadableMessageError
-from diator_rabbitmq._link import Link
+from diator_rabbitmq._link import Link, tag_of
 
 _TOPIC, _FAILURES, _DELIVERIES = "x-diator-topic", "x-diator-failures", "x-diator-deliveries"
 _COUNT = "x-delivery-count"
@@ -36,10 +36,10 @@ class Taken:
     ) -> None:
         self._properties = message.header.properties
         table: dict[str, Any] = self._properties.headers or {}
-        delivered: Any = message.delivery
-        self.link, self.channel, self.tag = link, channel, int(delivered.delivery_tag)
-        self.consumer, self.body = str(delivered.consumer_tag), message.body
-        self.topic = _text(table.get(_TOPIC)) or topics.get(delivered.exchange, delivered.exchange)
+        self.link, self.channel, self.tag = link, channel, tag_of(message)
+        self.consumer, self.body = str(message.consumer_tag), message.body
+        exchange = str(message.exchange)
+        self.topic = _text(table.get(_TOPIC)) or topics.get(exchange, exchange)
         self.headers, self.read_error = _attributes(table, self._properties.content_type)
         self.failures = _number(table.get(_FAILURES))
         before, again = _number(table.get(_DELIVERIES)), _number(table.get(_COUNT))
@@ -121,9 +121,7 @@ class StoredLetter:
 
     def __init__(self, message: DeliveredMessage) -> None:
         self._properties = message.header.properties
-        self.id = str(self._properties.message_id)
-        delivered: Any = message.delivery
-        self.tag = int(delivered.delivery_tag)
+        self.message, self.id = message, str(self._properties.message_id)
         head, _, self.body = message.body.partition(b"\n")
         self.topic, self._why, self._deliveries, self._at = json.loads(head)
 

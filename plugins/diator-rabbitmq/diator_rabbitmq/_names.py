@@ -68,9 +68,18 @@ class Names(NamedTuple):
         """Return the name of the queue of dead letters."""
         return self.of("dead", subscription.name)
 
+    def waiting(self, subscription: Subscription, step: int) -> str:
+        """Return the name of the queue in which messages wait for so many milliseconds to be retried."""
+        return self.of(f"wait{step}", subscription.name)
+
     def binding(self, subscription: Subscription, topic: str) -> str:
-        """Return the name of the exchange which says that a subscription is bound to a topic."""
-        return self.of("bound", subscription.name, topic)
+        """Return the name of the exchange which says that a subscription is bound to a topic, and in the register."""
+        return self.of("listed", subscription.name, topic)
+
+    @property
+    def register(self) -> str:
+        """The name of the queue that has a record of each subscription."""
+        return self.of("register", "subscriptions")
 
 
 def _encoded(name: str) -> str:

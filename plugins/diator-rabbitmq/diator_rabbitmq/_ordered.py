@@ -9,11 +9,11 @@ from typing import Any
 from aiormq.abc import AbstractChannel
 
 from diator.errors import BrokerError
-from diator_rabbitmq._link import Link
+from diator_rabbitmq._link import Link, open_channel
 from diator_rabbitmq._messages import Taken
 from diator_rabbitmq._names import PARTITIONS
 from diator_rabbitmq._partition import Partition
-from diator_rabbitmq._receiver import Change, RabbitReceiver, open_channel
+from diator_rabbitmq._receiver import Change, RabbitReceiver
 
 LOOK = 0.5
 """Seconds between two looks at how many receivers there are."""

@@ -20,9 +20,8 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from diator.errors import BrokerError, BrokerUnavailableError
-from diator_rabbitmq._link import Link, Put
+from diator_rabbitmq._link import Link, Put, acknowledge, open_channel, tag_of
 from diator_rabbitmq._messages import Taken
-from diator_rabbitmq._receiver import acknowledge, open_channel
 
 PREFETCH = 200
 """How many messages an owner reads ahead; more as soon as those all wait behind others of their keys."""
@@ -103,8 +102,7 @@ class Partition:
         if self._is_over:
             return  # it goes to the next owner
         kind, *rest = json.loads(message.body)
-        delivered: Any = message.delivery
-        tag = int(delivered.delivery_tag)
+        tag = tag_of(message)
         if self._loading is None:
             self._loading = asyncio.ensure_future(self._load())
         if kind == "note":

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 from diator.brokers.envelope import OutgoingMessage
 from diator.errors import BrokerError, NotPublishedError
-from diator_rabbitmq._errors import translate
+from diator_rabbitmq._errors import is_unroutable, translate
 from diator_rabbitmq._link import Link, Put
 from diator_rabbitmq._messages import event_properties
 from diator_rabbitmq._names import partition_of
@@ -24,8 +24,10 @@ async def publish(link: Link, topology: Topology, messages: Sequence[OutgoingMes
     except BrokerError as error:
         raise NotPublishedError(messages) from error
     if any(outcomes):
-        unknown = [one for one, error in zip(messages, outcomes, strict=True) if error is not None]
-        raise NotPublishedError((), unknown) from translate(next(filter(None, outcomes)))
+        failed = [(one, error) for one, error in zip(messages, outcomes, strict=True) if error]
+        unknown = [(one, error) for one, error in failed if not is_unroutable(error)]
+        if unknown:
+            raise NotPublishedError((), [one for one, _ in unknown]) from translate(unknown[0][1])
 
 
 def _refuse_far(messages: Sequence[OutgoingMessage]) -> None:

@@ -11,7 +11,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from diator.brokers import shielded
 from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, RetryAfter, Settlement, Subscription
 from diator.errors import BrokerError
-from diator_rabbitmq._link import Link, Put
+from diator_rabbitmq._link import Link, Put, open_channel
 from diator_rabbitmq._messages import Taken
 from diator_rabbitmq._topology import Topology
 
@@ -295,29 +295,6 @@ def _change_of(taken: Taken, outcome: object) -> Change:
     return Change(taken, taken.failures, taken.deliveries - 1, 0.0)
 
 
-async def open_channel(link: Link, bell: asyncio.Event) -> AbstractChannel:
-    """Open a channel that rings when it is closed; the server closes one that asks for what is missing."""
-    channel: Any = await link.channel()
-    on_closed(channel, bell.set)
-    # aiormq before 7.1, which is what Python 3.10 gets, does not report that the server has cancelled a consumer.
-    callbacks: set[Callable[[object], None]] = getattr(channel, "on_consumer_cancel_callbacks", set())
-    callbacks.add(lambda _: link.close_soon(channel))
-    opened: AbstractChannel = channel
-    return opened
-
-
-def on_closed(channel: AbstractChannel, call: Callable[[], None]) -> None:
-    """Have something called once a channel is closed."""
-    opened: Any = channel  # Any: the interface leaves out what every channel has
-    closing: asyncio.Future[object] = opened.closing
-    closing.add_done_callback(lambda _: call())
-
-
 async def _acknowledge_all(taken: Sequence[Taken]) -> None:
     for one in taken:
         await one.channel.basic_ack(one.tag, wait=False)
-
-
-async def acknowledge(link: Link, channel: AbstractChannel, tag: int) -> None:
-    """Acknowledge a message, without an answer. Raises `~diator.BrokerError`."""
-    await link.call(channel.basic_ack(tag, wait=False))

@@ -1,29 +1,28 @@
-"""Queues and exchanges: what `apply` creates, and what is created when a message has to wait."""
+"""Queues and exchanges: those of topics, and those in which messages wait."""
 
 import asyncio
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiormq.abc import AbstractChannel
 
-from diator.brokers.port import Subscription, SubscriptionStatus
+from diator.brokers.port import Subscription
 from diator.errors import BrokerError
 from diator_rabbitmq._errors import is_absent
 from diator_rabbitmq._link import Link
-from diator_rabbitmq._names import PARTITIONS, Names
+from diator_rabbitmq._names import Names
 
-_QUORUM: dict[str, Any] = {
+QUORUM: dict[str, Any] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": 1_000_000_000,  # RabbitMQ 4 would drop a message after 20; Diator counts by itself
 }
-_ONE_CONSUMER = {**_QUORUM, "x-single-active-consumer": True}
 _SAFE_MOVE = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 _LONGEST_DELAY = 4_000_000_000
 _UNUSED = 3_600_000
 """Milliseconds that an empty queue of delayed messages is kept."""
-_REGISTERED = 1.0
-"""Seconds to wait after a quorum queue was declared: the server writes its register of them half a second later, and
+REGISTERED = 1.0
+"""Seconds to wait after a quorum queue was declared: the server writes its list of them half a second later, and
 one that is killed before never opens the queue again."""
 _FRESH = 1_800.0
 """Seconds for which such a queue certainly exists after it was declared."""
@@ -36,56 +35,40 @@ def _steps() -> list[int]:
     return found
 
 
-_STEPS = _steps()
+STEPS = _steps()
 """Milliseconds that messages wait: those of one queue wait equally long, so that none is behind a longer one."""
-LONGEST_DELAY = _STEPS[-1] / 1000
+LONGEST_DELAY = STEPS[-1] / 1000
 """Seconds."""
 
 
-class Thing(NamedTuple):
-    """A queue or an exchange of a subscription."""
+async def size_of(link: Link, queue: str) -> int | None:
+    """Return how many messages are ready in a queue, ``None`` if it is missing. Raises `~diator.BrokerError`."""
+    try:
+        async with link.own_channel() as channel:
+            return (await link.call(channel.queue_declare(queue, passive=True))).message_count
+    except BrokerError as error:
+        if is_absent(error.__cause__):
+            return None
+        raise
 
-    name: str
-    is_queue: bool
-    shown: str
-    """How it is called to users."""
+
+async def has_exchange(link: Link, exchange: str) -> bool:
+    """Return whether an exchange exists. Raises `~diator.BrokerError`."""
+    try:
+        async with link.own_channel() as channel:
+            await link.call(channel.exchange_declare(exchange, passive=True))
+    except BrokerError as error:
+        if is_absent(error.__cause__):
+            return False
+        raise
+    return True
 
 
 class Topology:
-    """What a broker has at the server."""
+    """Exchanges of topics, and queues in which messages wait."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
-
-    async def create(self, link: Link, subscription: Subscription) -> list[str]:
-        """Create what is missing of a subscription, and name it. Raises `~diator.BrokerError`."""
-        await self._ensure_same_order(link, subscription)
-        missing = await self.missing(link, subscription)
-        if not missing:
-            return []
-        async with link.own_channel() as channel:
-            await self._declare(link, channel, subscription)
-        await asyncio.sleep(_REGISTERED)
-        return missing
-
-    async def _declare(self, link: Link, channel: AbstractChannel, one: Subscription) -> None:
-        queues = self.names.queues(one)
-        arguments = _ONE_CONSUMER if one.ordered else _QUORUM
-        created = [(self.names.dead(one), _QUORUM), *((name, arguments) for name in queues)]
-        if one.ordered:
-            created += [(self.names.notes(one, number), _ONE_CONSUMER) for number in range(PARTITIONS)]
-            created += [(self.names.members(one), _QUORUM)]
-        await asyncio.gather(*(self._declare_queue(link, name, how) for name, how in created))
-        for topic in one.topics:
-            exchange = await self.exchange(link, channel, topic.name)
-            for queue, key in queues.items():
-                await link.call(channel.queue_bind(queue, exchange, key))
-            # A server can't be asked for a binding: an exchange says that there is one. It comes last.
-            await link.call(channel.exchange_declare(self.names.binding(one, topic.name), durable=True))
-
-    async def _declare_queue(self, link: Link, name: str, arguments: dict[str, Any]) -> None:
-        async with link.own_channel() as channel:
-            await link.call(channel.queue_declare(name, durable=True, arguments=arguments))
 
     async def exchange(self, link: Link, channel: AbstractChannel, topic: str) -> str:
         """Create the exchange of a topic if it is missing, and return its name. Raises `~diator.BrokerError`."""
@@ -95,61 +78,10 @@ class Topology:
             link.known.add(name)
         return name
 
-    async def _ensure_same_order(self, link: Link, one: Subscription) -> None:
-        other = next(iter(self.names.queues(one._replace(ordered=not one.ordered))))
-        if await self.size(link, other) is not None:
-            now, before = ("ordered", "without order") if one.ordered else ("without order", "ordered")
-            text = f"subscription {one.name!r} is {now}, and exists {before}, as queue {other!r}"
-            raise BrokerError(f"{text}: give it another name, or delete its queues once they are empty")
-
-    def _things(self, one: Subscription) -> Iterable[Thing]:
-        more = [self.names.notes(one, number) for number in range(PARTITIONS)] if one.ordered else []
-        more += [self.names.members(one)] if one.ordered else []
-        for queue in (self.names.dead(one), *self.names.queues(one), *more):
-            yield Thing(queue, True, queue)
-        for topic in one.topics:
-            shown = f"{one.name} <- {topic.name}"
-            yield Thing(self.names.binding(one, topic.name), False, shown)
-
-    async def missing(self, link: Link, one: Subscription) -> list[str]:
-        """Name what is missing of a subscription. Raises `~diator.BrokerError`."""
-        things = list(self._things(one))
-        there = await asyncio.gather(*(self._is_there(link, thing) for thing in things))
-        return [thing.shown for thing, is_there in zip(things, there, strict=True) if not is_there]
-
-    async def _is_there(self, link: Link, thing: Thing) -> bool:
-        if thing.is_queue:
-            return await self.size(link, thing.name) is not None
-        try:
-            async with link.own_channel() as channel:
-                await link.call(channel.exchange_declare(thing.name, passive=True))
-        except BrokerError as error:
-            if is_absent(error.__cause__):
-                return False
-            raise
-        return True
-
-    async def size(self, link: Link, queue: str) -> int | None:
-        """Return how many messages are ready in a queue, ``None`` if it is missing. Raises `~diator.BrokerError`."""
-        try:
-            async with link.own_channel() as channel:
-                return (await link.call(channel.queue_declare(queue, passive=True))).message_count
-        except BrokerError as error:
-            if is_absent(error.__cause__):
-                return None
-            raise
-
-    async def status(self, link: Link, one: Subscription) -> SubscriptionStatus:
-        """Tell how a subscription stands; the server counts only what no receiver has, so the backlog is not known."""
-        missing = await self.missing(link, one)
-        dead = await self.size(link, self.names.dead(one))
-        exists = not {*self.names.queues(one)} & {*missing}
-        return SubscriptionStatus(one.name, exists, None, dead, tuple(missing))
-
     async def waiting(self, link: Link, one: Subscription, delay: float) -> str:
         """Return the queue in which messages of a subscription wait for so many seconds; it is created if needed."""
         step = _step(delay)
-        name = self.names.of(f"wait{step}", one.name)
+        name = self.names.waiting(one, step)
         async with link.locks[name]:
             if _is_stale(link, name):
                 back = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.names.queue(one)}
@@ -175,10 +107,10 @@ class Topology:
     async def _declare_waiting(
         self, link: Link, channel: AbstractChannel, name: str, step: int, back: dict[str, Any]
     ) -> None:
-        is_new = await self.size(link, name) is None
+        is_new = await size_of(link, name) is None
         await link.call(channel.queue_declare(name, durable=True, arguments=_waiting(step) | back))
         if is_new:
-            await asyncio.sleep(_REGISTERED)
+            await asyncio.sleep(REGISTERED)
         link.declared[name] = asyncio.get_running_loop().time()
 
     async def exchanges(self, link: Link, topics: Collection[str]) -> None:
@@ -196,11 +128,11 @@ class Topology:
 
 
 def _waiting(step: int) -> dict[str, Any]:
-    return {**_QUORUM, **_SAFE_MOVE, "x-message-ttl": step, "x-expires": step + _UNUSED}
+    return {**QUORUM, **_SAFE_MOVE, "x-message-ttl": step, "x-expires": step + _UNUSED}
 
 
 def _step(delay: float) -> int:
-    return _STEPS[min(bisect_left(_STEPS, delay * 1000), len(_STEPS) - 1)]
+    return STEPS[min(bisect_left(STEPS, delay * 1000), len(STEPS) - 1)]
 
 
 def _is_stale(link: Link, name: str) -> bool:

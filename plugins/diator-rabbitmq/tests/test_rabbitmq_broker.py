@@ -9,7 +9,9 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import aiormq
 import pamqp.frame
 import pytest
 from diator_conformance.brokers.messages import messages, numbers
@@ -274,3 +276,95 @@ async def test_a_subscription_that_was_deleted_is_told_for_good() -> None:
             await asyncio.wait_for(receiver.receive(1), 30)
         assert not isinstance(raised.value, BrokerUnavailableError)
     await broker.aclose()
+
+
+async def at_server(*calls: tuple[str, str]) -> None:
+    """Do something with a queue or an exchange, as an operator could."""
+    connection: Any = aiormq.Connection(shared_server().url)
+    await connection.connect()
+    channel = await connection.channel()
+    for call, name in calls:
+        await getattr(channel, call)(name)
+    await connection.close()
+
+
+@once
+@needs_server
+async def test_an_outcome_whose_queue_was_deleted_is_reported_and_not_lost() -> None:
+    """The server confirms a message that no queue gets, unless it is told not to."""
+    space = prefix()
+    broker = RabbitBroker(shared_server().url, prefix=space)
+    await broker.connect()
+    await broker.apply([PLAIN])
+    receiver = await broker.subscribe(PLAIN)
+    await broker.publish(messages(1, TOPIC), timeout=30)
+    taken = await asyncio.wait_for(receiver.receive(1), 30)
+    await at_server(("queue_delete", f"{space}:dead:bill"))
+    with pytest.raises(BrokerError, match=r"queue '\w+:dead:bill' does not exist; create it: diator") as raised:
+        await receiver.settle([(taken[0], MoveToDeadLetters("rejected"))])
+    assert not isinstance(raised.value, BrokerUnavailableError)
+    assert await broker.apply([PLAIN]) == [f"{space}:dead:bill"]
+    assert not await receiver.settle([(taken[0], MoveToDeadLetters("rejected"))])
+    letters = await broker.dead_letters(PLAIN)
+    assert len(letters) == 1
+    await at_server(("queue_delete", f"{space}:queue:bill"))
+    with pytest.raises(BrokerError, match="does not exist"):
+        await broker.replay(PLAIN, [letters[0].id])
+    assert await broker.dead_letters(PLAIN) == letters
+    await broker.aclose()
+
+
+@once
+@needs_server
+async def test_what_exists_in_part_is_listed_until_it_is_removed() -> None:
+    """As after a crash while it was created, and after an operator has deleted its queue."""
+    space = prefix()
+    broker = RabbitBroker(shared_server().url, prefix=space)
+    await broker.connect()
+    await broker.apply([PLAIN])
+    await at_server(("queue_delete", f"{space}:queue:bill"))
+    (found,) = await broker.other_subscriptions([])
+    assert (found.name, found.exists, found.missing) == ("bill", False, (f"{space}:queue:bill",))
+    assert await broker.remove_subscription("bill")
+    assert not await broker.other_subscriptions([])
+    (status,) = await broker.status([PLAIN])
+    assert status.missing == (f"{space}:dead:bill", f"{space}:queue:bill", "bill <- orders")
+    await broker.aclose()
+
+
+@once
+@needs_server
+async def test_a_subscription_that_is_not_in_the_register_is_recorded_by_apply() -> None:
+    space = prefix()
+    broker = RabbitBroker(shared_server().url, prefix=space)
+    await broker.connect()
+    await broker.apply([PLAIN])
+    await at_server(
+        ("queue_purge", f"{space}:register:subscriptions"), ("exchange_delete", f"{space}:listed:bill:orders")
+    )
+    assert not await broker.other_subscriptions([])
+    assert await broker.apply([PLAIN]) == ["bill <- orders"]
+    assert [one.name for one in await broker.other_subscriptions([])] == ["bill"]
+    await broker.aclose()
+
+
+@once
+@needs_server
+async def test_what_is_applied_while_it_is_removed_is_listed_if_it_exists() -> None:
+    space = prefix()
+    brokers = [RabbitBroker(shared_server().url, prefix=space) for _ in range(2)]
+    for broker in brokers:
+        await broker.connect()
+
+    async def remove(after: float) -> None:
+        await asyncio.sleep(after)
+        await brokers[1].remove_subscription("bill")
+
+    for after in (0.0, 0.02, 0.05, 0.1):
+        await asyncio.gather(brokers[0].apply([PLAIN]), remove(after), return_exceptions=True)
+        (status,) = await brokers[0].status([PLAIN])
+        listed = await brokers[1].other_subscriptions([])
+        assert status.missing or [one.name for one in listed] == ["bill"]  # what is missing, apply creates and records
+        await brokers[1].remove_subscription("bill")
+    for broker in brokers:
+        await broker.aclose()

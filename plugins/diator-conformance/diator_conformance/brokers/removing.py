@@ -13,6 +13,7 @@ from diator.brokers.port import (
     RetryAfter,
     Subscription,
 )
+from diator.errors import BrokerError
 from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, case, keeper
 from diator_conformance.brokers.messages import messages, number, numbers
 
@@ -146,6 +147,26 @@ class Removing(BrokerSuiteBase):
         receiver = await broker.subscribe(subscription)
         assert numbers(await self.take(receiver, 1)) == [5]
         await self.nothing_comes(receiver)
+
+    @case(WHOLE)
+    async def test_a_subscription_that_was_created_again_keeps_its_retries(self) -> None:
+        """A broker may remember what it created for the old one, such as a queue for retries, and that is gone."""
+        subscription = self.subscription()
+        broker = await self.given(subscription)
+        for at in range(2):
+            await broker.publish(messages(1, self.topic(), first=at), timeout=self.receive_timeout)
+            receiver = await broker.subscribe(subscription)
+            retried = (await self.take_one(receiver), RetryAfter(self.retry_delay))
+            try:
+                await receiver.settle([retried])
+            except BrokerError:  # which leaves the delivery as it was
+                await receiver.settle([retried])
+            again = await self.take_one(receiver)
+            assert (number(again), again.failures) == (at, 1)
+            await self.ack(receiver, [again])
+            await receiver.aclose()
+            assert await manager_of(broker).remove_subscription(subscription.name)
+            await broker.apply([subscription], self.topics_of(subscription))
 
     @case(BOUNDED, BrokerOptions(capacity=2))
     async def test_removing_a_full_subscription_lets_publishers_continue(self) -> None:
