@@ -23,7 +23,7 @@ from diator_rabbitmq._publisher import publish
 from diator_rabbitmq._receiver import PlainReceiver, RabbitReceiver
 from diator_rabbitmq._settings import servers_of, split, tls_of
 from diator_rabbitmq._subscriptions import Subscriptions
-from diator_rabbitmq._topology import Topology, too_long
+from diator_rabbitmq._topology import Topology, has_exchange, too_long
 
 _MAX_HEARTBEAT = 3_600
 
@@ -161,6 +161,11 @@ class RabbitBroker:
             late.__cause__ = error
             raise NotPublishedError(messages) from late
         await publish(link, self._topology, messages, ends)
+
+    async def unsubscribed(self, topics: Collection[str], /) -> Collection[str]:
+        """Return the topics among these from which no queue gets anything. Raises `~diator.BrokerError`."""
+        link, exchange = await self._link(), self._topology.names.topic
+        return [one for one in topics if one in link.dropped or not await has_exchange(link, exchange(one))]
 
     # Subscriptions.
 

@@ -34,6 +34,16 @@ class Put(NamedTuple):
     properties: Basic.Properties
 
 
+class _Connection(aiormq.Connection):
+    """A connection with room for all that is to be written.
+
+    If there is none, the client drops its answer to a server that has closed a channel, such as one that asked for a
+    queue that does not exist. The server then keeps the channel, and closes the connection when its number comes again.
+    """
+
+    FRAME_BUFFER_SIZE = 0
+
+
 class Link:
     """A connection, with a channel on which messages are stored."""
 
@@ -43,6 +53,8 @@ class Link:
         self._opening = asyncio.Lock()
         self.known: set[str] = set()
         """Exchanges and queues that were declared, as long as nothing says that they are gone."""
+        self.dropped: set[str] = set()
+        """Topics whose last event, published on this connection, was sent back because no queue gets it."""
         self.declared: dict[str, float] = {}
         """When queues that expire were declared, in time of the event loop."""
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -58,7 +70,7 @@ class Link:
         """Connect to the first server that answers. Raises `~diator.BrokerError`."""
         failures: list[BrokerError] = []
         for url in urls:
-            make: Any = aiormq.Connection
+            make: Any = _Connection
             connection = make(url, context=context)
             try:
                 await answer(connection.connect(), timeout)

@@ -23,11 +23,22 @@ async def publish(link: Link, topology: Topology, messages: Sequence[OutgoingMes
         outcomes = await link.put(puts, min(max(0.0, left), link.timeout))
     except BrokerError as error:
         raise NotPublishedError(messages) from error
-    if any(outcomes):
-        failed = [(one, error) for one, error in zip(messages, outcomes, strict=True) if error]
-        unknown = [(one, error) for one, error in failed if not is_unroutable(error)]
-        if unknown:
-            raise NotPublishedError((), [one for one, _ in unknown]) from translate(unknown[0][1])
+    if link.dropped or any(outcomes):
+        _read_outcomes(link, messages, outcomes)
+
+
+def _read_outcomes(link: Link, messages: Sequence[OutgoingMessage], outcomes: Sequence[BaseException | None]) -> None:
+    """Keep in mind which topics have no queue, and raise what else has failed."""
+    failed: list[tuple[OutgoingMessage, BaseException]] = []
+    for one, error in zip(messages, outcomes, strict=True):
+        if is_unroutable(error):
+            link.dropped.add(one.topic)
+        else:
+            link.dropped.discard(one.topic)
+            if error is not None:
+                failed.append((one, error))
+    if failed:
+        raise NotPublishedError((), [one for one, _ in failed]) from translate(failed[0][1])
 
 
 def _refuse_far(messages: Sequence[OutgoingMessage]) -> None:

@@ -368,3 +368,15 @@ async def test_what_is_applied_while_it_is_removed_is_listed_if_it_exists() -> N
         await brokers[1].remove_subscription("bill")
     for broker in brokers:
         await broker.aclose()
+
+
+@once
+@needs_server
+async def test_looking_for_what_does_not_exist_never_breaks_the_connection() -> None:
+    """Each look takes a channel, which the server closes; a connection has 2,047 of them."""
+    broker = RabbitBroker(shared_server().url, prefix=prefix())
+    await broker.connect()
+    for _ in range(2_100 // 19):
+        (status,) = await broker.status([ORDERED])
+        assert len(status.missing) == 19
+    await broker.aclose()
