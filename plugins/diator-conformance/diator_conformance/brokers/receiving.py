@@ -54,7 +54,7 @@ class Receiving(BrokerSuiteBase):
 
     @case()
     async def test_receive_may_begin_while_its_receiver_winds_down(self) -> None:
-        """A receiver that was not asked for a moment may give back what it has, and is asked again meanwhile."""
+        """A receiver that was not called for a while may release its messages, and is called again during that."""
         pauses = [ticks * _TICK for ticks in (1, 2, 4, 10, 20)]
         subscriptions = [self.subscription(f"handler{number}") for number in range(len(pauses))]
         broker = await self.given(*subscriptions)
