@@ -6,20 +6,18 @@ It prints a table and writes RESULTS-nats.md; it ends with 1 where a target is m
 import asyncio
 import contextlib
 import sys
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import nats
 from diator_nats import NatsBroker
 from diator_nats.testing import NatsServer
 
+from benchmarks.brokered import Flight, Ours, from_tasks
 from benchmarks.contest import Match, compete, conclude, options_of, peer, run, system
-from benchmarks.redis.message import BATCH, PAUSE, Counter, Joined, Moved, Spent, Watch, decode, document, joined, moved
-from diator import Diator
+from benchmarks.redis.message import BATCH, Counter, Joined, Spent, Watch, decode, document, joined
 
 RESULTS = Path(__file__).parent / "RESULTS-nats.md"
 ROUNDS = 5
@@ -29,49 +27,6 @@ HEAD = """\
 Written by `python -m benchmarks.nats`, on {system}, NATS {server}, {packages}. The
 [README](README.md#over-nats) says how each figure comes about."""
 STREAM, SUBJECT, DURABLE = "raw", "raw.joined", "raw"
-TASKS = 100
-Event = TypeVar("Event", Joined, Moved)
-
-
-class Flight(Counter):
-    """Notes when a message arrives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at = 0.0
-        self.landed = asyncio.Event()
-
-    async def handle(self, event: object) -> None:
-        self.at = time.perf_counter()
-        self.landed.set()
-        await super().handle(event)
-
-    async def times(self, count: int, publish: Callable[[Joined], Awaitable[object]]) -> Spent:
-        """Publish one after the other, each when the handler has had the last; the median counts."""
-        times: list[float] = []
-        watch = Watch()
-        for number in range(count):
-            event = joined(number)
-            self.landed.clear()
-            began = time.perf_counter()
-            await publish(event)
-            await self.landed.wait()
-            times.append(self.at - began)
-            await asyncio.sleep(PAUSE)
-        return watch.spent(count, median(times))
-
-
-async def from_tasks(count: int, publish: Callable[[Joined], Awaitable[object]]) -> Spent:
-    """Publish from 100 tasks, each of which awaits one call after the other."""
-    numbers = iter(range(count))
-
-    async def work() -> None:
-        for number in numbers:
-            await publish(joined(number))
-
-    watch = Watch()
-    await asyncio.gather(*[work() for _ in range(TASKS)])
-    return watch.spent(count)
 
 
 # By hand
@@ -163,84 +118,21 @@ async def stream_reader(url: str) -> AsyncGenerator[Any]:
 # With Diator
 
 
-@contextlib.asynccontextmanager
-async def app_for(url: str, counter: Counter, event: type[Event], *, concurrency: int = 1) -> AsyncGenerator[Diator]:
-    """Open an app whose one subscription is empty."""
+async def _empty(url: str) -> None:
     broker = NatsBroker(url)
-    app = Diator("bench", broker=broker, concurrency=concurrency)
-
-    async def handle(event: Event) -> None:
-        await counter.handle(event)
-
-    handle.__annotations__["event"] = event
-    app.on_event(subscription="bench.handle")(handle)
-    app.publishes(event)
-    async with app:
-        async with app.worker():
-            pass  # creates the subscription
-        yield app
-        await broker.remove_subscription("bench.handle")
+    await broker.connect()
+    for name in ("bench.joined", "bench.moved"):
+        await broker.remove_subscription(name)
+    await broker.aclose()
 
 
-async def _fill(app: Diator, count: int, make: Callable[[int], Joined | Moved] = joined) -> None:
-    for first in range(0, count, BATCH):
-        await app.publish(*[make(number) for number in range(first, first + BATCH)])
-
-
-async def publish_batches(url: str, count: int) -> Spent:
-    """Give the seconds that a message takes."""
-    async with app_for(url, Counter(), Joined) as app:
-        watch = Watch()
-        await _fill(app, count)
-        return watch.spent(count)
-
-
-async def publish_tasks(url: str, count: int) -> Spent:
-    """Give the seconds that a message takes."""
-    async with app_for(url, Counter(), Joined) as app:
-        return await from_tasks(count, app.publish)
-
-
-async def consume(url: str, count: int) -> Spent:
-    """Give the seconds that a message takes of those that wait, the start and the end of the worker included."""
-    return await _consume(url, count, Joined, joined, 1)
-
-
-async def consume_ordered(url: str, count: int) -> Spent:
-    """The same with keys, ten messages at a time."""
-    return await _consume(url, count, Moved, moved, 10)
-
-
-async def _consume(
-    url: str, count: int, event: type[Event], make: Callable[[int], Joined | Moved], concurrency: int
-) -> Spent:
-    counter = Counter()
-    counter.expect(count)
-    async with app_for(url, counter, event, concurrency=concurrency) as app:
-        await _fill(app, count, make)
-        watch = Watch()
-        async with app.worker():
-            await counter.done.wait()
-            spent = watch.spent(count)
-        await _prove(url)
-        return spent
-
-
-async def _prove(url: str) -> None:
-    """See that all was acknowledged: a consumer that does not would win."""
+async def _left(url: str) -> int:
     async with stream_reader(url) as reader:
         info = await reader.stream_info("diator_events")
-        if info.state.messages:
-            raise RuntimeError(f"{info.state.messages} messages were handled and not acknowledged")
+        return int(info.state.messages)
 
 
-async def one_in_flight(url: str, count: int) -> Spent:
-    """Give the median of the seconds from publishing to the handler, which waits again before the next message."""
-    flight = Flight()
-    flight.expect(count)
-    async with app_for(url, flight, Joined) as app, app.worker():
-        return await flight.times(count, app.publish)
-
+OURS = Ours(_empty, _left)
 
 # Who is measured against whom
 
@@ -249,29 +141,29 @@ MATCHES = (
     Match(
         "publish batches of 100",
         "100 publish_async, awaited together",
-        run(publish_batches),
+        run(OURS.publish_batches),
         run(raw_batches),
         limit=None,
     ),
     Match(
         "publish from 100 tasks, each call confirmed",
         "publish_async from 100 tasks",
-        run(publish_tasks),
+        run(OURS.publish_tasks),
         run(raw_tasks),
         limit=0.6,
     ),
-    Match("handle, one at a time", _FETCH, run(consume), run(raw_consume), limit=0.4),
+    Match("handle, one at a time", _FETCH, run(OURS.consume), run(raw_consume), limit=0.4),
     Match(
         "handle ordered by key, ten at a time",
         f"{_FETCH}, without keys",
-        run(consume_ordered),
+        run(OURS.consume_ordered),
         run(raw_consume),
         limit=0.15,
     ),
     Match(
         "publish to handler, one in flight, latency",
         "publish_async to fetch of one, that waits",
-        run(one_in_flight),
+        run(OURS.one_in_flight),
         run(raw_in_flight),
         limit=2,
         count=1_000,
@@ -280,7 +172,7 @@ MATCHES = (
     Match(
         "handle, one at a time",
         "FastStream 0.7.8, a pull subscriber",
-        run(consume),
+        run(OURS.consume),
         peer("faststream[nats]==0.7.8", "nats_faststream", "nats-py==2.16.0"),
         limit=None,
         their_count=2_000,

@@ -6,19 +6,17 @@ It prints a table and writes RESULTS-rabbitmq.md; it ends with 1 where a target 
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import aio_pika
-from diator_rabbitmq import RabbitBroker
 from diator_rabbitmq.testing import RabbitServer
 
+from benchmarks.brokered import Flight, Ours, from_tasks
 from benchmarks.contest import Match, compete, conclude, options_of, peer, run, system
-from benchmarks.nats import Flight, from_tasks
-from benchmarks.redis.message import BATCH, Counter, Joined, Moved, Spent, Watch, decode, document, joined, moved
-from diator import Diator
+from benchmarks.redis.message import BATCH, Counter, Joined, Spent, Watch, decode, document, joined
 
 RESULTS = Path(__file__).parent / "RESULTS-rabbitmq.md"
 ROUNDS = 5
@@ -28,7 +26,6 @@ HEAD = """\
 Written by `python -m benchmarks.rabbitmq`, on {system}, RabbitMQ {server}, {packages}. The
 [README](README.md#over-rabbitmq) says how each figure comes about."""
 PREFETCH = 200
-Event = TypeVar("Event", Joined, Moved)
 
 
 # By hand
@@ -123,90 +120,29 @@ async def raw_in_flight(url: str, count: int) -> Spent:
 
 
 @contextlib.asynccontextmanager
-async def app_for(url: str, counter: Counter, event: type[Event], *, concurrency: int = 1) -> AsyncGenerator[Diator]:
-    """Open an app whose one subscription is empty."""
-    app = Diator("bench", broker=RabbitBroker(url), concurrency=concurrency)
-    name = f"bench.{event.__name__.lower()}"
-
-    async def handle(event: Event) -> None:
-        await counter.handle(event)
-
-    handle.__annotations__["event"] = event
-    app.on_event(subscription=name, ordered=event is Moved)(handle)
-    app.publishes(event)
-    async with app:
-        async with app.worker():
-            pass  # creates the subscription, which the first time takes a second
-        await _sizes(url, purge=True)
-        yield app
-
-
-QUEUES = ("diator:queue:bench.joined", *(f"diator:part{number}:bench.moved" for number in range(8)))
-
-
-async def _sizes(url: str, *, purge: bool) -> int:
-    """Count what is in the queues, and delete it if wanted."""
-    size = 0
+async def _queues(url: str) -> AsyncGenerator[list[Any]]:
+    """Open the queues of the subscriptions that exist."""
+    found: list[Any] = []
     async with connection_of(url) as connection:
-        for name in QUEUES:
+        for name in ("queue:bench.joined", *(f"part{number}:bench.moved" for number in range(8))):
             with contextlib.suppress(aio_pika.exceptions.ChannelClosed):  # it does not exist yet
                 channel = await connection.channel()
-                queue = await channel.declare_queue(name, passive=True)
-                size += queue.declaration_result.message_count or 0
-                await (queue.purge() if purge else channel.close())
-    return size
+                found.append(await channel.declare_queue(f"diator:{name}", passive=True))
+        yield found
 
 
-async def _fill(app: Diator, count: int, make: Callable[[int], Any] = joined) -> None:
-    for first in range(0, count, BATCH):
-        await app.publish(*[make(number) for number in range(first, first + BATCH)])
+async def _empty(url: str) -> None:
+    async with _queues(url) as queues:
+        for queue in queues:
+            await queue.purge()
 
 
-async def publish_batches(url: str, count: int) -> Spent:
-    """Give the seconds that a message takes."""
-    async with app_for(url, Counter(), Joined) as app:
-        watch = Watch()
-        await _fill(app, count)
-        return watch.spent(count)
+async def _left(url: str) -> int:
+    async with _queues(url) as queues:
+        return sum(queue.declaration_result.message_count or 0 for queue in queues)
 
 
-async def publish_tasks(url: str, count: int) -> Spent:
-    """Give the seconds that a message takes."""
-    async with app_for(url, Counter(), Joined) as app:
-        return await from_tasks(count, app.publish)
-
-
-async def consume(url: str, count: int) -> Spent:
-    """Give the seconds that a message takes of those that wait, the start of the worker included."""
-    return await _consume(url, count, Joined, joined, 1)
-
-
-async def consume_ordered(url: str, count: int) -> Spent:
-    """The same with keys, ten messages at a time."""
-    return await _consume(url, count, Moved, moved, 10)
-
-
-async def _consume(url: str, count: int, event: type[Event], make: Callable[[int], Any], concurrency: int) -> Spent:
-    counter = Counter()
-    counter.expect(count)
-    async with app_for(url, counter, event, concurrency=concurrency) as app:
-        await _fill(app, count, make)
-        watch = Watch()
-        async with app.worker():
-            await counter.done.wait()
-            spent = watch.spent(count)
-        if left := await _sizes(url, purge=False):  # a consumer that does not acknowledge would win
-            raise RuntimeError(f"{left} messages were handled and not acknowledged")
-        return spent
-
-
-async def one_in_flight(url: str, count: int) -> Spent:
-    """Give the median of the seconds from publishing to the handler, which waits again before the next message."""
-    flight = Flight()
-    flight.expect(count)
-    async with app_for(url, flight, Joined) as app, app.worker():
-        return await flight.times(count, app.publish)
-
+OURS = Ours(_empty, _left)
 
 # Who is measured against whom
 
@@ -215,29 +151,29 @@ MATCHES = (
     Match(
         "publish batches of 100",
         "100 publish, awaited together",
-        run(publish_batches),
+        run(OURS.publish_batches),
         run(raw_batches),
         limit=None,
     ),
     Match(
         "publish from 100 tasks, each call confirmed",
         "publish from 100 tasks",
-        run(publish_tasks),
+        run(OURS.publish_tasks),
         run(raw_tasks),
         limit=0.6,
     ),
-    Match("handle, one at a time", _CONSUME, run(consume), run(raw_consume), limit=0.4),
+    Match("handle, one at a time", _CONSUME, run(OURS.consume), run(raw_consume), limit=0.4),
     Match(
         "handle ordered by key, ten at a time",
         f"{_CONSUME}, without keys",
-        run(consume_ordered),
+        run(OURS.consume_ordered),
         run(raw_consume),
         limit=0.15,
     ),
     Match(
         "publish to handler, one in flight, latency",
         "publish to consume",
-        run(one_in_flight),
+        run(OURS.one_in_flight),
         run(raw_in_flight),
         limit=2,
         count=1_000,
@@ -246,7 +182,7 @@ MATCHES = (
     Match(
         "handle, one at a time",
         "FastStream 0.7.8, a subscriber",
-        run(consume),
+        run(OURS.consume),
         peer("faststream[rabbit]==0.7.8", "rabbitmq_faststream", "aio-pika==10.2.1"),
         limit=None,
         their_count=2_000,

@@ -20,8 +20,9 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBu
 from diator_azure_servicebus import ServiceBusBroker
 from msgspec.json import Decoder
 
+from benchmarks.brokered import Flight, from_tasks, publish_all
 from benchmarks.contest import Match, Measure, compete, conclude, options_of, run, system
-from benchmarks.redis.message import BATCH, PAUSE, Counter, Joined, Spent, Watch, encode, joined
+from benchmarks.redis.message import BATCH, Counter, Joined, Spent, Watch, encode, joined
 from diator import Diator, Hooks
 from diator.hooks import Settled
 
@@ -44,7 +45,7 @@ WAIT = 5.0
 """Seconds for which the SDK waits for messages."""
 
 
-class Timed(Counter):
+class Timed(Flight):
     """Measures from the first message that is handled, to the last settled; opening a link takes half a second."""
 
     def __init__(self) -> None:
@@ -54,12 +55,8 @@ class Timed(Counter):
         self.unsettled = 0
         self.spent: Spent | None = None
         self.all_settled = asyncio.Event()
-        self.at = 0.0
-        self.landed = asyncio.Event()
 
     async def handle(self, event: object) -> None:
-        self.at = time.perf_counter()
-        self.landed.set()
         self.watch = self.watch or Watch()
         await super().handle(event)
 
@@ -218,23 +215,9 @@ async def raw_one_in_flight(string: str, count: int) -> Spent:
     counter.expect(count)
     async with sender_of(string) as sender, receiver_of(string) as receiver:
         reading = asyncio.ensure_future(read(receiver, counter, 1))
-        spent = await _flights(counter, count, lambda event: sender.send_messages(message(event)))
+        spent = await counter.times(count, lambda event: sender.send_messages(message(event)))
         await reading
         return spent
-
-
-async def _flights(counter: Timed, count: int, publish: Callable[[Joined], Awaitable[object]]) -> Spent:
-    times: list[float] = []
-    watch = Watch()
-    for number in range(count):
-        event = joined(number)
-        counter.landed.clear()
-        began = time.perf_counter()
-        await publish(event)
-        await counter.landed.wait()
-        times.append(counter.at - began)
-        await asyncio.sleep(PAUSE)
-    return watch.spent(count, median(times))
 
 
 # With Diator
@@ -259,17 +242,12 @@ async def warm(app: Diator) -> None:
     await app.publish(joined(0))
 
 
-async def _fill(app: Diator, count: int) -> None:
-    for first in range(0, count, BATCH):
-        await app.publish(*[joined(number) for number in range(first, first + BATCH)])
-
-
 async def publish_batches(string: str, count: int) -> Spent:
     """Give the seconds that a message takes."""
     async with app_for(string, Timed()) as app:
         await warm(app)
         watch = Watch()
-        await _fill(app, count)
+        await publish_all(app, count)
         return watch.spent(count)
 
 
@@ -277,15 +255,7 @@ async def publish_at_the_same_time(string: str, count: int) -> Spent:
     """Give the seconds that a message takes: 100 tasks, each of which publishes one message after the other."""
     async with app_for(string, Timed()) as app:
         await warm(app)
-        numbers = iter(range(count))
-
-        async def publish() -> None:
-            for number in numbers:
-                await app.publish(joined(number))
-
-        watch = Watch()
-        await asyncio.gather(*[publish() for _ in range(100)])
-        return watch.spent(count)
+        return await from_tasks(count, app.publish)
 
 
 async def publish_alone(string: str, count: int) -> Spent:
@@ -307,7 +277,7 @@ async def consume(string: str, count: int, concurrency: int) -> Spent:
     counter = Timed()
     counter.expect(count)
     async with app_for(string, counter, concurrency) as app:
-        await _fill(app, count)
+        await publish_all(app, count)
         async with app.worker():
             spent = await counter.result()
     await _prove(string)
@@ -338,7 +308,7 @@ async def one_in_flight(string: str, count: int) -> Spent:
     async with app_for(string, counter) as app, app.worker():
         await warm(app)
         await counter.landed.wait()
-        return await _flights(counter, count, app.publish)
+        return await counter.times(count, app.publish)
 
 
 # Who is measured against whom

@@ -1,6 +1,5 @@
 """The same work with Diator."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,8 +8,9 @@ from statistics import median
 from diator_redis import RedisBroker
 from dishka import AsyncContainer, Provider, Scope, make_async_container
 
-from benchmarks.redis.message import BATCH, PAUSE, Counter, Joined, Moved, Spent, Watch, joined, moved
-from benchmarks.redis.raw import Flight, client_of
+from benchmarks.brokered import Flight, from_tasks, publish_all
+from benchmarks.redis.message import Counter, Joined, Moved, Spent, Watch, joined, moved
+from benchmarks.redis.raw import client_of
 from diator import Diator
 
 
@@ -45,31 +45,18 @@ async def _app_for(url: str, counter: Counter) -> AsyncGenerator[Diator]:
         yield app
 
 
-async def _fill(app: Diator, count: int) -> None:
-    for first in range(0, count, BATCH):
-        await app.publish(*[joined(number) for number in range(first, first + BATCH)])
-
-
 async def publish_batches(url: str, count: int) -> Spent:
     """Give the seconds that a message takes."""
     async with _app_for(url, Counter()) as app:
         watch = Watch()
-        await _fill(app, count)
+        await publish_all(app, count)
         return watch.spent(count)
 
 
 async def publish_at_the_same_time(url: str, count: int) -> Spent:
     """Give the seconds that a message takes: 100 tasks, each of which publishes one message after the other."""
     async with _app_for(url, Counter()) as app:
-        numbers = iter(range(count))
-
-        async def publish() -> None:
-            for number in numbers:
-                await app.publish(joined(number))
-
-        watch = Watch()
-        await asyncio.gather(*[publish() for _ in range(100)])
-        return watch.spent(count)
+        return await from_tasks(count, app.publish)
 
 
 async def publish_alone(url: str, count: int) -> Spent:
@@ -94,7 +81,7 @@ async def consume(url: str, count: int) -> Spent:
     counter = Counter()
     counter.expect(count)
     async with _app_for(url, counter) as app:
-        await _fill(app, count)
+        await publish_all(app, count)
         spent = await _run_worker(app, counter, count)
         await _prove(url, "diator:{bench.joined}:events")
         return spent
@@ -116,8 +103,7 @@ async def consume_ordered(url: str, count: int) -> Spent:
     async with app:
         async with app.worker():
             pass
-        for first in range(0, count, BATCH):
-            await app.publish(*[moved(number) for number in range(first, first + BATCH)])
+        await publish_all(app, count, moved)
         return await _run_worker(app, counter, count)
 
 
@@ -143,7 +129,7 @@ async def both(url: str, count: int) -> Spent:
     counter.expect(count)
     async with _app_for(url, counter) as app, app.worker():
         watch = Watch()
-        await _fill(app, count)
+        await publish_all(app, count)
         await counter.done.wait()
         return watch.spent(count)
 
@@ -153,17 +139,7 @@ async def one_in_flight(url: str, count: int) -> Spent:
     flight = Flight()
     flight.expect(count)
     async with _app_for(url, flight) as app, app.worker():
-        times: list[float] = []
-        watch = Watch()
-        for number in range(count):
-            event = joined(number)
-            flight.landed.clear()
-            began = time.perf_counter()
-            await app.publish(event)
-            await flight.landed.wait()
-            times.append(flight.at - began)
-            await asyncio.sleep(PAUSE)
-        return watch.spent(count, median(times))
+        return await flight.times(count, app.publish)
 
 
 async def publish_to_channel(url: str, count: int) -> Spent:

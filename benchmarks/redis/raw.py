@@ -9,7 +9,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from benchmarks.redis.message import BATCH, PAUSE, Counter, Spent, Watch, decode, document, joined
+from benchmarks.brokered import Flight
+from benchmarks.redis.message import BATCH, Counter, Spent, Watch, decode, document, joined
 
 STREAM, GROUP = b"raw", b"raw"
 FIELD = b"e"
@@ -112,18 +113,9 @@ async def one_in_flight(url: str, count: int) -> Spent:
         flight = Flight()
         flight.expect(count)
         reading = asyncio.ensure_future(read(reader, flight))
-        times: list[float] = []
-        watch = Watch()
-        for number in range(count):
-            event = joined(number)
-            flight.landed.clear()
-            began = time.perf_counter()
-            await writer.xadd(STREAM, {FIELD: document(event)})
-            await flight.landed.wait()
-            times.append(flight.at - began)
-            await asyncio.sleep(PAUSE)
+        spent = await flight.times(count, lambda event: writer.xadd(STREAM, {FIELD: document(event)}))
         await reading
-        return watch.spent(count, median(times))
+        return spent
 
 
 async def publish_to_channel(url: str, count: int) -> Spent:
@@ -139,17 +131,3 @@ async def make_group(client: Any) -> None:
     """Start with an empty server and one group."""
     await client.flushall()
     await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-
-
-class Flight(Counter):
-    """Notes when a message arrives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at = 0.0
-        self.landed = asyncio.Event()
-
-    async def handle(self, event: object) -> None:
-        self.at = time.perf_counter()
-        self.landed.set()
-        await super().handle(event)
