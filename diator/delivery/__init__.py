@@ -1,6 +1,7 @@
 """Delivery: from an event to a message, and from a message to what its handler makes of it.
 
-In reading order: `catalog` (what an app publishes and handles over its broker), `codec` (events as JSON) with
+In reading order: `catalog` (what an app publishes and handles over its broker), `catalog_builder` (which inspects it,
+and finds what is wrong), `codec` (events as JSON) with
 `structs` and `models` (how msgspec and pydantic carry them), `samples` and `differences` (events that are made up,
 and what becomes of them) and `exact` (those of plain types), `publisher` (events leave), `connection` (what the core
 does around every broker: opening, closing, publishing to its end and in time), `subscription_creation` (publishing

@@ -10,7 +10,8 @@ from diator._keys import Key
 from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
 from diator.containers.port import Container
-from diator.delivery.catalog import Catalog, Defaults, build_catalog
+from diator.delivery.catalog import Catalog, Defaults
+from diator.delivery.catalog_builder import build_catalog
 from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
 from diator.delivery.operations import Operations
