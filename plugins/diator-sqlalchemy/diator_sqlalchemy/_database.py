@@ -5,12 +5,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from diator.errors import StoreError, StoreUnavailableError
+from diator.errors import DiatorError, StoreError, StoreUnavailableError
 from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement
 from diator_sqlalchemy._threads import in_thread
 
@@ -55,12 +55,26 @@ class Database:
         with translated():
             if self.asynchronous is None:
                 return await in_thread(self._run, function, single)
-            async with self.asynchronous.connect() as connection:
+            async with contextlib.AsyncExitStack() as stack:
+                with self._connecting():
+                    connection = await stack.enter_async_context(self.asynchronous.connect())
                 return await connection.run_sync(_transact, function, single)
 
     def _run(self, function: Callable[[Connection], T], single: bool) -> T:
-        with self.engine.connect() as connection:
+        with self._connecting():
+            connection = self.engine.connect()
+        with connection:
             return _transact(connection, function, single)
+
+    @contextlib.contextmanager
+    def _connecting(self) -> Generator[None]:
+        """Raise what prevents a connection as `StoreError`: an unknown setting of a driver is a `TypeError`."""
+        try:
+            yield
+        except DiatorError:
+            raise
+        except Exception as error:
+            raise store_error(error, f"can't connect to {_address(self.engine.url)}") from error
 
     @contextlib.asynccontextmanager
     async def driver_connection(self) -> AsyncGenerator[Any]:
@@ -69,7 +83,7 @@ class Database:
         ``Any``: each driver has its own.
         """
         if self.asynchronous is None:
-            with translated():
+            with self._connecting():
                 plain = await in_thread(self.engine.connect)
             driver = plain.connection.driver_connection
             plain.detach()
@@ -78,7 +92,7 @@ class Database:
             finally:
                 _terminate(plain)
             return
-        with translated():
+        with self._connecting():
             connection = await self.asynchronous.connect()
         driver = (await connection.get_raw_connection()).driver_connection
         await connection.run_sync(Connection.detach)
@@ -159,10 +173,16 @@ def is_temporary(error: BaseException) -> bool:
     return is_of_database(error) and may_pass(error)
 
 
-def store_error(error: BaseException) -> StoreError:
+def store_error(error: BaseException, failure: str = "the database failed") -> StoreError:
     """Return what an error of the driver is for the core."""
     kind = StoreUnavailableError if may_pass(error) else StoreError
-    return kind(f"the database failed: {type(error).__name__}: {_short(error)}")
+    return kind(f"{failure}: {type(error).__name__}: {_short(error)}")
+
+
+def _address(url: URL) -> str:
+    """Return the address without what may be secret."""
+    host = url.query.get("host", "")  # of a socket
+    return url.set(query={"host": host} if host else {}).render_as_string(hide_password=True)
 
 
 def _short(error: BaseException) -> str:

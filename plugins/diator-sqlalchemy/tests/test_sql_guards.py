@@ -6,17 +6,18 @@ import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import pytest
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing.places import Place, SessionContainer, SessionScope, message
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, StaticPool, event, make_url, text
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, StaticPool, create_engine, event, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
 from diator import ConfigurationError, EarlyCommitError, NotCommittedError, StoreError, StoreUnavailableError
-from diator.containers import Key
+from diator.containers import Container, Key
 
 
 @pytest.fixture(params=["sqlite-aiosqlite", "postgresql-asyncpg"])
@@ -393,3 +394,24 @@ async def test_errors_of_the_session_that_may_pass_are_known(store: SQLAlchemySt
     assert store.is_temporary(ConnectionRefusedError())
     assert store.is_temporary(asyncio.TimeoutError())
     assert not store.is_temporary(ValueError())
+
+
+async def test_setting_that_the_driver_does_not_know_is_named(place: Place) -> None:
+    engine = place.engine(connect_args={"sslmode": "require"})
+    store = SQLAlchemyStore(AsyncSession, engine=engine)
+    with pytest.raises(StoreError, match=f"can't connect to {place.database}.*: TypeError: .*'sslmode'"):
+        await store.open("shop", SessionContainer(place, engine))
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("create", "driver", "query"),
+    [(create_engine, "psycopg", "?passfile=hidden"), (create_async_engine, "asyncpg", "")],
+)
+async def test_database_that_can_not_be_reached_is_named_without_secrets(create: Any, driver: str, query: str) -> None:
+    engine = create(f"postgresql+{driver}://shop:secret@127.0.0.1:1/shop{query}")
+    store = SQLAlchemyStore(AsyncSession, engine=engine)
+    address = rf"can't connect to postgresql\+{driver}://shop:\*\*\*@127.0.0.1:1/shop: "
+    with pytest.raises(StoreUnavailableError, match=address):
+        await store.create("shop", Mock(spec=Container))
+    await store.aclose()
