@@ -5,6 +5,7 @@ that is gone would be sent to the next one.
 """
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,15 @@ T = TypeVar("T")
 
 
 _MAX_CHANNELS = 65_535
+_REPORTED = ("error when creating transport", "Cancelling cause reader exited abnormally")
+"""Log lines of the client about a connection that fails: an error at each try. Diator reports an outage once."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_REPORTED)
+
+
+logging.getLogger("aiormq.connection").addFilter(_is_news)
 
 
 class Put(NamedTuple):

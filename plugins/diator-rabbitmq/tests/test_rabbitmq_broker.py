@@ -223,6 +223,21 @@ async def test_a_server_whose_heartbeat_comes_before_its_answer_is_away_for_now(
 
 @once
 @needs_server
+async def test_client_logs_nothing_about_a_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """Diator reports an outage once; the client would log an error for each try to connect."""
+    proxy = Proxy(shared_server().port)
+    broker = RabbitBroker(proxy.url, prefix=prefix())
+    await broker.connect()
+    proxy.close()
+    for _ in range(3):
+        with pytest.raises(BrokerUnavailableError):
+            await broker.apply([PLAIN])
+    await broker.aclose()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("aiormq")] == []
+
+
+@once
+@needs_server
 async def test_the_counts_of_a_retry_survive_its_owner_and_so_does_its_delay() -> None:
     space = prefix()
     proxy = Proxy(shared_server().port)
