@@ -43,7 +43,7 @@ class OutageTracker:
         """Whether any of it is a broker that can't be reached, and nothing that it refuses."""
         self._recovered: set[str] = set()
         """For whom all works again, since that was told last."""
-        self._telling: asyncio.TimerHandle | None = None
+        self._recovery_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_active(self) -> bool:
@@ -106,9 +106,9 @@ class OutageTracker:
             self._told.clear()
             self._recovered.clear()
             self._away = False
-            if self._telling is not None:
-                self._telling.cancel()
-                self._telling = None
+            if self._recovery_timer is not None:
+                self._recovery_timer.cancel()
+                self._recovery_timer = None
 
     def forget_all(self, subject: str) -> None:
         """Record that a subject no longer attempts anything that has failed."""
@@ -119,11 +119,11 @@ class OutageTracker:
     def _has_recovered(self, subject: str) -> None:
         """Tell in a while for whom the broker works again, unless it works for all by then."""
         self._recovered.add(subject)
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(_ALL_BACK, self._tell_recovered)
+        if self._recovery_timer is None:
+            self._recovery_timer = asyncio.get_running_loop().call_later(_ALL_BACK, self._report_recovered)
 
-    def _tell_recovered(self) -> None:
-        self._telling = None
+    def _report_recovered(self) -> None:
+        self._recovery_timer = None
         well = sorted(self._recovered - {subject for _, subject in self._broken})
         self._recovered.clear()
         if well:

@@ -129,7 +129,7 @@ class Compiler:
         self._wrapping = wrapping
         self._collected = wrapping.collected if wrapping and wrapping.collects else None
         self._sender = sender
-        self._brought = provided
+        self._provided = provided
         self._reach = reach
         self._resources = resources
         self._app = app
@@ -178,12 +178,14 @@ class Compiler:
         if sender is not None and sends:
             call = hand_over_after(call, sender)
         work = self._inside(inner, opening(call) if wired.streams else call)
-        work = self._telling(work, needs)
+        work = self._naming_missing_value(work, needs)
         if delivered and inner:
             work = _reraise_suppressed(work)
         if sender is not None and sends:
             return self._sending_plan(work, links, needs, sender)
-        unit = None if inner or self._sees_handlers or self._brought else compile_immediate_unit(wired, self._resources)
+        unit = (
+            None if inner or self._sees_handlers or self._provided else compile_immediate_unit(wired, self._resources)
+        )
         return Plan(work, unit or self._resources.unit(work, bool(needs.keys)), links, needs)
 
     def _without_unit(self, registration: Registration, wired: WiredCallable, following: Reachable) -> Call | None:
@@ -233,7 +235,7 @@ class Compiler:
             return Plan(None, only_events(self._table), around, needs)
         if self._sender is not None and self._sender.begin is not None and self._table.brokered.issuperset(classes):
             return self._storing_plan(needs, self._sender, around)
-        work = self._telling(with_events(collect_events(self._table), self._table.steps), needs)
+        work = self._naming_missing_value(with_events(collect_events(self._table), self._table.steps), needs)
         if self._sender is not None and self._reach.can_send(published):
             work = hand_over_after(work, self._sender)
             return self._sending_plan(work, around, needs, self._sender, self._take(self._sender))
@@ -275,8 +277,8 @@ class Compiler:
             work = self._wrapping.handler(registration, work, streams=wired.streams)
         return work
 
-    def _telling(self, work: UnitCall, needs: Requirements) -> UnitCall:
-        return name_missing_value(work, self._brought) if self._brought and needs.keys else work
+    def _naming_missing_value(self, work: UnitCall, needs: Requirements) -> UnitCall:
+        return name_missing_value(work, self._provided) if self._provided and needs.keys else work
 
     def _inside(self, middlewares: Iterable[WiredCallable], work: UnitCall) -> UnitCall:
         for middleware in reversed(tuple(middlewares)):

@@ -111,17 +111,19 @@ class _Opaque:
     def __init__(self, container: Container | None, provided: Collection[Key]) -> None:
         is_opaque = container is not None and ContainerCapability.DEEP_VALIDATION not in container.capabilities
         self._container = container if is_opaque else None
-        self._brought = [key for key in provided if container is None or not container.can_resolve(key)]
+        self._from_senders = [key for key in provided if container is None or not container.can_resolve(key)]
 
     def below(self, key: Key) -> bool:
         """Whether a key may need a provided value, as far as the container knows."""
         return (
-            self._container is not None and bool(self._brought) and bool(self._container.validate([key], ()).warnings)
+            self._container is not None
+            and bool(self._from_senders)
+            and bool(self._container.validate([key], ()).warnings)
         )
 
     def warning(self, one: Running, asked: Key) -> Problem:
         """Say so."""
-        provided = ", ".join(map(str, self._brought))
+        provided = ", ".join(map(str, self._from_senders))
         text = (
             f"{one.record.name} needs {asked} in a worker, and the container can't tell whether that "
             f"depends on {provided}"

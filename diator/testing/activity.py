@@ -39,7 +39,7 @@ class ActivityTracker(Hooks):
         """The messages that are or were in the outbox, by their ids."""
         self._rows: dict[str, Entry] = {}
         """Those of them that this app has stored, and no relay has published yet."""
-        self._leaving: set[str] = set()
+        self._sending: set[str] = set()
         """The messages that were published, and not reported as stored before."""
         self._deduplicates = False
         self._on_the_way: Counter[DeliveryKey] = Counter()
@@ -86,8 +86,8 @@ class ActivityTracker(Hooks):
 
         It may have published some already: they are committed before this is called.
         """
-        stored = [message for message in details.messages if message.id not in self._leaving]
-        self._leaving.difference_update(message.id for message in details.messages)
+        stored = [message for message in details.messages if message.id not in self._sending]
+        self._sending.difference_update(message.id for message in details.messages)
         self.expect(stored, details.context)
         self._stored.update(message.id for message in details.messages)
         for message in stored:
@@ -111,7 +111,7 @@ class ActivityTracker(Hooks):
     def leaves(self, messages: "Sequence[OutgoingMessage]", context: Context | None) -> None:
         """Expect messages that are passed to the broker from now on."""
         self.expect(messages, context)
-        self._leaving.update(message.id for message in messages if message.id not in self._stored)
+        self._sending.update(message.id for message in messages if message.id not in self._stored)
 
     def _expect(self, message: "OutgoingMessage", context: Context | None) -> None:
         entry = self._published.get(message.id)
@@ -126,7 +126,7 @@ class ActivityTracker(Hooks):
         """Expect it no longer: it did not leave. What is stored will, unless the broker has ``rejected`` it."""
         if message.id in self._stored and not rejected:
             return
-        self._leaving.discard(message.id)
+        self._sending.discard(message.id)
         self._rows.pop(message.id, None)
         if message.id in self._published:
             self._published[message.id].error = error

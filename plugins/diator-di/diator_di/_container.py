@@ -42,11 +42,11 @@ class DiContainer(GraphContainer):
         """Return what cannot be built. If everything can, let di plan all of it."""
         found = self._plans.check(keys, provided)
         if not found.errors:
-            for key, brought in product(keys, {(), tuple(provided)}):
-                if key in brought:
+            for key, given in product(keys, {(), tuple(provided)}):
+                if key in given:
                     continue
                 with contextlib.suppress(ContainerError):  # what senders bring may be missing where they don't
-                    self._plans.add(key, brought)
+                    self._plans.add(key, given)
         return found
 
     def scope(self, provided: Mapping[Key, object], /) -> DiScope:
@@ -63,49 +63,49 @@ class DiContainer(GraphContainer):
 
 
 class Plans:
-    """How objects are built, planned once, since that takes di a millisecond: by what was brought, and by key."""
+    """How objects are built, planned once, since that takes di a millisecond: by what was provided, and by key."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
         self._binds = wiring.hooks.copy()
         self._plans: dict[frozenset[Key], dict[Key, Plan]] = {}
-        self._brought: dict[Key, Dependency] = {}
+        self._places: dict[Key, Dependency] = {}
 
-    def of(self, brought: Collection[Key]) -> dict[Key, Plan]:
+    def of(self, provided: Collection[Key]) -> dict[Key, Plan]:
         """Give the plans that there are for scopes with these values; none, if binds came or went since."""
         if self._binds != self._wiring.hooks:
             self._binds = self._wiring.hooks.copy()
             self._plans.clear()
-        return self._plans.setdefault(frozenset(brought), {})
+        return self._plans.setdefault(frozenset(provided), {})
 
-    def add(self, key: Key, brought: Collection[Key]) -> Plan:
+    def add(self, key: Key, provided: Collection[Key]) -> Plan:
         """Plan how to build the object of a key. Raises `~diator.ContainerError` where it can't be built."""
-        errors = self.check([key], brought).errors
+        errors = self.check([key], provided).errors
         if errors:
             raise errors[0]
-        plan = self.of(brought)[key] = self._plan(self._wiring.find(key).dependent, brought)
+        plan = self.of(provided)[key] = self._plan(self._wiring.find(key).dependent, provided)
         return plan
 
-    def check(self, keys: Collection[Key], brought: Collection[Key]) -> ValidationResult:
+    def check(self, keys: Collection[Key], provided: Collection[Key]) -> ValidationResult:
         """Find what would fail below these keys."""
-        return check(keys, brought, Graph(self._wiring, brought).find, lambda _: None)
+        return check(keys, provided, Graph(self._wiring, provided).find, lambda _: None)
 
     def values(self, provided: Mapping[Key, object]) -> dict[Any, object]:
-        """Translate what was brought for di, which wants to know what it need not call."""
+        """Translate what was provided for di, which wants to know what it need not call."""
         return {self._place(key).call: value for key, value in provided.items()}
 
-    def _plan(self, root: Dependency, brought: Collection[Key]) -> Plan:
-        solved = self._wiring.solve(root, {key: self._place(key) for key in brought})
+    def _plan(self, root: Dependency, provided: Collection[Key]) -> Plan:
+        solved = self._wiring.solve(root, {key: self._place(key) for key in provided})
         awaited = [provider for provider in solved.dag if _awaits(provider)]
         singletons = [one for one in awaited if one.use_cache and one.scope != self._wiring.unit]
         alone = tuple((one.cache_key, self._wiring.solve(one, {})) for one in singletons)
         return Plan(solved, bool(awaited), alone)
 
     def _place(self, key: Key) -> Dependency:
-        """Give what stands in a plan for a value that is brought."""
-        if key not in self._brought:
-            self._brought[key] = Dependent[Any](partial(_missing, key), scope=self._wiring.unit, wire=False)
-        return self._brought[key]
+        """Give what stands in a plan for a value that is provided."""
+        if key not in self._places:
+            self._places[key] = Dependent[Any](partial(_missing, key), scope=self._wiring.unit, wire=False)
+        return self._places[key]
 
 
 def _awaits(provider: Dependency) -> bool:

@@ -56,13 +56,13 @@ class Wiring:
             else:
                 yield self._look(parameter, own)
 
-    def solve(self, root: Dependency, brought: Mapping[Key, Dependency]) -> SolvedDependent[Any]:
+    def solve(self, root: Dependency, provided: Mapping[Key, Dependency]) -> SolvedDependent[Any]:
         """Have di plan how a provider is built, in scopes that were given values for these keys."""
 
         def rebind(param: inspect.Parameter | None, dependent: Dependency) -> Dependency | None:
             if param is None:
                 return None if dependent is root else self._bound(None, dependent)
-            return brought.get(_key(param.annotation)) or self._look(param, dependent).dependent
+            return provided.get(_key(param.annotation)) or self._look(param, dependent).dependent
 
         container = Container()
         container.bind(rebind)

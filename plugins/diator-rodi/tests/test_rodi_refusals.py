@@ -594,9 +594,9 @@ def test_the_same_service_below_many_others_is_looked_through_once_for_each_sing
     assert is_fine(native, below[0])
 
 
-def _needing(name: str, *needs: type) -> type:
+def _needing(name: str, one: type, other: type) -> type:
     def init(self: object, first: object, second: object) -> None:
         pass
 
-    init.__annotations__ = dict(zip(("first", "second"), needs, strict=True))
+    init.__annotations__ = {"first": one, "second": other}
     return type(name, (), {"__init__": init, "__module__": __name__})

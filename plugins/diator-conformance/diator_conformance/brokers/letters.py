@@ -55,7 +55,7 @@ class Letters(BrokerSuiteBase):
         """Where no handler was tried there is none, and that is kept too."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        await self._park(broker, subscription, 1, MoveToDeadLetters("undecodable"))
+        await self._dead_letter(broker, subscription, 1, MoveToDeadLetters("undecodable"))
         (letter,) = await self.letters(broker, subscription)
         assert letter.failure == MoveToDeadLetters("undecodable", None, None, 0)
 
@@ -97,7 +97,7 @@ class Letters(BrokerSuiteBase):
         subscription = self.subscription()
         broker = await self.given(subscription)
         for at in range(12):
-            await self._park(broker, subscription, 1, EXHAUSTED, first=at)
+            await self._dead_letter(broker, subscription, 1, EXHAUSTED, first=at)
         other = await self.connected()
         for _ in range(2):
             letters = await self.letters(other, subscription)
@@ -109,7 +109,7 @@ class Letters(BrokerSuiteBase):
         """Another subscription to the same topic has none of them, and cannot touch them."""
         mine, other = self.subscription("mine"), self.subscription("other")
         broker = await self.given(mine, other)
-        (letter,) = await self._park(broker, mine, 1)
+        (letter,) = await self._dead_letter(broker, mine, 1)
         assert not await self.letters(broker, other)
         assert not await keeper(broker).purge(other, [letter.id])
         assert await self.letters(broker, mine) == [letter]
@@ -127,7 +127,7 @@ class Letters(BrokerSuiteBase):
         """With no failures, as it was, once; the others stay."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        letters = await self._park(broker, subscription, 3)
+        letters = await self._dead_letter(broker, subscription, 3)
         chosen = letters[1]
         receiver = await broker.subscribe(subscription)
         assert await keeper(broker).replay(subscription, [chosen.id])
@@ -144,7 +144,7 @@ class Letters(BrokerSuiteBase):
         """It becomes a dead letter of its own, and can be replayed again."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        (letter,) = await self._park(broker, subscription, 1)
+        (letter,) = await self._dead_letter(broker, subscription, 1)
         receiver = await broker.subscribe(subscription)
         for _ in range(2):
             assert await keeper(broker).replay(subscription, [letter.id])
@@ -157,7 +157,7 @@ class Letters(BrokerSuiteBase):
         """A purged dead letter is gone permanently."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        letters = await self._park(broker, subscription, 3)
+        letters = await self._dead_letter(broker, subscription, 3)
         assert await keeper(broker).purge(subscription, [letters[1].id])
         assert not await keeper(broker).purge(subscription, [letters[1].id])
         assert not await keeper(broker).replay(subscription, [letters[1].id])
@@ -169,7 +169,7 @@ class Letters(BrokerSuiteBase):
         """As a program does that replays them all."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        await self._park(broker, subscription, 25)
+        await self._dead_letter(broker, subscription, 25)
         replayed = 0
         async for one in dead_letters_of(keeper(broker), subscription, page=10):
             assert await keeper(broker).replay(subscription, [one.id])
@@ -204,7 +204,7 @@ class Letters(BrokerSuiteBase):
         """The ids of those that existed are returned; an unknown id changes nothing."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        letters = await self._park(broker, subscription, 7)
+        letters = await self._dead_letter(broker, subscription, 7)
         ids = [letter.id for letter in letters]
         assert {*await keeper(broker).purge(subscription, [ids[5], ids[0]])} == {ids[0], ids[5]}
         assert {*await keeper(broker).replay(subscription, [ids[5], *ids[1:4]])} == {*ids[1:4]}
@@ -220,7 +220,7 @@ class Letters(BrokerSuiteBase):
         """As several people do; each sees all of them."""
         subscription = self.subscription()
         broker = await self.given(subscription)
-        (first, *_) = await self._park(broker, subscription, 12)
+        (first, *_) = await self._dead_letter(broker, subscription, 12)
         readers = [await self.connected() for _ in range(3)]
         *read, replayed = await asyncio.gather(
             *(self.letters(reader, subscription) for reader in readers),
@@ -238,7 +238,7 @@ class Letters(BrokerSuiteBase):
         receiver = await broker.subscribe(subscription)
         others = [keeper(await self.connected()) for _ in range(4)]
         for at in range(3):
-            (letter,) = await self._park(broker, subscription, 1, first=at)
+            (letter,) = await self._dead_letter(broker, subscription, 1, first=at)
             told = await asyncio.gather(*(one.replay(subscription, [letter.id]) for one in others))
             assert sum(map(len, told)) == 1, f"of four replays of one dead letter, {sum(map(len, told))} succeeded"
             await self.ack(receiver, [await self.take_one(receiver)])
@@ -259,7 +259,7 @@ class Letters(BrokerSuiteBase):
         (letter,) = await self.letters(broker, subscription)
         assert (letter.failure.reason, number_of(letter)) == ("exhausted", 1)
 
-    async def _park(
+    async def _dead_letter(
         self,
         broker: Broker,
         subscription: Subscription,

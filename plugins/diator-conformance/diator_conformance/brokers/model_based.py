@@ -56,7 +56,7 @@ class Item:
     """The receiver that has it."""
     delivery: Delivery | None = None
     done: bool = False
-    parked: bool = False
+    dead_lettered: bool = False
     replayed: bool = False
     """Whether it waits since a replay, so that what was published later may overtake it."""
     failures: int = 0
@@ -174,7 +174,7 @@ class Play:
         await self.handle_the_rest()
         assert all(item.done for item in self.model.items)
         letters = await self.bench.letters(self.broker, self.subscription)
-        assert len(letters) == sum(item.parked for item in self.model.items)
+        assert len(letters) == sum(item.dead_lettered for item in self.model.items)
         await self.bench.nothing_comes(*self.receivers)
 
     async def publish(self, who: int, what: int) -> None:
@@ -232,7 +232,7 @@ class Play:
         assert not lost, "a lease was lost before its time"
         item.failures += isinstance(outcome, RetryAfter)
         item.deliveries -= outcome is RELEASE
-        item.parked = isinstance(outcome, MoveToDeadLetters)
+        item.dead_lettered = isinstance(outcome, MoveToDeadLetters)
         item.done = not back
         for one in (item, *followers):
             one.deliveries -= one is not item
@@ -256,9 +256,9 @@ class Play:
         """Replay a dead letter."""
         for letter in await keeper(self.broker).dead_letters(self.subscription, limit=1):
             item = next(one for one in self.model.items if one.number == number_of(letter))
-            assert item.parked
+            assert item.dead_lettered
             assert await keeper(self.broker).replay(self.subscription, [letter.id])
-            item.done = item.parked = False
+            item.done = item.dead_lettered = False
             item.failures = item.deliveries = item.closed = item.undone = 0
             item.replayed = True
             self.model.items.remove(item)

@@ -44,7 +44,7 @@ class Journal:
         self.ordered = ordered
         self.failures: Counter[int] = Counter()
         self.done: defaultdict[str | None, list[int]] = defaultdict(list)
-        self.parked = 0
+        self.dead_lettered = 0
         self.count = 0
         self.final = 0
         self.complete = asyncio.Event()
@@ -71,7 +71,7 @@ class Journal:
         elif outcome is not RELEASE:
             self.count += 1
             self.done[key].append(found)
-            self.parked += isinstance(outcome, MoveToDeadLetters)
+            self.dead_lettered += isinstance(outcome, MoveToDeadLetters)
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Note that the broker has taken outcomes down."""
@@ -105,7 +105,7 @@ class Crowd(BrokerSuiteBase):
         assert sorted(found for done in journal.done.values() for found in done) == list(range(self.message_count))
         if ordered:
             assert all(done == sorted(done) for done in journal.done.values())
-        assert len(await self.letters(broker, subscription)) == journal.parked
+        assert len(await self.letters(broker, subscription)) == journal.dead_lettered
 
     async def _work(self, receiver: Receiver, journal: Journal) -> None:
         while deliveries := await receiver.receive(20):
