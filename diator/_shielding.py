@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 async def shielded(work: Awaitable[T], failure: BaseException | None = None, /) -> T:
-    """Await something to its end; a cancel that arrives before is raised afterwards, with any failure as its cause.
+    """Await work to its end; a cancellation that arrives before is raised afterwards, with any failure as its cause.
 
-    It stays in the caller's task, and what it starts itself may still cancel it, such as a timeout around one of its
-    awaits. ``failure`` is what has failed before: if that is a cancel, it may be repeated.
+    It runs in the caller's task, and code inside it may still cancel it, such as a timeout around one of its awaits.
+    ``failure`` is an earlier error; if this is a cancellation, it may be repeated.
 
     For plugins: ``publish`` of a broker must not be interrupted half-way.
     """

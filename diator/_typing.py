@@ -236,25 +236,24 @@ class Decorators:
                 await mailer.welcome(event.user)
 
         An event may have any number of handlers. Handlers of a domain event run in the unit of work that published it,
-        and an error in one of them fails the command. Each handler of a notification or ECST event is a subscription
-        at the broker, with retries and dead letters of its own; a worker runs it, at least once per message.
+        and an error in one of them fails the command. Each handler of a notification or ECST event has a subscription
+        at the broker, with its own retries and dead letters; a worker runs it, at least once per message.
 
-        All options but ``thread`` are for notification and ECST events.
+        All options except ``thread`` are for notification and ECST events, and default to those of the app.
 
         Args:
             thread: Whether a sync handler runs in a thread; by default it blocks the event loop.
-            subscription: The name of the subscription, ``{app}.{handler}`` by default. Messages that wait under an old
-                name stay there after a change.
-            retry: How often the handler is tried, and after what delays; by default as the app says.
-            concurrency: How many messages the handler runs for at the same time in one worker; by default as the app
-                says.
-            timeout: Seconds after which one run is cancelled and counts as failed; by default as the app says.
-            ordered: False gives up the order by key.
+            subscription: The name of the subscription, ``{app}.{handler}`` by default. If you rename it, waiting
+                messages remain in the old one.
+            retry: The attempts of the handler, and the delays between them.
+            concurrency: Messages that the handler handles at a time in one worker.
+            timeout: Seconds after which a run is cancelled, which counts as a failure.
+            ordered: ``False`` turns off the order by key.
             delivery: ``"at-most-once"`` accepts a broker that may lose messages.
-            once: Whether the inbox of the app's store skips messages that were handled before. By default it does for
-                handlers that use the session of the store.
+            once: Whether the inbox of the app's store acknowledges messages that were already handled, without running
+                the handler; by default, if the handler uses the session of the store.
 
-        Raises `ConfigurationError` for an unknown or invalid option, and after the app has started. Other mistakes,
-        such as two subscriptions of one name, are reported by ``app.check()`` and at startup.
+        Raises `ConfigurationError` for an unknown or invalid option, and after the app has started. ``app.check()`` and
+        startup report other mistakes, such as two subscriptions with the same name.
         """
         return _decorator(self, "on_event", target, more, options)

@@ -75,14 +75,14 @@ class ReadinessChecks:
     @overload
     def readiness(self, *, name: str | None = None, pauses: bool = False) -> Callable[[CheckT], CheckT]: ...
     def readiness(self, check: Any = None, *, name: str | None = None, pauses: bool = False) -> Any:
-        """Register a check of what the app depends on: an async function that raises while it is not there.
+        """Register a check of a dependency: an async function that raises an error while it is unavailable.
 
-        ``diator run --health`` runs it for each request of ``/readyz``, at most 3 seconds, and names those that fail.
-        With ``pauses=True``, workers also run it each second, and receive no messages while it fails, so that what
-        comes meanwhile is not counted as failed. ``name`` is that of the function unless given.
+        ``diator run --health`` runs it for each request of ``/readyz``, for at most 3 seconds, and reports failures.
+        With ``pauses=True``, workers also run it every second, and receive no messages while it fails, so that these do
+        not count as failed. ``name`` is the name of the function by default.
 
-        Raises `ConfigurationError` for what is not an async function or takes parameters, and for a wrong option.
-        """  # Any: what the overloads say
+        Raises `ConfigurationError` if the function is not async or has parameters, and for an invalid option.
+        """
         ensure_options(name, pauses)
 
         def register(function: Any) -> Any:

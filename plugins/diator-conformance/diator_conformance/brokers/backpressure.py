@@ -18,11 +18,11 @@ MANY = 12
 
 
 class Room(BrokerSuiteBase):
-    """A queue that is full makes its publishers wait."""
+    """Backpressure: publishers wait while a queue is full."""
 
     @case(BOUNDED, SMALL)
     async def test_publishing_waits_for_room(self) -> None:
-        """It goes on when messages are acknowledged, and everything arrives."""
+        """It continues when messages are acknowledged, and everything arrives."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
@@ -39,7 +39,7 @@ class Room(BrokerSuiteBase):
 
     @case(BOUNDED, SMALL)
     async def test_who_has_waited_too_long_is_told_what_did_not_leave(self) -> None:
-        """Precisely: what is not among it arrives, and what is may be published again."""
+        """Precisely: other messages arrive, and these can be published again."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         sent = messages(MANY, self.topic())
@@ -57,7 +57,7 @@ class Room(BrokerSuiteBase):
 
     @case(BOUNDED, SMALL)
     async def test_a_message_is_in_all_subscriptions_or_in_none(self) -> None:
-        """Where one has no room, the others do not get what was told to be unsent."""
+        """If one is full, the others do not get messages that were reported as unsent."""
         slow, quick = self.subscription("slow"), self.subscription("quick")
         broker = await self.given(slow, quick)
         to_quick = await broker.subscribe(quick)
@@ -81,7 +81,7 @@ class Room(BrokerSuiteBase):
 
     @case(BOUNDED, SMALL)
     async def test_who_does_not_wait_for_room_never_waits(self) -> None:
-        """Its message is stored all the same: a consumer that waited here would wait for itself."""
+        """Its message is stored regardless, because a consumer that waited here would wait for itself."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         await self._too_many(broker, messages(MANY, self.topic()))
@@ -99,7 +99,7 @@ class Room(BrokerSuiteBase):
 
     @case(BOUNDED, SMALL)
     async def test_a_full_queue_whose_consumers_publish_to_it_empties(self) -> None:
-        """Each message causes another one until all were had; publishers outside wait meanwhile."""
+        """Each message causes another one until all were handled; publishers outside wait until then."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         sending = asyncio.ensure_future(broker.publish(messages(MANY, self.topic()), timeout=self.receive_timeout))

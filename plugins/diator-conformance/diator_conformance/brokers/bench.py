@@ -1,4 +1,4 @@
-"""How a case gets its broker, and what happens if the broker can't do what the case is about."""
+"""How a case gets its broker, and what happens if the broker does not support the case."""
 
 import asyncio
 import functools
@@ -35,12 +35,12 @@ B = TypeVar("B", bound="BrokerSuiteBase")
 
 
 class BrokerOptions(NamedTuple):
-    """How a case wants its broker. Follow it where the broker has such a setting."""
+    """The settings that a case needs. Use those that your broker has."""
 
     lease: float = 30.0
-    """The seconds that a delivery is its receiver's own; read back from the broker, so another value is respected."""
+    """Seconds for which a delivery belongs to its receiver; the suite uses the value that the broker has."""
     capacity: int = 100_000
-    """How many messages a subscription has room for, on a broker with `BrokerCapability.BACKPRESSURE`."""
+    """The number of messages that a subscription can hold, with `BrokerCapability.BACKPRESSURE`."""
     duplicate_window: float = 0.0
     """Seconds for which duplicates are dropped, with `BrokerCapability.DUPLICATE_DETECTION`; 0 for never."""
 
@@ -87,37 +87,37 @@ def keeper(broker: Broker) -> KeepsDeadLetters:
 
 
 class BrokerSuiteBase:
-    """The base of all cases: what the author of a plugin writes, and what cases are written with."""
+    """The base of all cases: the hooks of the plugin's author, and helpers for cases."""
 
     case_timeout: ClassVar[float] = 20.0
-    """Seconds that a case may take; one that waits for ever fails. The longest waits six leases that are short."""
+    """Seconds that a case may take before it fails. The longest waits for six short leases."""
     receive_timeout: ClassVar[float] = 5.0
-    """Seconds within which something that must come has to come."""
+    """Seconds to wait for an expected message."""
     quiet_period: ClassVar[float] = 0.1
-    """Seconds for which a case looks whether something comes that must not."""
+    """Seconds to wait for unexpected messages."""
     retry_delay: ClassVar[float] = 0.2
-    """Seconds that a retry is delayed by."""
+    """The delay of a retry in seconds."""
     short_lease: ClassVar[float] = 0.4
-    """Seconds of a lease, in the cases that wait for its end."""
+    """The lease in seconds, in cases that wait for its end."""
     message_count: ClassVar[int] = 2_000
-    """How many messages the case with a crowd sends."""
+    """The number of messages in the stress case."""
     tail: ClassVar[int] = 1_500
-    """How many messages wait behind a retry of their key, in the case that others go on."""
+    """The number of messages behind a retry of their key, in the case about other keys."""
     max_examples: ClassVar[int] = 25
-    """How many random programs are tried."""
+    """The number of random programs."""
     lives: ClassVar[int] = 12
-    """How many random lives of receivers are tried, in the case about what they leave behind."""
+    """The number of random lives of receivers, in the case about stranded messages."""
     seed: ClassVar[int] = int(os.environ.get("DIATOR_CONFORMANCE_SEED", "0"))
-    """Which random programs and lives are tried: the same ones for the same number. 0 stands for those of old."""
+    """Selects the random programs and lives, the same ones for the same number. 0 selects the default ones."""
     shrink: ClassVar[bool] = True
-    """Whether a random program that fails is made as short as possible, which takes a while."""
+    """Whether to shorten a failed random program, which takes a while."""
 
     namespace: str = ""
-    """Belongs to the case that runs, and stands in the names of all its topics and subscriptions."""
+    """The namespace of the current case, which is part of the names of its topics and subscriptions."""
     _wanted: BrokerOptions = ANY
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
+        """Ensure that overridden cases are marked as expected failures with a reason."""
         super().__init_subclass__(**kwargs)
         for name, value in vars(cls).items():
             replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
@@ -128,18 +128,18 @@ class BrokerSuiteBase:
     # What the author writes.
 
     def make_broker(self, space: str, wanted: BrokerOptions) -> Broker:
-        """Make a broker that is not connected yet. Written by the author of the plugin.
+        """Create a broker that is not connected. Implemented by the author of the plugin.
 
-        Brokers of one ``space`` reach the same data, as two processes do; those of different spaces see nothing of
-        each other. A case may ask for several of its space.
+        Brokers of the same ``space`` share their data, like two processes; brokers of different spaces share nothing. A
+        case may create several brokers in its space.
         """
         raise NotImplementedError(f"write {type(self).__qualname__}.make_broker: it makes the broker under test")
 
     async def clean_up(self, space: str) -> None:
-        """Delete what a case has left at the broker. Optional."""
+        """Delete everything that a case has left at the broker. Optional."""
 
     async def cut_connections(self) -> None:
-        """Break all connections to the broker, which stays up. Optional: without it, the cases that need it skip."""
+        """Break all connections to the broker, which keeps running. Optional: without it, cases are skipped."""
         pytest.skip("the author has written no cut_connections")
 
     @property
@@ -148,15 +148,15 @@ class BrokerSuiteBase:
         return type(self).cut_connections is not BrokerSuiteBase.cut_connections
 
     async def stop_server(self) -> None:
-        """Make the broker unreachable, until `start_server`. Optional: without it, the cases that need it skip."""
+        """Make the broker unreachable until `start_server`. Optional: cases that need it are skipped without it."""
         pytest.skip("the author has written no stop_server and start_server")
 
     async def start_server(self) -> None:
-        """Make the broker reachable again, with what it keeps durably. Optional."""
+        """Make the broker reachable again, with its durable data. Optional."""
         pytest.skip("the author has written no stop_server and start_server")
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
-        """Run a case in a new event loop. Override it for a loop of another kind."""
+        """Run a case in a new event loop. Override it to use another kind of loop."""
         asyncio.run(main)
 
     # What cases are written with.
@@ -168,7 +168,7 @@ class BrokerSuiteBase:
         wanted: BrokerOptions = ANY,
         loops: int = 1,
     ) -> None:
-        """Run the body of a case in a space of its own, once in each of so many event loops."""
+        """Run the body of a case in its own space, once in each of several event loops."""
         self.namespace = f"t{uuid4().hex[:12]}"
         self._wanted = wanted
         for lap in range(loops):
@@ -191,18 +191,18 @@ class BrokerSuiteBase:
             await self.clean_up(self.namespace)
 
     def new_broker(self) -> Broker:
-        """Make a broker for the space of this case, as another process would; it is not connected."""
+        """Create another broker in the space of this case, as another process would; it is not connected."""
         return self.make_broker(self.namespace, self._wanted)
 
     async def connected(self, broker: Broker | None = None) -> Broker:
-        """Give a broker that is connected, and closed when the case ends."""
+        """Return a connected broker, which is closed at the end of the case."""
         broker = broker or self.new_broker()
         self._opened.append(broker)  # also where it is away, which counts too
         await broker.connect()
         return broker
 
     async def given(self, *subscriptions: Subscription) -> Broker:
-        """Give a connected broker that has these subscriptions, after asking whether it can keep them."""
+        """Return a connected broker with these subscriptions, after validating them."""
         broker = self.new_broker()
         topics = self.topics_of(*subscriptions)
         refusals = list(refusals_of(broker, subscriptions, topics))
@@ -216,13 +216,13 @@ class BrokerSuiteBase:
         return await (await self.connected()).subscribe(subscription)
 
     def topic(self, name: str = "orders") -> Topic:
-        """Name a topic of this case."""
+        """Return the name of a topic of this case."""
         return Topic(f"{self.namespace}.{name}", keyed=True, types=("thing.happened",))
 
     def subscription(
         self, name: str = "handler", *topics: str, ordered: bool = False, max_delay: float = 1.0
     ) -> Subscription:
-        """Name a subscription of this case, which is as safe as the broker can."""
+        """Return a subscription of this case, with the strongest guarantees of the broker."""
         capabilities = self.new_broker().capabilities
         return Subscription(
             f"{self.namespace}.{name}",
@@ -233,11 +233,11 @@ class BrokerSuiteBase:
         )
 
     def topics_of(self, *subscriptions: Subscription) -> list[Topic]:
-        """Give the topics of subscriptions, each once."""
+        """Return the topics of subscriptions, each once."""
         return list(dict.fromkeys(topic for one in subscriptions for topic in one.topics))
 
     async def receive(self, receiver: Receiver, limit: int) -> Sequence[Delivery]:
-        """Receive once; fails where nothing comes, or too much."""
+        """Receive once; fail if there are no messages or too many."""
         task = asyncio.ensure_future(receiver.receive(limit))
         done, _ = await asyncio.wait([task], timeout=self.receive_timeout)
         if not done:
@@ -249,20 +249,20 @@ class BrokerSuiteBase:
         return deliveries
 
     async def take(self, receiver: Receiver, count: int) -> list[Delivery]:
-        """Receive exactly so many."""
+        """Receive exactly this number of messages."""
         taken: list[Delivery] = []
         while len(taken) < count:
             taken += await self.receive(receiver, count - len(taken))
         return taken
 
     async def take_one(self, receiver: Receiver) -> Delivery:
-        """Receive one."""
+        """Receive one message."""
         return (await self.take(receiver, 1))[0]
 
     async def take_from(
         self, receivers: Sequence[Receiver], count: int, *, limit: int = 1, timeout: float | None = None
     ) -> list[list[Delivery]]:
-        """Receive at least so many with several receivers at once; gives what each of them got."""
+        """Receive at least this number of messages with several receivers at a time; return those of each."""
         taken, timeout = [list[Delivery]() for _ in receivers], timeout or self.receive_timeout
         while sum(map(len, taken)) < count:
             tasks = [asyncio.ensure_future(receiver.receive(limit)) for receiver in receivers]
@@ -276,7 +276,7 @@ class BrokerSuiteBase:
         return taken
 
     async def nothing_comes(self, *receivers: Receiver) -> None:
-        """Look for a while; fails where something is received."""
+        """Wait for a while; fail if a message is received."""
         tasks = [asyncio.ensure_future(receiver.receive(10)) for receiver in receivers]
         done, _ = await asyncio.wait(tasks, timeout=self.quiet_period, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -285,7 +285,7 @@ class BrokerSuiteBase:
         assert not came, f"nothing should have come, but {came} did"
 
     async def ack(self, receiver: Receiver, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge all; fails where a lease was lost."""
+        """Acknowledge all; fail if a lease was lost."""
         lost = await receiver.settle([(delivery, ACK) for delivery in deliveries])
         assert not lost, f"the leases of {list(lost)} were reported as lost"
 
@@ -294,7 +294,7 @@ class BrokerSuiteBase:
         return [letter async for letter in dead_letters_of(keeper(broker), subscription)]
 
     async def after_the_lease(self, broker: Broker) -> None:
-        """Wait until leases have run out; ends the case where they do not."""
+        """Wait until leases have expired; end the case if they never do."""
         if broker.lease is None:
             pytest.skip("the leases of this broker last as long as its receivers are connected")
         await asyncio.sleep(broker.lease * 1.3)

@@ -17,11 +17,11 @@ OUTCOMES = pytest.mark.parametrize(
 
 
 class Leases(BrokerSuiteBase):
-    """For how long a delivery is its receiver's own."""
+    """Leases: a delivery belongs to its receiver for a time."""
 
     @case(SAFE, short_lease=True)
     async def test_what_is_not_settled_in_time_is_delivered_again(self) -> None:
-        """To anybody, with one more delivery counted and no failure."""
+        """To any receiver, with one more delivery counted and no failure."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -56,7 +56,7 @@ class Leases(BrokerSuiteBase):
     @OUTCOMES
     @case(SAFE | BrokerCapability.DEAD_LETTERS, short_lease=True)
     async def test_settling_after_the_lease_was_lost_changes_nothing(self, outcome: Outcome) -> None:
-        """It is reported, and who has the message now is not disturbed."""
+        """It is reported, and does not affect the receiver that holds the message now."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -95,7 +95,7 @@ class Leases(BrokerSuiteBase):
 
     @case(SAFE, short_lease=True)
     async def test_one_receiver_may_hold_both_the_lost_and_the_new_lease(self) -> None:
-        """Each delivery stands for its own lease, though the receiver is the same."""
+        """Each delivery has its own lease, even if the receiver is the same."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)

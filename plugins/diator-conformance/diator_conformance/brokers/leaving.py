@@ -198,7 +198,7 @@ KNOWN = (
 
 
 class Leaving(BrokerSuiteBase):
-    """Receivers that leave, in any way and in any state, strand nothing."""
+    """Receivers that leave, in any way and in any state, strand no messages."""
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @own_case

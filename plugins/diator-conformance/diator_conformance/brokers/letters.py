@@ -26,16 +26,16 @@ EXHAUSTED = MoveToDeadLetters(
     "exhausted", "shop.orders.OutOfStockError: no bolts", "Traceback (most recent call last): ...", 5
 )
 HALF_CHARACTERS = {"a file name": "caf\udce9.txt", "a half of a pair": "\ud83e"}
-"""Texts that Python has and UTF-8 has not."""
+"""Texts that Python can represent, but UTF-8 cannot."""
 
 
 class Letters(BrokerSuiteBase):
-    """What could not be handled is kept, and can be handled after all."""
+    """Dead letters are kept, and can be replayed and purged."""
 
     @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
     @case(LETTERS)
     async def test_a_dead_letter_keeps_all_that_is_known(self, text: str) -> None:
-        """Why, what was tried, when, and the message as it was delivered."""
+        """The reason, the attempts, the time, and the message as it was delivered."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -52,7 +52,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_a_dead_letter_may_have_no_error(self) -> None:
-        """Where no handler was tried there is none, and that is kept too."""
+        """If no handler ran, there is none, and this is kept, too."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         await self._dead_letter(broker, subscription, 1, MoveToDeadLetters("undecodable"))
@@ -62,7 +62,7 @@ class Letters(BrokerSuiteBase):
     @pytest.mark.parametrize("text", HALF_CHARACTERS.values(), ids=HALF_CHARACTERS.keys())
     @case(LETTERS)
     async def test_an_outcome_that_cannot_be_recorded_takes_nothing_with_it(self, text: str) -> None:
-        """It is an error that is no outage, or is recorded in other words; the others are settled, and it can be."""
+        """It is a permanent error, or recorded in other words; the others are settled, and it can be later."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -116,7 +116,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_there_may_be_no_dead_letters(self) -> None:
-        """Also for a subscription that does not exist."""
+        """Even for a subscription that does not exist."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         assert not await self.letters(broker, subscription)
@@ -124,7 +124,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_a_replay_hands_one_out_as_new(self) -> None:
-        """With no failures, as it was, once; the others stay."""
+        """Without failures, unchanged, and once; the others remain."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         letters = await self._dead_letter(broker, subscription, 3)
@@ -141,7 +141,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_what_was_replayed_may_fail_again(self) -> None:
-        """It becomes a dead letter of its own, and can be replayed again."""
+        """It becomes a new dead letter, and can be replayed again."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         (letter,) = await self._dead_letter(broker, subscription, 1)
@@ -154,7 +154,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_a_purge_deletes_one_and_no_other(self) -> None:
-        """A purged dead letter is gone permanently."""
+        """A purged dead letter is deleted permanently."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         letters = await self._dead_letter(broker, subscription, 3)
@@ -166,7 +166,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_dead_letters_may_be_replayed_while_they_are_read(self) -> None:
-        """As a program does that replays them all."""
+        """As a program does that replays all of them."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         await self._dead_letter(broker, subscription, 25)
@@ -181,7 +181,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_pages_of_dead_letters_have_each_once(self) -> None:
-        """At most as many as asked for, the oldest first, from all topics; the page at the end is empty."""
+        """At most ``limit``, oldest first, from all topics; the last page is empty."""
         subscription = self.subscription("handler", "orders", "bills")
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -246,7 +246,7 @@ class Letters(BrokerSuiteBase):
 
     @case(LETTERS)
     async def test_the_largest_message_may_become_a_dead_letter_with_a_long_traceback(self) -> None:
-        """Though both together may be more than the broker takes: what it can't keep of the reason is cut."""
+        """Even if both together exceed the broker's limit: the reason is then shortened."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         limit = min(broker.max_message_bytes or 4_000_000, 4_000_000)

@@ -18,13 +18,13 @@ _MANY = 60
 
 
 class Life(BrokerSuiteBase):
-    """From validating to closing, and what is there in between."""
+    """The lifecycle, from validation to closing."""
 
     _kept: Broker | None = None
 
     @case()
     async def test_has_the_shape_of_the_port(self) -> None:
-        """Every method and attribute is there, and capabilities go together."""
+        """Every method and attribute exists, and capabilities match."""
         broker = self.new_broker()
         ports = [Broker] + [KeepsDeadLetters] * (BrokerCapability.DEAD_LETTERS in broker.capabilities)
         members = {name: member for port in ports for name, member in vars(port).items() if not name.startswith("_")}
@@ -45,7 +45,7 @@ class Life(BrokerSuiteBase):
 
     @case()
     async def test_what_is_declared_is_not_refused(self) -> None:
-        """It needs no connection."""
+        """Validation needs no connection."""
         broker = self.new_broker()
         plain = self.subscription()
         ordered = self.subscription("in_order", ordered=BrokerCapability.ORDER_BY_KEY in broker.capabilities)
@@ -54,7 +54,7 @@ class Life(BrokerSuiteBase):
 
     @case()
     async def test_apply_creates_what_is_missing_and_names_it(self) -> None:
-        """Status tells beforehand what that will be, and creates nothing itself."""
+        """The status lists it beforehand, and creates nothing itself."""
         subscription = self.subscription()
         broker = await self.connected()
         topics = self.topics_of(subscription)
@@ -70,7 +70,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_apply_changes_nothing_that_is_there(self) -> None:
-        """A second time it creates nothing, and messages stay."""
+        """The second time it creates nothing, and messages remain."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
@@ -80,7 +80,7 @@ class Life(BrokerSuiteBase):
 
     @case()
     async def test_apply_adds_a_topic_to_a_subscription(self) -> None:
-        """As when a handler takes one more event; publishers that run already reach it."""
+        """As when a handler handles one more event; running publishers already reach it."""
         broker = await self.given(self.subscription("handler", "orders"))
         grown = self.subscription("handler", "orders", "bills")
         await (await self.connected()).apply([grown], self.topics_of(grown))
@@ -106,7 +106,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_status_tells_the_age_of_the_oldest_message(self) -> None:
-        """Where the broker knows it; of what is not settled, whether it was delivered or not."""
+        """If the broker knows it; of unsettled messages, delivered or not."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -129,7 +129,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_connect_and_aclose_may_be_repeated(self) -> None:
-        """A second call in a row changes nothing, so one close is enough. Then the broker can be opened again."""
+        """A repeated call changes nothing, so one close is enough. Then the broker can be opened again."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -177,7 +177,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_a_receive_that_waits_survives_a_broken_connection(self) -> None:
-        """It goes on waiting, or raises that the broker is unavailable; the next one works."""
+        """It keeps waiting, or raises that the broker is unavailable; the next one works."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -188,7 +188,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_publishing_and_settling_many_end_soon_when_connections_break(self) -> None:
-        """They succeed, or raise that the broker is unavailable; none of them waits for an answer that never comes."""
+        """They succeed, or raise that the broker is unavailable; none of them waits forever for an answer."""
         if not self.can_cut:
             await self.cut_connections()  # which skips, before anything has begun
         subscription = self.subscription()
@@ -238,7 +238,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_an_outage_is_told_as_one_that_may_pass(self) -> None:
-        """And it passes: the same objects work when the broker is back."""
+        """The same objects work again when the broker recovers."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -257,7 +257,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_one_that_was_away_at_the_start_is_found_without_another_connect(self) -> None:
-        """The app has started without it, and closes it in the end."""
+        """The app has started without it, and closes it at the end."""
         subscription = self.subscription()
         await self.given(subscription)
         broker = self.new_broker()
@@ -271,7 +271,7 @@ class Life(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_closing_is_quiet_while_the_broker_is_away(self) -> None:
-        """There is nothing that the caller could do."""
+        """The caller could do nothing about it."""
         subscription = self.subscription()
         await self.given(subscription)
         broker = self.new_broker()

@@ -20,11 +20,11 @@ DELAYED = 1_200
 
 
 class Operating(BrokerSuiteBase):
-    """Apps are deployed, grow, shrink, change, and run beside others."""
+    """Operations: apps are deployed, scaled and changed, beside other apps."""
 
     @case(SAFE | BrokerCapability.DURABLE)
     async def test_a_subscription_survives_the_server(self) -> None:
-        """Though the server is killed right after ``apply``, and nothing is applied again."""
+        """Even if the server is killed right after ``apply``, and ``apply`` is not called again."""
         subscription = self.subscription(ordered=BrokerCapability.ORDER_BY_KEY in self.new_broker().capabilities)
         broker = await self.given(subscription)
         await self.stop_server()
@@ -43,7 +43,7 @@ class Operating(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_a_topic_that_is_added_begins_then(self) -> None:
-        """What other subscriptions still have of it from before is not delivered."""
+        """Earlier messages that other subscriptions still hold are not delivered."""
         mine, other = self.subscription("mine", "orders"), self.subscription("other", "bills")
         broker = await self.given(mine, other)
         await broker.publish(messages(3, self.topic("bills")), timeout=self.receive_timeout)
@@ -56,7 +56,7 @@ class Operating(BrokerSuiteBase):
 
     @case()
     async def test_apply_names_a_topic_that_it_adds(self) -> None:
-        """And status names it beforehand, where the broker can tell."""
+        """And the status lists it beforehand, if the broker knows it."""
         one, grown = self.subscription("handler", "orders"), self.subscription("handler", "orders", "bills")
         broker = await self.given(one)
         (before,) = await broker.status([grown])
@@ -68,7 +68,7 @@ class Operating(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_another_order_is_refused_or_kept(self) -> None:
-        """A subscription whose order changes is not split: nothing that waits is forgotten."""
+        """A subscription whose order changes is not split: no waiting message is lost."""
         plain = self.subscription()
         ordered = plain._replace(ordered=True)
         broker = await self.given(plain)
@@ -82,7 +82,7 @@ class Operating(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_names_are_not_mixed_up(self) -> None:
-        """Each subscription and topic is itself, or is refused."""
+        """Each subscription and topic is separate, or is rejected."""
         kept: dict[int, Subscription] = {}
         for at, name in enumerate((*NAMES, "x" * 100)):
             one = self.subscription(f"{name}-handler", name)
@@ -102,7 +102,7 @@ class Operating(BrokerSuiteBase):
 
     @case(SAFE, short_lease=True)
     async def test_a_lease_is_that_of_the_process_that_asked(self) -> None:
-        """One process has a short lease, and has applied; another has a longer one, or is refused."""
+        """One process has a short lease, and has applied; another has a longer one, or is rejected."""
         subscription = self.subscription()
         short = (await self.given(subscription)).lease
         self._wanted = BrokerOptions(lease=30.0)
@@ -125,7 +125,7 @@ class Operating(BrokerSuiteBase):
 
     @case(SAFE | BrokerCapability.DELAYED_RETRY)
     async def test_many_that_are_delayed_stop_no_other(self) -> None:
-        """A handler that calls a service which is down retries everything that comes."""
+        """A handler that calls an unavailable service retries every message."""
         subscription = self.subscription(max_delay=300.0)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -141,7 +141,7 @@ class Operating(BrokerSuiteBase):
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @case(SAFE)
     async def test_receivers_that_come_and_go_strand_nothing(self, ordered: bool) -> None:
-        """They are closed in the middle of a receive while messages come; all are delivered soon, with no failure."""
+        """They are closed during a receive while messages arrive; all are delivered soon, without a failure."""
         if ordered and BrokerCapability.ORDER_BY_KEY not in self.new_broker().capabilities:
             pytest.skip("the broker does not declare ORDERED")
         subscription = self.subscription(ordered=ordered)
@@ -171,7 +171,7 @@ class Operating(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_a_second_receiver_gets_its_share_of_the_keys(self) -> None:
-        """A worker that is added when there is much to do takes a part of it, though the first has all keys by then."""
+        """A worker that is added under load handles a part of the messages, even if the first one held all keys."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receivers = [await broker.subscribe(subscription)]

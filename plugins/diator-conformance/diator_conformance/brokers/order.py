@@ -29,7 +29,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_messages_of_one_key_come_in_the_order_given(self) -> None:
-        """Within a batch and from one call to the next, and however many are asked for."""
+        """Within a batch and from one call to the next, whatever the limits."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -49,7 +49,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_one_key_is_with_one_receiver_at_a_time(self) -> None:
-        """Another gets messages of other keys meanwhile, and those of this one when it is settled."""
+        """Until it is settled, another receiver gets messages of other keys."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -71,7 +71,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_status_counts_what_waits_for_its_key(self) -> None:
-        """Where the broker can tell; what is acknowledged waits no more."""
+        """If the broker knows it; acknowledged messages no longer count."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -104,7 +104,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED | BrokerCapability.DELAYED_RETRY)
     async def test_what_waits_behind_a_retry_stops_no_other_key(self) -> None:
-        """However much it is."""
+        """However many they are."""
         subscription = self.subscription(ordered=True, max_delay=60.0)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -126,7 +126,7 @@ class Order(BrokerSuiteBase):
     @pytest.mark.parametrize("together", [False, True])
     @case(ORDERED)
     async def test_what_is_released_waits_in_its_place(self, together: bool, backwards: bool) -> None:
-        """The first of several fails, and the later ones are released with it: all come back in order."""
+        """The first of several fails, and the later ones are released with it: all are redelivered in order."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -142,7 +142,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_a_receiver_that_is_closed_gives_back_in_order(self) -> None:
-        """Another goes on where it stopped."""
+        """Another receiver continues where it stopped."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first = await broker.subscribe(subscription)
@@ -154,7 +154,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_a_key_stays_with_its_receiver_while_later_ones_are_held(self) -> None:
-        """Also where the first of them is to be retried at once, and another receiver waits for just that."""
+        """Even if the first of them is retried immediately, and another receiver is waiting for it."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -199,7 +199,7 @@ class Order(BrokerSuiteBase):
     @pytest.mark.parametrize("outcome", [ACK, MoveToDeadLetters("rejected")], ids=["Ack", "MoveToDeadLetters"])
     @case(ORDERED | BrokerCapability.DEAD_LETTERS)
     async def test_what_is_settled_for_good_frees_its_key(self, outcome: Outcome) -> None:
-        """The next of the key comes, also after a dead letter."""
+        """The next message of the key is delivered, also after a dead letter."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -212,7 +212,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED | BrokerCapability.DEAD_LETTERS)
     async def test_a_replay_waits_for_its_key(self) -> None:
-        """It is one more message of its key, never beside another one."""
+        """It is another message of its key, and never runs beside one."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -227,7 +227,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED | BrokerCapability.DEAD_LETTERS)
     async def test_a_replay_comes_behind_all_that_wait(self) -> None:
-        """Also behind many that no receiver has seen yet."""
+        """Even behind many messages that no receiver has seen yet."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -239,7 +239,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_messages_without_a_key_do_not_wait_for_each_other(self) -> None:
-        """Also in an ordered subscription."""
+        """Even in an ordered subscription."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -249,7 +249,7 @@ class Order(BrokerSuiteBase):
 
     @case(BrokerCapability.CONSUMER_GROUPS | BrokerCapability.ACKNOWLEDGED)
     async def test_a_subscription_that_is_not_ordered_does_not_hold_keys(self) -> None:
-        """Several receivers have messages of one key, and a retry delays none of them."""
+        """Several receivers hold messages of one key, and a retry delays none of them."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         first, second = await broker.subscribe(subscription), await self.receiver(subscription)

@@ -50,11 +50,11 @@ def _keeps_the_future(headers: Mapping[str, str], body: bytes) -> None:
 
 
 class Publishing(BrokerSuiteBase):
-    """Who gets what is published, and whether it arrives as it was."""
+    """Publishing: each subscription gets its messages, unchanged."""
 
     @case()
     async def test_every_subscription_of_a_topic_gets_each_message(self) -> None:
-        """Subscriptions have a share each; they do not share."""
+        """Subscriptions do not compete with each other."""
         first, second = self.subscription("first"), self.subscription("second")
         broker = await self.given(first, second)
         receivers = [await self.receiver(first), await self.receiver(second)]
@@ -67,7 +67,7 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_other_topics_are_not_heard(self) -> None:
-        """A subscription gets what is published to its own topics, each delivery with the name of its topic."""
+        """A subscription gets only messages of its own topics, each delivery with the name of its topic."""
         both, one = self.subscription("both", "orders", "bills"), self.subscription("one", "bills")
         broker = await self.given(both, one)
         to_both, to_one = await broker.subscribe(both), await broker.subscribe(one)
@@ -81,7 +81,7 @@ class Publishing(BrokerSuiteBase):
     @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
     @case()
     async def test_any_text_arrives_as_it_was(self, text: str) -> None:
-        """Attributes, headers and data are what they were, to the byte."""
+        """Attributes, headers and data are unchanged, to the byte."""
         subscription = self.subscription(ordered=BrokerCapability.ORDER_BY_KEY in self.new_broker().capabilities)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -94,7 +94,7 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_attributes_that_nobody_here_knows_survive(self) -> None:
-        """A newer app may have set them: through publishing of stored bytes, a retry, dead-lettering and a replay."""
+        """Newer apps may set them: they survive publishing of stored bytes, a retry, dead-lettering and a replay."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -129,7 +129,7 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_a_first_delivery_has_no_failures(self) -> None:
-        """Counting begins with nothing that failed, and one delivery."""
+        """Counting starts with no failure and one delivery."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -139,7 +139,7 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_what_nobody_has_subscribed_to_is_dropped(self) -> None:
-        """Publishing to a topic without subscription is no error; who subscribes later gets what comes later."""
+        """Publishing to such a topic is not an error; a later subscription gets only later messages."""
         broker = await self.connected()
         await broker.publish(messages(3, self.topic()), timeout=self.receive_timeout)
         subscription = self.subscription()
@@ -177,12 +177,12 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_nothing_can_be_published(self) -> None:
-        """An empty batch is none of an error."""
+        """An empty batch is not an error."""
         await (await self.given(self.subscription())).publish([], timeout=self.receive_timeout)
 
     @case()
     async def test_calls_of_publish_may_overlap(self) -> None:
-        """Many at once, from two processes: each message arrives once."""
+        """Many calls at a time, from two processes: each message arrives once."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         other = await self.connected()
@@ -195,7 +195,7 @@ class Publishing(BrokerSuiteBase):
 
     @case()
     async def test_a_message_may_be_as_large_as_the_limit(self) -> None:
-        """One of `max_message_bytes` arrives; a larger one too, or it is refused: it is never lost."""
+        """A message of `max_message_bytes` arrives; a larger one arrives or is rejected, but is never lost."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         limit = broker.max_message_bytes
@@ -215,7 +215,7 @@ class Publishing(BrokerSuiteBase):
 
     @case(BrokerCapability.DUPLICATE_DETECTION, WINDOW)
     async def test_a_duplicate_is_dropped(self) -> None:
-        """What was published again, as after an error, arrives once; on another topic it is another message."""
+        """A message published twice, as after an error, arrives once; on another topic it is another message."""
         subscription = self.subscription("handler", "orders", "bills")
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)

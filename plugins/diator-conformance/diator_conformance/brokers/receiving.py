@@ -14,11 +14,11 @@ from diator_conformance.brokers.messages import messages, numbers
 
 
 class Receiving(BrokerSuiteBase):
-    """How messages are delivered, and that none is lost between two receives."""
+    """Receiving: messages are delivered, and none is lost between two receives."""
 
     @case(BrokerCapability.CONSUMER_GROUPS)
     async def test_each_message_is_with_one_of_the_receivers(self) -> None:
-        """Workers of one subscription, here and in other processes, share its messages."""
+        """Workers of one subscription, in this and in other processes, compete for its messages."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receivers = [await broker.subscribe(subscription), await self.receiver(subscription)]
@@ -30,7 +30,7 @@ class Receiving(BrokerSuiteBase):
 
     @case()
     async def test_receive_gives_at_most_what_was_asked_for(self) -> None:
-        """The rest stays for the next call."""
+        """The rest remains for the next call."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -42,7 +42,7 @@ class Receiving(BrokerSuiteBase):
 
     @case()
     async def test_receive_waits_until_there_is_something(self) -> None:
-        """It gives what is published while it waits."""
+        """It returns messages that are published while it waits."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -121,7 +121,7 @@ class Receiving(BrokerSuiteBase):
 
     @case()
     async def test_closing_a_receiver_ends_its_receive(self) -> None:
-        """A receive that waits gives nothing then; closing twice does nothing more."""
+        """A waiting receive then returns nothing; closing twice does nothing more."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -146,7 +146,7 @@ class Receiving(BrokerSuiteBase):
 
     @case(BrokerCapability.CONSUMER_GROUPS | BrokerCapability.ACKNOWLEDGED)
     async def test_a_closed_receiver_leaves_the_rest_to_others(self) -> None:
-        """What comes after it was closed is not kept for it."""
+        """Later messages are not kept for it."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         closed, receiver = await broker.subscribe(subscription), await self.receiver(subscription)
@@ -170,7 +170,7 @@ class Receiving(BrokerSuiteBase):
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @case(BrokerCapability.ACKNOWLEDGED)
     async def test_what_is_settled_while_its_receiver_closes_is_settled_or_lost(self, ordered: bool) -> None:
-        """Or the call fails, which may be repeated. What is reported as settled is not delivered again."""
+        """Or the call fails, and may be repeated. Messages reported as settled are not redelivered."""
         if ordered and BrokerCapability.ORDER_BY_KEY not in self.new_broker().capabilities:
             pytest.skip("the broker does not declare ORDER_BY_KEY")
         subscription = self.subscription(ordered=ordered)

@@ -23,11 +23,11 @@ BOUNDED = SAFE | BrokerCapability.BACKPRESSURE
 
 
 class Removing(BrokerSuiteBase):
-    """A handler is deleted or renamed; what it had at the broker would otherwise fill forever."""
+    """A handler was deleted or renamed; its subscription would otherwise grow forever."""
 
     @case(SAFE)
     async def test_other_subscriptions_are_those_that_were_applied(self) -> None:
-        """Without those that the caller uses. What they hold is counted."""
+        """Without those that the caller uses. Their messages are counted."""
         old, used, wide = self.subscription("old"), self.subscription("used"), self.subscription("wide", "a", "b")
         broker = await self.given(old, used, wide)
         manager = manager_of(broker)
@@ -42,7 +42,7 @@ class Removing(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_subscriptions_of_another_space_are_neither_found_nor_removed(self) -> None:
-        """Though it has one of the same name, and the name of one space begins with that of the other."""
+        """Even if it has the same name, and the name of one space starts with that of the other."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         space = f"{self.namespace}x"
@@ -64,7 +64,7 @@ class Removing(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_names_that_are_listed_are_those_that_can_be_removed(self) -> None:
-        """Also a long one, and one with characters that a broker may have to replace."""
+        """Including a long one, and one with characters that a broker may have to replace."""
         odd = [self.subscription(f"{name}-handler") for name in ("a.b", "ä b", "a:b", "a{b}", "a%2Eb", "a*b", "x" * 70)]
         broker = await self.given(*odd)
         manager = manager_of(broker)
@@ -78,7 +78,7 @@ class Removing(BrokerSuiteBase):
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @case(WHOLE)
     async def test_removing_ends_a_subscription_with_all_that_it_holds(self, ordered: bool) -> None:
-        """Its messages, retries and dead letters, also those in other topics; the others of the topic keep theirs."""
+        """Messages, retries and dead letters of all its topics; other subscriptions of the topics keep theirs."""
         if ordered and BrokerCapability.ORDER_BY_KEY not in self.new_broker().capabilities:
             pytest.skip("the broker does not declare ORDER_BY_KEY")
         old = self.subscription("old", "orders", "bills", ordered=ordered)
@@ -122,7 +122,7 @@ class Removing(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_removing_what_is_not_there_returns_false(self) -> None:
-        """A second time too, and neither the name of a topic nor the beginning of a name is a subscription's."""
+        """Also the second time, and for the name of a topic or the beginning of a name."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         manager = manager_of(broker)
@@ -137,7 +137,7 @@ class Removing(BrokerSuiteBase):
 
     @case(SAFE)
     async def test_a_topic_whose_last_subscription_was_removed_drops_what_is_published(self) -> None:
-        """Publishing does not fail, and a subscription that is applied later gets nothing of it."""
+        """Publishing does not fail, and a later subscription gets none of these messages."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         assert await manager_of(broker).remove_subscription(subscription.name)
@@ -150,7 +150,7 @@ class Removing(BrokerSuiteBase):
 
     @case(WHOLE)
     async def test_a_subscription_that_was_created_again_keeps_its_retries(self) -> None:
-        """A broker may remember what it created for the old one, such as a queue for retries, and that is gone."""
+        """A broker may remember deleted objects of the old one, such as a retry queue."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         for at in range(2):
@@ -170,7 +170,7 @@ class Removing(BrokerSuiteBase):
 
     @case(BOUNDED, BrokerOptions(capacity=2))
     async def test_removing_a_full_subscription_lets_publishers_continue(self) -> None:
-        """They waited for room in it, which no receiver would have made."""
+        """They waited for room in it, and no receiver would have made any."""
         old, used = self.subscription("old"), self.subscription("used")
         broker = await self.given(old)
         await broker.publish(messages(2, self.topic()), timeout=self.receive_timeout)

@@ -20,7 +20,7 @@ class Scheduling(BrokerSuiteBase):
 
     @case(BrokerCapability.SCHEDULES)
     async def test_a_scheduled_message_is_delivered_when_it_is_due(self) -> None:
-        """Not before, once, and what was published after it does not wait for it."""
+        """Not before, only once, and later messages do not wait for it."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
@@ -40,7 +40,7 @@ class Scheduling(BrokerSuiteBase):
 
     @case(BrokerCapability.SCHEDULES)
     async def test_a_message_that_is_due_already_is_delivered_at_once(self) -> None:
-        """A due time in the past is as good as none."""
+        """A due time in the past is the same as none."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)
@@ -49,7 +49,7 @@ class Scheduling(BrokerSuiteBase):
 
     @case(BrokerCapability.SCHEDULES)
     async def test_scheduled_messages_arrive_in_the_order_in_which_they_are_due(self) -> None:
-        """Also if they were published the other way round, by two processes."""
+        """Even if two processes published them in reverse order."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         other = await self.connected()
@@ -86,7 +86,7 @@ class Scheduling(BrokerSuiteBase):
 
     @case(BrokerCapability.SCHEDULES | BrokerCapability.ORDER_BY_KEY)
     async def test_a_scheduled_message_takes_its_place_when_it_is_due(self) -> None:
-        """It does not hold its key before, and is ordered after what was published meanwhile."""
+        """It does not hold its key before, and comes after messages published until then."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await self.receiver(subscription)

@@ -14,11 +14,11 @@ NOW = RetryAfter(0.0)
 
 
 class Settling(BrokerSuiteBase):
-    """What becomes of a delivery that is settled."""
+    """Settling: each outcome has its effect."""
 
     @case(SAFE)
     async def test_what_is_acknowledged_is_gone(self) -> None:
-        """It is not delivered again, also not when its receiver is closed."""
+        """It is not redelivered, not even when its receiver is closed."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -41,7 +41,7 @@ class Settling(BrokerSuiteBase):
 
     @case(SAFE | BrokerCapability.DELAYED_RETRY)
     async def test_a_retry_comes_back_after_its_delay(self) -> None:
-        """Neither earlier nor much later; it is counted, and what it was before it still is."""
+        """Neither earlier nor much later; it is counted, and otherwise unchanged."""
         subscription = self.subscription()
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -57,7 +57,7 @@ class Settling(BrokerSuiteBase):
 
     @case(SAFE | BrokerCapability.DELAYED_RETRY)
     async def test_delays_are_each_messages_own(self) -> None:
-        """The one with the shorter delay comes back first, and nothing waits for the longer one."""
+        """The message with the shorter delay is redelivered first, and none waits for the longer delay."""
         subscription = self.subscription(max_delay=3600.0)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
@@ -86,7 +86,7 @@ class Settling(BrokerSuiteBase):
 
     @case(SAFE, BrokerOptions(duplicate_window=60.0))
     async def test_a_retry_comes_back_to_its_own_subscription_only(self) -> None:
-        """Others see nothing of it, and it is no duplicate of itself."""
+        """Other subscriptions do not see it, and it is not a duplicate of itself."""
         failing, well = self.subscription("failing"), self.subscription("well")
         broker = await self.given(failing, well)
         to_failing, to_well = await broker.subscribe(failing), await self.receiver(well)

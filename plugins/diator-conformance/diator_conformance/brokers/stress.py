@@ -87,7 +87,7 @@ class Crowd(BrokerSuiteBase):
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     @case(ALL)
     async def test_nothing_is_lost_in_a_crowd(self, ordered: bool) -> None:
-        """Every message is done once, its failures counted right, and in an ordered subscription in order by key."""
+        """Every message is handled once, its failures are counted correctly, and keys are in order if subscribed so."""
         if ordered and BrokerCapability.ORDER_BY_KEY not in self.new_broker().capabilities:
             pytest.skip("the broker does not declare ORDERED")
         subscription = self.subscription(ordered=ordered)

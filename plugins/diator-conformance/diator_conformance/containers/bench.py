@@ -1,4 +1,4 @@
-"""How a case gets its container, and what happens if the container can't do what the case is about."""
+"""How a case gets its container, and what happens if the container does not support the case."""
 
 import asyncio
 import functools
@@ -28,7 +28,7 @@ B = TypeVar("B", bound="ContainerSuiteBase")
 
 
 class EndedError(Exception):
-    """Ends a case well: the plugin has refused at startup what it can't do, or need not do what the case is about."""
+    """Ends a case successfully: the plugin rejects it at startup, or the case does not apply."""
 
 
 def case(
@@ -62,18 +62,18 @@ _MARK = "diator_case"
 
 
 class ContainerSuiteBase:
-    """The base of all cases: what the author of a plugin writes, and what cases are written with."""
+    """The base of all cases: the hooks of the plugin's author, and helpers for cases."""
 
     case_timeout: ClassVar[float] = 10.0
-    """Seconds that a case may take; one that waits for ever fails."""
+    """Seconds that a case may take before it fails."""
 
     lacks: ClassVar[Feature] = NOTHING
-    """What the library can't do. ``validate`` must refuse registrations that need it."""
+    """Features that the library does not support. ``validate`` must reject registrations that need them."""
 
     _needs: Feature = NOTHING
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
+        """Ensure that overridden cases are marked as expected failures with a reason."""
         super().__init_subclass__(**kwargs)
         for name, value in vars(cls).items():
             replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
@@ -82,48 +82,48 @@ class ContainerSuiteBase:
                 raise TypeError(f'{text}; mark it with @pytest.mark.xfail(reason="why it cannot pass"), or remove it')
 
     def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
-        """Make a container of the library with these registrations, wrapped by the plugin. Written by its author.
+        """Create a container of the library with these registrations, wrapped by the plugin. Implemented by its author.
 
-        ``provided`` are the keys that scopes will be given, for libraries that want to know them. Raise
-        `CannotExpressError` for a registration that the library has no way to write, and `RefusedByLibraryError`
-        ``from`` an error of the library for one that it refuses itself.
+        ``provided`` contains keys that scopes will provide, for libraries that require their declaration. Raise
+        `CannotExpressError` for a registration for which the library has no syntax, and `RefusedByLibraryError`
+        ``from`` the library's error for one that the library itself rejects.
         """
         raise NotImplementedError(f"write {type(self).__qualname__}.container: it makes the container under test")
 
     def marker(self, name: str) -> object:
-        """Give what the library wants in ``Annotated[T, ...]`` to qualify a parameter of a constructor."""
+        """Return the library's own marker in ``Annotated[T, ...]`` that qualifies a constructor parameter."""
         return Named(name)
 
     @property
     def features(self) -> Feature:
-        """What the library can do: all but what it ``lacks``, and but what the plugin does not declare."""
+        """All features except those in ``lacks`` and those that the plugin does not declare."""
         declared = self.container((), ()).capabilities
         undeclared = (Feature[str(one.name)] for one in ContainerCapability if one not in declared)
         return functools.reduce(lambda found, one: found & ~one, undeclared, ~self.lacks)
 
     @property
     def usual(self) -> Lifetime:
-        """The lifetime for cases that are about something else."""
+        """The lifetime for cases that are not about lifetimes."""
         return Lifetime.SCOPED if Feature.SCOPED in self.features else Lifetime.TRANSIENT
 
     @property
     def longest(self) -> Lifetime:
-        """The lifetime of what is shared the most."""
+        """The longest lifetime that the library supports."""
         return Lifetime.SINGLETON if Feature.SINGLETON in self.features else self.usual
 
     def register(
         self, hint: Any, source: object = None, *, lifetime: Lifetime | None = None, qualifier: str | None = None
     ) -> Registration:
-        """Write a registration of a class or a factory; a class is its own source if none is given."""
+        """Return the registration of a class or a factory; by default, a class is its own source."""
         source = hint if source is None else source
         return Registration(Key(hint, qualifier), source, kind_of(source), lifetime or self.usual)
 
     def value(self, hint: Any, value: object, *, qualifier: str | None = None) -> Registration:
-        """Write a registration of an object that is there already."""
+        """Return the registration of an existing object."""
         return Registration(Key(hint, qualifier), value, SourceKind.VALUE, Lifetime.SINGLETON)
 
     def build(self, *registrations: Registration, provided: Collection[Key] = ()) -> Container:
-        """Make the container of a case; ends the case here if the container can't do it, and refuses it."""
+        """Create the container of a case; end the case if the container rejects what it does not support."""
         needs = functools.reduce(Feature.__or__, (one.needs for one in registrations), self._needs)
         lacking = needs & ~self.features
         try:

@@ -39,7 +39,7 @@ class Concurrency(ContainerSuiteBase):
 
     @case()
     async def test_a_singleton_is_built_once_for_scopes_that_run_together(self) -> None:
-        """Tasks with scopes of their own that ask first at the same time get the same object."""
+        """Tasks with separate scopes that request it at the same time get the same object."""
         container = self.build(self.register(Config, slow_config, lifetime=Lifetime.SINGLETON))
 
         async def ask() -> object:
@@ -53,7 +53,7 @@ class Concurrency(ContainerSuiteBase):
     @BOTH
     @case()
     async def test_scopes_that_overlap_are_isolated(self, kind: SourceKind) -> None:
-        """Leaving one scope closes its resource only, while another goes on working."""
+        """Closing one scope closes only its resource, while another continues."""
         log: list[str] = []
         numbers = iter(("first", "second"))
 
@@ -92,7 +92,7 @@ class Concurrency(ContainerSuiteBase):
 
     @case()
     async def test_a_nested_scope_is_independent(self) -> None:
-        """A scope inside another has objects of its own, as a nested ``send`` needs it."""
+        """A scope inside another has its own objects, as a nested ``send`` needs."""
         container = self.build(self.register(Config, lifetime=Lifetime.SCOPED))
         async with container.scope({}) as outer:
             outer_config = await outer.resolve(Key(Config))
@@ -102,7 +102,7 @@ class Concurrency(ContainerSuiteBase):
 
     @case()
     async def test_an_outer_scope_works_while_an_inner_one_is_open(self) -> None:
-        """A resolver belongs to its scope, whichever was entered last."""
+        """A resolver belongs to its scope, regardless of which scope was entered last."""
         container = self.build(self.register(Config, lifetime=Lifetime.SCOPED))
         async with container.scope({}) as outer, container.scope({}) as inner:
             from_inner = await inner.resolve(Key(Config))
@@ -122,7 +122,7 @@ class Concurrency(ContainerSuiteBase):
     @BOTH
     @case()
     async def test_a_scope_may_be_left_in_another_task(self, kind: SourceKind) -> None:
-        """Web frameworks and test fixtures may end the block of a stream in another task than they began it in."""
+        """Web frameworks and test fixtures may end the block of a stream in another task than they started it."""
         log: list[str] = []
         container = self.build(self.register(Session, session(kind, log)))
         scope = container.scope({})
@@ -133,7 +133,7 @@ class Concurrency(ContainerSuiteBase):
 
     @case()
     def test_a_container_is_made_and_checked_outside_of_any_loop(self) -> None:
-        """``app.check()`` and imports run before there is a loop; the loop that comes later is used without trouble."""
+        """``app.check()`` and imports run before there is an event loop; a later loop works."""
         container = self.build(self.register(Config, lifetime=self.longest), self.register(Database))
         assert container.can_resolve(Key(Database))
         assert not container.validate([Key(Database)], ()).errors
@@ -146,7 +146,7 @@ class Concurrency(ContainerSuiteBase):
 
     @case()
     def test_an_app_runs_again_in_another_loop_only_with_a_container_that_reopens(self) -> None:
-        """Without ``REUSABLE`` the app refuses to start again; with it, the second loop works as the first did."""
+        """Without ``REUSABLE``, the app rejects a second start; with it, the second loop works like the first."""
         container = self.build(self.register(Config))
         app = Diator(container=container)
 

@@ -34,7 +34,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_a_function_is_a_factory(self) -> None:
-        """What a function returns is the object of its key."""
+        """The result of a function is the object of its key."""
         made = Config()
 
         def make() -> Config:
@@ -46,7 +46,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_a_coroutine_function_is_a_factory(self) -> None:
-        """What it returns is the object, never the coroutine."""
+        """Its awaited result is the object, never the coroutine."""
         container = self.build(self.register(Config, make_config))
         async with container.scope({}) as scope:
             assert isinstance(await scope.resolve(Key(Config)), Config)
@@ -60,7 +60,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_a_value_is_given_as_it_is(self) -> None:
-        """An object that was registered is what every scope gets."""
+        """Every scope gets the registered object."""
         config = Config()
         container = self.build(self.value(Config, config))
         for _ in range(2):
@@ -69,7 +69,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_falsy_values_and_none_are_values(self) -> None:
-        """Zero, empty text, an empty set and None are not taken for a missing provider."""
+        """Zero, empty text, an empty set and None are not treated as missing."""
         calls: list[str] = []
         absent: Config | None = None
 
@@ -100,7 +100,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_a_registered_service_wins_over_a_default(self) -> None:
-        """A default is used only where there is no provider."""
+        """A default is used only if there is no provider."""
         config = Config()
         container = self.build(self.register(Tolerant), self.value(Config, config))
         async with container.scope({}) as scope:
@@ -108,7 +108,7 @@ class Factories(ContainerSuiteBase):
 
     @case(Feature.PROVIDED_VALUES)
     async def test_a_provided_value_reaches_factories(self) -> None:
-        """What one scope was given reaches all that need it in that scope, however deep, and no other scope."""
+        """A value provided to one scope reaches all dependencies in that scope, at any depth, and no other scope."""
         given = [Key(Request)]
         container = self.build(self.register(Tenant), self.register(Billing), provided=given)
         assert not container.validate([Key(Billing)], given).errors
@@ -123,7 +123,7 @@ class Factories(ContainerSuiteBase):
 
     @case(Feature.PROVIDED_VALUES)
     def test_finds_what_needs_a_value_that_senders_bring(self) -> None:
-        """Where nothing is brought, such as in a worker, every key that needs it is told, however deep it is."""
+        """Without provided values, as in a worker, every key that needs one is reported, at any depth."""
         given = [Key(Request)]
         services = (Tenant, Billing, Config)
         container = self.build(*(self.register(cls) for cls in services), provided=given)
@@ -138,7 +138,7 @@ class Factories(ContainerSuiteBase):
 
     @case(Feature.PROVIDED_VALUES)
     async def test_a_provided_value_never_reaches_a_later_scope(self) -> None:
-        """What one sender brought is forgotten with its scope; memory that is used again brings it back to no one."""
+        """A provided value is dropped with its scope, even if memory is reused."""
         container = self.build(self.register(Tenant), provided=[Key(Request)])
         for _ in range(50):
             request = Request()
@@ -163,7 +163,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_hints_that_are_text_are_read(self) -> None:
-        """A module with ``from __future__ import annotations``, whose classes stand in any order."""
+        """A module with ``from __future__ import annotations``, whose classes are in any order."""
         container = self.build(self.register(postponed.Stamp), self.register(postponed.Letter))
         async with container.scope({}) as scope:
             letter = await scope.resolve(Key(postponed.Letter))
@@ -171,7 +171,7 @@ class Factories(ContainerSuiteBase):
 
     @case()
     async def test_a_container_serves_a_whole_app(self) -> None:
-        """A handler gets what it asks for, from the start of the app to its end."""
+        """A handler receives its dependencies, from the start of the app to its end."""
         container = self.build(self.register(Config), self.register(Database))
         app = Diator(container=container)
 

@@ -115,7 +115,7 @@ class Failures(ContainerSuiteBase):
 
     @case()
     async def test_a_cancellation_of_closing_wins(self) -> None:
-        """Who cancels a command while it closes gets the cancellation, not the error of its handler, once it closed."""
+        """If a command is cancelled while it closes, the caller gets the cancellation, not the handler's error."""
         log: list[str] = []
         closing, may_close = asyncio.Event(), asyncio.Event()
 
@@ -142,7 +142,7 @@ class Failures(ContainerSuiteBase):
     )
     @case()
     async def test_what_a_constructor_raises_passes_unchanged(self, error: Exception) -> None:
-        """Errors of the user's code are not the library's, however they look; also those from further below."""
+        """Errors of the user's code are never treated as the library's, even from deeper levels."""
 
         class Broken(Config):
             def __init__(self) -> None:

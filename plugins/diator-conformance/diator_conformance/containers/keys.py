@@ -70,7 +70,7 @@ class Keys(ContainerSuiteBase):
 
     @case()
     async def test_what_senders_bring_is_qualified_as_in_a_handler(self) -> None:
-        """``app.provides`` and ``app.using`` read the library's own marker, also where a router declares the value."""
+        """``app.provides`` and ``app.using`` read the library's own marker, even if a router declares the value."""
         marker = self.marker("actor")
         keys = [Key(Request), Key(Request, "actor")]
         container = self.build(self.register(Config), self.register(Config, Replica, qualifier="actor"), provided=keys)
@@ -134,7 +134,7 @@ class Keys(ContainerSuiteBase):
 
     @case()
     async def test_a_new_type_is_a_key(self) -> None:
-        """A ``NewType`` of ``str`` is a key of its own, also in a constructor."""
+        """A ``NewType`` of ``str`` is a separate key, even in a constructor."""
         url = DatabaseUrl("sqlite://")
         container = self.build(self.value(DatabaseUrl, url), self.register(Engine))
         assert not container.can_resolve(Key(str))

@@ -15,14 +15,14 @@ class Lifetimes(ContainerSuiteBase):
 
     @case()
     def test_has_the_shape_of_the_port(self) -> None:
-        """All methods of the port are there, and what is declared does not change."""
+        """All methods of the port exist, and declared capabilities do not change."""
         container = self.build()
         assert isinstance(container, Container)
         assert container.capabilities == container.capabilities
 
     @case()
     async def test_a_chain_is_built_from_the_hints_of_constructors(self) -> None:
-        """What a class needs is found by the hints of its constructor, however deep."""
+        """The dependencies of a class are found by the hints of its constructor, at any depth."""
         container = self.build(self.register(Config), self.register(Database), self.register(Repository))
         async with container.scope({}) as scope:
             repository = await scope.resolve(Key(Repository))
@@ -32,7 +32,7 @@ class Lifetimes(ContainerSuiteBase):
 
     @case()
     async def test_a_transient_is_new_each_time(self) -> None:
-        """Asking twice in one scope gives two objects."""
+        """Two requests in one scope return two objects."""
         container = self.build(self.register(Config, lifetime=Lifetime.TRANSIENT))
         async with container.scope({}) as scope:
             assert await scope.resolve(Key(Config)) is not await scope.resolve(Key(Config))
@@ -49,7 +49,7 @@ class Lifetimes(ContainerSuiteBase):
 
     @case()
     async def test_a_scoped_object_is_shared_by_all_that_need_it(self) -> None:
-        """Two services of one scope hold the same scoped object, also if they are asked for one after the other."""
+        """Two services of one scope hold the same scoped object, even if they are requested one after the other."""
         services = (Config, Database, Repository, Report, Dashboard)
         container = self.build(*(self.register(cls, lifetime=Lifetime.SCOPED) for cls in services))
         async with container.scope({}) as scope:
@@ -97,13 +97,13 @@ class Lifetimes(ContainerSuiteBase):
     @pytest.mark.parametrize("lifetime", list(Lifetime))
     @case()
     def test_the_lifetime_of_a_key_is_told(self, lifetime: Lifetime) -> None:
-        """``lifetime`` tells what the user registered."""
+        """``lifetime`` returns the registered lifetime."""
         container = self.build(self.register(Config, lifetime=lifetime))
         assert container.lifetime(Key(Config)) is lifetime
 
     @case(Feature.SINGLETON | Feature.REUSABLE)
     async def test_a_reopened_container_builds_its_singletons_anew(self) -> None:
-        """After ``aclose`` nothing that was closed is given out again."""
+        """After ``aclose``, no closed object is returned again."""
         container = self.build(self.register(Config, lifetime=Lifetime.SINGLETON))
         async with container.scope({}) as scope:
             first = await scope.resolve(Key(Config))

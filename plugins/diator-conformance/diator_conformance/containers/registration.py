@@ -1,4 +1,4 @@
-"""What a case asks the author of a plugin to register, each in the way of their library."""
+"""The registrations that a case needs, for the plugin's author to write with the library's API."""
 
 import enum
 import inspect
@@ -10,15 +10,15 @@ from diator.containers.port import Lifetime
 
 
 class CannotExpressError(Exception):
-    """Raised by ``ContainerSuite.container``: the library has no way to write this registration. Give the reason."""
+    """Raise it in ``ContainerSuite.container`` with a reason if the library has no syntax for a registration."""
 
 
 class RefusedByLibraryError(Exception):
-    """Raised by ``ContainerSuite.container``, ``from`` an error of the library, which refuses this by itself."""
+    """Raise it in ``ContainerSuite.container``, ``from`` the library's error, if the library rejects a registration."""
 
 
 class Feature(enum.Flag):
-    """What a library can do, as far as cases depend on it."""
+    """The features of a library on which cases depend."""
 
     SCOPED = enum.auto()
     """One object for each scope; declared by the plugin."""
@@ -35,11 +35,11 @@ class Feature(enum.Flag):
     SINGLETON_TEARDOWN = enum.auto()
     """Singleton resources are closed by ``aclose``."""
     PROVIDED_VALUES = enum.auto()
-    """Values given to ``scope`` reach the container's own factories; declared by the plugin."""
+    """Values passed to ``scope`` reach the container's own factories; declared by the plugin."""
     QUALIFIERS = enum.auto()
     """Two providers of one type, distinguished by a qualifier."""
     DEEP_VALIDATION = enum.auto()
-    """``validate`` finds what is missing below the keys that it is asked for; declared by the plugin."""
+    """``validate`` finds missing providers below the requested keys; declared by the plugin."""
     REUSABLE = enum.auto()
     """Usable again after ``aclose``; declared by the plugin."""
 
@@ -48,14 +48,14 @@ NOTHING = Feature(0)
 
 
 class SourceKind(enum.Enum):
-    """What the source of a registration is."""
+    """The kind of the source of a registration."""
 
     CLASS = "class"
-    """Its constructor is called with what its hints ask for."""
+    """A class, whose constructor parameters are dependencies."""
     FUNCTION = "function"
     COROUTINE = "coroutine function"
     GENERATOR = "generator function"
-    """Gives one object, and closes it when it goes on."""
+    """Yields one object, and closes it afterwards."""
     ASYNC_GENERATOR = "async generator function"
     VALUE = "value"
     """The object itself."""
@@ -63,7 +63,7 @@ class SourceKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One thing to register: a source that gives the object of a key, shared as long as its lifetime says."""
+    """One registration: a source that returns the object of a key, and its lifetime."""
 
     key: Key
     # Any: a source is a class, a factory of any signature, or any value (see `kind`).
@@ -73,7 +73,7 @@ class Registration:
 
     @property
     def needs(self) -> Feature:
-        """The features without which no container can honor this."""
+        """The features that a container needs to support this."""
         needs = _OF_KIND.get(self.kind, NOTHING)
         if self.key.qualifier is not None:
             needs |= Feature.QUALIFIERS
@@ -96,7 +96,7 @@ _OF_KIND = {
 
 
 def kind_of(source: object) -> SourceKind:
-    """Tell what a class or a factory is."""
+    """Return the kind of a class or a factory."""
     if isinstance(source, type):
         return SourceKind.CLASS
     if inspect.isasyncgenfunction(source):

@@ -25,7 +25,7 @@ from diator_conformance.containers.services import (
 
 
 class Startup(ContainerSuiteBase):
-    """What is found before the first message, and that looking runs no user code."""
+    """Validation: problems are found before the first message, without running user code."""
 
     def find(self, key: Key, *registrations: Registration) -> ValidationResult | None:
         """Validate this key; None where the library refused the registrations when the container was made."""
@@ -50,7 +50,7 @@ class Startup(ContainerSuiteBase):
 
     @case()
     def test_looking_runs_no_factory(self) -> None:
-        """``can_resolve``, ``lifetime`` and ``validate`` tell about keys without running what the user wrote."""
+        """``can_resolve``, ``lifetime`` and ``validate`` run no user code."""
         calls: list[str] = []
 
         class Loud(Config):
@@ -101,20 +101,20 @@ class Startup(ContainerSuiteBase):
 
     @case()
     def test_finds_all_keys_that_are_missing(self) -> None:
-        """Every problem is told, not the first one."""
+        """Every problem is reported, not only the first."""
         container = self.build(self.register(Config))
         errors = container.validate([Key(Session), Key(Config), Key(Request)], ()).errors
         assert {_missing(error) for error in errors} == {Key(Session), Key(Request)}
 
     @case()
     def test_what_senders_provide_is_not_missing(self) -> None:
-        """A key that scopes will be given needs no provider."""
+        """A key that scopes will provide needs no provider."""
         container = self.build(self.register(Config), provided=[Key(Request)])
         assert not container.validate([Key(Config), Key(Request)], [Key(Request)]).errors
 
     @case()
     def test_finds_what_is_missing_further_below(self) -> None:
-        """A service that a service needs, with the way that leads to it."""
+        """A dependency of a service is missing; the path leads to it."""
         found = self.find(Key(Repository), self.register(Database), self.register(Repository))
         if found is not None:
             (error,) = found.errors
@@ -124,7 +124,7 @@ class Startup(ContainerSuiteBase):
 
     @case()
     def test_finds_what_is_missing_further_below_for_every_key(self) -> None:
-        """Each key that was asked for and can't be built is told, also if the same service is missing."""
+        """Each requested key that cannot be built is reported, even if the same service is missing."""
         services = (Database, Repository, Report)
         try:
             container = self.build(*(self.register(cls) for cls in services))
@@ -137,14 +137,14 @@ class Startup(ContainerSuiteBase):
 
     @case()
     def test_a_class_that_is_not_registered_is_not_built_in_silence(self) -> None:
-        """A class is no provider of itself just because it could be called."""
+        """A class is not its own provider only because it could be called."""
         found = self.find(Key(Database), self.register(Database))
         if found is not None:
             assert [_missing(error) for error in found.errors] == [Key(Config)]
 
     @case()
     def test_a_service_that_gets_along_without_another_is_fine(self) -> None:
-        """A default is an answer; the check does not call it missing."""
+        """With a default, the check does not report a missing provider."""
         found = self.find(Key(Tolerant), self.register(Tolerant))
         assert found is None or not found.errors
 
@@ -159,7 +159,7 @@ class Startup(ContainerSuiteBase):
 
     @case()
     def test_finds_an_object_that_would_outlive_what_it_holds(self) -> None:
-        """A singleton that needs a scoped object would go on using it after its scope."""
+        """A singleton that needs a scoped object would use it after its scope."""
         found = self.find(
             Key(Database),
             self.register(Config, lifetime=Lifetime.SCOPED),

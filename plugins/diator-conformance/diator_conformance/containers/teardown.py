@@ -19,7 +19,7 @@ class Teardown(ContainerSuiteBase):
     @BOTH
     @case()
     async def test_a_resource_is_closed_with_its_scope(self, kind: SourceKind) -> None:
-        """It is open as long as the scope, and closed when the scope was left."""
+        """It is open as long as the scope, and closed afterwards."""
         log: Log = []
         container = self.build(self.register(Session, session(kind, log)))
         async with container.scope({}) as scope:
@@ -30,7 +30,7 @@ class Teardown(ContainerSuiteBase):
     @BOTH
     @case()
     async def test_resources_close_in_reverse_order(self, kind: SourceKind) -> None:
-        """What was opened last is closed first, every time."""
+        """The resource that was opened last is closed first, every time."""
         log: Log = []
         container = self.build(
             self.register(Session, session(kind, log)), self.register(Transaction, transaction(kind, log))
@@ -54,7 +54,7 @@ class Teardown(ContainerSuiteBase):
     @BOTH
     @case()
     async def test_an_error_closes_resources_and_goes_on(self, kind: SourceKind) -> None:
-        """A block that fails has its resources closed; the error leaves the scope as it was."""
+        """If a block fails, its resources are closed; the error leaves the scope unchanged."""
         log: Log = []
         container = self.build(self.register(Session, session(kind, log)))
         error = HandlerError()
@@ -148,7 +148,7 @@ class Teardown(ContainerSuiteBase):
     @BOTH
     @case()
     async def test_a_factory_that_fails_has_what_it_needed_closed(self, kind: SourceKind) -> None:
-        """What was opened for an object that can't be built is closed with the scope."""
+        """The dependencies of an object that cannot be built are closed with the scope."""
         log: Log = []
 
         class Broken(Accounts):

@@ -1,4 +1,4 @@
-"""How a case gets its store, and what the author of a plugin writes for it."""
+"""How a case gets its store, and the hooks of the plugin's author."""
 
 import asyncio
 import functools
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class StoreOptions(NamedTuple):
-    """How a case wants its store."""
+    """The settings that a case needs."""
 
     partitions: int = 4
     keep_inbox: timedelta = timedelta(days=30)
@@ -56,21 +56,21 @@ _MARK = "diator_case"
 
 
 class StoreSuiteBase:
-    """The base of all cases: what the author of a plugin writes, and what cases are written with."""
+    """The base of all cases: the hooks of the plugin's author, and helpers for cases."""
 
     case_timeout: ClassVar[float] = 30.0
-    """Seconds that a case may take; one that waits for ever fails."""
+    """Seconds that a case may take before it fails."""
     short_lease: ClassVar[float] = 0.5
-    """Seconds of a lease, in the cases that wait for its end."""
+    """The lease in seconds, in cases that wait for its end."""
     moment: ClassVar[float] = 0.3
-    """Seconds that a case waits for a row to become due, or to see that something waits."""
+    """Seconds to wait for a row to become due, or to check that an operation waits."""
     message_count: ClassVar[int] = 200
-    """How many messages the case with several writers stores."""
+    """The number of messages in the case with several writers."""
 
     app: ClassVar[str] = "suite"
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Refuse to let a case vanish: who overrides one must mark it as an expected failure, with the reason."""
+        """Ensure that overridden cases are marked as expected failures with a reason."""
         super().__init_subclass__(**kwargs)
         for name, value in vars(cls).items():
             replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
@@ -81,45 +81,45 @@ class StoreSuiteBase:
     # What the author writes.
 
     def make_store(self, space: str, wanted: StoreOptions) -> Store:
-        """Make a store that is not open yet. Written by the author of the plugin.
+        """Create a store that is not open. Implemented by the author of the plugin.
 
-        Stores of one ``space`` use the same tables, as two processes do; those of different spaces see nothing of each
-        other. A case may ask for several of its space.
+        Stores of the same ``space`` use the same tables, like two processes; stores of different spaces share nothing.
+        A case may create several stores in its space.
         """
         raise NotImplementedError(f"write {type(self).__qualname__}.make_store: it makes the store under test")
 
     def session(self, space: str, store: Store) -> AbstractAsyncContextManager[Any]:
-        """Open a session as the scope of a unit of work does. Leaving it closes it, and commits nothing.
+        """Open a session as the scope of a unit of work does. Exiting closes it without a commit.
 
-        Written by the author.
+        Implemented by the author.
         """
         raise NotImplementedError(f"write {type(self).__qualname__}.session: it opens what units of work write through")
 
     async def commit(self, session: Any) -> None:
-        """Commit the transaction of a session. Written by the author."""
+        """Commit the transaction of a session. Implemented by the author."""
         raise NotImplementedError(f"write {type(self).__qualname__}.commit")
 
     async def rollback(self, session: Any) -> None:
-        """Roll back the transaction of a session. Written by the author."""
+        """Roll back the transaction of a session. Implemented by the author."""
         raise NotImplementedError(f"write {type(self).__qualname__}.rollback")
 
     async def savepoint(self, session: Any) -> None:  # noqa: ARG002 - for those who override it
-        """Begin a savepoint and release it. Optional: without it, the case that needs it skips."""
+        """Begin a savepoint and release it. Optional: the case that needs it is skipped without it."""
         pytest.skip("the author has written no savepoint")
 
     async def change(self, session: Any) -> None:  # noqa: ARG002 - for those who override it
-        """Run a statement as a handler does, which locks a row: two sessions wait for each other. Optional."""
+        """Run a statement that locks a row, as a handler does, so that two sessions wait for each other. Optional."""
         pytest.skip("the author has written no change")
 
     async def misuse(self, session: Any) -> None:  # noqa: ARG002 - for those who override it
-        """Run a statement that can never work, such as one of a table that does not exist. Optional."""
+        """Run a statement that can never work, for example on a table that does not exist. Optional."""
         pytest.skip("the author has written no misuse")
 
     async def set_up(self, space: str) -> None:
         """Prepare an empty database, before the tables are created. Optional."""
 
     async def clean_up(self, space: str) -> None:
-        """Delete what a case has left. Optional."""
+        """Delete everything that a case has left. Optional."""
 
     async def create_tables(self, store: Store) -> None:
         """Create the tables of a store that is not open. Optional for a store that `OperatesStore`."""
@@ -127,11 +127,11 @@ class StoreSuiteBase:
         await store.create(self.app, self.container(store))
 
     def container(self, store: Store) -> Container:  # noqa: ARG002 - for those who override it
-        """Give the container that the store is opened with. Optional: most stores need nothing of it."""
+        """Return the container with which the store is opened. Optional: most stores don't use it."""
         return cast("Container", NoContainer())  # which a store that uses it has to replace
 
     async def stop_server(self) -> None:
-        """Make the database unreachable, until `start_server`. Optional: without it, the cases that need it skip."""
+        """Make the database unreachable until `start_server`. Optional: cases that need it are skipped without it."""
         pytest.skip("the author has written no stop_server and start_server")
 
     async def start_server(self) -> None:
@@ -139,13 +139,13 @@ class StoreSuiteBase:
         pytest.skip("the author has written no stop_server and start_server")
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
-        """Run a case in a new event loop. Override it for a loop of another kind."""
+        """Run a case in a new event loop. Override it to use another kind of loop."""
         asyncio.run(main)
 
     # What cases are written with.
 
     def play(self, body: Callable[[], Awaitable[None]], wanted: StoreOptions, needs: type | None, loops: int) -> None:
-        """Run the body of a case, once in each of so many event loops, on tables of its own."""
+        """Run the body of a case, once in each of several event loops, on its own tables."""
         self.space, self.wanted = f"t{uuid4().hex[:12]}", wanted
         self._numbers = count()
         for lap in range(loops):
@@ -168,11 +168,11 @@ class StoreSuiteBase:
                 await self.clean_up(self.space)
 
     def new_store(self, wanted: StoreOptions | None = None) -> Store:
-        """Make a store for the tables of this case, as another process would; it is not open."""
+        """Create another store for the tables of this case, as another process would; it is not open."""
         return self.make_store(self.space, wanted or self.wanted)
 
     async def opened(self, store: Store | None = None, app: str | None = None) -> Store:
-        """Give a store that is open, and closed when the case ends."""
+        """Return an open store, which is closed at the end of the case."""
         store = store or self.new_store()
         self._opened.append(store)
         await store.open(app or self.app, self.container(store))
@@ -181,7 +181,7 @@ class StoreSuiteBase:
     def message(
         self, key: str | None = None, *, topic: str = "orders", after: float | None = None, data: bytes = b"{}"
     ) -> OutgoingMessage:
-        """Make a message, whose id is a number of its own."""
+        """Create a message with a unique number as its id."""
         envelope = Envelope(
             specversion="1.0",
             id=f"{next(self._numbers)}",
@@ -194,7 +194,7 @@ class StoreSuiteBase:
         return OutgoingMessage(topic, envelope, due=due)
 
     def messages(self, number: int, key: str | None = None) -> list[OutgoingMessage]:
-        """Make several."""
+        """Create several messages."""
         return [self.message(key) for _ in range(number)]
 
     async def held(
@@ -210,7 +210,7 @@ class StoreSuiteBase:
         return held
 
     async def ids(self, store: Store, held: Mapping[int, int], limit: int = 1000) -> list[str]:
-        """Read, and give the ids of the rows."""
+        """Read, and return the ids of the rows."""
         return [row.id for row in await store.read(held, limit)]
 
     def join(self, store: Store, session: Any, *, own: bool = True) -> Transaction:
@@ -219,7 +219,7 @@ class StoreSuiteBase:
 
 
 def ids_of(messages: Sequence[OutgoingMessage | StoredMessage | OutboxDeadLetter]) -> list[str]:
-    """Give the ids of messages, rows or dead letters."""
+    """Return the ids of messages, rows or dead letters."""
     return [one.id for one in messages]
 
 
@@ -229,7 +229,7 @@ def has_committed(transaction: Transaction) -> bool:
 
 
 class NoContainer:
-    """What a store gets that needs no container."""
+    """The container for a store that does not use one."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the store uses {name} of its container; write the suite's hook `container`")

@@ -16,7 +16,7 @@ class Life(StoreSuiteBase):
 
     @case()
     async def test_it_implements_the_port(self) -> None:
-        """All of it."""
+        """All of its members exist."""
         store = self.new_store()
         assert isinstance(store, Store)
         assert store.partitions == self.wanted.partitions
@@ -55,7 +55,7 @@ class Life(StoreSuiteBase):
 
     @case(needs=OperatesStore)
     async def test_creating_tables_that_are_there_changes_nothing(self) -> None:
-        """What is in them stays."""
+        """Their rows remain."""
         store = await self.opened()
         await store.write([self.message()])
         other = self.new_store()
@@ -66,7 +66,7 @@ class Life(StoreSuiteBase):
 
     @case()
     async def test_tables_of_another_app_are_rejected(self) -> None:
-        """Or one app would publish the events of another."""
+        """Otherwise one app would publish the events of another."""
         await self.opened()
         with pytest.raises(StoreError, match=self.app) as raised:
             await self.opened(self.new_store(), app="another")
@@ -74,7 +74,7 @@ class Life(StoreSuiteBase):
 
     @case()
     async def test_another_number_of_partitions_is_rejected(self) -> None:
-        """Or keys would change partitions, and their order."""
+        """Otherwise keys would change partitions and lose their order."""
         await self.opened()
         with pytest.raises(StoreError, match="partitions"):
             await self.opened(self.new_store(StoreOptions(partitions=9)))
@@ -104,7 +104,7 @@ class Life(StoreSuiteBase):
 
 
 class Claims(StoreSuiteBase):
-    """What a store says of its session and its errors is true."""
+    """The store describes its session and its errors correctly."""
 
     @case()
     async def test_an_outage_is_temporary(self) -> None:
@@ -121,7 +121,7 @@ class Claims(StoreSuiteBase):
 
     @case()
     async def test_a_programming_error_is_permanent(self) -> None:
-        """Trying again would never help: neither with a statement of the database, nor with other code."""
+        """Retrying would never help: neither with a database statement, nor with other code."""
         store = await self.opened()
         for error in (RuntimeError("a bug"), TypeError("a bug"), AssertionError(), asyncio.CancelledError()):
             assert not store.is_temporary(error), f"{error!r} counts as temporary"
@@ -132,7 +132,7 @@ class Claims(StoreSuiteBase):
 
     @case()
     async def test_a_session_that_does_not_block_leaves_the_event_loop_running(self) -> None:
-        """While a statement of it waits for a lock, or those that hold it could not commit."""
+        """While its statement waits for a lock; otherwise the holder of the lock could not commit."""
         store = await self.opened()
         async with self.session(self.space, store) as first, self.session(self.space, store) as second:
             await self.change(first)

@@ -21,7 +21,7 @@ class Leases(StoreSuiteBase):
 
     @case(StoreOptions(partitions=7))
     async def test_relays_share_the_partitions(self) -> None:
-        """Each in turn renews, and then they have about as many each, none of them two holders."""
+        """Each renews in turn. Then they hold about the same number of partitions, and no partition has two holders."""
         stores = [await self.opened() for _ in range(3)]
         await self.all_held(stores[0], "relay 0")
         for _ in range(2):
@@ -79,7 +79,7 @@ class Leases(StoreSuiteBase):
 
     @case()
     async def test_relays_of_the_lowest_rank_come_first(self) -> None:
-        """Others hold nothing while one of them is there, and all when they are gone."""
+        """Other relays hold nothing while one of them exists, and all partitions afterwards."""
         store = await self.opened()
         assert len(await self.held(store, "web", rank=1)) == self.wanted.partitions
         await self.held(store, "worker", rank=0)
@@ -107,7 +107,7 @@ class Leases(StoreSuiteBase):
 
 
 class Reading(StoreSuiteBase):
-    """Rows are read in order, and stay until they are deleted."""
+    """Rows are read in order, and remain until they are deleted."""
 
     @case()
     async def test_rows_of_a_partition_are_read_in_order_until_they_are_deleted(self) -> None:
@@ -142,7 +142,7 @@ class Reading(StoreSuiteBase):
 
     @case()
     async def test_positions_order_rows_and_are_not_used_again(self) -> None:
-        """A late delete of a row that is gone must not meet another one."""
+        """A late delete of a deleted row must not affect another one."""
         store = await self.opened()
         held = await self.all_held(store)
         await store.write(self.messages(3, "a"))
@@ -155,7 +155,7 @@ class Reading(StoreSuiteBase):
 
     @case()
     async def test_keys_that_wait_are_left_out_and_take_no_room(self) -> None:
-        """Those of their topic; a key of None stands for the rows that have none."""
+        """Those of their topic; a key of None means the rows without a key."""
         store = await self.opened()
         held = await self.all_held(store)
         waiting = [*self.messages(50, "a"), *self.messages(50)]
@@ -170,7 +170,7 @@ class Reading(StoreSuiteBase):
 
     @case()
     async def test_a_row_that_commits_late_is_read(self) -> None:
-        """Positions are given out before the commit, so a reader must not skip one that is not there yet."""
+        """Positions are assigned before the commit, so a reader must not skip one that is not visible yet."""
         store, other = await self.opened(), await self.opened()
         held = await self.all_held(store)
         async with self.session(self.space, store) as late:
@@ -188,7 +188,7 @@ class Reading(StoreSuiteBase):
 
     @case()
     async def test_several_writers_lose_nothing(self) -> None:
-        """While a relay reads and deletes; each key stays in the order of its writer."""
+        """While a relay reads and deletes; each key remains in the order of its writer."""
         store, writers = await self.opened(), [await self.opened() for _ in range(3)]
         held = await self.all_held(store)
         written: list[list[str]] = []
@@ -216,7 +216,7 @@ class Delayed(StoreSuiteBase):
 
     @case()
     async def test_a_row_is_not_read_before_it_is_due(self) -> None:
-        """It takes its place behind those that are there, by its time; until then promote tells how long to wait."""
+        """It is then placed behind existing rows, by its time; until then, promote returns how long to wait."""
         store = await self.opened()
         held = await self.all_held(store)
         assert await store.promote(held) is None
@@ -314,7 +314,7 @@ class Rejecting(StoreSuiteBase):
 
     @case(needs=OperatesStore)
     async def test_dead_letters_are_replayed_and_purged_once(self) -> None:
-        """A replayed one is behind all that is there."""
+        """A replayed one is behind all existing rows."""
         store = await self.opened()
         assert isinstance(store, OperatesStore)
         held = await self.all_held(store)

@@ -10,7 +10,7 @@ from diator_conformance.stores.bench import StoreSuiteBase, case, has_committed,
 
 
 class Units(StoreSuiteBase):
-    """What is written commits with the unit, or not at all."""
+    """Units of work: rows commit with the unit, or not at all."""
 
     @case()
     async def test_rows_become_visible_when_the_transaction_commits(self) -> None:
@@ -64,7 +64,7 @@ class Units(StoreSuiteBase):
 
     @case()
     async def test_a_commit_before_the_events_are_written_raises_and_commits_nothing(self) -> None:
-        """In the line that commits."""
+        """At the line that commits."""
         store = await self.opened()
         async with self.session(self.space, store) as session:
             transaction = self.join(store, session)
@@ -76,7 +76,7 @@ class Units(StoreSuiteBase):
 
     @case()
     async def test_a_commit_after_the_unit_has_failed_raises(self) -> None:
-        """Also if the unit was complete before, as a middleware inside may fail then."""
+        """Even if the unit was complete before, because an inner middleware may fail then."""
         store = await self.opened()
         for completes in (False, True):
             async with self.session(self.space, store) as session:
@@ -92,7 +92,7 @@ class Units(StoreSuiteBase):
 
     @case()
     async def test_savepoints_pass(self) -> None:
-        """They are no commit."""
+        """They are not commits."""
         store = await self.opened()
         async with self.session(self.space, store) as session:
             transaction = self.join(store, session)
@@ -107,7 +107,7 @@ class Units(StoreSuiteBase):
 
     @case()
     async def test_work_goes_on_after_a_rollback_in_the_unit(self) -> None:
-        """What was before is gone, and what comes after is part of the same unit."""
+        """Earlier rows are rolled back, and later ones are part of the same unit."""
         store = await self.opened()
         async with self.session(self.space, store) as session:
             transaction = self.join(store, session)
@@ -201,7 +201,7 @@ class Units(StoreSuiteBase):
 
     @case()
     async def test_a_delayed_message_is_cancelled_by_itself(self) -> None:
-        """In a transaction of its own, once."""
+        """In a separate transaction, once."""
         store = await self.opened()
         delayed, ready = self.message("a", after=60), self.message("a")
         await store.write([delayed, ready])
