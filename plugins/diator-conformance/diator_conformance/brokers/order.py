@@ -29,7 +29,7 @@ class Order(BrokerSuiteBase):
 
     @case(ORDERED)
     async def test_messages_of_one_key_come_in_the_order_given(self) -> None:
-        """Within a batch and from one call to the next, whatever the limits."""
+        """Within a batch and from one call to the next, with any limits."""
         subscription = self.subscription(ordered=True)
         broker = await self.given(subscription)
         receiver = await broker.subscribe(subscription)
