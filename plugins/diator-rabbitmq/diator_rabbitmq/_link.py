@@ -48,7 +48,8 @@ class _Connection(aiormq.Connection):
     """A connection with room for all that is to be written.
 
     If there is none, the client drops its answer to a server that has closed a channel, such as one that asked for a
-    queue that does not exist. The server then keeps the channel, and closes the connection when its number is used again.
+    queue that does not exist. The server then keeps the channel, and closes the connection when its number is
+    used again.
     """
 
     FRAME_BUFFER_SIZE = 0

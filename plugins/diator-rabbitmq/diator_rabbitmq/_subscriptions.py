@@ -1,8 +1,8 @@
 """What a subscription is at the server: queues, bindings to the exchanges of topics, and a record in the register.
 
 AMQP can't list queues, so there is a queue of records, the register. A record is stored before its subscription is
-created, so that a subscription left incomplete by a crash can be found and removed. It is stored again at the end, because
-another process may have removed the subscription, and its first record, in between.
+created, so that a subscription left incomplete by a crash can be found and removed. It is stored again at the end,
+because another process may have removed the subscription, and its first record, in between.
 """
 
 import asyncio
