@@ -6,7 +6,7 @@ from typing import Any
 
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_nats._connection import Connection
-from diator_nats._errors import NO_CONSUMER, NO_STREAM, RejectedError
+from diator_nats._errors import RejectedError
 from diator_nats._names import Names
 
 OLDEST = (2, 12)
@@ -17,6 +17,7 @@ REASON_BYTES = 56 * 1024
 """The room for the reason of a dead letter."""
 LATER = "diator-later"
 """The consumer of events that are not due."""
+NOT_CONNECTED = "the broker is not connected: call connect() first"
 _EXISTS_OTHERWISE = 10058
 HOLD_LATER = 10.0
 """Seconds after which another process moves an event that is due, if one that took it has died."""
@@ -37,25 +38,13 @@ class Access:
         self.names, self.timeout = names, timeout
         self._options, self._window, self._replicas = options, window, replicas
         self._connection: Connection | None = None
-        self._lost: list[Connection] = []
-        self._lock: asyncio.Lock | None = None
-
-    @property
-    def is_used(self) -> bool:
-        """Whether the broker is connected."""
-        return self._lock is not None
-
-    def use(self) -> None:
-        """Allow connections in this event loop."""
-        self._lock = self._lock or asyncio.Lock()
+        self._lock, self._is_closed = asyncio.Lock(), False
 
     async def close(self) -> None:
         """Close the connection, and allow no other."""
-        lost, self._lost = self._lost, []
-        if self._connection is not None:
-            lost.append(self._connection)
-        self._connection = self._lock = None
-        await asyncio.gather(*(connection.close() for connection in lost))
+        connection, self._connection, self._is_closed = self._connection, None, True
+        if connection is not None:
+            await connection.close()
 
     @property
     def opened(self) -> Connection | None:
@@ -66,21 +55,14 @@ class Access:
         """Return a connection that is open, as far as is known. Raises `~diator.BrokerError`."""
         if (opened := self.opened) is not None:
             return opened
-        if self._lock is None:
-            raise BrokerError("the broker is not connected: call connect() first")
         async with self._lock:
+            if self._is_closed:
+                raise BrokerError(NOT_CONNECTED)
             if (opened := self.opened) is None:
-                self._drop()
+                if self._connection is not None:
+                    await self._connection.close()
                 opened = self._connection = await self._open()
         return opened
-
-    def _drop(self) -> None:
-        """Begin to close a connection that was lost; `close` waits until that has ended."""
-        self._lost = [connection for connection in self._lost if not connection.is_closed]
-        if self._connection is not None:
-            self._connection.abandon()
-            self._lost.append(self._connection)
-        self._connection = None
 
     async def _open(self) -> Connection:
         options = self._options()  # read for each connection: credentials expire, and their file is replaced
@@ -139,13 +121,6 @@ class Access:
             if kept < self._window:
                 text = f"stream {self.names.events!r} detects duplicates for {kept:g} s, not {self._window:g} s"
                 raise BrokerError(f"{text}; change the stream: nats stream edit --dupe-window")
-
-    # Consumers.
-
-    async def consumer(self, stream: str, name: str) -> dict[str, Any] | None:
-        """Return what the server says of a consumer, if there is one."""
-        connection = await self.connection()
-        return await connection.find(f"CONSUMER.INFO.{stream}.{name}", NO_CONSUMER, NO_STREAM)
 
 
 def _check_version(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from diator.brokers.port import (
 )
 from diator.errors import BrokerError, NotPublishedError
 from diator.options import COUNT, POSITIVE, SECONDS, Rule, is_a, optional, require
-from diator_nats._access import MAX_MESSAGE_BYTES, Access
+from diator_nats._access import MAX_MESSAGE_BYTES, NOT_CONNECTED, Access
 from diator_nats._connection import Record
 from diator_nats._dead_letters import DeadLetters
 from diator_nats._errors import FAILURES, InDoubtError, translate
@@ -131,7 +131,6 @@ class NatsBroker:
         """Open, and ensure that the server answers. Raises `~diator.BrokerError`."""
         if self._access is None:
             self._access = Access(self._names, partial(options_of, self._server, *self._files), *self._settings)
-            self._access.use()
             self._subscriptions = Subscriptions(self._access, self.lease)
         await self._access.connection()
 
@@ -148,7 +147,7 @@ class NatsBroker:
 
     def _opened(self) -> Access:
         if self._access is None:
-            raise BrokerError("the broker is not connected: call connect() first")
+            raise BrokerError(NOT_CONNECTED)
         return self._access
 
     # Publishing.

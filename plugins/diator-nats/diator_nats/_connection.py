@@ -59,11 +59,6 @@ class Connection:
         """Whether it can be used, as far as is known."""
         return not self.lost.done() and self.client.is_connected
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing is left to be closed."""
-        return self._closing is not None and self._closing.done()
-
     # Any: options of nats-py.
     async def open(self, options: Mapping[str, Any]) -> None:
         """Connect to one of the servers. Raises `~diator.BrokerError`."""

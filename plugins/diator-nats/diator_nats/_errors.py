@@ -36,7 +36,7 @@ _PASSING_TEXTS = (
     "authentication timeout",
 )
 _UNAVAILABLE = 503
-EXISTS, NO_CONSUMER, NO_STREAM, NO_MESSAGE = 10071, 10014, 10059, 10037
+EXISTS, NO_CONSUMER, NO_STREAM = 10071, 10014, 10059
 
 
 class RejectedError(BrokerError):

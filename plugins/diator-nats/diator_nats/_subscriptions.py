@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from diator.brokers.port import Subscription, SubscriptionStatus
 from diator.errors import BrokerError
 from diator_nats._access import Access, create_consumer, nanoseconds
-from diator_nats._errors import NO_CONSUMER
+from diator_nats._errors import NO_CONSUMER, NO_STREAM
 from diator_nats._names import ALL, UNKEYED, decode, encode, parts_of
 
 ACK_WAIT = 1.2
@@ -54,7 +54,9 @@ class Subscriptions:
 
     async def info(self, subscription: Subscription, part: str) -> dict[str, Any] | None:
         """Return what the server says of a consumer, if there is one."""
-        return await self._access.consumer(self._names.events, _consumer(subscription, part))
+        connection = await self._access.connection()
+        request = f"CONSUMER.INFO.{self._names.events}.{_consumer(subscription, part)}"
+        return await connection.find(request, NO_CONSUMER, NO_STREAM)
 
     async def _create(self, subscription: Subscription, part: str) -> list[str]:
         wanted, name = self._names.filters(subscription, part), _consumer(subscription, part)
