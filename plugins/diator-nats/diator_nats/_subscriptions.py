@@ -135,7 +135,7 @@ class Subscriptions:
         return [one._replace(exists=True, missing=()) for one in statuses]
 
     async def remove(self, name: str) -> bool:
-        """Delete a subscription with all that it holds; return false if there is none of this name."""
+        """Delete a subscription with all that it holds; return false if it does not exist."""
         token, connection = encode(name), await self._access.connection()
         consumers = [one async for one in self._consumers() if one.rpartition("-")[0] == token]
         if not consumers:

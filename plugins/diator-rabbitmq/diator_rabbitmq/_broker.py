@@ -184,7 +184,7 @@ class RabbitBroker:
         return await (await self._subscriptions()).others({one.name for one in used})
 
     async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+        """Delete a subscription with its messages and dead letters; return false if it does not exist.
 
         Raises `~diator.BrokerError`.
         """

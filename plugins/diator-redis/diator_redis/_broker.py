@@ -104,7 +104,7 @@ class RedisBroker(ServerBroker):
     # Subscriptions.
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:  # noqa: ARG002 - as the port wants it
-        """Create what is missing, and name what was created. Raises `~diator.BrokerError`."""
+        """Create what is missing, and return the names of what was created. Raises `~diator.BrokerError`."""
         await self._opened().greet()  # the server may have been unavailable when `connect` asked
         created: list[str] = []
         for subscription in subscriptions:
@@ -128,7 +128,7 @@ class RedisBroker(ServerBroker):
         return await self._subscriptions.others(used)
 
     async def remove_subscription(self, name: str, /) -> bool:
-        """Delete a subscription with its messages and dead letters; return false if there is none of this name.
+        """Delete a subscription with its messages and dead letters; return false if it does not exist.
 
         Raises `~diator.BrokerError`.
         """

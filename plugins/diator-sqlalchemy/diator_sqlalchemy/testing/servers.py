@@ -23,14 +23,14 @@ from pathlib import Path
 from diator.testing.servers import Server
 
 REQUIRED_VARIABLE = "DIATOR_TEST_DATABASES"
-"""An environment variable: if it is set, tests fail instead of being skipped where a database is not installed."""
+"""An environment variable: if it is set, tests fail instead of being skipped if a database is not installed."""
 
 _START_TIMEOUT = 60.0
 _MARIADB_PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/opt/mariadb/bin")
 
 
 class DatabaseServer(Server):
-    """A server of one's own in a temporary folder, reached through a socket there."""
+    """A private server in a temporary folder, which listens at a socket there."""
 
     _socket: str
     """The name of its socket."""
@@ -51,8 +51,8 @@ class DatabaseServer(Server):
     def start(self) -> None:
         """Start it, and wait until it accepts connections.
 
-        It is started again if it ends: after a kill, PostgreSQL refuses to start until the system has freed what the
-        old processes shared.
+        It is restarted if it ends, because after a kill PostgreSQL does not start until the system has freed the
+        shared memory of the old processes.
         """
         ends = time.monotonic() + _START_TIMEOUT
         self._process = self._launch()
