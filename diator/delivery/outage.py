@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 logger = logging.getLogger("diator")
 
-_FIRST, _LONGEST = 0.1, 5.0
+_MIN_DELAY, _MAX_DELAY = 0.1, 5.0
 """Seconds between tries."""
 CREATE = "create subscriptions"
 """What fails before a worker has subscriptions; see `Creation`."""
 UNEXPECTED_CANCEL = "a call was cancelled unexpectedly"
 """The reason reported for a driver that raises a cancel of its own."""
-_ALL_BACK = 2 * _LONGEST
+_ALL_BACK = 2 * _MAX_DELAY
 """Seconds in which all that was tried should work again when a broker is back."""
-_MOST_REASONS = 10
+_MAX_REASONS = 10
 """How many reasons are told in one outage; there are errors that say something else each time."""
 
 
@@ -66,7 +66,7 @@ class OutageTracker:
             self._since = asyncio.get_running_loop().time()
         self._away = self._away or not refused
         self._broken[operation, subject] = reason
-        if reason not in self._told and len(self._told) < _MOST_REASONS:
+        if reason not in self._told and len(self._told) < _MAX_REASONS:
             self._told.add(reason)
             text = f"{_in_words(operation, subject, reason)}; retrying until it can"
             if refused:  # such as a queue that is gone, which receives nothing that is published
@@ -136,15 +136,15 @@ def _in_words(operation: str, subject: str, reason: str) -> str:
 
 
 class Backoff:
-    """Waits between the attempts of one operation: 0.1 s at first, doubled each time, at most ``longest``."""
+    """Waits between the attempts of one operation: 0.1 s at first, doubled each time, at most ``max_delay``."""
 
-    def __init__(self, longest: float = _LONGEST) -> None:
-        self._next, self._longest = _FIRST, longest
+    def __init__(self, max_delay: float = _MAX_DELAY) -> None:
+        self._next, self._max_delay = _MIN_DELAY, max_delay
 
     async def wait(self, stopping: asyncio.Event | None = None) -> None:
         """Sleep before the next try, or until ``stopping`` is set."""
         seconds = self._next * uniform(0.8, 1.2)  # noqa: S311 - spreads load, hides nothing
-        self._next = min(self._next * 2, self._longest)
+        self._next = min(self._next * 2, self._max_delay)
         if stopping is None:
             await asyncio.sleep(seconds)
             return
@@ -153,7 +153,7 @@ class Backoff:
 
     def reset(self) -> None:
         """Start again after a success."""
-        self._next = _FIRST
+        self._next = _MIN_DELAY
 
 
 async def unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

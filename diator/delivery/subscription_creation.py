@@ -13,7 +13,7 @@ logger = logging.getLogger("diator")
 
 ITSELF = "the worker"
 """What creates subscriptions, as outages name it."""
-_LONGEST = 1.0
+_MAX_DELAY = 1.0
 """Seconds between attempts, while published events wait."""
 
 
@@ -71,7 +71,7 @@ class Creation:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Try until they exist, or ``stopping`` is set."""
-        backoff = Backoff(_LONGEST)
+        backoff = Backoff(_MAX_DELAY)
         while not self.is_done and not stopping.is_set():
             await backoff.wait(stopping)
             try:

@@ -11,7 +11,7 @@ from diator.errors import BrokerError
 
 logger = logging.getLogger("diator")
 
-_LONGEST = 1.0
+_TIMEOUT = 1.0
 """Seconds that the look-up may take: it delays the first message of a topic."""
 
 
@@ -38,7 +38,7 @@ class UnsubscribedTopics:
         new = list(dict.fromkeys(message.topic for message in messages if message.topic not in self._known))
         self._known.update(new)
         try:
-            for topic in await asyncio.wait_for(self._broker.unsubscribed(new), _LONGEST):
+            for topic in await asyncio.wait_for(self._broker.unsubscribed(new), _TIMEOUT):
                 logger.warning(
                     "Published to %r, which has no subscription: its messages are dropped; start a worker that "
                     "handles them, or create its subscriptions first: diator subscriptions apply",

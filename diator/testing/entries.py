@@ -19,7 +19,7 @@ M_co = TypeVar("M_co", bound=Message, covariant=True, default=Message)
 
 EntryKind = Literal["sent", "published", "handled", "dead-lettered"]
 
-_LONGEST = 300
+_MAX_LENGTH = 300
 """Characters that are shown of one message, result or error."""
 
 
@@ -95,7 +95,7 @@ def short_repr(thing: object) -> str:
         text = repr(thing)
     except Exception as error:  # noqa: BLE001 - an object whose database session is closed, for example
         text = f"<{type(thing).__qualname__}, whose repr raised {type(error).__qualname__}>"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
 
 
 def tree(entries: Iterable[Entry], line: Callable[[Entry], str] = str) -> str:

@@ -27,9 +27,9 @@ from diator.containers import Key
 
 # Any, in this module: hints and builders are whatever a user registers.
 
-_MOST_LINES = 500
+_MAX_LINES = 500
 """What is registered with ``cache=False`` is built again for each object that needs it, which makes long code."""
-_MOST_TIMES = 4
+_MAX_COMPILED = 4
 """How often a function is compiled for one hint: once, and again after later registrations."""
 
 Build = Callable[[Any], Any]
@@ -55,7 +55,7 @@ class Builders(dict[Any, Build]):
             return self[hint](scope)
 
         self._times[hint] += 1
-        if self._times[hint] > _MOST_TIMES or type(self._container) is not punq.Container:
+        if self._times[hint] > _MAX_COMPILED or type(self._container) is not punq.Container:
             self[hint] = by_punq
             return by_punq
         try:
@@ -162,7 +162,7 @@ class _Way:
 
     def _call(self, one: Any, context: _Context) -> str:
         """Do what ``_build_impl`` does."""
-        if any(one is other for other in self._building) or len(self._lines) > _MOST_LINES:
+        if any(one is other for other in self._building) or len(self._lines) > _MAX_LINES:
             raise _NotFollowedError
         defaults = _defaults(one.builder)
         given = {name: self._name(value) for name, value in defaults.items()}
