@@ -157,6 +157,7 @@ class Relay:
         await self._rows.delete(self.held)
         if self._loop.time() >= self._promote_at:
             await self._promote()
+        await self._expire()
         self._wake.clear()  # before reading, or what is written meanwhile would wait for the next look
         failing = self._rows.failing
         left_out = failing.to_leave_out()
@@ -164,7 +165,6 @@ class Relay:
         if rows:
             return await self._pass_on(rows)
         failing.recover()
-        await self._expire()
         return _Found.NOTHING
 
     async def _pass_on(self, rows: Sequence[StoredMessage]) -> "_Found":
@@ -205,7 +205,7 @@ class Relay:
         self._promote_at = began + (_POLL if seconds is None else min(seconds, _POLL))
 
     async def _expire(self) -> None:
-        """Delete old rows of the inbox: the relay of the first partition does it, when it has nothing else to do."""
+        """Delete old rows of the inbox; the relay of the first partition does it, also under load that never ends."""
         now = self._loop.time()
         if now >= self._expire_at and 0 in self.held and not self._stopping.is_set():
             deleted = await answer_of(self._store.expire(_EXPIRE_BATCH))

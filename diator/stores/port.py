@@ -39,7 +39,7 @@ from diator.containers.port import Container
 
 def partition_of(message: "OutgoingMessage | StoredMessage | OutboxDeadLetter", partitions: int) -> int:
     """Return the partition of a message, from 0: by its key, or its id if it has none. Equal in all processes."""
-    return zlib.crc32((message.key or message.id).encode()) % partitions
+    return zlib.crc32((message.id if message.key is None else message.key).encode()) % partitions
 
 
 class StoredMessage(NamedTuple):
@@ -156,6 +156,7 @@ class Store(Protocol):
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
         """Return what cannot work, such as an engine in AUTOCOMMIT mode. No I/O, and no factory runs.
 
+        A store that was opened for one app rejects any other: the rows of both would be in the tables of the first.
         The core itself reports a session that is not registered in the container, or is not scoped.
         """
         ...
@@ -203,7 +204,10 @@ class Store(Protocol):
         ...
 
     async def promote(self, held: Mapping[int, int], /) -> float | None:
-        """Make due rows ready, in the order of their times; return the seconds until the next one is due."""
+        """Make due rows ready, in the order of their times; return the seconds until the next one is due.
+
+        A row that a unit of work is cancelling is left for later, and does not stop the others: a unit may take long.
+        """
         ...
 
     async def read(

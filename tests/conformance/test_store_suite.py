@@ -220,6 +220,12 @@ class WritesARowForNothing(SQLiteTransaction):
         await super().write(messages or [OutgoingMessage("orders", envelope)])
 
 
+@caught_by("an_object_serves_one_app")
+class ServesAnyApp(SQLiteStore):
+    def validate(self, container: Any, app: str, /) -> Iterable[ValidationIssue]:
+        return ()
+
+
 @caught_by("it_implements_the_port")
 class FindsFaults(SQLiteStore):
     def validate(self, container: Any, app: str, /) -> Iterable[ValidationIssue]:

@@ -618,6 +618,19 @@ async def test_old_rows_of_the_inbox_are_deleted_in_small_batches(bench: Bench) 
 
 
 @with_bench
+async def test_old_rows_of_the_inbox_are_deleted_under_load_that_never_ends(bench: Bench) -> None:
+    connection = bench.store.connect()
+    connection.execute("INSERT INTO diator_inbox VALUES ('bill', '1', ?)", (-timedelta(days=31).total_seconds(),))
+    connection.close()
+    async with bench.relaying() as relay:
+        for _ in range(700):
+            await bench.store.write([message()])
+            relay.notify(range(4))
+            await asyncio.sleep(0.1)
+        assert (await bench.store.status()).handled == 0
+
+
+@with_bench
 async def test_hooks_get_the_rows_and_the_age_of_the_oldest(bench: Bench) -> None:
     told: list[Relayed] = []
 

@@ -142,6 +142,8 @@ class SQLiteStore:
     def validate(self, container: Container, app: str, /) -> Iterable[ValidationIssue]:
         if str(self.path) == ":memory:":
             yield ValidationIssue("each connection to ':memory:' has tables of its own", "give the store a path")
+        if self._app not in (None, app):
+            yield ValidationIssue(f"the apps {self._app!r} and {app!r} got the same store object", "make one for each")
 
     async def open(self, app: str, container: Container | None = None, /) -> None:
         self._app = app

@@ -33,6 +33,8 @@ from diator_sqlalchemy._tables import MAX_KEY, MAX_NAME, StoreTables, microsecon
 _MESSAGE = ("partition", "id", "topic", "key", "body")
 _MAX_DUE = 500
 """Rows that become ready in one transaction."""
+_LOCKED = 0.1
+"""Seconds until a relay looks again at a row that is due, and that a unit of work has locked to cancel it."""
 
 
 class Outbox:
@@ -123,10 +125,12 @@ class Outbox:
         ours = one_of(connection, table.c.partition, lock_current(connection, self.tables, held))
         order = (table.c.due, table.c.position)
         due = select(table.c.position).where(ours, table.c.due <= Clock()).order_by(*order).limit(_MAX_DUE)
-        positions = connection.scalars(due.with_for_update()).all()
+        # Without those that a unit of work is cancelling: no relay may wait for the end of a unit.
+        positions = connection.scalars(due.with_for_update(skip_locked=True)).all()
         if positions:
             _move(connection, table, self.tables.outbox, positions, {"written_at": Clock()}, order)
-        return self.next_due(connection, held)
+        wait = self.next_due(connection, held)
+        return wait if positions or wait is None else max(_LOCKED, wait)
 
     def replay(self, connection: Connection, ids: Collection[str]) -> Collection[str]:
         """Move dead letters back to the outbox."""

@@ -148,6 +148,9 @@ class SQLAlchemyStore:
         if len(app) > MAX_NAME:
             fix = f"choose one of at most {MAX_NAME} characters"
             yield ValidationIssue(f"the name of the app is {len(app)} characters long, and the store keeps it", fix)
+        if self._app not in ("", app):
+            fix = f'make one for each: SQLAlchemyStore(..., prefix="{app}_")'
+            yield ValidationIssue(f"the apps {self._app!r} and {app!r} got the same store object", fix)
         if isinstance(self._engine, (Engine, AsyncEngine)):
             if is_autocommit(self._engine.get_execution_options(), self._engine.dialect):
                 yield ValidationIssue("the engine of the store is in AUTOCOMMIT mode", "leave isolation_level out")

@@ -73,6 +73,13 @@ class Life(StoreSuiteBase):
         assert not isinstance(raised.value, StoreUnavailableError)
 
     @case()
+    async def test_an_object_serves_one_app(self) -> None:
+        """It is connected to the tables of the first, so another app would write its events there."""
+        store = await self.opened()
+        assert list(store.validate(self.container(store), self.app)) == []
+        assert list(store.validate(self.container(store), "another")), "two apps may share the object"
+
+    @case()
     async def test_another_number_of_partitions_is_rejected(self) -> None:
         """Otherwise keys would change partitions and lose their order."""
         await self.opened()

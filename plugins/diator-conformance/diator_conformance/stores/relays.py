@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 
+import pytest
+
 from diator.stores.port import OperatesStore, Store, StoredMessage, partition_of
 from diator_conformance.stores.bench import LONG, StoreOptions, StoreSuiteBase, case, ids_of
 
@@ -237,6 +239,45 @@ class Delayed(StoreSuiteBase):
         assert await self.ids(store, held) == ids_of([ready, soon, later])
         assert [await store.cancel(one.id) for one in (soon, far)] == [False, True]
         assert await store.promote(held) is None
+
+    @case()
+    async def test_a_unit_that_takes_long_stops_no_relay(self) -> None:
+        """Not even one that has cancelled a row which is due; that row waits for its end."""
+        store, other = await self.opened(), await self.opened()
+        cancelled, due, ready = self.message("a", after=0.0), self.message("a", after=0.0), self.message("b")
+        await store.write([cancelled, due, ready])
+        await asyncio.sleep(0.01)
+        async with self.session(self.space, store) as session:
+            transaction = self.join(store, session)
+            await transaction.record_handled("handler", "1")
+            assert await transaction.cancel(cancelled.id)
+            await transaction.write([self.message("a")])
+            if not await self.has_many_writers(other):
+                await self.rollback(session)
+                pytest.skip("the database has one writer at a time")
+            held = await asyncio.wait_for(self.all_held(other), 5)
+            await asyncio.wait_for(other.promote(held), 5)
+            seconds = await asyncio.wait_for(other.promote(held), 5)
+            assert seconds is None or seconds > 0, "a relay would look at the row without a rest"
+            rows = await other.read(held, 10)
+            assert {due.id, ready.id} <= set(ids_of(rows))
+            await asyncio.wait_for(other.reject(held, rows[0], "no"), 5)
+            assert await asyncio.wait_for(other.delete(held, rows[1:]), 5) == len(rows) - 1
+            await asyncio.wait_for(other.expire(10), 5)
+            await asyncio.wait_for(other.release("relay"), 5)
+            await self.rollback(session)
+        held = await self.all_held(store)
+        await store.promote(held)
+        assert await self.ids(store, held) == [cancelled.id]
+
+    async def has_many_writers(self, store: Store) -> bool:
+        """Try whether a store can write while a unit has written."""
+        writing = asyncio.ensure_future(store.write([self.message("b")]))
+        await asyncio.wait([writing], timeout=self.moment)
+        if not writing.done():
+            writing.cancel()
+            await asyncio.wait([writing])
+        return not writing.cancelled() and writing.exception() is None
 
     @case()
     async def test_each_holder_promotes_its_own(self) -> None:

@@ -35,7 +35,7 @@ class Units(StoreSuiteBase):
         """Topic, key, id, and each byte of the body; and it says when it was written."""
         store = await self.opened()
         held = await self.all_held(store)
-        keys = ("a", "A", "a ", " ", "ключ-🔑", "x" * 255, None, "'; --", "%_\\")
+        keys = ("a", "A", "a ", " ", "", "ключ-🔑", "x" * 255, None, "'; --", "%_\\")
         written = [self.message(key, topic="t-é", data=b'"\xf0\x9f\x94\x91 \\u0000 \\ \' %s :x ?"') for key in keys]
         await store.write(written)
         rows = {row.id: row for row in await store.read(held, 100)}
