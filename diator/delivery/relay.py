@@ -208,8 +208,9 @@ class Relay:
         """Delete old rows of the inbox; the relay of the first partition does it, also under load that never ends."""
         now = self._loop.time()
         if now >= self._expire_at and 0 in self.held and not self._stopping.is_set():
-            deleted = await answer_of(self._store.expire(_EXPIRE_BATCH))
-            self._expire_at = now + (_POLL if deleted == _EXPIRE_BATCH else _EXPIRE_EVERY)
+            self._expire_at = now + _EXPIRE_EVERY  # also if it fails: it must not keep rows from being published
+            if await answer_of(self._store.expire(_EXPIRE_BATCH)) == _EXPIRE_BATCH:
+                self._expire_at = now + _POLL
 
     async def _release(self, *, again: bool = True) -> None:
         """Release the partitions; a second time if another transaction was in the way, or the disk was slow."""

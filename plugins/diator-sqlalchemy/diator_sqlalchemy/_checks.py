@@ -62,6 +62,23 @@ def commits_each_statement(driver: Any) -> bool:
     return getattr(driver, "autocommit", None) is True
 
 
+_LOSES_ALL = frozenset({1020, 1206, 1213})
+"""Errors of MySQL that undo the whole transaction: a snapshot that is too old, no room for locks, a deadlock."""
+_MAY_LOSE_ALL = ("is full", "disk i/o", "interrupted", "out of memory")
+"""The same of SQLite, which has then ended the transaction; so may a constraint that says so."""
+
+
+def loses_transaction(connection: Connection, error: BaseException) -> bool:
+    """Tell whether the database has undone the whole transaction of a statement, and goes on in another one."""
+    kind = family(connection.dialect.name)
+    if kind == "mysql":
+        return bool(error.args) and error.args[0] in _LOSES_ALL
+    if kind == "sqlite":
+        may = type(error).__name__ == "IntegrityError" or any(word in str(error).lower() for word in _MAY_LOSE_ALL)
+        return may and not getattr(connection.connection.driver_connection, "in_transaction", True)
+    return False
+
+
 def can_lock_keys(connection: Connection) -> bool:
     """Tell whether keys must be locked, other than on SQLite with its one writer. Raises `StoreError`."""
     kind = family(connection.dialect.name)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -27,7 +28,16 @@ from diator.brokers import OutgoingMessage
 from diator.errors import StoreError
 from diator.stores import StoredMessage, partition_of
 from diator_sqlalchemy._leases import bound, current, lock_current
-from diator_sqlalchemy._statements import Clock, Inserts, Row, family, insert_missing, lock_keys, one_of
+from diator_sqlalchemy._statements import (
+    Clock,
+    DeleteByPosition,
+    Inserts,
+    Row,
+    family,
+    insert_missing,
+    lock_keys,
+    one_of,
+)
 from diator_sqlalchemy._tables import MAX_KEY, MAX_NAME, StoreTables, microseconds, moment
 
 _MESSAGE = ("partition", "id", "topic", "key", "body")
@@ -100,7 +110,7 @@ class Outbox:
         table = self.tables.outbox
         theirs = one_of(connection, table.c.position, [row.position for row in rows])
         still = table.c.partition.in_(self._current)
-        return connection.execute(delete(table).where(theirs, still), bound(held)).rowcount
+        return connection.execute(DeleteByPosition(table).where(theirs, still), bound(held)).rowcount
 
     def reject(self, connection: Connection, held: Mapping[int, int], row: StoredMessage, error: str) -> None:
         """Move a row to the dead letters."""
@@ -151,6 +161,8 @@ class Outbox:
         table = self.tables.inbox
         old = table.c.handled_at < Clock() - literal(keep // timedelta(microseconds=1))
         if family(connection.dialect.name) == "mysql":  # which can't delete by a key of two columns fast
+            if not connection.scalar(select(exists().where(old))):
+                return 0  # where few rows are there, a delete would wait for those that units of work have inserted
             few = delete(table).where(old).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
             return connection.execute(few).rowcount
         key = tuple_(table.c.subscription, table.c.message_id)
@@ -191,7 +203,7 @@ def _move(
     rows = select(*(source.c[name] for name in _MESSAGE), *values.values()).where(ours)
     ordered = rows.order_by(*(order or (source.c.position,)))
     connection.execute(insert(target).from_select([*_MESSAGE, *values], ordered))
-    connection.execute(delete(source).where(ours))
+    connection.execute(DeleteByPosition(source).where(ours))
 
 
 def _exact(message_id: str) -> str:

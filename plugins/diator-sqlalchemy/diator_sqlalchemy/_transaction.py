@@ -13,7 +13,7 @@ from sqlalchemy.orm import SessionTransaction as SQLAlchemyTransaction
 
 from diator.brokers import OutgoingMessage
 from diator.errors import EarlyCommitError, NotCommittedError, StoreError
-from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement
+from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement, loses_transaction
 from diator_sqlalchemy._database import begin, is_temporary, roll_back_when_cancelled, store_error
 from diator_sqlalchemy._outbox import Outbox
 from diator_sqlalchemy._sessions import AnySession, has_pending, run
@@ -23,7 +23,9 @@ T = TypeVar("T")
 _JOINED = "diator_sqlalchemy.transaction"
 """Where a session and its connection keep the transaction that the store has joined."""
 _FAILED = "diator_sqlalchemy.failed"
-"""Where a connection keeps that a statement of it has failed."""
+"""Where a connection keeps that a statement of it has failed: why its transaction is lost, or an empty text."""
+_OR_A_SAVEPOINT = {"postgresql": ", or run what may fail in a savepoint: begin_nested()"}
+"""What else helps; on other databases the error has undone savepoints, too."""
 
 
 class JoinedTransaction:
@@ -138,7 +140,7 @@ def _on_commit(connection: Connection) -> None:
         return
     try:
         transaction.on_commit()
-        _ensure_not_aborted(connection)
+        _ensure_not_lost(connection)
     except Exception:
         # SQLAlchemy would return the connection to its pool with the transaction open.
         if not connection.invalidated:
@@ -149,16 +151,28 @@ def _on_commit(connection: Connection) -> None:
         transaction.on_end(committed=True)
 
 
-def _ensure_not_aborted(connection: Connection) -> None:
-    """Raise if PostgreSQL would answer a commit with a rollback, of which its drivers say nothing."""
-    if vars(connection).pop(_FAILED, False) and connection.dialect.name == "postgresql":
-        try:
-            connection.exec_driver_sql("SELECT 1")
-        except DBAPIError as error:
-            raise NotCommittedError(
-                f"a statement has failed in the transaction, so nothing of it can be committed ({error.orig}); let the "
-                "error of the statement pass on, or run what may fail in a savepoint: begin_nested()"
-            ) from error
+def _ensure_not_lost(connection: Connection) -> None:
+    """Raise if the database has lost the transaction with a failed statement: a commit would not say so.
+
+    PostgreSQL answers it with a rollback. MySQL and SQLite have begun another transaction.
+    """
+    reason: str | None = vars(connection).pop(_FAILED, None)
+    if reason == "" and connection.dialect.name == "postgresql":
+        reason = _abort_of(connection)
+    if reason:
+        raise NotCommittedError(
+            f"a statement has failed, and the whole transaction with it, so nothing of it can be committed ({reason}); "
+            f"let the error of the statement pass on{_OR_A_SAVEPOINT.get(connection.dialect.name, '')}"
+        )
+
+
+def _abort_of(connection: Connection) -> str | None:
+    """Ask PostgreSQL whether it has aborted the transaction, and return what it says then."""
+    try:
+        connection.exec_driver_sql("SELECT 1")
+    except DBAPIError as error:
+        return str(error.orig)
+    return None
 
 
 def _on_rollback(connection: Connection) -> None:
@@ -176,7 +190,9 @@ def _on_savepoint(connection: Connection, _name: str) -> None:
 
 def _on_error(context: ExceptionContext) -> None:
     if context.connection is not None:
-        vars(context.connection)[_FAILED] = True
+        known, error = vars(context.connection), context.original_exception
+        if not known.get(_FAILED):
+            known[_FAILED] = str(error) if loses_transaction(context.connection, error) else ""
 
 
 def _after_begin(session: Session, _transaction: SQLAlchemyTransaction, connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """The store keeps the contract of the port, on each database and through each kind of session."""
 
+import asyncio
 import tempfile
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -11,6 +12,7 @@ from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing import PostgresServer
 from diator_sqlalchemy.testing.places import Place, done
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from diator.stores import Store
 
@@ -62,6 +64,13 @@ class SQLSuite(StoreSuite):
     async def misuse(self, session: Any) -> None:
         await done(session.execute(text("SELECT nothing FROM nowhere")))
 
+    async def lose(self, session: Any) -> None:
+        with pytest.raises(DBAPIError):
+            await done(session.execute(text(self.loses)))
+
+    loses: ClassVar[str] = "SELECT nothing FROM nowhere"
+    """A statement after whose error nothing is left of the transaction."""
+
 
 class OnPostgreSQL(SQLSuite):
     """Kills the server, where a case wants it, and starts it again."""
@@ -91,11 +100,15 @@ class WithoutNotifications(SQLSuite):
         super().test_listening_ends_if_the_connection_is_lost()
 
 
-class TestSQLite(WithoutNotifications):
+class OnSQLite(WithoutNotifications):
+    loses = "INSERT OR ROLLBACK INTO diator_inbox VALUES ('handler', '1', 0)"
+
+
+class TestSQLite(OnSQLite):
     where = "sqlite-aiosqlite-AsyncSession"
 
 
-class TestSQLiteConnection(WithoutNotifications):
+class TestSQLiteConnection(OnSQLite):
     where = "sqlite-pysqlite-Connection"
 
 
@@ -118,6 +131,20 @@ class OnMariaDB(WithoutNotifications):
 
     async def start_server(self) -> None:
         self.places[self.space].server.start()
+
+    async def lose(self, session: Any) -> None:
+        """Wait for a transaction that waits for this one, and has changed more: that one goes on."""
+        await session.execute(text("SELECT * FROM diator_partitions WHERE `partition` = 0 FOR UPDATE"))
+        async with self.engines[self.space].connect() as other:
+            rows = ", ".join(f"('{number}', 0, 0)" for number in range(50))
+            await other.execute(text(f"INSERT INTO diator_relays VALUES {rows}"))
+            statement = text("UPDATE diator_partitions SET token = token WHERE `partition` = 0")
+            waiting = asyncio.ensure_future(other.execute(statement))
+            await asyncio.sleep(self.moment)
+            with pytest.raises(DBAPIError, match="Deadlock found"):
+                await session.execute(text("INSERT INTO diator_relays VALUES ('0', 0, 0)"))
+            await waiting
+            await other.rollback()
 
 
 @pytest.mark.once

@@ -115,6 +115,10 @@ class StoreSuiteBase:
         """Run a statement that can never work, for example on a table that does not exist. Optional."""
         pytest.skip("the author has written no misuse")
 
+    async def lose(self, session: Any) -> None:  # noqa: ARG002 - for those who override it
+        """Run a statement with whose error the database undoes the whole transaction; go on after it. Optional."""
+        pytest.skip("the author has written no lose")
+
     async def set_up(self, space: str) -> None:
         """Prepare an empty database, before the tables are created. Optional."""
 

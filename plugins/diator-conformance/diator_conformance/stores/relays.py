@@ -245,13 +245,13 @@ class Delayed(StoreSuiteBase):
         """Not even one that has cancelled a row which is due; that row waits for its end."""
         store, other = await self.opened(), await self.opened()
         cancelled, due, ready = self.message("a", after=0.0), self.message("a", after=0.0), self.message("b")
-        await store.write([cancelled, due, ready])
+        await store.write([cancelled, due, ready, *self.messages(300)])
         await asyncio.sleep(0.01)
         async with self.session(self.space, store) as session:
             transaction = self.join(store, session)
             await transaction.record_handled("handler", "1")
             assert await transaction.cancel(cancelled.id)
-            await transaction.write([self.message("a")])
+            await transaction.write([self.message("a"), self.message("a", after=0.0)])
             if not await self.has_many_writers(other):
                 await self.rollback(session)
                 pytest.skip("the database has one writer at a time")
@@ -259,7 +259,7 @@ class Delayed(StoreSuiteBase):
             await asyncio.wait_for(other.promote(held), 5)
             seconds = await asyncio.wait_for(other.promote(held), 5)
             assert seconds is None or seconds > 0, "a relay would look at the row without a rest"
-            rows = await other.read(held, 10)
+            rows = await other.read(held, 500)
             assert {due.id, ready.id} <= set(ids_of(rows))
             await asyncio.wait_for(other.reject(held, rows[0], "no"), 5)
             assert await asyncio.wait_for(other.delete(held, rows[1:]), 5) == len(rows) - 1

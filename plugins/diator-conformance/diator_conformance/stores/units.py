@@ -1,11 +1,12 @@
 """Cases: the part of a store in the transaction of a unit of work."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from diator.errors import EarlyCommitError
-from diator.stores.port import Store, partition_of
+from diator.stores.port import Store, Transaction, partition_of
 from diator_conformance.stores.bench import StoreSuiteBase, case, has_committed, ids_of
 
 
@@ -89,6 +90,25 @@ class Units(StoreSuiteBase):
                     await self.commit(session)
                 assert not transaction.committed
         assert await self.ids(store, await self.all_held(store)) == []
+
+    @case()
+    async def test_a_transaction_that_the_database_has_undone_is_not_committed(self) -> None:
+        """Such as after a deadlock: the rest of it would be, without what came before the error."""
+        store = await self.opened()
+        async with self.session(self.space, store) as session:
+            transaction = self.join(store, session)
+            assert await transaction.record_handled("handler", "1")
+            await self.lose(session)
+            with pytest.raises(Exception):  # noqa: B017, PT011 - where it does is for the store to choose
+                await self.finish(transaction, session)
+            assert not transaction.committed
+        assert await self.ids(store, await self.all_held(store)) == []
+
+    async def finish(self, transaction: Transaction, session: Any) -> None:
+        """Do what the core does at the end of a unit."""
+        await transaction.write(self.messages(1))
+        transaction.complete()
+        await self.commit(session)
 
     @case()
     async def test_savepoints_pass(self) -> None:
