@@ -81,7 +81,8 @@ class Connection:
         except BaseException as error:
             await self.close()  # the client leaves its socket open
             if isinstance(error, FAILURES):
-                raise translate(seen[-1] if seen else error) from error
+                failure = translate(seen[-1] if seen else error)
+                raise type(failure)(f"{failure} (at {', '.join(options['servers'])})") from error
             raise
 
     async def close(self) -> None:

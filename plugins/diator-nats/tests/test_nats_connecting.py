@@ -268,6 +268,14 @@ async def test_a_server_without_jetstream_says_what_to_do() -> None:
             await NatsBroker(server.url).connect()
 
 
+async def test_a_server_that_can_not_be_reached_is_named_without_its_password() -> None:
+    broker = NatsBroker("nats://shop:SECRET@127.0.0.1:1,nohost.invalid:4222")
+    with pytest.raises(BrokerUnavailableError, match=r"at nats://127.0.0.1:1, nats://nohost.invalid:4222") as raised:
+        await broker.connect()
+    assert "SECRET" not in str(raised.value)
+    await broker.aclose()
+
+
 async def test_a_server_that_answers_nothing_is_unavailable() -> None:
     with running() as server, Proxy(server.port) as proxy:
         broker = NatsBroker(proxy.url, timeout=0.5)

@@ -38,6 +38,8 @@ def _said(error: BaseException) -> str:
         return f"queue {queue!r} does not exist; create it: diator subscriptions apply APP"
     if isinstance(error, amqp.DeliveryError):
         return "the server has rejected a message: a queue is full, or its leader is away"
+    if isinstance(error, amqp.InvalidFrameError) and "Connection.Close" in str(error):  # the answer to its opening
+        return "the virtual host does not exist, or the user has no permission for it"
     if isinstance(error, amqp.ProbableAuthenticationError):
         return "the user or the password is wrong, or the user may not use the virtual host"
     return str(error) or type(error).__name__

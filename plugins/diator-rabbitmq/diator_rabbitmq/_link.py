@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import aiormq
 from aiormq import exceptions as amqp
@@ -87,7 +88,7 @@ class Link:
                 await answer(connection.connect(), timeout)
                 return cls(connection, timeout)
             except BrokerError as error:
-                failures.append(error)
+                failures.append(_located(error, url))
         raise next((one for one in failures if isinstance(one, BrokerUnavailableError)), failures[0])
 
     def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
@@ -218,6 +219,15 @@ class Link:
         self._lose()
         with suppress(BrokerError):
             await answer(self._connection.close(), self.timeout)
+
+
+def _located(error: BrokerError, url: str) -> BrokerError:
+    """Return an error of a connection that also names the server and the virtual host, without user and password."""
+    parts = urlsplit(url)
+    vhost = unquote(parts.path.removeprefix("/")) or "/"
+    located = type(error)(f"{error} (at {parts.netloc.rpartition('@')[2]}, virtual host {vhost!r})")
+    located.__cause__ = error.__cause__
+    return located
 
 
 async def answer(work: Awaitable[T], timeout: float, lost: "asyncio.Future[None] | None" = None) -> T:

@@ -135,18 +135,20 @@ async def test_a_user_works_in_a_virtual_host_and_without_rights_to_anything_els
 @once
 @needs_server
 @pytest.mark.parametrize(
-    "who",
+    ("who", "reason"),
     [
-        "nobody:p%3Anobody@127.0.0.1:{}/a%2Fb",
-        "shop%401:SECRET@127.0.0.1:{}/a%2Fb",
-        "shop%401:p%3Ashop%401@127.0.0.1:{}/no",
+        ("nobody:p%3Anobody@127.0.0.1:{}/a%2Fb", "virtual host .*virtual host 'a/b'"),
+        ("shop%401:SECRET@127.0.0.1:{}/a%2Fb", "the password is wrong"),
+        ("shop%401:p%3Ashop%401@127.0.0.1:{}/no", r"the virtual host does not exist, .*at 127.0.0.1:\d+, .* 'no'"),
     ],
     ids=["no rights", "wrong password", "no such virtual host"],
 )
-async def test_who_may_not_connect_is_told_for_good(secured: tuple[RabbitServer, Proxy, Path], who: str) -> None:
+async def test_who_may_not_connect_is_told_for_good(
+    secured: tuple[RabbitServer, Proxy, Path], who: str, reason: str
+) -> None:
     server, _, _ = secured
     broker = RabbitBroker("amqp://" + who.format(server.port))
-    with pytest.raises(BrokerError) as raised:
+    with pytest.raises(BrokerError, match=reason) as raised:
         await broker.connect()
     assert not isinstance(raised.value, BrokerUnavailableError)
     assert "SECRET" not in str(raised.value)
