@@ -121,7 +121,7 @@ class DeleteByPosition(Delete):
 @compiles(DeleteByPosition, "mysql", "mariadb")
 def _compile_delete(element: DeleteByPosition, compiler: SQLCompiler, **options: Any) -> str:
     name = compiler.preparer.format_table(element.table)
-    statement: str = compiler.visit_delete(element, **options)  # type: ignore[no-untyped-call]  # of SQLAlchemy
+    statement = str(compiler.visit_delete(element, **options))  # type: ignore[no-untyped-call]  # of SQLAlchemy
     return statement.replace(f"DELETE FROM {name}", f"DELETE {name} FROM {name} FORCE INDEX (PRIMARY)", 1)  # noqa: S608 - a name of our own
 
 

@@ -1,5 +1,6 @@
 """The store's part in the transaction of a unit of work, and the guards against one that is not atomic."""
 
+import re
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -17,6 +18,7 @@ from diator_sqlalchemy._checks import AUTOCOMMIT, commits_each_statement, loses_
 from diator_sqlalchemy._database import begin, is_temporary, roll_back_when_cancelled, store_error
 from diator_sqlalchemy._outbox import Outbox
 from diator_sqlalchemy._sessions import AnySession, has_pending, run
+from diator_sqlalchemy._statements import family
 
 T = TypeVar("T")
 
@@ -26,6 +28,13 @@ _FAILED = "diator_sqlalchemy.failed"
 """Where a connection keeps that a statement of it has failed: why its transaction is lost, or an empty text."""
 _OR_A_SAVEPOINT = {"postgresql": ", or run what may fail in a savepoint: begin_nested()"}
 """What else helps; on other databases the error has undone savepoints, too."""
+
+_ROLLBACK = re.compile(r"\s*(ROLLBACK|ABORT)\b(?!.*\bTO\b)", re.IGNORECASE)
+_COMMIT = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
+_COMMIT_ON_MYSQL = re.compile(
+    r"\s*(COMMIT|BEGIN|START|(ALTER|CREATE|DROP|RENAME|TRUNCATE|GRANT|REVOKE|LOCK)\b(?!\s+TEMPORARY))\b", re.IGNORECASE
+)
+"""There, statements that change tables commit, too."""
 
 
 class JoinedTransaction:
@@ -130,6 +139,7 @@ def _watch(connection: Connection, transaction: JoinedTransaction) -> None:
         event.listen(connection.engine, "commit", _on_commit)
         event.listen(connection.engine, "rollback", _on_rollback)
         event.listen(connection.engine, "savepoint", _on_savepoint)
+        event.listen(connection.engine, "before_cursor_execute", _on_statement)
         event.listen(connection.engine, "handle_error", _on_error)
         roll_back_when_cancelled(connection.engine)
 
@@ -186,6 +196,19 @@ def _on_savepoint(connection: Connection, _name: str) -> None:
     """Begin where the driver would not: a savepoint of SQLite outside a transaction commits when it is released."""
     if _JOINED in vars(connection) and connection.dialect.name == "sqlite":
         begin(connection)
+
+
+def _on_statement(connection: Connection, _cursor: object, statement: str, *_others: object) -> None:
+    """Take a commit or a rollback that is written as a statement for what it is."""
+    transaction: JoinedTransaction | None = vars(connection).get(_JOINED)
+    if transaction is None:
+        return
+    commit = _COMMIT_ON_MYSQL if family(connection.dialect.name) == "mysql" else _COMMIT
+    if commit.match(statement):
+        transaction.on_commit()
+        transaction.on_end(committed=True)
+    elif _ROLLBACK.match(statement):
+        transaction.on_end(committed=False)
 
 
 def _on_error(context: ExceptionContext) -> None:

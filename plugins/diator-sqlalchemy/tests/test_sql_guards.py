@@ -146,6 +146,28 @@ async def test_commit_in_a_context_manager_of_the_session_raises(store: SQLAlche
         assert not transaction.committed
 
 
+@pytest.mark.parametrize("statement", ["COMMIT", "\n commit", "END"])
+async def test_commit_written_as_a_statement_raises(store: SQLAlchemyStore, engine: Any, statement: str) -> None:
+    async with AsyncSession(engine) as session:
+        transaction = store.join(session, own=True)
+        assert await transaction.record_handled("shop.bill", "1")
+        with pytest.raises(EarlyCommitError):
+            await session.execute(text(statement))
+    async with AsyncSession(engine) as session:
+        assert await store.join(session, own=True).record_handled("shop.bill", "1")
+
+
+async def test_rollback_written_as_a_statement_is_one(store: SQLAlchemyStore, engine: Any) -> None:
+    async with AsyncSession(engine) as session:
+        transaction = store.join(session, own=True)
+        assert await transaction.record_handled("shop.bill", "1")
+        for statement in ("SAVEPOINT here", "rollback to here", "ROLLBACK TO SAVEPOINT here"):
+            await session.execute(text(statement))
+        assert not transaction.rolled_back
+        await session.execute(text("ROLLBACK"))
+        assert transaction.rolled_back
+
+
 async def test_commit_with_an_open_savepoint_raises_and_commits_nothing(store: SQLAlchemyStore, engine: Any) -> None:
     async with AsyncSession(engine) as session:
         transaction = store.join(session, own=True)

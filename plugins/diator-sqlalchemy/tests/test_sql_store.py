@@ -101,6 +101,23 @@ async def test_savepoint_before_all_else_is_rolled_back_with_the_unit(
         assert await store.join(session, own=True).record_handled("shop.bill", "1")
 
 
+async def test_statement_that_commits_on_mysql_is_an_early_commit(
+    place: Place, store: SQLAlchemyStore, engine: Any
+) -> None:
+    if place.database != "mysql":
+        pytest.skip("its statements commit nothing")
+    await place.execute("CREATE TABLE carts (number INTEGER)")
+    async with place.session(engine) as session:
+        transaction = store.join(session, own=True)
+        assert await transaction.record_handled("shop.bill", "1")
+        with pytest.raises(EarlyCommitError):
+            await session.execute(text("TRUNCATE TABLE carts"))
+        await session.execute(text("CREATE TEMPORARY TABLE cart (number INTEGER)"))
+        transaction.complete()
+        await session.execute(text("TRUNCATE TABLE carts"))
+        assert transaction.committed
+
+
 async def test_commit_of_the_connection_of_a_session_is_early_too(
     place: Place, store: SQLAlchemyStore, engine: Any
 ) -> None:
