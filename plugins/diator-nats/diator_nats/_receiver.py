@@ -20,7 +20,7 @@ from diator_nats._subscriptions import ACK_WAIT, Subscriptions
 logger = logging.getLogger("diator.nats")
 
 _FRESH = 0.7
-"""What was not returned by a call is returned by the next one, if so large a part of its lease is left."""
+"""What is delivered has so large a part of its lease left, or it is renewed before."""
 _BOOST = (32, 512)
 _GRACE = ACK_WAIT - 1.0
 _WAITS = (0.1, 1.0)
@@ -96,6 +96,8 @@ class NatsReceiver:
                 came = await self._puller.until_arrival(self._expires, lambda: self._is_closing)
                 self._expires = self._first_wait if came else min(2 * self._expires, self._longest_wait)
         await shielded(self._admit(connection))
+        if self._are_ready_late():
+            await shielded(self._extend(connection, self._ready))
         return self._hand_out(limit)
 
     async def _ask(self, parts: Sequence[str], limit: int, expires: float) -> None:
@@ -139,7 +141,7 @@ class NatsReceiver:
                 yield parts[at : at + limit]
 
     def _hand_out(self, limit: int) -> list[Delivery]:
-        if self._is_closing or self._are_ready_late():
+        if self._is_closing or self._are_ready_late() or self._are_ready_blocked():
             return []
         found, self._ready = self._ready[:limit], self._ready[limit:]
         self._settling.held.update(found)
@@ -149,9 +151,14 @@ class NatsReceiver:
         ]
 
     def _are_ready_late(self) -> bool:
-        """Return whether the lease of one has lasted for long, or an earlier one of its key is redelivered by now."""
+        """Return whether the lease of one has lasted for long."""
+        before = self._loop.time() + self._lease * _FRESH
+        return any(one.until < before for one in self._ready)
+
+    def _are_ready_blocked(self) -> bool:
+        """Return whether the lease of one is over, or an earlier one of its key is redelivered by now."""
         now = self._loop.time()
-        return any(one.until - now < self._lease * _FRESH or not self._is_next(one) for one in self._ready)
+        return any(one.is_lost or one.until <= now or not self._is_next(one) for one in self._ready)
 
     def _is_next(self, one: Held) -> bool:
         lane = self._owner.lane_of(one)
@@ -191,7 +198,7 @@ class NatsReceiver:
                     self._boost[one.part] = min(max(_BOOST[0], 2 * before.get(one.part, 0)), _BOOST[1])
             if blocked:
                 await self._settling.write(connection, blocked)
-        if self._are_ready_late():
+        if self._are_ready_blocked():
             await self._return_ready()  # all: the later ones of a key must not be delivered without
 
     async def _is_older(self, one: Held) -> bool:
@@ -271,17 +278,20 @@ class NatsReceiver:
         return await shielded(self._renew(deliveries))
 
     async def _renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        connection = await self._access.connection()
-        if self._subscription.ordered and deliveries:
+        renewed = await self._extend(await self._access.connection(), [one.receipt for one in deliveries])
+        return [one for one in deliveries if one.receipt not in renewed and not one.receipt.is_settled]
+
+    async def _extend(self, connection: Connection, held: Sequence[Held]) -> set[Held]:
+        """Renew leases; return those that were not lost."""
+        if self._subscription.ordered and held:
             await self._owner.tend(connection, self._busy(), force=True)
         now = self._loop.time()
-        valid: list[Held] = [one.receipt for one in deliveries if self._owner.is_valid(one.receipt, now)]
+        valid = {one for one in held if self._owner.is_valid(one, now)}
         unknown = await connection.tell([(one.consumer, one.reply, b"+WPI") for one in valid])
-        for one in valid:
-            one.is_lost |= one.consumer in unknown
-            one.until = now + self._lease * ACK_WAIT
-        renewed = {one for one in valid if not one.is_lost}
-        return [one for one in deliveries if one.receipt not in renewed and not one.receipt.is_settled]
+        for one in held:
+            one.is_lost |= not one.is_settled and (one not in valid or one.consumer in unknown)
+            one.until = now + self._lease * ACK_WAIT if one in valid else one.until
+        return {one for one in valid if not one.is_lost}
 
     async def aclose(self) -> None:
         """Release what was not settled, and end. Idempotent; never raises for a broker that is away."""
