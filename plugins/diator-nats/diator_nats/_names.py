@@ -91,4 +91,5 @@ class Names:
     def stored(self) -> list[str]:
         """Return the subjects of the stream of events; what has a partition that does not exist is not accepted."""
         parts = (UNKEYED, *PARTITIONS)
-        return [*(f"{self.prefix}.ev.*.{part}.*" for part in parts), f"{self.prefix}.la.>", f"{self.prefix}.rp.>"]
+        events = [f"{self.prefix}.{kind}.*.{part}.*" for kind in ("ev", "la") for part in parts]
+        return [*events, f"{self.prefix}.rp.>"]
