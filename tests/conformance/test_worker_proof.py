@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diator_conformance.workers.evidence import Evidence
@@ -93,7 +94,8 @@ async def test_an_event_that_is_handled_again_counts_as_repeated(tmp_path: Path)
 async def test_a_dead_letter_with_another_failure_is_found(change: str, tmp_path: Path) -> None:
     evidence, letters = await run(tmp_path)
     first = letters[0]
-    failure = MoveToDeadLetters(**(first.dead.failure._asdict() | {change: "other"}))
+    fields: dict[str, Any] = {**first.dead.failure._asdict(), change: "other"}
+    failure = MoveToDeadLetters(**fields)
     with pytest.raises(AssertionError, match="other"):
         evidence.check([first._replace(dead=first.dead._replace(failure=failure)), *letters[1:]], 0, 0.0)
 
