@@ -74,7 +74,6 @@ class Link:
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._number = 0
         self._tasks: set[asyncio.Future[None]] = set()
-        self._when_lost: list[Callable[[], None]] = []
         connection.closing.add_done_callback(self._on_closed)
 
     @classmethod
@@ -99,13 +98,10 @@ class Link:
     def _lose(self) -> None:
         if not self._lost.done():
             self._lost.set_result(None)
-        callbacks, self._when_lost = self._when_lost, []
-        for call in callbacks:
-            call()
 
     def when_lost(self, call: Callable[[], None]) -> None:
         """Have something called once the connection is lost."""
-        self._when_lost.append(call)
+        self._lost.add_done_callback(lambda _: call())
 
     @property
     def is_alive(self) -> bool:
@@ -183,7 +179,9 @@ class Link:
         everything = asyncio.gather(*sending, return_exceptions=True)
         waiting: set[asyncio.Future[Any]] = {everything, self._lost}
         try:  # the client would wait forever to write to a connection that is gone
-            await asyncio.wait(waiting, timeout=self._limit(timeout), return_when="FIRST_COMPLETED")
+            await asyncio.wait(
+                waiting, timeout=self.timeout if timeout is None else timeout, return_when="FIRST_COMPLETED"
+            )
         finally:
             late = {one for one in sending if not one.done()}
             for one in late:  # not all of them as one, whose cancel would be logged as an error that was not retrieved
@@ -197,9 +195,6 @@ class Link:
             self._publishing = None
             self.close_soon(opened)
         return found
-
-    def _limit(self, timeout: float | None) -> float:
-        return self.timeout if timeout is None else timeout
 
     async def store(self, messages: Sequence[Put]) -> None:
         """Store messages, in order. Raises `~diator.BrokerError` if one was not confirmed."""

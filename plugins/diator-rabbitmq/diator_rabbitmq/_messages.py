@@ -49,7 +49,7 @@ class Taken:
         self.key: str | None = None
         self.due = 0.0
         """Not before this time, in seconds since 1970."""
-        self.is_out = self.is_settled = self.is_given_back = False
+        self.is_settled = False
 
     @property
     def id(self) -> str:
@@ -59,8 +59,7 @@ class Taken:
     @property
     def is_valid(self) -> bool:
         """Whether the server still counts it as delivered here, as far as is known."""
-        is_over = self.is_settled or self.is_given_back
-        return not is_over and self.link.is_alive and not self.channel.is_closed
+        return not self.is_settled and self.link.is_alive and not self.channel.is_closed
 
     def again(self, failures: int, deliveries: int, due: float) -> "Taken":
         """Return the same message as a delivery of its own, which keeps its place."""

@@ -224,7 +224,6 @@ class Partition:
                 if one.due > now or len(found) == limit:
                     break
                 found.append(one)
-                one.is_out = True
                 lane.out += 1
                 self.out += 1
         return found, soon
@@ -235,10 +234,8 @@ class Partition:
 
     def _end_of(self, one: Taken) -> Lane:
         lane = self.lanes[_lane_of(one)]
-        if one.is_out:
-            one.is_out = False
-            lane.out -= 1
-            self.out -= 1
+        lane.out -= 1
+        self.out -= 1
         return lane
 
     def notes_for_handing_out(self, taken: Iterable[Taken]) -> list[Put]:

@@ -255,7 +255,7 @@ class PlainReceiver(RabbitReceiver):
         if changes:
             await self._write(link, changes)
         for one in changes:
-            one.taken.is_settled, one.taken.is_given_back = False, True
+            one.taken.is_settled = False  # its settlement is reported as lost
 
     async def _write(self, link: Link, changes: Sequence[Change]) -> None:
         copies = [await self._copy(link, one, one.after) for one in changes if one.after is not None]
