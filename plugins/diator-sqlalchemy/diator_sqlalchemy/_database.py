@@ -19,8 +19,14 @@ T = TypeVar("T")
 _DRIVERS = frozenset({"asyncpg", "psycopg", "asyncmy", "aiomysql", "pymysql", "sqlite3", "aiosqlite"})
 _LATER_STATES = ("08", "40", "53", "55", "57", "58", "25006")
 """SQLSTATEs of PostgreSQL, or their first two characters, after which trying again can help."""
-_LATER_NUMBERS = frozenset({1021, 1040, 1041, 1053, 1077, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1290, 1836})
-"""The same of MySQL; those of its client begin with 2000."""
+_LATER_NUMBERS = frozenset(
+    {
+        *(1020, 1205, 1213, 1317, 1969, 3024),  # another transaction was in the way, or a statement took too long
+        *(1040, 1041, 1047, 1053, 1077, 1158, 1159, 1160, 1161, 1203, 1226, 1927, 4031),  # the server or a connection
+        *(1021, 1114, 1290, 1836),  # full, or read-only
+    }
+)
+"""The same of MySQL and MariaDB; those of their clients begin with 2000."""
 _LATER_WORDS = ("locked", "busy", "unable to open", "disk i/o", "is full")
 """The same of SQLite, whose errors have numbers only since Python 3.11."""
 
@@ -200,12 +206,12 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, (OSError, PoolTimeoutError, asyncio.TimeoutError)):  # one of the latter in Python 3.10 alone
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
+    number = cause.args[0] if cause is not None and cause.args else None
+    if isinstance(number, int):  # before the state, which says less of MySQL's errors
+        return number in _LATER_NUMBERS or number in range(2000, 2100)
     state: object = getattr(cause, "sqlstate", None)
     if isinstance(state, str):
         return state.startswith(_LATER_STATES)
-    number = cause.args[0] if cause is not None and cause.args else None
-    if isinstance(number, int):
-        return number in _LATER_NUMBERS or number in range(2000, 2100)
     if type(cause).__module__.startswith(("sqlite3", "aiosqlite")):
         return any(word in str(cause).lower() for word in _LATER_WORDS)
     if isinstance(error, DBAPIError) and error.connection_invalidated:

@@ -67,11 +67,15 @@ def _is_engine(value: Any) -> bool:
     return not isinstance(value, (str, URL))
 
 
+def _is_prefix(value: Any) -> bool:
+    return TEXT.fits(value) and not {"%", ":"} & set(value)  # some drivers read these as parameters
+
+
 _RULES = {
     "session": Rule(_is_hint, "the type of the session that handlers use, such as AsyncSession"),
     "engine": Rule(_is_engine, "an engine, such as create_async_engine(url), or its type in the container"),
     "schema": optional(TEXT),
-    "prefix": TEXT,
+    "prefix": Rule(_is_prefix, "a text without %, : and control characters"),
     "partitions": Rule(_is_partitions, f"a whole number from 1 to {_MAX_PARTITIONS:,}"),
     "key_lock": FLAG,
     "keep_inbox": Rule(_is_time, "a timedelta longer than 0"),

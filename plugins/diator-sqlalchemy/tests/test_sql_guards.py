@@ -269,6 +269,7 @@ async def test_store_that_is_not_open_says_so() -> None:
         ({"keep_inbox": 30}, "SQLAlchemyStore got keep_inbox=30; expected a timedelta longer than 0"),
         ({"key_lock": 1}, "SQLAlchemyStore got key_lock=1; expected True or False"),
         ({"prefix": None}, "SQLAlchemyStore got prefix=None; expected a text"),
+        ({"prefix": "10%_"}, "SQLAlchemyStore got prefix='10%_'; expected a text without %, :"),
         ({"session": AsyncSession()}, "SQLAlchemyStore got session=.*; expected the type of the session"),
         ({"session": async_sessionmaker()}, "SQLAlchemyStore got session=.*; expected the type of the session"),
         ({"session": create_async_engine("sqlite+aiosqlite://")}, "got session=<.*Engine.*; expected the type"),

@@ -11,10 +11,11 @@ import pytest
 from diator_sqlalchemy import SQLAlchemyStore
 from diator_sqlalchemy.testing.places import PLACES, Place, SessionContainer, done, message
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from diator import EarlyCommitError, StoreError
+from diator import EarlyCommitError, StoreError, StoreUnavailableError
 
 
 @pytest.fixture(params=PLACES)
@@ -116,6 +117,34 @@ async def test_statement_that_commits_on_mysql_is_an_early_commit(
         transaction.complete()
         await session.execute(text("TRUNCATE TABLE carts"))
         assert transaction.committed
+
+
+async def test_statement_that_took_too_long_may_pass(place: Place, store: SQLAlchemyStore, engine: Any) -> None:
+    if place.database == "sqlite":
+        pytest.skip("it has no limit of time")
+    limited = {
+        "mysql": ["SET max_statement_time = 0.1", "SELECT sleep(5) FROM diator_store"],
+        "postgresql": ["SET statement_timeout = 100", "SELECT pg_sleep(5)"],
+    }
+    async with place.session(engine) as session:
+        with pytest.raises(DBAPIError) as raised:
+            for statement in limited[place.database]:
+                await done(session.execute(text(statement)))
+    assert store.is_temporary(raised.value)
+
+
+async def test_inbox_is_unavailable_if_it_waits_too_long(place: Place, store: SQLAlchemyStore, engine: Any) -> None:
+    """For a unit of work that handles the same message, and takes longer than the database waits for a lock."""
+    limit = {
+        "mysql": "SET innodb_lock_wait_timeout = 1",
+        "postgresql": "SET lock_timeout = 100",
+        "sqlite": "PRAGMA busy_timeout = 100",
+    }
+    async with place.session(engine) as first, place.session(engine) as second:
+        assert await store.join(first, own=True).record_handled("shop.bill", "1")
+        await done(second.execute(text(limit[place.database])))
+        with pytest.raises(StoreUnavailableError):
+            await store.join(second, own=True).record_handled("shop.bill", "1")
 
 
 async def test_commit_of_the_connection_of_a_session_is_early_too(
