@@ -270,6 +270,20 @@ class Delayed(StoreSuiteBase):
         await store.promote(held)
         assert await self.ids(store, held) == [cancelled.id]
 
+    @case()
+    async def test_units_that_put_off_a_message_do_not_wait_for_each_other(self) -> None:
+        """They cancel one, which may be gone already, and write another."""
+        store, other = await self.opened(), await self.opened()
+        async with self.session(self.space, store) as first, self.session(self.space, other) as second:
+            one, two = self.join(store, first), self.join(other, second)
+            await one.cancel("of nothing")
+            if not await self.has_many_writers(other):
+                await self.rollback(first)
+                pytest.skip("the database has one writer at a time")
+            await two.cancel("of nothing")
+            for transaction in (one, two):
+                await asyncio.wait_for(transaction.write([self.message("a", after=60)]), 5)
+
     async def has_many_writers(self, store: Store) -> bool:
         """Try whether a store can write while a unit has written."""
         writing = asyncio.ensure_future(store.write([self.message("b")]))
