@@ -419,6 +419,9 @@ def test_a_wrong_store_is_caught(mutant: Mutant, tmp_path: Path) -> None:
 
 NOT_PROVEN = {
     "a_row_that_commits_late_is_read": "SQLite has one writer at a time",
+    "a_unit_that_takes_long_stops_no_relay": "SQLite has one writer at a time",
+    "units_that_put_off_a_message_do_not_wait_for_each_other": "SQLite has one writer at a time",
+    "a_transaction_that_the_database_has_undone_is_not_committed": "the store on sqlite3 knows no such error",
     "all_that_listen_hear_the_partitions": "SQLite has no notifications",
     "listening_ends_if_the_connection_is_lost": "SQLite has no notifications",
 }
