@@ -52,12 +52,12 @@ def test_the_index_lists_every_page() -> None:
 def test_units_and_manifests_give_more_time_to_end_than_handlers_have() -> None:
     (unit,) = blocks(DEPLOY, "ini")
     service = read_unit(unit)["Service"]
-    assert grace_of(service["ExecStart"].split()) + 10 < int(service["TimeoutStopSec"])  # what --workers adds
+    assert grace_of(service["ExecStart"].split()) + 12 < int(service["TimeoutStopSec"])  # what --workers adds
 
     deployment, job, scaled = (yaml.safe_load(block) for block in blocks(DEPLOY, "yaml"))
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert grace_of(container["command"]) + 10 < pod["terminationGracePeriodSeconds"]
+    assert grace_of(container["command"]) + 12 < pod["terminationGracePeriodSeconds"]
     assert deployment["spec"]["selector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
     for probe in ("livenessProbe", "readinessProbe"):
         assert container[probe]["timeoutSeconds"] > 3  # what a readiness check may take
