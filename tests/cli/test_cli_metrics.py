@@ -184,14 +184,14 @@ def test_the_dashboard_uses_metrics_that_exist(documented: set[str]) -> None:
 
 
 def test_the_alarms_use_metrics_that_exist(documented: set[str]) -> None:
-    alarms = (HOW_TO / "operations.md").read_text().partition("## Alarms")[2].partition("## What the log says")[0]
+    alarms = (HOW_TO / "operations.md").read_text().partition("## Alarms")[2].partition("## Read the log")[0]
     names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"diator_\w+", alarms)}
     assert names
     assert names <= documented
 
 
 def test_the_page_quotes_log_lines_as_they_are_written() -> None:
-    table = (HOW_TO / "operations.md").read_text().partition("## What the log says")[2].partition("\n## ")[0]
+    table = (HOW_TO / "operations.md").read_text().partition("## Read the log")[2].partition("\n## ")[0]
     lines = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
     assert len(lines) > 15
     source = "".join(path.read_text() for part in ("delivery", "cli") for path in (ROOT / "diator" / part).glob("*.py"))

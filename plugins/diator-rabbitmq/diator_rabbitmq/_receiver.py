@@ -207,6 +207,8 @@ class PlainReceiver(RabbitReceiver):
         self._loads += 1
         self._read.append(Taken(message, self._link, self._channel, self._topics))
         self._bell.set()
+        if not self._is_asked:
+            self._watch_idle()
 
     def _take(self, limit: int) -> list[Taken]:
         found, self._read = self._read[:limit], self._read[limit:]
@@ -223,12 +225,14 @@ class PlainReceiver(RabbitReceiver):
             await self._stop_reading()
 
     def _watch_idle(self) -> None:
-        if self._timer is None and not self._is_closed:
+        """Count the idle time from now, for the server counts a delivery of what it sends to a cancelled consumer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._is_closed:
             self._timer = self._loop.call_later(IDLE, self._on_idle)
 
     def _on_idle(self) -> None:
-        self._timer = None
-        if not self._is_asked and not self._is_closed and (self._read or self._consumers):
+        if not self._is_asked and not self._is_closed and self._read:
             self._task = asyncio.ensure_future(self._leave_to_others())
 
     async def _leave_to_others(self) -> None:
