@@ -126,6 +126,7 @@ class Line:
         self._port = server.port
         self._delay = delay
         self._clients: set[asyncio.StreamWriter] = set()
+        self._ends: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Line:
@@ -137,7 +138,11 @@ class Line:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(self._delay + 0.05)
+        await asyncio.sleep(self._delay)
+        for end in self._ends:
+            end.close()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
 
     @property
     def connection_string(self) -> str:
@@ -155,6 +160,7 @@ class Line:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._port)
         self._clients.add(writer)
+        self._ends += [writer, back]
         self._start(self._pass_on(reader, back))
         self._start(self._pass_on(there, writer))
 
