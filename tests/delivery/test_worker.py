@@ -328,6 +328,7 @@ async def test_a_handler_that_does_not_heed_its_cancel_loses_its_message_to_anot
     @bench.app.on_event(subscription="frozen")
     async def frozen(_event: Left) -> None:
         runs.append("begun")
+        bench.watch.wake()
         if len(runs) > 1:
             return
         while not thawed.is_set():  # as if a driver waited for a server that was frozen
