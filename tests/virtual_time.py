@@ -11,6 +11,8 @@ P = ParamSpec("P")
 
 _BUSY = 200_000
 """Turns of the loop without any progress of time: something goes round and round."""
+_LONG = 1_000_000.0
+"""Seconds of virtual time after which what a test waits for will not come, though timers go on."""
 
 
 class _Selector(selectors.DefaultSelector):
@@ -28,6 +30,10 @@ class _Selector(selectors.DefaultSelector):
         if timeout is None:
             raise RuntimeError("everything waits for ever: there is nothing to do, and no timer")
         self.now += timeout
+        if self.now > _LONG:
+            raise RuntimeError(
+                f"{_LONG:,.0f} s have passed in virtual time: something is waited for that does not come"
+            )
         return []
 
 

@@ -49,7 +49,7 @@ def relay(
 
 
 _GRACE = 20.0
-"""Seconds in which a relay that does not hang has published the remaining events."""
+"""Seconds that publishing the remaining events may take."""
 
 
 class RelayService:

@@ -22,7 +22,7 @@ from diator.delivery.worker import Worker
 logger = logging.getLogger("diator")
 
 CLOSE_TIMEOUT = 10.0
-"""Seconds beyond its grace time in which a process closes what it has open."""
+"""Seconds after the grace period in which a process must close everything."""
 
 Announce = Callable[[Sequence[ConsumerConfig]], None]
 OnSignal = Callable[[signal.Signals, int], None]
@@ -166,8 +166,8 @@ async def _no_metrics() -> Answer:
 def signals(heed: OnSignal, timeout: float) -> ExitStack:
     """Have SIGTERM and SIGINT told to the event loop until the block ends; the third ends the process.
 
-    If the process has not ended ``timeout`` seconds after the first, it ends then. These are handlers of the
-    interpreter, and a thread, and not of the loop: they work while something blocks the loop.
+    A process that still runs ``timeout`` seconds after the first signal is ended, too. Both work while something blocks
+    the event loop, because they do not depend on it.
     """
     loop = asyncio.get_running_loop()
     came = 0
@@ -189,7 +189,7 @@ def signals(heed: OnSignal, timeout: float) -> ExitStack:
 
 
 def _end_late(number: int, timeout: float) -> None:
-    """End the process where a handler, a driver or a thread keeps it from ending."""
+    """End a process that a handler, a driver or a thread keeps alive."""
     time.sleep(timeout)
     text = "%s came %g s ago, and something still hangs: the process ends now; its unsettled messages are redelivered"
     logger.error(text, signal.Signals(number).name, timeout)

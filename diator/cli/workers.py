@@ -31,7 +31,7 @@ _MAX_DELAY = 30.0
 _STABLE = 30.0
 """A worker that has run for so many seconds did not fail because of its start."""
 _KILL_AFTER = CLOSE_TIMEOUT + 2.0
-"""Seconds beyond the grace time after which a worker is killed that has not ended by itself."""
+"""Seconds after the grace period until a worker that has not ended by itself is killed."""
 _ANSWER_TIMEOUT = 4.0
 """Seconds that a worker may take to answer: shorter than the parent's own probes wait."""
 _UNFIT = (1, 2)

@@ -84,7 +84,7 @@ def describe_event(cls: type[Event], hint: Any = None) -> EventType:
 
     Raises `ConfigurationError` where it can't be serialized.
     """
-    # Any: `Paid[Money]` is no class.
+    # Any: `Paid[Money]` is not a class.
     try:
         codec = codec_of(with_defaults(hint or cls))
     except UnserialisableError as error:

@@ -44,7 +44,7 @@ class _CatalogBuilder:
         self.entries: dict[type[Event], EventType] = {}
         self.rejected: set[type[Event]] = set()
         self.spelled: dict[type, tuple[Any, SourceLocation]] = {}
-        """Generic classes with the type arguments that the app gives them, and where. ``Any``: such is no class."""
+        """Generic classes with their type arguments in this app, and where. ``Any``: `Paid[Money]` is not a class."""
 
     def catalog(self) -> Catalog:
         handlers = [
@@ -75,7 +75,7 @@ class _CatalogBuilder:
         return found
 
     def _hints(self, registration: Registration) -> list[Any]:
-        """The events that a handler names, with their type arguments. ``Any``: `Paid[Money]` is no class."""
+        """The events that a handler names, with their type arguments. ``Any``: `Paid[Money]` is not a class."""
         spelled = spelled_out(registration.message_hint)
         return [spelled.get(cls, cls) for cls in self.checked.classes[registration] if issubclass(cls, Event)]
 

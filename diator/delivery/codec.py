@@ -47,7 +47,7 @@ def codec_of(cls: Any) -> Codec:
 
     Validators and ``__post_init__`` of the class run, with values that are made up.
     """
-    # Any: `Paid[Money]` is no class.
+    # Any: `Paid[Money]` is not a class.
     is_model = hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_dump_json")
     try:
         library = Model(cls) if is_model else Struct(cls)

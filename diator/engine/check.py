@@ -107,7 +107,7 @@ def _with_below(wired: WiredCallable, below: Below) -> WiredCallable:
 
 
 def _spelled(handlers: Iterable[Registration]) -> dict[type, Any]:
-    """Generic messages as their handlers write them, the first one counting. ``Any``: `Get[Meeting]` is no class."""
+    """Generic messages as their handlers write them, the first one counting. ``Any``: `Get[Meeting]` is not a class."""
     found: dict[type, Any] = {}
     for record in handlers:
         with suppress(Exception):  # a hint that can't be looked at is told where it is read

@@ -10,7 +10,7 @@ from diator.engine.subclasses import with_subclasses
 from diator.engine.wiring import WiredCallable
 from diator.messages import BROKERED_KINDS, DomainEvent, Event, Message
 
-# Any: `Paid[Money]` is no class.
+# Any: `Paid[Money]` is not a class.
 NOT_SPELLED: Mapping[type, Any] = MappingProxyType({})
 
 

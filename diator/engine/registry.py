@@ -31,7 +31,7 @@ class Registry:
         self.middlewares: list[MiddlewareRegistration] = []
         self.declared_events: dict[type[Event], SourceLocation] = {}
         self.published_as: dict[Any, SourceLocation] = {}
-        """The same as they were written: ``Paid[Money]``, where the class is ``Paid``. ``Any``: that is no class."""
+        """The same as they were written: ``Paid[Money]``, where the class is ``Paid``. ``Any``: that is not a class."""
         self.container: Container | None = None
         """Whose markers count in what senders bring; set by an app."""
         self.provided: dict[Key, SourceLocation] = {}

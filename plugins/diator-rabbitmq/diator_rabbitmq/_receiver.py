@@ -16,8 +16,8 @@ from diator_rabbitmq._messages import Taken
 from diator_rabbitmq._topology import Topology
 
 Connect = Callable[[], Awaitable[Link]]
-IDLE = 0.2
-"""Seconds without a receive, after which what was read ahead is left to other workers."""
+_IDLE = 0.2
+"""Seconds without a receive or a message, after which what was read ahead is left to other workers."""
 
 
 class Change(NamedTuple):
@@ -225,11 +225,11 @@ class PlainReceiver(RabbitReceiver):
             await self._stop_reading()
 
     def _watch_idle(self) -> None:
-        """Count the idle time from now, for the server counts a delivery of what it sends to a cancelled consumer."""
+        """Restart the idle time: the server counts a delivery of what comes while it cancels a consumer."""
         if self._timer is not None:
             self._timer.cancel()
         if not self._is_closed:
-            self._timer = self._loop.call_later(IDLE, self._on_idle)
+            self._timer = self._loop.call_later(_IDLE, self._on_idle)
 
     def _on_idle(self) -> None:
         if not self._is_asked and not self._is_closed and self._read:
@@ -246,7 +246,7 @@ class PlainReceiver(RabbitReceiver):
             if link is None or channel is None or not link.is_alive or channel.is_closed:
                 return
             consumers, self._consumers, self._loads = self._consumers, {}, 0
-            self._bell.set()  # a receive that has begun meanwhile has messages sent again
+            self._bell.set()  # wakes a receive that has begun meanwhile, which consumes again
             for tag in consumers:
                 await link.call(channel.basic_cancel(tag))
             await asyncio.sleep(0)  # what came before the answer is handled
