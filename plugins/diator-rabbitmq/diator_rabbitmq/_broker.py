@@ -76,7 +76,7 @@ class RabbitBroker:
         *,
         prefix: str = "diator",
         heartbeat: int = 10,
-        timeout: float = 5.0,
+        timeout: float = 10.0,
         cacertfile: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
