@@ -18,7 +18,7 @@ from diator.errors import BrokerError
 from diator_rabbitmq._kept_queue import KeptQueue
 from diator_rabbitmq._link import Link, Put
 from diator_rabbitmq._names import PARTITIONS
-from diator_rabbitmq._topology import QUORUM, REGISTERED, STEPS, Topology, has_exchange, size_of
+from diator_rabbitmq._topology import QUORUM, REGISTERED, STEPS, Topology, has_exchange, size_of, sizes_of
 
 _ONE_CONSUMER = {**QUORUM, "x-single-active-consumer": True}
 
@@ -37,9 +37,9 @@ class Subscriptions:
         await self._ensure_same_order(one)
         missing = await self._missing(one)
         if missing:
-            await self._declare_queue(self._names.register, QUORUM)
-            await self._record(one)
             async with self._link.own_channel() as channel:
+                await self._declare_queue(channel, self._names.register, QUORUM)
+                await self._record(one)
                 await self._declare(channel, one)
             await asyncio.sleep(REGISTERED)
         return missing
@@ -57,7 +57,8 @@ class Subscriptions:
         await self._link.store([Put("", self._names.register, record, Basic.Properties(delivery_mode=2))])
 
     async def _declare(self, channel: AbstractChannel, one: Subscription) -> None:
-        await asyncio.gather(*(self._declare_queue(name, how) for name, how in self._queues(one).items()))
+        for name, arguments in self._queues(one).items():
+            await self._declare_queue(channel, name, arguments)
         for topic in one.topics:
             exchange = await self._topology.exchange(self._link, channel, topic.name)
             for queue, key in self._names.queues(one).items():
@@ -67,9 +68,8 @@ class Subscriptions:
         for name in self._bindings(one):
             await self._link.call(channel.exchange_declare(name, durable=True))
 
-    async def _declare_queue(self, name: str, arguments: dict[str, Any]) -> None:
-        async with self._link.own_channel() as channel:
-            await self._link.call(channel.queue_declare(name, durable=True, arguments=arguments))
+    async def _declare_queue(self, channel: AbstractChannel, name: str, arguments: dict[str, Any]) -> None:
+        await self._link.call(channel.queue_declare(name, durable=True, arguments=arguments))
 
     def _queues(self, one: Subscription) -> dict[str, dict[str, Any]]:
         """Return the queues of a subscription, with how each is declared."""
@@ -88,8 +88,8 @@ class Subscriptions:
 
     async def _missing(self, one: Subscription) -> list[str]:
         queues, bindings = self._queues(one), self._bindings(one)
-        sizes = await asyncio.gather(*(size_of(self._link, name) for name in queues))
-        bound = await asyncio.gather(*(has_exchange(self._link, name) for name in bindings))
+        sizes = await sizes_of(self._link, queues)
+        bound = [await has_exchange(self._link, name) for name in bindings]
         missing = [name for name, size in zip(queues, sizes, strict=True) if size is None]
         return missing + [shown for shown, is_bound in zip(bindings.values(), bound, strict=True) if not is_bound]
 
@@ -115,7 +115,7 @@ class Subscriptions:
     async def _status_of_other(self, one: Subscription) -> SubscriptionStatus:
         """Tell how a subscription stands which has no receivers, so that the server counts all of its messages."""
         queues = [*self._names.queues(one), *self._waiting(one)]
-        sizes = await asyncio.gather(*(size_of(self._link, name) for name in queues))
+        sizes = await sizes_of(self._link, queues)
         return (await self.status(one))._replace(backlog=sum(filter(None, sizes)))
 
     def _waiting(self, one: Subscription) -> list[str]:

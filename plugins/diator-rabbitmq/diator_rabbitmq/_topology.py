@@ -2,6 +2,7 @@
 
 import asyncio
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -43,13 +44,25 @@ LONGEST_DELAY = STEPS[-1] / 1000
 
 async def size_of(link: Link, queue: str) -> int | None:
     """Return how many messages are ready in a queue, ``None`` if it is missing. Raises `~diator.BrokerError`."""
-    try:
-        async with link.own_channel() as channel:
-            return (await link.call(channel.queue_declare(queue, passive=True))).message_count
-    except BrokerError as error:
-        if is_absent(error.__cause__):
-            return None
-        raise
+    return (await sizes_of(link, [queue]))[0]
+
+
+async def sizes_of(link: Link, queues: Iterable[str]) -> list[int | None]:
+    """Return the same of several, one after the other: a busy server takes seconds to open a channel for each."""
+    left, found = deque(queues), list[int | None]()
+    while left:
+        try:
+            async with link.own_channel() as channel:
+                while left:
+                    answer = await link.call(channel.queue_declare(left[0], passive=True))
+                    found.append(answer.message_count)
+                    left.popleft()
+        except BrokerError as error:  # the server has closed the channel
+            if not is_absent(error.__cause__):
+                raise
+            found.append(None)
+            left.popleft()
+    return found
 
 
 async def has_exchange(link: Link, exchange: str) -> bool:
