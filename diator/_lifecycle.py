@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from diator._locations import location_of
 from diator._misuse import AsyncOnly, ensure_loop, not_running
 from diator._parts import Parts
 from diator.containers.closing import add_cause
@@ -15,7 +16,7 @@ from diator.engine.calls import Call
 from diator.engine.check import CheckResult
 from diator.engine.dispatch import Dispatch, EventCall, EventKey
 from diator.engine.plan import Plan
-from diator.errors import DiatorError, NotRunningError
+from diator.errors import ConfigurationError, DiatorError, NotRunningError, Problem
 from diator.router import Router
 
 
@@ -60,14 +61,21 @@ class Lifecycle(AsyncOnly, Router):
         self._registry.freeze(f"{self!r} has been started")
         self._use(dispatch)
         if self._lifespan is not None:
-            lifetime = self._lifespan(self)
             try:
+                lifetime = self._lifespan(self)
+                self._ensure_lifetime(lifetime)
                 await lifetime.__aenter__()
             except BaseException as error:
                 await self._end(error)
                 raise
             self._lifetime = lifetime
         return self
+
+    def _ensure_lifetime(self, lifetime: object) -> None:
+        if not isinstance(lifetime, AbstractAsyncContextManager):
+            text = f"lifespan={self._lifespan!r} returned {lifetime!r}; expected an async context manager"
+            fix = "decorate it with contextlib.asynccontextmanager"
+            raise ConfigurationError([Problem("option", text, fix, location_of(self._lifespan))])
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

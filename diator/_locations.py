@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from traceback import walk_tb
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -39,6 +40,12 @@ def _is_ours(frame: FrameType) -> bool:
 def location_in_frame(frame: FrameType) -> SourceLocation:
     """The line that a frame is executing."""
     return SourceLocation(frame.f_code.co_filename, frame.f_lineno)
+
+
+def location_in_traceback(error: BaseException) -> SourceLocation | None:
+    """The last line outside Diator and its plugins that an error was raised through."""
+    lines = [(frame, line) for frame, line in walk_tb(error.__traceback__) if not _is_ours(frame)]
+    return SourceLocation(lines[-1][0].f_code.co_filename, lines[-1][1]) if lines else None
 
 
 def location_of(target: object) -> SourceLocation | None:

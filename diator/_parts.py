@@ -1,6 +1,6 @@
 """What an app is made of once its registrations are complete: it is checked and compiled with these."""
 
-from inspect import isasyncgenfunction
+from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diator._hooks import HookDispatcher, are_hooks, ensure_plain_hooks
@@ -82,7 +82,7 @@ class Parts(NamedTuple):
 
 
 def _is_lifespan(value: object) -> bool:
-    return callable(value) and not isasyncgenfunction(value)
+    return callable(value) and not isasyncgenfunction(value) and not iscoroutinefunction(value)
 
 
 _OPTIONS = {

@@ -122,7 +122,7 @@ LINES = (
     Line(
         "a worker crashes",
         A,
-        "its messages are redelivered when their leases expire",
+        "its messages are redelivered",
         "its messages are lost",
         ("test_what_is_not_settled_in_time_is_delivered_again", "test_a_worker_that_dies_loses_nothing"),
     ),
@@ -156,8 +156,8 @@ LINES = (
     Line(
         "a queue is full",
         BrokerCapability.BACKPRESSURE,
-        "publishing waits, but for handlers",
-        "the broker refuses, or grows",
+        "publishing waits, except in handlers",
+        "the broker rejects messages, or grows",
         (
             "test_publishing_waits_for_room",
             "test_who_does_not_wait_for_room_never_waits",

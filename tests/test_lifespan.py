@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,9 +110,31 @@ def test_a_lifespan_that_is_no_context_manager_is_rejected() -> None:
     async def lifespan(app: Diator) -> AsyncIterator[None]:
         yield
 
-    for wrong in (lifespan, 5):
+    async def on_startup(app: Diator) -> None: ...
+
+    for wrong in (lifespan, on_startup, 5):
         with pytest.raises(ConfigurationError, match=r"contextlib\.asynccontextmanager"):
             Diator(lifespan=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
+
+
+async def test_a_lifespan_that_can_not_be_called_ends_the_app() -> None:
+    @asynccontextmanager
+    async def takes_nothing() -> AsyncGenerator[None]:
+        yield
+
+    @contextmanager
+    def is_not_async(app: Diator) -> Generator[None]:
+        yield
+
+    wrong: Any
+    for wrong, error in ((takes_nothing, TypeError), (is_not_async, ConfigurationError)):
+        app = an_app(Journal(), wrong)
+        for _ in range(2):  # the second time, it is not running either
+            with pytest.raises(error, match=wrong.__name__):
+                async with app:
+                    pytest.fail("it has started")
+            with pytest.raises(NotRunningError, match="has ended"):
+                await app.send(Note("too late"))
 
 
 # Readiness checks

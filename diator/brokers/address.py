@@ -5,7 +5,7 @@ its password contains a ``#``, parts of the password may be anywhere.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -85,7 +85,7 @@ def _settings(
         elif leave_rest:
             rest[name] = text
         else:
-            raise bad_address(f"the broker's address has an unknown setting {_named(name)}", _known(write, known))
+            raise unknown_setting(name, known, write)
     return found, rest
 
 
@@ -96,8 +96,13 @@ def _read(name: str, text: str, read: Parse) -> Any:
         raise bad_address(f"the broker's address has {name}={text!r}, which is {error}", f"correct {name}") from None
 
 
-def _known(write: str, known: Mapping[str, Parse]) -> str:
-    return f"{write}; settings are: {', '.join(sorted(known))}"
+def unknown_setting(name: str, known: Collection[str], write: str) -> ConfigurationError:
+    """Return the error for a setting of an address that is not one of ``known``. ``write`` is what to write instead."""
+    from difflib import get_close_matches  # noqa: PLC0415 - needed for an error only
+
+    close = get_close_matches(name, known, n=1)
+    fix = f"did you mean {close[0]!r}?" if close else f"{write}; settings are: {', '.join(sorted(known))}"
+    return bad_address(f"the broker's address has an unknown setting {_named(name)}", fix)
 
 
 def _named(name: str) -> str:

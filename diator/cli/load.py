@@ -7,13 +7,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+from diator._locations import location_in_traceback
 from diator.app import Diator
-from diator.errors import ConfigurationError
+from diator.errors import ConfigurationError, Problem
 from diator.router import Router
 
 
@@ -113,8 +115,10 @@ def _run(code: Callable[[], Any], what: str) -> Any:
     """Run code of the user's; ``Any``: what it gives is looked at by the caller."""
     try:
         return code()
-    except (LoadError, ConfigurationError):
+    except LoadError:
         raise
+    except ConfigurationError as error:
+        raise ConfigurationError(_located(error)) from None
     except SystemExit as error:
         raise LoadError(
             f"{what}: it ended the program (SystemExit: {error}); guard that with `if __name__ == '__main__':`"
@@ -122,6 +126,12 @@ def _run(code: Callable[[], Any], what: str) -> Any:
     except Exception as error:  # noqa: BLE001 - code of the user's: anything may come out of it
         lines = traceback.format_exception(type(error), error, _own_frames(error.__traceback__))
         raise LoadError(f"{what}:\n\n{''.join(lines).rstrip()}") from None
+
+
+def _located(error: ConfigurationError) -> list[Problem]:
+    """The problems of an error; one without a location has that of the call that raised it."""
+    call = location_in_traceback(error)
+    return [problem if problem.location else replace(problem, location=call) for problem in error.problems]
 
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:

@@ -1,10 +1,8 @@
 """Errors that hints, classes and factories of the user raise where they are only looked at: each is a problem."""
 
 from collections.abc import Callable, Iterable, Iterator
-from traceback import walk_tb
-from types import FrameType
 
-from diator._locations import SourceLocation
+from diator._locations import location_in_traceback
 from diator.engine.registrations import Record
 from diator.errors import Problem
 
@@ -27,13 +25,7 @@ def unreadable(record: Record, error: Exception) -> Problem:
 def unfinished(what: str, error: Exception) -> Problem:
     """The problem of something that could not be looked at to its end."""
     text = f"the check of {what} could not finish ({in_words(error)})"
-    frames = [frame for frame in walk_tb(error.__traceback__) if not _is_ours(frame[0])]
-    location = SourceLocation(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else None
-    return Problem("unreadable", text, "fix the code that raises this", location)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "diator"
+    return Problem("unreadable", text, "fix the code that raises this", location_in_traceback(error))
 
 
 def in_words(error: Exception) -> str:

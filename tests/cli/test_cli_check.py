@@ -103,6 +103,17 @@ def test_what_a_registration_raises_is_told_in_the_same_form(tmp_path: Path) -> 
     assert done.stdout.endswith("1 error; correct this first, the rest of the app has not been checked yet\n")
 
 
+def test_a_wrong_address_is_told_with_the_line_of_the_app(tmp_path: Path) -> None:
+    write(tmp_path, CLEAN + "other = Diator(\n    'other', broker='memory://?leese=3'\n)\n")
+    done = run(tmp_path, "check", "meetings:app")
+    assert done.code == 1
+    line = (tmp_path / "meetings.py").read_text().splitlines().index("other = Diator(") + 1
+    assert done.stdout.startswith(
+        f"meetings.py:{line}: error: the broker's address has an unknown setting 'leese' [broker-url]\n"
+        "    -> did you mean 'lease'?\n"
+    )
+
+
 def test_mistakes_of_several_handlers_are_told_together(tmp_path: Path) -> None:
     write(
         tmp_path, CLEAN + "@app.command\nasync def again(command: Join) -> int: ...\n@app.query\ndef no(n: int): ...\n"
@@ -227,10 +238,10 @@ def test_json_says_when_the_app_was_not_looked_at_to_the_end(tmp_path: Path) -> 
 
 
 def test_a_problem_without_a_place_is_told_without_one(tmp_path: Path) -> None:
-    write(tmp_path, "app = Diator(container=object())\n")
-    done = run(tmp_path, "check", "meetings:app")
+    write(tmp_path, "app = Diator()\n")
+    done = run(tmp_path, "check", "--strict", "meetings:app")
     assert done.code == 1
-    assert done.stdout.startswith("error: no container plugin for <object object")
+    assert done.stdout.startswith("warning: the app has no handlers [no-handlers]\n")
     found = json.loads(run(tmp_path, "check", "meetings:app", "--json").stdout)
     assert (found["problems"][0]["file"], found["problems"][0]["line"]) == (None, None)
 

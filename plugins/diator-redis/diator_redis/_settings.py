@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 
-from diator.brokers.address import Address, Parse, bad_address, read_address
+from diator.brokers.address import Address, Parse, bad_address, read_address, unknown_setting
 from diator_redis._client import Client
 from diator_redis._errors import NO_CLUSTER
 
@@ -53,8 +53,7 @@ def _read(url: str, settings: Mapping[str, Parse]) -> Address:
 
 def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> ConnectionPool:
     """Make the pool of connections for an address. Raises `~diator.ConfigurationError` for unknown settings."""
-    known = ", ".join(sorted(settings))
-    _read(url, {})
+    rest = _read(url, {}).rest
     # A Client has its own timer for all commands of an exchange.
     defaults: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": timeout, "max_connections": 2**31}
     defaults |= {} if url.startswith("unix") else {"socket_keepalive": True}
@@ -63,10 +62,12 @@ def pool_of(url: str, timeout: float, settings: Mapping[str, Any]) -> Connection
         pool: Any = make.from_url(url, **defaults)
         pool.make_connection()  # rejects unknown settings; opens nothing
     except (ValueError, TypeError, redis_errors.RedisError) as error:
-        raise bad_address(
-            f"the broker's address can't be used: {error}",
-            f"write redis://host:6379/0, then ? and settings: {known}, and those of redis-py",
-        ) from error
+        write = "write redis://host:6379/0?lease=60, or settings of redis-py, of which ssl_... need rediss://"
+        for name in rest:
+            if isinstance(error, TypeError) and repr(name) in str(error):
+                raise unknown_setting(name, settings, write) from error
+        known = ", ".join(sorted(settings))
+        raise bad_address(f"the broker's address can't be used: {error}", f"{write}; Diator's are: {known}") from error
     found: ConnectionPool = pool
     return found
 

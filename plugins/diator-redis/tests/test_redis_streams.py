@@ -438,16 +438,19 @@ async def test_removing_a_subscription_leaves_no_key_of_it(
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "says"),
     [
-        "redis://localhost/0?leese=60",
-        "redis://localhost/0?lease=soon",
-        "redis://localhost/0?lease=-1",
-        "http://localhost",
+        ("redis://localhost/0?leese=60", "unknown setting 'leese'.*\n.*did you mean 'lease'"),
+        ("redis://localhost/0?color=red", "unknown setting 'color'.*\n.*abandoned_after, lease"),
+        ("redis://localhost/0?ssl_cert_reqs=none", "unknown setting 'ssl_cert_reqs'.*\n.*ssl_... need rediss://"),
+        ("redis://localhost/0?health_check_interval=x", "can't be used: Invalid value for 'health_check_interval'"),
+        ("redis://localhost/0?lease=soon", "lease='soon', which is not a number"),
+        ("redis://localhost/0?lease=-1", "lease=-1.0; expected a number of seconds greater than 0"),
+        ("http://localhost", "Redis URL must specify one of"),
     ],
 )
-def test_an_address_that_is_wrong_says_how_it_is_right(url: str) -> None:
-    with pytest.raises(ConfigurationError) as raised:
+def test_an_address_that_is_wrong_says_how_it_is_right(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as raised:
         RedisBroker.from_url(url)
     (problem,) = raised.value.problems
     assert problem.code in ("broker", "broker-url")
