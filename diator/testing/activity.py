@@ -153,6 +153,15 @@ class ActivityTracker(Hooks):
         entry = self._published.get(message_id)
         return None if entry is None else entry.message
 
+    def delivery_before(self, message_id: str) -> DeliveryKey | None:
+        """The delivery whose handler has published a message, directly or through commands that it has sent."""
+        entry = self._published.get(message_id)
+        while entry is not None:
+            if entry.kind == "handled" and entry.context is not None:
+                return _way(entry.context)
+            entry = entry.cause
+        return None
+
     def expects(self, way: DeliveryKey) -> bool:
         """Whether a message is on its way to a subscription."""
         return way in self._on_the_way

@@ -7,7 +7,7 @@ depends on the seed and this line alone, so that it is the same in every run, re
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from diator.brokers.envelope import OutgoingMessage
 from diator.errors import DiatorError
 from diator.messages import Message
 from diator.options import FLAG, Rule, is_number, require
+from diator.testing.activity import DeliveryKey
 from diator.testing.entries import short_repr
 
 logger = logging.getLogger("diator")
@@ -26,7 +27,10 @@ FaultKind = Literal["duplicate", "crash", "late", "outage"]
 
 _LATE = 0.5
 """The share of messages that come late where their order may change."""
-_LINE = re.compile(r"(duplicate|crash|late): \S+ #[1-9]\d* at \S+|outage: \S+ #[1-9]\d*")
+_MAX_SHOWN = 10
+"""Kinds of published messages that an error lists."""
+_NAME = r"\S+ #[1-9]\d*( from \S+ of \S+ #[1-9]\d*)*"
+_LINE = re.compile(rf"(duplicate|crash|late): {_NAME} at \S+|outage: {_NAME}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,8 @@ class Faults:
       next receive and settlement of each subscription, raise `~diator.BrokerUnavailableError` once.
 
     Each share is a number from 0 to 1. A message has the same fault at most once in each subscription. The same
-    ``seed`` injects the same faults: messages are counted by type, in the order of publishing.
+    ``seed`` injects the same faults: messages are counted by type, in the order of publishing, and those that a handler
+    of a brokered event publishes are counted for each message that it handles.
 
     ``plan`` lists the faults instead, as printed by a failed session; no others are injected.
 
@@ -57,7 +62,10 @@ class Faults:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        require("Faults", _RULES, {name: getattr(self, name) for name in _RULES})
+        given = {name: getattr(self, name) for name in _RULES}
+        if isinstance(self.plan, list | tuple):
+            given["plan"] = [line for line in self.plan if not _is_line(line)]
+        require("Faults", _RULES, given)
 
     def __repr__(self) -> str:
         if self.plan is not None:
@@ -74,13 +82,16 @@ def _is_share(value: Any) -> bool:
     return is_number(value) and bool(value <= 1)
 
 
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and _LINE.fullmatch(value) is not None
+
+
 def _is_plan(value: Any) -> bool:
     if value is None:
         return True
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False
-    lines = cast("Sequence[object]", value)
-    return all(isinstance(line, str) and _LINE.fullmatch(line) for line in lines)
+    return all(map(_is_line, cast("Sequence[object]", value)))
 
 
 _SHARE = Rule(_is_share, "a share of the messages, a number from 0 to 1")
@@ -93,7 +104,8 @@ _RULES = {
     "plan": Rule(
         _is_plan,
         "None, or a list of lines as a failed session prints them: 'duplicate: TYPE #NUMBER at SUBSCRIPTION', the same "
-        "with 'crash' or 'late', and 'outage: TYPE #NUMBER'",
+        "with 'crash' or 'late', and 'outage: TYPE #NUMBER'; a follow-up is 'TYPE #NUMBER from SUBSCRIPTION of TYPE "
+        "#NUMBER'",
     ),
 }
 
@@ -124,22 +136,29 @@ class Injection:
             "late": _LATE if faults.reorder else 0.0,
             "outage": faults.broker_outages,
         }
-        self._published: Counter[str] = Counter()
+        self._published: Counter[tuple[str, str]] = Counter()
+        """The messages of each type and origin."""
         self._names: dict[str, str] = {}
-        """By the id of a message, its type and number: ids are others in every run."""
+        """By the id of a message, its type, number and origin: ids are others in every run."""
         collected = collecting.get()
         self.is_reported = collected is None
         self._injected: dict[str, str] = {} if collected is None else collected
         """Those that have happened, each with how a plan shows it."""
         self._begun: set[str] = set()
 
-    def number(self, messages: Iterable[OutgoingMessage]) -> None:
-        """Count messages as they are published. One that is published again keeps its number."""
+    def number(self, messages: Iterable[OutgoingMessage], cause_of: Callable[[str], DeliveryKey | None]) -> None:
+        """Count messages as they are published. One that is published again keeps its number.
+
+        Follow-ups are counted for each delivery that causes them: handlers that run at the same time publish in any
+        order.
+        """
         for message in messages:
             if message.id not in self._names:
-                name = message.envelope.type
-                self._published[name] += 1
-                self._names[message.id] = f"{name} #{self._published[name]}"
+                cause = cause_of(message.id)
+                origin = "" if cause is None else f" from {cause[1]} of {self._names.get(cause[0], 'another process')}"
+                counted = (message.envelope.type, origin)
+                self._published[counted] += 1
+                self._names[message.id] = f"{counted[0]} #{self._published[counted]}{origin}"
 
     def fault(self, kind: FaultKind, message_id: str, subscription: str | None = None) -> Fault | None:
         """Give the fault of this kind that is to happen to a message, and has not happened yet."""
@@ -184,7 +203,9 @@ class Injection:
         """Raise `DiatorError` if something in the plan has not happened: the test would test less than it says."""
         missing = [line for line in self._planned or () if line not in self._injected]
         if missing:
-            published = ", ".join(f"{name} #1 to #{count}" for name, count in self._published.items()) or "nothing"
+            counts = [f"{name} #1 to #{count}{origin}" for (name, origin), count in self._published.items()]
+            published = ", ".join(counts[:_MAX_SHOWN]) or "nothing"
+            published += f", and {len(counts) - _MAX_SHOWN} more" if len(counts) > _MAX_SHOWN else ""
             raise DiatorError(
                 f"the plan of faults has some that did not happen: {'; '.join(missing)}. Published were {published}. "
                 f"Call `await session.settled()` before the session ends, or take them out of the plan"

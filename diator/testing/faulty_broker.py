@@ -85,13 +85,13 @@ class FaultyBroker:
     ) -> None:
         """Store messages, unless the broker is unavailable."""
         self._late.published(messages)
-        outages = (self._injection.fault("outage", message.id) for message in messages)
-        outage = next(filter(None, outages), None)
-        if outage is not None:
-            self._late.happened(outage)
+        outages = [fault for message in messages if (fault := self._injection.fault("outage", message.id)) is not None]
+        if outages:  # one for all of them: the wait for the end of another grows each time
+            for outage in outages:
+                self._late.happened(outage)
             for receiver in self._late.receivers:
-                receiver.take_away(outage)
-            raise NotPublishedError(messages) from away(outage.line)
+                receiver.take_away(outages[0])
+            raise NotPublishedError(messages) from away(outages[0].line)
         await self._inner.publish(messages, timeout=timeout, wait_for_room=wait_for_room)
 
     async def apply(self, subscriptions: Sequence[Subscription], topics: Sequence[Topic] = (), /) -> Sequence[str]:

@@ -41,7 +41,7 @@ class LateDeliveries:
 
     def published(self, messages: Sequence[OutgoingMessage]) -> None:
         """Number messages, and learn their keys: those that come after a late one wait at the broker."""
-        self._injection.number(messages)
+        self._injection.number(messages, self.activity.delivery_before)
         self._keys.update((message.id, message.key) for message in messages)
 
     def happened(self, fault: Fault) -> None:

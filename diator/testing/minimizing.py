@@ -105,10 +105,7 @@ class _Trials:
         """Take out faults, many at first, as long as the test still fails."""
         plan = tuple(found.injected)
         if not await self._fails(plan):
-            raise AssertionError(
-                f"{self._name} failed with {found.faults!r}, and passes with the same faults again: it depends on "
-                f"something else, such as time or data of an earlier run:\n{_shown(found.injected.values())}"
-            ) from found.error
+            raise AssertionError(self._not_repeatable(found)) from found.error
         size = len(plan)
         while size > 1:
             size = (size + 1) // 2
@@ -129,14 +126,22 @@ class _Trials:
     async def _fails(self, plan: Sequence[str]) -> bool:
         return (await self.run(Faults(plan=plan))).error is not None
 
+    def _not_repeatable(self, run: _Run) -> str:
+        return (
+            f"{self._name} failed with {run.faults!r}, and passes with the same faults again: it depends on something "
+            f"else, such as time or data of an earlier run:\n{_shown(run.injected.values())}"
+        )
+
     async def fail_with(self, plan: Sequence[str], found: _Run) -> None:
         """Run again with output, and raise `AssertionError`."""
         run = await self.run(Faults(plan=plan))
+        if run.error is None:
+            raise AssertionError(self._not_repeatable(found)) from found.error
         shown = [{**found.injected, **run.injected}[line] for line in plan]
         limit = "" if self._count <= self._limit else " (fewer may do, but that would take more runs)"
         of = f"{len(plan)} of the {len(found.injected)} faults that {found.faults!r} injected"
         text = f"{self._name} fails with {of}; found in {self._count} runs{limit}:"
-        raise AssertionError(f"{text}\n{_shown(shown)}") from run.error or found.error
+        raise AssertionError(f"{text}\n{_shown(shown)}") from run.error
 
 
 def _shown(lines: Iterable[str]) -> str:

@@ -234,9 +234,21 @@ async def test_a_broker_that_is_away_fails_the_command_after_it_was_handled() ->
     assert sorted(shop.mailed) == [1, 4]
 
 
+async def test_messages_that_are_published_together_have_one_outage() -> None:
+    """Those that the relay of a store publishes would otherwise wait longer and longer for the end of each."""
+    shop = Shop()
+    async with shop.app.testing(faults=Faults(plan=["outage: shop.paid #3", "outage: shop.paid #1"])) as session:
+        with pytest.raises(PublishError, match=r"the broker is unavailable: outage: shop\.paid #1"):
+            await session.send(Pay((1, 2, 3)))
+        await session.send(Pay((4,)))
+        await session.settled()
+    assert session.faults == ("outage: shop.paid #1", "outage: shop.paid #3")
+    assert shop.mailed == [4]
+
+
 async def test_follow_ups_outlast_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     shop = Shop()
-    plan = [f"outage: shop.booked #{number}" for number in (1, 2, 3)]
+    plan = [f"outage: shop.booked #1 from shop.book of shop.paid #{number}" for number in (1, 2, 3)]
     session = await shop.play(Faults(plan=plan), 1, 2, 3)
     assert sorted(shop.mailed) == [1, 2, 3]
     assert len(shop.booked) == 3
@@ -321,7 +333,7 @@ async def test_an_error_in_the_block_has_a_note_of_the_faults() -> None:
         "paste into the test:\n"
         "  Faults(plan=[\n"
         '      "duplicate: shop.paid #1 at shop.book",  # Paid(order=1, step=0)\n'
-        '      "duplicate: shop.booked #1 at shop.mail",  # Booked(order=1)\n'
+        '      "duplicate: shop.booked #1 from shop.book of shop.paid #1 at shop.mail",  # Booked(order=1)\n'
         "  ])"
     ]
 
@@ -354,6 +366,15 @@ async def test_a_plan_of_which_something_does_not_happen_fails() -> None:
         await Shop().play(Faults(plan=["late: shop.paid #1 at shop.book", "late: shop.paid #9 at shop.book"]), 1)
 
 
+async def test_a_plan_that_is_wrong_lists_some_of_what_was_published() -> None:
+    orders = (*range(20),)
+    kinds = (
+        r"Published were shop\.paid #1 to #20, (shop\.booked #1 to #1 from shop\.book of shop\.paid #\d+, ){9}and 11 m"
+    )
+    with pytest.raises(DiatorError, match=kinds):
+        await Shop(concurrency=1).play(Faults(plan=["late: shop.booked #1 at shop.mail"]), *orders)
+
+
 # Bad input
 
 
@@ -367,7 +388,11 @@ async def test_a_plan_of_which_something_does_not_happen_fails() -> None:
         ({"broker_outages": float("nan")}, "Faults got broker_outages=nan; expected a share"),
         ({"reorder": 1}, "Faults got reorder=1; expected True or False"),
         ({"plan": "late: shop.paid #1 at shop.book"}, "expected None, or a list of lines"),
-        ({"plan": ["late: shop.paid #1"]}, "expected None, or a list of lines as a failed session prints them"),
+        (
+            {"plan": ["late: shop.paid #1 at shop.book", "late: shop.paid #1"]},
+            "Faults got plan=['late: shop.paid #1']; expected None, or a list of lines as a failed session prints them",
+        ),
+        ({"plan": ["late: shop.booked #1 from shop.book at shop.mail"]}, "a follow-up is 'TYPE #NUMBER from SUBSCR"),
         ({"plan": ["outage: shop.paid #0"]}, "expected None, or a list of lines"),
     ],
 )

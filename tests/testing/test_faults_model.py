@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,13 +53,20 @@ drawn = st.builds(
 )
 
 
-async def play(program: Program, faults: Faults) -> tuple[tuple[str, ...], Runs]:
+async def pause(pauses: Random | None) -> None:
+    if pauses is not None:
+        await asyncio.sleep(pauses.random())
+
+
+async def play(program: Program, faults: Faults, pauses: Random | None = None) -> tuple[tuple[str, ...], Runs]:
+    """Play a program; with ``pauses``, handlers take as long as they say, as those that wait for a server."""
     app = Diator("model", broker="memory://", concurrency=program.concurrency)
     runs: Runs = {name: [] for name in ("track", "note", "look", "published")}
     failed, published = Counter[int](), runs["published"]
 
     @app.on_event(ordered=True)
     async def track(event: Moved, publish: Publish[Seen]) -> None:
+        await pause(pauses)
         for _ in range(event.step % (program.slow + 1)):
             await asyncio.sleep(0)
         if failed[event.step] < program.failing.get(event.step, 0):
@@ -69,6 +77,7 @@ async def play(program: Program, faults: Faults) -> tuple[tuple[str, ...], Runs]
 
     @app.on_event
     async def note(event: Moved) -> None:
+        await pause(pauses)
         runs["note"].append((event.thing, event.step))
 
     @app.on_event(ordered=True)
@@ -76,14 +85,14 @@ async def play(program: Program, faults: Faults) -> tuple[tuple[str, ...], Runs]
         runs["look"].append((event.thing, event.step))
 
     async with app.testing(faults=faults) as session:
-        for step, (thing, pause) in enumerate(program.events):
+        for step, (thing, turns) in enumerate(program.events):
             try:
                 await session.publish(Moved(thing, step))
             except PublishError:
                 pass  # in an outage
             else:
                 published.append((thing, step))
-            for _ in range(pause):
+            for _ in range(turns):
                 await asyncio.sleep(0)
         await session.settled()
     return session.faults, runs
@@ -97,6 +106,8 @@ def test_everything_is_handled_in_its_order_and_the_same_again(program: Program,
     lines = Counter(line.partition(":")[0] for line in injected)
     for handler in ("track", "note", "look"):
         assert set(runs[handler]) == set(published)
+        if faults.duplicates == 1.0:
+            assert min(Counter(runs[handler]).values(), default=2) >= 2
     assert len(runs["note"]) <= 3 * len(published)
     for handler in ("track", "look"):
         for thing in range(3):
@@ -109,3 +120,14 @@ def test_everything_is_handled_in_its_order_and_the_same_again(program: Program,
         assert sorted(faults_again) == sorted(injected)
         if not lines["outage"]:  # in which the app waits for random times
             assert (faults_again, runs_again) == (injected, runs)
+
+
+@settings(max_examples=25, deadline=None)
+@given(program=programs, faults=drawn, randoms=st.lists(st.randoms(use_true_random=False), min_size=2, max_size=2))
+def test_handlers_that_take_another_time_have_the_same_faults(
+    program: Program, faults: Faults, randoms: list[Random]
+) -> None:
+    (injected, runs), (again, runs_again) = (run(play(program, faults, pauses)) for pauses in randoms)
+    assert sorted(again) == sorted(injected)
+    for handler, seen in runs.items():
+        assert Counter(runs_again[handler]) == Counter(seen)

@@ -234,6 +234,14 @@ async def test_outages_delay_what_is_stored_and_fail_no_command(tmp_path: Path) 
     await orders_are_billed_once(shop, store="keep")(Faults(plan=plan))
 
 
+async def test_an_outage_for_each_event_of_a_unit_ends_soon(tmp_path: Path) -> None:
+    shop = await made(tmp_path)
+    async with shop.app.testing(store="keep", faults=Faults(broker_outages=1.0)) as session:
+        await session.publish(*map(Ordered, range(20)))
+        await session.settled()
+    assert len(shop.orders) == 20
+
+
 async def test_the_same_faults_are_injected_through_a_store(tmp_path: Path) -> None:
     async def play(shop: Shop) -> Session:
         async with shop.app.testing(store="keep", faults=Faults(seed=2, duplicates=0.5)) as session:
