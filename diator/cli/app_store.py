@@ -11,7 +11,7 @@ from diator.cli.app_broker import end_with_problems, exit_error
 from diator.cli.arguments import load_or_exit, plugin_text
 from diator.containers.port import Container
 from diator.delivery.messaging import UNNAMED
-from diator.errors import ConfigurationError, Problem, StoreError
+from diator.errors import ConfigurationError, Problem, StoreError, StoreUnavailableError
 from diator.stores.port import OperatesStore, Store
 
 T = TypeVar("T")
@@ -61,6 +61,8 @@ class AppStore:
             return asyncio.run(closed())
         except ConfigurationError as error:  # such as a library that connecting needs
             end_with_problems(error.problems)
+        except StoreUnavailableError as error:
+            exit_error(f"{plugin_text(error, self._name)}\n    -> start the database, or correct the app's store=...")
         except StoreError as error:
             exit_error(plugin_text(error, self._name))
         finally:

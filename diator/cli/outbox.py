@@ -71,7 +71,7 @@ def dead_letters(
 
     With --json, their bodies too. The exit code is 1 if an --id was not found.
     """
-    found = AppStore(target).operate(lambda store: _read(store, ids, None if ids else limit + 1))
+    found = AppStore(target).operate(lambda store: _read(store, ids, limit=len(set(ids)) if ids else limit + 1))
     if as_json:
         letters = [_letter_document(one) for one in found[:limit]]
         typer.echo(json.dumps({"app": target, "dead_letters": letters}, indent=2))
@@ -105,7 +105,7 @@ def _touch(verb: str, past: str, target: str, ids: Sequence[str] | None, *, ever
         exit_usage_error(f"select what to {verb}: --id ID (repeatable), or --all")
     ensure_can_ask(verb, yes=yes)
     store = AppStore(target)
-    found = store.operate(lambda operating: _read(operating, ids, None))
+    found = store.operate(lambda operating: _read(operating, ids, limit=len(set(ids)) if ids else None, bodies=False))
     if found and not yes:
         print_tables(_table(found), otherwise="")
         typer.confirm(f"{verb.capitalize()} {count(len(found), 'dead letter')} of the outbox?", abort=True)
@@ -115,16 +115,16 @@ def _touch(verb: str, past: str, target: str, ids: Sequence[str] | None, *, ever
     _report_missing(ids or [one.id for one in found], done)
 
 
-async def _read(store: OperatesStore, ids: Sequence[str] | None, limit: int | None) -> list[OutboxDeadLetter]:
-    """Read the dead letters with these ids, or all, up to a limit."""
-    found: list[OutboxDeadLetter] = []
+async def _read(
+    store: OperatesStore, ids: Sequence[str] | None, *, limit: int | None, bodies: bool = True
+) -> list[OutboxDeadLetter]:
+    """Read the dead letters with these ids, or all, up to a limit. Many bodies would need much memory."""
+    found: dict[str, OutboxDeadLetter] = {}  # the pages begin again if the last one of a page is replayed meanwhile
     after: str | None = None
-    while page := await store.dead_letters(after=after, limit=_PAGE):
-        found += [one for one in page if not ids or one.id in ids]
+    while (limit is None or len(found) < limit) and (page := await store.dead_letters(after=after, limit=_PAGE)):
+        found.update((one.id, one if bodies else one._replace(body=b"")) for one in page if not ids or one.id in ids)
         after = page[-1].id
-        if limit is not None and len(found) >= limit:
-            break
-    return found[:limit]
+    return list(found.values())[:limit]
 
 
 async def _apply(store: OperatesStore, verb: str, ids: Sequence[str]) -> Collection[str]:

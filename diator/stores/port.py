@@ -16,7 +16,8 @@ read until ``promote`` finds it due; it then takes its place behind the existing
 and returns all partitions that it holds, each with a token that grows whenever the partition changes its holder.
 ``read``, ``promote``, ``delete`` and ``reject`` only affect partitions whose token is still current, so a relay that
 was frozen cannot interfere with its successor. Relays of the lowest ``rank`` share the partitions; others hold the rest
-if those no longer run. The database's clock counts, not the relays'.
+if those no longer run. The database's clock counts, not the relays'. If it goes back, leases that end later than one
+that is acquired now are shortened to that: their holders may have been killed.
 
 *Wake-ups* (optional: `WakesRelays`) only save time. The relay also polls, and nothing depends on them.
 
@@ -265,7 +266,10 @@ class OperatesStore(Protocol):
         ...
 
     async def dead_letters(self, *, after: str | None = None, limit: int = 100) -> Sequence[OutboxDeadLetter]:
-        """Return the next page, oldest first; ``after`` is the id of the last one on the previous page."""
+        """Return the next page, oldest first; ``after`` is the id of the last one on the previous page.
+
+        Dead letters with the same id count as one.
+        """
         ...
 
     async def replay(self, ids: Collection[str], /) -> Collection[str]:

@@ -202,6 +202,37 @@ def test_a_command_that_changes_something_wants_to_know_what_and_asks(folder: Pa
 
 
 @pytest.mark.parametrize("command", ["status", "create", "dead-letters"])
+def test_a_database_that_is_away_is_an_error_that_says_what_to_do(tmp_path: Path, command: str) -> None:
+    write(tmp_path, APP.replace("Path(__file__).parent", "Path(__file__).parent / 'missing'"), "shop")
+    done = outbox(tmp_path, command)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: StoreUnavailableError: ")
+    assert done.stderr.endswith(
+        "unable to open database file\n    -> start the database, or correct the app's store=...\n"
+    )
+
+
+def test_dead_letters_are_listed_once_if_others_change_them_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page after one that is gone is the first."""
+    outbox(folder, "create")
+    ids = reject(folder, 5)
+    monkeypatch.setattr("diator.cli.outbox._PAGE", 2)
+    page = SQLiteStore.dead_letters
+
+    async def gone(store: SQLiteStore, *, after: str | None = None, limit: int = 100) -> Any:
+        found = await page(store, after=None if after == ids[1] else after, limit=limit)
+        ids[1] = ""
+        return found
+
+    monkeypatch.setattr(SQLiteStore, "dead_letters", gone)
+    first = ids[1]
+    letters = json.loads(outbox(folder, "dead-letters", "--json").stdout)["dead_letters"]
+    assert [one["message_id"] for one in letters] == [ids[0], first, *ids[2:]]
+
+
+@pytest.mark.parametrize("command", ["status", "create", "dead-letters"])
 def test_an_app_without_a_store_is_told_how_to_get_one(tmp_path: Path, command: str) -> None:
     write(tmp_path, 'app = Diator("shop", broker="memory://")', "shop")
     done = outbox(tmp_path, command)

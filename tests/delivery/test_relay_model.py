@@ -44,6 +44,8 @@ class World:
         self.fails: Callable[[OutgoingMessage], str | None] = lambda _: None
         """Says of a message whether it is unsent, or unknown with or without having been published."""
         self.numbers = iter(range(10**9))
+        self.clock_is_off = 0.0
+        """Seconds that the clock of the database is ahead of the time that passes."""
 
     def message(self, key: str | None) -> OutgoingMessage:
         found = f"{next(self.numbers)}"
@@ -88,7 +90,7 @@ class Process(SQLiteStore):
     """A process with a store and a relay. It crashes at its ``crash_at``-th step."""
 
     def __init__(self, world: World, crash_at: int | None = None) -> None:
-        super().__init__(world.path, partitions=3, clock=lambda: asyncio.get_running_loop().time())
+        super().__init__(world.path, partitions=3, clock=lambda: asyncio.get_running_loop().time() + world.clock_is_off)
         self.world = world
         self.steps, self.crash_at = 0, crash_at
         self.crashed = asyncio.Event()
@@ -279,6 +281,13 @@ class Passes(NamedTuple):
         await asyncio.sleep(self.seconds)
 
 
+class ClockIsSet(NamedTuple):
+    by: float
+
+    async def do(self, world: World, writer: Process, running: list[Running]) -> None:
+        world.clock_is_off += self.by
+
+
 class Ends(NamedTuple):
     which: int
 
@@ -299,6 +308,7 @@ steps = st.one_of(
     st.builds(BrokerFails, st.sampled_from([None, "unsent", "taken", "lost"]), keys),
     st.builds(Passes, st.sampled_from([0.0, 0.01, 0.5, 3.0, LEASE, 2 * LEASE])),
     st.builds(Ends, st.integers(0, 2)),
+    st.builds(ClockIsSet, st.sampled_from([-3600.0, -LEASE, 1.0, 3600.0])),
 )
 
 

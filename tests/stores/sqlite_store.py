@@ -220,6 +220,8 @@ class SQLiteStore:
             do = connection.execute
             do("DELETE FROM diator_relays WHERE until <= ?", (now,))
             do("INSERT OR REPLACE INTO diator_relays VALUES (?, ?, ?)", (relay, rank, now + seconds))
+            for table in ("diator_relays", "diator_partitions"):  # if the clock has gone back
+                do(f"UPDATE {table} SET until = min(until, ?)", (now + seconds,))
             ranks = [found for (found,) in do("SELECT rank FROM diator_relays")]
             sharing = ranks.count(rank) if rank == min(ranks) else 0
             share = -(-self.partitions // sharing) if sharing else 0

@@ -4,9 +4,9 @@ import logging
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Dialect, Engine, StaticPool, Table, inspect, select, text
+from sqlalchemy import Connection, Dialect, Engine, StaticPool, Table, func, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.type_api import TypeEngine
 
@@ -99,8 +99,10 @@ def default_schema(connection: Connection) -> str:
 
 
 def create_tables(connection: Connection, tables: StoreTables) -> Sequence[str]:
-    """Create the tables that are missing, and name them."""
-    missing = _missing(connection, tables)
+    """Create the tables that are missing, and name them. Raises `StoreError` if the others are of a later version."""
+    missing = missing_tables(connection, tables)
+    if tables.store not in missing:
+        ensure_known_version(connection, tables)
     for table in missing:
         table.create(connection)
     return [f"table {table.fullname}" for table in missing]
@@ -108,7 +110,7 @@ def create_tables(connection: Connection, tables: StoreTables) -> Sequence[str]:
 
 def check_tables(connection: Connection, tables: StoreTables) -> None:
     """Raise `StoreError` if a table or a column is missing, or has another type."""
-    missing = [table.fullname for table in _missing(connection, tables)]
+    missing = [table.fullname for table in missing_tables(connection, tables)]
     if missing:
         fix = "run `diator outbox create module:app`, or add them to Alembic's metadata with add_tables and migrate"
         raise StoreError(f"tables of the store are missing: {', '.join(missing)}; {fix}")
@@ -117,7 +119,8 @@ def check_tables(connection: Connection, tables: StoreTables) -> None:
         raise StoreError(f"tables of the store differ from what is expected: {'; '.join(wrong)}; migrate them")
 
 
-def _missing(connection: Connection, tables: StoreTables) -> Sequence[Table]:
+def missing_tables(connection: Connection, tables: StoreTables) -> Sequence[Table]:
+    """Return the tables that do not exist."""
     there = set(inspect(connection).get_table_names(schema=tables.store.schema))
     return [table for table in tables.all if table.name not in there]
 
@@ -139,26 +142,54 @@ def _fits(expected: TypeEngine[object], found: TypeEngine[object] | None) -> boo
         return False
 
 
-def claim(connection: Connection, tables: StoreTables, app: str, partitions: int) -> str:
-    """Make the tables those of an app, or check that they are; return the random id of the database."""
+class Identity(NamedTuple):
+    """Whose the tables are, and which: if all of this is the same, so are the tables."""
+
+    app: str
+    partitions: int
+    database_id: str
+
+
+def claim(connection: Connection, tables: StoreTables, app: str, partitions: int) -> Identity:
+    """Make the tables those of an app, or check that they are. Raises `StoreError`."""
     table = tables.store
     random_id = secrets.token_hex(16)
     insert_missing(connection, table, number=1, version=VERSION, app=app, partitions=partitions, database_id=random_id)
-    columns = (table.c.version, table.c.app, table.c.partitions, table.c.database_id)
-    version, owner, count, database_id = connection.execute(select(*columns)).one()
-    if version > VERSION:
+    ensure_known_version(connection, tables)
+    found = identity_of(connection, tables)
+    assert found is not None
+    if found.app != app:
+        text = f"{table.fullname} belongs to the app {found.app!r}, and this one is {app!r}"
+        raise StoreError(f'{text}; give this app tables of its own: SQLAlchemyStore(..., prefix="{app}_")')
+    if found.partitions != partitions:
+        text = f"{table.fullname} was created with partitions={found.partitions}, and the app says {partitions=}"
+        raise StoreError(f"{text}; set partitions={found.partitions}")
+    there = set(connection.scalars(select(tables.partitions.c.partition)))
+    for number in set(range(_partitions_in_use(connection, tables, partitions))) - there:
+        insert_missing(connection, tables.partitions, partition=number, token=0, expires=0)
+    return found
+
+
+def _partitions_in_use(connection: Connection, tables: StoreTables, partitions: int) -> int:
+    """Return the number of partitions, or an earlier one if there are rows of it, which relays read, too."""
+    last = (connection.scalar(select(func.max(table.c.partition))) for table in (tables.outbox, tables.delayed))
+    return max(partitions, *(0 if number is None else number + 1 for number in last))
+
+
+def identity_of(connection: Connection, tables: StoreTables) -> Identity | None:
+    """Return the identity of the tables; none if they are empty."""
+    columns = (tables.store.c.app, tables.store.c.partitions, tables.store.c.database_id)
+    row = connection.execute(select(*columns)).first()
+    return None if row is None else Identity._make(row)
+
+
+def ensure_known_version(connection: Connection, tables: StoreTables) -> None:
+    """Raise `StoreError` if the tables are of a later version."""
+    table = tables.store
+    version = connection.scalar(select(table.c.version))
+    if version is not None and version > VERSION:
         text = f"{table.fullname} is of version {version}, and this diator-sqlalchemy knows {VERSION}"
         raise StoreError(f"{text}; upgrade diator-sqlalchemy")
-    if owner != app:
-        text = f"{table.fullname} belongs to the app {owner!r}, and this one is {app!r}"
-        raise StoreError(f'{text}; give this app tables of its own: SQLAlchemyStore(..., prefix="{app}_")')
-    if count != partitions:
-        text = f"{table.fullname} was created with partitions={count}, and the app says partitions={partitions}"
-        raise StoreError(f"{text}; set partitions={count}, or empty the outbox and create the tables again")
-    there = set(connection.scalars(select(tables.partitions.c.partition)))
-    for number in set(range(partitions)) - there:
-        insert_missing(connection, tables.partitions, partition=number, token=0, expires=0)
-    return str(database_id)
 
 
 def check_sqlite(connection: Connection) -> None:

@@ -117,8 +117,12 @@ class Database:
 
 
 def _transact(connection: Connection, function: Callable[[Connection], T], single: bool) -> T:
-    if single and connection.dialect.name == "postgresql":  # where it saves two of three round trips
-        connection.execution_options(isolation_level="AUTOCOMMIT")
+    if connection.dialect.name == "postgresql":
+        # AUTOCOMMIT saves two of three round trips, but leaves the level to the database. And a connection that returns
+        # to the pool is reset to the level of the engine, at which relays would fail because of each other.
+        # While the first connection is opened, SQLAlchemy does not know the level of the database.
+        is_usual = getattr(connection.dialect, "default_isolation_level", None) == "READ COMMITTED"
+        connection.execution_options(isolation_level="AUTOCOMMIT" if single and is_usual else "READ COMMITTED")
     with connection.begin():
         if connection.dialect.name == "sqlite" and not single:
             begin(connection, "BEGIN IMMEDIATE")  # a transaction that has read can't wait for the writer's lock

@@ -45,8 +45,11 @@ def lease(connection: Connection, tables: StoreTables, relay: str, seconds: floa
     share = _share(_alive(connection, tables, relay, rank, now, expires), relay, rank, len(partitions))
     own = [partition for partition in partitions if partition.holder == relay]
     free = (one for one in partitions if one.holder is None or (one.expires < now and one.holder != relay))
+    # The clock has gone back: their holders may be alive, and have a whole lease to renew them.
+    ahead = [one for one in partitions if one.expires > expires and one.holder != relay]
     kept, given = own[:share], own[share:]
     taken = [partition for partition, _ in zip(free, range(share - len(kept)), strict=False)]
+    _update(connection, tables, ahead, expires=expires)
     _update(connection, tables, given, holder=None, expires=0)
     _update(connection, tables, kept, expires=expires)
     _update(connection, tables, taken, holder=relay, expires=expires, token=table.c.token + 1)
@@ -69,10 +72,10 @@ def _alive(
     if not connection.execute(noted).rowcount:
         insert_missing(connection, table, relay=relay, rank=rank, expires=expires)
     connection.execute(delete(table).where(table.c.expires < now))
-    rows: Sequence[tuple[str, int]] = [
-        (row[0], row[1]) for row in connection.execute(select(table.c.relay, table.c.rank))
-    ]
-    return dict(rows)
+    rows = connection.execute(select(table.c.relay, table.c.rank, table.c.expires)).all()
+    if any(row[2] > expires for row in rows):  # the clock has gone back
+        connection.execute(update(table).where(table.c.expires > expires).values(expires=expires))
+    return {row[0]: row[1] for row in rows}
 
 
 def _share(alive: Mapping[str, int], relay: str, rank: int, partitions: int) -> int:

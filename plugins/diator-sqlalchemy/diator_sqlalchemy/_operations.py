@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, select
+from sqlalchemy import Connection, Table, delete, exists, func, select
 
 from diator.stores import OutboxDeadLetter, PartitionStatus, StoreStatus
 from diator_sqlalchemy._statements import Clock, one_of
@@ -27,7 +27,7 @@ def status(connection: Connection, tables: StoreTables) -> StoreStatus:
         ],
         oldest=None if oldest is None else max(0.0, (now - oldest) / 1_000_000),
         delayed=_count(connection, tables.delayed),
-        dead_letters=_count(connection, tables.dead_letters),
+        dead_letters=connection.scalars(select(func.count(tables.dead_letters.c.id.distinct()))).one(),
         handled=_count(connection, tables.inbox),
     )
 
@@ -39,12 +39,17 @@ def _count(connection: Connection, table: Table) -> int:
 def dead_letters(
     connection: Connection, tables: StoreTables, after: str | None, limit: int
 ) -> Sequence[OutboxDeadLetter]:
-    """Return a page of dead letters, oldest first. One whose predecessor is gone is the first."""
+    """Return a page of dead letters, oldest first. One whose predecessor is gone is the first.
+
+    Several with the same id, such as a follow-up that was written by two runs, are one.
+    """
     table = tables.dead_letters
+    older = table.alias()
+    is_first = ~exists().where(older.c.id == table.c.id, older.c.position < table.c.position)
     names = ("id", "topic", "key", "body", "error", "dead_lettered_at")
-    page = select(*(table.c[name] for name in names)).order_by(table.c.position).limit(limit)
+    page = select(*(table.c[name] for name in names)).where(is_first).order_by(table.c.position).limit(limit)
     if after is not None:
-        before = select(func.max(table.c.position)).where(table.c.id == after).scalar_subquery()
+        before = select(func.min(table.c.position)).where(table.c.id == after).scalar_subquery()
         page = page.where(table.c.position > func.coalesce(before, 0))
     return [_dead_letter(row) for row in connection.execute(page)]
 

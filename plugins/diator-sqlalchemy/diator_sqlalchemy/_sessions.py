@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, column, table, update
+from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -38,6 +39,20 @@ def engine_of(session: AnySession) -> Engine | AsyncEngine:
     )
 
 
+_A_CHANGE = update(table("diator", column("number"))).values(number=0)
+"""Tells a session that has engines for reading and for writing which one the store needs."""
+
+
+def _connection_of(session: Session) -> Connection:
+    try:
+        return session.connection(bind_arguments={"clause": _A_CHANGE})
+    except UnboundExecutionError as error:
+        raise StoreError(
+            "the session has engines for single classes, and none for the store; name one: "
+            "AsyncSession(engine, binds=...)"
+        ) from error
+
+
 async def run(session: AnySession, function: Callable[[Connection], T], *, flush: bool = False) -> T:
     """Run a function on the connection of a session, in its transaction; ``flush`` writes its objects before."""
 
@@ -46,7 +61,7 @@ async def run(session: AnySession, function: Callable[[Connection], T], *, flush
             return function(one)
         if flush:
             one.flush()
-        return function(one.connection())
+        return function(_connection_of(one))
 
     if isinstance(session, (AsyncSession, AsyncConnection)):
         return await session.run_sync(on_connection)

@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from diator.brokers import OutgoingMessage, ValidationIssue
 from diator.containers import Container, key_of
-from diator.errors import DiatorError, StoreError
+from diator.errors import DiatorError, StoreError, StoreUnavailableError
 from diator.options import FLAG, TEXT, Rule, is_count, optional, require
 from diator.stores import OutboxDeadLetter, StoredMessage, StoreStatus
 from diator_sqlalchemy._checks import (
     AUTOCOMMIT,
     IN_MEMORY,
     USE_A_FILE,
+    Identity,
     can_lock_keys,
     check_sqlite,
     check_tables,
@@ -28,8 +29,11 @@ from diator_sqlalchemy._checks import (
     commits_each_statement,
     create_tables,
     default_schema,
+    ensure_known_version,
+    identity_of,
     is_autocommit,
     is_in_memory,
+    missing_tables,
 )
 from diator_sqlalchemy._database import Database, is_of_database, is_temporary, translated
 from diator_sqlalchemy._leases import lease, release
@@ -82,16 +86,19 @@ _RULES = {
 }
 
 
+_CHANGED = "the tables of the store were created again, or changed, while the app runs; they are checked again"
+
+
 class _Connected(NamedTuple):
     """What is known once the tables were checked."""
 
     outbox: Outbox
-    database_id: str
+    identity: Identity
 
     @property
     def channel(self) -> str:
         """The name under which PostgreSQL passes notifications on."""
-        return f"diator_{self.database_id}"
+        return f"diator_{self.identity.database_id}"
 
 
 class SQLAlchemyStore:
@@ -175,13 +182,20 @@ class SQLAlchemyStore:
         """Create missing tables."""
         self._app, self._container = app, container
         database = await self._find_database()
+        missing: int | None = None
+        while True:
+            try:
+                done = await database.run(lambda connection: create_tables(connection, self._tables(connection)))
+            except StoreError:  # perhaps because another process creates them, too
+                before, missing = missing, await database.run(self._count_missing)
+                if before is not None and missing >= before:
+                    raise
+            else:
+                await self._connect()
+                return done
 
-        def create(connection: Connection) -> Sequence[str]:
-            return create_tables(connection, self._tables(connection))
-
-        done = await database.run(create)
-        await self._connect()
-        return done
+    def _count_missing(self, connection: Connection) -> int:
+        return len(missing_tables(connection, self._tables(connection)))
 
     async def aclose(self) -> None:
         """Close the store's own connections."""
@@ -237,9 +251,9 @@ class SQLAlchemyStore:
             check_sqlite(connection)
         tables = self._tables(connection)
         check_tables(connection, tables)
-        database_id = claim(connection, tables, self._app, self._partitions)
+        identity = claim(connection, tables, self._app, self._partitions)
         key_lock = self._key_lock and can_lock_keys(connection)
-        return _Connected(Outbox(tables, self._partitions, key_lock=key_lock), database_id)
+        return _Connected(Outbox(tables, self._partitions, key_lock=key_lock), identity)
 
     def join(self, session: Any, /, *, own: bool) -> JoinedTransaction:
         """Join the transaction of a unit of work."""
@@ -247,14 +261,16 @@ class SQLAlchemyStore:
 
     def _outbox_on(self, connection: Connection) -> Outbox:
         """Return what writes through the connection of a unit. Raises `StoreError` if it leads elsewhere."""
-        assert self._connected is not None
+        connected = self._connected
+        if connected is None:
+            raise StoreUnavailableError(_CHANGED)
         if is_autocommit(connection.get_execution_options(), connection.dialect):
             raise StoreError(AUTOCOMMIT)
         pool = connection.engine.pool  # the engine may be one for this call, made by execution_options
         if pool not in self._verified:
-            self._verify(connection, self._connected)
+            self._verify(connection, connected)
             self._verified.add(pool)
-        return self._connected.outbox
+        return connected.outbox
 
     def _verify(self, connection: Connection, expected: _Connected) -> None:
         if commits_each_statement(connection.connection.driver_connection):
@@ -264,7 +280,7 @@ class SQLAlchemyStore:
             found = connection.scalar(select(table.c.database_id))
         except DatabaseError as error:
             raise StoreError(f"the session leads to another database than the store: it has no {table}") from error
-        if found != expected.database_id:
+        if found != expected.identity.database_id:
             raise StoreError(f"the session leads to another database than the store: its {table} is another one")
 
     def is_temporary(self, error: BaseException, /) -> bool:
@@ -286,8 +302,20 @@ class SQLAlchemyStore:
         return await self._run(lambda connection, outbox: outbox.cancel(connection, message_id), single=True)
 
     async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
-        """Acquire or renew a relay's share."""
-        return await self._run(lambda connection, outbox: lease(connection, outbox.tables, relay, seconds, rank))
+        """Acquire or renew a relay's share. Raises `StoreError` if the tables have changed since they were checked."""
+
+        def work(connection: Connection, outbox: Outbox) -> Mapping[int, int]:
+            self._check_again(connection, outbox.tables)
+            return lease(connection, outbox.tables, relay, seconds, rank)
+
+        return await self._run(work)
+
+    def _check_again(self, connection: Connection, tables: StoreTables) -> None:
+        ensure_known_version(connection, tables)
+        if self._connected is not None and identity_of(connection, tables) != self._connected.identity:
+            self._connected = None  # units of work must not write to partitions that are not there
+            self._verified.clear()
+            raise StoreUnavailableError(_CHANGED)
 
     async def release(self, relay: str, /) -> None:
         """Release all leases of a relay."""

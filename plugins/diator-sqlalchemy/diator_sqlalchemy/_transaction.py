@@ -31,6 +31,7 @@ _OR_A_SAVEPOINT = {"postgresql": ", or run what may fail in a savepoint: begin_n
 
 _ROLLBACK = re.compile(r"\s*(ROLLBACK|ABORT)\b(?!.*\bTO\b)", re.IGNORECASE)
 _COMMIT = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
+_CHANGE = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE)\b", re.IGNORECASE)
 _COMMIT_ON_MYSQL = re.compile(
     r"\s*(COMMIT|BEGIN|START|(ALTER|CREATE|DROP|RENAME|TRUNCATE|GRANT|REVOKE|LOCK)\b(?!\s+TEMPORARY))\b", re.IGNORECASE
 )
@@ -56,6 +57,11 @@ class JoinedTransaction:
         sync = session.sync_session if isinstance(session, AsyncSession) else session
         self.has_connection = own and not isinstance(getattr(sync, "bind", None), Connection)
         """Whether connections are the unit's own: a session may be given one whose commit is left to others."""
+        self._is_two_phase = getattr(sync, "twophase", False)
+        self._engine: Engine | None = None
+        """That of the store's rows, once there are some."""
+        self._changed: set[Engine] = set()
+        """Those through which the unit has changed something."""
         if own:  # another sender's session may have units of its own
             _observe(session, self)
 
@@ -87,6 +93,7 @@ class JoinedTransaction:
     def _on(self, connection: Connection) -> Outbox:
         if self.has_connection:  # for a session that had begun before
             _watch(connection, self)
+        self._engine = connection.engine
         return self._outbox(connection)
 
     def complete(self) -> None:
@@ -106,6 +113,17 @@ class JoinedTransaction:
                 "begin_nested() to roll back a part of the work"
             )
 
+    def on_change(self, engine: Engine) -> None:
+        """Raise if the unit has changed something through an engine that the store does not use: it has two commits."""
+        self._changed.add(engine)
+        if len(self._changed) > 1 and self._engine is not None and not self._is_two_phase:
+            others = ", ".join(sorted(repr(one) for one in self._changed if one is not self._engine))
+            raise StoreError(
+                f"the session changes data through {others} and writes to the store through {self._engine!r}, so they "
+                f"would not commit together; change one database in each unit of work, or use two-phase commits: "
+                f"Session(twophase=True)"
+            )
+
     def on_end(self, *, committed: bool) -> None:
         """Note how the root transaction has ended."""
         if committed:
@@ -113,6 +131,8 @@ class JoinedTransaction:
         else:
             self.rolled_back = True
             self._lost = self._lost or self._completed
+            self._engine = None
+            self._changed.clear()
 
 
 def _observe(session: AnySession, transaction: JoinedTransaction) -> None:
@@ -209,11 +229,16 @@ def _on_statement(connection: Connection, _cursor: object, statement: str, *_oth
         transaction.on_end(committed=True)
     elif _ROLLBACK.match(statement):
         transaction.on_end(committed=False)
+    elif _CHANGE.match(statement):
+        transaction.on_change(connection.engine)
 
 
 def _on_error(context: ExceptionContext) -> None:
     if context.connection is not None:
         known, error = vars(context.connection), context.original_exception
+        joined: JoinedTransaction | None = known.get(_JOINED)
+        if joined is not None and context.statement is None:  # the commit itself has failed
+            joined.committed = False
         if not known.get(_FAILED):
             known[_FAILED] = str(error) if loses_transaction(context.connection, error) else ""
 

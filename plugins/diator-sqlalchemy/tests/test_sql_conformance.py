@@ -30,13 +30,16 @@ class SQLSuite(StoreSuite):
     def make_store(self, space: str, wanted: StoreOptions) -> Store:
         if space not in self.places:
             place = self.places[space] = Place(self.where, Path(self.folder.name))
-            self.engines[space] = place.engine()
+            self.engines[space] = self.make_engine(place)
         return SQLAlchemyStore(
             self.places[space].session_type,
             engine=self.engines[space],
             partitions=wanted.partitions,
             keep_inbox=wanted.keep_inbox,
         )
+
+    def make_engine(self, place: Place) -> Any:
+        return place.engine()
 
     async def set_up(self, space: str) -> None:
         self.make_store(space, StoreOptions())
@@ -118,6 +121,25 @@ class TestAsyncpg(OnPostgreSQL):
 
 class TestPsycopg(OnPostgreSQL):
     where = "postgresql-psycopg-AsyncConnection"
+
+
+@pytest.mark.once
+class TestSerializable(OnPostgreSQL):
+    """A database whose transactions are serializable unless they say something else."""
+
+    where = "postgresql-asyncpg-AsyncSession"
+
+    def make_engine(self, place: Place) -> Any:
+        settings = {"search_path": place.name, "default_transaction_isolation": "serializable"}
+        return place.engine(connect_args={"server_settings": settings})
+
+    @pytest.mark.xfail(reason="a snapshot does not show what is recorded meanwhile, so the message waits instead")
+    def test_recording_waits_for_one_that_is_under_way(self) -> None:
+        super().test_recording_waits_for_one_that_is_under_way()
+
+    @pytest.mark.xfail(reason="of two sessions that change a row, one fails")
+    def test_a_session_that_does_not_block_leaves_the_event_loop_running(self) -> None:
+        super().test_a_session_that_does_not_block_leaves_the_event_loop_running()
 
 
 @pytest.mark.once

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -63,6 +63,31 @@ class Life(StoreSuiteBase):
         assert list(await other.create(self.app, self.container(other))) == []
         await other.aclose()
         assert await self.ids(store, await self.all_held(store)) == ["0"]
+
+    @case(needs=OperatesStore)
+    async def test_processes_create_the_tables_at_once(self) -> None:
+        """As those of a deployment do: none fails, and each table is created once."""
+        self.space += "y"
+        await self.set_up(self.space)
+        stores = [self.new_store() for _ in range(4)]
+
+        async def create(store: Store) -> Sequence[str]:
+            assert isinstance(store, OperatesStore)
+            return await store.create(self.app, self.container(store))
+
+        try:
+            made = await asyncio.gather(*map(create, stores))
+            names = [name for each in made for name in each]
+            assert names
+            assert len(set(names)) == len(names)
+            for store in stores:
+                await store.aclose()
+                await self.opened(store)
+        finally:
+            for store in stores:
+                await store.aclose()
+            await self.clean_up(self.space)
+            self.space = self.space.removesuffix("y")
 
     @case()
     async def test_tables_of_another_app_are_rejected(self) -> None:

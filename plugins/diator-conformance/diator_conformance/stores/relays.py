@@ -69,6 +69,17 @@ class Leases(StoreSuiteBase):
         await self.nothing_works(store, first)
 
     @case()
+    async def test_a_lease_that_ends_too_late_is_shortened(self) -> None:
+        """As if the clock of the database had gone back: the share of a killed relay must not wait for the old time."""
+        store = await self.opened()
+        await self.held(store, "killed", seconds=3600.0)
+        await self.held(store, "frozen", seconds=3600.0)
+        assert not await self.held(store, "other", seconds=self.short_lease), "a relay may be alive, and got no time"
+        await asyncio.sleep(1.2 * self.short_lease)
+        held = await self.held(store, "other", seconds=self.short_lease)
+        assert set(held) == set(range(4)), "a relay that was killed keeps its share"
+
+    @case()
     async def test_a_lease_that_is_renewed_lasts(self) -> None:
         """For its seconds, from the last renewal."""
         store = await self.opened()
@@ -385,6 +396,25 @@ class Rejecting(StoreSuiteBase):
         assert ids_of(rows) == ["3", "0"]
         await store.reject(held, rows[1], "again")  # it may come back
         assert [one.id for one in await store.dead_letters()] == ["2", "0"]
+
+    @case(needs=OperatesStore)
+    async def test_dead_letters_with_the_same_id_are_one(self) -> None:
+        """Two runs of a handler without an inbox write the same follow-up; no page omits another one because of it."""
+        store = await self.opened()
+        assert isinstance(store, OperatesStore)
+        held = await self.all_held(store)
+        written = self.messages(4, "a")
+        await store.write([*written, written[1]])
+        for row in await store.read(held, 10):
+            await store.reject(held, row, "no")
+        letters = [*await store.dead_letters(limit=2)]
+        while page := await store.dead_letters(after=letters[-1].id, limit=2):
+            letters += page
+            assert len(letters) <= 4, "a page begins again"
+        assert sorted(ids_of(letters)) == ids_of(written)
+        assert (await store.status()).dead_letters == 4
+        assert set(await store.replay([written[1].id])) == {written[1].id}
+        assert set(await store.purge([written[1].id])) == set()
 
 
 class Status(StoreSuiteBase):
