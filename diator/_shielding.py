@@ -2,9 +2,8 @@
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -62,7 +61,7 @@ class Shield:
             waits_for = next(steps, _ENDED)  # an ``except StopIteration`` would cost as much as all else here
             if waits_for is not _ENDED:
                 self.begin_to_wait()
-                yield from _driven(steps, waits_for, partial(_wait, shield=self))
+                yield from _driven(steps, waits_for, self)
         except BaseException as failure:
             if self.cancelled is None:
                 raise
@@ -96,22 +95,25 @@ class Shield:
 _current: ContextVar[Shield | None] = ContextVar("diator.shield", default=None)
 
 
-class _Wait(asyncio.Future[None]):
-    """The future that the task waits for instead of the coroutine's own: ``task.cancel()`` cancels this one."""
+class _Wait:
+    """What the task waits for instead of the coroutine's own future: ``task.cancel()`` cancels this one.
+
+    It has what a task calls of a future and no more: a real one would take two turns of the loop and much more time.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_inner", "_shield", "add_done_callback", "get_loop")
 
     def __init__(self, inner: "asyncio.Future[Any]", shield: Shield) -> None:
-        super().__init__(loop=inner.get_loop())
-        self._inner = inner
-        self._shield = shield
-        inner.add_done_callback(self._wake)
-
-    def _wake(self, _: "asyncio.Future[Any]") -> None:
-        if not self.done():
-            self.set_result(None)
+        self._asyncio_future_blocking = True  # as a task wants it of what is awaited, not just yielded
+        self._inner, self._shield = inner, shield
+        self.get_loop, self.add_done_callback = inner.get_loop, inner.add_done_callback
 
     def cancel(self, msg: Any = None) -> bool:
         """Called in the context of the caller of ``task.cancel()``; True means that there is nothing more to do."""
         return self._shield.keeps(msg) or self._inner.cancel(msg)
+
+    def __repr__(self) -> str:  # shown of a task that hangs
+        return repr(self._inner)
 
 
 _ENDED: Any = object()
@@ -122,27 +124,11 @@ async def _keeping(work: Awaitable[T], result: list[T]) -> None:
     result.append(await work)
 
 
-@types.coroutine
-def awaited(work: Awaitable[object], on_wait: Callable[[], None], /) -> Generator[Any, Any, None]:
-    """Await something, and call ``on_wait`` when it first has to wait: what seldom waits then costs nothing more."""
-    steps = work.__await__()
-    waits_for = next(steps, _ENDED)
-    if waits_for is not _ENDED:
-        on_wait()
-        yield from _driven(steps, waits_for, _plainly)
-
-
-def _plainly(waits_for: Any) -> Generator[Any, Any, None]:
-    yield waits_for
-
-
-def _driven(
-    steps: Generator[Any, Any, Any], waits_for: Any, wait: Callable[[Any], Generator[Any, Any, None]]
-) -> Generator[Any, Any, None]:
-    """Drive a coroutine that has begun to wait as a task does, but have the task wait in another way."""
+def _driven(steps: Generator[Any, Any, Any], waits_for: Any, shield: Shield) -> Generator[Any, Any, None]:
+    """Drive a coroutine that has begun to wait as a task does, but have the task wait for futures of ours."""
     while waits_for is not _ENDED:
         try:
-            yield from wait(waits_for)
+            yield from _wait(waits_for, shield)
         except GeneratorExit:
             steps.close()
             raise
@@ -160,11 +146,10 @@ def _wait(waits_for: Any, shield: Shield) -> Generator[Any, Any, None]:
         loop = asyncio.get_running_loop()
         inner: asyncio.Future[None] = loop.create_future()
         loop.call_soon(_finish, inner)
-        yield from _Wait(inner, shield)
-        inner.result()
+        yield _Wait(inner, shield)
     elif getattr(waits_for, "_asyncio_future_blocking", None):
         waits_for._asyncio_future_blocking = False  # as a task does: the future was awaited, not just yielded
-        yield from _Wait(waits_for, shield)
+        yield _Wait(waits_for, shield)
     else:
         yield waits_for  # the task says what is wrong with it
 

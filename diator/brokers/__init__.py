@@ -5,6 +5,7 @@ memory.
 """
 
 from diator._shielding import shielded
+from diator._timeouts import Timeouts
 from diator.brokers.envelope import Envelope, OutgoingMessage, parse_envelope
 from diator.brokers.letters import dead_letters_of
 from diator.brokers.memory import MemoryBroker
@@ -54,6 +55,7 @@ __all__ = [
     "Settlement",
     "Subscription",
     "SubscriptionStatus",
+    "Timeouts",
     "Topic",
     "Validates",
     "ValidationIssue",

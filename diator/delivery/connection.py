@@ -3,10 +3,11 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from diator._shielding import Shield, awaited
+from diator._shielding import Shield
+from diator._timeouts import Timeouts
 from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker
 from diator.delivery.error_texts import described
@@ -57,7 +58,7 @@ class Connection:
         if self._users:
             text = f"{type(self.broker).__name__} is open in another event loop; close it there first, that is, end the"
             raise BrokerError(f"{text} app that uses it, or give each app its own broker object")
-        self._loop, self._lock = loop, asyncio.Lock()
+        self._loop, self._lock, self._timeouts = loop, asyncio.Lock(), Timeouts(loop)
 
     async def _connect(self, timeout: float) -> None:
         try:
@@ -88,9 +89,9 @@ class Connection:
         if self.creations:
             timeout = await wait_until_created(self.creations, messages, timeout)
         self._ensure_sizes(messages)
-        limit = _TimeLimit(timeout + _MARGIN)
+        limit = _TimeLimit(self._timeouts, timeout + _MARGIN)
         try:
-            await awaited(self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room), limit.start)
+            await self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room)
         except NotPublishedError:
             raise
         except asyncio.CancelledError as error:
@@ -118,30 +119,23 @@ class Connection:
 
 
 class _TimeLimit:
-    """Cancels the task after this many seconds. Much cheaper than a task of its own for each publish."""
+    """Cancels the current task after this many seconds."""
 
-    __slots__ = ("_seconds", "_task", "_timer", "is_over")
+    __slots__ = ("_task", "_timeouts", "is_over")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, timeouts: Timeouts, seconds: float) -> None:
         self.is_over = False
-        self._seconds = seconds
-        self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Count from now. Called where publishing first waits: in memory it seldom does, and then costs no timer."""
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cancel)
+        self._timeouts, self._task = timeouts, asyncio.current_task()
+        timeouts.start(seconds, self._cancel)
 
     def _cancel(self) -> None:
-        assert self._task is not None, "the timer starts in a task"
+        assert self._task is not None, "what is awaited runs in a task"
         self.is_over = True
         self._task.cancel()
 
     def end(self) -> None:
         """Stop counting."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timeouts.stop(self._cancel)
         if self.is_over and self._task is not None and sys.version_info >= (3, 11):
             self._task.uncancel()  # it may be used further
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -176,6 +177,45 @@ async def test_a_publish_that_never_ends_is_cut_off_and_what_became_of_its_messa
             task = asyncio.current_task()
             assert task is not None
             assert task.cancelling() == 0
+
+
+@in_virtual_time
+async def test_each_of_many_is_cut_off_in_its_own_time_and_the_others_go_on() -> None:
+    bench = Bench(publish_timeout=2)
+    loop = asyncio.get_running_loop()
+    ended: dict[int, float] = {}
+
+    async def publish(number: int) -> None:
+        await asyncio.sleep(number / 10)
+        began = loop.time()
+        try:
+            await bench.app.publish(Sent("hangs" if number % 3 else "passes"))
+        except PublishError:
+            await asyncio.sleep(5)  # where a cancel that comes late would strike
+            ended[number] = round(loop.time() - began - 5, 2)
+
+    async def slow(messages: Sequence[OutgoingMessage]) -> None:
+        await asyncio.sleep(60 if b"hangs" in messages[0].structured else 1.5)
+
+    bench.broker.publishing = slow
+    async with bench.app:
+        await asyncio.gather(*map(publish, range(30)))
+    assert ended == {number: 2.2 for number in range(30) if number % 3}
+
+
+@pytest.mark.parametrize("seconds", [2.199, 2.2, 2.201])
+@in_virtual_time
+async def test_an_answer_at_the_very_moment_of_the_cut_leaves_the_task_usable(seconds: float) -> None:
+    bench = Bench(publish_timeout=2)
+
+    async def slow(_: Sequence[OutgoingMessage]) -> None:
+        await asyncio.sleep(seconds)
+
+    bench.broker.publishing = slow
+    async with bench.app:
+        with suppress(PublishError):
+            await bench.app.publish(Sent("a"))
+        await asyncio.sleep(1)
 
 
 @in_virtual_time

@@ -1,6 +1,7 @@
 """The broker. See `NatsBroker`."""
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from functools import partial
@@ -161,16 +162,15 @@ class NatsBroker:
         wait_for_room: bool = True,  # noqa: ARG002 - there is no room to wait for
     ) -> None:
         """Store messages. Raises `~diator.NotPublishedError`."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
         try:
-            access = self._opened()
-            connection = access.opened  # mostly; to wait with a time limit takes a task
-            if connection is None:
-                connection = await asyncio.wait_for(access.connection(), timeout)
+            connection = self._opened().opened
+            if connection is None:  # seldom: a wait with a limit takes a task
+                began = time.monotonic()
+                connection = await asyncio.wait_for(self._opened().connection(), timeout)
+                timeout -= time.monotonic() - began
         except (BrokerError, *FAILURES) as error:
             raise NotPublishedError(messages) from translate(error)
-        outcomes = await connection.put(map(self._record, messages), end - loop.time())
+        outcomes = await connection.put(map(self._record, messages), timeout)
         failed = [(one, why) for one, why in zip(messages, outcomes, strict=True) if not isinstance(why, int)]
         if failed:
             unknown = [one for one, why in failed if isinstance(why, InDoubtError)]

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from diator.brokers import Timeouts
 from diator.errors import BrokerError, BrokerUnavailableError
 from diator_nats._errors import EXISTS, FAILURES, InDoubtError, RejectedError, rejected, translate
 
@@ -46,6 +47,7 @@ class Connection:
         self.timeout = timeout
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
+        self._timeouts = Timeouts(self._loop)
         self._tokens = count()
         self._handlers: dict[str, Callable[[Msg | None], None]] = {}
         self._forbidden: BrokerError | None = None
@@ -73,6 +75,7 @@ class Connection:
         # Zero would stand for endless attempts. Each server is tried twice, and left out then.
         own: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.0}
         own |= {"error_cb": report, "closed_cb": self._end, "connect_timeout": self.timeout}
+        own["skip_subject_validation"] = True  # names are encoded
         try:
             await asyncio.wait_for(connect(**options, **own), self.timeout)
             self._was_open = True
@@ -141,7 +144,7 @@ class Connection:
                 call.end(at, failure)
                 call.failure = failure if isinstance(failure, BrokerUnavailableError) else None
         try:
-            await call.wait(timeout or self.timeout)
+            await call.wait(self._timeouts, self.timeout if timeout is None else timeout)
         finally:
             for token in tokens:
                 del self._handlers[token]
@@ -250,7 +253,7 @@ class Connection:
                     tokens[token] = consumer
                     self._handlers[token] = partial(call.confirmed, call.add())
                 await self.client.publish(reply, what, f"{self._inbox}.{token}" if token else "")
-            await call.wait(self.timeout)
+            await call.wait(self._timeouts, self.timeout)
         except FAILURES as error:
             raise translate(error) from error
         finally:
@@ -281,15 +284,15 @@ class _Call:
         self.outcomes.append(None)
         return len(self.outcomes) - 1
 
-    async def wait(self, timeout: float) -> None:
+    async def wait(self, timeouts: Timeouts, seconds: float) -> None:
         """Wait for the answers, of which some may have come while others were sent."""
         self.is_sent = True
         if self.left:
-            timer = self.done.get_loop().call_later(timeout, self._stop)  # much cheaper than `asyncio.wait`
+            timeouts.start(seconds, self._stop)
             try:
                 await self.done
             finally:
-                timer.cancel()
+                timeouts.stop(self._stop)
 
     def _stop(self) -> None:
         if not self.done.done():
