@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from diator import BrokerUnavailableError, NotPublishedError, StoreUnavailableError
@@ -313,6 +313,7 @@ steps = st.one_of(
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
+@example([Starts(7, 0.0, []), Passes(0.5), Writes(["a"], commits=True), Passes(0.5), ClockIsSet(-3600.0)])
 @given(st.lists(steps, min_size=3, max_size=25))
 def test_any_program_of_writers_relays_crashes_and_outages(program: list[Any]) -> None:
     async def scene(world: World) -> None:
