@@ -207,17 +207,18 @@ class ActivityTracker(Hooks):
         if details.message_id is None or details.lease_lost or not isinstance(details.outcome, Ack | MoveToDeadLetters):
             return
         way = (details.message_id, details.subscription)
-        why = self._dead_lettered.pop(way, None) or (_LOST if self._errors.get(way) is not None else None)
+        failure = self._dead_lettered.pop(way, None) or (_LOST if self._errors.get(way) is not None else None)
         self._errors.pop(way, None)
-        if why is not None:
-            self._dead_letter(way, why)
+        if failure is not None:
+            self._dead_letter(way, failure)
         self._arrived(way)
 
-    def _dead_letter(self, way: DeliveryKey, why: MoveToDeadLetters) -> None:
+    def _dead_letter(self, way: DeliveryKey, failure: MoveToDeadLetters) -> None:
         cause = self._runs.get(way) or self._published.get(way[0])
         if cause is None:
             return  # from another process, and unreadable
-        letter = Entry("dead-lettered", cause.message, self._configs[way[1]].registration, cause, done=True, why=why)
+        by = self._configs[way[1]].registration
+        letter = Entry("dead-lettered", cause.message, by, cause, done=True, failure=failure)
         letter.error = cause.error
         self._entries.append(letter)
         if is_own(letter):

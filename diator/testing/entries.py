@@ -52,7 +52,7 @@ class Entry(Generic[M_co]):
     """Of a brokered event, the ids and headers with which it was sent; of the run of its handler, the context of that
     delivery. None for messages that stay in the process or were not sent.
     """
-    why: "MoveToDeadLetters | None" = None
+    failure: "MoveToDeadLetters | None" = None
     """Of a dead letter, the reason and the number of attempts."""
     after: "float | timedelta | None" = None
     """Of a brokered event, its delay."""
@@ -78,8 +78,8 @@ class Entry(Generic[M_co]):
         return f"{self.kind} {whose}" if same else f"{self.kind} {short_repr(self.message)} {whose}"
 
     def _came_out(self) -> str:
-        if self.why is not None:
-            return f": {self.why.reason}"
+        if self.failure is not None:
+            return f": {self.failure.reason}"
         if self.error is not None:
             attempt = "" if self.context is None or self.kind != "handled" else f", attempt {self.attempt}"
             return f"{attempt}, raised {short_repr(self.error)}"

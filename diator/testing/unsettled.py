@@ -47,8 +47,8 @@ UnsettledError.__module__ = "diator.testing"  # reports begin with the whole nam
 
 def _failure(letter: Entry) -> str:
     assert letter.by is not None
-    assert letter.why is not None
-    return f"{letter.by.name} has failed permanently on {short_repr(letter.message)}: {letter.why.reason}"
+    assert letter.failure is not None
+    return f"{letter.by.name} has failed permanently on {short_repr(letter.message)}: {letter.failure.reason}"
 
 
 def _cut(lines: Sequence[str]) -> Iterator[str]:

@@ -369,8 +369,8 @@ what happened:
     assert isinstance(error, AssertionError)
     (letter,) = error.failed
     assert letter is session.dead_letters.entry(UserJoined, by=broken)
-    assert letter.why is not None
-    assert (letter.why.attempts, letter.why.error) == (2, "builtins.ConnectionError: no route")
+    assert letter.failure is not None
+    assert (letter.failure.attempts, letter.failure.error) == (2, "builtins.ConnectionError: no route")
     assert error.__cause__ is letter.error
     assert repr(letter.error) == "ConnectionError('no route')"
 
