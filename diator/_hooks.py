@@ -14,20 +14,7 @@ from diator.errors import ConfigurationError, Problem
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from diator._hook_details import (
-        Collected,
-        DeadLettered,
-        Handled,
-        Handling,
-        Published,
-        Publishing,
-        Received,
-        Relayed,
-        Retried,
-        Sending,
-        Settled,
-        Stored,
-    )
+    import diator._hook_details as hooks
 
 logger = logging.getLogger("diator")
 
@@ -48,50 +35,50 @@ class Hooks:
     With ``False``, Diator creates ids only if handlers or middlewares need them.
     """
 
-    def sending(self, details: "Sending", /) -> "AbstractContextManager[object] | None":
+    def sending(self, details: "hooks.Sending", /) -> "AbstractContextManager[object] | None":
         """Wrap one ``app.send``, ``app.stream`` or ``app.publish``, with its middlewares and its unit of work.
 
         For a stream it wraps the opening and the rows, but not the block that reads them.
         """
 
-    def handling(self, details: "Handling", /) -> "AbstractContextManager[object] | None":
+    def handling(self, details: "hooks.Handling", /) -> "AbstractContextManager[object] | None":
         """Wrap one run of a handler; for a brokered event, including its middlewares, unit of work and follow-ups."""
 
-    def publishing(self, details: "Publishing", /) -> "AbstractContextManager[object] | None":
+    def publishing(self, details: "hooks.Publishing", /) -> "AbstractContextManager[object] | None":
         """Wrap one attempt to send messages to the broker."""
 
-    def propagate(self, details: "Collected", /) -> "Mapping[str, str] | None":
+    def propagate(self, details: "hooks.Collected", /) -> "Mapping[str, str] | None":
         """Return headers to send with a brokered event, such as ``traceparent``.
 
         Called while the publishing handler runs, so its span is current. Headers that the handler itself sets take
         precedence.
         """
 
-    def collected(self, details: "Collected", /) -> None:
+    def collected(self, details: "hooks.Collected", /) -> None:
         """A handler published an event, or ``app.publish`` a brokered one. The unit of work may still fail."""
 
-    def stored(self, details: "Stored", /) -> None:
+    def stored(self, details: "hooks.Stored", /) -> None:
         """Events were written to the outbox, and committed with the changes of their unit of work."""
 
-    def relayed(self, details: "Relayed", /) -> None:
+    def relayed(self, details: "hooks.Relayed", /) -> None:
         """The relay of this process published events from the outbox; `published` reports them, too."""
 
-    def published(self, details: "Published", /) -> None:
+    def published(self, details: "hooks.Published", /) -> None:
         """The broker has stored events."""
 
-    def received(self, details: "Received", /) -> None:
+    def received(self, details: "hooks.Received", /) -> None:
         """Messages were received from the broker."""
 
-    def handled(self, details: "Handled", /) -> None:
+    def handled(self, details: "hooks.Handled", /) -> None:
         """A run of a handler has ended."""
 
-    def retried(self, details: "Retried", /) -> None:
+    def retried(self, details: "hooks.Retried", /) -> None:
         """A message will be redelivered after a failure."""
 
-    def dead_lettered(self, details: "DeadLettered", /) -> None:
+    def dead_lettered(self, details: "hooks.DeadLettered", /) -> None:
         """A message becomes a dead letter."""
 
-    def settled(self, details: "Settled", /) -> None:
+    def settled(self, details: "hooks.Settled", /) -> None:
         """The broker has recorded an outcome."""
 
 
