@@ -140,16 +140,15 @@ class _TimeLimit:
             self._task.uncancel()  # it may be used further
 
 
-async def translated(broker: Broker, call: str, answer: Awaitable[T]) -> T:
-    """Await a call of a broker. An error that is not of Diator is a fault of the plugin, and is permanent."""
+async def translated(plugin: object, call: str, answer: Awaitable[T], kind: type[DiatorError] = BrokerError) -> T:
+    """Await a call of a plugin. An error that is not of Diator is a fault of the plugin, and is permanent."""
     try:
         return await answer
     except DiatorError:
         raise
     except Exception as error:
-        raise BrokerError(
-            f"{type(broker).__name__}.{call} failed unexpectedly: {described(error)}; this is a bug in the plugin"
-        ) from error
+        text = f"{type(plugin).__name__}.{call} failed unexpectedly: {described(error)}; this is a bug in the plugin"
+        raise kind(text) from error
 
 
 _connections: "WeakValueDictionary[int, Connection]" = WeakValueDictionary()

@@ -11,6 +11,7 @@ from diator.brokers.envelope import OutgoingMessage
 from diator.containers.port import Container
 from diator.context import Context
 from diator.delivery.catalog import ConsumerConfig
+from diator.delivery.connection import translated
 from diator.delivery.error_texts import described
 from diator.delivery.follow_up import FollowUpSender
 from diator.delivery.publisher import Publisher
@@ -20,10 +21,10 @@ from diator.delivery.store_checks import find_store, store_problems
 from diator.delivery.store_sender import StoreSender
 from diator.engine.check import CheckResult
 from diator.engine.hints import key_of
-from diator.errors import DiatorError, Problem, StoreError, StoreUnavailableError
+from diator.errors import Problem, StoreError, StoreUnavailableError
 from diator.hooks import Stored
 from diator.options import ID, require
-from diator.stores.port import Store, WakesRelays, partition_of
+from diator.stores.port import WakesRelays, partition_of
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class Outbox:
 
     async def _open(self, app: str, container: Container, timeout: float) -> None:
         try:
-            await asyncio.wait_for(translated(self.store, "open", self.store.open(app, container)), timeout)
+            await asyncio.wait_for(self._answer("open", self.store.open(app, container)), timeout)
         except asyncio.TimeoutError as error:
             raise StoreUnavailableError(f"no answer within {timeout:g} s") from error
 
@@ -117,7 +118,7 @@ class Outbox:
         if context.causation_id is not None and not self._has_warned:
             self._has_warned = True
             logger.warning(_IN_A_HANDLER, messages[0].envelope.type)
-        await translated(self.store, "write", self.store.write(messages))
+        await self._answer("write", self.store.write(messages))
         self.written(messages, context)
 
     def written(self, messages: Sequence[OutgoingMessage], context: Context) -> None:
@@ -132,21 +133,13 @@ class Outbox:
     async def cancel(self, message_id: str) -> bool:
         """Cancel a delayed event in a transaction of its own; return whether it was in time. Raises `StoreError`."""
         require("app.cancel", {"message_id": ID}, {"message_id": message_id})
-        return await translated(self.store, "cancel", self.store.cancel(message_id))
+        return await self._answer("cancel", self.store.cancel(message_id))
+
+    def _answer(self, call: str, answer: Awaitable[T]) -> Awaitable[T]:
+        return translated(self.store, call, answer, StoreError)
 
 
 _IN_A_HANDLER = (
     "app.publish was called for %s inside a handler: it uses a second connection and a transaction of its own, so the "
     "event is published even if the handler fails; use a parameter Publish[...] instead (logged once)"
 )
-
-
-async def translated(store: Store, call: str, answer: Awaitable[T]) -> T:
-    """Await a call of a store. An error that is not of Diator is a fault of the plugin, and is permanent."""
-    try:
-        return await answer
-    except DiatorError:
-        raise
-    except Exception as error:
-        text = f"{type(store).__name__}.{call} failed unexpectedly: {described(error)}; this is a bug in the plugin"
-        raise StoreError(text) from error
