@@ -17,13 +17,13 @@ import sys
 import time
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from typing_extensions import TypeVar
 
 from diator._rows import WrappedRows
 from diator.messages import ECSTEvent, Message, NotificationEvent, Query, Request
-from diator.options import FLAG, POSITIVE, Rule, is_a, optional, require
+from diator.options import FLAG, POSITIVE, Rule, are_errors, is_a, is_whole, optional, require
 
 # Any: a middleware wraps messages of many types, whose results have nothing in common, unless it says otherwise.
 M_contra = TypeVar("M_contra", contravariant=True, default=Any)
@@ -109,17 +109,12 @@ class LoggingMiddleware:
 
 
 def _are_errors(value: object) -> bool:
-    classes = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
-    return all(isinstance(one, type) and issubclass(one, BaseException) for one in classes)
-
-
-def _is_level(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return are_errors(value) or are_errors((value,))
 
 
 _LOGGING = {
     "logger": optional(Rule(is_a(logging.Logger, logging.LoggerAdapter), "a logger")),
-    "level": Rule(_is_level, "a level such as logging.INFO"),
+    "level": Rule(is_whole, "a level such as logging.INFO"),
     "payload": FLAG,
     "expected": Rule(_are_errors, "a class of errors, or a tuple of them"),
 }

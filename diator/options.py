@@ -32,14 +32,24 @@ class Rule(NamedTuple):
 
 
 # Any: callers may be unchecked.
+def is_whole(value: Any) -> bool:
+    """Return whether something is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_count(value: Any) -> bool:
     """Return whether something is a whole number from 1 up."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return is_whole(value) and bool(value >= 1)
 
 
 def is_number(value: Any) -> bool:
     """Return whether something is a finite number from 0 up."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+def is_share(value: Any) -> bool:
+    """Return whether something is a number from 0 to 1."""
+    return is_number(value) and bool(value <= 1)
 
 
 def is_readable(value: Any) -> bool:
@@ -145,6 +155,14 @@ def are_names(value: Any) -> bool:
         return False
     names = cast("Collection[object]", value)
     return all(isinstance(name, str) for name in names)
+
+
+def are_errors(value: Any) -> bool:
+    """Return whether something is a tuple of classes of errors. ``Any``: callers may be unchecked."""
+    if not isinstance(value, tuple):
+        return False
+    classes = cast("tuple[object, ...]", value)
+    return all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes)
 
 
 def is_iterable(value: Any) -> bool:

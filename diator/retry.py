@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from diator.options import SECONDS, Rule, is_count, is_iterable, is_number, require
+from diator.options import SECONDS, Rule, are_errors, is_count, is_iterable, is_number, is_share, require
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -85,19 +85,8 @@ class Retry:
             return float(self.max_delay)
 
 
-def _are_errors(never: Any) -> bool:
-    if not isinstance(never, tuple):
-        return False
-    classes = cast("tuple[object, ...]", never)
-    return all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes)
-
-
 def _is_factor(value: Any) -> bool:
     return is_number(value) and bool(value >= 1)
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value) and bool(value <= 1)
 
 
 _RULES = {
@@ -105,6 +94,6 @@ _RULES = {
     "delay": SECONDS,
     "factor": Rule(_is_factor, "a number from 1 up"),
     "max_delay": SECONDS,
-    "jitter": Rule(_is_share, "a share of the delay, from 0 to 1"),
-    "never": Rule(_are_errors, "classes of exceptions, such as (ValueError,)"),
+    "jitter": Rule(is_share, "a share of the delay, from 0 to 1"),
+    "never": Rule(are_errors, "classes of exceptions, such as (ValueError,)"),
 }

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, cast
 from diator.brokers.envelope import OutgoingMessage
 from diator.errors import DiatorError
 from diator.messages import Message
-from diator.options import FLAG, Rule, is_number, require
+from diator.options import FLAG, Rule, is_share, is_whole, require
 from diator.testing.activity import DeliveryKey
 from diator.testing.entries import short_repr
 
@@ -74,14 +74,6 @@ class Faults:
         return f"Faults({', '.join(f'{name}={getattr(self, name)!r}' for name in drawn)})"
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value) and bool(value <= 1)
-
-
 def _is_line(value: object) -> bool:
     return isinstance(value, str) and _LINE.fullmatch(value) is not None
 
@@ -94,9 +86,9 @@ def _is_plan(value: Any) -> bool:
     return all(map(_is_line, cast("Sequence[object]", value)))
 
 
-_SHARE = Rule(_is_share, "a share of the messages, a number from 0 to 1")
+_SHARE = Rule(is_share, "a share of the messages, a number from 0 to 1")
 _RULES = {
-    "seed": Rule(_is_whole, "a whole number"),
+    "seed": Rule(is_whole, "a whole number"),
     "duplicates": _SHARE,
     "crashes": _SHARE,
     "reorder": FLAG,
