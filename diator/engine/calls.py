@@ -99,7 +99,7 @@ def with_keywords(function: Function, arguments: Iterable[Argument]) -> Function
 def compile_outer(wired: WiredCallable, app: object, singleton: Resolve) -> Wrapper:
     """Compile a middleware outside the unit of work, which may have singletons and the values of the sender."""
     function = with_keywords(wired.target, wired.arguments)
-    supplies = _supplies(wired.arguments, app, _awaiting)
+    supplies = _supplies(wired.arguments, app, lambda _: None)  # there is no scope: it awaits its singletons
 
     def wrap(call_next: Call, provided: Mapping[Key, object]) -> Call:
         source = UnitOfWork().begin(singleton, provided)
@@ -205,10 +205,6 @@ def _sync(function: Function) -> Function:
 
 def _supplies(arguments: Iterable[Argument], app: object, immediate: Immediates) -> tuple[ArgumentSource, ...]:
     return tuple(_supply(argument, app, immediate) for argument in arguments)
-
-
-def _awaiting(_key: Key) -> None:
-    """Stand for `Immediates` where there is no scope: outer middlewares await their singletons."""
 
 
 def _supply(argument: Argument, app: object, immediate: Immediates) -> ArgumentSource:

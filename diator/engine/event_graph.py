@@ -1,7 +1,6 @@
 """What a message can cause: the domain events that may follow, the handlers that may run, and what those need."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from diator._keys import Key
@@ -9,9 +8,6 @@ from diator.engine.arguments import fits
 from diator.engine.subclasses import with_subclasses
 from diator.engine.wiring import WiredCallable
 from diator.messages import BROKERED_KINDS, DomainEvent, Event, Message
-
-# Any: `Paid[Money]` is not a class.
-NOT_SPELLED: Mapping[type, Any] = MappingProxyType({})
 
 
 class Requirements:
@@ -41,7 +37,7 @@ class EventGraph:
         self,
         handlers: Iterable[tuple[WiredCallable, tuple[type[Message], ...]]],
         middlewares: Iterable[WiredCallable],
-        spelled: Mapping[type, Any] = NOT_SPELLED,
+        spelled: Mapping[type, Any],  # Any: `Paid[Money]` is not a class
     ) -> None:
         self._spelled = spelled
         """Generic classes as their handlers write them, with type arguments."""

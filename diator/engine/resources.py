@@ -36,7 +36,7 @@ class ContainerScopes:
     def __init__(self, container: Container | None) -> None:
         self.container = container
         self.capabilities = ContainerCapability(0) if container is None else container.capabilities
-        self.immediate: Callable[[Key], Immediate | None] = _never
+        self.immediate: Callable[[Key], Immediate | None] = lambda _: None
         """Returns the function that resolves a key from an open scope without awaiting, if there is one."""
         if isinstance(container, ImmediateContainer) and ContainerCapability.PROVIDED_VALUES in self.capabilities:
             self.immediate = container.immediate
@@ -232,10 +232,6 @@ async def _told(scope: Scope, error: BaseException) -> None:
 async def _without_a_scope(key: Key) -> Any:
     text = f"{key} is needed in a unit of work without a scope, because its event was defined after the app started"
     raise DiatorError(f"{text}; import the module of every event before the app starts")
-
-
-def _never(_key: Key) -> None:
-    """Stand for a container that can't resolve without awaiting."""
 
 
 _TOO_LATE = "{what} after the app had ended; await each call inside `async with app`"
