@@ -21,17 +21,9 @@ from diator.errors import ConfigurationError, Problem
 from diator.messages import BROKERED_KINDS, Event, contract_of
 
 
-def build_catalog(
-    checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults, session: Key | None = None
-) -> Catalog:
-    """Draw up the catalog of an app, with everything that its broker can't do.
+class CatalogBuilder:
+    """Draws up the catalog of an app; ``session`` is what the app's store writes through, if it has one."""
 
-    ``session`` is what the app's store writes through, if it has one.
-    """
-    return _CatalogBuilder(checked, name, broker, defaults, session).catalog()
-
-
-class _CatalogBuilder:
     def __init__(
         self, checked: CheckResult, name: str | None, broker: Broker, defaults: Defaults, session: Key | None
     ) -> None:
@@ -47,6 +39,7 @@ class _CatalogBuilder:
         """Generic classes with their type arguments in this app, and where. ``Any``: `Paid[Money]` is not a class."""
 
     def catalog(self) -> Catalog:
+        """Draw it up, with everything that the broker can't do."""
         handlers = [
             (registration, wired)
             for registration, wired in self.checked.handlers.items()

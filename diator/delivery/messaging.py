@@ -11,7 +11,7 @@ from diator.brokers.find import find_broker
 from diator.brokers.port import Broker
 from diator.containers.port import Container
 from diator.delivery.catalog import Catalog, Defaults
-from diator.delivery.catalog_builder import build_catalog
+from diator.delivery.catalog_builder import CatalogBuilder
 from diator.delivery.connection import connection_of
 from diator.delivery.error_texts import described
 from diator.delivery.operations import Operations
@@ -70,7 +70,8 @@ class Messaging:
 
     def add_broker_problems(self, checked: CheckResult, name: str | None) -> CheckResult:
         """Add what is wrong with brokered events."""
-        self._catalog = build_catalog(checked, name, self.broker, self.defaults, self.session_in(checked.container))
+        session = self.session_in(checked.container)
+        self._catalog = CatalogBuilder(checked, name, self.broker, self.defaults, session).catalog()
         problems = [*checked.problems, *self._catalog.problems]
         if self.outbox is not None:
             problems += self.outbox.problems(checked, name)

@@ -14,7 +14,7 @@ from diator._locations import written
 
 logger = logging.getLogger("diator")
 
-PATIENCE = 1.0
+_PATIENCE = 1.0
 """Seconds that the event loop may stand still before a warning."""
 _BEAT = 0.25
 
@@ -22,9 +22,8 @@ _BEAT = 0.25
 class Watchdog:
     """A thread that watches the event loop in which it is started."""
 
-    def __init__(self, handlers: Iterable[tuple[str, Any]], patience: float = PATIENCE) -> None:
+    def __init__(self, handlers: Iterable[tuple[str, Any]]) -> None:
         self._names = {code: name for name, target in handlers for code in _codes(target)}
-        self._patience = patience
         self._beat = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._ended = threading.Event()
@@ -52,7 +51,7 @@ class Watchdog:
         told: tuple[float, str | None] = (0.0, None)
         while not self._ended.wait(_BEAT):
             beat = self._beat
-            if time.monotonic() - beat > self._patience + _BEAT:
+            if time.monotonic() - beat > _PATIENCE + _BEAT:
                 frame = sys._current_frames().get(self._watched)  # pyright: ignore[reportPrivateUsage]  # its only name
                 name = self._name(frame)
                 if told != (beat, name):
@@ -66,7 +65,7 @@ class Watchdog:
             "%s blocks the event loop for over %.1f s: until it ends, no other message is handled and no lease is "
             "renewed; await the slow call, or register the handler with thread=True; it blocks here:\n%s",
             name or "something",
-            self._patience,
+            _PATIENCE,
             where,
         )
 

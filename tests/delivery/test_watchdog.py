@@ -22,7 +22,7 @@ class Joined(NotificationEvent):
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(watchdog, "_BEAT", 0.02)
-    monkeypatch.setattr(watchdog.Watchdog.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr(watchdog, "_PATIENCE", 0.05)
     yield
     assert not [thread for thread in threading.enumerate() if thread.name == "diator watchdog"]
 
