@@ -88,12 +88,12 @@ class OutgoingMessage:
         self._stored = False
 
     @classmethod
-    def from_bytes(cls, topic: str, structured: bytes, *, due: datetime | None = None) -> "OutgoingMessage":
+    def from_bytes(cls, topic: str, structured: bytes) -> "OutgoingMessage":
         """Return the message of these `structured` bytes; it is published with the same bytes.
 
         It keeps attributes that this version does not know, in binary mode too. Raises `UnreadableMessageError`.
         """
-        message = cls(topic, parse_envelope({}, structured), due=due)
+        message = cls(topic, parse_envelope({}, structured))
         message._structured, message._stored = structured, True
         return message
 
