@@ -7,7 +7,6 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from diator._inspection import inspect_app
-from diator.app import Diator
 from diator.cli.arguments import codes_text, count, load_or_exit, plugin_text, problem_text
 from diator.delivery.catalog import ConsumerConfig
 from diator.delivery.operations import Operations, select
@@ -27,7 +26,7 @@ class AppBroker:
         try:
             app = load_or_exit(name)
             self.app_name = app.name
-            problems = errors_of(app)
+            problems = inspect_app(app).errors
             if problems and changing:
                 raise ConfigurationError(problems)  # noqa: TRY301 - told in one place
             self._operations = app.operations()
@@ -63,11 +62,6 @@ class AppBroker:
             exit_error(f"{plugin_text(error, self._name)}\n    -> start the broker, or correct the app's broker=...")
         except BrokerError as error:
             exit_error(plugin_text(error, self._name))
-
-
-def errors_of(app: Diator) -> Sequence[Problem]:
-    """What an app can't start with."""
-    return [problem for problem in inspect_app(app).problems if problem.severity == "error"]
 
 
 def end_with_problems(problems: Iterable[Problem]) -> NoReturn:

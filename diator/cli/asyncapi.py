@@ -7,8 +7,8 @@ from typing import Annotated, cast
 import typer
 import yaml
 
-from diator._inspection import messaging_of
-from diator.cli.app_broker import end_with_problems, errors_of, exit_error
+from diator._inspection import inspect_app, messaging_of
+from diator.cli.app_broker import end_with_problems, exit_error
 from diator.cli.arguments import AppArgument, exit_usage_error, open_app
 from diator.cli.asyncapi_changes import incompatible_changes
 from diator.cli.asyncapi_document import Document, document
@@ -34,7 +34,7 @@ def asyncapi(
     handlers and from app.publishes, what it receives from its subscriptions. No handler runs.
     """
     app = open_app(target)
-    if problems := errors_of(app):
+    if problems := inspect_app(app).errors:
         end_with_problems(problems)
     messaging = messaging_of(app)
     if messaging is None:

@@ -35,8 +35,7 @@ def describe(app: Diator) -> Description:
     """Describe an app, or end with exit code 2 where it is not clear which messages a handler takes."""
     checked = inspect_app(app)
     if checked.registry.unclear:
-        errors = [problem for problem in checked.problems if problem.severity == "error"]
-        exit_usage_error(f"some handlers do not say which messages they handle: {ConfigurationError(errors)}")
+        exit_usage_error(f"some handlers do not say which messages they handle: {ConfigurationError(checked.errors)}")
     return _Describer(checked, messaging_of(app)).description()
 
 

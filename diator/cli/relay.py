@@ -5,9 +5,8 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 
-from diator._inspection import messaging_of
+from diator._inspection import inspect_app, messaging_of
 from diator.app import Diator
-from diator.cli.app_broker import errors_of
 from diator.cli.app_store import store_of
 from diator.cli.arguments import AppArgument
 from diator.cli.health import Address, Answer
@@ -40,8 +39,7 @@ def relay(
 
     def serve() -> None:
         app = load(target)
-        problems = errors_of(app)
-        if problems:
+        if problems := inspect_app(app).errors:
             raise ConfigurationError(problems)
         asyncio.run(RelayService(app, where).run())
 

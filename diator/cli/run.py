@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
+from diator._inspection import inspect_app
 from diator.app import Diator
-from diator.cli.app_broker import errors_of
 from diator.cli.arguments import AppArgument, codes_text, exit_usage_error, plugin_text, problem_text, retry_text
 from diator.cli.health import Address, address
 from diator.cli.load import LoadError, load
@@ -144,8 +144,7 @@ def read_address(text: str | None) -> Address | None:
 
 def _require_work(app: Diator, only: Sequence[str]) -> None:
     """Raise `ConfigurationError` for an app that can't start or has nothing to consume, and for unknown names."""
-    problems = errors_of(app)
-    if problems:
+    if problems := inspect_app(app).errors:
         raise ConfigurationError(problems)
     operations = app.operations()
     if not operations.configs:

@@ -48,11 +48,15 @@ class CheckResult(NamedTuple):
     registry: Registry
     container: Container | None
 
+    @property
+    def errors(self) -> list[Problem]:
+        """What the app can't start with."""
+        return [problem for problem in self.problems if problem.severity == "error"]
+
     def raise_errors(self) -> None:
         """Raise `ConfigurationError` with all errors; without one, log the warnings."""
-        errors = [problem for problem in self.problems if problem.severity == "error"]
-        if errors:
-            raise ConfigurationError(errors)
+        if self.errors:
+            raise ConfigurationError(self.errors)
         for problem in self.problems:
             logger.warning("%s", problem)
 

@@ -163,7 +163,7 @@ def _ensure_store(app: Diator, own: Messaging | None) -> None:
 
 def _checked(app: Diator, own: Parts, parts: Parts, replaced: Mapping[Key, object]) -> CheckResult:
     checked = inspect_app(app, parts)
-    problems = [_with_advice(problem) for problem in checked.problems if problem.severity == "error"]
+    problems = [_with_advice(problem) for problem in checked.errors]
     problems.extend(_refused(app, own.container, checked, replaced))
     if problems:
         raise ConfigurationError(problems)
