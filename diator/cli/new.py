@@ -3,7 +3,6 @@
 import keyword
 import re
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -13,6 +12,8 @@ from diator.cli.arguments import exit_usage_error
 from diator.cli.project import BROKERS, CONTAINERS, BrokerName, ContainerName, render
 
 T = TypeVar("T", bound=str)
+
+_USED = {"mypy", "pyright", "pytest", "pytest_asyncio", "tests", *CONTAINERS, *BROKERS}
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="The name of the project, such as meeting-room.", show_default=False)
@@ -86,13 +87,9 @@ def _taken(package: str) -> str | None:
         return "a keyword of Python"
     if package in sys.stdlib_module_names:
         return "a module of Python's standard library"
-    if package in _used_by_projects() or package.startswith("diator"):
+    if package in _USED or package.startswith("diator"):
         return "the name of a package that projects use"
     return None
-
-
-def _used_by_projects() -> Collection[str]:
-    return {"mypy", "pyright", "pytest", "pytest_asyncio", "tests", *CONTAINERS, *BROKERS}
 
 
 def _ensure_empty(folder: Path) -> None:

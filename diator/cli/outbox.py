@@ -57,8 +57,8 @@ def status(target: AppArgument, as_json: JsonOption = False) -> None:
         table.add_row(str(one.partition), printable(one.holder or "(none)"), f"{one.waiting:,}")
     print_tables(table, otherwise="")
     oldest = "" if found.oldest is None else f", the oldest for {found.oldest:.1f} s"
-    typer.echo(f"{_events(sum(one.waiting for one in found.partitions))} waiting{oldest}")
-    typer.echo(f"{_events(found.delayed)} delayed")
+    typer.echo(f"{count(sum(one.waiting for one in found.partitions), 'event')} waiting{oldest}")
+    typer.echo(f"{count(found.delayed, 'event')} delayed")
     typer.echo(f"{count(found.dead_letters, 'dead letter')} of the outbox")
     typer.echo(f"{count(found.handled, 'message')} in the inbox")
 
@@ -172,7 +172,3 @@ def _document(found: StoreStatus) -> dict[str, object]:
         "dead_letters": found.dead_letters,
         "handled": found.handled,
     }
-
-
-def _events(number: int) -> str:
-    return count(number, "event")
