@@ -59,7 +59,10 @@ def attached(
     checked = _checked(app, own, parts, replaced)
     registry, closed = registry_of(app), registry_of(app).closed
     former = _exchanged(app, watcher, parts, checked)
-    undo = _no_change if stage.container is None else exchange_scopes(app, own.scopes)
+    # No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
+    stack = ExitStack()
+    if stage.container is not None:
+        stack.callback(exchange_scopes(app, own.scopes))
     registry.freeze(f"{app!r} is being recorded")
     _watched.add(app)
 
@@ -69,16 +72,9 @@ def attached(
             registry.closed = closed
         _unhook(app, watcher)
         exchange(app, *former)
-        undo()
 
-    # No generator: `contextlib` sets the traceback of what passes through one, which not every error allows.
-    stack = ExitStack()
     stack.callback(detach)
     return stack
-
-
-def _no_change() -> None:
-    """The app has kept its own container."""
 
 
 def _own_parts(app: Diator, container: object | None) -> Parts:
