@@ -43,12 +43,10 @@ async def failures(checks: "list[ReadinessCheck]") -> list[str]:
     return [text for text in found if text is not None]
 
 
-def ensure_options(name: object, pauses: object) -> None:
-    """Raise `ConfigurationError` for wrong options of a check."""
-    require("app.readiness", {"name": optional(NAME), "pauses": FLAG}, {"name": name, "pauses": pauses}, "readiness")
+_OPTIONS = {"name": optional(NAME), "pauses": FLAG}
 
 
-def readiness_check(function: Any, name: str | None, pauses: bool) -> ReadinessCheck:
+def _readiness_check(function: Any, name: str | None, pauses: bool) -> ReadinessCheck:
     """Make a check. ``Any``: callers may be unchecked.
 
     Raises `ConfigurationError` for what is not an async function, or takes parameters.
@@ -83,10 +81,10 @@ class ReadinessChecks:
 
         Raises `ConfigurationError` if the function is not async or has parameters, and for an invalid option.
         """
-        ensure_options(name, pauses)
+        require("app.readiness", _OPTIONS, {"name": name, "pauses": pauses}, "readiness")
 
         def register(function: Any) -> Any:
-            self._readiness.append(readiness_check(function, name, pauses))
+            self._readiness.append(_readiness_check(function, name, pauses))
             return function
 
         return register if check is None else register(check)
