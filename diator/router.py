@@ -76,18 +76,7 @@ class Router(NamedOtherwise, Decorators):
     ) -> None:
         """Register a handler of an event, of a union of events, or of a base class of events. See `add_command`.
 
-        The other options are for notification and ECST events, which come from the broker. The defaults are those of
-        the app.
-
-        - ``subscription``: the name of the handler's subscription, ``{app}.{handler}`` by default. If you rename it,
-          waiting messages remain in the old one.
-        - ``retry``: the attempts of the handler, and the delays between them.
-        - ``concurrency``: messages that it handles at a time in one worker.
-        - ``timeout``: seconds that it may take for one message.
-        - ``ordered=False`` turns off the order by key.
-        - ``delivery="at-most-once"`` accepts a broker that may lose messages.
-        - ``once``: whether the inbox of the app's store acknowledges messages that were already handled, without
-          running the handler; by default, if its dependencies use the session.
+        ``@app.on_event`` describes the other options, which are for notification and ECST events.
         """
         consuming = SubscriptionOptions(subscription, retry, concurrency, timeout, ordered, delivery, once)
         self._add(HandlerKind.EVENT, handler, event, timeout, thread, consuming)

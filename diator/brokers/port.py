@@ -138,10 +138,7 @@ class Delivery:
         self.failures = failures
         """The number of failures recorded for it in this subscription (`RetryAfter`)."""
         self.deliveries = deliveries
-        """The number of its deliveries, including this one, without those that were released.
-
-        It may be too high by messages in flight when a receiver or a connection ended.
-        """
+        """The number of its deliveries, including this one, without those that were released. It may be too high."""
         self.read_error = read_error
         """Why the broker could not read it; the engine dead-letters it with this reason."""
         self.receipt = receipt
