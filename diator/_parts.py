@@ -111,19 +111,17 @@ def create_parts(options: dict[str, Any], container: object, broker: object, sto
     hooks = HookDispatcher(options["hooks"])
     messaging: Messaging | None = None
     if broker is not None:
-        from diator.delivery import messaging as module  # noqa: PLC0415 - apps without a broker need none of it
+        from diator.delivery import catalog  # noqa: PLC0415 - apps without a broker need none of it
+        from diator.delivery import messaging as module  # noqa: PLC0415 - as above
 
-        messaging = module.Messaging(
-            broker,
-            retry=options["retry"] or Retry(),
-            concurrency=options["concurrency"],
-            timeout=options["event_timeout"],
-            max_deliveries=options["max_deliveries"],
-            publish_timeout=options["publish_timeout"],
-            hooks=hooks,
-            store=store,
-            relay=options["relay"],
+        defaults = catalog.Defaults(
+            options["retry"] or Retry(),
+            options["concurrency"],
+            options["event_timeout"],
+            options["max_deliveries"],
+            options["publish_timeout"],
         )
+        messaging = module.Messaging(broker, defaults, hooks, store, relays=options["relay"])
     found = None if container is None else find_container(container)
     return Parts(found, ContainerScopes(found), messaging, hooks)
 

@@ -23,7 +23,6 @@ from diator.engine.events import needs_store
 from diator.engine.outbound import EventPublisher
 from diator.errors import BrokerUnavailableError, ConfigurationError
 from diator.readiness import ReadinessCheck
-from diator.retry import Retry
 
 if TYPE_CHECKING:
     from diator.delivery.outbox import Outbox
@@ -40,19 +39,15 @@ class Messaging:
     def __init__(
         self,
         broker: object,
-        *,
-        retry: Retry,
-        concurrency: int,
-        timeout: float,
-        max_deliveries: int,
-        publish_timeout: float,
+        defaults: Defaults,
         hooks: HookDispatcher,
         store: object | None = None,
-        relay: bool = True,
+        *,
+        relays: bool = True,
     ) -> None:
         self.broker: Broker = find_broker(broker)
         self._connection = connection_of(self.broker)
-        self.defaults = Defaults(retry, concurrency, timeout, max_deliveries, publish_timeout)
+        self.defaults = defaults
         self.hooks = hooks
         self._catalog: Catalog | None = None
         self._publisher: Publisher | None = None
@@ -60,7 +55,7 @@ class Messaging:
         if store is not None:
             from diator.delivery import outbox  # noqa: PLC0415 - apps without a store need none of it
 
-            self.outbox = outbox.Outbox(store, hooks, relays=relay)
+            self.outbox = outbox.Outbox(store, hooks, relays=relays)
 
     @property
     def catalog(self) -> Catalog:
@@ -167,7 +162,6 @@ class Messaging:
         """Make a worker."""
         assert self._publisher is not None
         return Worker(
-            self.broker,
             self.catalog,
             self._publisher,
             dispatch,

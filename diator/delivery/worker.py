@@ -8,7 +8,7 @@ from typing_extensions import Self
 
 from diator._misuse import AsyncOnly
 from diator._shielding import shielded
-from diator.brokers.port import Broker, BrokerCapability
+from diator.brokers.port import BrokerCapability
 from diator.delivery.catalog import Catalog, ConsumerConfig
 from diator.delivery.consumer import Consumer
 from diator.delivery.operations import select
@@ -35,7 +35,6 @@ class Worker(AsyncOnly):
 
     def __init__(
         self,
-        broker: Broker,
         catalog: Catalog,
         publisher: Publisher,
         dispatch: Dispatch,
@@ -43,9 +42,9 @@ class Worker(AsyncOnly):
         subscriptions: Collection[str] | None,
         concurrency: int | None,
         grace: float,
-        pausing: Sequence[ReadinessCheck] = (),
+        pausing: Sequence[ReadinessCheck],
     ) -> None:
-        self._broker = broker
+        self._broker = publisher.broker
         self._catalog = catalog
         self._publisher = publisher
         self._dispatch = dispatch

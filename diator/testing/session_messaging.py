@@ -69,16 +69,7 @@ class SessionMessaging(Messaging):
     """A brokerage like that of the app, with the same hooks. It reports to ``activity`` who gets what."""
 
     def __init__(self, own: Messaging, stage: SessionOptions, activity: ActivityTracker) -> None:
-        said = own.defaults
-        super().__init__(
-            _broker(own, stage, activity),
-            retry=said.retry,
-            concurrency=said.concurrency,
-            timeout=said.timeout,
-            max_deliveries=said.max_deliveries,
-            publish_timeout=said.publish_timeout,
-            hooks=own.hooks,
-        )
+        super().__init__(_broker(own, stage, activity), own.defaults, own.hooks)
         self._store = own.outbox
         self.outbox = own.outbox if stage.keeps_store else None
         if self.outbox is not None and stage.relays:
