@@ -68,16 +68,15 @@ class ContainerScopes:
         """Make the scope of a unit of work; none where it needs none."""
         if not uses_container or self.container is None:
             return None
-        capabilities = self.container.capabilities
-        needs_one = ContainerCapability.SCOPED in capabilities or (
-            provided and ContainerCapability.PROVIDED_VALUES in capabilities
+        needs_one = ContainerCapability.SCOPED in self.capabilities or (
+            provided and ContainerCapability.PROVIDED_VALUES in self.capabilities
         )
         return self.container.scope(provided) if needs_one else None
 
     async def start(self) -> None:
         """Open the one scope of a container that has no scopes of its own."""
         self.loop = asyncio.get_running_loop()
-        if self.container is None or ContainerCapability.SCOPED in self.container.capabilities:
+        if self.container is None or ContainerCapability.SCOPED in self.capabilities:
             self.resolve = _without_a_scope
         else:
             self.root = self.container.scope(NO_VALUES)
