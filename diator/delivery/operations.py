@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
-from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 from typing_extensions import Self
@@ -96,9 +95,7 @@ class Operations(AsyncOnly):
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._close()
 
     async def _close(self) -> None:

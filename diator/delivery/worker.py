@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
-from types import TracebackType
 
 from typing_extensions import Self
 
@@ -84,9 +83,7 @@ class Worker(AsyncOnly):
             outbox.relay.enter_worker()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop, and wait until every message is handled or released. Cancelling this call ends the grace period."""
         self.stop()
         try:
