@@ -19,10 +19,6 @@ class ReleasedError(Exception):
     """The message is to be released: its handler is not known to have failed, so that counts nothing."""
 
 
-class SendingEndedError(ReleasedError):
-    """The lease was lost while follow-ups could not be sent: the worker that holds it now handles the message again."""
-
-
 class FollowUpSender:
     """The `diator.engine.outbound.EventSender` of one subscription.
 
@@ -63,7 +59,7 @@ class FollowUpSender:
     async def send(self, unit: SendingUnit) -> None:
         """Hand what is outbound to the broker, for as long as it takes.
 
-        Raises `PublishError` if the broker rejects it permanently, `SendingEndedError` if the lease is lost.
+        Raises `PublishError` if the broker rejects it permanently, `ReleasedError` if the lease is lost.
         """
         current_job.get().deadline = NEVER  # the handler has succeeded
         backoff = Backoff()
@@ -88,7 +84,7 @@ class FollowUpSender:
             raise error
         job = current_job.get()
         if job.lost or job.lease_ends <= asyncio.get_running_loop().time():
-            raise SendingEndedError from error
+            raise ReleasedError from error  # the worker that holds it now handles the message again
         self._outage.record_failure("publish", self._subscription, failed.__cause__)
         again = {message.id for message in (*failed.unsent, *failed.unknown)}
         return [one for one in left if one.id in again]

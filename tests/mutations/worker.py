@@ -327,7 +327,7 @@ WORKER = (
         "follow_up",
         "sends-without-lease",
         "follow-ups are sent again after the lease was lost",
-        "        if job.lost or job.lease_ends <= asyncio.get_running_loop().time():\n            raise SendingEndedError from error\n",
+        "        if job.lost or job.lease_ends <= asyncio.get_running_loop().time():\n            raise ReleasedError from error  # the worker that holds it now handles the message again\n",
         "",
         _FOLLOW_UP,
     ),
