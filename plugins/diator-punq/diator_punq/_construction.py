@@ -15,7 +15,6 @@ If a singleton is missing, punq builds the whole object. punq also builds what t
 What is private to punq is that of the releases which pyproject.toml admits; without it, punq builds everything.
 """
 
-import inspect
 import keyword
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import Any, ForwardRef, NamedTuple, get_args, get_origin
 import punq
 
 from diator.containers import Key
+from diator_punq._registrations import defaults_of
 
 # Any, in this module: hints and builders are whatever a user registers.
 
@@ -164,7 +164,7 @@ class _Way:
         """Do what ``_build_impl`` does."""
         if any(one is other for other in self._building) or len(self._lines) > _MAX_LINES:
             raise _NotFollowedError
-        defaults = _defaults(one.builder)
+        defaults = defaults_of(one.builder)
         given = {name: self._name(value) for name, value in defaults.items()}
         self._building.append(one)
         for name, hint in one.needs.items():
@@ -184,13 +184,6 @@ class _Way:
         name = f"c{len(self._names)}"
         self._names[name] = value
         return name
-
-
-def _defaults(builder: Any) -> dict[str, Any]:
-    """What punq passes for parameters that it finds nothing for."""
-    spec = inspect.getfullargspec(builder)
-    defaults = spec.defaults or ()
-    return dict(zip(spec.args[len(spec.args) - len(defaults) :], defaults, strict=True)) | (spec.kwonlydefaults or {})
 
 
 def _checked(name: str) -> str:

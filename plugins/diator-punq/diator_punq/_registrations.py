@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import punq
@@ -32,10 +32,9 @@ class Registered(NamedTuple):
         return {name: hint for name, hint in self.needs.items() if name != "return" and name not in self.given}
 
     @property
-    def defaults(self) -> set[str]:
+    def defaults(self) -> Collection[str]:
         """The parameters that punq passes with their defaults, where it finds nothing better."""
-        spec = inspect.getfullargspec(self.builder)
-        return {*spec.args[len(spec.args) - len(spec.defaults or ()) :], *(spec.kwonlydefaults or ())}
+        return defaults_of(self.builder)
 
 
 class Registrations:
@@ -84,6 +83,13 @@ class Registrations:
         for name, hint in get_type_hints(init, None, local_names, include_extras=True).items():
             if name in one.hints and any(isinstance(mark, Named) for mark in getattr(hint, "__metadata__", ())):
                 yield name
+
+
+def defaults_of(builder: Any) -> dict[str, Any]:
+    """Return what punq passes for parameters that it finds nothing for."""
+    spec = inspect.getfullargspec(builder)
+    defaults = spec.defaults or ()
+    return dict(zip(spec.args[len(spec.args) - len(defaults) :], defaults, strict=True)) | (spec.kwonlydefaults or {})
 
 
 def is_instance(one: Registered) -> bool:
