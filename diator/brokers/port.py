@@ -90,8 +90,6 @@ class Topic(NamedTuple):
     """The destination of published events."""
 
     name: str
-    keyed: bool
-    """Whether its events, as far as this app knows them, are ordered by a key."""
     types: tuple[str, ...]
     """The wire names, including aliases, of the events that this app publishes to it or handles from it."""
 

@@ -209,14 +209,11 @@ class CatalogBuilder:
         return f"{self.app_name}.{prefix}{registration.name}"
 
     def _topics(self, entries: Iterable[EventType], reading: bool = False) -> tuple[Topic, ...]:
-        found: dict[str, list[EventType]] = {}
+        found: dict[str, dict[str, None]] = {}
         for entry in entries:
             for topic in topics_of(entry) if reading else (entry.topic,):
-                found.setdefault(topic, []).append(entry)
-        return tuple(
-            Topic(name, any(e.contract.key for e in on_it), tuple(dict.fromkeys(n for e in on_it for n in e.names)))
-            for name, on_it in found.items()
-        )
+                found.setdefault(topic, {}).update(dict.fromkeys(entry.names))
+        return tuple(Topic(name, tuple(types)) for name, types in found.items())
 
     def _subscriptions_are_unique(self, configs: Iterable[ConsumerConfig]) -> None:
         owners: dict[str, ConsumerConfig] = {}

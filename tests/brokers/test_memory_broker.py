@@ -12,8 +12,8 @@ from diator.brokers import ACK, RELEASE, BrokerCapability, MemoryBroker, RetryAf
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError, NotPublishedError
 from tests.brokers.swift_loop import run_swiftly
 
-ORDERS = Topic("orders", keyed=True, types=("order.placed",))
-BILLS = Topic("bills", keyed=True, types=("bill.sent",))
+ORDERS = Topic("orders", ("order.placed",))
+BILLS = Topic("bills", ("bill.sent",))
 HANDLER = Subscription("shop.handler", (ORDERS,))
 
 

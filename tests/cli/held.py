@@ -36,7 +36,7 @@ async def note(event: Joined) -> None: ...
 async def mail(event: Joined) -> None: ...
 """
 
-TOPIC = Topic("joined", False, ("joined",))
+TOPIC = Topic("joined", ("joined",))
 NOTE, MAIL = Subscription("meetings.note", (TOPIC,)), Subscription("meetings.mail", (TOPIC,))
 WHY = MoveToDeadLetters(
     "exhausted after 5 attempts", "builtins.ValueError: no such meeting", "Traceback ...\nValueError: no", 5

@@ -359,7 +359,7 @@ def test_the_broker_is_told_what_is_consumed_and_what_is_published() -> None:
     assert subscription.name == "all"
     assert [topic.name for topic in subscription.topics] == ["Joined", "meetings.keyed", "keyed", "key"]
     assert (subscription.ordered, subscription.max_delay, subscription.max_deliveries) == (True, 4.0, 7)
-    assert [(topic.name, topic.keyed, topic.types) for topic in topics] == [("Joined", False, ("Joined",))]
+    assert [(topic.name, topic.types) for topic in topics] == [("Joined", ("Joined",))]
 
 
 def test_the_prefix_of_a_router_stands_in_the_names_of_its_subscriptions() -> None:

@@ -20,7 +20,7 @@ from tests.brokered import Flaky, away
 from tests.delivery.test_publisher import Bench, Joined, Sent
 from tests.virtual_time import in_virtual_time
 
-TOPIC = Topic("orders", keyed=False, types=("thing.happened",))
+TOPIC = Topic("orders", ("thing.happened",))
 
 
 def app_with(broker: Flaky, name: str = "shop", timeout: float = 1.0) -> Diator:

@@ -16,7 +16,7 @@ from diator.testing.faults import Injection
 from diator.testing.faulty_broker import FaultyBroker
 from tests.brokers.swift_loop import run_swiftly
 
-THINGS = Topic("things", keyed=True, types=("thing.happened",))
+THINGS = Topic("things", ("thing.happened",))
 BOOK = Subscription("shop.book", (THINGS,))
 
 

@@ -107,7 +107,7 @@ async def opened(
     server: ServiceBusServer, *, ordered: bool = False, lease: float = 30.0, **options: Any
 ) -> AsyncGenerator[Shop, None]:
     name = f"shop{uuid4().hex[:8]}"
-    subscription = Subscription(f"{name}.mail", (Topic(f"{name}.sold", True, ("sold",)),), ordered=ordered)
+    subscription = Subscription(f"{name}.mail", (Topic(f"{name}.sold", ("sold",)),), ordered=ordered)
     shop = Shop(server, new_broker(server, lease, **options), subscription)
     await shop.broker.connect()
     await shop.broker.apply([subscription], subscription.topics)
@@ -454,7 +454,7 @@ class TestSettling:
         """As on the Premium tier, where a message may be larger than a batch."""
         room = 4 * 1024 * 1024
         name = f"shop{uuid4().hex[:8]}"
-        mail = Subscription(f"{name}.mail", (Topic(f"{name}.sold", True, ("sold",)),))
+        mail = Subscription(f"{name}.mail", (Topic(f"{name}.sold", ("sold",)),))
         server.add(
             Queue(mail.name, max_message_bytes=room),
             Queue(f"{mail.name}.retry", forward_to=mail.name, max_message_bytes=room),

@@ -26,7 +26,7 @@ from diator.brokers import (
     parse_envelope,
 )
 
-SOLD = brokers.Topic("diator-live.sold", True, ("sold",))
+SOLD = brokers.Topic("diator-live.sold", ("sold",))
 MAIL = brokers.Subscription("diator-live.mail", (SOLD,))
 BOOK = brokers.Subscription("diator-live.book", (SOLD,), ordered=True)
 SUBSCRIPTIONS = (MAIL, BOOK)

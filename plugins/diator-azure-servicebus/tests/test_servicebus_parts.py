@@ -52,7 +52,7 @@ from diator.brokers.refusals import refusals_of
 from diator.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 
 STRING = "Endpoint=sb://127.0.0.1:5673;SharedAccessKeyName=Root;SharedAccessKey=any;UseDevelopmentEmulator=true;"
-ORDERS, BILLS = Topic("orders", True, ("order",)), Topic("bills", False, ("bill",))
+ORDERS, BILLS = Topic("orders", ("order",)), Topic("bills", ("bill",))
 MAIL = Subscription("shop.mail", (ORDERS, BILLS))
 BOOK = Subscription("shop.book", (ORDERS,), ordered=True)
 ODD = [Char("x"), Symbol("a"), UInt(0), ULong(300), Opaque(0x94, b"x" * 16), Timestamp(-1), 1.5, None, True]

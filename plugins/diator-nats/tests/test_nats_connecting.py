@@ -27,7 +27,7 @@ from diator.brokers import ACK, OutgoingMessage, Subscription, Topic
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
 nkeys: Any = import_module("nkeys")  # has no types
-SOLD = Topic("shop.sold", True, ("shop.sold",))
+SOLD = Topic("shop.sold", ("shop.sold",))
 BILL = Subscription("shop.bill", (SOLD,), ordered=True)
 EVENT = b'{"specversion":"1.0","id":"%d","source":"/","type":"shop.sold","partitionkey":"k","data":{}}'
 
@@ -117,7 +117,7 @@ def test_a_wrong_address_is_an_error_that_shows_no_secret(address: str) -> None:
 
 def test_names_that_are_too_long_are_rejected() -> None:
     broker = NatsBroker()
-    long = Topic("ä" * 50, False, ())
+    long = Topic("ä" * 50, ())
     issues = list(broker.validate([BILL, BILL._replace(name="x" * 201)], [long, SOLD]))
     assert [issue.subscription for issue in issues] == [None, "x" * 201]
 

@@ -13,7 +13,7 @@ from diator_nats.testing import NatsServer
 
 from diator.brokers import ACK, Delivery, OutgoingMessage, Receiver, Subscription, Topic
 
-SOLD = Topic("shop.sold", True, ("shop.sold",))
+SOLD = Topic("shop.sold", ("shop.sold",))
 BILL = Subscription("shop.bill", (SOLD,), ordered=True)
 EVENT = '{"specversion":"1.0","id":"%d","source":"/","type":"shop.sold","partitionkey":"%s","data":{}}'
 LEASE = 2.0

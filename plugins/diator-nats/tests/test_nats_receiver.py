@@ -11,7 +11,7 @@ from diator_nats.testing import NatsServer, Proxy
 
 from diator.brokers import ACK, RELEASE, OutgoingMessage, Subscription, Topic
 
-SOLD = Topic("shop.sold", False, ("shop.sold",))
+SOLD = Topic("shop.sold", ("shop.sold",))
 BILL = Subscription("shop.bill", (SOLD,))
 EVENT = '{"specversion":"1.0","id":"%d","source":"/","type":"shop.sold","data":{}}'
 COUNT = 20

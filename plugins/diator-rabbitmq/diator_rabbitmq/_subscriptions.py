@@ -142,4 +142,4 @@ class Subscriptions:
 
 def _recorded(message: DeliveredMessage) -> Subscription:
     name, ordered, topics = json.loads(message.body)
-    return Subscription(name, tuple(Topic(topic, ordered, ()) for topic in topics), ordered)
+    return Subscription(name, tuple(Topic(topic, ()) for topic in topics), ordered)

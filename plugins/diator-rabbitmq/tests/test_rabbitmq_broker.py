@@ -26,7 +26,7 @@ from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
 once = pytest.mark.once  # it is slow, or the client for Python 3.10 leaves sockets of broken connections open
 needs_server = pytest.mark.skipif(is_missing(), reason=MISSING)
-TOPIC = Topic("orders", True, ("thing.happened",))
+TOPIC = Topic("orders", ("thing.happened",))
 PLAIN = Subscription("bill", (TOPIC,))
 ORDERED = Subscription("ship", (TOPIC,), ordered=True)
 

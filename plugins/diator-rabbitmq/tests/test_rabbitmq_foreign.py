@@ -19,7 +19,7 @@ from diator.brokers import ACK, MoveToDeadLetters, Subscription, Topic, parse_en
 aio_pika: Any = pytest.importorskip("aio_pika")
 
 pytestmark = pytest.mark.skipif(is_missing(), reason=MISSING)
-TOPIC = Topic("shop.order-placed", True, ("shop.order-placed",))
+TOPIC = Topic("shop.order-placed", ("shop.order-placed",))
 
 
 @contract("shop.order-placed", key="order_id")

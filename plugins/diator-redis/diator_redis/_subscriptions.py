@@ -142,7 +142,7 @@ class Subscriptions:
 
 
 def _topic(name: str) -> Topic:
-    return Topic(name, keyed=False, types=())
+    return Topic(name, ())
 
 
 def group_of(subscription: Subscription) -> bytes:

@@ -34,7 +34,7 @@ from diator.brokers import (
     parse_envelope,
 )
 
-TOPIC = Topic("orders", True, ("placed",))
+TOPIC = Topic("orders", ("placed",))
 PLAIN = Subscription("app.plain", (TOPIC,))
 ORDERED = Subscription("app.ordered", (TOPIC,), ordered=True)
 
@@ -403,7 +403,7 @@ from diator_redis import RedisBroker
 async def main():
     broker = RedisBroker(sys.argv[1], lease=0.5)
     await broker.connect()
-    topic = Topic("orders", True, ("placed",))
+    topic = Topic("orders", ("placed",))
     subscription = Subscription(sys.argv[2], (topic,), ordered=sys.argv[2] == "app.ordered")
     receiver = await broker.subscribe(subscription)
     held = list(await receiver.receive(1))

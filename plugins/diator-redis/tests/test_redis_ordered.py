@@ -27,7 +27,7 @@ from diator.brokers import (
 from diator.brokers.envelope import Envelope, parse_envelope
 from diator.errors import BrokerError
 
-TOPIC = Topic("orders", True, ("placed",))
+TOPIC = Topic("orders", ("placed",))
 ORDERED = Subscription("app.ordered", (TOPIC,), ordered=True)
 PLAIN = Subscription("app.plain", (TOPIC,))
 BOTH = pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])
@@ -179,7 +179,7 @@ async def test_queues_that_were_deleted_are_made_again(server: RedisServer, clie
 
 async def test_a_topic_that_was_left_out_holds_up_no_other(server: RedisServer, client: Any) -> None:
     """What was read of it before is for workers that know it."""
-    both = ORDERED._replace(topics=(TOPIC, Topic("bills", True, ("billed",))))
+    both = ORDERED._replace(topics=(TOPIC, Topic("bills", ("billed",))))
     async with connected(server, both) as broker:
         await broker.publish([message(at, f"b{at}", "bills") for at in range(150)], timeout=5)
         receiver = await broker.subscribe(both)

@@ -17,7 +17,7 @@ from diator.brokers import Envelope, MoveToDeadLetters, OutgoingMessage, Subscri
 from diator.brokers.refusals import refusals_of
 
 ID = "82a0b10e-1b3d-4c3c-9bdd-3934f8f824c2"
-SUBSCRIPTION = Subscription("app.live", (Topic("users", False, ("UserJoined",)),), at_most_once=True)
+SUBSCRIPTION = Subscription("app.live", (Topic("users", ("UserJoined",)),), at_most_once=True)
 OLD = {
     "message_type": "ecst_event",
     "message_name": "UserJoined",

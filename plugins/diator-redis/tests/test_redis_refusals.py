@@ -30,7 +30,7 @@ from diator import (
 )
 from diator.brokers import Envelope, OutgoingMessage, Subscription, Topic
 
-PLAIN = Subscription("app.plain", (Topic("orders", False, ("placed",)),))
+PLAIN = Subscription("app.plain", (Topic("orders", ("placed",)),))
 
 
 @contract("refusals.placed")

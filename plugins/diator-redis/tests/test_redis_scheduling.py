@@ -21,8 +21,8 @@ from diator.brokers import ACK, Delivery, OutgoingMessage, Receiver, Subscriptio
 from diator.brokers.envelope import Envelope, parse_envelope
 from diator.errors import NotPublishedError
 
-TOPIC = Topic("orders", True, ("placed",))
-OTHER = Topic("bills", True, ("billed",))
+TOPIC = Topic("orders", ("placed",))
+OTHER = Topic("bills", ("billed",))
 ORDERED = Subscription("app.ordered", (TOPIC,), ordered=True)
 PLAIN = Subscription("app.plain", (TOPIC,))
 BOTH = pytest.mark.parametrize("subscription", [PLAIN, ORDERED], ids=["plain", "ordered"])

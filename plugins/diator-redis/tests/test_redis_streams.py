@@ -38,7 +38,7 @@ from diator.brokers import (
     parse_envelope,
 )
 
-TOPIC = Topic("orders", True, ("placed",))
+TOPIC = Topic("orders", ("placed",))
 PLAIN = Subscription("app.plain", (TOPIC,))
 ORDERED = Subscription("app.ordered", (TOPIC,), ordered=True)
 

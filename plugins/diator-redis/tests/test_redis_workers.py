@@ -49,8 +49,8 @@ POISON = 40
 NOTHING: Mapping[str, str] = {}
 PATIENCE = 60.0
 
-PLACED, SHIPPED = Topic("shop.placed", False, ("shop.placed",)), Topic("shop.shipped", False, ("shop.shipped",))
-BALANCE = Topic("shop.balance", True, ("shop.balance",))
+PLACED, SHIPPED = Topic("shop.placed", ("shop.placed",)), Topic("shop.shipped", ("shop.shipped",))
+BALANCE = Topic("shop.balance", ("shop.balance",))
 ORDERED = "shop.project"
 SUBSCRIPTIONS = (
     Subscription("shop.ship", (PLACED,)),

@@ -217,7 +217,7 @@ class BrokerSuiteBase:
 
     def topic(self, name: str = "orders") -> Topic:
         """Return the name of a topic of this case."""
-        return Topic(f"{self.namespace}.{name}", keyed=True, types=("thing.happened",))
+        return Topic(f"{self.namespace}.{name}", ("thing.happened",))
 
     def subscription(
         self, name: str = "handler", *topics: str, ordered: bool = False, max_delay: float = 1.0
