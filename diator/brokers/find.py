@@ -82,7 +82,7 @@ def _missing(given: object) -> list[str]:
 
 
 def _by_address(address: str) -> Broker:
-    if _is_connection_string(address):
+    if _WITH_A_KEY.search(address):
         raise ConfigurationError([Problem("broker-plugin", _CONNECTION_STRING, _INTO_A_VARIABLE)])
     try:
         scheme = urlsplit(address).scheme
@@ -150,8 +150,3 @@ def _redact(text: str) -> str:
 def _is_plain(address: str) -> bool:
     """Whether a text has only what names, hosts, ports and paths have: nothing of it can be a key or a password."""
     return _PLAIN.fullmatch(address) is not None
-
-
-def _is_connection_string(address: str) -> bool:
-    """Whether a text is what Azure calls so, which has a key in it."""
-    return _WITH_A_KEY.search(address) is not None

@@ -1,6 +1,7 @@
 """Describing an app. Runs no handler and no factory, and works for an app that has problems too."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from diator._inspection import inspect_app, messaging_of
@@ -150,7 +151,7 @@ class _Describer:
         """Those of a message from the outside in; those of a domain event all run inside the unit of work."""
         found = [self._described[id(middleware)] for middleware in middlewares]
         if not outer:
-            return tuple(_inside(middleware) for middleware in found)
+            return tuple(replace(middleware, position="inside") for middleware in found)
         return tuple(sorted(found, key=lambda middleware: middleware.position == "inside"))
 
     def _middleware(self, middleware: MiddlewareRegistration, wired: WiredCallable) -> MiddlewareDescription:
@@ -208,10 +209,6 @@ def _source(parameter: Parameter, argument: Argument | None) -> str:
     if argument is not None and argument.source in _SOURCES:
         return _SOURCES[argument.source]
     return "missing" if parameter.default is EMPTY else "default"
-
-
-def _inside(middleware: MiddlewareDescription) -> MiddlewareDescription:
-    return MiddlewareDescription(middleware.name, middleware.file, middleware.line, "inside", middleware.dependencies)
 
 
 def _kind(cls: type[Event]) -> str:

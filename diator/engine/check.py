@@ -70,7 +70,8 @@ def check_registry(
     wirer = WiringBuilder(app, container, registry.provided, problems)
     wired = _wired(registry.handlers, wirer.handler, problems)
     middlewares = _wired(registry.middlewares, wirer.middleware, problems)
-    below = needed_below(container, _asked(wired.values(), middlewares.values()), registry.provided)
+    asked = {key for one in (*wired.values(), *middlewares.values()) for key in one.keys}
+    below = needed_below(container, asked, registry.provided)
     handlers = {record: _with_below(one, below) for record, one in wired.items() if record not in registry.unclear}
     middlewares = {middleware: _with_below(one, below) for middleware, one in middlewares.items()}
     classes = {record: record.message_types or () for record in handlers}
@@ -99,10 +100,6 @@ def _wired(records: Iterable[R], wire: Callable[[R], WiredCallable], problems: l
 
 def _guarded(what: str, problems: Iterable[Problem]) -> Iterator[Problem]:
     return guarded(problems, partial(unfinished, what))
-
-
-def _asked(*wired: Iterable[WiredCallable]) -> set[Key]:
-    return {key for one in chain(*wired) for key in one.keys}
 
 
 def _with_below(wired: WiredCallable, below: Below) -> WiredCallable:

@@ -25,15 +25,11 @@ def message_problems(classes: Iterable[type[Message]]) -> Iterator[Problem]:
             )
             fix = f"put @dataclass(frozen=True) above class {cls.__name__}, or annotate constants as ClassVar"
             yield Problem("message-fields", text, fix, location_of_class(cls))
-        elif (abstract := _abstract(cls)) and Request in cls.__mro__:
-            missing = ", ".join(abstract)
+        elif (abstract := getattr(cls, "__abstractmethods__", ())) and Request in cls.__mro__:
+            missing = ", ".join(sorted(abstract))
             text = f"{format_hint(cls)} (of {cls.__module__}) is abstract ({missing}), so no instance of it can be sent"
             fix = "register the handler for a concrete subclass"
             yield Problem("message-fields", text, fix, location_of_class(cls))
-
-
-def _abstract(cls: type) -> list[str]:
-    return sorted(getattr(cls, "__abstractmethods__", ()))
 
 
 def _no_fields(cls: type[Any]) -> list[str]:

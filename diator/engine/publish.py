@@ -74,7 +74,8 @@ class PublishGuard:
             headers: Mapping[str, str] | None = None,
         ) -> str | None:
             if more or event is _NOTHING:
-                raise TypeError(_one_by_one(len(more) + (event is not _NOTHING)))
+                got = f"publish got {len(more) + (event is not _NOTHING)} events; expected one"
+                raise TypeError(f"{got}; call it for each: publish(first), then publish(second)")
             if type(event) not in run.allowed or after is not None or headers is not None:
                 return self._take(run, event, after, headers)
             run.events.append(event)
@@ -197,10 +198,6 @@ def ensure_may_wait(event: Event, after: Delay | None, headers: Mapping[str, str
     raise InvalidMessageError(
         f"{text}; publish it without, or make it a NotificationEvent, which is sent over a broker"
     )
-
-
-def _one_by_one(count: int) -> str:
-    return f"publish got {count} events; expected one; call it for each: publish(first), then publish(second)"
 
 
 def _too_late(event: Event) -> str:
