@@ -25,6 +25,7 @@ from diator.brokers.port import (
 )
 from diator.brokers.refusals import refusals_of
 from diator_conformance.brokers.messages import numbers
+from diator_conformance.overriding import Suite, own_case
 
 NOTHING = BrokerCapability(0)
 
@@ -54,25 +55,15 @@ def case(
     """Make a case of the suite, which needs these capabilities. It runs in an event loop of its own, or in several."""
 
     def decorate(body: Callable[Concatenate[B, P], Coroutine[Any, Any, None]]) -> Callable[Concatenate[B, P], None]:
+        @own_case
         @functools.wraps(body)
         def run(self: B, /, *args: P.args, **kwargs: P.kwargs) -> None:
             asked = wanted._replace(lease=self.short_lease) if short_lease else wanted
             self.play(lambda: body(self, *args, **kwargs), needs, asked, loops)
 
-        return own_case(run)
+        return run
 
     return decorate
-
-
-def own_case(
-    run: Callable[Concatenate[B, P], None],
-) -> Callable[Concatenate[B, P], None]:
-    """Make a case of a function that calls `Bench.play` itself."""
-    setattr(run, _MARK, True)
-    return run
-
-
-_MARK = "diator_case"
 
 
 def seeded(number: int) -> Callable[[F], F]:
@@ -86,7 +77,7 @@ def keeper(broker: Broker) -> KeepsDeadLetters:
     return broker
 
 
-class BrokerSuiteBase:
+class BrokerSuiteBase(Suite):
     """The base of all cases: the hooks of the plugin's author, and helpers for cases."""
 
     case_timeout: ClassVar[float] = 20.0
@@ -115,15 +106,6 @@ class BrokerSuiteBase:
     namespace: str = ""
     """The namespace of the current case, which is part of the names of its topics and subscriptions."""
     _wanted: BrokerOptions = ANY
-
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        """Ensure that overridden cases are marked as expected failures with a reason."""
-        super().__init_subclass__(**kwargs)
-        for name, value in vars(cls).items():
-            replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
-            if replaced and not _has_xfail_with_reason(value):
-                text = f"{cls.__qualname__}.{name} replaces a case of the suite"
-                raise TypeError(f'{text}; mark it with @pytest.mark.xfail(reason="why it cannot pass"), or remove it')
 
     # What the author writes.
 
@@ -180,7 +162,7 @@ class BrokerSuiteBase:
         if lacking:
             pytest.skip(f"the broker does not declare {lacking!r}")
         try:
-            await asyncio.wait_for(_coroutine(body), self.case_timeout)
+            await asyncio.wait_for(body(), self.case_timeout)
         finally:
             await asyncio.wait_for(self._close(last=last), self.case_timeout)
 
@@ -300,16 +282,7 @@ class BrokerSuiteBase:
         await asyncio.sleep(broker.lease * 1.3)
 
 
-async def _coroutine(body: Callable[[], Awaitable[None]]) -> None:
-    await body()
-
-
 async def _cancel(task: "asyncio.Future[Any]") -> None:
     """Cancel a task and wait for its end; its error, if it has one, is for who asks for its result."""
     task.cancel()
     await asyncio.wait([task])
-
-
-def _has_xfail_with_reason(case: object) -> bool:
-    marks: list[pytest.Mark] = getattr(case, "pytestmark", [])
-    return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)

@@ -22,8 +22,9 @@ from diator.brokers.port import (
     Subscription,
 )
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
-from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, own_case, seeded
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, seeded
 from diator_conformance.brokers.messages import envelope_of, message, number
+from diator_conformance.overriding import own_case
 
 SAFE = BrokerCapability.ACKNOWLEDGED | BrokerCapability.CONSUMER_GROUPS
 LARGE = 150

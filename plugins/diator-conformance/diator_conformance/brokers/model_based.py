@@ -22,8 +22,9 @@ from diator.brokers.port import (
     Subscription,
 )
 from diator.errors import BrokerUnavailableError
-from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, keeper, own_case, seeded
+from diator_conformance.brokers.bench import BrokerOptions, BrokerSuiteBase, keeper, seeded
 from diator_conformance.brokers.messages import message, number, number_of
+from diator_conformance.overriding import own_case
 
 T = TypeVar("T")
 

@@ -21,6 +21,7 @@ from diator_conformance.containers.registration import (
     SourceKind,
     kind_of,
 )
+from diator_conformance.overriding import Suite, own_case
 
 # Any: of a coroutine, only what it returns matters to who awaits it. A hint is any typing form.
 P = ParamSpec("P")
@@ -42,6 +43,7 @@ def case(
     def decorate(
         body: Callable[Concatenate[B, P], Coroutine[Any, Any, None] | None],
     ) -> Callable[Concatenate[B, P], None]:
+        @own_case
         @functools.wraps(body)
         def run(self: B, /, *args: P.args, **kwargs: P.kwargs) -> None:
             self._needs = needs  # pyright: ignore[reportPrivateUsage] - of the bench, which belongs to this module
@@ -52,16 +54,12 @@ def case(
             except EndedError:
                 return
 
-        setattr(run, _MARK, True)
         return run
 
     return decorate
 
 
-_MARK = "diator_case"
-
-
-class ContainerSuiteBase:
+class ContainerSuiteBase(Suite):
     """The base of all cases: the hooks of the plugin's author, and helpers for cases."""
 
     case_timeout: ClassVar[float] = 10.0
@@ -71,15 +69,6 @@ class ContainerSuiteBase:
     """Features that the library does not support. ``validate`` must reject registrations that need them."""
 
     _needs: Feature = NOTHING
-
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        """Ensure that overridden cases are marked as expected failures with a reason."""
-        super().__init_subclass__(**kwargs)
-        for name, value in vars(cls).items():
-            replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
-            if replaced and not _has_xfail_with_reason(value):
-                text = f"{cls.__qualname__}.{name} replaces a case of the suite"
-                raise TypeError(f'{text}; mark it with @pytest.mark.xfail(reason="why it cannot pass"), or remove it')
 
     def container(self, registrations: Sequence[Registration], provided: Collection[Key]) -> Container:
         """Create a container of the library with these registrations, wrapped by the plugin. Implemented by its author.
@@ -167,8 +156,3 @@ def _must_refuse(container: Container, keys: Sequence[Key], provided: Collection
         if isinstance(refusal, UnsupportedRegistrationError):
             assert refusal.key in keys, "a refusal names the key that was registered"
             assert refusal.fix, "a refusal says what to do instead"
-
-
-def _has_xfail_with_reason(case: object) -> bool:
-    marks: list[pytest.Mark] = getattr(case, "pytestmark", [])
-    return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)

@@ -15,6 +15,7 @@ import pytest
 from diator.brokers.envelope import Envelope, OutgoingMessage
 from diator.containers.port import Container
 from diator.stores.port import OperatesStore, OutboxDeadLetter, Store, StoredMessage, Transaction
+from diator_conformance.overriding import Suite, own_case
 
 # Any: of a coroutine, only what it returns matters to who awaits it. A session is the plugin's own (see Store.session).
 S = TypeVar("S", bound="StoreSuiteBase")
@@ -42,20 +43,17 @@ def case(
     """
 
     def decorate(body: Callable[[S], Coroutine[Any, Any, None]]) -> Callable[[S], None]:
+        @own_case
         @functools.wraps(body)
         def run(self: S) -> None:
             self.play(lambda: body(self), wanted, needs, loops)
 
-        setattr(run, _MARK, True)
         return run
 
     return decorate
 
 
-_MARK = "diator_case"
-
-
-class StoreSuiteBase:
+class StoreSuiteBase(Suite):
     """The base of all cases: the hooks of the plugin's author, and helpers for cases."""
 
     case_timeout: ClassVar[float] = 30.0
@@ -68,15 +66,6 @@ class StoreSuiteBase:
     """The number of messages in the case with several writers."""
 
     app: ClassVar[str] = "suite"
-
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        """Ensure that overridden cases are marked as expected failures with a reason."""
-        super().__init_subclass__(**kwargs)
-        for name, value in vars(cls).items():
-            replaced = any(hasattr(getattr(base, name, None), _MARK) for base in cls.__mro__[1:])
-            if replaced and not _has_xfail_with_reason(value):
-                text = f"{cls.__qualname__}.{name} replaces a case of the suite"
-                raise TypeError(f'{text}; mark it with @pytest.mark.xfail(reason="why it cannot pass"), or remove it')
 
     # What the author writes.
 
@@ -164,7 +153,7 @@ class StoreSuiteBase:
             if first:
                 await self.set_up(self.space)
                 await self.create_tables(store)
-            await asyncio.wait_for(_coroutine(body), self.case_timeout)
+            await asyncio.wait_for(body(), self.case_timeout)
         finally:
             for opened in (store, *self._opened):
                 await opened.aclose()
@@ -237,12 +226,3 @@ class NoContainer:
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the store uses {name} of its container; write the suite's hook `container`")
-
-
-async def _coroutine(body: Callable[[], Awaitable[None]]) -> None:
-    await body()
-
-
-def _has_xfail_with_reason(case: object) -> bool:
-    marks: list[pytest.Mark] = getattr(case, "pytestmark", [])
-    return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)
