@@ -13,8 +13,8 @@ from diator.engine.registry import Registry
 from diator.engine.resources import ContainerScopes
 from diator.engine.unreadable import unfinished
 from diator.errors import ConfigurationError, Problem
-from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, is_iterable, optional, require
-from diator.retry import Retry
+from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_iterable, optional, require
+from diator.retry import RETRY, Retry
 
 if TYPE_CHECKING:
     from diator.delivery.messaging import Messaging
@@ -87,7 +87,7 @@ def _is_lifespan(value: object) -> bool:
 
 _OPTIONS = {
     "name": optional(NAME),
-    "retry": optional(Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")),
+    "retry": optional(RETRY),
     "concurrency": COUNT,
     "event_timeout": POSITIVE,
     "max_deliveries": COUNT,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from diator.options import SECONDS, Rule, are_errors, is_count, is_iterable, is_number, is_share, require
+from diator.options import SECONDS, Rule, are_errors, is_a, is_count, is_iterable, is_number, is_share, require
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -89,6 +89,7 @@ def _is_factor(value: Any) -> bool:
     return is_number(value) and bool(value >= 1)
 
 
+RETRY = Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")
 _RULES = {
     "attempts": Rule(is_count, "a whole number from 1 up (the first attempt counts)"),
     "delay": SECONDS,

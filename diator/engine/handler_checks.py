@@ -12,8 +12,8 @@ from diator.engine.returns import awaited_type, is_assignable, is_never_awaitabl
 from diator.engine.signature import EMPTY, Unresolved, is_wrapped
 from diator.errors import Problem
 from diator.messages import BROKERED_KINDS, Command, DomainEvent, Event, Message, Query
-from diator.options import COUNT, FLAG, NAME, POSITIVE, Rule, is_a, one_of, option_problems, optional
-from diator.retry import Retry
+from diator.options import COUNT, FLAG, NAME, POSITIVE, one_of, option_problems, optional
+from diator.retry import RETRY
 
 _KINDS: tuple[tuple[type[Message], str], ...] = ((Command, "a command"), (Query, "a query"), (Event, "an event"))
 
@@ -159,7 +159,7 @@ def _consuming_fits(registration: Registration, classes: tuple[type[Message], ..
 _OPTIONS = {"timeout": optional(POSITIVE), "thread": FLAG}
 _CONSUMING = {
     "subscription": optional(NAME),
-    "retry": optional(Rule(is_a(Retry), "a policy, such as Retry(attempts=3)")),
+    "retry": optional(RETRY),
     "concurrency": optional(COUNT),
     "ordered": optional(FLAG),
     "delivery": optional(one_of(*get_args(DeliveryGuarantee))),
