@@ -20,8 +20,6 @@ from diator.testing import servers
 
 SERVER_VARIABLE = "DIATOR_TEST_REDIS_SERVER"
 """An environment variable with the path of a ``redis-server`` program."""
-URL_VARIABLE = "DIATOR_TEST_REDIS_URL"
-"""An environment variable with the address of a server for tests that need no control over it."""
 
 _PORTS = range(15_000, 22_000)  # the bus of a cluster is at the port plus 10,000
 
