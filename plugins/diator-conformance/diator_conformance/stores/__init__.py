@@ -1,13 +1,16 @@
 """The suite for store plugins.
 
 In reading order: `bench` (what the author of a plugin writes, and how a case gets its store), then the cases:
-`lifecycle` (and what a store says of itself), `units` (the transaction of a unit of work), `relays` (leases, reading,
-delayed rows, dead letters).
+`lifecycle` (and what a store says of itself), `units` (the transaction of a unit of work), what relays need (`leases`,
+`reading` rows in order, and `scheduling` them), and `operating` (old rows of the inbox, dead letters, the status).
 """
 
 from diator_conformance.stores.bench import StoreOptions
+from diator_conformance.stores.leases import Leases
 from diator_conformance.stores.lifecycle import Claims, Life, WakeUps
-from diator_conformance.stores.relays import Delayed, Inbox, Leases, Reading, Rejecting, Status
+from diator_conformance.stores.operating import Inbox, Rejecting, Status
+from diator_conformance.stores.reading import Reading
+from diator_conformance.stores.scheduling import Delayed
 from diator_conformance.stores.units import Units
 
 __all__ = ["StoreOptions", "StoreSuite"]
