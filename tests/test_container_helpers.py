@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from diator import ConfigurationError
-from diator.containers import GraphContainer, Key, Lifetime, Need, Provider, Reason, call_error, require, unfinished
+from diator.containers import (
+    ContainerCapability,
+    GraphContainer,
+    Key,
+    Lifetime,
+    Need,
+    Provider,
+    Reason,
+    call_error,
+    require,
+    unfinished,
+)
 from diator.errors import DependencyNotFoundError, UnsupportedRegistrationError
 
 
@@ -77,6 +88,19 @@ class Thing(Provider):
     def warnings(self) -> Iterator[Reason]:
         if self.key.hint == "odd":
             yield "it is odd", "make it even"
+
+
+class WithoutValues(Shop):
+    capabilities = ~ContainerCapability.PROVIDED_VALUES
+
+
+def test_a_factory_that_needs_a_provided_value_is_rejected_if_values_do_not_reach_factories() -> None:
+    needs: dict[str, list[tuple[str, str | None]]] = {"tenant": [("user", None)], "tolerant": [("user", "user")]}
+    keys, provided = [Key("tenant"), Key("tolerant"), Key("user")], [Key("user")]
+    assert not Shop(**needs).validate(keys, provided).errors
+    (error,) = WithoutValues(**needs).validate(keys, provided).errors
+    assert isinstance(error, DependencyNotFoundError)
+    assert (error.key, error.path) == (Key("user"), (Key("tenant"),))
 
 
 def test_an_error_and_a_warning_are_told_once_for_each_key_that_leads_to_them() -> None:

@@ -110,6 +110,8 @@ class GraphContainer:
 
     def validate(self, keys: Collection[Key], provided: Collection[Key], /) -> ValidationResult:
         """Return everything that would fail for these keys, without building anything."""
+        if ContainerCapability.PROVIDED_VALUES not in self.capabilities:
+            keys, provided = [key for key in keys if key not in provided], ()  # factories would not receive them
         return check(keys, provided, lambda key: self.provider(key, provided), self.declare)
 
     def reaches(self, keys: Collection[Key], target: Key, /) -> bool:
