@@ -5,7 +5,7 @@ AMQP shows a message only by delivering it.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from uuid import uuid4
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -37,8 +37,8 @@ class KeptQueue:
         async with link.locks[lock]:
             await self._reserve(lock)
             try:
-                async with link.own_channel() as channel:
-                    yield self._chunks(channel)
+                async with link.own_channel() as channel, aclosing(self._chunks(channel)) as chunks:
+                    yield chunks
                     # The answer to the second says that the first was done: closing a channel would not.
                     await link.call(channel.basic_nack(0, multiple=True, wait=False))
                     await link.call(channel.basic_cancel(self._name))
@@ -63,7 +63,7 @@ class KeptQueue:
                     raise
             await asyncio.sleep(_PAUSE)
 
-    async def _chunks(self, channel: AbstractChannel) -> AsyncIterator[list[DeliveredMessage]]:
+    async def _chunks(self, channel: AbstractChannel) -> AsyncGenerator[list[DeliveredMessage], None]:
         """Take all messages up to a mark; they stay taken, and what is not acknowledged goes back together."""
         if await size_of(self._link, self._name) is None:
             return
@@ -91,10 +91,7 @@ class KeptQueue:
                 some = []
 
     async def _next(self, came: "asyncio.Queue[DeliveredMessage | None]") -> DeliveredMessage:
-        try:
-            one = await asyncio.wait_for(came.get(), self._link.timeout)
-        except asyncio.TimeoutError:
-            one = None
+        one = await self._link.call(came.get())
         if one is None:
             raise BrokerUnavailableError(f"RabbitMQ: the connection was lost while queue {self._name!r} was read")
         return one

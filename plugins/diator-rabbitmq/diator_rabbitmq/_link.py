@@ -7,7 +7,7 @@ that is gone would be sent to the next one.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +25,10 @@ T = TypeVar("T")
 
 
 _MAX_CHANNELS = 65_535
+CLOSE_TIMEOUT = 4.0
+"""Seconds at most to close a connection, or what a receiver has: less than the engine waits for a receiver."""
+_SECOND_LOOK = 0.1
+"""Seconds to wait on once the time is over: if the process or its machine has paused, the answer is in the socket."""
 _REPORTED = ("error when creating transport", "Cancelling cause reader exited abnormally")
 """Log lines of the client about a connection that fails: an error at each try. Diator reports an outage once."""
 
@@ -69,9 +73,13 @@ class Link:
         """Topics whose last event, published on this connection, was sent back because no queue gets it."""
         self.declared: dict[str, float] = {}
         """When queues that expire were declared, in time of the event loop."""
+        self.silent: set[str] = set()
+        """Those of them that did not confirm a message in time: the server may be unable to open them."""
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Of what only one task of this connection may do at a time."""
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sending: set[asyncio.Future[Any]] = set()
+        """What is being stored."""
         self._number = 0
         self._tasks: set[asyncio.Future[None]] = set()
         connection.closing.add_done_callback(self._on_closed)
@@ -93,11 +101,14 @@ class Link:
     def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
         if not closing.cancelled():
             closing.exception()  # which is told by those who wait
-        self._lose()
+        self.lose()
 
-    def _lose(self) -> None:
+    def lose(self) -> None:
+        """Count it as lost: whatever waits for an answer ends. It is closed when the next one is opened."""
         if not self._lost.done():
             self._lost.set_result(None)
+            for one in self._sending:  # the client would wait forever to write to a connection that is gone
+                one.cancel()
 
     def when_lost(self, call: Callable[[], None]) -> None:
         """Have something called once the connection is lost."""
@@ -114,7 +125,7 @@ class Link:
             return await answer(work, self.timeout, self._lost)
         except BrokerUnavailableError as error:
             if isinstance(error.__cause__, asyncio.TimeoutError):
-                self._lose()
+                self.lose()
             raise
 
     async def channel(self, *, confirms: bool = False) -> AbstractChannel:
@@ -150,14 +161,14 @@ class Link:
                 await self.call(channel.close())
 
     def close_soon(self, channel: AbstractChannel) -> None:
-        """Close a channel from within one of its callbacks."""
+        """Close a channel from within a callback."""
         task = asyncio.ensure_future(self.close_channel(channel))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def synchronize(self, channel: AbstractChannel) -> None:
         """Wait until the server has read all that was sent on a channel. Raises `~diator.BrokerError`."""
-        await self.call(channel.basic_qos(prefetch_count=0))
+        await self.call(channel.flow(active=True))  # which changes nothing, and has an answer
 
     async def put(self, messages: Sequence[Put], timeout: float | None = None) -> list[BaseException | None]:
         """Store messages, in order; return for each ``None``, or why it was not confirmed."""
@@ -176,25 +187,32 @@ class Link:
             )
             for one in messages
         ]
-        everything = asyncio.gather(*sending, return_exceptions=True)
-        waiting: set[asyncio.Future[Any]] = {everything, self._lost}
-        try:  # the client would wait forever to write to a connection that is gone
-            await asyncio.wait(
-                waiting, timeout=self.timeout if timeout is None else timeout, return_when="FIRST_COMPLETED"
-            )
+        self._sending.update(sending)
+        try:
+            await _wait(sending, self.timeout if timeout is None else timeout, "ALL_COMPLETED")
         finally:
-            late = {one for one in sending if not one.done()}
-            for one in late:  # not all of them as one, whose cancel would be logged as an error that was not retrieved
-                one.cancel()
-        found = [asyncio.TimeoutError("no confirmation came") if one in late else failure_of(one) for one in sending]
-        if any(isinstance(error, amqp.ChannelNotFoundEntity) for error in found):
-            self.known.clear()
-        if any(is_unroutable(error) for error in found):
-            self.declared.clear()
-        if late and self._publishing is opened:  # one that a restarting server has forgotten would never confirm
-            self._publishing = None
-            self.close_soon(opened)
+            self._sending.difference_update(sending)
+            found = [_outcome_of(one) for one in sending]
+        if any(found):
+            self._learn_from(messages, found, opened)
         return found
+
+    def _learn_from(
+        self, messages: Sequence[Put], failures: Sequence[BaseException | None], channel: AbstractChannel
+    ) -> None:
+        if any(isinstance(error, amqp.ChannelNotFoundEntity) for error in failures):
+            self.known.clear()
+        if any(is_unroutable(error) for error in failures):
+            self.declared.clear()
+        late = {
+            one.exchange or one.routing_key
+            for one, error in zip(messages, failures, strict=True)
+            if isinstance(error, asyncio.TimeoutError)
+        }
+        self.silent |= late & {*self.declared}
+        if late and self._publishing is channel:
+            self._publishing = None  # one that a restarting server has forgotten would never confirm
+            asyncio.get_running_loop().call_later(self.timeout, self.close_soon, channel)  # others still wait there
 
     async def store(self, messages: Sequence[Put]) -> None:
         """Store messages, in order. Raises `~diator.BrokerError` if one was not confirmed."""
@@ -205,15 +223,15 @@ class Link:
 
     async def _publishing_channel(self) -> AbstractChannel:
         async with self._opening:
-            if self._publishing is None or self._publishing.is_closed:
+            if self._publishing is None or self._publishing.is_closed or not self.is_alive:
                 self._publishing = await self.channel(confirms=True)
             return self._publishing
 
     async def aclose(self) -> None:
         """Close the connection, which may be lost."""
-        self._lose()
+        self.lose()
         with suppress(BrokerError):
-            await answer(self._connection.close(), self.timeout)
+            await answer(self._connection.close(), min(self.timeout, CLOSE_TIMEOUT))
 
 
 def _located(error: BrokerError, url: str) -> BrokerError:
@@ -230,7 +248,7 @@ async def answer(work: Awaitable[T], timeout: float, lost: "asyncio.Future[None]
     task = asyncio.ensure_future(work)
     try:
         waiting: set[asyncio.Future[Any]] = {task} if lost is None else {task, lost}
-        await asyncio.wait(waiting, timeout=timeout, return_when="FIRST_COMPLETED")
+        await _wait(waiting, timeout, "FIRST_COMPLETED")
     except asyncio.CancelledError:
         task.cancel()
         raise
@@ -244,6 +262,29 @@ async def answer(work: Awaitable[T], timeout: float, lost: "asyncio.Future[None]
     if error is not None:
         raise translate(error) from error
     return task.result()
+
+
+async def _wait(futures: "Collection[asyncio.Future[Any]]", timeout: float, return_when: str) -> None:
+    """Wait for all, or for the first, at most so many seconds."""
+    for seconds in (timeout, _SECOND_LOOK):
+        done, left = await asyncio.wait(futures, timeout=seconds, return_when=return_when)
+        if not left or (done and return_when == "FIRST_COMPLETED"):
+            return
+
+
+async def all_ended(calls: Iterable[Awaitable[object]]) -> None:
+    """Wait until all have ended, and raise the first error: after that of a plain `gather` the others would go on."""
+    for found in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(found, BaseException):
+            raise found
+
+
+def _outcome_of(task: "asyncio.Future[Any]") -> BaseException | None:
+    """Return why a message was not confirmed, ``None`` if it was. One that is late is not waited for any longer."""
+    if task.done():
+        return failure_of(task)
+    task.cancel()
+    return asyncio.TimeoutError("no confirmation came")
 
 
 def failure_of(task: "asyncio.Future[Any]") -> BaseException | None:

@@ -7,7 +7,7 @@ from copy import copy
 from datetime import datetime, timezone
 from typing import Any
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from diator.brokers.envelope import STRUCTURED, parse_envelope
@@ -31,12 +31,10 @@ def event_properties() -> Basic.Properties:
 class Taken:
     """One delivery, which belongs to a channel, and what is known of it."""
 
-    def __init__(
-        self, message: DeliveredMessage, link: Link, channel: AbstractChannel, topics: Mapping[str, str]
-    ) -> None:
+    def __init__(self, message: DeliveredMessage, link: Link, topics: Mapping[str, str]) -> None:
         self._properties = message.header.properties
         table: dict[str, Any] = self._properties.headers or {}
-        self.link, self.channel, self.tag = link, channel, tag_of(message)
+        self.link, self.channel, self.tag = link, message.channel, tag_of(message)
         self.consumer, self.body = str(message.consumer_tag), message.body
         exchange = str(message.exchange)
         self.topic = _text(table.get(_TOPIC)) or topics.get(exchange, exchange)

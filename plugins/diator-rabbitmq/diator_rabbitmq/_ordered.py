@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from aiormq.abc import AbstractChannel
 
 from diator.errors import BrokerError
-from diator_rabbitmq._link import Link, open_channel
+from diator_rabbitmq._link import Link, all_ended, open_channel
 from diator_rabbitmq._messages import Taken
 from diator_rabbitmq._names import PARTITIONS
 from diator_rabbitmq._partition import Partition
@@ -35,36 +34,43 @@ class OrderedReceiver(RabbitReceiver):
         """What is delivered, with its partition."""
         self._timer: asyncio.TimerHandle | None = None
         self._sharing: asyncio.Future[None] | None = None
-        self._presence: AbstractChannel | None = None
+        self._presence: tuple[Link, AbstractChannel] | None = None
         """Counts for the other receivers as long as it is open."""
         self._is_new = True
 
     async def _prepare(self, limit: int) -> None:  # noqa: ARG002 - each partition has a limit of its own
         async with self._settling:
+            link, is_new = await self._opened()
             if self._is_closed:
                 return
-            link, is_new = await self._opened()
             if is_new or self._is_new or any(one.failure or one.is_broken for one in self._partitions):
-                await self._open(link)
-            elif not any(one.has_some(time.time()) for one in self._partitions):
-                await asyncio.gather(*(one.grow() for one in self._partitions))
+                await self._open(link, is_new=is_new)
+            else:
+                for one in self._partitions:
+                    await one.grow()
         if self._sharing is None or self._sharing.done():
             self._sharing = asyncio.ensure_future(self._share())
 
-    async def _open(self, link: Link) -> None:
+    async def _open(self, link: Link, *, is_new: bool) -> None:
         """Wait in line for all partitions; what was taken before on another channel is lost."""
         self._is_new = True
         self._of.clear()
         failures = [one.failure for one in self._partitions if one.failure]
-        for one in self._partitions:
-            one.failure = None
-            await one.leave()
-        if failures:
+        await self._leave_all()
+        if failures and not is_new:  # else they are those of the connection before
             raise failures[0]
-        await asyncio.gather(*(one.join(link) for one in self._partitions))
-        self._presence = await open_channel(link, self._bell)
-        await link.call(self._presence.basic_consume(self._topology.names.members(self._subscription), _ignore))
+        await all_ended(one.join(link) for one in self._partitions)
+        presence = await open_channel(link, self._bell)
+        self._presence = (link, presence)
+        await link.call(presence.basic_consume(self._topology.names.members(self._subscription), _ignore))
         self._is_new = False
+
+    async def _leave_all(self) -> None:
+        """Leave all partitions to others, and be counted no more. Raises `~diator.BrokerError`."""
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            await presence[0].close_channel(presence[1])
+        await all_ended(one.leave() for one in self._partitions)
 
     def _take(self, limit: int) -> list[Taken]:
         found: list[Taken] = []
@@ -115,18 +121,20 @@ class OrderedReceiver(RabbitReceiver):
 
     async def _share(self) -> None:
         """Look now and then how many receivers there are, and leave to others what is more than a fair share."""
-        with suppress(BrokerError):  # the next call will see it, too
-            while not self._is_closed:
-                await asyncio.sleep(LOOK)
-                async with self._settling:
-                    if self._link is None or not self._link.is_alive or self._is_new or self._is_closed:
-                        continue
-                    await self._look(self._link)
+        while not self._is_closed:
+            await asyncio.sleep(LOOK)
+            async with self._settling:
+                if self._presence is None or self._is_new or self._is_closed:
+                    continue
+                try:
+                    await self._look(*self._presence)
+                except BrokerError:
+                    self._is_new = True  # a partition may be left in part; the next call opens all of them anew
+                    self._bell.set()
 
-    async def _look(self, link: Link) -> None:
+    async def _look(self, link: Link, presence: AbstractChannel) -> None:
         members = self._topology.names.members(self._subscription)
-        async with link.own_channel() as channel:
-            receivers = (await link.call(channel.queue_declare(members, passive=True))).consumer_count
+        receivers = (await link.call(presence.queue_declare(members, passive=True))).consumer_count
         owned = [one for one in self._partitions if one.is_owned]
         fair = -(-PARTITIONS // max(1, receivers or 1))
         more = len(owned) - fair
@@ -137,14 +145,11 @@ class OrderedReceiver(RabbitReceiver):
             if one.is_leaving and not one.out:
                 await one.leave()
                 await one.join(link)
-                one.is_leaving = False
 
-    async def _close(self, link: Link) -> None:
+    async def _close(self, link: Link) -> None:  # noqa: ARG002 - each partition knows its own
         if self._timer is not None:
             self._timer.cancel()
-        await asyncio.gather(*(one.leave() for one in self._partitions))
-        if self._presence is not None:
-            await link.close_channel(self._presence)
+        await self._leave_all()
 
     async def _end(self) -> None:
         await super()._end()

@@ -19,7 +19,7 @@ from uuid import uuid4
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
-from diator.errors import BrokerError, BrokerUnavailableError
+from diator.errors import BrokerError
 from diator_rabbitmq._link import Link, Put, acknowledge, open_channel, tag_of
 from diator_rabbitmq._messages import Taken
 
@@ -56,8 +56,6 @@ class Partition:
 
     def __init__(self, queue: str, notes: str, topics: dict[str, str], bell: asyncio.Event) -> None:
         self._queue_name, self._notes_name, self._topics, self._bell = queue, notes, topics, bell
-        self.is_leaving = False
-        self.failure: BrokerError | None = None
         self._loading: asyncio.Future[None] | None = None
         self._ledger: AbstractChannel | None = None
         self._channel: AbstractChannel | None = None
@@ -66,6 +64,8 @@ class Partition:
     def _reset(self) -> None:
         self.lanes: dict[object, Lane] = {}
         self.held = self.out = 0
+        self.is_leaving = False
+        self.failure: BrokerError | None = None
         self.prefetch = PREFETCH
         self.is_owned = self._was_left_well = self._is_over = False
         self._consumer = ""
@@ -121,13 +121,11 @@ class Partition:
     async def _keep(self, tag: int, name: str, note: Note) -> None:
         if not self.is_owned:
             self._noted[name] = note
-        before = self._tags.get(name)
-        if before is not None:
-            await self._acknowledge_note(before)
-        if name in self._noted:
-            self._tags[name] = tag
-        else:  # its message is done
-            await self._acknowledge_note(tag)
+        outdated: int | None = tag
+        if name in self._noted:  # else its message is done
+            outdated, self._tags[name] = self._tags.get(name), tag  # at once: others may come during the wait below
+        if outdated is not None:
+            await self._acknowledge_note(outdated)
 
     async def _acknowledge_note(self, tag: int) -> None:
         if self._ledger is not None and not self._ledger.is_closed:
@@ -139,16 +137,16 @@ class Partition:
         try:
             self._marker = uuid4().hex
             await self._link.store([self._stored(["token", self._marker])])
-            await asyncio.wait_for(self._marked.wait(), self._link.timeout)
+            await self._link.call(self._marked.wait())
             if self._is_over:
                 return
             self._channel = await open_channel(self._link, self._bell)
             await self._consume()
             self.is_owned = True
-        except (BrokerError, asyncio.TimeoutError) as error:
-            text = f"RabbitMQ: the notes of {self._queue_name!r} can't be read: {error}"
-            self.failure = error if isinstance(error, BrokerError) else BrokerUnavailableError(text)
-            self._bell.set()
+        except BrokerError as error:
+            self.failure = error
+        finally:
+            self._bell.set()  # what has come before it was owned waits for this
 
     async def _consume(self) -> None:
         assert self._channel is not None
@@ -156,17 +154,17 @@ class Partition:
         answer = await self._link.call(self._channel.basic_consume(self._queue_name, self._on_message))
         self._consumer = str(answer.consumer_tag)
 
-    def has_some(self, now: float) -> bool:
-        """Whether something may be delivered now."""
-        lanes = self.lanes.values() if self.is_owned and not self.is_leaving else ()
-        return any(not lane.out and lane.messages[0].due <= now for lane in lanes)
-
     async def grow(self) -> None:
-        """Read further ahead: all that was read waits. No other consumer can come between."""
-        if self.held >= self.prefetch < MAX_PREFETCH and self._channel is not None:
+        """Read further ahead if all that was read waits. No other consumer can come between."""
+        is_full = self.held >= self.prefetch < MAX_PREFETCH and self.is_owned and not self.is_leaving
+        if is_full and self._channel is not None and self._waits(time.time()):
             await self._link.call(self._channel.basic_cancel(self._consumer))
             self.prefetch = min(self.prefetch * _GROWTH, MAX_PREFETCH)
             await self._consume()
+
+    def _waits(self, now: float) -> bool:
+        """Return whether nothing of it may be delivered now."""
+        return all(lane.out or lane.messages[0].due > now for lane in self.lanes.values())
 
     async def leave(self) -> None:
         """Leave it to the next in line, with all that was not settled. Raises `~diator.BrokerError`."""
@@ -174,16 +172,18 @@ class Partition:
             return  # it has never joined
         link = self._link
         self._is_over = True
-        if self._loading is not None and not self._loading.done():
+        if self._loading is not None:
             self._marked.set()
             await asyncio.wait([self._loading])
-        if self.is_owned and link.is_alive:
-            await link.store([*self._last_notes(), self._stored(["left"])])
-        self.is_owned = False
-        channel, ledger, self._channel, self._ledger = self._channel, self._ledger, None, None
-        if channel is not None:
-            await link.close_channel(channel)  # what was read goes back before another can become the owner
-        await link.close_channel(ledger)
+        try:
+            if self.is_owned and link.is_alive:
+                await link.store([*self._last_notes(), self._stored(["left"])])
+        finally:
+            self.is_owned, self.failure = False, None
+            channel, ledger, self._channel, self._ledger = self._channel, self._ledger, None, None
+            if channel is not None:
+                await link.close_channel(channel)  # what was read goes back before another can become the owner
+            await link.close_channel(ledger)
 
     def _last_notes(self) -> Iterable[Put]:
         """Give the notes on what was read and is not settled, where they are not what the next owner would assume."""
@@ -197,7 +197,7 @@ class Partition:
     async def _on_message(self, message: DeliveredMessage) -> None:
         if self._channel is None:
             return  # it goes back with the channel, which is about to close
-        one = Taken(message, self._link, self._channel, self._topics)
+        one = Taken(message, self._link, self._topics)
         one.read_key()
         note = self._noted.get(self._name(one))
         if note:

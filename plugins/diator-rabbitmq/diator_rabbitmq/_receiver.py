@@ -11,7 +11,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from diator.brokers import shielded
 from diator.brokers.port import Ack, Delivery, MoveToDeadLetters, RetryAfter, Settlement, Subscription
 from diator.errors import BrokerError
-from diator_rabbitmq._link import Link, Put, open_channel
+from diator_rabbitmq._link import CLOSE_TIMEOUT, Link, Put, open_channel
 from diator_rabbitmq._messages import Taken
 from diator_rabbitmq._topology import Topology
 
@@ -143,10 +143,17 @@ class RabbitReceiver(ABC):
             await shielded(self._end())
 
     async def _end(self) -> None:
+        limit = self._loop.call_later(CLOSE_TIMEOUT, self._give_up)
         async with self._settling:
             if self._link is not None and self._link.is_alive:
                 with suppress(BrokerError):
                     await self._close(self._link)
+        limit.cancel()
+
+    def _give_up(self) -> None:
+        """Lose the connection, which releases everything: the server does not answer in time."""
+        if self._link is not None:
+            self._link.lose()
 
 
 class PlainReceiver(RabbitReceiver):
@@ -187,9 +194,9 @@ class PlainReceiver(RabbitReceiver):
 
     async def _prepare(self, limit: int) -> None:
         async with self._changing:
+            link, is_new = await self._opened()
             if self._is_closed:
                 return
-            link, is_new = await self._opened()
             channel = self._channel
             if is_new or channel is None or channel.is_closed:
                 self._forget_all()
@@ -205,7 +212,7 @@ class PlainReceiver(RabbitReceiver):
         if self._link is None or self._channel is None:
             return  # it goes back with the channel, which is about to close
         self._loads += 1
-        self._read.append(Taken(message, self._link, self._channel, self._topics))
+        self._read.append(Taken(message, self._link, self._topics))
         self._bell.set()
         if not self._is_asked:
             self._watch_idle()
@@ -262,7 +269,7 @@ class PlainReceiver(RabbitReceiver):
             one.taken.is_settled = False  # its settlement is reported as lost
 
     async def _write(self, link: Link, changes: Sequence[Change]) -> None:
-        copies = [await self._copy(link, one, one.after) for one in changes if one.after is not None]
+        copies = await asyncio.gather(*(self._copy(link, one, one.after) for one in changes if one.after is not None))
         await link.store([*copies, *self._letters(changes)])
         await self._acknowledge(link, [one.taken for one in changes])
         for one in changes:
@@ -281,9 +288,11 @@ class PlainReceiver(RabbitReceiver):
     async def _close(self, link: Link) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        await self._stop_reading()
-        async with self._changing:
-            await self._give_back(link, list(self._out))
+        try:
+            await self._stop_reading()
+            async with self._changing:
+                await self._give_back(link, list(self._out))
+        finally:
             channel, self._channel = self._channel, None
             if channel is not None:
                 await link.close_channel(channel)

@@ -3,7 +3,7 @@
 import asyncio
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from aiormq.abc import AbstractChannel
@@ -82,6 +82,8 @@ class Topology:
 
     def __init__(self, names: Names) -> None:
         self.names = names
+        self._safe: set[str] = set()
+        """Queues that this process knows for long enough to use them."""
 
     async def exchange(self, link: Link, channel: AbstractChannel, topic: str) -> str:
         """Create the exchange of a topic if it is missing, and return its name. Raises `~diator.BrokerError`."""
@@ -93,8 +95,7 @@ class Topology:
 
     async def waiting(self, link: Link, one: Subscription, delay: float) -> str:
         """Return the queue in which messages of a subscription wait for so many seconds; it is created if needed."""
-        step = _step(delay)
-        name = self.names.waiting(one, step)
+        step, name = _choose(link, delay, lambda step: self.names.waiting(one, step))
         async with link.locks[name]:
             if _is_stale(link, name):
                 back = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.names.queue(one)}
@@ -104,8 +105,7 @@ class Topology:
 
     async def scheduled(self, link: Link, topic: str, delay: float) -> str:
         """Return the exchange behind which messages of a topic wait; it is created if needed."""
-        step = _step(delay)
-        name = self.names.of(f"later{step}", topic)
+        step, name = _choose(link, delay, lambda step: self.names.of(f"later{step}", topic))
         async with link.locks[name]:
             if _is_stale(link, name):
                 async with link.own_channel() as channel:
@@ -122,8 +122,9 @@ class Topology:
     ) -> None:
         is_new = await size_of(link, name) is None
         await link.call(channel.queue_declare(name, durable=True, arguments=_waiting(step) | back))
-        if is_new:
+        if is_new or name not in self._safe:  # which another process may have just created
             await asyncio.sleep(REGISTERED)
+        self._safe.add(name)
         link.declared[name] = asyncio.get_running_loop().time()
 
     async def exchanges(self, link: Link, topics: Collection[str]) -> None:
@@ -144,8 +145,11 @@ def _waiting(step: int) -> dict[str, Any]:
     return {**QUORUM, **_SAFE_MOVE, "x-message-ttl": step, "x-expires": step + _UNUSED}
 
 
-def _step(delay: float) -> int:
-    return STEPS[min(bisect_left(STEPS, delay * 1000), len(STEPS) - 1)]
+def _choose(link: Link, delay: float, name_of: Callable[[int], str]) -> tuple[int, str]:
+    """Return how long to wait, and the queue; the next longer one if the server does not confirm what it gets."""
+    at = min(bisect_left(STEPS, delay * 1000), len(STEPS) - 1)
+    names = [(step, name_of(step)) for step in STEPS[at : at + 2]]
+    return next((one for one in names if one[1] not in link.silent), names[0])
 
 
 def _is_stale(link: Link, name: str) -> bool:

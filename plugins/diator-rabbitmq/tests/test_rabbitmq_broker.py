@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -268,12 +269,19 @@ async def test_a_large_number_of_dead_letters_is_read_by_pages() -> None:
     await broker.connect()
     await broker.apply([PLAIN])
     receiver = await broker.subscribe(PLAIN)
-    await broker.publish(messages(450, TOPIC), timeout=30)
+    await broker.publish(messages(451, TOPIC), timeout=30)
     done = 0
-    while done < 450:
+    while done < 451:
         taken = await asyncio.wait_for(receiver.receive(100), 30)
         await receiver.settle([(one, MoveToDeadLetters("rejected")) for one in taken])
         done += len(taken)
+    started: list[Any] = []
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=started.append)
+    assert len(await broker.purge(PLAIN, [(await broker.dead_letters(PLAIN, limit=1))[0].id])) == 1
+    sys.set_asyncgen_hooks(*hooks)
+    assert started
+    assert all(one.ag_frame is None for one in started), "what reads is left open if it need not read to the end"
     first = await broker.dead_letters(PLAIN, limit=300)
     rest = await broker.dead_letters(PLAIN, after=first[-1].id, limit=300)
     assert len({one.id for one in (*first, *rest)}) == 450
