@@ -104,7 +104,7 @@ class Link:
         self.lose()
 
     def lose(self) -> None:
-        """Count it as lost: whatever waits for an answer ends. It is closed when the next one is opened."""
+        """Count it as lost, so that every wait for an answer ends. It is closed when the next one is opened."""
         if not self._lost.done():
             self._lost.set_result(None)
             for one in self._sending:  # the client would wait forever to write to a connection that is gone
