@@ -262,6 +262,12 @@ class CreatesTablesAnew(SQLiteStore):
         return await super().create(app, container)
 
 
+@caught_by("processes_create_the_tables_at_once")
+class SaysThatItCreatedWhatWasThere(SQLiteStore):
+    async def create(self, app: str, container: Any = None, /) -> Sequence[str]:
+        return await super().create(app, container) or ["diator_outbox"]
+
+
 @caught_by("another_number_of_partitions_is_rejected")
 class TakesAnyPartitions(SQLiteStore):
     async def open(self, app: str, container: Any = None, /) -> None:
@@ -358,6 +364,12 @@ class NeverRenews(SQLiteStore):
         return self.leased
 
 
+@caught_by("a_lease_that_ends_too_late_is_shortened", says="a relay that was killed keeps its share")
+class LeasesForAnHour(SQLiteStore):
+    async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
+        return await super().lease(relay, seconds=3600.0, rank=rank)
+
+
 @caught_by("only_rows_of_held_partitions_are_read")
 class ReadsWhatItHeldBefore(SQLiteStore):
     async def lease(self, relay: str, /, *, seconds: float, rank: int) -> Mapping[int, int]:
@@ -370,16 +382,28 @@ class ReadsWhatItHeldBefore(SQLiteStore):
         return await super().read(self.leased, limit, without=without)
 
 
-@caught_by("positions_order_rows_and_are_not_used_again", says="the position of one that was deleted")
-class UsesPositionsAgain(SQLiteStore):
+class CreatesATableWithout(SQLiteStore):
+    table: str
+    without: str
+
     async def create(self, app: str, container: Any = None, /) -> Sequence[str]:
         created = await super().create(app, container)
         connection = self.connect()
-        ((table,),) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'diator_outbox'")
-        connection.execute("DROP TABLE diator_outbox")
-        connection.execute(table.replace(" AUTOINCREMENT", ""))
+        ((table,),) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (self.table,))
+        connection.execute(f"DROP TABLE {self.table}")
+        connection.execute(table.replace(self.without, ""))
         connection.close()
         return created
+
+
+@caught_by("positions_order_rows_and_are_not_used_again", says="the position of one that was deleted")
+class UsesPositionsAgain(CreatesATableWithout):
+    table, without = "diator_outbox", " AUTOINCREMENT"
+
+
+@caught_by("dead_letters_with_the_same_id_are_one", says="a page begins again")
+class KeepsTheSameDeadLetterTwice(CreatesATableWithout):
+    table, without = "diator_dead_letters", " UNIQUE"
 
 
 @caught_by("a_dead_letter_keeps_all_that_is_known")
