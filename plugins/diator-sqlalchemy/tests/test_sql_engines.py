@@ -146,6 +146,15 @@ async def test_unit_on_a_snapshot_is_unavailable_where_it_can_not_tell(
             await two.record_handled("shop.bill", "1")
 
 
+async def test_inbox_waits_for_a_server_that_can_be_written_to(place: Place, store: SQLAlchemyStore) -> None:
+    """As a standby can't be until it is promoted."""
+    if place.database == "sqlite":
+        pytest.skip("it has no server")
+    async with AsyncSession(place.engine(execution_options={"postgresql_readonly": True})) as session:
+        with pytest.raises(StoreUnavailableError, match="in a read-only transaction"):
+            await store.join(session, own=True).record_handled("shop.bill", "1")
+
+
 @pytest.mark.parametrize("kind", [AsyncSession, AsyncConnection])
 async def test_unit_whose_commit_fails_is_not_committed(tmp_path: Path, kind: type[Any]) -> None:
     """As those that are serializable may, even if the code that commits goes on."""
