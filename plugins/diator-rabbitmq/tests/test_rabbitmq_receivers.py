@@ -19,7 +19,7 @@ from diator.brokers import ACK, Delivery, Receiver, RetryAfter, Subscription, To
 from diator.errors import BrokerError, BrokerUnavailableError, NotPublishedError
 
 pytestmark = [pytest.mark.skipif(is_missing(), reason=MISSING), pytest.mark.once]
-TOPIC = Topic("orders", True, ("thing.happened",))
+TOPIC = Topic("orders", ("thing.happened",))
 PLAIN = Subscription("bill", (TOPIC,))
 ORDERED = Subscription("ship", (TOPIC,), ordered=True)
 PARTITION = zlib.crc32(b"a") % 8
