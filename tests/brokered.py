@@ -125,7 +125,7 @@ class Flaky:
         self.receivers: list[FlakyReceiver] = []
 
     system = "memory"
-    address = None
+    address: str | None = None
 
     @property
     def lease(self) -> float | None:

@@ -10,7 +10,7 @@ from diator._shielding import Shield
 from diator._timeouts import Timeouts
 from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker
-from diator.delivery.error_texts import described
+from diator.delivery.error_texts import described, no_answer
 from diator.delivery.subscription_creation import Creation, wait_until_created
 from diator.errors import BrokerError, BrokerUnavailableError, DiatorError, MessageTooLargeError, NotPublishedError
 
@@ -69,7 +69,7 @@ class Connection:
             raise
         except asyncio.TimeoutError as error:
             self._users, self._is_away = self._users + 1, True
-            raise BrokerUnavailableError(f"no answer within {timeout:g} s") from error
+            raise no_answer(self.broker, timeout) from error
         except BaseException:
             if not self._users:
                 await self.broker.aclose()
@@ -97,7 +97,7 @@ class Connection:
         except asyncio.CancelledError as error:
             if not limit.is_over:
                 raise
-            cause = BrokerUnavailableError(f"no answer within {timeout:g} s")
+            cause = no_answer(self.broker, timeout)
             cause.__cause__ = error
             raise NotPublishedError((), messages) from cause
         except Exception as error:

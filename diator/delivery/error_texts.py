@@ -4,7 +4,9 @@ import traceback
 from collections.abc import Callable
 
 from diator._groups import members
+from diator.brokers.port import Broker
 from diator.containers.closing import exit_arguments
+from diator.errors import BrokerUnavailableError
 
 _MAX_SHORT, _MAX_TRACEBACK = 4_000, 32_000
 """Characters. An error may quote a whole response, and a dead letter is kept for a long time."""
@@ -24,6 +26,12 @@ def recordable(text: str, limit: int = _MAX_SHORT) -> str:
         return whole
     half = limit // 2
     return f"{whole[:half]}\n[... {len(whole) - 2 * half:,} characters left out ...]\n{whole[-half:]}"
+
+
+def no_answer(broker: Broker, timeout: float) -> BrokerUnavailableError:
+    """Return the error for a call of a broker that has not ended after ``timeout`` seconds."""
+    where = f" at {broker.address}" if broker.address else ""
+    return BrokerUnavailableError(f"{type(broker).__name__}{where}: no answer within {timeout:g} s")
 
 
 def class_name_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from diator.brokers.envelope import OutgoingMessage
 from diator.brokers.port import Broker, Subscription, Topic
+from diator.delivery.error_texts import no_answer
 from diator.delivery.outage import CREATE, Backoff, OutageTracker, unless_stopped
 from diator.errors import BrokerUnavailableError, NotPublishedError
 
@@ -56,7 +57,7 @@ class Creation:
         try:
             created = await asyncio.wait_for(self._broker.apply(self._subscriptions, self._topics), self._timeout)
         except asyncio.TimeoutError:
-            self._outage.record_failure(CREATE, ITSELF, BrokerUnavailableError(f"no answer within {self._timeout:g} s"))
+            self._outage.record_failure(CREATE, ITSELF, no_answer(self._broker, self._timeout))
             return False
         except BrokerUnavailableError as error:
             self._outage.record_failure(CREATE, ITSELF, error)

@@ -95,10 +95,11 @@ async def test_a_start_that_is_not_answered_is_told_with_the_time(
 ) -> None:
     broker = Flaky()
     broker.slow[operation] = 1000
+    broker.address = "broker.example:1234"
     app = shop(broker)
     async with app, app.worker():
         pass
-    assert "no answer within 1 s" in told(caplog)
+    assert "Flaky at broker.example:1234: no answer within 1 s" in told(caplog)
 
 
 @in_virtual_time
