@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from diator.brokers.port import Subscription, Topic
-from diator.delivery.codec import Codec, UnserialisableError, codec_of
+from diator.delivery.codec import Codec, UnserializableError, codec_of
 from diator.engine.arguments import with_defaults
 from diator.engine.hints import format_hint
 from diator.engine.registrations import Registration
@@ -87,7 +87,7 @@ def describe_event(cls: type[Event], hint: Any = None) -> EventType:
     # Any: `Paid[Money]` is not a class.
     try:
         codec = codec_of(with_defaults(hint or cls))
-    except UnserialisableError as error:
+    except UnserializableError as error:
         text = f"{format_hint(hint or cls)} can't be serialized: {error.what}"
         raise ConfigurationError([Problem("not-serializable", text, error.fix)]) from error
     except Exception as error:

@@ -34,7 +34,7 @@ class Codec(NamedTuple):
     class raises."""
 
 
-class UnserialisableError(Exception):
+class UnserializableError(Exception):
     """A class that can't be carried: what of it, and what to do."""
 
     def __init__(self, what: str, fix: str) -> None:
@@ -43,7 +43,7 @@ class UnserialisableError(Exception):
 
 
 def codec_of(cls: Any) -> Codec:
-    """Build the codec of a class, or of a generic one with its arguments. Raises `UnserialisableError`.
+    """Build the codec of a class, or of a generic one with its arguments. Raises `UnserializableError`.
 
     Validators and ``__post_init__`` of the class run, with values that are made up.
     """
@@ -53,12 +53,12 @@ def codec_of(cls: Any) -> Codec:
         library = Model(cls) if is_model else Struct(cls)
     except Exception as error:
         text = f"{'pydantic' if is_model else 'msgspec'} says{_of_fields(cls, is_model)}: {reason_of(error)}"
-        raise UnserialisableError(text, _REMEDY) from error
+        raise UnserializableError(text, _REMEDY) from error
     wrong = library.wrong or _trial(format_hint(cls), library)
     if wrong:
         is_plain = wrong == [NO_DATA_CLASS]
         fix = f"put @dataclass(frozen=True) above class {(get_origin(cls) or cls).__name__}" if is_plain else _REMEDY
-        raise UnserialisableError(", ".join(wrong), fix)
+        raise UnserializableError(", ".join(wrong), fix)
     return Codec(_proving(format_hint(cls), library), library.read)
 
 
@@ -83,7 +83,7 @@ def _does(work: Callable[..., Any], *arguments: Any) -> bool:
 
 _REMEDY = (
     "give the field a type that JSON can carry (text, numbers, dates, UUID, Decimal, enums, collections, data classes),"
-    " and have it read as it is written: look at the validators, serialisers and `__post_init__` of its class, at"
+    " and have it read as it is written: look at the validators, serializers and `__post_init__` of its class, at"
     " aliases, excluded and private fields, and at default factories; a union of classes needs a tag"
 )
 
@@ -100,7 +100,7 @@ def _trial(name: str, library: Model | Struct) -> list[str]:
             continue
         try:
             found = _lost(event, library.write(event), library)
-        except Exception as error:  # noqa: BLE001 - raised by serialisers of the class
+        except Exception as error:  # noqa: BLE001 - raised by serializers of the class
             found = {"": f" can't be written: {reason_of(error)}"}
         for path, text in found.items():
             changed.setdefault(_IN_BRACKETS.sub("", path), f"{name}{text}")

@@ -120,7 +120,7 @@ class _Parts:
             try:
                 data = serializer.to_json(before, by_alias=True, round_trip=True, warnings=False)
                 found = differences(before, validator.validate_json(data))
-            except Exception as error:  # noqa: BLE001 - raised by validators and serialisers of the class
+            except Exception as error:  # noqa: BLE001 - raised by validators and serializers of the class
                 found = [("", f"can be {short(before)}, which can't be read as it is written: {reason_of(error)}")]
             if found:
                 yield f"{path}{found[0][0]} {found[0][1]}"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 from diator import ECSTEvent
-from diator.delivery.codec import UnserialisableError, codec_of
+from diator.delivery.codec import UnserializableError, codec_of
 
 T = TypeVar("T")
 
@@ -271,7 +271,7 @@ def carried(event: Any, cls: Any) -> str:
     """What becomes of an event."""
     try:
         codec = codec_of(cls)
-    except UnserialisableError:
+    except UnserializableError:
         return "refused at the start"
     try:
         data = codec.encode(event)
