@@ -208,7 +208,8 @@ def _decide(error: BaseException, attempt: int, retry: Retry) -> Outcome:
         if issubclass(type(one), retry.never):
             return _dead_letter_of(f"never retried after {class_name_of(one)}", attempt, error)
     if attempt >= retry.attempts:
-        return _dead_letter_of(f"exhausted after {attempt} attempts", attempt, error)
+        attempts = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+        return _dead_letter_of(f"exhausted after {attempts}", attempt, error)
     seconds = max(_delays_asked_for(errors), default=None)
     return RetryAfter(min(retry.delay_after(attempt, seconds), _MAX_DELAY))
 

@@ -960,7 +960,7 @@ class TestWorkers:
         assert len(letters) == len(ODD_ERRORS)
         assert not status.backlog
         reasons = sorted(letter.failure.reason for letter in letters)
-        assert reasons == ["exhausted after 1 attempts"] * 6 + ["rejected: no such file: caf\\udce9.txt"]
+        assert reasons == ["exhausted after 1 attempt"] * 6 + ["rejected: no such file: caf\\udce9.txt"]
 
 
 HALF = "no such file: caf\udce9.txt"  # as os.fsdecode returns a name that is not UTF-8

@@ -572,4 +572,4 @@ async def test_whatever_a_handler_raises_runs_once_and_is_one_dead_letter(ordere
     assert len(letters) == len(ODD_ERRORS)
     assert (status.backlog, status.dead_letters) == (0, len(ODD_ERRORS))
     assert letters[1].failure.reason == "rejected: no such file: caf\\udce9.txt"
-    assert {letter.failure.reason for letter in letters if letter is not letters[1]} == {"exhausted after 1 attempts"}
+    assert {letter.failure.reason for letter in letters if letter is not letters[1]} == {"exhausted after 1 attempt"}
