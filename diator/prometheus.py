@@ -8,7 +8,11 @@ from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+except ModuleNotFoundError as error:
+    error.msg = f'{error.msg}: diator.prometheus needs it; install it with: uv add "diator[prometheus]"'
+    raise
 
 from diator._hooks import Hooks
 from diator.hooks import DeadLettered, Handled, Handling, Publishing, Retried, Settled

@@ -95,7 +95,7 @@ class Consumer:
                 if receiver is not None:
                     outage.record_success("be used", self.name)
                     outage.record_success("subscribe", self.name)
-                    logger.info("consuming %s", self.name)
+                    logger.info("consuming %s", self.name, extra={"diator_subscription": self.name})
                 return receiver
         return None
 

@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +132,13 @@ def test_without_prometheus_client_the_answer_says_what_to_install(tmp_path: Pat
         status, body = get(port, "/metrics")
     assert status == 404
     assert body == {"error": 'metrics need prometheus-client; install it: uv add "diator[prometheus]"'}
+
+
+def test_without_prometheus_client_the_import_says_what_to_install() -> None:
+    program = "import sys; sys.modules['prometheus_client'] = None; import diator.prometheus"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert 'diator.prometheus needs it; install it with: uv add "diator[prometheus]"' in ended.stderr
 
 
 @contract("meetings.left")
