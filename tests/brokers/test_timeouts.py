@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import socket
+import time
 from contextvars import ContextVar
 from functools import partial
 from unittest.mock import patch
@@ -70,3 +72,27 @@ async def test_what_expires_runs_in_the_context_in_which_it_was_started() -> Non
     await asyncio.gather(starts("first", 1), starts("second", 1), starts("third", 2))
     await asyncio.sleep(3)
     assert seen == ["first", "second", "third"]
+
+
+async def test_an_answer_that_came_while_the_event_loop_stood_still_is_read_first() -> None:
+    timeouts, expired, answers = Timeouts(asyncio.get_running_loop()), list[str](), asyncio.Queue[bytes]()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)
+
+        async def read() -> None:
+            while line := await reader.readline():
+                await answers.put(line)  # as in clients, another task looks for who waits for it
+
+        reading = asyncio.create_task(read())
+        for name in ("answered", "silent"):
+            timeouts.start(0.2, partial(expired.append, name))
+        await asyncio.sleep(0)
+        theirs.send(b"answered\n")
+        time.sleep(0.5)  # noqa: ASYNC251 - the process was stopped
+        assert await answers.get() == b"answered\n"
+        assert expired == []
+        await asyncio.sleep(0.3)
+        assert expired == ["answered", "silent"]
+        reading.cancel()
+        writer.close()
