@@ -144,11 +144,13 @@ class RabbitReceiver(ABC):
 
     async def _end(self) -> None:
         limit = self._loop.call_later(CLOSE_TIMEOUT, self._give_up)
-        async with self._settling:
-            if self._link is not None and self._link.is_alive:
-                with suppress(BrokerError):
-                    await self._close(self._link)
-        limit.cancel()
+        try:
+            async with self._settling:
+                if self._link is not None and self._link.is_alive:
+                    with suppress(BrokerError):
+                        await self._close(self._link)
+        finally:
+            limit.cancel()
 
     def _give_up(self) -> None:
         """Lose the connection, which releases everything: the server does not answer in time."""
