@@ -89,7 +89,7 @@ class Connection:
         if self.creations:
             timeout = await wait_until_created(self.creations, messages, timeout)
         self._ensure_sizes(messages)
-        limit = _TimeLimit(self._timeouts, timeout + _MARGIN)
+        limit = _TimeLimit(self._timeouts, self._loop, timeout + _MARGIN)
         try:
             await self.broker.publish(messages, timeout=timeout, wait_for_room=wait_for_room)
         except NotPublishedError:
@@ -123,9 +123,9 @@ class _TimeLimit:
 
     __slots__ = ("_task", "_timeouts", "is_over")
 
-    def __init__(self, timeouts: Timeouts, seconds: float) -> None:
+    def __init__(self, timeouts: Timeouts, loop: asyncio.AbstractEventLoop | None, seconds: float) -> None:
         self.is_over = False
-        self._timeouts, self._task = timeouts, asyncio.current_task()
+        self._timeouts, self._task = timeouts, asyncio.current_task(loop)
         timeouts.start(seconds, self._cancel)
 
     def _cancel(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ from diator.options import DELAY, require
 
 if TYPE_CHECKING:
     from diator.delivery.outbox import Outbox
+
+_UNWRAPPED = nullcontext()
 
 
 class Publisher:
@@ -177,11 +180,18 @@ class Publisher:
     async def publish(self, outbound: Sequence[Outbound], *, wait_for_room: bool) -> None:
         """Hand some events of a unit to the broker. Raises `PublishError`."""
         messages: list[OutgoingMessage] = [one.message for one in outbound]
-        if self.hooks.has_listener("publishing"):
-            with self.hooks.wrap("publishing", Publishing(messages, current_context.get(), self.broker)):
-                await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
-        else:
-            await self._pass_on(messages, outbound, wait_for_room=wait_for_room)
+        wraps = self.hooks.has_listener("publishing")
+        publishing = Publishing(messages, current_context.get(), self.broker) if wraps else None
+        with self.hooks.wrap("publishing", publishing) if publishing else _UNWRAPPED:
+            began = time.monotonic()
+            try:
+                await self._connection.publish(messages, self.timeout, wait_for_room=wait_for_room)
+            except NotPublishedError as error:
+                if error.__cause__ is not None:
+                    error.__traceback__ = None  # the cause says why, and the frames between would bury it
+                raise publish_error(error, outbound) from error
+            if self.hooks.has_listener("published"):
+                self.hooks.emit("published", Published(messages, time.monotonic() - began))
         if self._unsubscribed.are_new(messages):
             await self._unsubscribed.look(messages)
 
@@ -193,19 +203,6 @@ class Publisher:
         self.hooks.emit("published", Published(messages, time.monotonic() - began))
         if self._unsubscribed.are_new(messages):
             await self._unsubscribed.look(messages)
-
-    async def _pass_on(
-        self, messages: Sequence[OutgoingMessage], outbound: Sequence[Outbound], *, wait_for_room: bool
-    ) -> None:
-        began = time.monotonic()
-        try:
-            await self._connection.publish(messages, self.timeout, wait_for_room=wait_for_room)
-        except NotPublishedError as error:
-            if error.__cause__ is not None:
-                error.__traceback__ = None  # the cause says why, and the frames between would bury it
-            raise publish_error(error, outbound) from error
-        if self.hooks.has_listener("published"):
-            self.hooks.emit("published", Published(messages, time.monotonic() - began))
 
 
 def _key_of(event: Event, field: str) -> str | None:

@@ -150,8 +150,9 @@ class Connection:
                 del self._handlers[token]
         if call.left:
             self.abandon()
-        doubt = self._forbidden or InDoubtError("NATS: the server did not answer in time")
-        return [doubt if outcome is None else outcome for outcome in call.outcomes]
+            doubt = self._forbidden or InDoubtError("NATS: the server did not answer in time")
+            return [doubt if outcome is None else outcome for outcome in call.outcomes]
+        return [outcome for outcome in call.outcomes if outcome is not None]
 
     async def store(self, records: Sequence[Record]) -> None:
         """Store all; what must be the first of its subject, and is not, is there. Raises `~diator.BrokerError`."""
