@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
-_LATE = 0.1
-"""Seconds that a timer is late only if the loop stood still: what has come meanwhile gets so long to be read."""
+_LATE = 0.01
+"""Seconds by which a timer is late only if the loop was busy or the process stood still."""
+_SECOND_LOOK = 0.1
+"""Seconds in which what came meanwhile is read, before anything expires."""
 
 
 class Timeouts:
@@ -13,9 +15,9 @@ class Timeouts:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: dict[Callable[[], object], tuple[float, Context]] = {}
+        self._waiting: dict[Callable[[], object], tuple[float, Context, bool]] = {}
+        """When each is due, its context, and whether it had its second look."""
         self._due = 0.0
-        self._stood_still = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float, expire: Callable[[], object]) -> None:
@@ -24,7 +26,7 @@ class Timeouts:
         If the event loop stood still, answers that have come meanwhile are read first.
         """
         due = self._loop.time() + seconds
-        self._waiting[expire] = due, copy_context()
+        self._waiting[expire] = due, copy_context(), False
         if self._timer is None or due < self._due:
             self._set_timer(due)
 
@@ -41,13 +43,15 @@ class Timeouts:
     def _on_timer(self) -> None:
         self._timer = None
         now = max(self._due, self._loop.time())  # the loop may be a little early
-        self._stood_still = not self._stood_still and now - self._due > _LATE
-        if self._stood_still:
-            self._set_timer(now + _LATE)
-            return
-        expired = [expire for expire, (due, _) in self._waiting.items() if due <= now]
-        contexts = [self._waiting.pop(expire)[1] for expire in expired]
+        is_late = now - self._due > _LATE
+        expired = list[tuple[Callable[[], object], Context]]()
+        for expire, (due, context, looked) in list(self._waiting.items()):
+            if due <= now and is_late and not looked:
+                self._waiting[expire] = now + _SECOND_LOOK, context, True
+            elif due <= now:
+                del self._waiting[expire]
+                expired.append((expire, context))
         if self._waiting:
-            self._set_timer(min(due for due, _ in self._waiting.values()))
-        for expire, context in zip(expired, contexts, strict=True):
+            self._set_timer(min(due for due, _, _ in self._waiting.values()))
+        for expire, context in expired:
             context.run(expire)  # at once: a call that ends in between must not be cancelled

@@ -99,7 +99,7 @@ def with_keywords(function: Function, arguments: Iterable[Argument]) -> Function
 def compile_outer(wired: WiredCallable, app: object, singleton: Resolve) -> Wrapper:
     """Compile a middleware outside the unit of work, which may have singletons and the values of the sender."""
     function = with_keywords(wired.target, wired.arguments)
-    supplies = _supplies(wired.arguments, app, lambda _: None)  # there is no scope: it awaits its singletons
+    supplies = _supplies(wired.arguments, app, lambda _: None)  # without a scope, it awaits singletons
 
     def wrap(call_next: Call, provided: Mapping[Key, object]) -> Call:
         source = UnitOfWork().begin(singleton, provided)

@@ -165,26 +165,28 @@ class Connection:
     async def ask(self, subject: str, body: bytes, enough: Callable[[Msg], bool]) -> list[Msg]:
         """Send a request, and collect its answers until one is enough. Raises `~diator.BrokerError`."""
         token, found = str(next(self._tokens)), list[Msg]()
-        end: asyncio.Future[bool] = self._loop.create_future()
+        call = _Call(self._loop)
+        at = call.add()
 
         def answered(msg: Msg | None) -> None:
             if msg is not None:
                 found.append(msg)
-            if not end.done() and (msg is None or enough(msg)):
-                end.set_result(msg is not None)
+            if msg is None or enough(msg):
+                call.confirmed(at, msg)
 
         self._handlers[token] = answered
         try:
             await self.client.publish(subject, body, f"{self._inbox}.{token}")
-            await asyncio.wait([end], timeout=self.timeout)
+            await call.wait(self._timeouts, self.timeout)
         except FAILURES as error:
             raise translate(error) from error
         finally:
             del self._handlers[token]
-        if not end.done():
+        if call.left:
             self.abandon()
             raise self._forbidden or BrokerUnavailableError("NATS: the server did not answer in time")
-        if not end.result():
+        (outcome,) = call.outcomes
+        if isinstance(outcome, BrokerError):
             raise BrokerUnavailableError(_LOST)
         return found
 

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -370,3 +371,20 @@ async def test_a_default_context_of_tls_is_used_for_tls() -> None:
     context = options_of(servers_of("tls://localhost"), None, None)["tls"]
     assert isinstance(context, ssl.SSLContext)
     assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+async def test_a_process_that_paused_longer_than_the_timeout_keeps_its_connection() -> None:
+    """As on a machine that was suspended: the answers are in the socket by then."""
+    subscription = Subscription("paused", (Topic("shop.sold", ()),))
+    with NatsServer() as server:
+        broker = NatsBroker(server.url, timeout=0.5)
+        await broker.connect()
+        await broker.apply([subscription])
+        for steps in range(1, 16):
+            calls: list[Any] = [broker.status([subscription]), broker.publish([event(steps)], timeout=0.5)]
+            tasks = [asyncio.ensure_future(call) for call in calls]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            time.sleep(0.6)  # noqa: ASYNC251 - it stands still
+            await asyncio.gather(*tasks)
+        await broker.aclose()

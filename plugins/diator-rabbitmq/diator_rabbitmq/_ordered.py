@@ -129,7 +129,7 @@ class OrderedReceiver(RabbitReceiver):
                 try:
                     await self._look(*self._presence)
                 except BrokerError:
-                    self._is_new = True  # a partition may be left in part; the next call opens all of them anew
+                    self._is_new = True  # a partition may be left in part; the next call opens all of them again
                     self._bell.set()
 
     async def _look(self, link: Link, presence: AbstractChannel) -> None:

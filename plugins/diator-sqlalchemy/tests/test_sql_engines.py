@@ -108,7 +108,7 @@ async def test_session_without_an_engine_for_the_store_is_named(place: Place, st
 
 
 async def test_relays_do_not_fail_because_of_one_another(place: Place) -> None:
-    """Whatever the level of isolation of the units of work is; on a snapshot, one of two at a time would."""
+    """They use READ COMMITTED at any isolation level of the units of work; on a snapshot, one of two would fail."""
     if place.database == "sqlite":
         pytest.skip("it has one writer at a time")
     engine = place.engine(isolation_level="SERIALIZABLE")
